@@ -1,0 +1,1 @@
+"""Historical US stock bars from Alpaca in a plain Parquet store that always knows what it holds."""

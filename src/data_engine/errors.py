@@ -1,0 +1,164 @@
+"""What can go wrong, grouped by what the caller can do about it.
+
+    DataEngineError
+    ├── InputError                 the caller's words cannot be used; nothing was sent or written     (exit 2)
+    │   ├── ConfigError            settings.ini, an environment variable or an option
+    │   ├── SymbolListError        a list of symbols cannot be read as one
+    │   ├── MissingFileError       a file that was named is not there (also a FileNotFoundError)
+    │   └── UnknownIndexError      no list of that name is stored (also a KeyError)
+    ├── SourceError                the vendor said no, or nothing that can be used
+    │   ├── CredentialsRefused     every further request would be refused too                          (exit 3)
+    │   ├── SourceUnavailable      gave up after bounded retries                                       (exit 6)
+    │   ├── RequestRefused         a 4xx answer: asking again would not help
+    │   │   ├── InvalidSymbol      one symbol spoils the request; the others can be asked again
+    │   │   ├── RecentDataRefused  the plan does not permit the latest 15 minutes
+    │   │   └── UriTooLong         the request must be split
+    │   └── BadAnswer              an answer that cannot be trusted to be bars
+    ├── StoreError                 the store cannot be found, read or written                          (exit 4)
+    │   ├── StoreBusy              another process holds it                                            (exit 7)
+    │   └── DamagedFile            one file of the store is not what it should be
+    └── Interrupted                the user, or the system, asked us to stop                           (exit 130)
+
+Every class carries ``code``, a stable word for machines, and ``exit_code``, what the command line ends with.
+"""
+
+from __future__ import annotations
+
+
+class DataEngineError(Exception):
+    """The root of every error that this package raises on purpose."""
+
+    code = "error"
+    exit_code = 1
+
+
+class InputError(DataEngineError, ValueError):
+    """The caller's words cannot be used. The message names the value and the remedy."""
+
+    code = "bad_input"
+    exit_code = 2
+
+
+class ConfigError(InputError):
+    """A setting cannot be used: a file, an environment variable or an option."""
+
+    code = "bad_configuration"
+
+
+class SymbolListError(InputError):
+    """A list of symbols cannot be read. All problems of the list are in one message."""
+
+    code = "bad_symbol_list"
+
+
+class MissingFileError(InputError, FileNotFoundError):
+    """A file that the caller named does not exist."""
+
+    code = "missing_file"
+
+    def __str__(self) -> str:
+        # OSError would print its (empty) errno form.
+        return str(self.args[0])
+
+
+class UnknownIndexError(InputError, KeyError):
+    """No index of that name is stored. The message lists those that are."""
+
+    code = "unknown_index"
+
+    def __str__(self) -> str:
+        # KeyError prints the repr of its argument: quotes and escapes around a sentence.
+        return str(self.args[0])
+
+
+class SourceError(DataEngineError):
+    """The vendor refused, or did not give an answer that can be used."""
+
+    code = "source_error"
+
+
+class CredentialsRefused(SourceError):
+    """The keys were not accepted. The whole run stops: nothing else could succeed."""
+
+    code = "credentials_refused"
+    exit_code = 3
+
+
+class SourceUnavailable(SourceError):
+    """No usable answer after bounded retries: connection refused, time-outs, 429 or 5xx without end."""
+
+    code = "unavailable"
+    exit_code = 6
+
+
+class RequestRefused(SourceError):
+    """The vendor refused this request for good (4xx).
+
+    Attributes:
+        status: the HTTP status.
+    """
+
+    code = "refused"
+
+    def __init__(self, message: str, *, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class InvalidSymbol(RequestRefused):
+    """The vendor named one symbol of the request as malformed.
+
+    Attributes:
+        symbol: the symbol, as the vendor printed it.
+    """
+
+    code = "invalid_symbol"
+
+    def __init__(self, symbol: str, *, status: int = 400) -> None:
+        super().__init__(f"invalid symbol: {symbol}", status=status)
+        self.symbol = symbol
+
+
+class RecentDataRefused(RequestRefused):
+    """The subscription does not permit the latest 15 minutes of the consolidated tape."""
+
+    code = "recent_data_refused"
+
+
+class UriTooLong(RequestRefused):
+    """The request named more symbols than a request line may hold (414)."""
+
+    code = "uri_too_long"
+
+
+class BadAnswer(SourceError):
+    """An answer that is not what was asked for. Nothing of it is kept."""
+
+    code = "bad_answer"
+
+
+class StoreError(DataEngineError):
+    """The store cannot be found, read or written. The message names the path."""
+
+    code = "store_error"
+    exit_code = 4
+
+
+class StoreBusy(StoreError):
+    """Another process holds the store, or a file of it, and did not let go in time."""
+
+    code = "store_busy"
+    exit_code = 7
+
+
+class DamagedFile(StoreError):
+    """A file of the store cannot be read as what it should be. The others are not affected."""
+
+    code = "damaged_file"
+
+
+class Interrupted(DataEngineError):
+    """The run was asked to stop (Ctrl-C, SIGTERM)."""
+
+    code = "interrupted"
+    exit_code = 130

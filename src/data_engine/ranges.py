@@ -1,0 +1,149 @@
+"""Ranges of time and the arithmetic of coverage: union, intersection, what is missing.
+
+All times are aware and in UTC, all ranges half-open ``[start, end)``; the constructor of `TimeRange` enforces it, so no
+other module has to. The functions take any iterable of ranges and return sorted, disjoint, non-touching tuples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from zoneinfo import ZoneInfo
+
+NEW_YORK = ZoneInfo("America/New_York")
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class TimeRange:
+    """A half-open range of time, ``[start, end)``.
+
+    Attributes:
+        start: first instant inside, aware UTC.
+        end: first instant after, aware UTC, later than *start*.
+
+    Raises:
+        ValueError: a bound is naive or not in UTC, or *end* is not after *start*.
+    """
+
+    start: datetime
+    end: datetime
+
+    def __post_init__(self) -> None:
+        for name, value in (("start", self.start), ("end", self.end)):
+            if value.tzinfo is not UTC:
+                raise ValueError(f"TimeRange.{name} must be in UTC, was {value!r}")
+        if not self.start < self.end:
+            raise ValueError(f"TimeRange.end must be after its start, was [{self.start}, {self.end})")
+
+    def __contains__(self, instant: datetime) -> bool:
+        return self.start <= instant < self.end
+
+    def __str__(self) -> str:
+        return f"{iso(self.start)} .. {iso(self.end)}"
+
+    @property
+    def length(self) -> timedelta:
+        """How long the range is."""
+        return self.end - self.start
+
+    def intersect(self, other: TimeRange) -> TimeRange | None:
+        """Return what both ranges hold, or None where they do not meet."""
+        start, end = max(self.start, other.start), min(self.end, other.end)
+        return TimeRange(start, end) if start < end else None
+
+    def before(self, instant: datetime) -> TimeRange | None:
+        """Return the part before *instant*, or None where there is none."""
+        end = min(self.end, instant)
+        return TimeRange(self.start, end) if self.start < end else None
+
+    def after(self, instant: datetime) -> TimeRange | None:
+        """Return the part from *instant* on, or None where there is none."""
+        start = max(self.start, instant)
+        return TimeRange(start, self.end) if start < self.end else None
+
+
+def union(ranges: Iterable[TimeRange]) -> tuple[TimeRange, ...]:
+    """Return the same instants in as few ranges as possible: sorted, disjoint, touching pieces made one."""
+    merged: list[TimeRange] = []
+    for piece in sorted(ranges):
+        if merged and piece.start <= merged[-1].end:
+            if piece.end > merged[-1].end:
+                merged[-1] = TimeRange(merged[-1].start, piece.end)
+        else:
+            merged.append(piece)
+    return tuple(merged)
+
+
+def difference(wanted: Iterable[TimeRange], taken: Iterable[TimeRange]) -> tuple[TimeRange, ...]:
+    """Return the instants of *wanted* that are in none of *taken*."""
+    holes = union(taken)
+    left: list[TimeRange] = []
+    for piece in union(wanted):
+        start = piece.start
+        for hole in holes:
+            if hole.end <= start:
+                continue
+            if hole.start >= piece.end:
+                break
+            if hole.start > start:
+                left.append(TimeRange(start, hole.start))
+            start = hole.end
+            if start >= piece.end:
+                break
+        if start < piece.end:
+            left.append(TimeRange(start, piece.end))
+    return tuple(left)
+
+
+def missing(wanted: TimeRange, covered: Iterable[TimeRange]) -> tuple[TimeRange, ...]:
+    """Return the parts of *wanted* that *covered* does not hold: the difference, for one range."""
+    return difference((wanted,), covered)
+
+
+def intersection(left: Iterable[TimeRange], right: Iterable[TimeRange]) -> tuple[TimeRange, ...]:
+    """Return the instants that are in both."""
+    return tuple(_meet(union(left), union(right)))
+
+
+def _meet(left: tuple[TimeRange, ...], right: tuple[TimeRange, ...]) -> Iterator[TimeRange]:
+    i = j = 0
+    while i < len(left) and j < len(right):
+        both = left[i].intersect(right[j])
+        if both is not None:
+            yield both
+        if left[i].end <= right[j].end:
+            i += 1
+        else:
+            j += 1
+
+
+def iso(instant: datetime) -> str:
+    """Write an aware UTC instant as ``2024-06-03T04:00:00Z``, with microseconds only where there are some."""
+    return instant.replace(tzinfo=None).isoformat() + "Z"
+
+
+def from_iso(text: str) -> datetime:
+    """Read what `iso` wrote.
+
+    Raises:
+        ValueError: not an instant in UTC.
+    """
+    if not text.endswith("Z"):
+        raise ValueError(f"not an instant in UTC: {text!r}")
+    return datetime.fromisoformat(text[:-1]).replace(tzinfo=UTC)
+
+
+def new_york_midnight(day: date) -> datetime:
+    """Return the instant at which the calendar day *day* begins in New York, in UTC."""
+    return datetime.combine(day, time(), NEW_YORK).astimezone(UTC)
+
+
+def new_york_days(first: date, last: date) -> TimeRange:
+    """Return the New York calendar days from *first* to *last*, both included."""
+    return TimeRange(new_york_midnight(first), new_york_midnight(last + timedelta(days=1)))
+
+
+def new_york_date(instant: datetime) -> date:
+    """Return the calendar day in New York at *instant*."""
+    return instant.astimezone(NEW_YORK).date()
