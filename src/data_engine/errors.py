@@ -8,7 +8,8 @@
     │   └── UnknownIndexError      no list of that name is stored (also a KeyError)
     ├── SourceError                the vendor said no, or nothing that can be used
     │   ├── CredentialsRefused     every further request would be refused too                          (exit 3)
-    │   ├── SourceUnavailable      gave up after bounded retries                                       (exit 6)
+    │   ├── SourceUnavailable      one request got no usable answer, after bounded retries                (exit 6)
+    │   │   └── ServiceDown        no request did, for minutes: the whole run stops
     │   ├── RequestRefused         a 4xx answer: asking again would not help
     │   │   ├── InvalidSymbol      one symbol spoils the request; the others can be asked again
     │   │   ├── RecentDataRefused  the plan does not permit the latest 15 minutes
@@ -17,19 +18,31 @@
     ├── StoreError                 the store cannot be found, read or written                          (exit 4)
     │   ├── StoreBusy              another process holds it                                            (exit 7)
     │   └── DamagedFile            one file of the store is not what it should be
-    └── Interrupted                the user, or the system, asked us to stop                           (exit 130)
+    └── Interrupted                the user, or the system, asked us to stop (also a KeyboardInterrupt)     (exit 130)
 
 Every class carries ``code``, a stable word for machines, and ``exit_code``, what the command line ends with.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from data_engine.report import IngestionReport
+
 
 class DataEngineError(Exception):
-    """The root of every error that this package raises on purpose."""
+    """The root of every error that this package raises on purpose.
+
+    Attributes:
+        code: a stable word, for machines.
+        exit_code: what the command line ends with.
+        report: of what was done until then, where an ingestion failed as a whole; else None.
+    """
 
     code = "error"
     exit_code = 1
+    report: IngestionReport | None = None
 
 
 class InputError(DataEngineError, ValueError):
@@ -89,6 +102,10 @@ class SourceUnavailable(SourceError):
 
     code = "unavailable"
     exit_code = 6
+
+
+class ServiceDown(SourceUnavailable):
+    """Nobody got a usable answer for so long that the whole run stops."""
 
 
 class RequestRefused(SourceError):
@@ -157,8 +174,8 @@ class DamagedFile(StoreError):
     code = "damaged_file"
 
 
-class Interrupted(DataEngineError):
-    """The run was asked to stop (Ctrl-C, SIGTERM)."""
+class Interrupted(DataEngineError, KeyboardInterrupt):
+    """The run was asked to stop (Ctrl-C, SIGTERM). What had arrived is stored."""
 
     code = "interrupted"
     exit_code = 130

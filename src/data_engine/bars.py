@@ -1,0 +1,263 @@
+"""The table of bars: its one schema, merging, and its forms as Parquet bytes and as a pandas frame.
+
+A table of bars belongs to one series: the symbol is not a column. Functions here are pure; bytes in, bytes out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_engine.errors import InputError
+from data_engine.ranges import TimeRange
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+VALUES = ("open", "high", "low", "close", "volume", "trade_count", "vwap")
+"""The columns beside ``timestamp``, in their order: prices in US dollars, volume in shares (fractions exist), trades, dollars."""
+
+TIMESTAMP = pa.timestamp("us", tz="UTC")  # with ns, DuckDB 2.0 refuses year(), date_trunc, time_bucket and intervals
+
+BAR_SCHEMA = pa.schema(
+    [pa.field("timestamp", TIMESTAMP, nullable=False), *(pa.field(name, pa.float64(), nullable=False) for name in VALUES)]
+)
+"""One row per bar, sorted by ``timestamp`` (the start of the bar), no timestamp twice, nothing null, nothing NaN."""
+
+EMPTY = BAR_SCHEMA.empty_table()
+
+Int64s = np.ndarray[Any, np.dtype[np.int64]]
+
+
+def micros(instant: datetime) -> int:
+    """Return an aware instant as microseconds since 1970, exactly."""
+    delta = instant - _EPOCH
+    return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
+
+
+_EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
+
+
+def stamps(table: pa.Table) -> Int64s:
+    """Return the timestamps of a table as microseconds since 1970."""
+    column = table.column("timestamp").combine_chunks()
+    array: Int64s = column.cast(pa.int64()).to_numpy(zero_copy_only=False)
+    return array
+
+
+def within(table: pa.Table, span: TimeRange) -> pa.Table:
+    """Return the rows of a sorted table that start inside *span*, without copying."""
+    times = stamps(table)
+    start, stop = np.searchsorted(times, [micros(span.start), micros(span.end)])
+    return table.slice(int(start), int(stop - start))
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """What came of a merge.
+
+    Attributes:
+        table: the rows, sorted, one per timestamp.
+        added: how many timestamps are new.
+        revised: how many rows replaced one with other values.
+        vanished: how many stored rows the vendor was asked for and no longer returned.
+    """
+
+    table: pa.Table
+    added: int
+    revised: int
+    vanished: int
+
+    @property
+    def changed(self) -> bool:
+        """Whether the table differs from what was stored."""
+        return bool(self.added or self.revised)
+
+
+def merge(stored: pa.Table, fetched: pa.Table, answered: TimeRange | None = None) -> Merged:
+    """Return one row per timestamp of either table; where both have a bar, the fetched one wins.
+
+    Args:
+        stored: what is there, by `BAR_SCHEMA`.
+        fetched: what has come, by `BAR_SCHEMA`.
+        answered: the range that *fetched* answers in full; stored rows inside it that *fetched* lacks are kept, and counted.
+    """
+    if stored.num_rows == 0:
+        return Merged(fetched, fetched.num_rows, 0, 0)
+    old, new = stamps(stored), stamps(fetched)
+    again = np.isin(old, new, assume_unique=True)
+    vanished = 0
+    if answered is not None:
+        asked = (old >= micros(answered.start)) & (old < micros(answered.end))
+        vanished = int(np.count_nonzero(asked & ~again))
+    if fetched.num_rows == 0:
+        return Merged(stored, 0, 0, vanished)
+    if not again.any():
+        added, revised = fetched.num_rows, 0
+        if new[0] > old[-1]:
+            return Merged(pa.concat_tables([stored, fetched]), added, revised, vanished)
+    else:
+        repeated = np.isin(new, old, assume_unique=True)
+        added = int(np.count_nonzero(~repeated))
+        revised = _differing(stored.filter(pa.array(again)), fetched.filter(pa.array(repeated)))
+        if not added and not revised:
+            return Merged(stored, 0, 0, vanished)
+    both = pa.concat_tables([stored.filter(pa.array(~again)), fetched]).combine_chunks()
+    table = both.take(pa.array(np.argsort(stamps(both), kind="stable")))
+    return Merged(table, added, revised, vanished)
+
+
+def without(stored: pa.Table, span: TimeRange, kept: pa.Table = EMPTY) -> pa.Table:
+    """Return *stored* without its rows inside *span*, except those whose timestamps *kept* has."""
+    old = stamps(stored)
+    gone = (old >= micros(span.start)) & (old < micros(span.end)) & ~np.isin(old, stamps(kept))
+    return stored.filter(pa.array(~gone))
+
+
+def _differing(left: pa.Table, right: pa.Table) -> int:
+    """Count the rows, paired by position, that differ in any value."""
+    differs = np.zeros(left.num_rows, dtype=bool)
+    for name in VALUES:
+        differs |= left.column(name).to_numpy() != right.column(name).to_numpy()
+    return int(np.count_nonzero(differs))
+
+
+def to_parquet(table: pa.Table) -> bytes:
+    """Write a table as the bytes of one Parquet file. Same rows, same bytes, for one version of pyarrow.
+
+    Measured on real minute bars (docs/benchmarks.md): zstd without dictionaries and delta-packed timestamps is the smallest
+    of the encodings that every reader knows.
+    """
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        table.combine_chunks(),  # pages follow chunks: the same rows in other pieces must give the same bytes
+        sink,
+        compression="zstd",
+        use_dictionary=False,
+        column_encoding={"timestamp": "DELTA_BINARY_PACKED", **dict.fromkeys(VALUES, "PLAIN")},
+        store_schema=False,
+        row_group_size=1 << 20,
+    )
+    written: bytes = sink.getvalue().to_pybytes()
+    return written
+
+
+def from_parquet(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read the bytes of one Parquet file.
+
+    Raises:
+        ValueError: not a Parquet file, or not with our columns.
+    """
+    try:
+        file = pq.ParquetFile(pa.BufferReader(data))
+        table = file.read(columns=list(columns) if columns is not None else BAR_SCHEMA.names, use_threads=False)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"not a readable Parquet file: {error}") from error
+    wanted = BAR_SCHEMA if columns is None else pa.schema([BAR_SCHEMA.field(name) for name in columns])
+    if not table.schema.equals(wanted):
+        raise ValueError(f"its columns are {', '.join(map(str, table.schema))}")
+    return table
+
+
+def problems(table: pa.Table) -> str | None:
+    """Return why a table of `BAR_SCHEMA` cannot be bars of one series, or None where it can."""
+    times = stamps(table)
+    steps = np.diff(times)
+    if steps.size and steps.min() <= 0:
+        at = int(np.argmax(steps <= 0)) + 1
+        return f"row {at} is {'a second bar of' if steps[at - 1] == 0 else 'not after'} {_at(times[at - 1])}"
+    for name in VALUES:
+        values = table.column(name).to_numpy()
+        if not np.isfinite(values).all():
+            return f"{name} at {_at(times[int(np.argmin(np.isfinite(values)))])} is not a number"
+    return None
+
+
+def _at(stamp: Any) -> str:
+    return str(np.datetime64(int(stamp), "us")) + "Z"
+
+
+def to_frame(tables: Iterable[tuple[str, pa.Table]], columns: Sequence[str] = VALUES) -> pd.DataFrame:
+    """Make the frame that users get: levels ``symbol`` and ``timestamp`` (``datetime64[ns, UTC]``), float64 columns, sorted.
+
+    Args:
+        tables: symbol and its bars, sorted.
+        columns: those of `VALUES` that the tables have beside ``timestamp``.
+    """
+    import pandas as pd
+
+    pieces = [(symbol, table) for symbol, table in sorted(tables, key=lambda item: item[0]) if table.num_rows]
+    everything = pa.concat_tables([table for _, table in pieces]).combine_chunks() if pieces else EMPTY
+    times, codes = _factorised(stamps(everything))
+    levels: list[Any] = [  # the stubs know lists of lists alone, though any index will do
+        pd.Index([symbol for symbol, _ in pieces], dtype="str"),
+        pd.DatetimeIndex(times.view("datetime64[us]").astype("datetime64[ns]"), tz="UTC"),
+    ]
+    rows: list[Any] = [np.repeat(np.arange(len(pieces)), [table.num_rows for _, table in pieces]), codes]
+    index = pd.MultiIndex(levels=levels, codes=rows, names=["symbol", "timestamp"], verify_integrity=False)
+    values = {name: everything.column(name).to_numpy() for name in columns}
+    return pd.DataFrame(values, index=index, columns=list(columns), dtype="float64", copy=True)
+
+
+def _factorised(times: Int64s) -> tuple[Int64s, Int64s]:
+    """Return the distinct times, sorted, and each time's position among them."""
+    if (np.diff(times) > 0).all():  # one symbol: already both
+        return times, np.arange(times.size)
+    return np.unique(times, return_inverse=True)
+
+
+def from_frame(frame: pd.DataFrame) -> Mapping[str, pa.Table]:
+    """Read a user's frame of bars into one table per symbol, sorted.
+
+    Accepts what `to_frame` and alpaca-py's ``.df`` make, and a flat frame with columns ``symbol`` and ``timestamp``. Where a
+    frame holds a (symbol, timestamp) twice, the later row wins.
+
+    Raises:
+        InputError: columns are missing, stamps are naive or finer than microseconds, or a value is not a number.
+    """
+    import pandas as pd
+
+    if not isinstance(frame, pd.DataFrame):
+        raise InputError(f"store takes a DataFrame of bars, not {type(frame).__name__}")
+    index_names = [name for name in ("symbol", "timestamp") if name in frame.index.names]
+    flat = frame.reset_index(level=index_names) if index_names else frame
+    lacking = [name for name in ("symbol", "timestamp", *VALUES) if name not in flat.columns]
+    if lacking:
+        if frame.empty and not index_names:  # alpaca-py's empty answer has neither columns nor levels
+            return {}
+        raise InputError(f"bars lack {', '.join(lacking)}; they have {', '.join(map(str, flat.columns)) or 'no columns'}")
+    times = flat["timestamp"]
+    if not isinstance(times.dtype, pd.DatetimeTZDtype):
+        raise InputError(f"timestamps must be aware (UTC), they are {times.dtype}; use pd.to_datetime(..., utc=True)")
+    if times.isna().any():
+        raise InputError("a timestamp is missing (NaT)")
+    whole = times.dt.tz_convert("UTC").dt.as_unit("us")
+    if not (whole == times).all():
+        raise InputError("a timestamp is finer than a microsecond")
+    tables: dict[str, pa.Table] = {}
+    try:
+        values = {name: flat[name].to_numpy(dtype="float64", na_value=np.nan) for name in VALUES}
+    except (TypeError, ValueError) as error:
+        raise InputError(f"a column of bars does not hold numbers: {error}") from error
+    raw = whole.astype("int64").to_numpy()
+    for symbol, rows in flat.groupby("symbol", sort=True).indices.items():
+        if not isinstance(symbol, str):
+            raise InputError(f"symbol {symbol!r} is not text")
+        _, last = np.unique(raw[rows][::-1], return_index=True)
+        chosen = rows[::-1][last]
+        table = pa.table(
+            [pa.array(raw[chosen]).cast(TIMESTAMP), *(pa.array(values[name][chosen]) for name in VALUES)], schema=BAR_SCHEMA
+        )
+        trouble = problems(table)
+        if trouble:
+            raise InputError(f"{symbol}: {trouble}")
+        tables[symbol] = table
+    if flat["symbol"].isna().any():
+        raise InputError("a symbol is missing")
+    return tables

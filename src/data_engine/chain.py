@@ -1,0 +1,188 @@
+"""One chain of pages on its way to disk: `ChainWriter`.
+
+Bars are held only until their file is complete: the server sends symbols in ascending order and each symbol's bars in time
+order, so a file is written when the next one begins. Coverage follows when the chain has ended; a chain that breaks off
+covers the symbols it finished, and the current one through its last bar.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+import pyarrow as pa
+
+from data_engine.bars import EMPTY, stamps, within
+from data_engine.coverage import Coverage
+from data_engine.errors import DamagedFile, DataEngineError, StoreBusy
+from data_engine.partitions import Period
+from data_engine.planning import FetchTask
+from data_engine.ranges import TimeRange
+from data_engine.series import Series
+from data_engine.sessions import final_before
+from data_engine.storage import ParquetStorage, Written, by_period
+from data_engine.wire import Page
+
+
+@dataclass(slots=True)
+class _Arrival:
+    """What has come of one symbol."""
+
+    pending: list[pa.Table] = field(default_factory=list)
+    period: Period | None = None
+    rows: dict[Period, int] = field(default_factory=dict)
+    first: datetime | None = None
+    last: datetime | None = None
+    written: Written = field(default_factory=Written)
+
+
+class ChainWriter:
+    """Takes the pages of one task and keeps their bars.
+
+    Args:
+        storage: where to.
+        task: whose pages they are.
+        now: when the run began: bars that had not ended are left out, and what was not final then is provisional.
+        refetch: whether stored bars may be missing from the answer, and are to be counted.
+        accept_removals: whether those are taken out.
+    """
+
+    def __init__(
+        self, storage: ParquetStorage, task: FetchTask, *, now: datetime, refetch: bool = False, accept_removals: bool = False
+    ) -> None:
+        self._storage = storage
+        self._task = task
+        self._now = now
+        self._refetch = refetch
+        self._accept_removals = accept_removals
+        self._final_before = final_before(task.dataset, now)
+        self._kept = task.range.before(task.dataset.timeframe.floor(now))
+        self._arrivals = {symbol: _Arrival() for symbol in task.symbols}
+        self._current = ""
+        self._ordered = True
+        self.damaged: dict[str, DataEngineError] = {}
+
+    @property
+    def written(self) -> dict[str, Written]:
+        """What was written so far, by symbol."""
+        return {symbol: arrival.written for symbol, arrival in self._arrivals.items()}
+
+    def take(self, page: Page) -> int:
+        """Keep the bars of one page; return how many of them belong to the task."""
+        taken = 0
+        for symbol, bars in page.bars():
+            if symbol < self._current:
+                self._ordered = False  # against the documentation: then nothing is known to be finished before the end
+            elif symbol > self._current:
+                self._flush(self._current)
+                self._current = symbol
+            kept = within(bars, self._kept) if self._kept else EMPTY
+            taken += kept.num_rows
+            for period, part in by_period(kept, self._task.dataset):
+                self._add(symbol, period, part)
+        return taken
+
+    def complete(self) -> dict[str, Coverage]:
+        """Write what is pending and cover the whole range of every symbol; return their coverage. The chain has ended."""
+        known = {}
+        for symbol in self._task.symbols:
+            self._flush(symbol)
+            if symbol not in self.damaged:
+                if self._refetch:
+                    self._look_for_vanished(symbol)
+                made = self._cover(symbol, self._task.range)
+                if made is not None:
+                    known[symbol] = made
+        return known
+
+    def break_off(self) -> dict[str, TimeRange]:
+        """Write what is pending and cover what is certain; return what is left to ask, by symbol. The chain broke."""
+        left: dict[str, TimeRange] = {}
+        for symbol in self._task.symbols:
+            self._flush(symbol)
+            if symbol in self.damaged:
+                continue
+            last = self._arrivals[symbol].last
+            if self._ordered and symbol < self._current:
+                self._cover(symbol, self._task.range)
+            elif self._ordered and symbol == self._current and last is not None:
+                end = min(self._task.dataset.timeframe.next(self._task.dataset.timeframe.floor(last)), self._task.range.end)
+                self._cover(symbol, TimeRange(self._task.range.start, end))
+                rest = self._task.range.after(end)
+                if rest is not None:
+                    left[symbol] = rest
+            else:
+                left[symbol] = self._task.range
+        return left
+
+    def _add(self, symbol: str, period: Period, part: pa.Table) -> None:
+        arrival = self._arrivals[symbol]
+        if arrival.period is not None and arrival.period != period:
+            self._flush(symbol)
+        arrival.period = period
+        arrival.pending.append(part)
+        times = stamps(part)
+        first, last = (_instant(int(times[at])) for at in (0, -1))
+        arrival.first = first if arrival.first is None else min(first, arrival.first)
+        arrival.last = last if arrival.last is None else max(last, arrival.last)
+
+    def _flush(self, symbol: str) -> None:
+        arrival = self._arrivals.get(symbol)
+        if arrival is None or arrival.period is None:
+            return
+        period, pending = arrival.period, arrival.pending
+        arrival.period, arrival.pending = None, []
+        if symbol not in self.damaged:
+            self._write(symbol, period, pa.concat_tables(pending))
+
+    def _write(self, symbol: str, period: Period, bars: pa.Table) -> None:
+        arrival = self._arrivals[symbol]
+        answered = self._task.range.intersect(period.span) if self._refetch else None
+        try:
+            written = self._storage.write(
+                Series(symbol, self._task.dataset), period, bars, answered=answered, drop_vanished=self._accept_removals
+            )
+        except (DamagedFile, StoreBusy) as error:
+            # This file alone is the trouble: the symbol fails, its neighbours go on.
+            self.damaged[symbol] = error
+            return
+        arrival.rows[period] = written.rows
+        arrival.written += written
+
+    def _look_for_vanished(self, symbol: str) -> None:
+        """Compare the files of which the answer had no bar at all."""
+        series = Series(symbol, self._task.dataset)
+        for period in list(self._storage.periods(series, self._task.range)):
+            if period not in self._arrivals[symbol].rows and symbol not in self.damaged:
+                self._write(symbol, period, EMPTY)
+
+    def _cover(self, symbol: str, span: TimeRange) -> Coverage | None:
+        arrival = self._arrivals[symbol]
+
+        def answered(known: Coverage) -> Coverage:
+            made = known.answered(
+                span, final_before=self._final_before, now=self._now, rows=arrival.rows, first=arrival.first, last=arrival.last
+            )
+            return made.succeeded()
+
+        try:
+            # Only now, with the bars in place: coverage must never promise what is not on disk.
+            return self._storage.coverage.update(Series(symbol, self._task.dataset), answered)
+        except (DamagedFile, StoreBusy) as error:
+            self.damaged[symbol] = error
+            return None
+
+
+def _instant(stamp: int) -> datetime:
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=stamp)
+
+
+def unfinished(task: FetchTask, left: dict[str, TimeRange]) -> Iterator[FetchTask]:
+    """Yield what is left of a task that broke off: symbols with the same rest together."""
+    by_rest: dict[TimeRange, list[str]] = {}
+    for symbol, rest in left.items():
+        by_rest.setdefault(rest, []).append(symbol)
+    for rest, symbols in by_rest.items():
+        share = rest.length / task.range.length * len(symbols) / len(task.symbols)
+        yield FetchTask(tuple(sorted(symbols)), rest, task.dataset, task.estimate * share)

@@ -1,0 +1,320 @@
+"""Where files are kept: the seam between the store and a disk (later: a bucket).
+
+A key is a relative path with forward slashes. A reader sees a file whole, as it was before or as it is after a change, or
+not at all: `LocalFiles` writes a draft, flushes it to the device and moves it into place. Drafts live in
+``metadata/drafts``, on the same file system, and their names never end in ``.parquet``.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import sys
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
+from typing import Protocol
+from uuid import uuid4
+
+from data_engine.errors import StoreBusy, StoreError
+
+Change = Callable[[bytes | None], bytes | None]
+"""Old content (None: no file) to new content (None: leave it; empty: remove the file). It may be called more than once."""
+
+_STRIPES = 64
+_IN_USE_SECONDS = 30.0
+_LOCK_SECONDS = 600.0
+
+
+class FileStore(Protocol):
+    """What the store needs of the place that keeps its files."""
+
+    @property
+    def location(self) -> str:
+        """Where the files are, for people."""
+
+    def get(self, key: str) -> bytes | None:
+        """Return the content of a file, or None where there is none."""
+
+    def update(self, key: str, change: Change) -> bool:
+        """Replace a file by what *change* makes of its content, atomically; return whether anything was written."""
+
+    def delete(self, key: str) -> bool:
+        """Remove a file; return whether it was there."""
+
+    def list(self, prefix: str) -> Iterator[str]:
+        """Yield the keys of all files below the folder *prefix*, sorted; nothing where there is no such folder."""
+
+    def size(self, key: str) -> int | None:
+        """Return the size of a file in bytes, or None where there is none."""
+
+    def free_bytes(self) -> int | None:
+        """Return how much may still be written, or None where nothing says."""
+
+    def clean(self) -> int:
+        """Remove what killed writers left behind; return how many files."""
+
+    def hold(self, name: str, *, seconds: float, waiting: Callable[[], None] | None = None) -> AbstractContextManager[None]:
+        """Keep other runs away while the context lasts."""
+
+
+class LocalFiles:
+    """A folder on this machine's disk.
+
+    Safe between threads and processes: every change holds one of 64 lock files for its read, change and move. The locks are
+    the kernel's, so those of a killed process are free at once.
+    """
+
+    def __init__(self, base: Path | str, *, lock_seconds: float = _LOCK_SECONDS) -> None:
+        self.base = Path(base)
+        self._lock_seconds = lock_seconds
+        self._threads = [threading.Lock() for _ in range(_STRIPES)]
+        self._ready = False
+
+    @property
+    def location(self) -> str:
+        """The folder's path."""
+        return str(self.base)
+
+    def path(self, key: str) -> Path:
+        """Return where *key* lies on disk.
+
+        Raises:
+            StoreError: the key would leave the folder.
+        """
+        parts = key.split("/")
+        if any(part in ("", ".", "..") or "\\" in part or ":" in part or "\0" in part for part in parts):
+            raise StoreError(f"{key!r} is not the name of a file in a store")
+        return self.base.joinpath(*parts)
+
+    def get(self, key: str) -> bytes | None:
+        """Return the content of a file, or None where there is none."""
+        path = self.path(key)
+        try:
+            return path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise _said("read", path, error) from error
+
+    def size(self, key: str) -> int | None:
+        """Return the size of a file in bytes, or None where there is none."""
+        path = self.path(key)
+        try:
+            return path.stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise _said("read", path, error) from error
+
+    def list(self, prefix: str) -> Iterator[str]:
+        """Yield the keys of all files below the folder *prefix*, sorted; nothing where there is no such folder."""
+        folder = self.path(prefix)
+        try:
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            raise _said("read", folder, error) from error
+        for entry in entries:
+            key = f"{prefix}/{entry.name}"
+            if entry.is_dir():
+                yield from self.list(key)
+            else:
+                yield key
+
+    def update(self, key: str, change: Change) -> bool:
+        """Replace a file by what *change* makes of its content, atomically; return whether anything was written.
+
+        Raises:
+            StoreBusy: another process kept the file locked, or open (Windows), for too long.
+            StoreError: the disk is full, read-only, or refuses for another reason; the old file is untouched.
+        """
+        path = self.path(key)
+        with self._locked(key) as stripe:
+            content = change(self.get(key))
+            if content is None:
+                return False
+            if not content:
+                return self._unlink(path)
+            draft = self.base / "metadata" / "drafts" / f"{stripe:02x}-{uuid4().hex}.tmp"
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                _write(draft, content)
+                _move(draft, path)
+            except OSError as error:
+                raise _said("write", path, error) from error
+            finally:
+                with suppress(OSError):
+                    draft.unlink(missing_ok=True)
+        return True
+
+    def delete(self, key: str) -> bool:
+        """Remove a file; return whether it was there. Folders that become empty go too."""
+        path = self.path(key)
+        with self._locked(key):
+            return self._unlink(path)
+
+    def free_bytes(self) -> int | None:
+        """Return how much the disk can still take, or None where it does not say."""
+        folder = self.base
+        while not folder.is_dir() and folder != folder.parent:
+            folder = folder.parent
+        try:
+            return shutil.disk_usage(folder).free
+        except OSError:
+            return None
+
+    def _unlink(self, path: Path) -> bool:
+        try:
+            path.unlink()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            raise _said("remove", path, error) from error
+        _sync_folder(path.parent)
+        for folder in path.parents:
+            if folder == self.base:
+                break
+            try:
+                folder.rmdir()
+            except OSError:  # not empty: so are its parents
+                break
+        return True
+
+    def clean(self) -> int:
+        """Remove the drafts of writers that were killed; return how many. Those of living writers are left alone."""
+        drafts = self.base / "metadata" / "drafts"
+        removed = 0
+        for draft in sorted(drafts.glob("*.tmp")) if drafts.is_dir() else ():
+            stripe = int(draft.name[:2], 16)
+            # A draft exists only while its stripe is held: whoever gets the stripe knows that the writer is gone.
+            with suppress(StoreBusy), self._stripe(stripe, seconds=0):
+                draft.unlink(missing_ok=True)
+                removed += 1
+        return removed
+
+    @contextmanager
+    def hold(self, name: str, *, seconds: float, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+        """Hold the lock *name* of this folder, to keep other runs away; single writes do not need it.
+
+        Args:
+            name: of the lock, a plain word.
+            seconds: how long to wait for another holder.
+            waiting: called once if there is one.
+
+        Raises:
+            StoreBusy: another process held it all the time.
+        """
+        with self._file_lock(name, seconds, waiting):
+            yield
+
+    @contextmanager
+    def _locked(self, key: str) -> Iterator[int]:
+        stripe = zlib.crc32(key.encode()) % _STRIPES
+        with self._stripe(stripe, seconds=self._lock_seconds):
+            yield stripe
+
+    @contextmanager
+    def _stripe(self, stripe: int, *, seconds: float) -> Iterator[None]:
+        # Threads queue here, so that only a second process ever polls the lock file.
+        if not self._threads[stripe].acquire(timeout=seconds):
+            raise StoreBusy(f"another thread is writing to {self.base}")
+        try:
+            with self._file_lock(f"{stripe:02x}", seconds, None):
+                yield
+        finally:
+            self._threads[stripe].release()
+
+    @contextmanager
+    def _file_lock(self, name: str, seconds: float, waiting: Callable[[], None] | None) -> Iterator[None]:
+        from filelock import FileLock, Timeout
+
+        path = self.base / "metadata" / "locks" / f"{name}.lock"
+        try:
+            self._prepare()
+            lock = FileLock(path, thread_local=False, poll_interval=0.005)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                if waiting is not None:
+                    waiting()
+                lock.acquire(timeout=seconds)
+        except Timeout:
+            raise StoreBusy(f"another process holds the store {self.base} and did not let go within {seconds:g} s") from None
+        except OSError as error:
+            raise _said("lock", path, error) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _prepare(self) -> None:
+        if not self._ready:
+            for name in ("locks", "drafts"):
+                (self.base / "metadata" / name).mkdir(parents=True, exist_ok=True)
+            self._ready = True
+
+
+def _write(draft: Path, content: bytes) -> None:
+    with draft.open("xb", buffering=0) as file:
+        view = memoryview(content)
+        while view:
+            view = view[file.write(view) :]
+        # Without this a power cut can leave the new name with no content behind it.
+        os.fsync(file.fileno())
+
+
+def _move(draft: Path, path: Path) -> None:
+    deadline = time.monotonic() + _IN_USE_SECONDS
+    pause = 0.01
+    while True:
+        try:
+            draft.replace(path)
+            break
+        except FileNotFoundError:
+            if path.parent.is_dir():
+                raise
+            # A `delete` took the empty folder away between mkdir and here.
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except PermissionError as error:
+            # Windows refuses to replace a file that a reader holds open; readers are quick, as a rule.
+            if sys.platform != "win32":
+                raise
+            if time.monotonic() > deadline:
+                raise OSError(errno.EBUSY, "file in use", str(path)) from error
+            time.sleep(pause)
+            pause = min(2 * pause, 1.0)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename durable. Windows has no such call, and needs none."""
+    if os.name != "nt":
+        with suppress(OSError):  # some network file systems refuse; the data itself is already safe
+            handle = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+
+
+def _said(verb: str, path: Path, error: OSError) -> StoreError:
+    """Make one sentence of what the system said."""
+    reason = {
+        errno.ENOSPC: "the disk is full",
+        errno.EDQUOT if hasattr(errno, "EDQUOT") else -1: "the disk quota is used up",
+        errno.EROFS: "the file system is read-only",
+        errno.EXDEV: "it lies on another file system than the store's metadata folder; keep a store on one",
+        errno.ENOTDIR: "a part of the path is a file, not a folder",
+        errno.EEXIST: "a part of the path is a file, not a folder",
+        errno.EMFILE: "too many files are open; raise the limit (ulimit -n) or use fewer workers",
+        errno.EBUSY: "file in use",
+    }.get(error.errno or 0, error.strerror or str(error))
+    if isinstance(error, PermissionError):
+        reason = "permission denied"
+    return StoreError(f"cannot {verb} {path}: {reason}")

@@ -1,0 +1,130 @@
+"""What came of a run: one outcome per symbol, and the report that sums them up. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+NO_DATA = "No data available"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one symbol.
+
+    Attributes:
+        symbol: as it was given, upper case.
+        code: stable word for why it failed; None for success.
+        message: for people; None for success.
+        bars: in the store for this series after the run.
+        written: bars added or revised by this run.
+    """
+
+    symbol: str
+    code: str | None = None
+    message: str | None = None
+    bars: int = 0
+    written: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class IngestionReport(Mapping[str, Any]):
+    """What came of a run. A mapping too: ``report["successful"]``, ``report["failed"]``.
+
+    Attributes:
+        outcomes: one per symbol, in the order given.
+        requests: sent by this run.
+        pages: answers with bars in them, or confirmed empty.
+        seconds: how long the run took.
+        added: bars that are new in the store.
+        revised: bars whose values changed.
+        vanished: stored bars that the vendor no longer has; kept, unless removals were accepted.
+        notes: sentences worth knowing that are no failure: clamped ends, rewritten adjusted series.
+        interrupted: whether the run was stopped before its end.
+        unreachable: whether not one request was answered.
+    """
+
+    outcomes: tuple[Outcome, ...]
+    requests: int = 0
+    pages: int = 0
+    seconds: float = 0.0
+    added: int = 0
+    revised: int = 0
+    vanished: int = 0
+    notes: tuple[str, ...] = ()
+    interrupted: bool = False
+    unreachable: bool = False
+    _fields: Mapping[str, Any] = field(init=False, repr=False, compare=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        failed = [outcome for outcome in self.outcomes if outcome.code is not None]
+        fields = {
+            "successful": [outcome.symbol for outcome in self.outcomes if outcome.code is None],
+            "failed": [(outcome.symbol, outcome.message) for outcome in failed],
+            "codes": {outcome.symbol: outcome.code for outcome in failed},
+            "bars": {outcome.symbol: outcome.bars for outcome in self.outcomes},
+            "bars_written": self.added + self.revised,
+            "bars_revised": self.revised,
+            "bars_vanished": self.vanished,
+            "requests": self.requests,
+            "pages": self.pages,
+            "elapsed_seconds": round(self.seconds, 3),
+            "notes": list(self.notes),
+        }
+        object.__setattr__(self, "_fields", fields)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._fields[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._fields)
+
+    def __len__(self) -> int:
+        return len(self._fields)
+
+    @property
+    def exit_code(self) -> int:
+        """What the command line ends with: the first that applies of 130, 7, 6, 1, 0."""
+        codes = set(self["codes"].values())
+        if self.interrupted:
+            return 130
+        if "store_busy" in codes:
+            return 7
+        if self.unreachable:
+            return 6
+        return 1 if codes else 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object that ``--json`` prints."""
+        fields = dict(self._fields)
+        codes = fields.pop("codes")
+        fields["failed"] = [{"symbol": symbol, "code": codes[symbol], "message": text} for symbol, text in fields["failed"]]
+        return fields
+
+    def summary(self) -> str:
+        """Return the closing lines for people: totals, and every failed symbol."""
+        total = len(self.outcomes)
+        failed: Sequence[tuple[str, str]] = self["failed"]
+        lines = [f"Total ingestion time: {duration(self.seconds)}", "", "Ingestion Summary:"]
+        lines += [f"  Successful: {total - len(failed)}/{total}", f"  Failed: {len(failed)}/{total}"]
+        lines.append(f"  Bars: {self.added:,} new, {self.revised:,} revised | Requests: {self.requests:,}")
+        if self.vanished:
+            lines.append(
+                f"  Kept although the vendor no longer has them: {self.vanished:,} bars (--accept-removals removes them)"
+            )
+        lines += [f"  Note: {note}" for note in self.notes]
+        if failed:
+            lines += ["", "Failed symbols:", *(f"  - {symbol}: {message}" for symbol, message in failed)]
+        return "\n".join(lines)
+
+
+def duration(seconds: float) -> str:
+    """Write a length of time as people say it: ``5m 30s``, ``1h 02m 05s``, ``0.4s``."""
+    if seconds < 10:
+        return f"{seconds:.1f}s"
+    whole = round(seconds)
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    if hours:
+        return f"{hours}h {minutes:02d}m {rest:02d}s"
+    return f"{minutes}m {rest:02d}s" if minutes else f"{rest}s"

@@ -1,0 +1,28 @@
+"""A local server that speaks Alpaca's historical-bars protocol, for rehearsals, tests and the demo.
+
+`Sandbox` serves the bars of a source: `SimulatedMarket` (any symbol, any range, nothing real about it) or `Replay` (real
+bars from Parquet files). `Faults` makes it misbehave on purpose.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from data_engine.sandbox.faults import Faults
+    from data_engine.sandbox.market import SimulatedMarket
+    from data_engine.sandbox.replay import Replay
+    from data_engine.sandbox.server import Sandbox
+
+__all__ = ["Faults", "Replay", "Sandbox", "SimulatedMarket"]
+
+_HOMES = {"Faults": "faults", "Replay": "replay", "Sandbox": "server", "SimulatedMarket": "market"}
+
+
+def __getattr__(name: str) -> object:
+    # numpy and pyarrow cost half a second: only for those who start a server.
+    if name in _HOMES:
+        from importlib import import_module
+
+        return getattr(import_module(f"data_engine.sandbox.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

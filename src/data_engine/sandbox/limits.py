@@ -1,0 +1,51 @@
+"""The rate limit of an account, as a token bucket."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+
+
+class TokenBucket:
+    """Lets *rate* requests a minute through, and *burst* of them at once.
+
+    Args:
+        rate: requests a minute.
+        burst: how many tokens the full bucket holds.
+        monotonic: seconds on a clock that never goes back.
+    """
+
+    def __init__(self, rate: float, burst: int, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self.rate = rate
+        self.burst = burst
+        self._monotonic = monotonic
+        self._tokens = float(burst)
+        self._seen = monotonic()
+        self._lock = threading.Lock()
+
+    def take(self) -> bool:
+        """Take a token, if there is one."""
+        with self._lock:
+            self._refill()
+            if self._tokens < 1:
+                return False
+            self._tokens -= 1
+            return True
+
+    def headers(self, wall: float) -> dict[str, str]:
+        """Return the three limit headers; *wall* is the time in unix seconds, the reset is when the bucket is full again."""
+        with self._lock:
+            self._refill()
+            seconds = (self.burst - self._tokens) * 60 / self.rate
+            return {
+                "X-RateLimit-Limit": f"{self.rate:g}",
+                "X-RateLimit-Remaining": str(int(self._tokens)),
+                "X-RateLimit-Reset": str(math.ceil(wall + seconds)),
+            }
+
+    def _refill(self) -> None:
+        now = self._monotonic()
+        self._tokens = min(float(self.burst), self._tokens + (now - self._seen) * self.rate / 60)
+        self._seen = now

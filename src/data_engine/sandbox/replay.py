@@ -1,0 +1,174 @@
+"""Real bars from Parquet files, served as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from data_engine.errors import InputError, MissingFileError
+from data_engine.ranges import TimeRange
+from data_engine.sandbox.aggregation import MINUTE, midnights, to_days, to_intraday, to_periods
+from data_engine.sandbox.columns import NO_BARS, Bars, Floats, Ints
+from data_engine.sandbox.corporate import Split, adjusted
+from data_engine.sandbox.protocol import nanoseconds
+from data_engine.series import Adjustment, Timeframe
+
+_PRICES = ("open", "high", "low", "close")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Replay:
+    """A source that serves the bars of Parquet files: ``symbol``, ``timestamp`` or ``date``, ``open high low close volume``.
+
+    A ``date`` is a day in New York. Where ``trade_count`` or ``vwap`` are missing, the count is a trade for every hundred
+    shares (at least one) and the average is that of high, low and close, to 4 decimals. Of two rows with the same symbol and
+    start the later one is served; rows without a price are not; no volume is a volume of 0.
+
+    Files of minutes also answer for coarser timeframes, files of days for weeks and months. The bars are the same for
+    every feed, and raw: adjustments need *splits*.
+
+    Args:
+        paths: one file or several.
+        timeframe: what a bar of the files spans; days for a ``date`` column, else minutes, when None.
+        end_label: whether the files stamp the end of a minute.
+        splits: splits by symbol.
+
+    Raises:
+        MissingFileError: a file is not there.
+        InputError: a file has no such columns.
+    """
+
+    def __init__(
+        self,
+        paths: str | PathLike[str] | Iterable[str | PathLike[str]],
+        *,
+        timeframe: Timeframe | str | None = None,
+        end_label: bool = False,
+        splits: Mapping[str, Sequence[Split]] | None = None,
+    ) -> None:
+        files = [Path(path) for path in ([paths] if isinstance(paths, (str, PathLike)) else paths)]
+        tables = [_read(file) for file in files]
+        dated = all("date" in table.column_names for table in tables)
+        self.timeframe = Timeframe.parse(("1Day" if dated else "1Min") if timeframe is None else timeframe)
+        self.mark = "replay " + ", ".join(file.name.encode("ascii", "replace").decode() for file in files)
+        self._splits = splits or {}
+        self._bars = _by_symbol(tables, shift=MINUTE if end_label else 0)
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """The symbols that have bars, ascending."""
+        return tuple(self._bars)
+
+    def reach(self, symbol: str, feed: str, now: datetime) -> TimeRange | None:  # noqa: ARG002 - files know no feed
+        """Return from the symbol's first bar to the end of its last."""
+        bars = self._bars.get(symbol)
+        if bars is None:
+            return None
+        first, last = (_EPOCH + timedelta(microseconds=int(bars.start[row]) // 1000) for row in (0, -1))
+        return TimeRange(first, last + self.timeframe.length)
+
+    def bars(
+        self,
+        symbol: str,
+        timeframe: Timeframe,
+        span: TimeRange,
+        *,
+        adjustment: Adjustment,
+        feed: str,  # noqa: ARG002
+        now: datetime,
+    ) -> Bars:
+        """Return the bars that start inside *span* and whose own bars in the file had ended at *now*."""
+        held = _ended(self._bars.get(symbol, NO_BARS), self.timeframe, now).inside(timeframe.widen(span))
+        held = adjusted(held, self._splits.get(symbol, ()), adjustment)
+        return (held if timeframe == self.timeframe else self._coarser(held, timeframe)).inside(span)
+
+    def _coarser(self, held: Bars, timeframe: Timeframe) -> Bars:
+        if self.timeframe.intraday:
+            if not timeframe.intraday:
+                return to_periods(to_days(held), timeframe)
+            # A 15-minute bar cannot be cut out of 10-minute ones.
+            return to_intraday(held, timeframe) if not timeframe.length % self.timeframe.length else NO_BARS
+        return (
+            NO_BARS
+            if timeframe.intraday or timeframe.unit == "Day" or self.timeframe.unit != "Day"
+            else to_periods(held, timeframe)
+        )
+
+
+def _ended(bars: Bars, timeframe: Timeframe, now: datetime) -> Bars:
+    """Return the bars whose interval had ended at *now*."""
+    forming = timeframe.floor(now)
+    return bars.take(slice(0, int(np.searchsorted(bars.start, nanoseconds(forming)))))
+
+
+def _read(file: Path) -> Any:
+    if not file.is_file():
+        raise MissingFileError(f"no such file of bars: {file}")
+    try:
+        with pq.ParquetFile(file) as parquet:
+            names = parquet.schema_arrow.names
+            wanted = [
+                name for name in ("symbol", "timestamp", "date", *_PRICES, "volume", "trade_count", "vwap") if name in names
+            ]
+            missing = [name for name in ("symbol", *_PRICES, "volume") if name not in names]
+            if missing or not {"timestamp", "date"} & set(names):
+                raise InputError(
+                    f"{file}: bars need columns symbol, timestamp or date, open, high, low, close, volume; there are {names}"
+                )
+            return parquet.read(columns=wanted)
+    except pa.ArrowInvalid as error:
+        raise InputError(f"{file}: not a Parquet file of bars: {error}") from error
+
+
+def _by_symbol(tables: Sequence[Any], *, shift: int) -> dict[str, Bars]:
+    symbols = np.concatenate([np.asarray(table["symbol"].cast(pa.string()).to_pylist(), object) for table in tables])
+    starts = np.concatenate([_starts(table) for table in tables]) - shift
+    values = [np.concatenate(columns) for columns in zip(*(_values(table) for table in tables), strict=True)]
+    names, codes = np.unique(symbols.astype(str), return_inverse=True)
+    priced = np.flatnonzero(np.isfinite(np.stack(values[:4])).all(axis=0))
+    order = priced[np.lexsort((starts[priced], codes[priced]))]
+    starts, codes = starts[order], codes[order]
+    # The sort is stable, so the later of two equal rows comes last.
+    kept = np.append((starts[1:] != starts[:-1]) | (codes[1:] != codes[:-1]), True) if len(order) else np.empty(0, bool)
+    starts, codes, order = starts[kept], codes[kept], order[kept]
+    bounds = np.searchsorted(codes, np.arange(len(names) + 1))
+    columns = [value[order] for value in values]
+    cuts = [slice(int(bounds[i]), int(bounds[i + 1])) for i in range(len(names))]
+    return {
+        str(name): Bars(starts[cut], *(column[cut] for column in columns))
+        for name, cut in zip(names, cuts, strict=True)
+        if cut.start < cut.stop
+    }
+
+
+def _starts(table: Any) -> Ints:
+    if "timestamp" in table.column_names:
+        stamps = table["timestamp"].cast(pa.timestamp("ns", tz="UTC")).cast(pa.int64())
+        return np.asarray(stamps.to_numpy(), np.int64)
+    days = table["date"].cast(pa.date32()).to_numpy()
+    return midnights(days.astype("datetime64[D]"))
+
+
+def _values(table: Any) -> list[Floats]:
+    def column(name: str) -> Floats:
+        return np.asarray(pc.cast(table[name], pa.float64()).to_numpy(), np.float64)
+
+    opened, high, low, close = (column(name) for name in _PRICES)
+    volume = np.nan_to_num(column("volume"), nan=0.0)
+    count = np.maximum(1.0, np.floor(volume / 100))
+    vwap = np.round((high + low + close) / 3, 4)
+    if "trade_count" in table.column_names:
+        given = column("trade_count")
+        count = np.where(np.isfinite(given), given, count)
+    if "vwap" in table.column_names:
+        given = column("vwap")
+        vwap = np.where(np.isfinite(given), given, vwap)
+    return [opened, high, low, close, volume, count, vwap]
