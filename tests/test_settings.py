@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import traceback
 import warnings
@@ -202,6 +203,30 @@ def test_a_name_that_is_no_file_is_refused(load, named, why):
         load(settings_path=named)
 
 
+def test_a_name_that_no_system_takes_is_no_file(load, ini):
+    with pytest.raises(ConfigError, match="there is no settings file"):
+        load(settings_path="x" * 300)
+    ini(f"[linux]\nlocal_storage_dir = {'x' * 300}\n")
+    assert load().base_path_source.startswith("settings.ini")  # for the store to refuse
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file that nobody can read")
+def test_a_file_that_cannot_be_read_says_so(load):
+    with pytest.raises(ConfigError, match="^/proc/self/mem: cannot be read: "):
+        load(settings_path="/proc/self/mem")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows keeps the working directory of a process")
+def test_a_working_directory_that_is_gone_says_so(tmp_path, monkeypatch):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+
+    with pytest.raises(ConfigError, match="the working directory does not exist any more"):
+        load_settings(environ={})
+
+
 def test_a_folder_of_that_name_is_not_the_file(load, folders):
     (folders.cwd / "settings.ini").mkdir()
 
@@ -385,7 +410,8 @@ def test_all_problems_of_a_file_are_in_one_error(load, ini):
         load()
 
     assert [line.split(":")[0] for line in said(error).splitlines()] == [
-        str(file), "  line 4", "  [linux] colour", "  [linux] api_threads = 0", "  [linux] requests_per_minute = ", "  [linux] feed = nyse",
+        str(file), "  line 4", "  [linux] colour", "  [linux] api_threads = 0", "  [linux] requests_per_minute = ",
+        "  [linux] feed = nyse",
     ]  # fmt: skip
     assert f"{file}: 5 things cannot be used" in said(error)
 

@@ -142,7 +142,7 @@ class IngestionPipeline:
     def ingest_symbols(
         self,
         symbols: Iterable[str],
-        start_date: DateLike,
+        start_date: DateLike | None,
         end_date: DateLike | None = None,
         timeframe: object = "1Min",
         index_name: str | None = None,
@@ -157,7 +157,7 @@ class IngestionPipeline:
 
         Args:
             symbols: as Alpaca writes them (``BRK.B``); any case, duplicates are folded.
-            start_date: a New York calendar day, or an aware instant.
+            start_date: a New York calendar day, or an aware instant; None is where these series start in the store.
             end_date: a day (included) or an aware instant (excluded); None is now.
             timeframe: of the bars.
             index_name: store the list under this name, too.
@@ -179,7 +179,7 @@ class IngestionPipeline:
         names = tuple(SymbolLoader.from_list([symbols] if isinstance(symbols, str) else list(symbols)))
         dataset = self._dataset(timeframe)
         now = self._now()
-        span = parse_span(start_date, end_date, now=now)
+        span = self._span(names, dataset, start_date, end_date, now)
         client = self.client  # before anything is written: missing credentials are bad input
         with ExitStack() as stack:
             stack.enter_context(self._hold())
@@ -223,7 +223,7 @@ class IngestionPipeline:
     def plan(
         self,
         symbols: Iterable[str],
-        start_date: DateLike,
+        start_date: DateLike | None,
         end_date: DateLike | None = None,
         timeframe: object = "1Min",
         *,
@@ -231,14 +231,25 @@ class IngestionPipeline:
     ) -> IngestionPlan:
         """Return what `ingest_symbols` would ask for. Nothing is sent or written, and no credentials are needed."""
         names = tuple(SymbolLoader.from_list(list(symbols)))
+        dataset = self._dataset(timeframe)
         now = self._now()
-        span = parse_span(start_date, end_date, now=now)
-        return self._prepare(names, self._dataset(timeframe), span, now, refetch=refetch).plan
+        span = self._span(names, dataset, start_date, end_date, now)
+        return self._prepare(names, dataset, span, now, refetch=refetch).plan
 
     # ----------------------------------------------------------------------------------------------------------- the walk
 
     def _dataset(self, timeframe: object) -> Dataset:
         return Dataset(Timeframe.parse(timeframe), self.adjustment, self.feed)
+
+    def _span(self, names: Sequence[str], dataset: Dataset, start: DateLike | None, end: DateLike | None, now: datetime) -> Span:
+        """Return the range that was asked for; without a start, from where the earliest of these series was asked for."""
+        if start is None:
+            known = [self.storage.coverage.read(Series(symbol, dataset)) for symbol in names]
+            starts = [coverage.wanted[0].start for coverage in known if coverage.wanted]
+            if not starts:
+                raise InputError(f"none of these symbols is in {dataset.name} yet: say from when on, with --start (start_date)")
+            start = min(starts)
+        return parse_span(start, end, now=now)
 
     def _hold(self) -> ExitStack:
         """Hold the store against other runs, and clean up behind killed ones."""
@@ -270,8 +281,7 @@ class IngestionPipeline:
         else:
             plan = IngestionPlan(dataset, (), span.range, ())
         plan = replace(plan, symbols=tuple(names))
-        run = _Run(plan, now, time.monotonic(), 0, refetch=refetch, left=dict(plan.outstanding), failed=failed, known=known)
-        return run
+        return _Run(plan, now, time.monotonic(), 0, refetch=refetch, left=dict(plan.outstanding), failed=failed, known=known)
 
     def _said_before(self, span: Span, now: datetime) -> list[str]:
         notes = []

@@ -195,7 +195,7 @@ def _task_pages(total: float, workers: int) -> float:
 def _sessions(span: TimeRange) -> float:
     """Return how many sessions a range holds; a part of a day counts as a part of a session."""
     whole = count_sessions(span)
-    return whole if whole else min(1.0, span.length.total_seconds() / 57_600)
+    return whole or min(1.0, span.length.total_seconds() / 57_600)
 
 
 def _cut(

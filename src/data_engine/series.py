@@ -26,7 +26,7 @@ _GRAMMAR = "1Min to 59Min, 1Hour to 23Hour, 1Day, 1Week, or 1, 2, 3, 4, 6 or 12M
 
 @dataclass(frozen=True, slots=True)
 class Timeframe:
-    """How much time one bar spans, in Alpaca's words: ``1Min`` to ``59Min``, ``1Hour`` to ``23Hour``, ``1Day``, ``1Week``, months.
+    """How much time one bar spans, in Alpaca's words: ``1Min`` to ``59Min``, ``1Hour`` to ``23Hour``, days, weeks, months.
 
     Attributes:
         amount: how many units, at least 1.

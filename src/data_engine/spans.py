@@ -80,7 +80,7 @@ def _parse(value: DateLike, name: str) -> date | datetime:
             raise InputError(f"{name} {value!r} is not a date ({error}); {_HOW}") from None
     elif isinstance(value, date):  # a datetime (pandas' Timestamp too) is a date
         parsed = value
-    if parsed is None or parsed != parsed:  # noqa: PLR0124 - pandas' NaT is a datetime that equals nothing
+    if parsed is None or parsed != parsed:
         raise InputError(f"{name} {value!r} is not a date; {_HOW}")
     if isinstance(parsed, datetime):
         if parsed.tzinfo is not None:

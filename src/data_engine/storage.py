@@ -98,8 +98,8 @@ class ParquetStorage:
         there are in some range is more than a frame can say.
 
         Args:
-            bars: as `AlpacaClient.fetch_bars` or alpaca-py's ``.df`` makes them: index levels ``symbol`` and ``timestamp`` (aware)
-                or columns of those names, and ``open high low close volume trade_count vwap``.
+            bars: as `AlpacaClient.fetch_bars` or alpaca-py's ``.df`` makes them: index levels ``symbol`` and ``timestamp``
+                (aware) or columns of those names, and ``open high low close volume trade_count vwap``.
             timeframe: None is what the frame is marked with, else minutes.
             feed: None is what the frame is marked with, else the consolidated tape.
             adjustment: None is what the frame is marked with, else raw.
@@ -282,10 +282,7 @@ class ParquetStorage:
 
     def exists(self) -> bool:
         """Tell whether anything was ever stored here."""
-        for folder in ("metadata",):
-            if next(iter(self.files.list(folder)), None) is not None:
-                return True
-        return False
+        return next(iter(self.files.list("metadata")), None) is not None
 
     def _decode(self, key: str, data: bytes | None, columns: Sequence[str] | None = None) -> pa.Table:
         if data is None:

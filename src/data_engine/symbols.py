@@ -139,8 +139,8 @@ def _collect(name: str, place: str, found: Iterable[_Found]) -> list[str]:
         fault = known or _fault(text)
         if fault is not None:
             problems.append((number, _shown(text), fault))
-        elif isinstance(text, str):
-            symbols.setdefault(text.strip().upper())
+        else:
+            symbols.setdefault(str(text).strip().upper())
     if problems:
         raise SymbolListError(_located(name, place, problems))
     if not symbols:

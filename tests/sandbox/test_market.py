@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from datetime import UTC, date, datetime, timedelta
@@ -39,7 +40,7 @@ def test_another_process_sees_the_same_market():
         "print(len(b), b.close.sum().item(), b.volume.sum().item())"
     )
     theirs = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": "7"}
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env={**os.environ, "PYTHONHASHSEED": "7"}
     )
     ours = bars("KO", "1Min", "2024-06-03", "2024-06-03")
 
@@ -185,9 +186,24 @@ def test_weeks_and_months_are_made_of_days():
 def test_hours_lie_on_whole_utc_hours():
     hours = bars("AAPL", "1Hour", "2024-06-03", "2024-06-03")
 
-    assert [
-        str(stamp)[11:13] for stamp in hours.start.astype("datetime64[ns]")
-    ] == ["08", "09", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21", "22", "23"]
+    assert [str(stamp)[11:13] for stamp in hours.start.astype("datetime64[ns]")] == [
+        "08",
+        "09",
+        "10",
+        "11",
+        "12",
+        "13",
+        "14",
+        "15",
+        "16",
+        "17",
+        "18",
+        "19",
+        "20",
+        "21",
+        "22",
+        "23",
+    ]
 
 
 def test_a_minute_is_served_once_it_has_ended():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 import time
@@ -18,7 +19,7 @@ from isal import isal_zlib
 COMPRESSED_ABOVE = 256
 _GZIP_WINDOW = 31
 _MAX_LINE = 1 << 16
-_NO_LINGER = struct.pack("ii", 1, 0)
+_NO_LINGER = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import socket
 import socketserver
 import threading
@@ -260,7 +261,7 @@ def _html(status: int, title: str | None = None) -> Answer:
 
 
 class _Server(socketserver.ThreadingTCPServer):
-    allow_reuse_address = True
+    allow_reuse_address = os.name != "nt"  # there it would let another server take the port
     daemon_threads = True
     block_on_close = False
     request_queue_size = 128
@@ -269,6 +270,7 @@ class _Server(socketserver.ThreadingTCPServer):
         self.sandbox = sandbox
         self._open: dict[int, tuple[socket.socket, threading.Thread]] = {}
         self._connections = 0
+        self._hung_up = False
         self._lock = threading.Lock()
         super().__init__(address, _Handler)
 
@@ -281,6 +283,8 @@ class _Server(socketserver.ThreadingTCPServer):
         with self._lock:
             self._connections += 1
             self._open[self._connections] = connection, threading.current_thread()
+            if self._hung_up:
+                _shut(connection)
             return self._connections
 
     def leave(self, number: int) -> None:
@@ -291,6 +295,7 @@ class _Server(socketserver.ThreadingTCPServer):
     def hang_up(self) -> None:
         """End all connections, and wait until their threads have noticed."""
         with self._lock:
+            self._hung_up = True
             left = list(self._open.values())
         for connection, _ in left:
             _shut(connection)

@@ -1,0 +1,5 @@
+"""``python -m data_engine``: the command line."""
+
+from data_engine.cli import run
+
+run()

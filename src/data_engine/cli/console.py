@@ -1,0 +1,154 @@
+"""What all commands share: options that mean the same everywhere, and who gets told what."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from data_engine.files import FileStore
+    from data_engine.progress import Progress
+    from data_engine.settings import Settings
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def store_options(command: _F) -> _F:
+    """Add the options of every command that touches a store."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout and nothing else there."),
+        click.option("--settings", "settings_path", metavar="FILE", help="Take this settings.ini."),
+        click.option("--base-path", metavar="DIR", help="The store's folder."),
+    ):
+        command = option(command)
+    return command
+
+
+def dataset_options(command: _F) -> _F:
+    """Add the options that name a dataset."""
+    for option in (
+        click.option("--adjustment", metavar="A", help="raw (default), split, dividend, spin-off, a list of these, or all."),
+        click.option("--feed", metavar="F", help="sip (default), iex, otc, boats, delayed_sip or account."),
+        click.option(
+            "--timeframe",
+            metavar="T",
+            default="1Min",
+            show_default=True,
+            help="1Min .. 59Min, 1Hour .. 23Hour, 1Day, 1Week, 1Month ...",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def pace_options(command: _F) -> _F:
+    """Add the options of every command that asks Alpaca."""
+    for option in (
+        click.option(
+            "--wait", type=click.FloatRange(0), metavar="SECONDS", help="How long to wait for another process that is writing."
+        ),
+        click.option("--requests-per-minute", metavar="N", help="Send no more than this, whatever the account allows."),
+        click.option("--workers", metavar="N", help="Requests under way at once."),
+    ):
+        command = option(command)
+    return command
+
+
+def number(text: str | None, option: str) -> int | None:
+    """Read a whole number that an option was given; the settings check what it may be.
+
+    Raises:
+        ConfigError: not a whole number.
+    """
+    from data_engine.errors import ConfigError
+
+    if text is None:
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise ConfigError(f"{option} {text!r} is not a whole number") from None
+
+
+def say(text: str) -> None:
+    """Tell people something that is not the result: on stderr."""
+    click.echo(text, err=True)
+
+
+def complain(text: str) -> None:
+    """Tell people what went wrong: on stderr."""
+    click.echo(f"Error: {text}", err=True)
+
+
+def print_json(fields: Mapping[str, Any]) -> None:
+    """Print the one JSON object of a command."""
+    click.echo(json.dumps(fields, indent=2, default=str))
+
+
+def name_store(settings: Settings, files: FileStore, *more: str) -> None:
+    """Say in the first line where the store is, who said so, and what else was found."""
+    say(" | ".join((f"Store: {files.location} ({settings.base_path_source})", *more)))
+
+
+def size(count: float) -> str:
+    """Write a number of bytes for people: ``53.1 GB``."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB" if count < 1000 else f"{count / 1000:.1f} TB"
+
+
+def watcher(*, as_json: bool, quiet: bool = False) -> Progress:
+    """Return who shows the progress: a live display on a terminal, plain lines elsewhere, stderr only beside JSON."""
+    from data_engine.progress import PlainLines, Silent
+
+    if quiet:
+        return Silent()
+    if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+        from data_engine.cli.display import LiveDisplay
+
+        return LiveDisplay()
+    return PlainLines(lambda text: click.echo(text, err=as_json))
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Make SIGTERM the same as Ctrl-C, and a second one of either the end at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard = False
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        nonlocal heard
+        if heard:
+            os._exit(130)
+        heard = True
+        raise KeyboardInterrupt
+
+    signals = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGBREAK"):  # Windows: Ctrl-Break, and what a closing console sends
+        signals.append(signal.SIGBREAK)
+    before = {number: signal.signal(number, stop) for number in signals}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def broken_pipe() -> None:
+    """Let the process end quietly when its reader (``| head``) has gone."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())

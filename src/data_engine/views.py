@@ -1,0 +1,107 @@
+"""DuckDB over a store: one view per dataset, and one of the coverage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from data_engine.bars import TIMESTAMP
+from data_engine.coverage_store import CoverageStore
+from data_engine.errors import InputError
+from data_engine.ranges import TimeRange
+from data_engine.series import Dataset
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from data_engine.storage import ParquetStorage
+
+
+_COVERAGE = pa.schema(
+    [
+        ("dataset", pa.string()),
+        ("symbol", pa.string()),
+        ("state", pa.string()),
+        ("range_start", TIMESTAMP),
+        ("range_end", TIMESTAMP),
+    ]
+)
+
+
+def view_name(dataset: Dataset) -> str:
+    """Return the name of a dataset's view: ``equities_1min`` is ``bars_1min``; a hyphen becomes an underscore."""
+    return "bars_" + dataset.name.removeprefix("equities_").replace("-", "_")
+
+
+@contextmanager
+def connect(storage: ParquetStorage) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open an in-memory DuckDB with a view per dataset of the store, and ``coverage``.
+
+    A view has the columns ``symbol, timestamp, open, high, low, close, volume, trade_count, vwap, year`` (and ``month``).
+    Nothing of the store can be changed through it.
+    """
+    import duckdb
+
+    connection = duckdb.connect()
+    with suppress(duckdb.Error):  # the time zone comes with an extension that not every build has loaded
+        connection.execute("SET TimeZone = 'UTC'")
+    try:
+        for dataset in datasets(storage):
+            connection.execute(_view(storage, dataset))
+        _coverage_table(connection, storage.coverage)
+        yield connection
+    finally:
+        connection.close()
+
+
+def run(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.DuckDBPyRelation:
+    """Run one statement.
+
+    Raises:
+        InputError: DuckDB cannot run it; the message is DuckDB's, with the names of the views.
+    """
+    import duckdb
+
+    try:
+        result = connection.sql(sql)
+    except duckdb.Error as error:
+        names = [name for (name,) in connection.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()]
+        raise InputError(
+            f"{str(error).strip()}\nThe views are: {', '.join(sorted(names)) or 'none'}, and the table coverage"
+        ) from None
+    if result is None:
+        raise InputError("that statement has no result; `query` takes a SELECT")
+    return result
+
+
+def datasets(storage: ParquetStorage) -> list[Dataset]:
+    """Return the datasets of a store that hold a file."""
+    return [dataset for dataset in storage.coverage.datasets() if next(storage.partitions(dataset), None) is not None]
+
+
+def _view(storage: ParquetStorage, dataset: Dataset) -> str:
+    pattern = f"{storage.files.location}/{dataset.name}/**/*.parquet".replace("'", "''")
+    # Without pinned types DuckDB reads symbol=2330 as a number and symbol=INF as a date.
+    types = "'symbol': VARCHAR, 'year': INTEGER" + (", 'month': INTEGER" if dataset.timeframe.intraday else "")
+    tail = ", month" if dataset.timeframe.intraday else ""
+    columns = f"symbol, timestamp, open, high, low, close, volume, trade_count, vwap, year{tail}"
+    files = f"read_parquet('{pattern}', hive_partitioning = true, hive_types = {{{types}}})"
+    return f'CREATE VIEW "{view_name(dataset)}" AS SELECT {columns} FROM {files}'  # noqa: S608 - our names, a quoted path
+
+
+def _coverage_table(connection: duckdb.DuckDBPyConnection, store: CoverageStore) -> None:
+    """Show the coverage as a table: a row per series and range, with its state."""
+    rows = []
+    for dataset in store.datasets():
+        for series in store.series(dataset):
+            known = store.read(series)
+            everything = TimeRange(known.wanted[0].start, known.wanted[-1].end) if known.wanted else None
+            owed = known.incomplete(everything) if everything else ()
+            states = (("covered", known.covered), ("provisional", known.provisional), ("missing", owed))
+            rows += [(dataset.name, series.symbol, state, part.start, part.end) for state, parts in states for part in parts]
+    columns = list(zip(*rows, strict=True)) or [()] * len(_COVERAGE)
+    table = pa.table([pa.array(column, kind) for column, kind in zip(columns, _COVERAGE.types, strict=True)], schema=_COVERAGE)
+    connection.register("coverage", table)
