@@ -347,7 +347,7 @@ def test_a_name_that_is_a_file_everywhere_is_accepted(store, name):
 )  # fmt: skip
 @pytest.mark.parametrize("verb", ["store", "load"])
 def test_a_name_that_is_not_is_refused_and_nothing_is_written(store, memory, name, verb):
-    with pytest.raises(InputError, match="^index name ") as error:
+    with pytest.raises(InputError, match=r"^index name ") as error:
         store.store(name, ["AAPL"]) if verb == "store" else store.load(name)
 
     assert repr(name) in str(error.value)

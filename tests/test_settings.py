@@ -212,7 +212,7 @@ def test_a_name_that_no_system_takes_is_no_file(load, ini):
 
 @pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file that nobody can read")
 def test_a_file_that_cannot_be_read_says_so(load):
-    with pytest.raises(ConfigError, match="^/proc/self/mem: cannot be read: "):
+    with pytest.raises(ConfigError, match=r"^/proc/self/mem: cannot be read: "):
         load(settings_path="/proc/self/mem")
 
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import lru_cache
 
 from data_engine.coverage import Coverage
 from data_engine.partitions import periods
-from data_engine.ranges import TimeRange
+from data_engine.ranges import TimeRange, new_york_date, new_york_days
 from data_engine.series import Dataset
 from data_engine.sessions import can_hold_bars, count_sessions
 
@@ -34,12 +34,15 @@ class FetchTask:
         range: to be covered; the request may reach further (whole bars, an overlap).
         dataset: of all of them.
         estimate: how many bars may come.
+        overlap: of an adjusted dataset: a held session whose bars are asked for again, to be compared with those stored;
+            None where there is none.
     """
 
     symbols: tuple[str, ...]
     range: TimeRange
     dataset: Dataset
     estimate: float = 0.0
+    overlap: TimeRange | None = None
 
     def pages(self, page_limit: int) -> int:
         """Return how many requests the task is expected to take, at least one."""
@@ -123,6 +126,7 @@ def plan_ingestion(
     now: datetime,
     workers: int,
     page_limit: int = 10_000,
+    holes_first: bool = False,
     can_hold: Callable[[TimeRange, Dataset], bool] = can_hold_bars,
 ) -> IngestionPlan:
     """Return what has to be asked so that every wish is held.
@@ -133,10 +137,11 @@ def plan_ingestion(
         now: nothing after it is asked for; emptiness is judged by it.
         workers: how many tasks run at once.
         page_limit: bars per page.
+        holes_first: ask for what ends before now first, then for the tails; else one group of symbols after the other.
         can_hold: whether a range can hold a bar at all; what cannot (a weekend) is not asked for.
     """
     can_hold = lru_cache(maxsize=None)(can_hold)
-    by_range: dict[TimeRange, list[str]] = {}
+    by_range: dict[tuple[TimeRange, TimeRange | None], list[str]] = {}
     per_session: dict[str, float] = {}
     for wish in wishes:
         per_session[wish.symbol] = bars_per_session(wish.coverage)
@@ -144,14 +149,27 @@ def plan_ingestion(
         for piece in lacking:
             past = piece.before(now)
             if past is not None and can_hold(past, dataset):
-                by_range.setdefault(past, []).append(wish.symbol)
+                overlap = None if wish.again or dataset.adjustment.is_raw else held_session(wish.coverage, past)
+                by_range.setdefault((past, overlap), []).append(wish.symbol)
     total = sum(
-        _sessions(piece) * sum(per_session[symbol] for symbol in symbols) / page_limit for piece, symbols in by_range.items()
+        _sessions(piece) * sum(per_session[symbol] for symbol in symbols) / page_limit
+        for (piece, _), symbols in by_range.items()
     )
     size = _task_pages(total, workers)
     order = {wish.symbol: number for number, wish in enumerate(wishes)}
-    tasks = [task for piece, symbols in by_range.items() for task in _cut(symbols, piece, dataset, per_session, size, page_limit)]
-    tasks.sort(key=lambda task: (min(order[symbol] for symbol in task.symbols), task.range.start))
+    tasks = [
+        replace(task, overlap=overlap if overlap and overlap.end <= task.range.start or task.range.end == piece.end else None)
+        for (piece, overlap), symbols in by_range.items()
+        for task in _cut(symbols, piece, dataset, per_session, size, page_limit)
+    ]
+    tails = max((piece.end for piece, _ in by_range), default=now)
+    tasks.sort(
+        key=lambda task: (
+            holes_first and task.range.end == tails,
+            min(order[symbol] for symbol in task.symbols),
+            task.range.start,
+        )
+    )
     outstanding: dict[str, int] = {}
     for task in tasks:
         for symbol in task.symbols:
@@ -166,6 +184,28 @@ def plan_ingestion(
         sum(wish.coverage.bars for wish in wishes),
         page_limit,
     )
+
+
+def held_session(coverage: Coverage, piece: TimeRange) -> TimeRange | None:
+    """Return the held session next to a missing piece, whose bars tell whether the vendor's prices still have the same base.
+
+    It is the day (or longer bar) of the last bar before the piece, else of the first bar after it; None where none is known.
+    """
+    timeframe = coverage.series.dataset.timeframe
+    if coverage.last_bar is None or coverage.first_bar is None:
+        return None
+    if coverage.last_bar < piece.start:
+        bar = coverage.last_bar
+    elif coverage.first_bar >= piece.end:
+        bar = coverage.first_bar
+    else:  # a hole: the end of what is held before it
+        before = [part.end for part in coverage.covered if part.end <= piece.start]
+        if not before:
+            return None
+        bar = max(before) - timeframe.length
+    day = new_york_days(new_york_date(bar), new_york_date(bar)) if timeframe.intraday else None
+    whole = day or TimeRange(timeframe.floor(bar), timeframe.next(timeframe.floor(bar)))
+    return whole.before(piece.start) if whole.start < piece.start else whole.after(piece.end)
 
 
 def bars_per_session(coverage: Coverage) -> float:
