@@ -3,6 +3,10 @@
 Bars are held only until their file is complete: the server sends symbols in ascending order and each symbol's bars in time
 order, so a file is written when the next one begins. Coverage follows when the chain has ended; a chain that breaks off
 covers the symbols it finished, and the current one through its last bar.
+
+Adjusted prices change whenever a corporate action lands. So their series are only extended after a session that is held, asked
+for again, equals what is stored; and where a range was not covered, the answer replaces whatever lay there, since it could be
+of another price base.
 """
 
 from __future__ import annotations
@@ -35,6 +39,8 @@ class _Arrival:
     first: datetime | None = None
     last: datetime | None = None
     written: Written = field(default_factory=Written)
+    again: list[pa.Table] = field(default_factory=list)
+    compared: bool = False
 
 
 class ChainWriter:
@@ -54,14 +60,30 @@ class ChainWriter:
         self._storage = storage
         self._task = task
         self._now = now
-        self._refetch = refetch
-        self._accept_removals = accept_removals
+        self._adjusted = not task.dataset.adjustment.is_raw
+        self._refetch = refetch or self._adjusted
+        self._accept_removals = accept_removals or self._adjusted
         self._final_before = final_before(task.dataset, now)
         self._kept = task.range.before(task.dataset.timeframe.floor(now))
         self._arrivals = {symbol: _Arrival() for symbol in task.symbols}
         self._current = ""
         self._ordered = True
         self.damaged: dict[str, DataEngineError] = {}
+        self.rebased: set[str] = set()
+
+    def spans(self) -> Iterator[TimeRange]:
+        """Yield what to ask for, one chain of pages after the other: the range, with the session to be compared."""
+        overlap, span = self._task.overlap, self._task.range
+        if overlap is not None and overlap.end <= span.start:
+            yield TimeRange(overlap.start, span.end)
+            return
+        if overlap is not None:
+            # It lies after the range, where its bars would come too late: they are asked for first.
+            yield overlap
+            for symbol in self._task.symbols:
+                self._compare(symbol)
+            self._current = ""
+        yield span
 
     @property
     def written(self) -> dict[str, Written]:
@@ -78,6 +100,12 @@ class ChainWriter:
                 self._flush(self._current)
                 self._current = symbol
             kept = within(bars, self._kept) if self._kept else EMPTY
+            if self._task.overlap is not None:
+                self._arrivals[symbol].again.append(within(bars, self._task.overlap))
+                if kept.num_rows:
+                    self._compare(symbol)
+            if symbol in self.rebased:
+                continue
             taken += kept.num_rows
             for period, part in by_period(kept, self._task.dataset):
                 self._add(symbol, period, part)
@@ -87,8 +115,9 @@ class ChainWriter:
         """Write what is pending and cover the whole range of every symbol; return their coverage. The chain has ended."""
         known = {}
         for symbol in self._task.symbols:
+            self._compare(symbol)
             self._flush(symbol)
-            if symbol not in self.damaged:
+            if symbol not in self.damaged and symbol not in self.rebased:
                 if self._refetch:
                     self._look_for_vanished(symbol)
                 made = self._cover(symbol, self._task.range)
@@ -100,8 +129,10 @@ class ChainWriter:
         """Write what is pending and cover what is certain; return what is left to ask, by symbol. The chain broke."""
         left: dict[str, TimeRange] = {}
         for symbol in self._task.symbols:
+            if self._ordered and symbol < self._current:
+                self._compare(symbol)
             self._flush(symbol)
-            if symbol in self.damaged:
+            if symbol in self.damaged or symbol in self.rebased:
                 continue
             last = self._arrivals[symbol].last
             if self._ordered and symbol < self._current:
@@ -115,6 +146,22 @@ class ChainWriter:
             else:
                 left[symbol] = self._task.range
         return left
+
+    def _compare(self, symbol: str) -> None:
+        """Hold the session that came again against what is stored, once, and before the first new bar is kept."""
+        arrival, overlap = self._arrivals[symbol], self._task.overlap
+        if overlap is None or arrival.compared or symbol in self.damaged:
+            return
+        arrival.compared = True
+        series = Series(symbol, self._task.dataset)
+        try:
+            stored = [within(self._storage.read(series, period), overlap) for period in self._storage.periods(series, overlap)]
+        except DamagedFile as error:
+            self.damaged[symbol] = error
+            return
+        if not pa.concat_tables([EMPTY, *stored]).equals(pa.concat_tables([EMPTY, *arrival.again])):
+            self.rebased.add(symbol)
+        arrival.again = []
 
     def _add(self, symbol: str, period: Period, part: pa.Table) -> None:
         arrival = self._arrivals[symbol]

@@ -135,8 +135,8 @@ class Fetching:
             KeyboardInterrupt: Ctrl-C; what had arrived is stored.
         """
         for plan in plans:
-            for symbol, tasks in plan.outstanding.items():
-                self.found.left[Series(symbol, plan.dataset)] = tasks
+            for symbol, count in plan.outstanding.items():
+                self.found.left[Series(symbol, plan.dataset)] = count
         expected = sum(plan.requests for plan in plans) + self.found.pages
         tasks = (task for plan in plans for task in plan.tasks)
         pool = ThreadPoolExecutor(self._workers, thread_name_prefix="ingest")
@@ -183,9 +183,7 @@ class Fetching:
 
     def _chain(self, task: FetchTask) -> tuple[dict[str, TimeRange], SourceError | None]:
         """Fetch one chain of pages and keep its bars; return what is left to ask, and why."""
-        writer = ChainWriter(
-            self._storage, task, now=self._now, refetch=self._refetch, accept_removals=self._accept_removals
-        )
+        writer = ChainWriter(self._storage, task, now=self._now, refetch=self._refetch, accept_removals=self._accept_removals)
         left: dict[str, TimeRange] = {}
         trouble: SourceError | None = None
         known: dict[str, Coverage] = {}

@@ -1,46 +1,31 @@
-"""The main job: bring the bars of many symbols into the store. `IngestionPipeline` walks the plan.
+"""The main job: bring the bars of many symbols into the store, and keep them up to date. `IngestionPipeline` plans and reports.
 
-One task's failure is data: the symbol fails, the others go on. The run's failure is an exception: refused credentials, a
-full disk, a service that is down, Ctrl-C. It carries the report of what was done until then as ``error.report``.
+What fails for one symbol is in the report. What fails for all is an exception (refused credentials, a full disk, a service
+that is down, Ctrl-C); it carries the report of what was done until then as ``error.report``.
 """
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from data_engine.alpaca import DELAY, AlpacaClient
 from data_engine.coverage import Coverage
-from data_engine.errors import (
-    BadAnswer,
-    CredentialsRefused,
-    DamagedFile,
-    DataEngineError,
-    InputError,
-    Interrupted,
-    InvalidSymbol,
-    RequestRefused,
-    ServiceDown,
-    SourceError,
-    SourceUnavailable,
-    StoreError,
-    UriTooLong,
-)
-from data_engine.planning import FetchTask, IngestionPlan, Wish, plan_ingestion
-from data_engine.progress import Progress, Silent, Standing
-from data_engine.ranges import TimeRange, iso
+from data_engine.errors import DamagedFile, DataEngineError, InputError, Interrupted, StoreError
+from data_engine.fetching import Fetching, Findings
+from data_engine.planning import IngestionPlan, Wish, plan_ingestion
+from data_engine.progress import Progress, Silent
+from data_engine.ranges import TimeRange, iso, union
 from data_engine.report import NO_DATA, IngestionReport, Outcome
 from data_engine.series import Adjustment, Dataset, Feed, Series, Timeframe
 from data_engine.sessions import can_hold_bars
 from data_engine.settings import Settings, load_settings
 from data_engine.spans import DateLike, Span, parse_span
 from data_engine.symbols import SymbolLoader, suggestion
+from data_engine.wishes import Choice, wishes_of_update
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,31 +33,31 @@ if TYPE_CHECKING:
     from data_engine.metadata import MetadataStore
     from data_engine.storage import ParquetStorage
 
-_STOP_SECONDS = 4.0  # after Ctrl-C, for what is in flight to be stored
-_TICK_SECONDS = 0.2
 _HEADROOM = 64 << 20  # bytes that are left free on the disk
 
 
-@dataclass(slots=True)
-class _Run:
-    """What a run knows while it goes on. Changed under *lock*."""
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What one run is to do: the wishes of each dataset, made into plans.
 
-    plan: IngestionPlan
+    Attributes:
+        plans: one per dataset.
+        known: coverage at the start, by series.
+        broken: series whose coverage cannot be read: code and message.
+        now: when the run began.
+        again: whether held ranges are asked for, too.
+    """
+
+    plans: tuple[IngestionPlan, ...]
+    known: Mapping[Series, Coverage]
+    broken: Mapping[Series, tuple[str, str]]
     now: datetime
-    started: float
-    requests_before: int
-    refetch: bool = False
-    accept_removals: bool = False
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    left: dict[str, int] = field(default_factory=dict)
-    failed: dict[str, tuple[str, str]] = field(default_factory=dict)
-    known: dict[str, Coverage] = field(default_factory=dict)
-    written: dict[str, int] = field(default_factory=dict)
-    added: int = 0
-    revised: int = 0
-    vanished: int = 0
-    pages: int = 0
-    bars: int = 0
+    again: bool = False
+
+    @property
+    def series(self) -> list[Series]:
+        """All series, in the order they were asked for."""
+        return [Series(symbol, plan.dataset) for plan in self.plans for symbol in plan.symbols]
 
 
 class IngestionPipeline:
@@ -180,15 +165,12 @@ class IngestionPipeline:
         dataset = self._dataset(timeframe)
         now = self._now()
         span = self._span(names, dataset, start_date, end_date, now)
-        client = self.client  # before anything is written: missing credentials are bad input
-        with ExitStack() as stack:
-            stack.enter_context(self._hold())
+        self.client  # noqa: B018 - made before anything is written: missing credentials are bad input
+        with self._held():
             if index_name is not None:
                 self.metadata.store(index_name, names, force=force)
-            run = self._prepare(names, dataset, span, now, refetch=refetch)
-            run.accept_removals = accept_removals
-            run.requests_before = client.requests
-            return self._walk(run, notes=self._said_before(span, now))
+            job = self._job({dataset: dict.fromkeys(names, (span.range,))}, now, again=refetch)
+            return self._walk(job, self._said_before(span, now), accept_removals=accept_removals)
 
     def ingest_from_csv(
         self,
@@ -196,7 +178,7 @@ class IngestionPipeline:
         start_date: DateLike,
         end_date: DateLike | None = None,
         timeframe: object = "1Min",
-        symbol_column: str = "Symbol",
+        symbol_column: str | None = None,
         index_name: str | None = None,
         *,
         refetch: bool = False,
@@ -209,7 +191,7 @@ class IngestionPipeline:
             start_date: as `ingest_symbols`.
             end_date: as `ingest_symbols`.
             timeframe: as `ingest_symbols`.
-            symbol_column: the column that holds the symbols.
+            symbol_column: the column that holds the symbols; None looks for Symbol, then Ticker.
             index_name: of the list; None makes it from the file's name: ``sp500-2025.csv`` is ``sp500_2025``.
             refetch: as `ingest_symbols`.
             force: as `ingest_symbols`.
@@ -234,7 +216,42 @@ class IngestionPipeline:
         dataset = self._dataset(timeframe)
         now = self._now()
         span = self._span(names, dataset, start_date, end_date, now)
-        return self._prepare(names, dataset, span, now, refetch=refetch).plan
+        job = self._job({dataset: dict.fromkeys(names, (span.range,))}, now, again=refetch)
+        return job.plans[0]
+
+    def update(
+        self,
+        symbols: Iterable[str] | None = None,
+        index_name: str | None = None,
+        *,
+        timeframe: object = None,
+        feed: object = None,
+        adjustment: object = None,
+    ) -> IngestionReport:
+        """Finish what was asked for and not completed, then bring stored series up to now.
+
+        Args:
+            symbols: only theirs; None is every stored series.
+            index_name: only its members'; a member that is new starts where the index starts.
+            timeframe: only of this timeframe; None is all.
+            feed: only of this feed; None is all.
+            adjustment: only of this adjustment; None is all.
+
+        Raises:
+            InputError: a symbol is in no dataset; nothing was sent or written.
+            DataEngineError: as `ingest_symbols`.
+        """
+        now = self._now()
+        self.storage.check_exists()
+        choice = Choice.parse(timeframe, feed, adjustment)
+        names = None if symbols is None else SymbolLoader.from_list([symbols] if isinstance(symbols, str) else list(symbols))
+        members = None if index_name is None else list(self.metadata.members(index_name))
+        owed = wishes_of_update(self.storage.coverage, choice, names, members, now=now)
+        self.client  # noqa: B018 - as above
+        with self._held():
+            return self._walk(self._job(owed, now, holes_first=True), [])
+
+    # ----------------------------------------------------------------------------------------------------------- the walk
 
     # ----------------------------------------------------------------------------------------------------------- the walk
 
@@ -251,248 +268,172 @@ class IngestionPipeline:
             start = min(starts)
         return parse_span(start, end, now=now)
 
-    def _hold(self) -> ExitStack:
+    @contextmanager
+    def _held(self) -> Iterator[None]:
         """Hold the store against other runs, and clean up behind killed ones."""
-        stack = ExitStack()
-        location = self.storage.files.location
+        files = self.storage.files
 
         def waiting() -> None:
-            self.progress.note(f"Another process is writing to {location}; waiting up to {self._wait:g} s for it to finish")
+            self.progress.note(f"Another process is writing to {files.location}; waiting up to {self._wait:g} s for it to finish")
 
-        stack.enter_context(self.storage.files.hold("run", seconds=self._wait, waiting=waiting))
-        self.storage.files.clean()
-        return stack
+        with files.hold("run", seconds=self._wait, waiting=waiting):
+            files.clean()
+            yield
 
-    def _prepare(self, names: Sequence[str], dataset: Dataset, span: Span, now: datetime, *, refetch: bool) -> _Run:
-        failed: dict[str, tuple[str, str]] = {}
-        known: dict[str, Coverage] = {}
-        wishes = []
-        for symbol in names:
-            series = Series(symbol, dataset)
-            try:
-                known[symbol] = self.storage.coverage.read(series)
-            except DamagedFile as error:
-                failed[symbol] = (error.code, str(error))
-                known[symbol] = Coverage(series)
-            else:
-                wishes.append(Wish(symbol, (span.range,), known[symbol], again=refetch))
-        if wishes:
-            plan = plan_ingestion(wishes, dataset, now=now, workers=self.workers)
-        else:
-            plan = IngestionPlan(dataset, (), span.range, ())
-        plan = replace(plan, symbols=tuple(names))
-        return _Run(plan, now, time.monotonic(), 0, refetch=refetch, left=dict(plan.outstanding), failed=failed, known=known)
+    def _job(
+        self,
+        wishes: Mapping[Dataset, Mapping[str, tuple[TimeRange, ...]]],
+        now: datetime,
+        *,
+        again: bool = False,
+        holes_first: bool = False,
+    ) -> _Job:
+        """Read what is known, and plan what is missing."""
+        known: dict[Series, Coverage] = {}
+        broken: dict[Series, tuple[str, str]] = {}
+        plans = []
+        for dataset, ranges in wishes.items():
+            usable = []
+            for symbol, wanted in ranges.items():
+                series = Series(symbol, dataset)
+                try:
+                    known[series] = self.storage.coverage.read(series)
+                except DamagedFile as error:
+                    known[series], broken[series] = Coverage(series), (error.code, str(error))
+                else:
+                    if again and not dataset.adjustment.is_raw:
+                        wanted = union((*wanted, *known[series].wanted))  # one price base, or none
+                    usable.append(Wish(symbol, wanted, known[series], again=again))
+            plan = plan_ingestion(usable, dataset, now=now, workers=self.workers, holes_first=holes_first)
+            plans.append(replace(plan, symbols=tuple(ranges), wanted={**dict(ranges), **plan.wanted}))
+        return _Job(tuple(plans), known, broken, now, again)
 
     def _said_before(self, span: Span, now: datetime) -> list[str]:
         notes = []
         if span.future_end:
             notes.append(f"the end lies in the future; bars up to now ({iso(now.replace(microsecond=0))}) were asked for")
-        if self.feed is Feed.DELAYED_SIP:
-            end = iso((now - DELAY).replace(microsecond=0))
-            if span.range.end > now - DELAY:
-                notes.append(f"delayed_sip: the end was clamped to 16 minutes ago ({end})")
+        if self.feed is Feed.DELAYED_SIP and span.range.end > now - DELAY:
+            notes.append(f"delayed_sip: the end was clamped to 16 minutes ago ({iso((now - DELAY).replace(microsecond=0))})")
         return notes
 
-    def _walk(self, run: _Run, notes: list[str]) -> IngestionReport:
-        plan = run.plan
+    def _walk(self, job: _Job, notes: list[str], *, accept_removals: bool = False) -> IngestionReport:
+        """Do a job, adjusted series that turn out to have a new price base included, and report."""
         for note in notes:
             self.progress.note(note[0].upper() + note[1:])
-        free = self.storage.files.free_bytes()
-        if free is not None and plan.disk_bytes + _HEADROOM > free and plan.tasks:
-            raise StoreError(
-                f"{self.storage.files.location}: about {plan.disk_bytes / 1e9:,.1f} GB of bars are to come, but only "
-                f"{free / 1e9:,.1f} GB are free; free some space, or choose a shorter range or another --base-path"
-            )
-        for symbol in plan.outstanding:
-            # Remembered before the first request: whatever happens, `update` knows what is still owed.
-            run.known[symbol] = self.storage.coverage.update(Series(symbol, plan.dataset), lambda known: known.wanting(plan.span))
+        self._check_room(job)
+        fetching = Fetching(
+            self.client,
+            self.storage,
+            self.progress,
+            workers=self.workers,
+            now=job.now,
+            delayed=self.feed is Feed.DELAYED_SIP,
+            refetch=job.again,
+            accept_removals=accept_removals,
+        )
+        fetching.found.known.update(job.known)
+        fetching.found.failed.update(job.broken)
         error: DataEngineError | None = None
         try:
-            if plan.tasks:
-                self._work(run)
+            self._remember_wishes(job, fetching.found)
+            if any(plan.tasks for plan in job.plans):
+                fetching.work(job.plans, len(job.series))
+            if fetching.found.rebased:
+                rebased = sorted(fetching.found.rebased, key=lambda series: (series.dataset.name, series.symbol))
+                names = ", ".join(map(str, rebased[:10])) + (f" and {len(rebased) - 10} more" if len(rebased) > 10 else "")
+                notes.append(f"prices were adjusted anew since they were stored, so these were fetched again in full: {names}")
+                second = self._rebase(rebased, job.now)
+                self._remember_wishes(second, fetching.found)
+                fetching.work(second.plans, len(job.series))
         except DataEngineError as caught:
             error = caught
         except KeyboardInterrupt:
             error = Interrupted("interrupted; what had arrived is stored, and the same command goes on from here")
         finally:
             self.progress.ended()
-        if self.client.recent_refused:
-            end = iso((run.now - DELAY).replace(microsecond=0))
+        if self.client.recent_refused and any(plan.span.end > job.now - DELAY for plan in job.plans):
+            end = iso((job.now - DELAY).replace(microsecond=0))
             notes.append(f"the plan does not permit the latest 15 minutes of SIP data; the end was clamped to about {end}")
-        report = self._report(run, notes, error)
+        report = self._report(job, fetching, notes, error)
         if error is not None:
             error.report = report
             raise error
         return report
 
-    def _work(self, run: _Run) -> None:
-        """Run the tasks of the plan in order, a bounded number at a time."""
-        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="ingest")
-        tasks = iter(run.plan.tasks)
-        running: set[Future[None]] = set()
-        self.client.resume()
-        try:
-            while True:
-                while len(running) < 2 * self.workers and (task := next(tasks, None)) is not None:
-                    running.add(pool.submit(self._fetch, run, task))
-                if not running:
-                    return
-                # With a time-out: without one, Ctrl-C would wait on Windows, and the display would stand still.
-                done, running = wait(running, timeout=_TICK_SECONDS, return_when=FIRST_COMPLETED)
-                for future in done:
-                    future.result()
-                self.progress.moved(self._standing(run))
-        except BaseException:
-            self.client.stop()
-            for future in running:
-                future.cancel()
-            wait(running, timeout=_STOP_SECONDS)
-            raise
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-    def _fetch(self, run: _Run, task: FetchTask) -> None:
-        """Do one task, and whatever it falls into when a part of it fails."""
-        from data_engine.chain import unfinished
-
-        stack = [task]
-        while stack:
-            part = stack.pop()
-            with run.lock:
-                good = tuple(symbol for symbol in part.symbols if symbol not in run.failed)
-            if good:
-                left, error = self._chain(run, replace(part, symbols=good))
-                stack += self._after(run, list(unfinished(part, left)), error) if left else []
-        with run.lock:
-            for symbol in task.symbols:
-                run.left[symbol] -= 1
-
-    def _chain(self, run: _Run, task: FetchTask) -> tuple[dict[str, TimeRange], SourceError | None]:
-        """Fetch one chain of pages and keep its bars; return what is left to ask, and why."""
-        from data_engine.chain import ChainWriter
-
-        writer = ChainWriter(self.storage, task, now=run.now, refetch=run.refetch, accept_removals=run.accept_removals)
-        left: dict[str, TimeRange] = {}
-        trouble: SourceError | None = None
-        known: dict[str, Coverage] = {}
-        try:
-            request = self.client.request(task.symbols, task.dataset, task.range, delayed=self._delayed, now=run.now)
-            if request is None:
-                return {}, None
-            for page in self.client.pages(request):
-                bars = writer.take(page)
-                with run.lock:
-                    run.pages += 1
-                    run.bars += bars
-            known = writer.complete()
-        except (CredentialsRefused, ServiceDown, Interrupted):
-            writer.break_off()
-            raise
-        except SourceError as error:
-            left, trouble = writer.break_off(), error
-        finally:
-            with run.lock:
-                run.known.update(known)
-                for symbol, written in writer.written.items():
-                    run.written[symbol] = run.written.get(symbol, 0) + written.added + written.revised
-                    run.added += written.added
-                    run.revised += written.revised
-                    run.vanished += written.vanished
-                for symbol, damage in writer.damaged.items():
-                    run.failed[symbol] = (damage.code, str(damage))
-        return left, trouble
-
-    @property
-    def _delayed(self) -> bool:
-        return self.feed is Feed.DELAYED_SIP
-
-    def _after(self, run: _Run, rest: list[FetchTask], error: SourceError | None) -> list[FetchTask]:
-        """Return how to go on with what a broken chain has left: one symbol's fault must not be its neighbours'."""
-        assert error is not None  # noqa: S101 - a chain leaves nothing over without a reason
-        if isinstance(error, InvalidSymbol):
-            self._fail(run, error.symbol, error)
-            return rest
-        parts: list[FetchTask] = []
-        for task in rest:
-            if len(task.symbols) > 1 and isinstance(error, (UriTooLong, SourceUnavailable, BadAnswer, RequestRefused)):
-                middle = len(task.symbols) // 2
-                parts += [
-                    replace(task, symbols=half, estimate=task.estimate / 2)
-                    for half in (task.symbols[:middle], task.symbols[middle:])
-                ]
-            elif len(rest) > 1:
-                parts.append(task)  # the one that broke off in the middle, now alone
-            else:
-                self._fail(run, task.symbols[0], error)
-        return parts
-
-    def _fail(self, run: _Run, symbol: str, error: DataEngineError) -> None:
-        message = str(error)
-        meant = suggestion(symbol)
-        if meant is not None:
-            message += f"; did you mean {meant}?"
-        with run.lock:
-            run.failed[symbol] = (error.code, message)
-
-    # --------------------------------------------------------------------------------------------------------- what came of it
-
-    def _standing(self, run: _Run) -> Standing:
-        with run.lock:
-            failed = len(run.failed)
-            waiting = sum(1 for symbol, tasks in run.left.items() if tasks and symbol not in run.failed)
-            total = len(run.plan.symbols)
-            seconds = time.monotonic() - run.started
-            requests = self.client.requests - run.requests_before
-            return Standing(
-                total,
-                total - failed - waiting,
-                failed,
-                run.pages,
-                run.plan.requests,
-                run.bars,
-                seconds,
-                60 * requests / max(seconds, 1.0),
-                self.client.pace.allowed,
+    def _check_room(self, job: _Job) -> None:
+        """Raise `StoreError` where the disk cannot hold what is to come."""
+        free = self.storage.files.free_bytes()
+        need = sum(plan.disk_bytes for plan in job.plans)
+        if free is not None and need and need + _HEADROOM > free:
+            raise StoreError(
+                f"{self.storage.files.location}: about {need / 1e9:,.1f} GB of bars are to come, but only "
+                f"{free / 1e9:,.1f} GB are free; free some space, or choose a shorter range or another --base-path"
             )
 
-    def _report(self, run: _Run, notes: list[str], error: DataEngineError | None) -> IngestionReport:
+    def _remember_wishes(self, job: _Job, found: Findings) -> None:
+        """Write down what is wanted before the first request: whatever happens, `update` knows what is still owed."""
+        for plan in job.plans:
+            for symbol in plan.outstanding:
+                series, ranges = Series(symbol, plan.dataset), plan.wanted[symbol]
+                withdraw = job.again and not plan.dataset.adjustment.is_raw
+
+                def wish(known: Coverage, ranges: tuple[TimeRange, ...] = ranges, withdraw: bool = withdraw) -> Coverage:
+                    # Before a file of another price base is moved into place, nothing is claimed any more.
+                    made = known.withdrawn() if withdraw else known
+                    return replace(made, wanted=union((*made.wanted, *ranges)))
+
+                found.known[series] = self.storage.coverage.update(series, wish)
+
+    def _rebase(self, rebased: Sequence[Series], now: datetime) -> _Job:
+        wishes: dict[Dataset, dict[str, tuple[TimeRange, ...]]] = {}
+        for series in rebased:
+            wishes.setdefault(series.dataset, {})[series.symbol] = self.storage.coverage.read(series).wanted
+        return self._job(wishes, now, again=True)
+
+    # ------------------------------------------------------------------------------------------------------ what came of it
+
+    def _report(self, job: _Job, fetching: Fetching, notes: list[str], error: DataEngineError | None) -> IngestionReport:
+        found = fetching.found
         outcomes = []
-        for symbol in run.plan.symbols:
-            code, message = self._verdict(run, symbol, error)
-            known = run.known[symbol]
-            outcomes.append(Outcome(symbol, code, message, known.bars, run.written.get(symbol, 0)))
-            if code is not None and symbol in run.plan.outstanding and code != "damaged_file":
-                self._remember(run, symbol, code, message or "")
+        for plan in job.plans:
+            for symbol in plan.symbols:
+                series = Series(symbol, plan.dataset)
+                code, message = self._verdict(found, series, plan, error)
+                label = symbol if len(job.plans) == 1 else f"{symbol} ({plan.dataset.name})"
+                outcomes.append(Outcome(label, code, message, found.known[series].bars, found.written.get(series, 0)))
+                if code is not None and symbol in plan.outstanding and code != "damaged_file":
+                    self._remember_failure(series, code, message or "", job.now)
         codes = {outcome.code for outcome in outcomes}
         return IngestionReport(
             tuple(outcomes),
-            requests=self.client.requests - run.requests_before,
-            pages=run.pages,
-            seconds=time.monotonic() - run.started,
-            added=run.added,
-            revised=run.revised,
-            vanished=run.vanished,
+            requests=fetching.requests,
+            pages=found.pages,
+            seconds=fetching.seconds,
+            added=found.added,
+            revised=found.revised,
+            vanished=found.vanished,
             notes=tuple(notes),
             interrupted=isinstance(error, Interrupted),
-            unreachable=run.pages == 0 and codes == {"unavailable"},
+            unreachable=found.pages == 0 and codes == {"unavailable"},
         )
 
-    def _verdict(self, run: _Run, symbol: str, error: DataEngineError | None) -> tuple[str | None, str | None]:
-        if symbol in run.failed:
-            return run.failed[symbol]
-        if run.left.get(symbol):
+    def _verdict(
+        self, found: Findings, series: Series, plan: IngestionPlan, error: DataEngineError | None
+    ) -> tuple[str | None, str | None]:
+        if series in found.failed:
+            return found.failed[series]
+        if found.left.get(series) or (error is not None and series in found.rebased):
             if error is None or isinstance(error, Interrupted):
                 return "interrupted", "not finished: the run was interrupted"
             return error.code, f"not finished: {error}"
-        if not run.known[symbol].bars and can_hold_bars(run.plan.span, run.plan.dataset):
-            meant = suggestion(symbol)
+        asked = plan.wanted.get(series.symbol, ())
+        if not found.known[series].bars and any(can_hold_bars(span, plan.dataset) for span in asked):
+            meant = suggestion(series.symbol)
             return "no_data", NO_DATA + (f"; did you mean {meant}?" if meant else "")
         return None, None
 
-    def _remember(self, run: _Run, symbol: str, code: str, message: str) -> None:
+    def _remember_failure(self, series: Series, code: str, message: str, now: datetime) -> None:
         try:
-            self.storage.coverage.update(
-                Series(symbol, run.plan.dataset), lambda known: known.failed(code, message, run.now.replace(microsecond=0))
-            )
+            self.storage.coverage.update(series, lambda known: known.failed(code, message, now.replace(microsecond=0)))
         except StoreError:
             return  # the report says it; what is on disk claims nothing more than before

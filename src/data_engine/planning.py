@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
 
 from data_engine.coverage import Coverage
@@ -61,6 +61,7 @@ class IngestionPlan:
         outstanding: per symbol with anything to ask, how many tasks hold it.
         held: bars that are there already, of all symbols.
         page_limit: bars per page.
+        wanted: the ranges that were asked for, by symbol.
     """
 
     dataset: Dataset
@@ -70,6 +71,7 @@ class IngestionPlan:
     outstanding: Mapping[str, int] = field(default_factory=dict)
     held: int = 0
     page_limit: int = 10_000
+    wanted: Mapping[str, tuple[TimeRange, ...]] = field(default_factory=dict)
 
     @property
     def bars(self) -> int:
@@ -132,7 +134,7 @@ def plan_ingestion(
     """Return what has to be asked so that every wish is held.
 
     Args:
-        wishes: one per symbol, at least one.
+        wishes: one per symbol.
         dataset: of all of them.
         now: nothing after it is asked for; emptiness is judged by it.
         workers: how many tasks run at once.
@@ -152,13 +154,12 @@ def plan_ingestion(
                 overlap = None if wish.again or dataset.adjustment.is_raw else held_session(wish.coverage, past)
                 by_range.setdefault((past, overlap), []).append(wish.symbol)
     total = sum(
-        _sessions(piece) * sum(per_session[symbol] for symbol in symbols) / page_limit
-        for (piece, _), symbols in by_range.items()
+        _sessions(piece) * sum(per_session[symbol] for symbol in symbols) / page_limit for (piece, _), symbols in by_range.items()
     )
     size = _task_pages(total, workers)
     order = {wish.symbol: number for number, wish in enumerate(wishes)}
     tasks = [
-        replace(task, overlap=overlap if overlap and overlap.end <= task.range.start or task.range.end == piece.end else None)
+        replace(task, overlap=overlap if (overlap and overlap.end <= task.range.start) or task.range.end == piece.end else None)
         for (piece, overlap), symbols in by_range.items()
         for task in _cut(symbols, piece, dataset, per_session, size, page_limit)
     ]
@@ -174,7 +175,7 @@ def plan_ingestion(
     for task in tasks:
         for symbol in task.symbols:
             outstanding[symbol] = outstanding.get(symbol, 0) + 1
-    everything = [piece for wish in wishes for piece in wish.ranges]
+    everything = [piece for wish in wishes for piece in wish.ranges] or [TimeRange(now - timedelta(days=1), now)]
     return IngestionPlan(
         dataset,
         tuple(wish.symbol for wish in wishes),
@@ -183,6 +184,7 @@ def plan_ingestion(
         outstanding,
         sum(wish.coverage.bars for wish in wishes),
         page_limit,
+        {wish.symbol: wish.ranges for wish in wishes},
     )
 
 

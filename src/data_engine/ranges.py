@@ -129,9 +129,10 @@ def from_iso(text: str) -> datetime:
     Raises:
         ValueError: not an instant in UTC.
     """
-    if not text.endswith("Z"):
+    instant = datetime.fromisoformat(text[:-1])
+    if not text.endswith("Z") or instant.tzinfo is not None:
         raise ValueError(f"not an instant in UTC: {text!r}")
-    return datetime.fromisoformat(text[:-1]).replace(tzinfo=UTC)
+    return instant.replace(tzinfo=UTC)
 
 
 def new_york_midnight(day: date) -> datetime:

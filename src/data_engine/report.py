@@ -102,6 +102,15 @@ class IngestionReport(Mapping[str, Any]):
         fields["failed"] = [{"symbol": symbol, "code": codes[symbol], "message": text} for symbol, text in fields["failed"]]
         return fields
 
+    def line(self) -> str:
+        """Return one line for people, and one per failed symbol: for logs of nightly runs."""
+        failed: Sequence[tuple[str, str]] = self["failed"]
+        text = (
+            f"{len(self.outcomes) - len(failed)} of {len(self.outcomes)} series up to date, {len(failed)} failed, "
+            f"{self.added:,} bars new, {self.revised:,} revised, {self.requests:,} requests, {duration(self.seconds)}"
+        )
+        return "\n".join([text, *(f"  - {symbol}: {message}" for symbol, message in failed)])
+
     def summary(self) -> str:
         """Return the closing lines for people: totals, and every failed symbol."""
         total = len(self.outcomes)

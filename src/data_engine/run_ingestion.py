@@ -56,7 +56,7 @@ def ingest_from_csv(
     end_date: DateLike | None = None,
     timeframe: object = "1Min",
     index_name: str | None = None,
-    symbol_column: str = "Symbol",
+    symbol_column: str | None = None,
     **options: Any,
 ) -> IngestionReport:
     """Bring the bars of the symbols in a CSV file into the store, and the list with them.
@@ -67,7 +67,7 @@ def ingest_from_csv(
         end_date: as `ingest_single_symbol`.
         timeframe: as `ingest_single_symbol`.
         index_name: of the list; None makes it from the file's name.
-        symbol_column: the column that holds the symbols.
+        symbol_column: the column that holds the symbols; None looks for Symbol, then Ticker.
         **options: of `IngestionPipeline`.
     """
     return IngestionPipeline(**options).ingest_from_csv(csv_path, start_date, end_date, timeframe, symbol_column, index_name)

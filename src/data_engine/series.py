@@ -56,7 +56,7 @@ class Timeframe:
         if isinstance(value, cls):
             return value
         text = getattr(value, "value", value)  # alpaca-py's TimeFrame and enums carry their wire form in .value
-        match = re.fullmatch(r"(\d{1,4})?\s*([A-Za-z]+)", text.strip()) if isinstance(text, str) else None
+        match = re.fullmatch(r"([0-9]{1,4})?\s*([A-Za-z]+)", text.strip()) if isinstance(text, str) else None
         if match:
             word = match[2]
             unit = _LETTERS.get(word) if len(word) == 1 else _WORDS.get(word.lower())

@@ -233,7 +233,11 @@ class ParquetStorage:
         """Take the bars of a series that start inside *span* out, and its coverage with them; return how many bars."""
         rows: dict[Period, int] = {}
         removed = 0
-        touched = list(self.periods(series, span))
+        touched = [
+            partition.period
+            for partition in self.partitions(series.dataset, series.symbol)
+            if partition.period.span.intersect(span)
+        ]
         # Coverage first, here: it must never claim what is being removed.
         self.coverage.update(series, lambda known: known.without(span, {}))
         for period in touched:

@@ -23,6 +23,7 @@ from data_engine.cli.console import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from data_engine.errors import DataEngineError
     from data_engine.pipeline import IngestionPipeline
     from data_engine.planning import IngestionPlan
     from data_engine.report import IngestionReport
@@ -95,15 +96,7 @@ def ingest(
             plan = pipeline.plan(names, start, end, timeframe, refetch=refetch)
             print_json(plan_fields(plan)) if as_json else click.echo(plan_text(plan))
             return
-        client = pipeline.client
-        free = pipeline.storage.files.free_bytes()
-        name_store(
-            settings,
-            pipeline.storage.files,
-            f"{size(free)} free" if free is not None else "free space unknown",
-            f"keys: {client.credentials_source}",
-            f"limit: {settings.requests_per_minute}/min" if settings.requests_per_minute else "limit: learned from the answers",
-        )
+        name_store(settings, pipeline.storage.files, *found_words(pipeline))
         what = f"{timeframe} bars, feed {pipeline.feed.value}, {pipeline.adjustment}"
         say(f"{len(names)} symbols, {what}, {pipeline.workers} workers")
         with stoppable():
@@ -111,22 +104,39 @@ def ingest(
                 names, start, end, timeframe, stored_as, refetch=refetch, accept_removals=accept_removals, force=force
             )
     except DataEngineError as error:
-        if as_json:
-            print_json({**(error.report.to_json() if error.report else {}), "error": {"code": error.code, "message": str(error)}})
-        elif error.report is not None:
-            click.echo(error.report.summary())
+        show_failure(error, as_json=as_json)
         raise
     show(report, as_json=as_json)
     context.exit(report.exit_code)
 
 
-def show(report: IngestionReport, *, as_json: bool) -> None:
-    """Print what came of a run."""
+def found_words(pipeline: IngestionPipeline) -> tuple[str, ...]:
+    """Return what was found, for the first line: free disk, keys, limit. Without credentials it raises."""
+    free = pipeline.storage.files.free_bytes()
+    limit = pipeline.settings.requests_per_minute
+    return (
+        f"{size(free)} free" if free is not None else "free space unknown",
+        f"keys: {pipeline.client.credentials_source}",
+        f"limit: {limit}/min" if limit else "limit: learned from the answers",
+    )
+
+
+def show(report: IngestionReport, *, as_json: bool, brief: bool = False) -> None:
+    """Print what came of a run; *brief* is one line, and one per failed symbol."""
+    text = report.line() if brief else report.summary()
     if as_json:
         print_json(report.to_json())
-        say(report.summary())
+        say(text)
     else:
-        click.echo(report.summary())
+        click.echo(text)
+
+
+def show_failure(error: DataEngineError, *, as_json: bool) -> None:
+    """Print what was done before a run failed as a whole. What the failure was is said by whoever ends the program."""
+    if as_json:
+        print_json({**(error.report.to_json() if error.report else {}), "error": {"code": error.code, "message": str(error)}})
+    elif error.report is not None:
+        click.echo(error.report.summary())
 
 
 def _symbols(

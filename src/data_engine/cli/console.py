@@ -34,6 +34,17 @@ def store_options(command: _F) -> _F:
     return command
 
 
+def choice_options(command: _F) -> _F:
+    """Add the options that choose among the datasets of a store."""
+    for option in (
+        click.option("--adjustment", metavar="A", help="Only of this adjustment."),
+        click.option("--feed", metavar="F", help="Only of this feed."),
+        click.option("--timeframe", metavar="T", help="Only of this timeframe."),
+    ):
+        command = option(command)
+    return command
+
+
 def dataset_options(command: _F) -> _F:
     """Add the options that name a dataset."""
     for option in (

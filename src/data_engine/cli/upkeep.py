@@ -1,0 +1,223 @@
+"""``update``, ``status`` and ``remove``: a store from day to day."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from data_engine.cli.bring import found_words, show, show_failure
+from data_engine.cli.console import (
+    choice_options,
+    name_store,
+    number,
+    pace_options,
+    print_json,
+    size,
+    stoppable,
+    store_options,
+    watcher,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from data_engine.standing import SeriesStanding
+
+_SHOWN = 40
+
+
+@click.command()
+@click.argument("symbols", nargs=-1, metavar="[SYMBOL ...]")
+@click.option("--index", "index_name", metavar="NAME", help="Only the members of this list; new ones start where it starts.")
+@choice_options
+@pace_options
+@click.option("--quiet", is_flag=True, help="No progress; one summary line, and what failed. For cron.")
+@store_options
+@click.pass_context
+def update(
+    context: click.Context,
+    symbols: tuple[str, ...],
+    index_name: str | None,
+    timeframe: str | None,
+    feed: str | None,
+    adjustment: str | None,
+    workers: str | None,
+    requests_per_minute: str | None,
+    wait: float | None,
+    quiet: bool,
+    base_path: str | None,
+    settings_path: str | None,
+    as_json: bool,
+) -> None:
+    """Finish what was asked for and not completed, then bring every stored series (or those) up to now."""
+    from data_engine.errors import DataEngineError, InputError
+    from data_engine.pipeline import IngestionPipeline
+    from data_engine.settings import load_settings
+
+    try:
+        if symbols and index_name is not None:
+            raise InputError("name symbols or --index, not both")
+        settings = load_settings(
+            base_path=base_path,
+            settings_path=settings_path,
+            workers=number(workers, "--workers"),
+            requests_per_minute=number(requests_per_minute, "--requests-per-minute"),
+        )
+        pipeline = IngestionPipeline(
+            settings=settings,
+            progress=watcher(as_json=as_json, quiet=quiet),
+            # A nightly job must not pile up behind a backfill that runs for days.
+            wait=0.0 if wait is None else wait,
+        )
+        pipeline.storage.check_exists()
+        if not quiet:
+            name_store(settings, pipeline.storage.files, *found_words(pipeline))
+        with stoppable():
+            report = pipeline.update(symbols or None, index_name, timeframe=timeframe, feed=feed, adjustment=adjustment)
+    except DataEngineError as error:
+        show_failure(error, as_json=as_json)
+        raise
+    show(report, as_json=as_json, brief=quiet)
+    context.exit(report.exit_code)
+
+
+@click.command()
+@click.argument("symbols", nargs=-1, metavar="[SYMBOL ...]")
+@choice_options
+@click.option("--all", "everything", is_flag=True, help="List every series, however many there are.")
+@store_options
+def status(
+    symbols: tuple[str, ...],
+    timeframe: str | None,
+    feed: str | None,
+    adjustment: str | None,
+    everything: bool,
+    base_path: str | None,
+    settings_path: str | None,
+    as_json: bool,
+) -> None:
+    """Say what the store holds, and what is wanted and missing: series, ranges, bars, bytes."""
+    from data_engine.settings import load_settings
+    from data_engine.standing import stand
+    from data_engine.storage import ParquetStorage
+    from data_engine.symbols import SymbolLoader
+    from data_engine.wishes import Choice
+
+    settings = load_settings(base_path=base_path, settings_path=settings_path)
+    storage = ParquetStorage(settings.base_path)
+    storage.check_exists()
+    name_store(settings, storage.files)
+    names = SymbolLoader.from_list(symbols) if symbols else None
+    found = list(stand(storage, Choice.parse(timeframe, feed, adjustment), names))
+    if as_json:
+        print_json(
+            {
+                "store": storage.files.location,
+                "series": [one.to_json() for one in found],
+                "bars": sum(one.coverage.bars for one in found),
+                "bytes": sum(one.bytes for one in found),
+            }
+        )
+        return
+    for line in _lines(found, everything=everything or bool(symbols)):
+        click.echo(line)
+
+
+def _lines(found: Sequence[SeriesStanding], *, everything: bool) -> list[str]:
+    """Return a summary per dataset, then the series: all of them if there are few, else those that lack something."""
+    from data_engine.ranges import iso
+
+    lines = []
+    for dataset in dict.fromkeys(one.series.dataset for one in found):
+        ours = [one for one in found if one.series.dataset == dataset]
+        states = ", ".join(f"{count} {state}" for state, count in _counts(ours).items())
+        bars = sum(one.coverage.bars for one in ours)
+        lines.append(f"{dataset.name}: {len(ours):,} series ({states}), {bars:,} bars, {size(sum(one.bytes for one in ours))}")
+        listed = ours if everything or len(ours) <= _SHOWN else [one for one in ours if one.state not in ("held", "empty")]
+        for one in listed if everything else listed[:_SHOWN]:
+            known = one.coverage
+            reach = f"{iso(known.covered[0].start)} .. {iso(known.covered[-1].end)}" if known.covered else "nothing final"
+            lines.append(f"  {one.series.symbol:<8} {one.state:<10} {known.bars:>12,} bars  {reach}")
+            lines += [f"           missing {hole}" for hole in one.missing[:3]]
+            if len(one.missing) > 3:
+                lines.append(f"           and {len(one.missing) - 3} more holes")
+            if one.problem or (one.missing and known.failure):
+                lines.append(f"           {one.problem or (known.failure and known.failure.message)}")
+        left = len(ours) - len(listed)
+        if not everything and left:
+            lines.append(f"  and {left} complete series (--all lists them)")
+    return lines or ["No series of that kind is in the store."]
+
+
+def _counts(found: Sequence[SeriesStanding]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for one in found:
+        counts[one.state] = counts.get(one.state, 0) + 1
+    return counts
+
+
+@click.command()
+@click.argument("symbols", nargs=-1, required=True, metavar="SYMBOL ...")
+@click.option("--start", metavar="DATE", help="First day, or an instant. Default: from the beginning.")
+@click.option("--end", metavar="DATE", help="Last day, included, or an instant. Default: to the end.")
+@choice_options
+@click.option("--dry-run", is_flag=True, help="Say what would be removed; remove nothing.")
+@click.option(
+    "--wait",
+    type=click.FloatRange(0),
+    default=0.0,
+    metavar="SECONDS",
+    help="How long to wait for another process that is writing.",
+)
+@store_options
+def remove(
+    symbols: tuple[str, ...],
+    start: str | None,
+    end: str | None,
+    timeframe: str | None,
+    feed: str | None,
+    adjustment: str | None,
+    dry_run: bool,
+    wait: float,
+    base_path: str | None,
+    settings_path: str | None,
+    as_json: bool,
+) -> None:
+    """Take bars and their coverage out of the store."""
+    from data_engine.errors import InputError
+    from data_engine.removal import plan_removal
+    from data_engine.settings import load_settings
+    from data_engine.storage import ParquetStorage
+    from data_engine.symbols import SymbolLoader
+    from data_engine.wishes import Choice
+
+    settings = load_settings(base_path=base_path, settings_path=settings_path)
+    storage = ParquetStorage(settings.base_path)
+    storage.check_exists()
+    name_store(settings, storage.files)
+    names = SymbolLoader.from_list(symbols)
+    plan = plan_removal(storage, Choice.parse(timeframe, feed, adjustment), names, start, end)
+    strange = [name for name in names if name not in {series.symbol for series, _, _ in plan}]
+    if strange:
+        raise InputError(f"{', '.join(strange)}: not in the store; nothing was removed")
+    removed = {}
+    if dry_run:
+        removed = {series: bars for series, _, bars in plan}
+    else:
+        with storage.files.hold("run", seconds=wait):
+            for series, span, _ in plan:
+                removed[series] = storage.remove(series, span)
+    if as_json:
+        print_json(
+            {
+                "removed": [
+                    {"symbol": series.symbol, "dataset": series.dataset.name, "bars": bars} for series, bars in removed.items()
+                ],
+                "dry_run": dry_run,
+            }
+        )
+        return
+    verb = "Would remove" if dry_run else "Removed"
+    for series, bars in removed.items():
+        click.echo(f"{verb} {bars:,} bars of {series}")

@@ -1,0 +1,48 @@
+"""What `remove` would take out: a plan, before anything is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from data_engine.bars import within
+from data_engine.errors import InputError
+from data_engine.ranges import TimeRange
+from data_engine.series import Series
+from data_engine.spans import DateLike, parse_end, parse_start
+from data_engine.storage import ParquetStorage
+from data_engine.wishes import Choice, chosen_series
+
+_BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+_END = datetime(2200, 1, 1, tzinfo=UTC)
+
+
+def plan_removal(
+    storage: ParquetStorage, choice: Choice, names: Sequence[str], start: DateLike | None, end: DateLike | None
+) -> list[tuple[Series, TimeRange, int]]:
+    """Return which series lose which range, and how many bars that is.
+
+    Args:
+        storage: of the bars.
+        choice: of datasets.
+        names: of symbols.
+        start: first day, or an instant; None is the beginning.
+        end: last day, included, or an instant, excluded; None is the end.
+
+    Raises:
+        InputError: a date cannot be read, or the end is not after the start.
+    """
+    first = _BEGINNING if start is None else parse_start(start)
+    last = _END if end is None else parse_end(end)
+    if last <= first:
+        raise InputError(f"end {end} is not after start {start}")
+    span = TimeRange(first, last)
+    plan = []
+    for series in chosen_series(storage.coverage, choice, names):
+        bars = 0
+        for partition in storage.partitions(series.dataset, series.symbol):
+            shared = partition.period.span.intersect(span)
+            if shared is not None:
+                bars += within(storage.read(series, partition.period, ["timestamp"]), shared).num_rows
+        plan.append((series, span, bars))
+    return plan

@@ -1,0 +1,89 @@
+"""What a store holds, and what is wanted and missing: one entry per series."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from data_engine.coverage import Coverage
+from data_engine.errors import DamagedFile
+from data_engine.partitions import Partition
+from data_engine.ranges import TimeRange, iso
+from data_engine.series import Series
+from data_engine.sessions import can_hold_bars
+from data_engine.storage import ParquetStorage
+from data_engine.wishes import Choice, chosen_series
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesStanding:
+    """How one series stands.
+
+    Attributes:
+        series: which.
+        coverage: what is known of it; nothing, where *problem* says why.
+        missing: ranges that were wanted and are not held, those that cannot hold a bar left out.
+        files: how many there are.
+        bytes: that they take.
+        problem: why the coverage cannot be read; else None.
+    """
+
+    series: Series
+    coverage: Coverage
+    missing: tuple[TimeRange, ...] = ()
+    files: int = 0
+    bytes: int = 0
+    problem: str | None = None
+
+    @property
+    def state(self) -> str:
+        """One word: ``damaged``, ``failed``, ``incomplete``, ``empty`` or ``held``."""
+        if self.problem:
+            return "damaged"
+        if self.missing:
+            return "failed" if self.coverage.failure else "incomplete"
+        return "held" if self.coverage.bars else "empty"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields that ``status --json`` prints for a series."""
+        known = self.coverage
+        dataset = self.series.dataset
+        return {
+            "dataset": dataset.name,
+            "symbol": self.series.symbol,
+            "timeframe": str(dataset.timeframe),
+            "feed": dataset.feed.value,
+            "adjustment": str(dataset.adjustment),
+            "state": self.state,
+            "wanted": _pairs(known.wanted),
+            "covered": _pairs(known.covered),
+            "provisional": _pairs(known.provisional),
+            "missing": _pairs(self.missing),
+            "bars": known.bars,
+            "files": self.files,
+            "bytes": self.bytes,
+            "first_bar": iso(known.first_bar) if known.first_bar else None,
+            "last_bar": iso(known.last_bar) if known.last_bar else None,
+            "failure": {"code": known.failure.code, "message": known.failure.message} if known.failure else None,
+            "problem": self.problem,
+        }
+
+
+def stand(storage: ParquetStorage, choice: Choice, names: Sequence[str] | None = None) -> Iterator[SeriesStanding]:
+    """Yield how every chosen series of a store stands, by dataset and symbol. Coverage files and sizes alone are read."""
+    for series in chosen_series(storage.coverage, choice, names):
+        try:
+            known = storage.coverage.read(series)
+        except DamagedFile as error:
+            yield SeriesStanding(series, Coverage(series), problem=str(error))
+            continue
+        owed = known.incomplete(TimeRange(known.wanted[0].start, known.wanted[-1].end)) if known.wanted else ()
+        sizes = [storage.files.size(Partition(series, period).key) for period in known.rows]
+        held = [size for size in sizes if size is not None]
+        missing = tuple(hole for hole in owed if can_hold_bars(hole, series.dataset))
+        yield SeriesStanding(series, known, missing, len(held), sum(held))
+
+
+def _pairs(ranges: Sequence[TimeRange]) -> list[list[str]]:
+    return [[iso(part.start), iso(part.end)] for part in ranges]

@@ -1,0 +1,112 @@
+"""What an update wants: all that is owed, and everything since, of the series that are chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from data_engine.coverage_store import CoverageStore
+from data_engine.errors import DamagedFile, InputError
+from data_engine.ranges import TimeRange, union
+from data_engine.series import Adjustment, Dataset, Feed, Series, Timeframe
+
+_LEAST = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which datasets a command is about; None is all.
+
+    Attributes:
+        timeframe: of the dataset.
+        feed: of the dataset, as stored.
+        adjustment: of the dataset.
+    """
+
+    timeframe: Timeframe | None = None
+    feed: Feed | None = None
+    adjustment: Adjustment | None = None
+
+    @classmethod
+    def parse(cls, timeframe: object = None, feed: object = None, adjustment: object = None) -> Choice:
+        """Read what people write.
+
+        Raises:
+            InputError: there is no such timeframe, feed or adjustment.
+        """
+        return cls(
+            None if timeframe is None else Timeframe.parse(timeframe),
+            None if feed is None else Feed.parse(feed).stored,
+            None if adjustment is None else Adjustment.parse(adjustment),
+        )
+
+    def __contains__(self, dataset: Dataset) -> bool:
+        return (
+            self.timeframe in (None, dataset.timeframe)
+            and self.feed in (None, dataset.feed)
+            and self.adjustment in (None, dataset.adjustment)
+        )
+
+
+def chosen_series(coverage: CoverageStore, choice: Choice, names: Sequence[str] | None) -> Iterator[Series]:
+    """Yield the known series of the chosen datasets, by dataset and symbol; with *names*, only theirs."""
+    wanted = None if names is None else set(names)
+    for dataset in coverage.datasets():
+        if dataset in choice:
+            for series in coverage.series(dataset):
+                if wanted is None or series.symbol in wanted:
+                    yield series
+
+
+def wishes_of_update(
+    coverage: CoverageStore, choice: Choice, names: Sequence[str] | None, members: Sequence[str] | None, *, now: datetime
+) -> dict[Dataset, dict[str, tuple[TimeRange, ...]]]:
+    """Return the ranges that an update wants, by dataset and symbol.
+
+    Args:
+        coverage: of the store.
+        choice: of datasets.
+        names: only these symbols; None is all.
+        members: of an index, in place of *names*; one that is not stored yet starts where the earliest of the others does.
+        now: to which the series are brought.
+
+    Raises:
+        InputError: a symbol was never ingested in any chosen dataset, or nothing was.
+    """
+    wishes: dict[Dataset, dict[str, tuple[TimeRange, ...]]] = {}
+    for dataset in coverage.datasets():
+        if dataset in choice:
+            made = _wishes(coverage, dataset, names if members is None else members, now, begin_new=members is not None)
+            if made:
+                wishes[dataset] = made
+    known = {symbol for of_dataset in wishes.values() for symbol in of_dataset}
+    strange = [name for name in names or () if name not in known]
+    if strange:
+        raise InputError(f"{', '.join(strange[:10])}: never ingested here; `data-engine ingest` with --start begins a series")
+    if not wishes:
+        raise InputError("nothing to update: no such series was ever ingested here; `data-engine ingest` begins one")
+    return wishes
+
+
+def _wishes(
+    coverage: CoverageStore, dataset: Dataset, names: Sequence[str] | None, now: datetime, *, begin_new: bool
+) -> dict[str, tuple[TimeRange, ...]]:
+    stored = {series.symbol: series for series in coverage.series(dataset)}
+    wanted: dict[str, tuple[TimeRange, ...]] = {}
+    for symbol in stored if names is None else names:
+        if symbol in stored:
+            try:
+                wanted[symbol] = coverage.read(stored[symbol]).wanted
+            except DamagedFile:
+                wanted[symbol] = (TimeRange(now - _LEAST, now),)  # whoever reads it next says what is wrong with it
+    starts = [ranges[0].start for ranges in wanted.values() if ranges]
+    if not starts:
+        return {}
+    if begin_new:
+        wanted.update({symbol: (TimeRange(min(starts), now),) for symbol in names or () if not wanted.get(symbol)})
+    return {symbol: union((*ranges, _since(ranges[-1].end, now))) for symbol, ranges in wanted.items() if ranges}
+
+
+def _since(end: datetime, now: datetime) -> TimeRange:
+    return TimeRange(min(end, now - _LEAST), now)
