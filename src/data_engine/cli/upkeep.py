@@ -168,7 +168,7 @@ def _counts(found: Sequence[SeriesStanding]) -> dict[str, int]:
     type=click.FloatRange(0),
     default=0.0,
     metavar="SECONDS",
-    help="How long to wait for another process that is writing.",
+    help="How long to wait for another writer.",
 )
 @store_options
 def remove(
