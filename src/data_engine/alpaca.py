@@ -360,13 +360,11 @@ def _raise_for_good(answer: Answer, request: BarsRequest) -> None:
 
 def _in_sequence(page: Page, last: dict[str, int], request: BarsRequest) -> None:
     """Check that a symbol's bars go on where its last page ended; remember where they end now."""
-    from data_engine.bars import stamps
-
-    for symbol, bars in page.bars():
-        times = stamps(bars)
-        if symbol in last and int(times[0]) <= last[symbol]:
+    times = page.times
+    for symbol, start, stop in page.runs:
+        if symbol in last and int(times[start]) <= last[symbol]:
             raise BadAnswer(f"{symbol}: a page repeats bars of an earlier one (answer to: {request})")
-        last[symbol] = int(times[-1])
+        last[symbol] = int(times[stop - 1])
 
 
 def _whole_bars(tables: dict[str, list[Any]], timeframe: Timeframe, span: Any, now: datetime) -> Iterator[tuple[str, Any]]:

@@ -30,7 +30,7 @@ BAR_SCHEMA = pa.schema(
 )
 """One row per bar, sorted by ``timestamp`` (the start of the bar), no timestamp twice, nothing null, nothing NaN."""
 
-EMPTY = BAR_SCHEMA.empty_table()
+EMPTY = pa.Table.from_batches([], BAR_SCHEMA)
 
 Int64s = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -45,10 +45,37 @@ _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 
 
 def stamps(table: pa.Table) -> Int64s:
-    """Return the timestamps of a table as microseconds since 1970."""
-    column = table.column("timestamp").combine_chunks()
-    array: Int64s = column.cast(pa.int64()).to_numpy(zero_copy_only=False)
-    return array
+    """Return the timestamps of a table as microseconds since 1970, without copying where it is in one piece."""
+    times: Int64s = numbers(table.column("timestamp"), np.int64)
+    return times
+
+
+def numbers(column: pa.ChunkedArray, kind: type[np.generic] = np.float64) -> Any:
+    """Return a column without nulls as a numpy array, without copying where it is in one piece.
+
+    pyarrow's own ``to_numpy`` imports pandas, which takes longer than a nightly update needs in all.
+    """
+    chunks = [_chunk(chunk, kind) for chunk in column.chunks if len(chunk)]
+    return chunks[0] if len(chunks) == 1 else np.concatenate(chunks) if chunks else np.empty(0, kind)
+
+
+def _chunk(chunk: pa.Array, kind: type[np.generic]) -> Any:
+    return np.frombuffer(chunk.buffers()[1], kind, count=len(chunk), offset=chunk.offset * np.dtype(kind).itemsize)
+
+
+def arrow(array: Any, kind: pa.DataType) -> pa.Array:
+    """Return a contiguous numpy array of fixed width as a column of *kind*, without copying (and without pandas)."""
+    return pa.Array.from_buffers(kind, array.size, [None, pa.py_buffer(np.ascontiguousarray(array))])
+
+
+def make_table(times: Int64s, values: Sequence[Any]) -> pa.Table:
+    """Return a table by `BAR_SCHEMA` of numpy arrays: microseconds, and the `VALUES` in their order."""
+    return pa.Table.from_arrays([arrow(times, TIMESTAMP), *(arrow(column, pa.float64()) for column in values)], schema=BAR_SCHEMA)
+
+
+def take(table: pa.Table, rows: Any) -> pa.Table:
+    """Return some rows of a table, by a numpy array of positions or of truth values."""
+    return make_table(stamps(table)[rows], [numbers(table.column(name))[rows] for name in VALUES])
 
 
 def within(table: pa.Table, span: TimeRange) -> pa.Table:
@@ -105,26 +132,25 @@ def merge(stored: pa.Table, fetched: pa.Table, answered: TimeRange | None = None
     else:
         repeated = np.isin(new, old, assume_unique=True)
         added = int(np.count_nonzero(~repeated))
-        revised = _differing(stored.filter(pa.array(again)), fetched.filter(pa.array(repeated)))
+        revised = _differing(stored, again, fetched, repeated)
         if not added and not revised:
             return Merged(stored, 0, 0, vanished)
-    both = pa.concat_tables([stored.filter(pa.array(~again)), fetched]).combine_chunks()
-    table = both.take(pa.array(np.argsort(stamps(both), kind="stable")))
-    return Merged(table, added, revised, vanished)
+    both = pa.concat_tables([take(stored, ~again), fetched])
+    return Merged(take(both, np.argsort(stamps(both), kind="stable")), added, revised, vanished)
 
 
 def without(stored: pa.Table, span: TimeRange, kept: pa.Table = EMPTY) -> pa.Table:
     """Return *stored* without its rows inside *span*, except those whose timestamps *kept* has."""
     old = stamps(stored)
     gone = (old >= micros(span.start)) & (old < micros(span.end)) & ~np.isin(old, stamps(kept))
-    return stored.filter(pa.array(~gone))
+    return take(stored, ~gone)
 
 
-def _differing(left: pa.Table, right: pa.Table) -> int:
-    """Count the rows, paired by position, that differ in any value."""
-    differs = np.zeros(left.num_rows, dtype=bool)
+def _differing(left: pa.Table, left_rows: Any, right: pa.Table, right_rows: Any) -> int:
+    """Count the chosen rows, paired by position, that differ in any value."""
+    differs = np.zeros(int(np.count_nonzero(left_rows)), dtype=bool)
     for name in VALUES:
-        differs |= left.column(name).to_numpy() != right.column(name).to_numpy()
+        differs |= numbers(left.column(name))[left_rows] != numbers(right.column(name))[right_rows]
     return int(np.count_nonzero(differs))
 
 
@@ -173,7 +199,7 @@ def problems(table: pa.Table) -> str | None:
         at = int(np.argmax(steps <= 0)) + 1
         return f"row {at} is {'a second bar of' if steps[at - 1] == 0 else 'not after'} {_at(times[at - 1])}"
     for name in VALUES:
-        values = table.column(name).to_numpy()
+        values = numbers(table.column(name))
         if not np.isfinite(values).all():
             return f"{name} at {_at(times[int(np.argmin(np.isfinite(values)))])} is not a number"
     return None
@@ -201,7 +227,7 @@ def to_frame(tables: Iterable[tuple[str, pa.Table]], columns: Sequence[str] = VA
     ]
     rows: list[Any] = [np.repeat(np.arange(len(pieces)), [table.num_rows for _, table in pieces]), codes]
     index = pd.MultiIndex(levels=levels, codes=rows, names=["symbol", "timestamp"], verify_integrity=False)
-    values = {name: everything.column(name).to_numpy() for name in columns}
+    values = {name: numbers(everything.column(name)) for name in columns}
     return pd.DataFrame(values, index=index, columns=list(columns), dtype="float64", copy=True)
 
 
@@ -251,9 +277,7 @@ def from_frame(frame: pd.DataFrame) -> Mapping[str, pa.Table]:
             raise InputError(f"symbol {symbol!r} is not text")
         _, last = np.unique(raw[rows][::-1], return_index=True)
         chosen = rows[::-1][last]
-        table = pa.table(
-            [pa.array(raw[chosen]).cast(TIMESTAMP), *(pa.array(values[name][chosen]) for name in VALUES)], schema=BAR_SCHEMA
-        )
+        table = make_table(raw[chosen], [values[name][chosen] for name in VALUES])
         trouble = problems(table)
         if trouble:
             raise InputError(f"{symbol}: {trouble}")

@@ -20,10 +20,9 @@ from urllib.parse import quote, urlencode
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute
 import pyarrow.csv
 
-from data_engine.bars import BAR_SCHEMA, EMPTY, TIMESTAMP, VALUES, micros, problems
+from data_engine.bars import BAR_SCHEMA, EMPTY, TIMESTAMP, VALUES, Int64s, arrow, make_table, micros, numbers, problems, stamps
 from data_engine.errors import BadAnswer
 from data_engine.ranges import TimeRange
 from data_engine.series import Dataset
@@ -101,6 +100,11 @@ class Page:
     runs: tuple[tuple[str, int, int], ...]
     token: str | None
     size: int
+
+    @property
+    def times(self) -> Int64s:
+        """The timestamps of all bars, in microseconds since 1970."""
+        return stamps(self.table)
 
     def bars(self) -> list[tuple[str, pa.Table]]:
         """Return each symbol's bars, in order of symbol, without copying."""
@@ -198,12 +202,11 @@ def _read_rows(rows: bytes) -> pa.Table | None:
         )
     except pa.ArrowInvalid:
         return None
-    minutes, seconds = (cells.column(name).to_numpy() for name in ("minute", "second"))
+    minutes, seconds = (numbers(cells.column(name), np.int16) for name in ("minute", "second"))
     if minutes.min() < 0 or minutes.max() > 59 or seconds.min() < 0 or seconds.max() > 59:
         return None
-    hours = cells.column("hour").combine_chunks().cast(pa.int64()).to_numpy()
-    times = hours + (minutes.astype(np.int64) * 60 + seconds) * 1_000_000
-    return pa.table([pa.array(times).cast(TIMESTAMP), *(cells.column(name) for name in VALUES)], schema=BAR_SCHEMA)
+    times = numbers(cells.column("hour"), np.int64) + (minutes.astype(np.int64) * 60 + seconds) * 1_000_000
+    return pa.Table.from_arrays([arrow(times, TIMESTAMP), *(cells.column(name) for name in VALUES)], schema=BAR_SCHEMA)
 
 
 _CELL_TYPES = {"none": pa.string(), "hour": pa.timestamp("us"), "minute": pa.int16(), "second": pa.int16()}
@@ -277,11 +280,10 @@ def read_any(body: bytes, request: BarsRequest | None = None) -> Page:
             runs.append((symbol, start, start + len(rows)))
         start += len(rows)
     try:
-        arrays = [pa.array(np.array(columns["t"], dtype=np.int64)).cast(TIMESTAMP)]
-        arrays += [pa.array(np.array(columns[key], dtype=np.float64)) for key in list(_FIELDS)[1:]]
+        values = [np.array(columns[key], dtype=np.float64) for key in list(_FIELDS)[1:]]
     except OverflowError as error:
         raise refuse(f"a number is too large: {error}") from error
-    return Page(pa.table(arrays, schema=BAR_SCHEMA), tuple(runs), token, len(body))
+    return Page(make_table(np.array(columns["t"], dtype=np.int64), values), tuple(runs), token, len(body))
 
 
 _INSTANT = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)")
@@ -306,20 +308,31 @@ def _instant(value: object, refuse: Any) -> int:
 
 
 def _check(page: Page, request: BarsRequest) -> None:
-    asked = set(request.symbols)
-    first, last = micros(request.span.start), micros(request.span.end)
+    """Judge all bars of a page at once; only a page that is refused is looked at row by row."""
+
+    def refuse(reason: str) -> BadAnswer:
+        return BadAnswer(f"{reason} (answer to: {request})")
+
     if page.table.num_rows > request.limit:
-        raise BadAnswer(f"{page.table.num_rows} bars came, {request.limit} at most were asked for (answer to: {request})")
-    for symbol, bars in page.bars():
+        raise refuse(f"{page.table.num_rows} bars came, {request.limit} at most were asked for")
+    asked = set(request.symbols)
+    for symbol, _, _ in page.runs:
         if symbol not in asked:
-            raise BadAnswer(f"bars of {symbol!r} came, which was not asked for (answer to: {request})")
-        trouble = problems(bars)
-        if trouble is None:
-            ends = pyarrow.compute.min_max(bars.column("timestamp").cast(pa.int64())).as_py()
-            if ends["min"] < first or ends["max"] >= last:
-                trouble = "a bar lies outside the range that was asked for"
-        if trouble:
-            raise BadAnswer(f"{symbol}: {trouble} (answer to: {request})")
+            raise refuse(f"bars of {symbol!r} came, which was not asked for")
+    times = page.times
+    if not times.size:
+        return
+    forward = np.diff(times) > 0
+    forward[[start - 1 for _, start, _ in page.runs[1:]]] = True
+    if not (forward.all() and all(np.isfinite(numbers(page.table.column(name))).all() for name in VALUES)):
+        found = ((symbol, problems(bars)) for symbol, bars in page.bars())
+        raise refuse("; ".join(f"{symbol}: {trouble}" for symbol, trouble in found if trouble))
+    outside = np.flatnonzero((times < micros(request.span.start)) | (times >= micros(request.span.end)))
+    if outside.size:
+        symbol = next(symbol for symbol, _, stop in page.runs if outside[0] < stop)
+        raise refuse(
+            f"{symbol}: a bar at {np.datetime64(int(times[outside[0]]), 'us')}Z lies outside the range that was asked for"
+        )
 
 
 def complaint(body: bytes, content_type: str) -> str:
