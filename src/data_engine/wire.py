@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -127,11 +128,11 @@ def read_page(body: bytes, request: BarsRequest) -> Page:
 
 # ---------------------------------------------------------------------------------------------------- the plain decoder
 
-_SYMBOL = re.compile(rb'"([A-Za-z0-9./^_=+$*-]+)":\[')
+_SYMBOL = re.compile(rb',?"([A-Za-z0-9./^_=+$*-]+)":\[')
 _TAIL = re.compile(rb'\},"next_page_token":(?:null|"([^"\\]+)")\}\s*')
 _HEAD = b'{"bars":{'
 _VALUE_BYTES = b"0123456789."
-_TO_CELLS = bytes.maketrans(b"}", b"\n")
+_TO_CELLS = bytes.maketrans(b"}[]", b"\n\n\n")
 _NOT_CELLS = b'{"chlnotvwZ,'  # the keys' letters, too: a row of the proven shape has no others but the T of its time
 
 
@@ -146,67 +147,75 @@ def read_plain(body: bytes) -> Page | None:
     if tail is None or not body.startswith(_HEAD):
         return None
     token = tail[1].decode() if tail[1] is not None else None
-    pieces: list[bytes] = []
     symbols: list[str] = []
     at = len(_HEAD)
     while at < cut:
         head = _SYMBOL.match(body, at)
-        if head is None:
-            return None
-        close = body.find(b"]", head.end(), cut)
-        if close < 0:
+        at = body.find(b"]", head.end(), cut) + 1 if head else 0
+        if head is None or not at or (head[0][:1] == b",") != bool(symbols):
             return None
         symbols.append(head[1].decode())
-        pieces.append(body[head.end() : close])
-        at = close + 1
-        if at < cut:
-            if body[at : at + 1] != b",":
-                return None
-            at += 1
     if not symbols:
         return Page(EMPTY, (), token, len(body))
-    if len(set(symbols)) < len(symbols):
+    counts = _count_rows(body.translate(None, _VALUE_BYTES), len(symbols))
+    if counts is None or len(set(symbols)) < len(symbols):
         return None
-    order = sorted(range(len(symbols)), key=symbols.__getitem__)
-    rows = b",".join([pieces[i] for i in order])
-    table = _read_rows(rows)
-    if table is None:
+    first, rows = counts
+    table = _read_rows(body, first)
+    if table is None or table.num_rows != sum(rows):
         return None
-    runs, start = [], 0
-    for i in order:
-        stop = start + (pieces[i].count(b"}") if len(pieces) > 1 else table.num_rows)
-        runs.append((symbols[i], start, stop))
-        start = stop
-    return Page(table, tuple(runs), token, len(body))
+    stops = list(accumulate(rows))
+    runs = ((symbol, stop - count, stop) for symbol, count, stop in zip(symbols, rows, stops, strict=True))
+    return Page(table, tuple(sorted(runs)), token, len(body))
 
 
-def _read_rows(rows: bytes) -> pa.Table | None:
-    skeleton = rows.translate(None, _VALUE_BYTES)
-    first = skeleton[: skeleton.find(b"}") + 1]
-    count, rest = divmod(len(skeleton) + 1, len(first) + 1)
-    if rest or skeleton != ((first + b",") * count)[:-1]:
-        return None
+def _count_rows(skeleton: bytes, lists: int) -> tuple[bytes, list[int]] | None:
+    """Return the shape of a row and the length of each list of a page whose values were deleted; None if rows differ."""
+    at = skeleton.find(b"[") + 1
+    first = skeleton[at : skeleton.find(b"}", at) + 1]
+    counts = []
+    for _ in range(lists):
+        end = skeleton.find(b"]", at)
+        count, rest = divmod(end - at + 1, len(first) + 1)
+        # The comma after the last row is the bracket's place.
+        if rest or not count or skeleton[at:end] != ((first + b",") * count)[:-1]:
+            return None
+        counts.append(count)
+        at = skeleton.find(b"[", end) + 1
+    return first, counts
+
+
+def _read_rows(body: bytes, first: bytes) -> pa.Table | None:
+    """Read all rows of a page of proven shape, in the order of the page."""
     names = _cells(first)
     if names is None:
         return None
+    text = body.translate(_TO_CELLS, _NOT_CELLS)
     types = {name: _CELL_TYPES.get(name, pa.float64()) for name in names}
     try:
         cells = pyarrow.csv.read_csv(
-            pa.BufferReader(rows.translate(_TO_CELLS, _NOT_CELLS)),
+            pa.BufferReader(text),
             # One block: the pieces of several would have to be put together again.
-            read_options=pyarrow.csv.ReadOptions(column_names=names, use_threads=False, block_size=len(rows) + 1),
-            parse_options=pyarrow.csv.ParseOptions(delimiter=":", quote_char=False),
+            read_options=pyarrow.csv.ReadOptions(column_names=names, use_threads=False, block_size=len(text) + 1),
+            # What stands between the lists (a symbol, the token) is a line of too few cells.
+            parse_options=pyarrow.csv.ParseOptions(delimiter=":", quote_char=False, invalid_row_handler=_skip),
             convert_options=pyarrow.csv.ConvertOptions(
                 column_types=types, include_columns=list(types)[1:], null_values=[], strings_can_be_null=False
             ),
         )
     except pa.ArrowInvalid:
         return None
+    if not cells.num_rows:
+        return None
     minutes, seconds = (numbers(cells.column(name), np.int16) for name in ("minute", "second"))
     if minutes.min() < 0 or minutes.max() > 59 or seconds.min() < 0 or seconds.max() > 59:
         return None
     times = numbers(cells.column("hour"), np.int64) + (minutes.astype(np.int64) * 60 + seconds) * 1_000_000
     return pa.Table.from_arrays([arrow(times, TIMESTAMP), *(cells.column(name) for name in VALUES)], schema=BAR_SCHEMA)
+
+
+def _skip(_row: object) -> str:
+    return "skip"
 
 
 _CELL_TYPES = {"none": pa.string(), "hour": pa.timestamp("us"), "minute": pa.int16(), "second": pa.int16()}
@@ -323,13 +332,13 @@ def _check(page: Page, request: BarsRequest) -> None:
     if not times.size:
         return
     forward = np.diff(times) > 0
-    forward[[start - 1 for _, start, _ in page.runs[1:]]] = True
+    forward[[start - 1 for _, start, _ in page.runs if start]] = True
     if not (forward.all() and all(np.isfinite(numbers(page.table.column(name))).all() for name in VALUES)):
         found = ((symbol, problems(bars)) for symbol, bars in page.bars())
         raise refuse("; ".join(f"{symbol}: {trouble}" for symbol, trouble in found if trouble))
     outside = np.flatnonzero((times < micros(request.span.start)) | (times >= micros(request.span.end)))
     if outside.size:
-        symbol = next(symbol for symbol, _, stop in page.runs if outside[0] < stop)
+        symbol = next(symbol for symbol, start, stop in page.runs if start <= outside[0] < stop)
         raise refuse(
             f"{symbol}: a bar at {np.datetime64(int(times[outside[0]]), 'us')}Z lies outside the range that was asked for"
         )
