@@ -157,14 +157,15 @@ def _differing(left: pa.Table, left_rows: Any, right: pa.Table, right_rows: Any)
 def to_parquet(table: pa.Table) -> bytes:
     """Write a table as the bytes of one Parquet file. Same rows, same bytes, for one version of pyarrow.
 
-    Measured on real minute bars (docs/benchmarks.md): zstd without dictionaries and delta-packed timestamps is the smallest
-    of the encodings that every reader knows.
+    Measured on real minute bars (docs/benchmarks.md): zstd of level 2 without dictionaries, and delta-packed timestamps, is the
+    smallest of the cheap encodings that every reader knows. (BYTE_STREAM_SPLIT would do for the counts; older Sparks refuse it.)
     """
     sink = pa.BufferOutputStream()
     pq.write_table(
         table.combine_chunks(),  # pages follow chunks: the same rows in other pieces must give the same bytes
         sink,
         compression="zstd",
+        compression_level=2,
         use_dictionary=False,
         column_encoding={"timestamp": "DELTA_BINARY_PACKED", **dict.fromkeys(VALUES, "PLAIN")},
         store_schema=False,
@@ -174,21 +175,43 @@ def to_parquet(table: pa.Table) -> bytes:
     return written
 
 
-def from_parquet(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
+def from_parquet(
+    data: bytes, columns: Sequence[str] | None = None, *, within: TimeRange | None = None, threads: bool = False
+) -> pa.Table:
     """Read the bytes of one Parquet file.
+
+    Args:
+        data: of the file.
+        columns: of `BAR_SCHEMA`; None is all.
+        within: where no bar starts inside it by the file's statistics, the table is empty and nothing is decoded.
+        threads: decode columns on several cores.
 
     Raises:
         ValueError: not a Parquet file, or not with our columns.
     """
+    wanted = BAR_SCHEMA if columns is None else pa.schema([BAR_SCHEMA.field(name) for name in columns])
     try:
         file = pq.ParquetFile(pa.BufferReader(data))
-        table = file.read(columns=list(columns) if columns is not None else BAR_SCHEMA.names, use_threads=False)
+        if within is not None and _lies_outside(file.metadata, within):
+            return pa.Table.from_batches([], wanted)
+        table = file.read(columns=wanted.names, use_threads=threads)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"not a readable Parquet file: {error}") from error
-    wanted = BAR_SCHEMA if columns is None else pa.schema([BAR_SCHEMA.field(name) for name in columns])
     if not table.schema.equals(wanted):
         raise ValueError(f"its columns are {', '.join(map(str, table.schema))}")
     return table
+
+
+def _lies_outside(metadata: pq.FileMetaData, span: TimeRange) -> bool:
+    """Tell whether the statistics of the timestamps prove that no bar starts inside *span*."""
+    for group in range(metadata.num_row_groups):
+        column = metadata.row_group(group).column(0)
+        bounds = column.statistics
+        if column.path_in_schema != "timestamp" or bounds is None or not bounds.has_min_max:
+            return False
+        if bounds.min < span.end and bounds.max >= span.start:
+            return False
+    return True
 
 
 def problems(table: pa.Table) -> str | None:
@@ -219,16 +242,32 @@ def to_frame(tables: Iterable[tuple[str, pa.Table]], columns: Sequence[str] = VA
     import pandas as pd
 
     pieces = [(symbol, table) for symbol, table in sorted(tables, key=lambda item: item[0]) if table.num_rows]
-    everything = pa.concat_tables([table for _, table in pieces]).combine_chunks() if pieces else EMPTY
-    times, codes = _factorised(stamps(everything))
+    lengths = [table.num_rows for _, table in pieces]
+    times = np.empty(sum(lengths), dtype=np.int64)
+    values = np.empty((len(columns), times.size))
+    at = 0
+    for _, table in pieces:
+        _fill(times, at, table.column("timestamp"))
+        for row, name in zip(values, columns, strict=True):
+            _fill(row, at, table.column(name))
+        at += table.num_rows
+    times *= 1000  # users get nanoseconds: what pandas, and every tool built on it, takes for granted
+    distinct, codes = _factorised(times)
     levels: list[Any] = [  # the stubs know lists of lists alone, though any index will do
         pd.Index([symbol for symbol, _ in pieces], dtype="str"),
-        pd.DatetimeIndex(times.view("datetime64[us]").astype("datetime64[ns]"), tz="UTC"),
+        pd.DatetimeIndex(distinct.view("datetime64[ns]"), tz="UTC"),
     ]
-    rows: list[Any] = [np.repeat(np.arange(len(pieces)), [table.num_rows for _, table in pieces]), codes]
+    rows: list[Any] = [np.repeat(np.arange(len(pieces)), lengths), codes]
     index = pd.MultiIndex(levels=levels, codes=rows, names=["symbol", "timestamp"], verify_integrity=False)
-    values = {name: numbers(everything.column(name)) for name in columns}
-    return pd.DataFrame(values, index=index, columns=list(columns), dtype="float64", copy=True)
+    return pd.DataFrame(values.T, index=index, columns=list(columns), copy=False)
+
+
+def _fill(target: Any, at: int, column: pa.ChunkedArray) -> None:
+    """Copy a column into *target* from position *at* on: the one copy on the way to a frame."""
+    for chunk in column.chunks:
+        if len(chunk):
+            target[at : at + len(chunk)] = _chunk(chunk, target.dtype.type)
+            at += len(chunk)
 
 
 def _factorised(times: Int64s) -> tuple[Int64s, Int64s]:

@@ -65,9 +65,8 @@ class CoverageStore:
 
     def datasets(self) -> list[Dataset]:
         """Return the datasets that have coverage, by name."""
-        names = {key.split("/")[2] for key in self._files.list("metadata/coverage") if key.count("/") == 3}
         found = []
-        for name in sorted(names):
+        for name in self._files.folders("metadata/coverage"):
             try:
                 found.append(Dataset.from_name(name))
             except ValueError:

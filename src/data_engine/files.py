@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
@@ -48,6 +48,9 @@ class FileStore(Protocol):
 
     def list(self, prefix: str) -> Iterator[str]:
         """Yield the keys of all files below the folder *prefix*, sorted; nothing where there is no such folder."""
+
+    def folders(self, prefix: str) -> Sequence[str]:
+        """Return the names of the folders right below the folder *prefix*, sorted; none where there is no such folder."""
 
     def size(self, key: str) -> int | None:
         """Return the size of a file in bytes, or None where there is none."""
@@ -126,6 +129,16 @@ class LocalFiles:
                 yield from self.list(key)
             else:
                 yield key
+
+    def folders(self, prefix: str) -> Sequence[str]:
+        """Return the names of the folders right below the folder *prefix*, sorted; none where there is no such folder."""
+        folder = self.path(prefix)
+        try:
+            return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise _said("read", folder, error) from error
 
     def update(self, key: str, change: Change) -> bool:
         """Replace a file by what *change* makes of its content, atomically; return whether anything was written.

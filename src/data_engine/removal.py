@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 from data_engine.bars import within
-from data_engine.errors import InputError
 from data_engine.ranges import TimeRange
 from data_engine.series import Series
-from data_engine.spans import DateLike, parse_end, parse_start
+from data_engine.spans import DateLike, any_span
 from data_engine.storage import ParquetStorage
 from data_engine.wishes import Choice, chosen_series
-
-_BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
-_END = datetime(2200, 1, 1, tzinfo=UTC)
 
 
 def plan_removal(
@@ -32,11 +27,7 @@ def plan_removal(
     Raises:
         InputError: a date cannot be read, or the end is not after the start.
     """
-    first = _BEGINNING if start is None else parse_start(start)
-    last = _END if end is None else parse_end(end)
-    if last <= first:
-        raise InputError(f"end {end} is not after start {start}")
-    span = TimeRange(first, last)
+    span = any_span(start, end)
     plan = []
     for series in chosen_series(storage.coverage, choice, names):
         bars = 0

@@ -69,6 +69,19 @@ def parse_end(value: DateLike) -> datetime:
     return parsed if isinstance(parsed, datetime) else new_york_midnight(parsed + timedelta(days=1))
 
 
+def any_span(start: DateLike | None, end: DateLike | None) -> TimeRange:
+    """Return the range between two dates of which either may be left open; the future is not cut off.
+
+    Raises:
+        InputError: a date cannot be read, or the end is not after the start.
+    """
+    first = datetime(_FIRST.year, 1, 1, tzinfo=UTC) if start is None else parse_start(start)
+    last = datetime(_LAST.year, 1, 1, tzinfo=UTC) if end is None else parse_end(end)
+    if last <= first:
+        raise InputError(f"end {_shown(end)} is not after start {_shown(start)}")
+    return TimeRange(first, last)
+
+
 def _parse(value: DateLike, name: str) -> date | datetime:
     """Return a day, or an instant in UTC."""
     parsed: date | datetime | None = None

@@ -23,13 +23,13 @@ from data_engine.bars import (
     stamps,
     to_frame,
     to_parquet,
-    within,
     without,
 )
+from data_engine.bars import within as cut
 from data_engine.coverage_store import CoverageStore
 from data_engine.errors import DamagedFile, InputError, StoreError
 from data_engine.files import FileStore, LocalFiles
-from data_engine.partitions import Partition, Period, periods
+from data_engine.partitions import Partition, Period, decode_symbol, periods
 from data_engine.ranges import NEW_YORK, TimeRange, iso
 from data_engine.series import Adjustment, Dataset, Feed, Series, Timeframe
 from data_engine.sessions import can_hold_bars
@@ -169,7 +169,7 @@ class ParquetStorage:
         names_read = ["timestamp", *chosen]
 
         def read(job: tuple[Series, Period]) -> tuple[str, pa.Table]:
-            return job[0].symbol, within(self.read(*job, columns=names_read), span)
+            return job[0].symbol, self.read(*job, columns=names_read, within=span, threads=len(jobs) <= 2)
 
         if len(jobs) > 2:
             with ThreadPoolExecutor(_READERS) as pool:
@@ -220,14 +220,30 @@ class ParquetStorage:
         self.files.update(key, change)
         return result
 
-    def read(self, series: Series, period: Period, columns: Sequence[str] | None = None) -> pa.Table:
+    def read(
+        self,
+        series: Series,
+        period: Period,
+        columns: Sequence[str] | None = None,
+        *,
+        within: TimeRange | None = None,
+        threads: bool = False,
+    ) -> pa.Table:
         """Return the bars of one file, sorted; none where there is no file.
+
+        Args:
+            series: whose bars.
+            period: which file.
+            columns: of `BAR_SCHEMA`, ``timestamp`` first; None is all.
+            within: only bars that start inside it.
+            threads: decode on several cores; for one file at a time.
 
         Raises:
             DamagedFile: it cannot be read as bars.
         """
         key = Partition(series, period).key
-        return self._decode(key, self.files.get(key), columns)
+        table = self._decode(key, self.files.get(key), columns, within, threads=threads)
+        return table if within is None else cut(table, within)
 
     def remove(self, series: Series, span: TimeRange) -> int:
         """Take the bars of a series that start inside *span* out, and its coverage with them; return how many bars."""
@@ -276,8 +292,9 @@ class ParquetStorage:
                 yield partition
 
     def symbols(self, dataset: Dataset) -> list[str]:
-        """Return the symbols that have a file in a dataset, sorted."""
-        return sorted({partition.series.symbol for partition in self.partitions(dataset)})
+        """Return the symbols that have a folder in a dataset, sorted."""
+        names = self.files.folders(dataset.name)
+        return sorted(decode_symbol(name[len("symbol=") :]) for name in names if name.startswith("symbol="))
 
     def check_exists(self) -> None:
         """Raise `StoreError` where there is no store."""
@@ -288,11 +305,19 @@ class ParquetStorage:
         """Tell whether anything was ever stored here."""
         return next(iter(self.files.list("metadata")), None) is not None
 
-    def _decode(self, key: str, data: bytes | None, columns: Sequence[str] | None = None) -> pa.Table:
+    def _decode(
+        self,
+        key: str,
+        data: bytes | None,
+        columns: Sequence[str] | None = None,
+        within: TimeRange | None = None,
+        *,
+        threads: bool = False,
+    ) -> pa.Table:
         if data is None:
             return EMPTY if columns is None else EMPTY.select(list(columns))
         try:
-            return from_parquet(data, columns)
+            return from_parquet(data, columns, within=within, threads=threads)
         except ValueError as error:
             raise DamagedFile(f"{self.files.location}/{key} cannot be read as bars: {error}") from error
 

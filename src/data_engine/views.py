@@ -11,8 +11,9 @@ import pyarrow as pa
 from data_engine.bars import TIMESTAMP
 from data_engine.coverage_store import CoverageStore
 from data_engine.errors import InputError
+from data_engine.partitions import Partition
 from data_engine.ranges import TimeRange
-from data_engine.series import Dataset
+from data_engine.series import Dataset, Series
 
 if TYPE_CHECKING:
     import duckdb
@@ -37,21 +38,30 @@ def view_name(dataset: Dataset) -> str:
 
 
 @contextmanager
-def connect(storage: ParquetStorage) -> Iterator[duckdb.DuckDBPyConnection]:
+def connect(
+    storage: ParquetStorage, span: TimeRange | None = None, *, coverage: bool = True
+) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open an in-memory DuckDB with a view per dataset of the store, and ``coverage``.
 
     A view has the columns ``symbol, timestamp, open, high, low, close, volume, trade_count, vwap, year`` (and ``month``).
     Nothing of the store can be changed through it.
+
+    Args:
+        storage: of the bars.
+        span: the views hold bars that start inside it alone, and name just the files that can have some: DuckDB need not open
+            the others to find that out.
+        coverage: whether the coverage is shown, too; it means reading a file per series.
     """
     import duckdb
 
     connection = duckdb.connect()
-    with suppress(duckdb.Error):  # the time zone comes with an extension that not every build has loaded
-        connection.execute("SET TimeZone = 'UTC'")
     try:
+        with suppress(duckdb.Error):  # the time zone comes with an extension that not every build has loaded
+            connection.execute("SET TimeZone = 'UTC'")
         for dataset in datasets(storage):
-            connection.execute(_view(storage, dataset))
-        _coverage_table(connection, storage.coverage)
+            connection.execute(_view(storage, dataset, span))
+        if coverage:
+            _coverage_table(connection, storage.coverage)
         yield connection
     finally:
         connection.close()
@@ -82,14 +92,27 @@ def datasets(storage: ParquetStorage) -> list[Dataset]:
     return [dataset for dataset in storage.coverage.datasets() if next(storage.partitions(dataset), None) is not None]
 
 
-def _view(storage: ParquetStorage, dataset: Dataset) -> str:
-    pattern = f"{storage.files.location}/{dataset.name}/**/*.parquet".replace("'", "''")
+def _view(storage: ParquetStorage, dataset: Dataset, span: TimeRange | None) -> str:
+    names = [f"{dataset.name}/**/*.parquet"] if span is None else list(_files(storage, dataset, span))
+    if not names:
+        # Something must give the view its columns.
+        names = [next(storage.partitions(dataset)).key]
+    paths = ", ".join("'" + f"{storage.files.location}/{name}".replace("'", "''") + "'" for name in names)
     # Without pinned types DuckDB reads symbol=2330 as a number and symbol=INF as a date.
     types = "'symbol': VARCHAR, 'year': INTEGER" + (", 'month': INTEGER" if dataset.timeframe.intraday else "")
     tail = ", month" if dataset.timeframe.intraday else ""
     columns = f"symbol, timestamp, open, high, low, close, volume, trade_count, vwap, year{tail}"
-    files = f"read_parquet('{pattern}', hive_partitioning = true, hive_types = {{{types}}})"
-    return f'CREATE VIEW "{view_name(dataset)}" AS SELECT {columns} FROM {files}'  # noqa: S608 - our names, a quoted path
+    files = f"read_parquet([{paths}], hive_partitioning = true, hive_types = {{{types}}})"
+    inside = "" if span is None else f" WHERE timestamp >= '{span.start}' AND timestamp < '{span.end}'"
+    return f'CREATE VIEW "{view_name(dataset)}" AS SELECT {columns} FROM {files}{inside}'  # noqa: S608 - our names, quoted paths
+
+
+def _files(storage: ParquetStorage, dataset: Dataset, span: TimeRange) -> Iterator[str]:
+    """Yield the files of a dataset that can hold bars of a range: exact names, no glob over all months."""
+    for symbol in storage.symbols(dataset):
+        series = Series(symbol, dataset)
+        for period in storage.periods(series, span):
+            yield Partition(series, period).key
 
 
 def _coverage_table(connection: duckdb.DuckDBPyConnection, store: CoverageStore) -> None:
