@@ -1,10 +1,10 @@
-# Everything happens in .venv: with uv where it is on PATH, else with pip.
+# Everything happens in .venv: with uv where it is on PATH, else with pip. Each target does its own set-up.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := src tests run_ingestion.py
+SOURCES := src tests $(wildcard benchmarks) run_ingestion.py
 
-.PHONY: demo test check fuzz bench format lint types wheel clean
+.PHONY: demo test check fuzz format lint types wheel clean python
 
 demo: $(VENV)/.runtime
 	$(BIN)/data-engine demo
@@ -12,7 +12,8 @@ demo: $(VENV)/.runtime
 test: $(VENV)/.development
 	$(BIN)/python -m pytest -n auto
 
-check: $(VENV)/.development lint types test wheel
+# What CI runs.
+check: lint types test wheel
 
 lint: $(VENV)/.development
 	$(BIN)/ruff format --check $(SOURCES)
@@ -35,11 +36,25 @@ fuzz: $(VENV)/.development
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-$(VENV)/.runtime: pyproject.toml
+# One line, before anything is made, where Python is missing or too old. Nothing else is needed on the machine.
+python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+		{ echo "data-engine needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1 | head -1). Name another: make PYTHON=python3.12 ..." >&2; exit 1; }
+
+# An environment that was begun and not finished (Debian without python3-venv) is taken away again.
+$(BIN)/python: | python
 	@if command -v uv >/dev/null 2>&1; then \
-		(test -x $(BIN)/python || uv venv --quiet --python $(PYTHON) $(VENV)) && uv pip install --quiet --python $(BIN)/python -e .; \
+		uv venv --quiet --allow-existing --python $(PYTHON) $(VENV); \
 	else \
-		(test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)) && $(BIN)/python -m pip install --quiet --upgrade pip && $(BIN)/python -m pip install --quiet -e .; \
+		$(PYTHON) -m venv $(VENV); \
+	fi || { rm -rf $(VENV); exit 1; }
+
+$(VENV)/.runtime: pyproject.toml | $(BIN)/python
+	@if command -v uv >/dev/null 2>&1; then \
+		uv pip install --quiet --python $(BIN)/python -e .; \
+	else \
+		{ $(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip >/dev/null; } && \
+		$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1' && $(BIN)/python -m pip install --quiet -e .; \
 	fi
 	@touch $@
 

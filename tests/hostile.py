@@ -13,6 +13,7 @@ from http import HTTPStatus
 from typing import Any, Literal, Self
 
 _TICK = 0.01
+_TLS_HELLO = b"\x16"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +132,8 @@ class Hostile:
         return play.then == "keep"
 
     def _read(self, stream: Any, number: int) -> Heard | None:
+        if stream.peek(1)[:1] == _TLS_HELLO:
+            return None
         words = stream.readline().decode("latin-1").split()
         headers: dict[str, str] = {}
         while (line := stream.readline().decode("latin-1")).strip():

@@ -225,7 +225,7 @@ def test_a_header_that_is_no_number_teaches_nothing(text):
     pace.reserve(0.0)
     pace.answered(0.1, 200, {"x-ratelimit-limit": text, "x-ratelimit-remaining": text}, unix=UNIX)
 
-    assert (None, None, 0.0) == (pace.limit, pace.allowed, pace.reserve(0.2))
+    assert (pace.limit, pace.allowed, pace.reserve(0.2)) == (None, None, 0.0)
 
 
 # Nothing is stated
@@ -269,7 +269,7 @@ def test_a_fixed_window_without_headers_is_survived():
 def test_an_unlimited_server_is_never_waited_for(workers, seed):
     run = walk(pace := Pace(), UnlimitedServer(), workers=workers, seconds=5, seed=seed)
 
-    assert (0.0, None) == (run.waited, pace.allowed)
+    assert (run.waited, pace.allowed) == (0.0, None)
 
 
 # The user's bound
@@ -292,7 +292,7 @@ def test_the_users_bound_is_used():
 def test_the_lower_of_bound_and_limit_counts():
     run = walk(pace := Pace(300), TokenBucketServer(600), workers=8, latency=(0.1, 0.1), seconds=180)
 
-    assert (600, 300.0) == (pace.limit, pace.allowed)
+    assert (pace.limit, pace.allowed) == (600, 300.0)
     assert run.busiest_minute <= 305
     assert run.refused == 0
 
@@ -360,7 +360,7 @@ def test_refusals_one_after_the_other_lengthen_the_pause_up_to_half_a_minute():
         pace.reserve(now)
 
     assert sorted(pauses) == pauses
-    assert (1.0, 30.0) == (pauses[0], pauses[-1])
+    assert (pauses[0], pauses[-1]) == (1.0, 30.0)
 
 
 @pytest.mark.parametrize(
@@ -396,7 +396,7 @@ def test_other_failures_do_not_slow_anybody_down(status):
         pace.reserve(0.0)
         pace.answered(0.1, status, {}, unix=UNIX)
 
-    assert (0.0, 0.0, None) == (pace.reserve(0.2), pace.pause_left(0.2), pace.allowed)
+    assert (pace.reserve(0.2), pace.pause_left(0.2), pace.allowed) == (0.0, 0.0, None)
 
 
 def test_an_estimate_grows_while_all_goes_well_and_shrinks_at_a_refusal():

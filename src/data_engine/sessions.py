@@ -6,6 +6,7 @@ Everything here is arithmetic: no clock is read, *now* is always an argument.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
@@ -30,6 +31,13 @@ def _exceptions(year: int) -> tuple[frozenset[date], frozenset[date]]:
     return frozenset(closed), frozenset(early)
 
 
+@lru_cache(maxsize=256)
+def _year(year: int) -> tuple[date, ...]:
+    """Return the sessions of a year, in order."""
+    first = date(year, 1, 1)
+    return tuple(day for day in (first + n * DAY for n in range(366)) if day.year == year and is_session(day))
+
+
 def is_session(day: date) -> bool:
     """Tell whether the New York Stock Exchange opens on *day*."""
     return day.weekday() < 5 and day not in _exceptions(day.year)[0]
@@ -42,11 +50,9 @@ def is_half_day(day: date) -> bool:
 
 def sessions(first: date, last: date) -> Iterator[date]:
     """Yield the sessions from *first* to *last*, both included, in order."""
-    day = first
-    while day <= last:
-        if is_session(day):
-            yield day
-        day += DAY
+    for year in range(first.year, last.year + 1):
+        days = _year(year)
+        yield from days[bisect_left(days, first) : bisect_right(days, last)]
 
 
 def next_session(day: date) -> date:
@@ -99,8 +105,16 @@ def can_hold_bars(span: TimeRange, dataset: Dataset) -> bool:
 
 def count_sessions(span: TimeRange) -> int:
     """Count the sessions whose extended hours begin inside *span*."""
-    days = sessions(new_york_date(span.start), new_york_date(span.end))
-    return sum(1 for day in days if _at(day, _PRE_OPEN) in span)
+    first, last = new_york_date(span.start), new_york_date(span.end)
+    if span.start > _at(first, _PRE_OPEN):
+        first += DAY
+    if span.end <= _at(last, _PRE_OPEN):
+        last -= DAY
+    count = 0
+    for year in range(first.year, last.year + 1):
+        days = _year(year)
+        count += max(0, bisect_right(days, last) - bisect_left(days, first))
+    return count
 
 
 def final_before(dataset: Dataset, now: datetime) -> datetime:
