@@ -20,9 +20,13 @@ from data_engine.cli.console import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
+    import pyarrow as pa
+
+    from data_engine.series import Series
     from data_engine.standing import SeriesStanding
+    from data_engine.storage import ParquetStorage
 
 _SHOWN = 40
 
@@ -86,6 +90,9 @@ def update(
 @click.argument("symbols", nargs=-1, metavar="[SYMBOL ...]")
 @choice_options
 @click.option("--all", "everything", is_flag=True, help="List every series, however many there are.")
+@click.option(
+    "--digest", "with_digest", is_flag=True, help="Print one digest of all bars, to compare stores by. Reads every bar."
+)
 @store_options
 def status(
     symbols: tuple[str, ...],
@@ -93,6 +100,7 @@ def status(
     feed: str | None,
     adjustment: str | None,
     everything: bool,
+    with_digest: bool,
     base_path: str | None,
     settings_path: str | None,
     as_json: bool,
@@ -110,6 +118,10 @@ def status(
     name_store(settings, storage.files)
     names = SymbolLoader.from_list(symbols) if symbols else None
     found = list(stand(storage, Choice.parse(timeframe, feed, adjustment), names))
+    digest = _digest(storage, [one.series for one in found]) if with_digest else None
+    if with_digest and not as_json:
+        click.echo(digest)
+        return
     if as_json:
         print_json(
             {
@@ -117,11 +129,21 @@ def status(
                 "series": [one.to_json() for one in found],
                 "bars": sum(one.coverage.bars for one in found),
                 "bytes": sum(one.bytes for one in found),
+                **({"digest": digest} if digest else {}),
             }
         )
         return
     for line in _lines(found, everything=everything or bool(symbols)):
         click.echo(line)
+
+
+def _digest(storage: ParquetStorage, series: Sequence[Series]) -> str:
+    from data_engine.digest import series_digest, store_digest
+
+    def tables(one: Series) -> Iterator[pa.Table]:
+        return (storage.read(one, part.period) for part in storage.partitions(one.dataset, one.symbol))
+
+    return store_digest({one: series_digest(tables(one)) for one in series})
 
 
 def _lines(found: Sequence[SeriesStanding], *, everything: bool) -> list[str]:
