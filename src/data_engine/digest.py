@@ -31,7 +31,7 @@ def series_digest(tables: Iterable[pa.Table]) -> str:
         rows[:, 0] = stamps(table)
         for at, name in enumerate(VALUES, start=1):
             rows[:, at] = (numbers(table.column(name)) + 0.0).view("<i8")  # -0.0 is 0.0
-        hasher.update(rows)
+        hasher.update(rows.tobytes())
     return hasher.hexdigest()
 
 
