@@ -20,7 +20,7 @@ import pyarrow as pa
 from data_engine.bars import EMPTY, stamps, within
 from data_engine.coverage import Coverage
 from data_engine.errors import DamagedFile, DataEngineError, StoreBusy
-from data_engine.partitions import Period
+from data_engine.partitions import Partition, Period
 from data_engine.planning import FetchTask
 from data_engine.ranges import TimeRange
 from data_engine.series import Series
@@ -204,12 +204,19 @@ class ChainWriter:
             if period not in self._arrivals[symbol].rows and symbol not in self.damaged:
                 self._write(symbol, period, EMPTY)
 
+    def _gone(self, symbol: str, known: Coverage, span: TimeRange) -> dict[Period, int]:
+        """Return the files that coverage still counts although a run that was killed had taken them away."""
+        series = Series(symbol, self._task.dataset)
+        counted = (period for period in known.rows if period.span.intersect(span))
+        return {period: 0 for period in counted if self._storage.files.size(Partition(series, period).key) is None}
+
     def _cover(self, symbol: str, span: TimeRange) -> Coverage | None:
         arrival = self._arrivals[symbol]
 
         def answered(known: Coverage) -> Coverage:
+            rows = {**self._gone(symbol, known, span), **arrival.rows}
             made = known.answered(
-                span, final_before=self._final_before, now=self._now, rows=arrival.rows, first=arrival.first, last=arrival.last
+                span, final_before=self._final_before, now=self._now, rows=rows, first=arrival.first, last=arrival.last
             )
             return made.succeeded()
 

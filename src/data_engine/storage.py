@@ -249,11 +249,10 @@ class ParquetStorage:
         """Take the bars of a series that start inside *span* out, and its coverage with them; return how many bars."""
         rows: dict[Period, int] = {}
         removed = 0
-        touched = [
-            partition.period
-            for partition in self.partitions(series.dataset, series.symbol)
-            if partition.period.span.intersect(span)
-        ]
+        # A removal that was killed may have left rows in the coverage whose file is gone already.
+        known = set(self.coverage.read(series).rows)
+        known.update(partition.period for partition in self.partitions(series.dataset, series.symbol))
+        touched = sorted(period for period in known if period.span.intersect(span))
         # Coverage first, here: it must never claim what is being removed.
         self.coverage.update(series, lambda known: known.without(span, {}))
         for period in touched:

@@ -228,6 +228,7 @@ def remove(
         removed = {series: bars for series, _, bars in plan}
     else:
         with storage.files.hold("run", seconds=wait):
+            storage.files.clean()
             for series, span, _ in plan:
                 removed[series] = storage.remove(series, span)
     if as_json:
