@@ -1,6 +1,6 @@
 """An origin for benchmarks: answers any bars query of the planner at next to no cost.
 
-It serves minute bars of any symbol, 960 a weekday (08:00 to 24:00 UTC). The text of a bar does not name its symbol, so all
+It serves minute bars of any symbol, 960 a weekday (08:00 to 24:00 UTC) or fewer. The text of a bar does not name its symbol, so all
 symbols share one series, written once. It is kept in segments of 80 bars, each deflated on its own and ended with a full flush:
 such segments can be joined under one gzip header, and the checksum is computed at the join. Only the ends of a page that fall
 inside a segment are compressed on the fly.
@@ -27,7 +27,6 @@ import numpy as np
 from isal import isal_zlib
 
 SEGMENT = 80
-PER_DAY = 960
 FIRST_MINUTE = 8 * 60
 GZIP_HEAD = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03"
 LAST_BLOCK = b"\x03\x00"
@@ -36,7 +35,8 @@ LAST_BLOCK = b"\x03\x00"
 class Series:
     """The one series of bars: its text in pieces, and where its days lie."""
 
-    def __init__(self, start: date, weekdays: int) -> None:
+    def __init__(self, start: date, weekdays: int, per_day: int) -> None:
+        self.per_day = per_day
         days = []
         day = start
         while len(days) < weekdays:
@@ -46,7 +46,7 @@ class Series:
         self.starts = np.array(
             [int(datetime(d.year, d.month, d.day, tzinfo=UTC).timestamp()) // 60 + FIRST_MINUTE for d in days], dtype=np.int64
         )
-        self.rows = weekdays * PER_DAY
+        self.rows = weekdays * per_day
         rng = np.random.default_rng(7)
         steps = rng.integers(-6, 7, self.rows)
         close = 20_000 + np.abs(np.cumsum(steps)) % 20_000
@@ -56,18 +56,18 @@ class Series:
         volume = rng.integers(100, 90_000, self.rows)
         trades = volume // 90 + 1
         vwap = (high + low) * 5_000 + rng.integers(0, 9_999, self.rows)
-        clocks = [f"T{(FIRST_MINUTE + m) // 60:02d}:{m % 60:02d}:00Z" for m in range(PER_DAY)]
+        clocks = [f"T{(FIRST_MINUTE + m) // 60:02d}:{m % 60:02d}:00Z" for m in range(per_day)]
         self.text: list[bytes] = []
         self.packed: list[bytes] = []
         for number, day in enumerate(days):
-            at = number * PER_DAY
+            at = number * per_day
             stamp = day.isoformat()
-            columns = [a[at : at + PER_DAY].tolist() for a in (close, high, low, trades, open_, volume, vwap)]
+            columns = [a[at : at + per_day].tolist() for a in (close, high, low, trades, open_, volume, vwap)]
             bars = [
                 f'{{"c":{c / 100},"h":{h / 100},"l":{lo / 100},"n":{n},"o":{o / 100},"t":"{stamp}{clock}","v":{v},"vw":{w / 1000000}}},'
                 for c, h, lo, n, o, v, w, clock in zip(*columns, clocks, strict=True)
             ]
-            for first in range(0, PER_DAY, SEGMENT):
+            for first in range(0, per_day, SEGMENT):
                 text = "".join(bars[first : first + SEGMENT]).encode()
                 self.text.append(text)
                 self.packed.append(deflated(text))
@@ -77,7 +77,7 @@ class Series:
         day = int(np.searchsorted(self.starts, minute, side="right")) - 1
         if day < 0:
             return 0
-        return day * PER_DAY + min(PER_DAY, minute - int(self.starts[day]))
+        return day * self.per_day + min(self.per_day, minute - int(self.starts[day]))
 
     def pieces(self, first: int, stop: int) -> list[tuple[bytes, bytes]]:
         """Return text and deflated text of rows, with a comma after each row."""
@@ -123,7 +123,7 @@ def page(series: Series, query: dict[str, str]) -> tuple[bytes, int]:
     while at < len(symbols):
         end = min(stop, row + budget - count)
         if end > row:
-            parts.append(stored(b"%s\"%s\":[" % (b"," if count else b"", symbols[at].encode())))
+            parts.append(stored(b'%s"%s":[' % (b"," if count else b"", symbols[at].encode())))
             rows = series.pieces(row, end)
             if len(rows[-1][0]):
                 last = rows.pop()
@@ -210,9 +210,10 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--start", type=date.fromisoformat, default=date(2016, 1, 4))
     parser.add_argument("--weekdays", type=int, default=2605)
+    parser.add_argument("--per-day", type=int, default=960, help="bars a weekday, a multiple of 80")
     parser.add_argument("--latency", type=float, default=0.0)
     options = parser.parse_args()
-    origin = Origin(Series(options.start, options.weekdays), options.port, options.latency)
+    origin = Origin(Series(options.start, options.weekdays, options.per_day), options.port, options.latency)
     threading.Thread(target=origin.serve, daemon=True).start()
     print(origin.url, flush=True)
     ready = time.process_time()

@@ -1,0 +1,73 @@
+"""Our own reading, in one process: ``load`` of a month and a year, and a query through a narrowed view and the bare glob.
+
+python benchmarks/reading.py load STORE              a store with SPY, minutes of 2024
+python benchmarks/reading.py fill STORE              500 symbols x 12 months, made up
+python benchmarks/reading.py query STORE             one day of them
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+
+import duckdb
+import numpy as np
+from peers import median
+
+from data_engine.bars import make_table
+from data_engine.partitions import Period
+from data_engine.series import Dataset, Series, Timeframe
+from data_engine.spans import any_span
+from data_engine.storage import ParquetStorage
+from data_engine.views import connect
+
+MINUTES = Dataset(Timeframe(1, "Min"))
+
+
+def load(folder: str) -> dict[str, object]:
+    storage = ParquetStorage(folder)
+    return {
+        "month": median(lambda: storage.load("SPY", "2024-03-01", "2024-03-31")),
+        "year": median(lambda: storage.load("SPY", "2024-01-01", "2024-12-31")),
+        "year_close": median(lambda: storage.load("SPY", "2024-01-01", "2024-12-31", columns=["close"])),
+    }
+
+
+def fill(folder: str) -> dict[str, object]:
+    storage = ParquetStorage(folder)
+    rng = np.random.default_rng(1)
+    for number in range(500):
+        series = Series(f"S{number:03d}", MINUTES)
+        rows = {}
+        for month in range(1, 13):
+            period = Period(2024, month)
+            first = int(period.start.timestamp()) // 60
+            # 2,100 minutes of a month: the first hundred of each of its first days.
+            minutes = first + np.concatenate([day * 1440 + 870 + np.arange(100) for day in range(21)])
+            values = [np.round(100 + rng.random(minutes.size), 2) for _ in range(7)]
+            rows[period] = storage.write(series, period, make_table(minutes * 60_000_000, values)).rows
+        storage.coverage.update(series, lambda known, rows=rows: replace(known, rows=rows))
+    return {"files": 6000}
+
+
+def query(folder: str) -> dict[str, object]:
+    storage = ParquetStorage(folder)
+    day = any_span("2024-06-12", "2024-06-12")
+    sql = "SELECT count(*), sum(volume), max(high) FROM "
+
+    def view() -> object:
+        with connect(storage, day, coverage=False) as connection:
+            return connection.sql(sql + "bars_1min").fetchall()
+
+    def glob() -> object:
+        with duckdb.connect() as connection:
+            files = f"read_parquet('{folder}/equities_1min/**/*.parquet', hive_partitioning = true, hive_types = {{'symbol': VARCHAR}})"
+            return connection.sql(f"{sql}{files} WHERE timestamp >= '{day.start}' AND timestamp < '{day.end}'").fetchall()
+
+    assert view() == glob()
+    return {"view": median(view, 7), "glob": median(glob, 7)}
+
+
+if __name__ == "__main__":
+    print(json.dumps({"load": load, "fill": fill, "query": query}[sys.argv[1]](*sys.argv[2:])))
