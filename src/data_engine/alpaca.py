@@ -18,16 +18,13 @@ from data_engine.credentials import Credentials, check_data_url, find_credential
 from data_engine.errors import (
     BadAnswer,
     ConfigError,
-    CredentialsRefused,
     Interrupted,
-    InvalidSymbol,
     RecentDataRefused,
-    RequestRefused,
     ServiceDown,
     SourceUnavailable,
-    UriTooLong,
 )
 from data_engine.pacing import Pace
+from data_engine.refusals import raise_for_good
 from data_engine.retry import RetryPolicy
 from data_engine.series import Adjustment, Dataset, Feed, Timeframe
 from data_engine.spans import DateLike, parse_span
@@ -45,7 +42,6 @@ DELAY = timedelta(minutes=16)
 """Plans without real-time data may read the consolidated tape up to 15 minutes ago; one more for clocks that differ."""
 
 _BARS = "/v2/stocks/bars?"
-_RECENT = "subscription does not permit querying recent"
 _BAD_ANSWER_TRIES = 3  # a proxy's page in place of the answer passes; a server that speaks another language does not
 _EMPTY_PAGES = 100  # in a row, each with a token: no field report knows more than a few
 _SYMBOLS_PER_REQUEST = 500
@@ -174,6 +170,7 @@ class AlpacaClient:
             SourceUnavailable: no usable answer after bounded retries.
         """
         from data_engine.bars import to_frame
+        from data_engine.marks import MARK, mark
 
         names = [symbols] if isinstance(symbols, str) else list(symbols)
         wanted = tuple(dict.fromkeys(check_symbol(name) for name in names))
@@ -192,13 +189,7 @@ class AlpacaClient:
                 for symbol, bars in page.bars():
                     tables.setdefault(symbol, []).append(bars)
         frame = to_frame(_whole_bars(tables, dataset.timeframe, span, now))
-        frame.attrs["data_engine"] = {
-            "timeframe": str(dataset.timeframe),
-            "feed": dataset.feed.value,
-            "adjustment": str(dataset.adjustment),
-            "asof": str(asof) if asof is not None else None,
-            "currency": currency.upper() if currency is not None else None,
-        }
+        frame.attrs[MARK] = mark(dataset, asof, currency)
         return frame
 
     def request(
@@ -258,7 +249,8 @@ class AlpacaClient:
         span = request.span.before(self.now() - DELAY)
         if span == request.span:
             raise RecentDataRefused(
-                f"{_RECENT} SIP data, although the end was 16 minutes ago; is this machine's clock right?", status=403
+                "the subscription does not permit recent SIP data, though the end was 16 minutes ago; is this machine's clock right?",
+                status=403,
             )
         return replace(request, span=span) if span else None
 
@@ -290,7 +282,7 @@ class AlpacaClient:
                     self._down_since = None
                 return answer
             if isinstance(answer, Answer):
-                _raise_for_good(answer, request)
+                raise_for_good(answer, request)
                 what = "API rate limit exceeded" if answer.status == 429 else f"the server answered {answer.status}"
             else:
                 what = str(answer)
@@ -335,27 +327,6 @@ class AlpacaClient:
     def _wait(self, seconds: float) -> None:
         if self._stop.wait(seconds) if seconds > 0 else self._stop.is_set():
             raise Interrupted("interrupted")
-
-
-def _raise_for_good(answer: Answer, request: BarsRequest) -> None:
-    """Raise what asking again would not change; return where it may."""
-    from data_engine.wire import complaint, refused_symbol
-
-    status = answer.status
-    if status in (408, 425, 429) or status >= 500:
-        return
-    message = complaint(answer.body, answer.headers.get("content-type", ""))
-    if status == 401 or (status == 403 and (message == "forbidden." or "json" not in answer.headers.get("content-type", ""))):
-        raise CredentialsRefused(f"Alpaca refused the credentials ({status}: {message})")
-    if status == 403 and _RECENT in message:
-        raise RecentDataRefused(message, status=status)
-    if status in (413, 414, 431):
-        raise UriTooLong(f"{len(request.symbols)} symbols are too many for one request ({status})", status=status)
-    if status == 400 and (symbol := refused_symbol(message, request.symbols)) is not None:
-        raise InvalidSymbol(symbol)
-    if 300 <= status < 400:
-        raise BadAnswer(f"the server redirects elsewhere ({status}); credentials are not sent there (asked for: {request})")
-    raise RequestRefused(f"Alpaca refused the request ({status}: {message}; asked for: {request})", status=status)
 
 
 def _in_sequence(page: Page, last: dict[str, int], request: BarsRequest) -> None:

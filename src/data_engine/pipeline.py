@@ -8,23 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from data_engine.alpaca import DELAY, AlpacaClient
 from data_engine.coverage import Coverage
-from data_engine.errors import DamagedFile, DataEngineError, InputError, Interrupted, StoreError
+from data_engine.errors import DataEngineError, InputError, Interrupted, StoreError
 from data_engine.fetching import Fetching, Findings
-from data_engine.planning import IngestionPlan, Wish, plan_ingestion
+from data_engine.job import Job, prepare, verdict
+from data_engine.planning import IngestionPlan
 from data_engine.progress import Progress, Silent
 from data_engine.ranges import TimeRange, iso, union
-from data_engine.report import NO_DATA, IngestionReport, Outcome
+from data_engine.report import IngestionReport, Outcome
 from data_engine.series import Adjustment, Dataset, Feed, Series, Timeframe
-from data_engine.sessions import can_hold_bars
 from data_engine.settings import Settings, load_settings
 from data_engine.spans import DateLike, Span, parse_span
-from data_engine.symbols import SymbolLoader, suggestion
+from data_engine.symbols import SymbolLoader
 from data_engine.wishes import Choice, wishes_of_update
 
 if TYPE_CHECKING:
@@ -34,30 +34,6 @@ if TYPE_CHECKING:
     from data_engine.storage import ParquetStorage
 
 _HEADROOM = 64 << 20  # bytes that are left free on the disk
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """What one run is to do: the wishes of each dataset, made into plans.
-
-    Attributes:
-        plans: one per dataset.
-        known: coverage at the start, by series.
-        broken: series whose coverage cannot be read: code and message.
-        now: when the run began.
-        again: whether held ranges are asked for, too.
-    """
-
-    plans: tuple[IngestionPlan, ...]
-    known: Mapping[Series, Coverage]
-    broken: Mapping[Series, tuple[str, str]]
-    now: datetime
-    again: bool = False
-
-    @property
-    def series(self) -> list[Series]:
-        """All series, in the order they were asked for."""
-        return [Series(symbol, plan.dataset) for plan in self.plans for symbol in plan.symbols]
 
 
 class IngestionPipeline:
@@ -287,26 +263,8 @@ class IngestionPipeline:
         *,
         again: bool = False,
         holes_first: bool = False,
-    ) -> _Job:
-        """Read what is known, and plan what is missing."""
-        known: dict[Series, Coverage] = {}
-        broken: dict[Series, tuple[str, str]] = {}
-        plans = []
-        for dataset, ranges in wishes.items():
-            usable = []
-            for symbol, wanted in ranges.items():
-                series = Series(symbol, dataset)
-                try:
-                    known[series] = self.storage.coverage.read(series)
-                except DamagedFile as error:
-                    known[series], broken[series] = Coverage(series), (error.code, str(error))
-                else:
-                    if again and not dataset.adjustment.is_raw:
-                        wanted = union((*wanted, *known[series].wanted))  # one price base, or none
-                    usable.append(Wish(symbol, wanted, known[series], again=again))
-            plan = plan_ingestion(usable, dataset, now=now, workers=self.workers, holes_first=holes_first)
-            plans.append(replace(plan, symbols=tuple(ranges), wanted={**dict(ranges), **plan.wanted}))
-        return _Job(tuple(plans), known, broken, now, again)
+    ) -> Job:
+        return prepare(self.storage.coverage, wishes, now=now, workers=self.workers, again=again, holes_first=holes_first)
 
     def _said_before(self, span: Span, now: datetime) -> list[str]:
         notes = []
@@ -316,7 +274,7 @@ class IngestionPipeline:
             notes.append(f"delayed_sip: the end was clamped to 16 minutes ago ({iso((now - DELAY).replace(microsecond=0))})")
         return notes
 
-    def _walk(self, job: _Job, notes: list[str], *, accept_removals: bool = False) -> IngestionReport:
+    def _walk(self, job: Job, notes: list[str], *, accept_removals: bool = False) -> IngestionReport:
         """Do a job, adjusted series that turn out to have a new price base included, and report."""
         for note in notes:
             self.progress.note(note[0].upper() + note[1:])
@@ -360,7 +318,7 @@ class IngestionPipeline:
             raise error
         return report
 
-    def _check_room(self, job: _Job) -> None:
+    def _check_room(self, job: Job) -> None:
         """Raise `StoreError` where the disk cannot hold what is to come."""
         free = self.storage.files.free_bytes()
         need = sum(plan.disk_bytes for plan in job.plans)
@@ -370,7 +328,7 @@ class IngestionPipeline:
                 f"{free / 1e9:,.1f} GB are free; free some space, or choose a shorter range or another --base-path"
             )
 
-    def _remember_wishes(self, job: _Job, found: Findings) -> None:
+    def _remember_wishes(self, job: Job, found: Findings) -> None:
         """Write down what is wanted before the first request: whatever happens, `update` knows what is still owed."""
         for plan in job.plans:
             for symbol in plan.outstanding:
@@ -384,7 +342,7 @@ class IngestionPipeline:
 
                 found.known[series] = self.storage.coverage.update(series, wish)
 
-    def _rebase(self, rebased: Sequence[Series], now: datetime) -> _Job:
+    def _rebase(self, rebased: Sequence[Series], now: datetime) -> Job:
         wishes: dict[Dataset, dict[str, tuple[TimeRange, ...]]] = {}
         for series in rebased:
             wishes.setdefault(series.dataset, {})[series.symbol] = self.storage.coverage.read(series).wanted
@@ -392,13 +350,13 @@ class IngestionPipeline:
 
     # ------------------------------------------------------------------------------------------------------ what came of it
 
-    def _report(self, job: _Job, fetching: Fetching, notes: list[str], error: DataEngineError | None) -> IngestionReport:
+    def _report(self, job: Job, fetching: Fetching, notes: list[str], error: DataEngineError | None) -> IngestionReport:
         found = fetching.found
         outcomes = []
         for plan in job.plans:
             for symbol in plan.symbols:
                 series = Series(symbol, plan.dataset)
-                code, message = self._verdict(found, series, plan, error)
+                code, message = verdict(found, series, plan, error)
                 label = symbol if len(job.plans) == 1 else f"{symbol} ({plan.dataset.name})"
                 outcomes.append(Outcome(label, code, message, found.known[series].bars, found.written.get(series, 0)))
                 if code is not None and symbol in plan.outstanding and code != "damaged_file":
@@ -416,21 +374,6 @@ class IngestionPipeline:
             interrupted=isinstance(error, Interrupted),
             unreachable=found.pages == 0 and codes == {"unavailable"},
         )
-
-    def _verdict(
-        self, found: Findings, series: Series, plan: IngestionPlan, error: DataEngineError | None
-    ) -> tuple[str | None, str | None]:
-        if series in found.failed:
-            return found.failed[series]
-        if found.left.get(series) or (error is not None and series in found.rebased):
-            if error is None or isinstance(error, Interrupted):
-                return "interrupted", "not finished: the run was interrupted"
-            return error.code, f"not finished: {error}"
-        asked = plan.wanted.get(series.symbol, ())
-        if not found.known[series].bars and any(can_hold_bars(span, plan.dataset) for span in asked):
-            meant = suggestion(series.symbol)
-            return "no_data", NO_DATA + (f"; did you mean {meant}?" if meant else "")
-        return None, None
 
     def _remember_failure(self, series: Series, code: str, message: str, now: datetime) -> None:
         try:

@@ -29,8 +29,9 @@ from data_engine.bars import within as cut
 from data_engine.coverage_store import CoverageStore
 from data_engine.errors import DamagedFile, InputError, StoreError
 from data_engine.files import FileStore, LocalFiles
+from data_engine.marks import MARK, check_stamps, mark, marked
 from data_engine.partitions import Partition, Period, decode_symbol, periods
-from data_engine.ranges import NEW_YORK, TimeRange, iso
+from data_engine.ranges import TimeRange
 from data_engine.series import Adjustment, Dataset, Feed, Series, Timeframe
 from data_engine.sessions import can_hold_bars
 from data_engine.spans import DateLike, parse_span
@@ -110,10 +111,10 @@ class ParquetStorage:
             StoreError: the store cannot be written.
         """
         tables = from_frame(bars)
-        dataset = _marked(bars, timeframe, feed, adjustment)
+        dataset = marked(bars, timeframe, feed, adjustment)
         checked = {check_symbol(symbol): table for symbol, table in tables.items()}
         for symbol, table in checked.items():
-            _check_stamps(symbol, table, dataset.timeframe)
+            check_stamps(symbol, table, dataset.timeframe)
         total = Written()
         for symbol, table in checked.items():
             series = Series(symbol, dataset)
@@ -180,7 +181,7 @@ class ParquetStorage:
         for symbol, table in pieces:
             by_symbol.setdefault(symbol, []).append(table)
         frame = to_frame(((symbol, pa.concat_tables(tables)) for symbol, tables in by_symbol.items()), chosen)
-        frame.attrs["data_engine"] = _mark(dataset)
+        frame.attrs[MARK] = mark(dataset)
         return frame
 
     # ------------------------------------------------------------------------------------------------- files, one by one
@@ -367,59 +368,6 @@ def _chosen(columns: Sequence[str]) -> tuple[str, ...]:
     if isinstance(columns, str) or unknown:
         raise InputError(f"columns {columns!r}: choose from {', '.join(VALUES)}")
     return tuple(dict.fromkeys(columns))
-
-
-def _mark(dataset: Dataset) -> dict[str, str | None]:
-    return {
-        "timeframe": str(dataset.timeframe),
-        "feed": dataset.feed.value,
-        "adjustment": str(dataset.adjustment),
-        "asof": None,
-        "currency": None,
-    }
-
-
-def _marked(bars: pd.DataFrame, timeframe: object, feed: object, adjustment: object) -> Dataset:
-    """Return which bars a frame holds: what its mark says, what the arguments say, else minutes, sip, raw."""
-    mark = bars.attrs.get("data_engine") or {}
-    for name in ("asof", "currency"):
-        if mark.get(name) not in (None, "USD"):
-            raise InputError(
-                f"these bars were fetched with {name}={mark[name]}; the store could not tell them from ordinary ones"
-            )
-    chosen: dict[str, object] = {}
-    parsers = {"timeframe": Timeframe.parse, "feed": lambda value: Feed.parse(value).stored, "adjustment": Adjustment.parse}
-    given = {"timeframe": timeframe, "feed": feed, "adjustment": adjustment}
-    for name, parse in parsers.items():
-        marked = parse(mark[name]) if name in mark else None
-        said = parse(given[name]) if given[name] is not None else None
-        if marked is not None and said is not None and said != marked:
-            shown = mark[name]
-            raise InputError(f"{name}={given[name]!r} contradicts the bars, which were fetched with {name}={shown!r}")
-        chosen[name] = (
-            said if said is not None else marked if marked is not None else parse("1Min" if name == "timeframe" else None)
-        )
-    return Dataset(chosen["timeframe"], chosen["adjustment"], chosen["feed"])  # type: ignore[arg-type]
-
-
-def _check_stamps(symbol: str, table: pa.Table, timeframe: Timeframe) -> None:
-    times = stamps(table)
-    if timeframe.intraday:
-        step = int(timeframe.length.total_seconds()) * 1_000_000
-        wrong = np.flatnonzero(times % 86_400_000_000 % step)
-        midnights = 0
-        if not wrong.size and len(times) > 1 and not (times % 3_600_000_000).any():
-            clocks = [datetime.fromtimestamp(int(time) // 1_000_000, NEW_YORK) for time in times]
-            midnights = sum(clock.hour == 0 and clock.minute == 0 for clock in clocks)
-        if len(times) > 1 and midnights == len(times):
-            raise InputError(f"{symbol}: every stamp is midnight in New York: these are daily bars; say timeframe='1Day'")
-    else:
-        instants = [datetime.fromtimestamp(int(time) // 1_000_000, UTC) for time in times]
-        off = [timeframe.floor(instant) != instant for instant in instants]
-        wrong = np.flatnonzero(np.array(off) | (times % 1_000_000 != 0))
-    if wrong.size:
-        stamp = iso(datetime.fromtimestamp(int(times[wrong[0]]) // 1_000_000, UTC))
-        raise InputError(f"{symbol}: {stamp} is not the start of a {timeframe} bar; say which timeframe these bars have")
 
 
 def _options(dataset: Dataset) -> str:

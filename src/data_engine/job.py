@@ -1,0 +1,103 @@
+"""What one run is to do, in all datasets that it touches, and the verdict on each series when it is over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from data_engine.coverage import Coverage
+from data_engine.coverage_store import CoverageStore
+from data_engine.errors import DamagedFile, DataEngineError, Interrupted
+from data_engine.fetching import Findings
+from data_engine.planning import IngestionPlan, Wish, plan_ingestion
+from data_engine.ranges import TimeRange, union
+from data_engine.report import NO_DATA
+from data_engine.series import Dataset, Series
+from data_engine.sessions import can_hold_bars
+from data_engine.symbols import suggestion
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What one run is to do: the wishes of each dataset, made into plans.
+
+    Attributes:
+        plans: one per dataset.
+        known: coverage at the start, by series.
+        broken: series whose coverage cannot be read: code and message.
+        now: when the run began.
+        again: whether held ranges are asked for, too.
+    """
+
+    plans: tuple[IngestionPlan, ...]
+    known: Mapping[Series, Coverage]
+    broken: Mapping[Series, tuple[str, str]]
+    now: datetime
+    again: bool = False
+
+    @property
+    def series(self) -> list[Series]:
+        """All series, in the order they were asked for."""
+        return [Series(symbol, plan.dataset) for plan in self.plans for symbol in plan.symbols]
+
+
+def prepare(
+    coverage: CoverageStore,
+    wishes: Mapping[Dataset, Mapping[str, tuple[TimeRange, ...]]],
+    *,
+    now: datetime,
+    workers: int,
+    again: bool = False,
+    holes_first: bool = False,
+) -> Job:
+    """Read what is known, and plan what is missing.
+
+    Args:
+        coverage: of the store.
+        wishes: the ranges that are wanted, by dataset and symbol.
+        now: when the run begins.
+        workers: how many tasks run at once.
+        again: ask for held ranges, too.
+        holes_first: ask for what ends before now first.
+    """
+    known: dict[Series, Coverage] = {}
+    broken: dict[Series, tuple[str, str]] = {}
+    plans = []
+    for dataset, ranges in wishes.items():
+        usable = []
+        for symbol, wanted in ranges.items():
+            series = Series(symbol, dataset)
+            try:
+                known[series] = coverage.read(series)
+            except DamagedFile as error:
+                known[series], broken[series] = Coverage(series), (error.code, str(error))
+            else:
+                if again and not dataset.adjustment.is_raw:
+                    wanted = union((*wanted, *known[series].wanted))  # one price base, or none
+                usable.append(Wish(symbol, wanted, known[series], again=again))
+        plan = plan_ingestion(usable, dataset, now=now, workers=workers, holes_first=holes_first)
+        plans.append(replace(plan, symbols=tuple(ranges), wanted={**dict(ranges), **plan.wanted}))
+    return Job(tuple(plans), known, broken, now, again)
+
+
+def verdict(found: Findings, series: Series, plan: IngestionPlan, error: DataEngineError | None) -> tuple[str | None, str | None]:
+    """Return code and message of why a series failed, or None and None.
+
+    Args:
+        found: what the run found out.
+        series: which.
+        plan: of its dataset.
+        error: what ended the whole run early, if anything did.
+    """
+    if series in found.failed:
+        return found.failed[series]
+    if found.left.get(series) or (error is not None and series in found.rebased):
+        if error is None or isinstance(error, Interrupted):
+            return "interrupted", "not finished: the run was interrupted"
+        return error.code, f"not finished: {error}"
+    asked = plan.wanted.get(series.symbol, ())
+    if not found.known[series].bars and any(can_hold_bars(span, plan.dataset) for span in asked):
+        meant = suggestion(series.symbol)
+        return "no_data", NO_DATA + (f"; did you mean {meant}?" if meant else "")
+    return None, None
