@@ -249,7 +249,7 @@ class AlpacaClient:
         span = request.span.before(self.now() - DELAY)
         if span == request.span:
             raise RecentDataRefused(
-                "the subscription does not permit recent SIP data, though the end was 16 minutes ago; is this machine's clock right?",
+                "the plan does not permit recent SIP data, though the end was 16 minutes ago; is this machine's clock right?",
                 status=403,
             )
         return replace(request, span=span) if span else None

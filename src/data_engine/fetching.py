@@ -54,6 +54,7 @@ class Findings:
         vanished: stored bars that the vendor no longer has.
         pages: answers.
         bars: that arrived.
+        fatal: what ended the whole run, first of all; the tasks beside it are then merely interrupted.
     """
 
     left: dict[Series, int] = field(default_factory=dict)
@@ -66,6 +67,7 @@ class Findings:
     vanished: int = 0
     pages: int = 0
     bars: int = 0
+    fatal: DataEngineError | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def fail(self, series: Series, error: DataEngineError) -> None:
@@ -149,11 +151,13 @@ class Fetching:
                 for future in done:
                     future.result()
                 self._progress.moved(self._standing(total, expected))
-        except BaseException:
+        except BaseException as error:
             self._client.stop()
             for future in running:
                 future.cancel()
             wait(running, timeout=_STOP_SECONDS)
+            if self.found.fatal is not None and self.found.fatal is not error:
+                raise self.found.fatal from None
             raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -165,6 +169,18 @@ class Fetching:
         return bool(running)
 
     def _fetch(self, task: FetchTask) -> None:
+        """Do one task; what ends the run stops the neighbours at once, before this thread can take another task."""
+        try:
+            self._fetch_all(task)
+        except Interrupted:
+            raise
+        except DataEngineError as error:
+            with self.found.lock:
+                self.found.fatal = self.found.fatal or error
+            self._client.stop()
+            raise
+
+    def _fetch_all(self, task: FetchTask) -> None:
         """Do one task, and whatever it falls into when a part of it fails."""
         found = self.found
         stack = [task]

@@ -17,12 +17,13 @@ from data_engine.coverage import Coverage
 from data_engine.errors import DataEngineError, InputError, Interrupted, StoreError
 from data_engine.fetching import Fetching, Findings
 from data_engine.job import Job, prepare, verdict
+from data_engine.metadata import MetadataStore, check_index_name, index_name_of
 from data_engine.planning import IngestionPlan
 from data_engine.progress import Progress, Silent
 from data_engine.ranges import TimeRange, iso, union
 from data_engine.report import IngestionReport, Outcome
 from data_engine.series import Adjustment, Dataset, Feed, Series, Timeframe
-from data_engine.settings import Settings, load_settings
+from data_engine.settings import Settings, check_threads, load_settings
 from data_engine.spans import DateLike, Span, parse_span
 from data_engine.symbols import SymbolLoader
 from data_engine.wishes import Choice, wishes_of_update
@@ -30,7 +31,6 @@ from data_engine.wishes import Choice, wishes_of_update
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from data_engine.metadata import MetadataStore
     from data_engine.storage import ParquetStorage
 
 _HEADROOM = 64 << 20  # bytes that are left free on the disk
@@ -71,12 +71,11 @@ class IngestionPipeline:
         wait: float = 600.0,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        from data_engine.metadata import MetadataStore
         from data_engine.storage import ParquetStorage
 
         settings = settings or load_settings(base_path=base_path, workers=max_workers)
         self.settings = settings
-        self.workers = max_workers if max_workers is not None else settings.api_threads
+        self.workers = settings.api_threads if max_workers is None else check_threads(max_workers)
         self.feed = Feed.parse(feed if feed is not None else client.feed if client is not None else settings.feed)
         self.adjustment = Adjustment.parse(adjustment)
         self.storage = storage or ParquetStorage(settings.base_path)
@@ -137,7 +136,9 @@ class IngestionPipeline:
         """
         if asof is not None or (currency or "USD").upper() != "USD":
             raise InputError("asof and currency cannot be ingested: the store could not tell such bars apart; use fetch_bars")
-        names = tuple(SymbolLoader.from_list([symbols] if isinstance(symbols, str) else list(symbols)))
+        names = tuple(SymbolLoader.from_list(symbols))
+        if index_name is not None:
+            check_index_name(index_name)
         dataset = self._dataset(timeframe)
         now = self._now()
         span = self._span(names, dataset, start_date, end_date, now)
@@ -172,8 +173,6 @@ class IngestionPipeline:
             refetch: as `ingest_symbols`.
             force: as `ingest_symbols`.
         """
-        from data_engine.metadata import index_name_of
-
         symbols = SymbolLoader.from_csv(csv_path, symbol_column=symbol_column)
         name = index_name if index_name is not None else index_name_of(csv_path)
         return self.ingest_symbols(symbols, start_date, end_date, timeframe, name, refetch=refetch, force=force)
@@ -188,7 +187,7 @@ class IngestionPipeline:
         refetch: bool = False,
     ) -> IngestionPlan:
         """Return what `ingest_symbols` would ask for. Nothing is sent or written, and no credentials are needed."""
-        names = tuple(SymbolLoader.from_list(list(symbols)))
+        names = tuple(SymbolLoader.from_list(symbols))
         dataset = self._dataset(timeframe)
         now = self._now()
         span = self._span(names, dataset, start_date, end_date, now)
@@ -220,7 +219,7 @@ class IngestionPipeline:
         now = self._now()
         self.storage.check_exists()
         choice = Choice.parse(timeframe, feed, adjustment)
-        names = None if symbols is None else SymbolLoader.from_list([symbols] if isinstance(symbols, str) else list(symbols))
+        names = None if symbols is None else SymbolLoader.from_list(symbols)
         members = None if index_name is None else list(self.metadata.members(index_name))
         owed = wishes_of_update(self.storage.coverage, choice, names, members, now=now)
         self.client  # noqa: B018 - as above

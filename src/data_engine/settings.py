@@ -155,7 +155,7 @@ def load_settings(
         chosen, source = stored.base_path, f"{file.name} [{section}]: {file}"
         if _meets_a_file(chosen):
             said.problems.append(f"{file}: [{section}] local_storage_dir: {chosen} is a file, or lies below one; name a folder")
-    threads = said.choose(workers, "DATA_ENGINE_THREADS", _threads, "--workers")
+    threads = said.choose(workers, "DATA_ENGINE_THREADS", check_threads, "--workers")
     rate = said.choose(requests_per_minute, "DATA_ENGINE_REQUESTS_PER_MINUTE", _rate, "--requests-per-minute")
     named_feed = said.choose(feed, "DATA_ENGINE_FEED", _feed, "--feed")
     url = said.choose(None, "APCA_API_DATA_URL", check_data_url)
@@ -209,7 +209,7 @@ def parse_settings(text: str, *, file: Path, section: str, home: Path | None) ->
     read.refuse_unknown()
     made = FileSettings(
         base_path=read.get("local_storage_dir", lambda value: _stored_path(value, home, file.parent, section)),
-        api_threads=read.get("api_threads", _threads),
+        api_threads=read.get("api_threads", check_threads),
         requests_per_minute=read.get("requests_per_minute", _rate),
         feed=read.get("feed", _feed),
     )
@@ -359,7 +359,15 @@ def _whole(value: object, most: int, what: str) -> int:
     return value
 
 
-_threads = partial(_whole, most=MAX_THREADS, what="the number of threads")
+def check_threads(value: object) -> int:
+    """Return how many requests may be under way at once.
+
+    Raises:
+        ConfigError: not a whole number from 1 to 256.
+    """
+    return _whole(value, MAX_THREADS, "the number of threads")
+
+
 _rate = partial(_whole, most=MAX_REQUESTS_PER_MINUTE, what="the requests per minute")
 
 
