@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import click
 
-from data_engine.cli import bring, home, look, serve, try_out, upkeep
+from data_engine.cli import bring, check, home, look, serve, try_out, upkeep
 from data_engine.cli.console import broken_pipe, complain
 from data_engine.errors import DataEngineError
 
@@ -31,7 +31,16 @@ def program(context: click.Context, version: bool) -> None:
         home.show()
 
 
-for _command in (bring.ingest, upkeep.update, upkeep.status, look.query, upkeep.remove, serve.sandbox, try_out.demo):
+for _command in (
+    bring.ingest,
+    upkeep.update,
+    upkeep.status,
+    check.verify,
+    look.query,
+    upkeep.remove,
+    serve.sandbox,
+    try_out.demo,
+):
     program.add_command(_command)
 
 
