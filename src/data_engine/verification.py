@@ -14,7 +14,7 @@ from data_engine.bars import problems, stamps
 from data_engine.coverage import Coverage
 from data_engine.errors import DamagedFile
 from data_engine.partitions import Partition, Period
-from data_engine.ranges import TimeRange, difference, union
+from data_engine.ranges import difference, new_york_date, new_york_days, union
 from data_engine.series import Series
 from data_engine.storage import ParquetStorage
 from data_engine.wishes import Choice
@@ -141,9 +141,9 @@ def repair(storage: ParquetStorage, series: Series, findings: Sequence[Finding])
     periods = {finding.period.span for finding in findings if finding.period is not None}
     if any(finding.code == "coverage_damaged" for finding in findings):
         storage.coverage.remove(series)
-        # What was wanted is lost with the file: all months from the first bar to the last are, and are asked again.
-        reach = (TimeRange(held.first, held.last + timedelta(microseconds=1)),) if held.first and held.last else ()
-        periods.update(reach)
+        # What was wanted is lost with the file. The days from the first bar to the last are wanted again, and asked again.
+        if held.first and held.last:
+            periods.add(new_york_days(new_york_date(held.first), new_york_date(held.last)))
 
     def mend(known: Coverage) -> Coverage:
         return replace(

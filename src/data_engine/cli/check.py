@@ -12,9 +12,7 @@ CONTRADICTION = 5
 @click.command()
 @click.argument("symbols", nargs=-1, metavar="[SYMBOL ...]")
 @choice_options
-@click.option(
-    "--repair", "mend", is_flag=True, help="Make the claims true again: damaged files go, and what is not proven is asked again."
-)
+@click.option("--repair", "mend", is_flag=True, help="Take damaged files out, and claim only what is proven.")
 @click.option("--dry-run", is_flag=True, help="With --repair: say what would be done; do nothing.")
 @click.option("--wait", type=click.FloatRange(0), default=0.0, metavar="SECONDS", help="How long to wait for another writer.")
 @store_options
