@@ -64,7 +64,7 @@ class ChainWriter:
         self._refetch = refetch or self._adjusted
         self._accept_removals = accept_removals or self._adjusted
         self._final_before = final_before(task.dataset, now)
-        self._kept = task.range.before(task.dataset.timeframe.floor(now))
+        self._until = now
         self._arrivals = {symbol: _Arrival() for symbol in task.symbols}
         self._current = ""
         self._ordered = True
@@ -93,13 +93,16 @@ class ChainWriter:
     def take(self, page: Page) -> int:
         """Keep the bars of one page; return how many of them belong to the task."""
         taken = 0
+        # A clamped end can cut through a bar that has ended since: half its trades would be missing.
+        self._until = self._now if page.until is None else min(self._now, page.until)
+        span = self._task.range.before(self._task.dataset.timeframe.floor(self._until))
         for symbol, bars in page.bars():
             if symbol < self._current:
                 self._ordered = False  # against the documentation: then nothing is known to be finished before the end
             elif symbol > self._current:
                 self._flush(self._current)
                 self._current = symbol
-            kept = within(bars, self._kept) if self._kept else EMPTY
+            kept = within(bars, span) if span else EMPTY
             if self._task.overlap is not None:
                 self._arrivals[symbol].again.append(within(bars, self._task.overlap))
                 if kept.num_rows:
@@ -212,11 +215,14 @@ class ChainWriter:
 
     def _cover(self, symbol: str, span: TimeRange) -> Coverage | None:
         arrival = self._arrivals[symbol]
+        asked = span.before(self._until)
+        if asked is None:
+            return None
 
         def answered(known: Coverage) -> Coverage:
-            rows = {**self._gone(symbol, known, span), **arrival.rows}
+            rows = {**self._gone(symbol, known, asked), **arrival.rows}
             made = known.answered(
-                span, final_before=self._final_before, now=self._now, rows=rows, first=arrival.first, last=arrival.last
+                asked, final_before=self._final_before, now=self._now, rows=rows, first=arrival.first, last=arrival.last
             )
             return made.succeeded()
 

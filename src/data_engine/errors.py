@@ -113,13 +113,15 @@ class RequestRefused(SourceError):
 
     Attributes:
         status: the HTTP status.
+        concerns_symbols: whether the refusal is about the symbols, so that fewer of them may be accepted.
     """
 
     code = "refused"
 
-    def __init__(self, message: str, *, status: int = 400) -> None:
+    def __init__(self, message: str, *, status: int = 400, concerns_symbols: bool = False) -> None:
         super().__init__(message)
         self.status = status
+        self.concerns_symbols = concerns_symbols
 
 
 class InvalidSymbol(RequestRefused):

@@ -160,6 +160,8 @@ class Fetching:
                 raise self.found.fatal from None
             raise
         finally:
+            if all(future.done() for future in running):
+                self._client.resume()  # the client may be the caller's, who goes on with it
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _fill(self, pool: ThreadPoolExecutor, running: set[Future[None]], tasks: Iterator[FetchTask]) -> bool:
@@ -246,14 +248,15 @@ class Fetching:
             return rest
         parts: list[FetchTask] = []
         for task in rest:
-            if len(task.symbols) > 1 and isinstance(error, (UriTooLong, SourceUnavailable, BadAnswer, RequestRefused)):
+            if len(task.symbols) > 1 and _may_concern_one(error):
                 middle = len(task.symbols) // 2
                 halves = (task.symbols[:middle], task.symbols[middle:])
                 parts += [replace(task, symbols=half, estimate=task.estimate / 2) for half in halves]
-            elif len(rest) > 1:
+            elif len(rest) > 1 and _may_concern_one(error):
                 parts.append(task)  # the one that broke off in the middle, now alone
             else:
-                self.found.fail(Series(task.symbols[0], dataset), error)
+                for symbol in task.symbols:
+                    self.found.fail(Series(symbol, dataset), error)
         return parts
 
     def _standing(self, total: int, expected: int) -> Standing:
@@ -273,3 +276,10 @@ class Fetching:
                 per_minute=60 * self.requests / max(seconds, 1.0),
                 allowed=self._client.pace.allowed,
             )
+
+
+def _may_concern_one(error: SourceError) -> bool:
+    """Tell whether fewer symbols in the request may get another answer. A plan that lacks a feed lacks it for all of them."""
+    if isinstance(error, RequestRefused) and not isinstance(error, UriTooLong):
+        return error.concerns_symbols
+    return isinstance(error, (UriTooLong, SourceUnavailable, BadAnswer))

@@ -129,8 +129,8 @@ def from_iso(text: str) -> datetime:
     Raises:
         ValueError: not an instant in UTC.
     """
-    instant = datetime.fromisoformat(text[:-1])
-    if not text.endswith("Z") or instant.tzinfo is not None:
+    instant = datetime.fromisoformat(text[:-1]) if text.endswith("Z") else None
+    if instant is None or instant.tzinfo is not None:
         raise ValueError(f"not an instant in UTC: {text!r}")
     return instant.replace(tzinfo=UTC)
 

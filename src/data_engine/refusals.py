@@ -40,4 +40,8 @@ def raise_for_good(answer: Answer, request: BarsRequest) -> None:
         raise InvalidSymbol(symbol)
     if 300 <= status < 400:
         raise BadAnswer(f"the server redirects elsewhere ({status}); credentials are not sent there (asked for: {request})")
-    raise RequestRefused(f"Alpaca refused the request ({status}: {message}; asked for: {request})", status=status)
+    raise RequestRefused(
+        f"Alpaca refused the request ({status}: {message}; asked for: {request})",
+        status=status,
+        concerns_symbols=status == 400 and "symbol" in message.lower(),
+    )

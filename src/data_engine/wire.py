@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from itertools import accumulate
@@ -95,12 +95,14 @@ class Page:
         runs: ``(symbol, start, stop)`` rows of the table, in order of symbol.
         token: what to ask for the next page with; None on the last one.
         size: bytes of JSON.
+        until: the end of what was really asked for, which a plan without recent data clamps; None where nobody says.
     """
 
     table: pa.Table
     runs: tuple[tuple[str, int, int], ...]
     token: str | None
     size: int
+    until: datetime | None = None
 
     @property
     def times(self) -> Int64s:
@@ -123,7 +125,7 @@ def read_page(body: bytes, request: BarsRequest) -> Page:
     if page is None:
         page = read_any(body, request)
     _check(page, request)
-    return page
+    return replace(page, until=request.span.end)
 
 
 # ---------------------------------------------------------------------------------------------------- the plain decoder
