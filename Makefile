@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := src tests $(wildcard benchmarks) run_ingestion.py
 
-.PHONY: demo test check fuzz format lint types wheel clean python
+.PHONY: demo test check fuzz bench format lint types wheel clean python
 
 demo: $(VENV)/.runtime
 	$(BIN)/data-engine demo
@@ -30,6 +30,10 @@ format: $(VENV)/.development
 wheel: $(VENV)/.development
 	$(BIN)/python tests/packaging/try_wheel.py
 
+# Against the reference and its peers; takes minutes. What it prints is docs/benchmarks.md.
+bench: $(VENV)/.development
+	$(BIN)/python benchmarks/run.py
+
 fuzz: $(VENV)/.development
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -n auto tests
 
@@ -39,7 +43,7 @@ clean:
 # One line, before anything is made, where Python is missing or too old. Nothing else is needed on the machine.
 python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
-		{ echo "data-engine needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1 | head -1). Name another: make PYTHON=python3.12 ..." >&2; exit 1; }
+		{ echo "data-engine needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1 | sed -e 's/.*not found/not there/' -e 1q). Name another: make PYTHON=python3.12 ..." >&2; exit 1; }
 
 # An environment that was begun and not finished (Debian without python3-venv) is taken away again.
 $(BIN)/python: | python

@@ -1,0 +1,123 @@
+"""Build the wheel, install it where nothing else is, and use it as a stranger would. Run by ``make wheel``.
+
+The wheel that passed is left in ``dist``.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+from pathlib import Path
+from zipfile import ZipFile
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+UV = shutil.which("uv")
+INSIDE = ("data_engine/__init__.py", "data_engine/py.typed", "data_engine/examples/dow30.csv")
+NEVER_INSIDE = ("tests/", "docs/", "benchmarks/", "examples/", ".venv/", "src/")
+OURS = ("DATA_ENGINE_", "ALPACA_", "APCA_", "PYTHON", "VIRTUAL_ENV")
+STAR = """
+import data_engine
+from data_engine import *
+missing = [name for name in data_engine.__all__ if name not in globals()]
+assert not missing, missing
+print(data_engine.__file__)
+"""
+
+
+class Failed(Exception):
+    """A check did not hold."""
+
+
+def main() -> int:
+    """Try the wheel and return an exit code."""
+    with tempfile.TemporaryDirectory(prefix="data-engine-wheel-") as folder:
+        try:
+            wheel = build(Path(folder) / "built")
+            look_inside(wheel)
+            use(install(wheel, Path(folder) / "venv"), Path(folder))
+        except Failed as error:
+            print(f"FAILED: {error}", file=sys.stderr)
+            return 1
+        (ROOT / "dist").mkdir(exist_ok=True)
+        shutil.copy2(wheel, ROOT / "dist")
+        print(f"ok: dist/{wheel.name}")
+    return 0
+
+
+def build(folder: Path) -> Path:
+    """Build the wheel with uv, else with pip, and return its path."""
+    if UV:
+        run([UV, "build", "--quiet", "--wheel", "--out-dir", folder, ROOT])
+    else:
+        run([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", folder, ROOT])
+    found = list(folder.glob("*.whl"))
+    expect(len(found) == 1, f"one wheel was to be built, found {found}")
+    expected = f"data_engine-{PROJECT['version']}-py3-none-any.whl"
+    expect(found[0].name == expected, f"the wheel is {found[0].name}, not {expected}")
+    return found[0]
+
+
+def look_inside(wheel: Path) -> None:
+    """Check which files the wheel holds."""
+    with ZipFile(wheel) as archive:
+        names = archive.namelist()
+    for name in INSIDE:
+        expect(name in names, f"{name} is not in the wheel")
+    strangers = [name for name in names if name.startswith(NEVER_INSIDE)]
+    expect(not strangers, f"these do not belong in the wheel: {strangers[:5]}")
+    expect(any(name.endswith("LICENSE") for name in names), "the licence is not in the wheel")
+    print(f"  holds {len(names)} files, {', '.join(INSIDE[1:])} and the licence among them")
+
+
+def install(wheel: Path, venv: Path) -> Path:
+    """Install the wheel and its runtime dependencies into a new environment; return the folder of its programs."""
+    programs = venv / ("Scripts" if os.name == "nt" else "bin")
+    if UV:
+        run([UV, "venv", "--quiet", "--python", sys.executable, venv])
+        run([UV, "pip", "install", "--quiet", "--python", programs / "python", wheel])
+    else:
+        run([sys.executable, "-m", "venv", venv])
+        run([programs / "python", "-m", "pip", "install", "--quiet", wheel])
+    return programs
+
+
+def use(programs: Path, folder: Path) -> None:
+    """Run the installed program in an empty folder, with nothing of ours in the environment."""
+    work = folder / "work"
+    work.mkdir()
+    version = run([programs / "data-engine", "--version"], work)
+    expect(version.strip() == f"data-engine {PROJECT['version']}", f"--version says {version!r}")
+    expect("Commands:" in run([programs / "data-engine", "--help"], work), "--help lists no commands")
+    home = run([programs / "python", "-c", STAR], work).strip()
+    expect(Path(home).is_relative_to(programs.parent.resolve()), f"the package was imported from {home}")
+    shown = run([programs / "data-engine", "demo"], work)
+    files = list((work / "demo_data").glob("equities_1min/**/*.parquet"))
+    expect("Successful: 30/30" in shown and len(files) == 90, f"the demo made {len(files)} files:\n{shown}")
+    print(f"  the demo ended 0 and made {len(files)} files")
+
+
+def run(command: list[str | Path], folder: Path | None = None) -> str:
+    """Run a command, say so, and return what it printed."""
+    words = [str(word) for word in command]
+    print(
+        "$", " ".join([Path(words[0]).name, *(word if "\n" not in word else "'from data_engine import *'" for word in words[1:])])
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=600)
+    expect(done.returncode == 0, f"exit {done.returncode}\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def expect(holds: bool, otherwise: str) -> None:
+    """Raise `Failed` where a check does not hold."""
+    if not holds:
+        raise Failed(otherwise)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
