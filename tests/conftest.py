@@ -1,0 +1,26 @@
+"""A clean environment for every test, and how hard hypothesis tries."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+hypothesis.settings.register_profile("default", derandomize=True, deadline=None, max_examples=80)
+hypothesis.settings.register_profile(
+    "fuzz", deadline=None, max_examples=2000, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No keys and settings of whoever runs the tests, and nothing written outside the test's own folder."""
+    for name in os.environ:
+        if name.startswith(("ALPACA_", "APCA_", "DATA_ENGINE_", "XDG_")):
+            monkeypatch.delenv(name)
+    for name in ("HOME", "USERPROFILE", "APPDATA", "LOCALAPPDATA"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.chdir(tmp_path)

@@ -1,0 +1,1 @@
+"""Nothing is lost: kills, faults, two writers, bad disks."""

@@ -1,0 +1,290 @@
+"""DuckDB over a store: the views show what the files hold, and nothing can be changed through them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+import duckdb
+import pandas as pd
+import pytest
+
+from data_engine import ParquetStorage
+from data_engine.bars import VALUES
+from data_engine.coverage import Coverage
+from data_engine.errors import InputError
+from data_engine.ranges import TimeRange
+from data_engine.series import Adjustment, Dataset, Feed, Series, Timeframe
+from data_engine.views import connect, datasets, run, view_name
+
+MINUTES = Dataset(Timeframe.parse("1Min"))
+A = Series("A", MINUTES)
+COLUMNS = ["symbol", "timestamp", *VALUES, "year"]
+
+
+def at(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+def between(start: str, end: str) -> TimeRange:
+    return TimeRange(at(start), at(end))
+
+
+def frame(symbol: str, *stamps: str, price: float = 1.0) -> pd.DataFrame:
+    index = pd.MultiIndex.from_product([[symbol], pd.to_datetime(list(stamps), utc=True)], names=["symbol", "timestamp"])
+    return pd.DataFrame(price, index=index, columns=list(VALUES))
+
+
+def filled(base: Path) -> ParquetStorage:
+    """Make a store of minutes of three symbols in two months, and days of one."""
+    storage = ParquetStorage(base)
+    for price, symbol in enumerate(("A", "2330", "INF")):
+        storage.store(frame(symbol, "2024-06-03T14:00", "2024-06-28T14:00", "2024-07-01T14:00", price=price))
+    storage.store(frame("A", "2024-06-03T04:00", "2024-06-04T04:00", price=9.0), timeframe="1Day", adjustment="split", feed="iex")
+    return storage
+
+
+@pytest.fixture
+def storage(tmp_path) -> ParquetStorage:
+    return filled(tmp_path / "store")
+
+
+@pytest.fixture
+def connection(storage) -> Iterator[duckdb.DuckDBPyConnection]:
+    with connect(storage) as open_:
+        yield open_
+
+
+def test_a_view_is_named_after_its_dataset():
+    feeds = {"": Feed.SIP, "_iex": Feed.IEX, "_account": Feed.ACCOUNT}
+    adjustments = {"": "raw", "_all": "all", "_spin_off": "spin-off", "_split_dividend": "split,dividend"}
+    expected = {
+        f"bars_{timeframe.lower()}{event}{source}": Dataset(Timeframe.parse(timeframe), Adjustment.parse(adjustment), feed)
+        for timeframe in ("1Min", "5Min", "1Hour", "1Day", "12Month")
+        for event, adjustment in adjustments.items()
+        for source, feed in feeds.items()
+    }
+
+    assert {view_name(dataset): dataset for dataset in expected.values()} == expected
+    assert all(re.fullmatch("[a-z0-9_]+", name) for name in expected), "a name that needs no quotes"
+
+
+def test_there_is_a_view_per_dataset_and_the_coverage(storage, connection):
+    assert [view_name(dataset) for dataset in datasets(storage)] == ["bars_1day_split_iex", "bars_1min"]
+    tables = run(connection, "SELECT table_name FROM information_schema.tables ORDER BY 1").fetchall()
+    assert {"bars_1day_split_iex", "bars_1min"} <= {name for (name,) in tables}
+    assert run(connection, "FROM coverage").fetchall() == []
+
+
+def test_a_dataset_without_files_has_no_view(storage):
+    storage.remove(Series("A", datasets(storage)[0]), between("2000-01-01", "2100-01-01"))
+    wanted = Series("A", Dataset(Timeframe.parse("5Min")))
+    storage.coverage.update(wanted, lambda known: known.wanting(between("2024-01-01", "2024-02-01")))
+
+    assert [view_name(dataset) for dataset in datasets(storage)] == ["bars_1min"]
+    with connect(storage) as open_:
+        assert run(open_, "SELECT dataset, state FROM coverage").fetchall() == [("equities_5min", "missing")]
+
+
+def test_a_view_shows_every_bar_with_typed_columns(connection):
+    described = {name: kind for name, kind, *_ in run(connection, "DESCRIBE bars_1min").fetchall()}
+    rows = run(connection, "SELECT symbol, epoch(timestamp), close, year, month FROM bars_1min ORDER BY ALL").fetchall()
+
+    values = {"symbol": "VARCHAR", "timestamp": "TIMESTAMP WITH TIME ZONE", **dict.fromkeys(VALUES, "DOUBLE")}
+    assert described == {**values, "year": "INTEGER", "month": "INTEGER"}
+    stamps = ["2024-06-03T14:00", "2024-06-28T14:00", "2024-07-01T14:00"]
+    assert rows == [
+        (symbol, at(stamp).timestamp(), price, 2024, at(stamp).month)
+        for symbol, price in (("2330", 1.0), ("A", 0.0), ("INF", 2.0))
+        for stamp in stamps
+    ]
+    assert run(connection, "FROM bars_1day_split_iex").columns == COLUMNS
+
+
+def test_a_symbol_of_digits_stays_text_also_where_it_is_alone(tmp_path):
+    """DuckDB would read ``symbol=2330`` as a number."""
+    storage = ParquetStorage(tmp_path / "store")
+    storage.store(frame("2330", "2024-06-03T14:00"))
+    with connect(storage) as open_:
+        assert run(open_, "SELECT symbol, typeof(symbol) FROM bars_1min WHERE symbol = '2330'").fetchall() == [
+            ("2330", "VARCHAR")
+        ]
+
+
+def test_times_are_shown_in_utc(connection):
+    assert run(connection, "SELECT min(timestamp)::VARCHAR FROM bars_1min").fetchall() == [("2024-06-03 14:00:00+00",)]
+
+
+@pytest.mark.parametrize(
+    ("span", "expected"),
+    [
+        pytest.param(between("2024-06-03T14:00", "2024-06-28T14:00"), 3, id="half-open"),
+        pytest.param(between("2024-06-28T14:00", "2024-07-01T14:01"), 6, id="across-two-files"),
+        pytest.param(between("2020-01-01", "2021-01-01"), 0, id="no-bar"),
+        pytest.param(between("2000-01-01", "2100-01-01"), 9, id="every-bar"),
+    ],
+)
+def test_views_of_a_span_hold_the_bars_that_start_inside(storage, span, expected):
+    with connect(storage, span) as open_:
+        assert run(open_, "SELECT count(*), count(DISTINCT symbol) FROM bars_1min").fetchall() == [
+            (expected, 3 if expected else 0)
+        ]
+        assert run(open_, "FROM bars_1min").columns == [*COLUMNS, "month"]
+
+
+def test_the_coverage_is_a_table(storage):
+    wanted, covered, tail = (between("2024-06-01", day) for day in ("2024-08-01", "2024-06-10", "2024-06-12"))
+    storage.coverage.update(
+        A, lambda known: Coverage(A, (wanted,), (covered,), (TimeRange(covered.end, tail.end),), rows=known.rows)
+    )
+    with connect(storage) as open_:
+        rows = run(
+            open_, "SELECT * REPLACE (epoch(range_start) AS range_start, epoch(range_end) AS range_end) FROM coverage"
+        ).fetchall()
+        types = [str(kind) for kind in run(open_, "FROM coverage").types]
+
+    edges = [at(text).timestamp() for text in ("2024-06-01", "2024-06-10", "2024-06-12", "2024-08-01")]
+    assert rows == [
+        ("equities_1min", "A", state, start, end)
+        for state, start, end in zip(("covered", "provisional", "missing"), edges, edges[1:], strict=False)
+    ]
+    assert types == ["VARCHAR", "VARCHAR", "VARCHAR", "TIMESTAMP WITH TIME ZONE", "TIMESTAMP WITH TIME ZONE"]
+
+
+def test_the_coverage_can_be_left_out(storage):
+    with connect(storage, coverage=False) as open_, pytest.raises(InputError, match="coverage"):
+        run(open_, "FROM coverage")
+
+
+@pytest.mark.parametrize(
+    ("sql", "why"),
+    [
+        pytest.param("SELECT * FROM bars_5min", "bars_5min does not exist", id="no-such-view"),
+        pytest.param("SELECT price FROM bars_1min", "price", id="no-such-column"),
+        pytest.param("SELEKT 1", "syntax error", id="no-sql"),
+        pytest.param("SELECT 'a' FROM", "syntax error", id="half-a-statement"),
+    ],
+)
+def test_a_bad_statement_names_the_views_there_are(connection, sql, why):
+    with pytest.raises(InputError, match=rf"(?s){why}.*\nThe views are: bars_1day_split_iex, bars_1min, .*the table coverage$"):
+        run(connection, sql)
+
+
+def test_an_empty_store_has_no_views_and_is_not_made(tmp_path):
+    with connect(ParquetStorage(tmp_path / "store")) as open_:
+        assert run(open_, "SELECT count(*) FROM coverage").fetchall() == [(0,)]
+        with pytest.raises(InputError, match="bars_1min does not exist"):
+            run(open_, "FROM bars_1min")
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.xfail(strict=True, reason="DuckDB 2.0 lists what was registered among the views: `coverage, and the table coverage`")
+def test_the_coverage_is_named_once(connection):
+    listed = re.escape("The views are: bars_1day_split_iex, bars_1min, and the table coverage")
+    with pytest.raises(InputError, match=rf"\n{listed}$"):
+        run(connection, "SELEKT 1")
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "FROM bars_1min",
+        "WITH a AS (FROM bars_1min) FROM a",
+        "DESCRIBE bars_1min",
+        "SHOW TABLES",
+        "EXPLAIN FROM bars_1min",
+        "SUMMARIZE bars_1min",
+        "VALUES (1)",
+    ],
+)
+def test_questions_of_every_form_are_answered(connection, sql):
+    assert run(connection, sql).fetchall() != []
+
+
+RETURNS = pytest.mark.xfail(strict=True, reason="DuckDB 2.0 returns a result for every statement, and has run it by then")
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        pytest.param("", id="nothing"),
+        pytest.param("CREATE TABLE t (a INTEGER)", id="create", marks=RETURNS),
+        pytest.param("SET threads = 1", id="set", marks=RETURNS),
+    ],
+)
+def test_a_statement_that_asks_nothing_is_refused(connection, sql):
+    with pytest.raises(InputError, match="that statement has no result; `query` takes a SELECT"):
+        run(connection, sql)
+
+
+@pytest.mark.xfail(strict=True, reason="DuckDB runs lazily: what goes wrong while fetching is a duckdb.Error, outside `run`")
+def test_a_statement_that_fails_over_the_rows_is_an_input_error_too(connection):
+    with pytest.raises(InputError, match="Could not convert"):
+        run(connection, "SELECT symbol::INTEGER FROM bars_1min").fetchall()
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        pytest.param("DROP VIEW bars_1min", id="drop"),
+        pytest.param("DELETE FROM bars_1min", id="delete"),
+        pytest.param("UPDATE bars_1min SET close = 0", id="update"),
+        pytest.param("INSERT INTO bars_1min SELECT * FROM bars_1min", id="insert"),
+        pytest.param(
+            "COPY (FROM bars_1min) TO '{base}/equities_1min/symbol=A/year=2024/month=06/data.parquet'",
+            id="copy-over-a-file",
+            marks=pytest.mark.xfail(strict=True, reason="COPY writes wherever it is told to"),
+        ),
+        pytest.param(
+            "COPY (SELECT 1 AS x) TO '{base}/equities_1min/symbol=A/year=2024/month=06/more.parquet'",
+            id="copy-beside-a-file",
+            marks=pytest.mark.xfail(strict=True, reason="COPY writes wherever it is told to"),
+        ),
+    ],
+)
+def test_nothing_of_the_store_is_changed_through_a_statement(storage, sql):
+    base = Path(storage.files.location)
+    before = {path: path.read_bytes() for path in base.rglob("*") if path.is_file()}
+    with connect(storage) as open_, suppress(InputError):
+        run(open_, sql.format(base=base))
+
+    assert {path: path.read_bytes() for path in base.rglob("*") if path.is_file()} == before
+
+
+PATTERN = pytest.mark.xfail(strict=True, reason="DuckDB takes the path of the store for a pattern")
+HIVE = pytest.mark.xfail(strict=True, reason="DuckDB takes the path of the store for partitions")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "o'neill",
+        "with space",
+        "ünïcode 日本",
+        "percent%20",
+        "a=b",
+        pytest.param("a[1]", marks=PATTERN),
+        pytest.param("star*", marks=PATTERN),
+        pytest.param("year=old", marks=HIVE),
+        pytest.param("symbol=X", marks=HIVE),
+    ],
+)
+def test_a_store_may_lie_anywhere(tmp_path, name):
+    """Its path is no pattern, and no partition."""
+    filled(tmp_path / "starfish" / "store")
+    with connect(filled(tmp_path / name / "store")) as open_:
+        rows = run(open_, "SELECT symbol, year, count(*) FROM bars_1min GROUP BY ALL ORDER BY 1").fetchall()
+
+    assert rows == [("2330", 2024, 3), ("A", 2024, 3), ("INF", 2024, 3)]
+
+
+@pytest.mark.xfail(strict=True, reason="`connect` reads all coverage at once: one damaged file, and no bar can be queried")
+def test_damaged_coverage_of_one_series_does_not_hide_the_others(storage):
+    storage.coverage.update(Series("INF", MINUTES), lambda known: known.wanting(between("2024-06-01", "2024-06-02")))
+    (Path(storage.files.location) / "metadata/coverage/equities_1min/symbol=A.json").write_bytes(b"{")
+    with connect(storage) as open_:
+        assert run(open_, "SELECT count(*) FROM bars_1min").fetchall() == [(9,)]
+        assert run(open_, "SELECT symbol FROM coverage").fetchall() == [("INF",)]
