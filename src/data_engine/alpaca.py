@@ -14,18 +14,19 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from data_engine.credentials import Credentials, check_data_url, find_credentials, missing_credentials_message
+from data_engine.credentials import Credentials, check_data_url, find_credentials, given_credentials, missing_credentials_message
 from data_engine.errors import (
     BadAnswer,
     ConfigError,
     Interrupted,
     RecentDataRefused,
     ServiceDown,
+    SourceError,
     SourceUnavailable,
 )
 from data_engine.pacing import Pace
 from data_engine.refusals import raise_for_good
-from data_engine.retry import RetryPolicy
+from data_engine.retry import RetryPolicy, hinted_wait
 from data_engine.series import Adjustment, Dataset, Feed, Timeframe
 from data_engine.spans import DateLike, parse_span
 from data_engine.symbols import check_symbol
@@ -43,6 +44,7 @@ DELAY = timedelta(minutes=16)
 
 _BARS = "/v2/stocks/bars?"
 _BAD_ANSWER_TRIES = 3  # a proxy's page in place of the answer passes; a server that speaks another language does not
+_FORGOTTEN = 300.0  # seconds without a failure, after which the next one is a new outage
 _EMPTY_PAGES = 100  # in a row, each with a token: no field report knows more than a few
 _SYMBOLS_PER_REQUEST = 500
 
@@ -99,6 +101,8 @@ class AlpacaClient:
         self._lock = threading.Lock()
         self._requests = self._pages = self._bytes = 0
         self._down_since: float | None = None
+        self._failed_at = 0.0
+        self._secrets = (credentials.key.encode(), credentials.secret.encode())
         self._recent_refused = False
 
     def __repr__(self) -> str:
@@ -237,7 +241,9 @@ class AlpacaClient:
             if page.token is None:
                 return
             empty = 0 if page.runs else empty + 1
-            if page.token in seen or empty > _EMPTY_PAGES:
+            # A page without bars may name itself again; one with bars that does would bring them for ever.
+            again = page.token in seen and not (page.token == token and not page.runs)
+            if again or empty > _EMPTY_PAGES:
                 raise BadAnswer(f"the pages do not end (answer to: {request})")
             token = page.token
             seen.add(token)
@@ -274,41 +280,57 @@ class AlpacaClient:
     def _answer(self, request: BarsRequest, token: str | None) -> Answer:
         """Return the first answer 200, asking again where that can help."""
         path = _BARS + request.query(token)
-        failures = refusals = 0
+        failures = 0
         while True:
             answer = self._send(path)
-            if isinstance(answer, Answer) and answer.status == 200:
-                with self._lock:
-                    self._down_since = None
-                return answer
+            hint = None
             if isinstance(answer, Answer):
-                raise_for_good(answer, request)
+                if answer.status == 200:
+                    self._reached()
+                    return answer
+                self._raise_for_good(answer, request)
                 what = "API rate limit exceeded" if answer.status == 429 else f"the server answered {answer.status}"
+                hint = hinted_wait(answer.headers, time.time())
             else:
                 what = str(answer)
-            limited = isinstance(answer, Answer) and answer.status == 429
             self._count_failure(what)
-            if limited:
-                refusals += 1
+            if isinstance(answer, Answer) and answer.status == 429:
                 continue  # pacing makes everybody wait
             failures += 1
             if failures >= self.policy.tries:
                 raise SourceUnavailable(f"{what}, {failures} times (asked for: {request})")
-            self._wait(self.policy.wait(failures, random.random()))  # noqa: S311 - jitter is no secret
+            self._wait(max(hint or 0.0, self.policy.wait(failures, random.random())))  # noqa: S311 - jitter is no secret
+
+    def _raise_for_good(self, answer: Answer, request: BarsRequest) -> None:
+        """Raise what asking again would not change. A server that repeats the credentials is not quoted with them."""
+        body = answer.body
+        for secret in self._secrets:
+            body = body.replace(secret, b"***")
+        try:
+            raise_for_good(replace(answer, body=body), request)
+        except SourceError:
+            self._reached()  # a refusal is an answer, too
+            raise
+
+    def _reached(self) -> None:
+        with self._lock:
+            self._down_since = None
 
     def _count_failure(self, what: str) -> None:
         now = time.monotonic()
         with self._lock:
-            if self._down_since is None:
+            if self._down_since is None or now - self._failed_at > _FORGOTTEN:
                 self._down_since = now
+            self._failed_at = now
             down = now - self._down_since
         if down > self.policy.give_up_after:
             raise ServiceDown(f"Alpaca cannot be reached: no usable answer for {down:.0f} s; the last was: {what}")
 
     def _send(self, path: str) -> Answer | TransportFailed:
-        self._wait(self.pace.reserve(time.monotonic()))
         answer: Answer | TransportFailed | None = None
+        wait = self.pace.reserve(time.monotonic())
         try:
+            self._wait(wait)
             while left := self.pace.pause_left(time.monotonic()):
                 self._wait(left)
             with self._lock:
@@ -352,9 +374,7 @@ def _whole_bars(tables: dict[str, list[Any]], timeframe: Timeframe, span: Any, n
 
 def _credentials(key: str | None, secret: str | None) -> Credentials:
     if key is not None or secret is not None:
-        if not key or not secret:
-            raise ConfigError("api_key and api_secret belong together; one of them is missing")
-        return Credentials(key, secret, "arguments")
+        return given_credentials(key, secret)
     found = find_credentials()
     if found is None:
         raise ConfigError(missing_credentials_message())

@@ -5,7 +5,7 @@ A table of bars belongs to one series: the symbol is not a column. Functions her
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -277,11 +277,15 @@ def _factorised(times: Int64s) -> tuple[Int64s, Int64s]:
     return np.unique(times, return_inverse=True)
 
 
-def from_frame(frame: pd.DataFrame) -> Mapping[str, pa.Table]:
+def from_frame(frame: pd.DataFrame, canonical: Callable[[str], str] = str) -> Mapping[str, pa.Table]:
     """Read a user's frame of bars into one table per symbol, sorted.
 
     Accepts what `to_frame` and alpaca-py's ``.df`` make, and a flat frame with columns ``symbol`` and ``timestamp``. Where a
     frame holds a (symbol, timestamp) twice, the later row wins.
+
+    Args:
+        frame: of the user's.
+        canonical: makes one symbol of its spellings; what it refuses, it raises.
 
     Raises:
         InputError: columns are missing, stamps are naive or finer than microseconds, or a value is not a number.
@@ -291,6 +295,9 @@ def from_frame(frame: pd.DataFrame) -> Mapping[str, pa.Table]:
     if not isinstance(frame, pd.DataFrame):
         raise InputError(f"store takes a DataFrame of bars, not {type(frame).__name__}")
     index_names = [name for name in ("symbol", "timestamp") if name in frame.index.names]
+    twice = [name for name in index_names if name in frame.columns] + list(frame.columns[frame.columns.duplicated()])
+    if twice:
+        raise InputError(f"bars have {', '.join(map(str, twice))} twice, as columns or as a column and a level")
     flat = frame.reset_index(level=index_names) if index_names else frame
     lacking = [name for name in ("symbol", "timestamp", *VALUES) if name not in flat.columns]
     if lacking:
@@ -310,17 +317,22 @@ def from_frame(frame: pd.DataFrame) -> Mapping[str, pa.Table]:
         values = {name: flat[name].to_numpy(dtype="float64", na_value=np.nan) for name in VALUES}
     except (TypeError, ValueError) as error:
         raise InputError(f"a column of bars does not hold numbers: {error}") from error
+    if flat["symbol"].isna().any():
+        raise InputError("a symbol is missing")
     raw = whole.astype("int64").to_numpy()
-    for symbol, rows in flat.groupby("symbol", sort=True).indices.items():
-        if not isinstance(symbol, str):
-            raise InputError(f"symbol {symbol!r} is not text")
+    names = {name: _spelled(name, canonical) for name in flat["symbol"].unique()}
+    for symbol, rows in flat.groupby(flat["symbol"].map(names), sort=True).indices.items():
         _, last = np.unique(raw[rows][::-1], return_index=True)
         chosen = rows[::-1][last]
         table = make_table(raw[chosen], [values[name][chosen] for name in VALUES])
         trouble = problems(table)
         if trouble:
             raise InputError(f"{symbol}: {trouble}")
-        tables[symbol] = table
-    if flat["symbol"].isna().any():
-        raise InputError("a symbol is missing")
+        tables[str(symbol)] = table
     return tables
+
+
+def _spelled(name: object, canonical: Callable[[str], str]) -> str:
+    if not isinstance(name, str):
+        raise InputError(f"symbol {name} is not text but {type(name).__name__}")
+    return canonical(name)

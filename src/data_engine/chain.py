@@ -15,9 +15,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import pyarrow as pa
 
-from data_engine.bars import EMPTY, stamps, within
+from data_engine.bars import EMPTY, Int64s, stamps, take, within
 from data_engine.coverage import Coverage
 from data_engine.errors import DamagedFile, DataEngineError, StoreBusy
 from data_engine.partitions import Partition, Period
@@ -39,6 +40,7 @@ class _Arrival:
     first: datetime | None = None
     last: datetime | None = None
     written: Written = field(default_factory=Written)
+    times: list[Int64s] = field(default_factory=list)
     again: list[pa.Table] = field(default_factory=list)
     compared: bool = False
 
@@ -121,8 +123,6 @@ class ChainWriter:
             self._compare(symbol)
             self._flush(symbol)
             if symbol not in self.damaged and symbol not in self.rebased:
-                if self._refetch:
-                    self._look_for_vanished(symbol)
                 made = self._cover(symbol, self._task.range)
                 if made is not None:
                     known[symbol] = made
@@ -173,6 +173,8 @@ class ChainWriter:
         arrival.period = period
         arrival.pending.append(part)
         times = stamps(part)
+        if self._refetch:
+            arrival.times.append(times)
         first, last = (_instant(int(times[at])) for at in (0, -1))
         arrival.first = first if arrival.first is None else min(first, arrival.first)
         arrival.last = last if arrival.last is None else max(last, arrival.last)
@@ -188,11 +190,8 @@ class ChainWriter:
 
     def _write(self, symbol: str, period: Period, bars: pa.Table) -> None:
         arrival = self._arrivals[symbol]
-        answered = self._task.range.intersect(period.span) if self._refetch else None
         try:
-            written = self._storage.write(
-                Series(symbol, self._task.dataset), period, bars, answered=answered, drop_vanished=self._accept_removals
-            )
+            written = self._storage.write(Series(symbol, self._task.dataset), period, bars)
         except (DamagedFile, StoreBusy) as error:
             # This file alone is the trouble: the symbol fails, its neighbours go on.
             self.damaged[symbol] = error
@@ -200,12 +199,21 @@ class ChainWriter:
         arrival.rows[period] = written.rows
         arrival.written += written
 
-    def _look_for_vanished(self, symbol: str) -> None:
-        """Compare the files of which the answer had no bar at all."""
+    def _look_for_vanished(self, symbol: str, span: TimeRange) -> None:
+        """Count the stored bars of an answered range that did not come, or take them out. Only what is complete can tell."""
+        arrival = self._arrivals[symbol]
+        came = np.concatenate(arrival.times) if arrival.times else np.empty(0, np.int64)
         series = Series(symbol, self._task.dataset)
-        for period in list(self._storage.periods(series, self._task.range)):
-            if period not in self._arrivals[symbol].rows and symbol not in self.damaged:
-                self._write(symbol, period, EMPTY)
+        try:
+            for period in list(self._storage.periods(series, span)):
+                stored = self._storage.read(series, period)
+                again = take(stored, np.isin(stamps(stored), came))
+                answered = span.intersect(period.span)
+                written = self._storage.write(series, period, again, answered=answered, drop_vanished=self._accept_removals)
+                arrival.rows[period] = written.rows
+                arrival.written += Written(vanished=written.vanished)
+        except (DamagedFile, StoreBusy) as error:
+            self.damaged[symbol] = error
 
     def _gone(self, symbol: str, known: Coverage, span: TimeRange) -> dict[Period, int]:
         """Return the files that coverage still counts although a run that was killed had taken them away."""
@@ -218,6 +226,10 @@ class ChainWriter:
         asked = span.before(self._until)
         if asked is None:
             return None
+        if self._refetch:
+            self._look_for_vanished(symbol, asked)
+            if symbol in self.damaged:
+                return None
 
         def answered(known: Coverage) -> Coverage:
             rows = {**self._gone(symbol, known, asked), **arrival.rows}
@@ -245,4 +257,6 @@ def unfinished(task: FetchTask, left: dict[str, TimeRange]) -> Iterator[FetchTas
         by_rest.setdefault(rest, []).append(symbol)
     for rest, symbols in by_rest.items():
         share = rest.length / task.range.length * len(symbols) / len(task.symbols)
-        yield FetchTask(tuple(sorted(symbols)), rest, task.dataset, task.estimate * share)
+        # Whoever has not begun is still to be compared; whoever broke off in the middle was.
+        overlap = task.overlap if rest == task.range else None
+        yield FetchTask(tuple(sorted(symbols)), rest, task.dataset, task.estimate * share, overlap)

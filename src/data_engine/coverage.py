@@ -130,8 +130,15 @@ class Coverage:
             empty_since=empty_since,
         )
 
-    def without(self, span: TimeRange, rows: Mapping[Period, int]) -> Coverage:
-        """Return the same after the bars inside *span* were taken out: neither covered nor wanted any more."""
+    def without(self, span: TimeRange, rows: Mapping[Period, int], first: datetime | None, last: datetime | None) -> Coverage:
+        """Return the same after the bars inside *span* were taken out: neither covered nor wanted any more.
+
+        Args:
+            span: what was taken out.
+            rows: the bars left in each file that was touched.
+            first: the earliest bar that is left.
+            last: the latest.
+        """
         held = {period: count for period, count in {**self.rows, **rows}.items() if count}
         return replace(
             self,
@@ -139,8 +146,8 @@ class Coverage:
             covered=difference(self.covered, (span,)),
             provisional=difference(self.provisional, (span,)),
             rows=held,
-            first_bar=None if self.first_bar and self.first_bar in span else self.first_bar,
-            last_bar=None if self.last_bar and self.last_bar in span else self.last_bar,
+            first_bar=first,
+            last_bar=last,
         )
 
     def withdrawn(self) -> Coverage:
@@ -221,7 +228,7 @@ def load(data: bytes, series: Series) -> Coverage:
             wanted=_ranges(fields["wanted"]),
             covered=_ranges(fields["covered"]),
             provisional=_ranges(fields["provisional"]),
-            rows={_period_of(text): int(count) for text, count in fields["rows"].items()},
+            rows=_rows(fields["rows"], dataset),
             first_bar=_instant(fields["first_bar"]),
             last_bar=_instant(fields["last_bar"]),
             empty_since=_instant(fields["empty_since"]),
@@ -229,7 +236,7 @@ def load(data: bytes, series: Series) -> Coverage:
             updated=_instant(fields["updated"]),
             by=fields["by"],
         )
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"it lacks {error}" if isinstance(error, KeyError) else str(error)) from error
 
 
@@ -259,6 +266,17 @@ def _period(period: Period) -> str:
 def _period_of(text: str) -> Period:
     year, _, month = text.partition("-")
     return Period(int(year), int(month) if month else None)
+
+
+def _rows(fields: Mapping[str, Any], dataset: Dataset) -> dict[Period, int]:
+    rows = {_period_of(text): count for text, count in fields.items()}
+    for period, count in rows.items():
+        month = period.month
+        if (month is not None) != dataset.timeframe.intraday or month not in (None, *range(1, 13)):
+            raise ValueError(f"it counts bars in {_period(period)}, which is no file of {dataset.name}")
+        if not isinstance(count, int) or isinstance(count, bool) or count < 0:
+            raise ValueError(f"it counts {count!r} bars in {_period(period)}")
+    return rows
 
 
 def _lines(value: Any) -> str:

@@ -75,10 +75,10 @@ class CoverageStore:
 
     def series(self, dataset: Dataset) -> Iterator[Series]:
         """Yield the series of a dataset that have coverage, by symbol."""
-        for key in self._files.list(codec.folder(dataset)):
-            name = key.rsplit("/", 1)[1]
-            if name.startswith("symbol=") and name.endswith(".json"):
-                yield Series(decode_symbol(name[len("symbol=") : -len(".json")]), dataset)
+        names = (key.rsplit("/", 1)[1] for key in self._files.list(codec.folder(dataset)))
+        ours = (name for name in names if name.startswith("symbol=") and name.endswith(".json"))
+        for symbol in sorted(decode_symbol(name[len("symbol=") : -len(".json")]) for name in ours):
+            yield Series(symbol, dataset)
 
     def _load(self, data: bytes | None, series: Series) -> Coverage:
         if data is None:

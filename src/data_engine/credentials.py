@@ -65,6 +65,19 @@ def find_credentials(
     return found
 
 
+def given_credentials(key: str | None, secret: str | None) -> Credentials:
+    """Return the pair that a caller named.
+
+    Raises:
+        ConfigError: half a pair, or a value that cannot be one; it is not shown.
+    """
+    named = {"api_key": _bare(key), "api_secret": _bare(secret)}
+    if not all(named.values()):
+        raise ConfigError("api_key and api_secret belong together; one of them is missing")
+    key, secret = (_checked(name, value) for name, value in named.items())
+    return Credentials(key, secret, "the arguments api_key and api_secret")
+
+
 def missing_credentials_message() -> str:
     """Return what to tell someone who has no credentials."""
     ours, alpacas = (" and ".join(pair) for pair in PAIRS)
@@ -112,8 +125,12 @@ def _is_loopback(host: str) -> bool:
 
 def _trimmed(values: Mapping[str, str | None]) -> dict[str, str]:
     """Return the variables that are ours and not empty, without what surrounds a value that was pasted."""
-    trimmed = ((name, (values.get(name) or "").strip().strip("'\"").strip()) for name in _names())
+    trimmed = ((name, _bare(values.get(name))) for name in _names())
     return {name: value for name, value in trimmed if value}
+
+
+def _bare(value: str | None) -> str:
+    return (value or "").strip().strip("'\"").strip()
 
 
 def _names() -> Iterator[str]:

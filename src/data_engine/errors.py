@@ -137,6 +137,10 @@ class InvalidSymbol(RequestRefused):
         super().__init__(f"invalid symbol: {symbol}", status=status)
         self.symbol = symbol
 
+    def __reduce__(self) -> tuple[type[InvalidSymbol], tuple[str], dict[str, object]]:
+        # An exception is made anew from its arguments, which here is the sentence, not the symbol.
+        return type(self), (self.symbol,), self.__dict__
+
 
 class RecentDataRefused(RequestRefused):
     """The subscription does not permit the latest 15 minutes of the consolidated tape."""

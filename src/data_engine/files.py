@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import sys
 import threading
@@ -26,6 +27,7 @@ Change = Callable[[bytes | None], bytes | None]
 """Old content (None: no file) to new content (None: leave it; empty: remove the file). It may be called more than once."""
 
 _STRIPES = 64
+_DRAFT = re.compile(r"[0-3][0-9a-f]-[0-9a-f]{32}\.tmp")
 _IN_USE_SECONDS = 30.0
 _LOCK_SECONDS = 600.0
 
@@ -76,7 +78,6 @@ class LocalFiles:
         self.base = Path(base)
         self._lock_seconds = lock_seconds
         self._threads = [threading.Lock() for _ in range(_STRIPES)]
-        self._ready = False
 
     @property
     def location(self) -> str:
@@ -116,7 +117,9 @@ class LocalFiles:
 
     def list(self, prefix: str) -> Iterator[str]:
         """Yield the keys of all files below the folder *prefix*, sorted; nothing where there is no such folder."""
-        folder = self.path(prefix)
+        return self._walk(self.path(prefix), prefix)
+
+    def _walk(self, folder: Path, prefix: str) -> Iterator[str]:
         try:
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except (FileNotFoundError, NotADirectoryError):
@@ -124,15 +127,14 @@ class LocalFiles:
         except OSError as error:
             raise _said("read", folder, error) from error
         for entry in entries:
-            key = f"{prefix}/{entry.name}"
             if entry.is_dir():
-                yield from self.list(key)
+                yield from self._walk(folder / entry.name, f"{prefix}/{entry.name}")
             else:
-                yield key
+                yield f"{prefix}/{entry.name}"
 
     def folders(self, prefix: str) -> Sequence[str]:
         """Return the names of the folders right below the folder *prefix*, sorted; none where there is no such folder."""
-        folder = self.path(prefix)
+        folder = self.path(prefix) if prefix else self.base
         try:
             return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
         except (FileNotFoundError, NotADirectoryError):
@@ -156,7 +158,9 @@ class LocalFiles:
                 return self._unlink(path)
             draft = self.base / "metadata" / "drafts" / f"{stripe:02x}-{uuid4().hex}.tmp"
             try:
-                path.parent.mkdir(parents=True, exist_ok=True)
+                draft.parent.mkdir(parents=True, exist_ok=True)
+                with suppress(FileNotFoundError):  # removed again meanwhile: `_move` makes it anew
+                    path.parent.mkdir(parents=True, exist_ok=True)
                 _write(draft, content)
                 _move(draft, path)
             except OSError as error:
@@ -204,11 +208,15 @@ class LocalFiles:
         drafts = self.base / "metadata" / "drafts"
         removed = 0
         for draft in sorted(drafts.glob("*.tmp")) if drafts.is_dir() else ():
-            stripe = int(draft.name[:2], 16)
+            if not _DRAFT.fullmatch(draft.name):
+                continue  # not ours
             # A draft exists only while its stripe is held: whoever gets the stripe knows that the writer is gone.
-            with suppress(StoreBusy), self._stripe(stripe, seconds=0):
-                draft.unlink(missing_ok=True)
-                removed += 1
+            with suppress(StoreBusy, FileNotFoundError), self._stripe(int(draft.name[:2], 16), seconds=0):
+                try:
+                    draft.unlink()
+                    removed += 1
+                except PermissionError as error:
+                    raise _said("remove", draft, error) from error
         return removed
 
     @contextmanager
@@ -249,7 +257,7 @@ class LocalFiles:
 
         path = self.base / "metadata" / "locks" / f"{name}.lock"
         try:
-            self._prepare()
+            path.parent.mkdir(parents=True, exist_ok=True)
             lock = FileLock(path, thread_local=False, poll_interval=0.005)
             try:
                 lock.acquire(timeout=0)
@@ -265,12 +273,6 @@ class LocalFiles:
             yield
         finally:
             lock.release()
-
-    def _prepare(self) -> None:
-        if not self._ready:
-            for name in ("locks", "drafts"):
-                (self.base / "metadata" / name).mkdir(parents=True, exist_ok=True)
-            self._ready = True
 
 
 def _write(draft: Path, content: bytes) -> None:
@@ -290,10 +292,11 @@ def _move(draft: Path, path: Path) -> None:
             draft.replace(path)
             break
         except FileNotFoundError:
-            if path.parent.is_dir():
+            if not draft.exists() or time.monotonic() > deadline:
                 raise
-            # A `delete` took the empty folder away between mkdir and here.
-            path.parent.mkdir(parents=True, exist_ok=True)
+            # A `delete` took the empty folder away between mkdir and here, and may do so again.
+            with suppress(FileNotFoundError):
+                path.parent.mkdir(parents=True, exist_ok=True)
         except PermissionError as error:
             # Windows refuses to replace a file that a reader holds open; readers are quick, as a rule.
             if sys.platform != "win32":

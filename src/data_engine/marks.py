@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data_engine.bars import stamps
+from data_engine.bars import Int64s, stamps
 from data_engine.errors import InputError
 from data_engine.ranges import NEW_YORK, iso
 from data_engine.series import Adjustment, Dataset, Feed, Timeframe
@@ -15,6 +16,8 @@ from data_engine.series import Adjustment, Dataset, Feed, Timeframe
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
+
+_DAY = 86_400_000_000  # microseconds
 
 MARK = "data_engine"
 """The key in a frame's ``attrs``."""
@@ -58,26 +61,46 @@ def marked(bars: pd.DataFrame, timeframe: object, feed: object, adjustment: obje
     return Dataset(chosen["timeframe"], chosen["adjustment"], chosen["feed"])  # type: ignore[arg-type]
 
 
-def check_stamps(symbol: str, table: pa.Table, timeframe: Timeframe) -> None:
-    """Check that every bar of a table starts where bars of *timeframe* do.
+def check_stamps(tables: Mapping[str, pa.Table], dataset: Dataset) -> None:
+    """Check that every bar starts where bars of the dataset's timeframe do.
+
+    Args:
+        tables: bars by symbol.
+        dataset: that they are to be stored in.
 
     Raises:
-        InputError: one does not; or all of them are midnights, which no session's minutes are.
+        InputError: one does not; or minutes or hours are all midnights, which no session has: they are daily bars.
     """
-    times = stamps(table)
+    timeframe = dataset.timeframe
+    for symbol, table in tables.items():
+        wrong = _wrong_stamps(stamps(table), timeframe)
+        if wrong.size:
+            stamp = iso(_instant(wrong[0]))
+            raise InputError(f"{symbol}: {stamp} is not the start of a {timeframe} bar; say which timeframe these bars have")
+    if timeframe.intraday and tables:
+        every = np.concatenate([stamps(table) for table in tables.values()])
+        if _only_midnights(every, overnight=dataset.feed not in (Feed.SIP, Feed.IEX)):
+            raise InputError("every stamp is a midnight: these are daily bars; say timeframe='1Day'")
+
+
+def _wrong_stamps(times: Int64s, timeframe: Timeframe) -> Int64s:
     if timeframe.intraday:
         step = int(timeframe.length.total_seconds()) * 1_000_000
-        wrong = np.flatnonzero(times % 86_400_000_000 % step)
-        midnights = 0
-        if not wrong.size and len(times) > 1 and not (times % 3_600_000_000).any():
-            clocks = [datetime.fromtimestamp(int(time) // 1_000_000, NEW_YORK) for time in times]
-            midnights = sum(clock.hour == 0 and clock.minute == 0 for clock in clocks)
-        if len(times) > 1 and midnights == len(times):
-            raise InputError(f"{symbol}: every stamp is midnight in New York: these are daily bars; say timeframe='1Day'")
-    else:
-        instants = [datetime.fromtimestamp(int(time) // 1_000_000, UTC) for time in times]
-        off = [timeframe.floor(instant) != instant for instant in instants]
-        wrong = np.flatnonzero(np.array(off) | (times % 1_000_000 != 0))
-    if wrong.size:
-        stamp = iso(datetime.fromtimestamp(int(times[wrong[0]]) // 1_000_000, UTC))
-        raise InputError(f"{symbol}: {stamp} is not the start of a {timeframe} bar; say which timeframe these bars have")
+        return times[times % _DAY % step != 0]
+    off = [timeframe.floor(_instant(time)) != _instant(time) for time in times]
+    return times[np.array(off, dtype=bool)]
+
+
+def _only_midnights(times: Int64s, *, overnight: bool) -> bool:
+    """Tell whether all stamps are midnights of New York, or of UTC on several days. Only overnight feeds have one by chance."""
+    if not times.size or (times % 3_600_000_000).any():
+        return False
+    several = np.unique(times // _DAY).size > 1
+    clocks = {_instant(time).astimezone(NEW_YORK).hour for time in np.unique(times)}
+    if clocks == {0}:
+        return several or not overnight
+    return several and not (times % _DAY).any()
+
+
+def _instant(stamp: int) -> datetime:
+    return datetime.fromtimestamp(int(stamp) // 1_000_000, UTC) + timedelta(microseconds=int(stamp) % 1_000_000)

@@ -82,7 +82,7 @@ class MetadataStore:
         self._files: FileStore = _open(base_path) if files is None else files
         self._today = today
 
-    def store(self, index_name: str, symbols: Iterable[str], *, on: date | str | None = None, force: bool = False) -> IndexChange:
+    def store(self, index_name: str, symbols: Iterable[str], *, on: date | str | None = None, force: bool = True) -> IndexChange:
         """Make *symbols* the members of an index; storing the same list again changes nothing.
 
         A symbol that is already listed keeps its ``added_date``; one that left is remembered in the history, and gets a new
@@ -92,7 +92,7 @@ class MetadataStore:
             index_name: letters, digits, ``_``, ``-`` and ``.``, at most 64.
             symbols: the whole list, not a change to it.
             on: the day since which the list is so; today where None. Neither a day to come nor one before the last change.
-            force: accept that more than 20 % of the members leave.
+            force: accept that more than 20 % of the members leave; False, as an ingestion has it, refuses that.
 
         Raises:
             InputError: a name or day that cannot be used, or more than 20 % of the members would leave.

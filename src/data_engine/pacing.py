@@ -5,8 +5,9 @@ say ``X-RateLimit-Limit`` and ``X-RateLimit-Remaining``; a refusal (429) often s
 bucket that never believes in more tokens than the server does:
 
 * headers seen: the model's tokens are spent freely, then refilled at the learned rate, so requests leave evenly spaced;
-* no headers: nobody waits before the first 429. It tells how large the bucket was; from then on the rate is that estimate,
-  grows slowly while all goes well, and shrinks at each further 429, for all workers together.
+* no headers: nobody waits before the first 429. It tells how large the bucket was, if it was full; perhaps it was not (another
+  program, an earlier run), so the estimate is raised quickly until the next 429. Between two 429s the bucket was empty twice:
+  what came through is what came back, and that is the rate, for all workers together. It still grows slowly while all goes well.
 
 The class is arithmetic under a lock: time comes in as an argument, and it never sleeps.
 """
@@ -23,6 +24,9 @@ _FILL = 0.99  # of the learned rate: clocks differ a little, and a 429 costs mor
 _SLACK = 0.01  # of the bucket is left in it, for answers that overtake each other
 _GROWTH = 1.03  # of an estimated rate, per ten seconds without a 429
 _SHRINK = 0.85  # of an estimated rate, at a 429
+_PROBE, _PROBE_SECONDS = 1.5, 3.0  # the first estimate grows by this factor, this often, until the second 429
+_LEAST_ESTIMATE = 60.0  # requests a minute: no account has less, a bucket that was nearly empty looks like it
+_MEASURED = 10  # answers between two 429s are enough to measure a rate by
 _SMALLEST_RATE = 0.05  # requests a second: three a minute
 
 
@@ -76,6 +80,9 @@ class Pace:
         self._in_flight = 0
         self._first_at: float | None = None
         self._answers = 0
+        self._since = 0  # answers since the last 429
+        self._excused = -1  # requests that were under way at the last 429 and may still meet one of the same event
+        self._probing = False
 
     @property
     def limit(self) -> int | None:
@@ -95,12 +102,9 @@ class Pace:
             if self._first_at is None:
                 self._first_at = now
             self._in_flight += 1
-            waits = [max(0.0, self._pause_until - now)]
-            if self._bound is not None:
-                waits.append(self._bound.take(now))
-            if self._bucket is not None:
-                waits.append(self._bucket.take(now))
-            return max(waits)
+            start = max(now, self._pause_until)
+            buckets = [bucket for bucket in (self._bound, self._bucket) if bucket is not None]
+            return start - now + max((bucket.take(start) for bucket in buckets), default=0.0)
 
     def pause_left(self, now: float) -> float:
         """Return for how many more seconds nobody may send, because a 429 came meanwhile."""
@@ -118,6 +122,7 @@ class Pace:
         """
         with self._lock:
             self._in_flight -= 1
+            self._excused -= 1
             if status is None:
                 return
             if status == 429:
@@ -128,9 +133,12 @@ class Pace:
             limit, remaining = (_count(headers.get(f"x-ratelimit-{name}")) for name in ("limit", "remaining"))
             if limit:
                 self._state(now, limit, limit if remaining is None else remaining)
-            elif self._estimated and self._bucket is not None and now - self._grown_at > 10:
-                self._bucket.rate *= _GROWTH
-                self._grown_at = now
+            elif self._estimated and self._bucket is not None:
+                self._since += 1
+                after, factor = (_PROBE_SECONDS, _PROBE) if self._probing else (10.0, _GROWTH)
+                if now - self._grown_at > after:
+                    self._bucket.rate *= factor
+                    self._grown_at = now
 
     def _state(self, now: float, limit: int, remaining: int) -> None:
         """Take over what the server says of its bucket."""
@@ -146,28 +154,43 @@ class Pace:
 
     def _refused(self, now: float, headers: Mapping[str, str], unix: float) -> None:
         # Refusals of requests that left before the first of them was heard are one event, not many.
-        fresh = now - self._refused_at > 1.0 and now >= self._pause_until
+        fresh = self._excused < 0 and now >= self._pause_until
         hint = hinted_wait(headers, unix)
         if hint is not None:
             self._pause_until = max(self._pause_until, now + hint)
         if not fresh:
+            self._hold_claims()
             return
-        self._refused_at = now
+        before, self._refused_at = self._refused_at, now
+        self._excused = self._in_flight
         self._refusals += 1
         if hint is None:
             self._pause_until = max(self._pause_until, now + min(30.0, 1.0 * 2 ** (self._refusals - 1)))
+        self._hold_claims()
         if self._bucket is None:
             # The bucket was full at the start, and refilled while we emptied it.
             minutes = (now - (self._first_at if self._first_at is not None else now)) / 60
-            limit = max(1.0, self._answers / (1 + minutes))
-            self._bucket = Bucket(max(_SMALLEST_RATE, limit / 60 * 0.95), limit, 0.0, now)
-            self._estimated = True
+            limit = max(_LEAST_ESTIMATE, self._answers / (1 + minutes))
+            self._bucket = Bucket(limit / 60 * 0.95, limit, 0.0, now)
+            self._estimated = self._probing = True
         else:
             self._bucket.refill(now)
             self._bucket.tokens = min(self._bucket.tokens, 0.0)
             if self._estimated:
-                self._bucket.rate = max(_SMALLEST_RATE, self._bucket.rate * _SHRINK)
+                # The server's bucket was empty at the last refusal and is empty now: what it let through is what came back.
+                rate = self._bucket.rate * _SHRINK
+                if self._since >= _MEASURED:
+                    rate = min(self._bucket.rate, self._since / (now - before)) * 0.97
+                self._bucket.rate = max(_SMALLEST_RATE, rate)
+                self._probing = False
+        self._since = 0
         self._grown_at = now
+
+    def _hold_claims(self) -> None:
+        """Charge the user's bound with the claims that will all leave when the pause ends."""
+        if self._bound is not None:
+            self._bound.tokens = self._bound.size - self._in_flight
+            self._bound.at = self._pause_until
 
 
 def _evenly(per_minute: int) -> Bucket:

@@ -159,9 +159,9 @@ def plan_ingestion(
     size = _task_pages(total, workers)
     order = {wish.symbol: number for number, wish in enumerate(wishes)}
     tasks = [
-        replace(task, overlap=overlap if (overlap and overlap.end <= task.range.start) or task.range.end == piece.end else None)
+        replace(task, overlap=overlap)
         for (piece, overlap), symbols in by_range.items()
-        for task in _cut(symbols, piece, dataset, per_session, size, page_limit)
+        for task in _cut(symbols, piece, per_session, page_limit, dataset, size if overlap is None else math.inf)
     ]
     tails = max((piece.end for piece, _ in by_range), default=now)
     tasks.sort(
@@ -241,9 +241,13 @@ def _sessions(span: TimeRange) -> float:
 
 
 def _cut(
-    symbols: Sequence[str], piece: TimeRange, dataset: Dataset, per_session: Mapping[str, float], size: float, page_limit: int
+    symbols: Sequence[str], piece: TimeRange, per_session: Mapping[str, float], page_limit: int, dataset: Dataset, size: float
 ) -> Iterator[FetchTask]:
-    """Cut symbols x range into tasks of about *size* pages."""
+    """Cut symbols x range into tasks of about *size* pages.
+
+    What has an overlap to be compared stays whole in time (*size* is infinite): were a later part kept before the comparison
+    failed, two price bases would stand side by side.
+    """
     small: list[str] = []
     for symbol in symbols:
         if _sessions(piece) * per_session[symbol] / page_limit < size:
@@ -280,6 +284,8 @@ def _cut_time(piece: TimeRange, dataset: Dataset, sessions_each: float) -> list[
     parts: list[TimeRange] = []
     start = piece.start
     for edge in edges:
+        if len(parts) == shares - 1:
+            break
         if _sessions(TimeRange(piece.start, edge)) >= _sessions(piece) * (len(parts) + 1) / shares - 0.5:
             parts.append(TimeRange(start, edge))
             start = edge

@@ -109,7 +109,8 @@ class IngestionReport(Mapping[str, Any]):
             f"{len(self.outcomes) - len(failed)} of {len(self.outcomes)} series up to date, {len(failed)} failed, "
             f"{self.added:,} bars new, {self.revised:,} revised, {self.requests:,} requests, {duration(self.seconds)}"
         )
-        return "\n".join([text, *(f"  - {symbol}: {message}" for symbol, message in failed)])
+        notes = (f"  Note: {note}" for note in self.notes)
+        return "\n".join([text, *notes, *(f"  - {symbol}: {message}" for symbol, message in failed)])
 
     def summary(self) -> str:
         """Return the closing lines for people: totals, and every failed symbol."""
@@ -130,7 +131,7 @@ class IngestionReport(Mapping[str, Any]):
 
 def duration(seconds: float) -> str:
     """Write a length of time as people say it: ``5m 30s``, ``1h 02m 05s``, ``0.4s``."""
-    if seconds < 10:
+    if seconds < 9.95:
         return f"{seconds:.1f}s"
     whole = round(seconds)
     hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60

@@ -44,7 +44,7 @@ def hinted_wait(headers: Mapping[str, str], now: float) -> float | None:
         if seconds is None:
             try:
                 seconds = (parsedate_to_datetime(text) - datetime.fromtimestamp(now, UTC)).total_seconds()
-            except (ValueError, TypeError):
+            except (ValueError, TypeError, OverflowError):
                 seconds = None
         if seconds is not None:
             return min(max(seconds, 0.0), _LONGEST_HINT)

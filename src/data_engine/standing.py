@@ -42,7 +42,8 @@ class SeriesStanding:
         if self.problem:
             return "damaged"
         if self.missing:
-            return "failed" if self.coverage.failure else "incomplete"
+            failure = self.coverage.failure
+            return "failed" if failure and failure.code != "interrupted" else "incomplete"
         return "held" if self.coverage.bars else "empty"
 
     def to_json(self) -> dict[str, Any]:

@@ -110,13 +110,11 @@ class ParquetStorage:
                 contradicts the frame's mark.
             StoreError: the store cannot be written.
         """
-        tables = from_frame(bars)
+        tables = from_frame(bars, canonical=check_symbol)
         dataset = marked(bars, timeframe, feed, adjustment)
-        checked = {check_symbol(symbol): table for symbol, table in tables.items()}
-        for symbol, table in checked.items():
-            check_stamps(symbol, table, dataset.timeframe)
+        check_stamps(tables, dataset)
         total = Written()
-        for symbol, table in checked.items():
+        for symbol, table in tables.items():
             series = Series(symbol, dataset)
             rows: dict[Period, int] = {}
             for period, part in by_period(table, dataset):
@@ -255,7 +253,7 @@ class ParquetStorage:
         known.update(partition.period for partition in self.partitions(series.dataset, series.symbol))
         touched = sorted(period for period in known if period.span.intersect(span))
         # Coverage first, here: it must never claim what is being removed.
-        self.coverage.update(series, lambda known: known.without(span, {}))
+        self.coverage.update(series, lambda known: known.without(span, {}, known.first_bar, known.last_bar))
         for period in touched:
             key = Partition(series, period).key
 
@@ -270,10 +268,19 @@ class ParquetStorage:
                 return to_parquet(kept) if kept.num_rows else b""
 
             self.files.update(key, change)
-        left = self.coverage.update(series, lambda known: known.without(span, rows))
+        first, last = self._reach(series)
+        left = self.coverage.update(series, lambda known: known.without(span, rows, first, last))
         if not left.rows and not left.wanted and not left.covered:
             self.coverage.remove(series)
         return removed
+
+    def _reach(self, series: Series) -> tuple[datetime | None, datetime | None]:
+        """Return the first and the last bar that the files of a series hold."""
+        held = sorted(partition.period for partition in self.partitions(series.dataset, series.symbol))
+        if not held:
+            return None, None
+        ends = [stamps(self.read(series, period, ["timestamp"])) for period in (held[0], held[-1])]
+        return _instant(int(ends[0][0])), _instant(int(ends[1][-1]))
 
     def periods(self, series: Series, span: TimeRange) -> Iterator[Period]:
         """Yield the files of a series that *span* touches, in order of time; exact names, no glob."""
@@ -302,8 +309,12 @@ class ParquetStorage:
             raise StoreError(f"no store at {self.files.location}; `data-engine ingest` creates one")
 
     def exists(self) -> bool:
-        """Tell whether anything was ever stored here."""
-        return next(iter(self.files.list("metadata")), None) is not None
+        """Tell whether anything was ever stored here; a lock alone is nothing."""
+        if any(self.files.folders(f"metadata/{name}") for name in ("coverage", "indices")):
+            return True
+        folders = (*self.files.folders(""), *(f"metadata/{name}" for name in ("coverage", "indices")))
+        ours = (name for name in folders if name.startswith(("equities_", "metadata/")))
+        return any(next(iter(self.files.list(name)), None) is not None for name in ours)
 
     def _decode(
         self,
@@ -323,7 +334,7 @@ class ParquetStorage:
 
     def _note_rows(self, series: Series, rows: dict[Period, int], table: pa.Table) -> None:
         times = stamps(table)
-        first, last = (datetime.fromtimestamp(int(times[at]) // 1_000_000, UTC) for at in (0, -1))
+        first, last = _instant(int(times[0])), _instant(int(times[-1]))
 
         def change(known):  # type: ignore[no-untyped-def]
             return replace(
@@ -361,6 +372,10 @@ def by_period(table: pa.Table, dataset: Dataset) -> Iterator[tuple[Period, pa.Ta
         stop = int(np.searchsorted(times, micros(period.next().start)))
         yield period, table.slice(at, stop - at)
         at = stop
+
+
+def _instant(stamp: int) -> datetime:
+    return datetime.fromtimestamp(stamp // 1_000_000, UTC)
 
 
 def _chosen(columns: Sequence[str]) -> tuple[str, ...]:

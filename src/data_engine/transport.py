@@ -95,7 +95,7 @@ class HttpTransport:
             whole = False
             try:
                 parts, size = [], 0
-                while part := response.read(1 << 18, decode_content=False):
+                while part := response.read1(1 << 18, decode_content=False):
                     parts.append(part)
                     size += len(part)
                     if size > _MOST_BYTES:
@@ -140,12 +140,13 @@ def _reason(error: Exception) -> str:
     """Say in few words what urllib3 says in many; its texts hold the whole URL."""
     from urllib3 import exceptions as said
 
-    if isinstance(error, said.ConnectTimeoutError):
-        return f"no connection within {_CONNECT_SECONDS:g} s"
+    # The special ones first: the others are their bases.
     if isinstance(error, said.NameResolutionError):
         return "the host name cannot be resolved"
     if isinstance(error, said.NewConnectionError):
         return "the connection was refused"
+    if isinstance(error, said.ConnectTimeoutError):
+        return f"no connection within {_CONNECT_SECONDS:g} s"
     if isinstance(error, (said.ReadTimeoutError, TimeoutError)):
         return "the server fell silent"
     if isinstance(error, said.SSLError):

@@ -7,6 +7,7 @@ files is no longer covered, stays wanted, and `update` brings it back.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -15,7 +16,7 @@ from data_engine.coverage import Coverage
 from data_engine.errors import DamagedFile
 from data_engine.partitions import Partition, Period
 from data_engine.ranges import difference, new_york_date, new_york_days, union
-from data_engine.series import Series
+from data_engine.series import Dataset, Series
 from data_engine.storage import ParquetStorage
 from data_engine.wishes import Choice
 
@@ -65,6 +66,9 @@ def verify(storage: ParquetStorage, choice: Choice, names: Sequence[str] | None 
 def known_series(storage: ParquetStorage, choice: Choice, names: Sequence[str] | None) -> Iterator[Series]:
     """Yield the series that have coverage or files, by dataset and symbol."""
     found = {dataset: {series.symbol for series in storage.coverage.series(dataset)} for dataset in storage.coverage.datasets()}
+    for name in storage.files.folders(""):
+        with suppress(ValueError):
+            found.setdefault(Dataset.from_name(name), set())
     for dataset in sorted(found, key=lambda one: one.name):
         if dataset in choice:
             for symbol in sorted(found[dataset] | set(storage.symbols(dataset))):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from data_engine.bars import TIMESTAMP
 from data_engine.coverage_store import CoverageStore
-from data_engine.errors import InputError
+from data_engine.errors import DamagedFile, InputError
 from data_engine.partitions import Partition
 from data_engine.ranges import TimeRange
 from data_engine.series import Dataset, Series
@@ -68,23 +70,23 @@ def connect(
 
 
 def run(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.DuckDBPyRelation:
-    """Run one statement.
+    """Run one statement that reads, and return its whole result.
 
     Raises:
-        InputError: DuckDB cannot run it; the message is DuckDB's, with the names of the views.
+        InputError: it is not one statement, it would write, or DuckDB cannot run it; the message has the names of the views.
     """
     import duckdb
 
     try:
-        result = connection.sql(sql)
+        statements = connection.extract_statements(sql)
+        if len(statements) != 1 or statements[0].type not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
+            raise InputError("`query` takes one statement that reads: a SELECT, FROM, DESCRIBE, SUMMARIZE or EXPLAIN")
+        # DuckDB is lazy, and runs a relation anew at every look: read it once, here, where its errors are ours to tell.
+        return connection.from_arrow(connection.sql(sql).to_arrow_table())
     except duckdb.Error as error:
-        names = [name for (name,) in connection.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()]
-        raise InputError(
-            f"{str(error).strip()}\nThe views are: {', '.join(sorted(names)) or 'none'}, and the table coverage"
-        ) from None
-    if result is None:
-        raise InputError("that statement has no result; `query` takes a SELECT")
-    return result
+        views = connection.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()
+        names = ", ".join(sorted(name for (name,) in views if name != "coverage"))
+        raise InputError(f"{str(error).strip()}\nThe views are: {names or 'none'}, and coverage") from None
 
 
 def datasets(storage: ParquetStorage) -> list[Dataset]:
@@ -97,7 +99,8 @@ def _view(storage: ParquetStorage, dataset: Dataset, span: TimeRange | None) -> 
     if not names:
         # Something must give the view its columns.
         names = [next(storage.partitions(dataset)).key]
-    paths = ", ".join("'" + f"{storage.files.location}/{name}".replace("'", "''") + "'" for name in names)
+    base = _literal(storage.files.location)
+    paths = ", ".join("'" + f"{base}/{name}".replace("'", "''") + "'" for name in names)
     # Without pinned types DuckDB reads symbol=2330 as a number and symbol=INF as a date.
     types = "'symbol': VARCHAR, 'year': INTEGER" + (", 'month': INTEGER" if dataset.timeframe.intraday else "")
     tail = ", month" if dataset.timeframe.intraday else ""
@@ -105,6 +108,20 @@ def _view(storage: ParquetStorage, dataset: Dataset, span: TimeRange | None) -> 
     files = f"read_parquet([{paths}], hive_partitioning = true, hive_types = {{{types}}})"
     inside = "" if span is None else f" WHERE timestamp >= '{span.start}' AND timestamp < '{span.end}'"
     return f'CREATE VIEW "{view_name(dataset)}" AS SELECT {columns} FROM {files}{inside}'  # noqa: S608 - our names, quoted paths
+
+
+def _literal(location: str) -> str:
+    """Return a path as DuckDB's patterns write it.
+
+    Raises:
+        InputError: a part of it looks like a partition, and DuckDB would take it for one.
+    """
+    for part in location.replace("\\", "/").split("/"):
+        if "=" in part:
+            raise InputError(
+                f"the store's path has a part {part!r}, which DuckDB takes for a partition; move the store elsewhere"
+            )
+    return re.sub(r"([\[*?])", r"[\1]", location)
 
 
 def _files(storage: ParquetStorage, dataset: Dataset, span: TimeRange) -> Iterator[str]:
@@ -117,10 +134,14 @@ def _files(storage: ParquetStorage, dataset: Dataset, span: TimeRange) -> Iterat
 
 def _coverage_table(connection: duckdb.DuckDBPyConnection, store: CoverageStore) -> None:
     """Show the coverage as a table: a row per series and range, with its state."""
-    rows = []
+    rows: list[tuple[str, str, str, datetime | None, datetime | None]] = []
     for dataset in store.datasets():
         for series in store.series(dataset):
-            known = store.read(series)
+            try:
+                known = store.read(series)
+            except DamagedFile:
+                rows.append((dataset.name, series.symbol, "damaged", None, None))
+                continue
             everything = TimeRange(known.wanted[0].start, known.wanted[-1].end) if known.wanted else None
             owed = known.incomplete(everything) if everything else ()
             states = (("covered", known.covered), ("provisional", known.provisional), ("missing", owed))

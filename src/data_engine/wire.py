@@ -131,18 +131,19 @@ def read_page(body: bytes, request: BarsRequest) -> Page:
 # ---------------------------------------------------------------------------------------------------- the plain decoder
 
 _SYMBOL = re.compile(rb',?"([A-Za-z0-9./^_=+$*-]+)":\[')
-_TAIL = re.compile(rb'\},"next_page_token":(?:null|"([^"\\]+)")\}\s*')
+_TAIL = re.compile(rb'\},"next_page_token":(?:null|"([!#-\[\]-~]+)")\}\s*')
 _HEAD = b'{"bars":{'
 _VALUE_BYTES = b"0123456789."
-_TO_CELLS = bytes.maketrans(b"}[]", b"\n\n\n")
-_NOT_CELLS = b'{"chlnotvwZ,'  # the keys' letters, too: a row of the proven shape has no others but the T of its time
+_TO_CELLS = bytes.maketrans(b"}[],", b"\n\n\n ")
+_NOT_CELLS = b'{"chlnotvwZ'  # the keys' letters, too: a row of the proven shape has no others but the T of its time
 
 
 def read_plain(body: bytes) -> Page | None:
     """Read a page whose every row has the same keys in the same order and only digits for values; None for any other.
 
     The proof: with digits and points deleted, the rows must equal the first row repeated. What remains to be read is then
-    numbers and ``2024-06-03T08:00:00Z`` stamps, and Arrow refuses what is not a number or not a date.
+    numbers and ``2024-06-03T08:00:00Z`` stamps, and Arrow refuses what is not a number or not a date. Digits that stood in a
+    key are left beside a number, a blank between them, and refused with it; or in the empty first cell, which is measured.
     """
     cut = body.rfind(b'},"next_page_token":')
     tail = _TAIL.fullmatch(body, cut) if cut > 0 else None
@@ -163,7 +164,7 @@ def read_plain(body: bytes) -> Page | None:
     if counts is None or len(set(symbols)) < len(symbols):
         return None
     first, rows = counts
-    table = _read_rows(body, first)
+    table = _read_rows(body, first, lists=len(symbols))
     if table is None or table.num_rows != sum(rows):
         return None
     stops = list(accumulate(rows))
@@ -187,8 +188,8 @@ def _count_rows(skeleton: bytes, lists: int) -> tuple[bytes, list[int]] | None:
     return first, counts
 
 
-def _read_rows(body: bytes, first: bytes) -> pa.Table | None:
-    """Read all rows of a page of proven shape, in the order of the page."""
+def _read_rows(body: bytes, first: bytes, lists: int) -> pa.Table | None:
+    """Read all rows of a page of proven shape, in the order of the page; None where one is not what it seemed."""
     names = _cells(first)
     if names is None:
         return None
@@ -202,18 +203,25 @@ def _read_rows(body: bytes, first: bytes) -> pa.Table | None:
             # What stands between the lists (a symbol, the token) is a line of too few cells.
             parse_options=pyarrow.csv.ParseOptions(delimiter=":", quote_char=False, invalid_row_handler=_skip),
             convert_options=pyarrow.csv.ConvertOptions(
-                column_types=types, include_columns=list(types)[1:], null_values=[], strings_can_be_null=False
+                column_types=types, include_columns=list(types), null_values=[], strings_can_be_null=False
             ),
         )
     except pa.ArrowInvalid:
         return None
-    if not cells.num_rows:
+    # Before each row but the first of a list stands the blank that was its comma, and nothing else.
+    if not cells.num_rows or _text_bytes(cells.column("none")) != cells.num_rows - lists:
         return None
     minutes, seconds = (numbers(cells.column(name), np.int16) for name in ("minute", "second"))
     if minutes.min() < 0 or minutes.max() > 59 or seconds.min() < 0 or seconds.max() > 59:
         return None
     times = numbers(cells.column("hour"), np.int64) + (minutes.astype(np.int64) * 60 + seconds) * 1_000_000
     return pa.Table.from_arrays([arrow(times, TIMESTAMP), *(cells.column(name) for name in VALUES)], schema=BAR_SCHEMA)
+
+
+def _text_bytes(column: pa.ChunkedArray) -> int:
+    """Return how many bytes the texts of a column have together."""
+    offsets = (np.frombuffer(chunk.buffers()[1], np.int32)[[chunk.offset, chunk.offset + len(chunk)]] for chunk in column.chunks)
+    return sum(int(stop) - int(start) for start, stop in offsets)
 
 
 def _skip(_row: object) -> str:
@@ -264,7 +272,7 @@ def read_any(body: bytes, request: BarsRequest | None = None) -> Page:
 
     try:
         answer = json.loads(body, parse_constant=no_constant, object_pairs_hook=no_repeats)
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # bad UTF-8, bad JSON, or an integer of thousands of digits
         raise refuse(f"the body is not JSON: {error}") from error
     if not isinstance(answer, dict) or not isinstance(answer.get("bars"), dict) or "next_page_token" not in answer:
         raise refuse("the body is not an object with bars and next_page_token")

@@ -53,7 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         error.show(sys.stderr)
         return 2
-    except click.Abort:
+    except click.Abort as error:
+        # click makes one of every KeyboardInterrupt, of ours too.
+        complain(str(error.__cause__) if isinstance(error.__cause__, DataEngineError) else "interrupted")
         return 130
     except DataEngineError as error:
         complain(str(error))

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from data_engine.pipeline import IngestionPipeline
     from data_engine.planning import IngestionPlan
     from data_engine.report import IngestionReport
+    from data_engine.settings import Settings
 
 
 @click.command()
@@ -96,7 +97,7 @@ def ingest(
             plan = pipeline.plan(names, start, end, timeframe, refetch=refetch)
             print_json(plan_fields(plan)) if as_json else click.echo(plan_text(plan))
             return
-        name_store(settings, pipeline.storage.files, *found_words(pipeline))
+        name_run(settings, pipeline)
         what = f"{timeframe} bars, feed {pipeline.feed.value}, {pipeline.adjustment}"
         say(f"{len(names)} symbols, {what}, {pipeline.workers} workers")
         with stoppable():
@@ -110,13 +111,25 @@ def ingest(
     context.exit(report.exit_code)
 
 
-def found_words(pipeline: IngestionPipeline) -> tuple[str, ...]:
-    """Return what was found, for the first line: free disk, keys, limit. Without credentials it raises."""
+def name_run(settings: Settings, pipeline: IngestionPipeline) -> None:
+    """Say in the first line what was found: store, free disk, keys, limit. Without credentials: the store, and it raises."""
+    from data_engine.errors import ConfigError
+
+    try:
+        words = _found_words(pipeline)
+    except ConfigError:
+        name_store(settings, pipeline.storage.files)
+        raise
+    name_store(settings, pipeline.storage.files, *words)
+
+
+def _found_words(pipeline: IngestionPipeline) -> tuple[str, ...]:
+    keys = pipeline.client.credentials_source
     free = pipeline.storage.files.free_bytes()
     limit = pipeline.settings.requests_per_minute
     return (
         f"{size(free)} free" if free is not None else "free space unknown",
-        f"keys: {pipeline.client.credentials_source}",
+        f"keys: {keys}",
         f"limit: {limit}/min" if limit else "limit: learned from the answers",
     )
 

@@ -43,8 +43,8 @@ def verify(
         raise InputError("--dry-run goes with --repair: without it, verify changes nothing anyway")
     settings = load_settings(base_path=base_path, settings_path=settings_path)
     storage = ParquetStorage(settings.base_path)
-    storage.check_exists()
     name_store(settings, storage.files)
+    storage.check_exists()
     names = SymbolLoader.from_list(symbols) if symbols else None
     looked_at, bad = 0, []
     for series, findings in examined(storage, Choice.parse(timeframe, feed, adjustment), names):

@@ -21,8 +21,8 @@ def query(sql: str, start: str | None, end: str | None, base_path: str | None, s
 
     settings = load_settings(base_path=base_path, settings_path=settings_path)
     storage = ParquetStorage(settings.base_path)
-    storage.check_exists()
     name_store(settings, storage.files)
+    storage.check_exists()
     span = None if start is None and end is None else any_span(start, end)
     with connect(storage, span, coverage="coverage" in sql.lower()) as connection:
         result = run(connection, sql)

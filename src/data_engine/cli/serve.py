@@ -74,7 +74,8 @@ def sandbox(
     with server, stoppable():
         what = ", ".join(bars) if bars else "a simulated market"
         click.echo(f"Serving {what} at {server.url}")
-        click.echo(f"Point data-engine at it: APCA_API_DATA_URL={server.url} ALPACA_API_KEY=any ALPACA_SECRET_KEY=any")
+        pair = "ALPACA_API_KEY=any ALPACA_SECRET_KEY=any" if keys is None else "and the credentials that --key names"
+        click.echo(f"Point data-engine at it: APCA_API_DATA_URL={server.url} {pair}")
         try:
             while True:
                 time.sleep(3600)

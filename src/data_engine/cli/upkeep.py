@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from data_engine.cli.bring import found_words, show, show_failure
+from data_engine.cli.bring import name_run, show, show_failure
 from data_engine.cli.console import (
     choice_options,
     name_store,
@@ -74,9 +74,9 @@ def update(
             # A nightly job must not pile up behind a backfill that runs for days.
             wait=0.0 if wait is None else wait,
         )
-        pipeline.storage.check_exists()
         if not quiet:
-            name_store(settings, pipeline.storage.files, *found_words(pipeline))
+            name_run(settings, pipeline)
+        pipeline.storage.check_exists()
         with stoppable():
             report = pipeline.update(symbols or None, index_name, timeframe=timeframe, feed=feed, adjustment=adjustment)
     except DataEngineError as error:
@@ -114,8 +114,8 @@ def status(
 
     settings = load_settings(base_path=base_path, settings_path=settings_path)
     storage = ParquetStorage(settings.base_path)
-    storage.check_exists()
     name_store(settings, storage.files)
+    storage.check_exists()
     names = SymbolLoader.from_list(symbols) if symbols else None
     found = list(stand(storage, Choice.parse(timeframe, feed, adjustment), names))
     digest = _digest(storage, [one.series for one in found]) if with_digest else None
@@ -216,8 +216,8 @@ def remove(
 
     settings = load_settings(base_path=base_path, settings_path=settings_path)
     storage = ParquetStorage(settings.base_path)
-    storage.check_exists()
     name_store(settings, storage.files)
+    storage.check_exists()
     names = SymbolLoader.from_list(symbols)
     plan = plan_removal(storage, Choice.parse(timeframe, feed, adjustment), names, start, end)
     strange = [name for name in names if name not in {series.symbol for series, _, _ in plan}]
