@@ -17,6 +17,7 @@ from data_engine.sandbox import Faults, Sandbox, SimulatedMarket
 from running import KEY, account, bars_in, content, count, differing, ended, here, names_of, pipeline_of, run, start
 
 JUNE = ("--start", "2024-06-03", "--end", "2024-06-03")
+TO_COME = pytest.mark.xfail(strict=True, reason="`report` is not built yet")
 
 
 @pytest.fixture
@@ -47,7 +48,10 @@ def test_alone_it_says_what_the_store_holds(server: Sandbox, tmp_path: Path) -> 
     assert ran.out.splitlines()[1] == f"  equities_1min: 1 series, {count(tmp_path / 'stock_data'):,} bars"
 
 
-@pytest.mark.parametrize("command", ["ingest", "update", "status", "verify", "query", "remove", "report", "sandbox", "demo"])
+@pytest.mark.parametrize(
+    "command",
+    ["ingest", "update", "status", "verify", "query", "remove", pytest.param("report", marks=TO_COME), "sandbox", "demo"],
+)
 def test_every_command_of_the_contract_explains_itself(command: str) -> None:
     ran = here(command, "--help")
 
@@ -55,7 +59,9 @@ def test_every_command_of_the_contract_explains_itself(command: str) -> None:
     assert ran.out.startswith(f"Usage: data-engine {command} ")
 
 
-@pytest.mark.parametrize("command", ["ingest", "update", "status", "verify", "query", "remove", "report"])
+@pytest.mark.parametrize(
+    "command", ["ingest", "update", "status", "verify", "query", "remove", pytest.param("report", marks=TO_COME)]
+)
 def test_the_stores_options_are_on_every_command_that_touches_one(command: str) -> None:
     text = here(command, "--help").out
 
@@ -86,7 +92,8 @@ def test_the_first_line_on_stderr_names_the_store_and_who_said_so(server: Sandbo
 
 
 @pytest.mark.parametrize(
-    "command", [("update",), ("status",), ("query", "SELECT 1"), ("remove", "AAPL"), ("verify",), ("report",)]
+    "command",
+    [("update",), ("status",), ("query", "SELECT 1"), ("remove", "AAPL"), ("verify",), pytest.param(("report",), marks=TO_COME)],
 )
 def test_only_ingest_creates_a_store(tmp_path: Path, command: tuple[str, ...]) -> None:
     ran = here(*command, "--base-path", tmp_path / "nowhere")

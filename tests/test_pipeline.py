@@ -160,7 +160,7 @@ def test_an_unknown_symbol_fails_and_is_asked_again_for_a_week_then_no_more(
     assert sent == [1, 1, 1, 1, 0, 0]
 
 
-@pytest.mark.xfail(strict=True, reason="a task is planned for the four hours of UTC June (/tmp/bugs_helper6.md 5)")
+@pytest.mark.xfail(strict=True, reason="a task is planned for the four hours of UTC June")
 def test_the_night_after_the_last_day_of_a_month_is_not_asked_alone(server: Sandbox, tmp_path: Path) -> None:
     pipeline_of(server, tmp_path).ingest_symbols(["ZZZQ"], "2024-05-01", "2024-05-31")
 
@@ -337,7 +337,6 @@ def test_faults_now_and_then_change_nothing(tmp_path: Path, kind: str) -> None:
     assert content(tmp_path / "wild") == content(tmp_path / "calm")
 
 
-@pytest.mark.xfail(strict=True, reason="the same token after an empty page counts as endless (/tmp/bugs_helper6.md 7)")
 def test_empty_pages_in_a_row_are_not_the_end_and_no_failure(tmp_path: Path) -> None:
     with Sandbox(SimulatedMarket(), faults=Faults({"empty": 1.0})) as server:
 

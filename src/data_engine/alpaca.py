@@ -26,7 +26,7 @@ from data_engine.errors import (
 )
 from data_engine.pacing import Pace
 from data_engine.refusals import raise_for_good
-from data_engine.retry import RetryPolicy, hinted_wait
+from data_engine.retry import RetryPolicy, hinted_wait, server_time
 from data_engine.series import Adjustment, Dataset, Feed, Timeframe
 from data_engine.spans import DateLike, parse_span
 from data_engine.symbols import check_symbol
@@ -104,6 +104,7 @@ class AlpacaClient:
         self._failed_at = 0.0
         self._secrets = (credentials.key.encode(), credentials.secret.encode())
         self._recent_refused = False
+        self._server_time: datetime | None = None
 
     def __repr__(self) -> str:
         return f"AlpacaClient({self.base_url!r}, feed={self.feed.value!r})"
@@ -127,6 +128,11 @@ class AlpacaClient:
     def recent_refused(self) -> bool:
         """Whether the account's plan refused the latest 15 minutes, so that ends are clamped."""
         return self._recent_refused
+
+    @property
+    def server_time(self) -> datetime | None:
+        """What time it was at the server at the last answer, in UTC; None before the first, or where it does not say."""
+        return self._server_time
 
     def stop(self) -> None:
         """Send nothing more: whoever waits or asks next gets `Interrupted`."""
@@ -287,6 +293,7 @@ class AlpacaClient:
             if isinstance(answer, Answer):
                 if answer.status == 200:
                     self._reached()
+                    self._server_time = server_time(answer.headers) or self._server_time
                     return answer
                 self._raise_for_good(answer, request)
                 what = "API rate limit exceeded" if answer.status == 429 else f"the server answered {answer.status}"

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from data_engine.bars import EMPTY, Int64s, stamps, take, within
 from data_engine.coverage import Coverage
-from data_engine.errors import DamagedFile, DataEngineError, StoreBusy
+from data_engine.errors import DamagedFile, DataEngineError, FileInUse, StoreBusy
 from data_engine.partitions import Partition, Period
 from data_engine.planning import FetchTask
 from data_engine.ranges import TimeRange
@@ -28,6 +28,9 @@ from data_engine.series import Series
 from data_engine.sessions import final_before
 from data_engine.storage import ParquetStorage, Written, by_period
 from data_engine.wire import Page
+
+_OF_ONE_FILE = (DamagedFile, FileInUse, StoreBusy)
+"""One file is the trouble: its symbol fails, the neighbours go on."""
 
 
 @dataclass(slots=True)
@@ -192,8 +195,7 @@ class ChainWriter:
         arrival = self._arrivals[symbol]
         try:
             written = self._storage.write(Series(symbol, self._task.dataset), period, bars)
-        except (DamagedFile, StoreBusy) as error:
-            # This file alone is the trouble: the symbol fails, its neighbours go on.
+        except _OF_ONE_FILE as error:
             self.damaged[symbol] = error
             return
         arrival.rows[period] = written.rows
@@ -212,7 +214,7 @@ class ChainWriter:
                 written = self._storage.write(series, period, again, answered=answered, drop_vanished=self._accept_removals)
                 arrival.rows[period] = written.rows
                 arrival.written += Written(vanished=written.vanished)
-        except (DamagedFile, StoreBusy) as error:
+        except _OF_ONE_FILE as error:
             self.damaged[symbol] = error
 
     def _gone(self, symbol: str, known: Coverage, span: TimeRange) -> dict[Period, int]:
@@ -241,7 +243,7 @@ class ChainWriter:
         try:
             # Only now, with the bars in place: coverage must never promise what is not on disk.
             return self._storage.coverage.update(Series(symbol, self._task.dataset), answered)
-        except (DamagedFile, StoreBusy) as error:
+        except _OF_ONE_FILE as error:
             self.damaged[symbol] = error
             return None
 

@@ -17,6 +17,7 @@
     │   └── BadAnswer              an answer that cannot be trusted to be bars
     ├── StoreError                 the store cannot be found, read or written                          (exit 4)
     │   ├── StoreBusy              another process holds it                                            (exit 7)
+    │   ├── FileInUse              a reader holds one file open (Windows); its series fails
     │   └── DamagedFile            one file of the store is not what it should be
     └── Interrupted                the user, or the system, asked us to stop (also a KeyboardInterrupt)     (exit 130)
 
@@ -43,6 +44,7 @@ class DataEngineError(Exception):
     code = "error"
     exit_code = 1
     report: IngestionReport | None = None
+    told = False  # whether the command line has printed it as JSON
 
 
 class InputError(DataEngineError, ValueError):
@@ -172,6 +174,12 @@ class StoreBusy(StoreError):
 
     code = "store_busy"
     exit_code = 7
+
+
+class FileInUse(StoreError):
+    """A reader kept one file open for so long that it could not be replaced. The others are not affected."""
+
+    code = "file_in_use"
 
 
 class DamagedFile(StoreError):

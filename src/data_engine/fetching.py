@@ -11,13 +11,14 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from data_engine.alpaca import AlpacaClient
 from data_engine.chain import ChainWriter, unfinished
 from data_engine.coverage import Coverage
 from data_engine.errors import (
     BadAnswer,
+    ConfigError,
     CredentialsRefused,
     DataEngineError,
     Interrupted,
@@ -30,13 +31,14 @@ from data_engine.errors import (
 )
 from data_engine.planning import FetchTask, IngestionPlan
 from data_engine.progress import Progress, Standing
-from data_engine.ranges import TimeRange
+from data_engine.ranges import TimeRange, iso
 from data_engine.series import Series
 from data_engine.storage import ParquetStorage
 from data_engine.symbols import suggestion
 
 _STOP_SECONDS = 4.0  # after Ctrl-C, for what is in flight to be stored
 _TICK_SECONDS = 0.2
+_AHEAD = timedelta(minutes=2)
 
 
 @dataclass(slots=True)
@@ -114,6 +116,7 @@ class Fetching:
         self._accept_removals = accept_removals
         self._started = time.monotonic()
         self._requests_before = client.requests
+        client.resume()
 
     @property
     def seconds(self) -> float:
@@ -143,7 +146,6 @@ class Fetching:
         tasks = (task for plan in plans for task in plan.tasks)
         pool = ThreadPoolExecutor(self._workers, thread_name_prefix="ingest")
         running: set[Future[None]] = set()
-        self._client.resume()
         try:
             while self._fill(pool, running, tasks):
                 # With a time-out: without one, Ctrl-C would wait on Windows, and the display would stand still.
@@ -211,6 +213,7 @@ class Fetching:
                 if request is None:
                     return {}, None
                 for page in self._client.pages(request):
+                    self._check_clock()
                     bars = writer.take(page)
                     with self.found.lock:
                         self.found.pages += 1
@@ -224,6 +227,14 @@ class Fetching:
         finally:
             self._note(task, writer, known)
         return left, trouble
+
+    def _check_clock(self) -> None:
+        """Refuse to go on with a clock that is ahead: what has not happened yet would count as final, and empty."""
+        server = self._client.server_time
+        if server is not None and self._now - server > _AHEAD:
+            raise ConfigError(
+                f"this machine's clock is ahead of Alpaca's: {iso(self._now.replace(microsecond=0))} here, {iso(server)} there; set it right"
+            )
 
     def _note(self, task: FetchTask, writer: ChainWriter, known: dict[str, Coverage]) -> None:
         found = self.found

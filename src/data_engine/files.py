@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Protocol
 from uuid import uuid4
 
-from data_engine.errors import StoreBusy, StoreError
+from data_engine.errors import FileInUse, StoreBusy, StoreError
 
 Change = Callable[[bytes | None], bytes | None]
 """Old content (None: no file) to new content (None: leave it; empty: remove the file). It may be called more than once."""
@@ -333,4 +333,5 @@ def _said(verb: str, path: Path, error: OSError) -> StoreError:
     }.get(error.errno or 0, error.strerror or str(error))
     if isinstance(error, PermissionError):
         reason = "permission denied"
-    return StoreError(f"cannot {verb} {path}: {reason}")
+    kind = FileInUse if error.errno == errno.EBUSY else StoreError
+    return kind(f"cannot {verb} {path}: {reason}")

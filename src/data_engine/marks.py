@@ -86,9 +86,11 @@ def check_stamps(tables: Mapping[str, pa.Table], dataset: Dataset) -> None:
 def _wrong_stamps(times: Int64s, timeframe: Timeframe) -> Int64s:
     if timeframe.intraday:
         step = int(timeframe.length.total_seconds()) * 1_000_000
-        return times[times % _DAY % step != 0]
-    off = [timeframe.floor(_instant(time)) != _instant(time) for time in times]
-    return times[np.array(off, dtype=bool)]
+        off = times % _DAY % step != 0
+    else:
+        off = np.array([timeframe.floor(_instant(time)) != _instant(time) for time in times], dtype=bool)
+    wrong: Int64s = times[off]
+    return wrong
 
 
 def _only_midnights(times: Int64s, *, overnight: bool) -> bool:

@@ -280,6 +280,8 @@ def _shared(batch: Sequence[str], piece: TimeRange, dataset: Dataset, per_sessio
 def _cut_time(piece: TimeRange, dataset: Dataset, sessions_each: float) -> list[TimeRange]:
     """Cut a range at the edges of files into parts of at most about *sessions_each* sessions, as equal as the files allow."""
     edges = [period.start for period in periods(piece, dataset)][1:]
+    # A New York day ends some hours into the next UTC month: a task of its own for a part of the night would bring nothing.
+    edges = [edge for edge in edges if can_hold_bars(TimeRange(edge, piece.end), dataset)]
     shares = max(1, math.ceil(round(_sessions(piece) / sessions_each, 6)))
     parts: list[TimeRange] = []
     start = piece.start

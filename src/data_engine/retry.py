@@ -54,6 +54,14 @@ def hinted_wait(headers: Mapping[str, str], now: float) -> float | None:
     return None
 
 
+def server_time(headers: Mapping[str, str]) -> datetime | None:
+    """Return the time of an answer's ``date`` header, in UTC, or None where there is none that can be read."""
+    try:
+        return parsedate_to_datetime(headers["date"]).astimezone(UTC)
+    except (KeyError, ValueError, TypeError, OverflowError):
+        return None
+
+
 def _seconds(text: str) -> float | None:
     try:
         value = float(text)

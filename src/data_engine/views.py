@@ -117,10 +117,8 @@ def _literal(location: str) -> str:
         InputError: a part of it looks like a partition, and DuckDB would take it for one.
     """
     for part in location.replace("\\", "/").split("/"):
-        if "=" in part:
-            raise InputError(
-                f"the store's path has a part {part!r}, which DuckDB takes for a partition; move the store elsewhere"
-            )
+        if part.partition("=")[0] in ("symbol", "year", "month") and "=" in part:
+            raise InputError(f"the store's path has a part {part!r}, which DuckDB takes for a partition; move the store")
     return re.sub(r"([\[*?])", r"[\1]", location)
 
 

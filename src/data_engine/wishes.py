@@ -68,7 +68,8 @@ def wishes_of_update(
         coverage: of the store.
         choice: of datasets.
         names: only these symbols; None is all.
-        members: of an index, in place of *names*; one that is not stored yet starts where the earliest of the others does.
+        members: of an index, in place of *names*; where most of them are stored, one that is not starts where the earliest of the
+            others does.
         now: to which the series are brought.
 
     Raises:
@@ -103,7 +104,8 @@ def _wishes(
     starts = [ranges[0].start for ranges in wanted.values() if ranges]
     if not starts:
         return {}
-    if begin_new:
+    # One stock that is held as days, too, does not make its index an index of days.
+    if begin_new and 2 * len(starts) >= len(names or ()):
         wanted.update({symbol: (TimeRange(min(starts), now),) for symbol in names or () if not wanted.get(symbol)})
     return {symbol: union((*ranges, _since(ranges[-1].end, now))) for symbol, ranges in wanted.items() if ranges}
 

@@ -241,7 +241,7 @@ def pipeline_of(job: Job, **named: Any) -> IngestionPipeline:
 def work(job: Job) -> dict[str, Any]:
     """Do the job, and return what came of it."""
     if job.action == "store":
-        written = ParquetStorage(job.base).store(pd.read_pickle(job.frame))  # noqa: S301 - our own
+        written = ParquetStorage(job.base).store(pd.read_pickle(job.frame))
         return {"code": 0, "rows": written.rows}
     if job.action == "remove":
         storage = ParquetStorage(job.base)
@@ -303,6 +303,7 @@ def child(job: Job, answer: int) -> None:
 def serve() -> None:
     """Fork once for every line of stdin."""
     is_session(datetime(2024, 6, 3).date())  # the calendar takes a quarter of a second
+    "localhost".encode("idna")  # who has become somebody else may not load it from root's folders
     print(json.dumps({"ready": True, "threads": threading.active_count()}), flush=True)
     for line in sys.stdin:
         fields = json.loads(line)

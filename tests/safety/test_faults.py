@@ -131,7 +131,7 @@ def test_a_server_that_fails_for_ever_ends_the_run(stage, tmp_path, always):
 
 
 def test_a_service_that_is_down_is_given_up_after_a_time(stage, tmp_path):
-    told, records, seconds = run_against(stage, tmp_path / "store", Faults(always=503), tries=10**6, give_up_after=0.5)
+    told, _, seconds = run_against(stage, tmp_path / "store", Faults(always=503), tries=10**6, give_up_after=0.5)
 
     assert (told["code"], told["kind"]) == (6, "ServiceDown")
     assert "cannot be reached" in told["error"]

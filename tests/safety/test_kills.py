@@ -9,7 +9,6 @@ import os
 import random
 import signal
 from dataclasses import replace
-from pathlib import Path
 from zlib import crc32
 
 import pytest

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from dataclasses import replace
 from datetime import date, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
@@ -19,7 +20,7 @@ from data_engine.storage import ParquetStorage
 from .harness import Stage, check_whole, drafts_on, same, snapshot, truth_of
 from .market import FIRST, LAST, START, SYMBOLS
 
-MANY = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+MANY = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,10 @@ def a_way(draw):
         for group in filter(None, (symbols[:cut], symbols[cut:])):
             how = {"workers": draw(st.sampled_from([1, 2, 3, 8])), "limit": draw(st.sampled_from([37, 100, 1000, 10_000]))}
             if draw(st.integers(0, 3)) == 0:
-                how |= {"point": draw(st.sampled_from(["after bars", "before move", "after coverage"])), "nth": draw(st.integers(1, 6))}
+                how |= {
+                    "point": draw(st.sampled_from(["after bars", "before move", "after coverage"])),
+                    "nth": draw(st.integers(1, 6)),
+                }
             jobs.append({"start": start, "end": end, "symbols": group, **how})
     return jobs
 
@@ -72,13 +76,11 @@ def test_any_order_cutting_worker_count_page_size_and_interruption(stage, expect
                 check_whole(base, [truth_of(stage.original)])
 
         assert drafts_on(base) == []
-        found = snapshot(base)
-        for known in (*found.coverage.values(), *expected.coverage.values()):
-            known.pop("failure")  # of ZZZ: no data in the last piece, or in all
-        assert found.differences(expected) == []
+        # ZZZ has no data in the last piece, or in all: the message is of the last run.
+        assert snapshot(base).without("failure").differences(expected.without("failure")) == []
 
 
-@settings(MANY, max_examples=40)
+@settings(MANY, max_examples=12)
 @given(seed=st.integers(0, 2**32), pieces=st.integers(1, 12))
 def test_frames_stored_in_any_order_and_pieces_are_the_files_of_an_ingestion(expected, whole, seed, pieces):
     """The rows shuffled, cut, and some of them stored twice."""
@@ -88,7 +90,7 @@ def test_frames_stored_in_any_order_and_pieces_are_the_files_of_an_ingestion(exp
     edges = [0, *sorted(chance.randrange(len(order)) for _ in range(pieces - 1)), len(order)]
     with tempfile.TemporaryDirectory() as folder:
         storage = ParquetStorage(folder)
-        for first, last in zip(edges, edges[1:], strict=False):
+        for first, last in pairwise(edges):
             storage.store(whole.iloc[order[first:last] + order[:50]])
         found = snapshot(Path(folder))
 

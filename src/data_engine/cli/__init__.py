@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import click
 
 from data_engine.cli import bring, check, home, look, serve, try_out, upkeep
-from data_engine.cli.console import broken_pipe, complain
+from data_engine.cli.console import broken_pipe, complain, print_json
 from data_engine.errors import DataEngineError
 
 _EPILOG = "Try `data-engine demo` without an account. Exit codes and everything else: docs/reference/command-line.md."
@@ -58,6 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complain(str(error.__cause__) if isinstance(error.__cause__, DataEngineError) else "interrupted")
         return 130
     except DataEngineError as error:
+        given = sys.argv[1:] if arguments is None else arguments
+        if "--json" in given and not error.told:
+            print_json({"error": {"code": error.code, "message": str(error)}})
         complain(str(error))
         return error.exit_code
     except KeyboardInterrupt:

@@ -146,6 +146,7 @@ def show(report: IngestionReport, *, as_json: bool, brief: bool = False) -> None
 
 def show_failure(error: DataEngineError, *, as_json: bool) -> None:
     """Print what was done before a run failed as a whole. What the failure was is said by whoever ends the program."""
+    error.told = True
     if as_json:
         print_json({**(error.report.to_json() if error.report else {}), "error": {"code": error.code, "message": str(error)}})
     elif error.report is not None:

@@ -129,7 +129,7 @@ def _head(answer: Answer, headers: dict[str, str], length: int, *, keep_alive: b
     lines = [
         f"HTTP/1.1 {answer.status} {_phrase(answer.status)}",
         "Server: data-engine-sandbox",
-        f"Date: {formatdate(time.time(), usegmt=True)}",
+        f"Date: {headers.pop('Date', None) or formatdate(time.time(), usegmt=True)}",
         f"Content-Type: {answer.content_type}",
         f"Content-Length: {length}",
         *(f"{name}: {value}" for name, value in headers.items()),

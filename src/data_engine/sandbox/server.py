@@ -13,6 +13,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from email.utils import formatdate
 from types import TracebackType
 from typing import Literal, Self
 
@@ -162,6 +163,7 @@ class Sandbox:
             number = self._numbers
         answer = self._decide(request, number)
         answer.headers["X-Sandbox"] = self.source.mark
+        answer.headers["Date"] = formatdate(self._clock().timestamp(), usegmt=True)
         if self.latency:
             self._closing.wait(self.latency)
         seconds = time.perf_counter() - begun
