@@ -14,7 +14,14 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from data_engine.credentials import Credentials, check_data_url, find_credentials, given_credentials, missing_credentials_message
+from data_engine.credentials import (
+    DATA_URL,
+    Credentials,
+    check_data_url,
+    find_credentials,
+    given_credentials,
+    missing_credentials_message,
+)
 from data_engine.errors import (
     BadAnswer,
     ConfigError,
@@ -27,8 +34,8 @@ from data_engine.errors import (
 from data_engine.pacing import Pace
 from data_engine.refusals import raise_for_good
 from data_engine.retry import RetryPolicy, hinted_wait, server_time
-from data_engine.series import Adjustment, Dataset, Feed, Timeframe
-from data_engine.spans import DateLike, parse_span
+from data_engine.series import Adjustment, Dataset, Feed, Timeframe, parse_currency
+from data_engine.spans import DateLike, parse_asof, parse_span
 from data_engine.symbols import check_symbol
 from data_engine.transport import Answer, HttpTransport, Transport, TransportFailed
 from data_engine.version import __version__
@@ -38,7 +45,6 @@ if TYPE_CHECKING:
 
     from data_engine.wire import BarsRequest, Page
 
-DATA_URL = "https://data.alpaca.markets"
 DELAY = timedelta(minutes=16)
 """Plans without real-time data may read the consolidated tape up to 15 minutes ago; one more for clocks that differ."""
 
@@ -195,7 +201,7 @@ class AlpacaClient:
             )
             if request is None:
                 continue
-            for page in self.pages(replace(request, asof=_asof(asof), currency=_currency(currency))):
+            for page in self.pages(replace(request, asof=parse_asof(asof), currency=parse_currency(currency))):
                 for symbol, bars in page.bars():
                     tables.setdefault(symbol, []).append(bars)
         frame = to_frame(_whole_bars(tables, dataset.timeframe, span, now))
@@ -386,20 +392,3 @@ def _credentials(key: str | None, secret: str | None) -> Credentials:
     if found is None:
         raise ConfigError(missing_credentials_message())
     return found
-
-
-def _asof(value: date | str | None) -> date | str | None:
-    if value is None or value == "-":
-        return value
-    try:
-        return date.fromisoformat(str(value))
-    except ValueError:
-        raise ConfigError(f"asof {value!r} is neither a day (YYYY-MM-DD) nor -") from None
-
-
-def _currency(value: str | None) -> str | None:
-    if value is None:
-        return None
-    if not (isinstance(value, str) and len(value) == 3 and value.isascii() and value.isalpha()):
-        raise ConfigError(f"currency {value!r} is not a three-letter code (ISO 4217)")
-    return value.upper()

@@ -20,6 +20,9 @@ from data_engine.errors import ConfigError
 PAIRS = (("ALPACA_API_KEY", "ALPACA_SECRET_KEY"), ("APCA_API_KEY_ID", "APCA_API_SECRET_KEY"))
 _DOTENV_NAME = ".env"
 
+DATA_URL = "https://data.alpaca.markets"
+"""Where Alpaca serves market data."""
+
 
 @dataclass(frozen=True, slots=True)
 class Credentials:

@@ -232,9 +232,8 @@ class Fetching:
         """Refuse to go on with a clock that is ahead: what has not happened yet would count as final, and empty."""
         server = self._client.server_time
         if server is not None and self._now - server > _AHEAD:
-            raise ConfigError(
-                f"this machine's clock is ahead of Alpaca's: {iso(self._now.replace(microsecond=0))} here, {iso(server)} there; set it right"
-            )
+            here = iso(self._now.replace(microsecond=0))
+            raise ConfigError(f"this machine's clock is ahead of Alpaca's: {here} here, {iso(server)} there; set it right")
 
     def _note(self, task: FetchTask, writer: ChainWriter, known: dict[str, Coverage]) -> None:
         found = self.found

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from enum import Enum
 
 from data_engine.errors import InputError
@@ -272,6 +272,14 @@ class Series:
         return f"{self.symbol} in {self.dataset.name}"
 
 
-def utc(instant: datetime) -> datetime:
-    """Return an aware instant in UTC proper (`datetime.UTC`, which `TimeRange` asks for)."""
-    return instant.astimezone(UTC)
+def parse_currency(value: str | None) -> str | None:
+    """Read a currency: three letters (ISO 4217), in capitals; None for the vendor's choice.
+
+    Raises:
+        InputError: something else.
+    """
+    if value is None:
+        return None
+    if not (isinstance(value, str) and len(value) == 3 and value.isascii() and value.isalpha()):
+        raise InputError(f"currency {value!r} is not a three-letter code (ISO 4217)")
+    return value.upper()

@@ -18,16 +18,14 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from data_engine.credentials import check_data_url
+from data_engine.credentials import DATA_URL, check_data_url
 from data_engine.errors import ConfigError, InputError
 from data_engine.series import Feed
 
-DEFAULT_DATA_URL = "https://data.alpaca.markets"
 DEFAULT_FOLDER = "stock_data"
 DEFAULT_THREADS = {"windows": 16, "macos": 6, "linux": 8}
 SETTINGS_NAME = "settings.ini"
-MAX_THREADS = 256
-MAX_REQUESTS_PER_MINUTE = 1_000_000
+MAX_THREADS, MAX_REQUESTS_PER_MINUTE = 256, 1_000_000
 
 _SECTIONS = {"Windows": "windows", "Darwin": "macos"}
 _KEYS = ("local_storage_dir", "api_threads", "requests_per_minute", "feed")
@@ -106,7 +104,7 @@ class Folders:
 
 
 def section_for(system: str) -> str:
-    """Return the section of ``settings.ini`` for what `platform.system` returns; all but Windows and macOS is ``linux``."""
+    """Return the section for what `platform.system` returns; all but Windows and macOS is ``linux``."""
     return _SECTIONS.get(system, "linux")
 
 
@@ -169,7 +167,7 @@ def load_settings(
         api_threads=threads or stored.api_threads or DEFAULT_THREADS[section],  # 0 was refused
         requests_per_minute=rate if rate is not None else stored.requests_per_minute,
         feed=named_feed if named_feed is not None else stored.feed,
-        data_url=url or DEFAULT_DATA_URL,
+        data_url=url or DATA_URL,
         settings_file=file,
     )
 
@@ -376,9 +374,7 @@ def _feed(value: object) -> str:
 
 
 def _exists(path: Path) -> bool:
-    with suppress(OSError):
-        return path.exists() and not path.is_dir()
-    return False
+    return os.path.exists(path) and not os.path.isdir(path)  # noqa: PTH110, PTH112 - unlike pathlib's, these never raise
 
 
 def _meets_a_file(path: Path | str) -> bool:

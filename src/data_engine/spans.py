@@ -82,6 +82,20 @@ def any_span(start: DateLike | None, end: DateLike | None) -> TimeRange:
     return TimeRange(first, last)
 
 
+def parse_asof(value: date | str | None) -> date | str | None:
+    """Read the day whose symbol mapping is used: a day, ``-`` for no mapping, None for the vendor's choice.
+
+    Raises:
+        InputError: something else.
+    """
+    if value is None or value == "-":
+        return value
+    try:
+        return date.fromisoformat(str(value))
+    except ValueError:
+        raise InputError(f"asof {value!r} is neither a day (YYYY-MM-DD) nor -") from None
+
+
 def _parse(value: DateLike, name: str) -> date | datetime:
     """Return a day, or an instant in UTC."""
     parsed: date | datetime | None = None
