@@ -161,7 +161,7 @@ def tail(text: bytes) -> tuple[bytes, bytes]:
 
 def nanos(text: str) -> int:
     """Read an RFC-3339 time in UTC as nanoseconds since 1970."""
-    whole, _, fraction = text.removesuffix("Z").partition(".")
+    whole, _, fraction = text.removesuffix("Z").removesuffix("+00:00").partition(".")
     seconds = int(datetime.fromisoformat(whole + "+00:00").timestamp())
     return seconds * 1_000_000_000 + int(fraction.ljust(9, "0") or 0)
 

@@ -40,7 +40,7 @@ class TokenBucket:
             self._refill()
             seconds = (self.burst - self._tokens) * 60 / self.rate
             return {
-                "X-RateLimit-Limit": f"{self.rate:g}",
+                "X-RateLimit-Limit": f"{self.rate:.0f}",
                 "X-RateLimit-Remaining": str(int(self._tokens)),
                 "X-RateLimit-Reset": str(math.ceil(wall + seconds)),
             }
