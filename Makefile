@@ -35,6 +35,7 @@ bench: $(VENV)/.development
 	$(BIN)/python benchmarks/run.py
 
 fuzz: $(VENV)/.development
+	$(BIN)/python tests/safety/fuzz.py --kills 1000 --faults 10000 --minutes 20
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -n auto tests
 
 clean:
