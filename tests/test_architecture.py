@@ -156,13 +156,7 @@ def test_no_name_is_vague():
     assert words & VAGUE == set()
 
 
-LONGER = {"settings": "404 lines on 2026-11-23: to be trimmed or split"}
-
-
-@pytest.mark.parametrize(
-    "module",
-    [pytest.param(name, marks=[pytest.mark.xfail(reason=LONGER[name])] if name in LONGER else []) for name in FILES],
-)
+@pytest.mark.parametrize("module", FILES)
 def test_a_module_is_one_idea(module):
     assert len(FILES[module].read_text("utf-8").splitlines()) <= 400
 

@@ -496,9 +496,6 @@ def test_frames_that_cannot_be_bars_are_refused(frame, why):
         pytest.param(pd.concat([flat(), flat()[["open"]]], axis=1), id="a-column-twice"),
     ],
 )
-@pytest.mark.xfail(
-    strict=True, reason="pandas' and pyarrow's own errors come through: ValueError, ArrowInvalid", raises=Exception
-)
 def test_ambiguous_frames_are_refused_in_our_words(frame):
     with pytest.raises(InputError, match="twice"):
         from_frame(frame)

@@ -111,7 +111,6 @@ def test_datasets_and_series_are_listed(store, base):
     assert list(store.series(DAYS)) == [Series("A", DAYS)]
 
 
-@pytest.mark.xfail(strict=True, reason="in order of the files' names, where symbol=A.B.json comes before symbol=A.json")
 def test_series_come_in_order_of_their_symbols(store):
     symbols = ["A", "A-B", "A.B", "AB", "A/B"]
     for symbol in symbols:

@@ -177,7 +177,6 @@ def test_a_list_is_sorted_by_key(files):
     assert list(files.list("d")) == sorted(keys)
 
 
-@pytest.mark.xfail(strict=True, reason="`list` refuses the whole folder for a name that is not one of ours")
 def test_a_list_passes_over_a_foreign_folder(files, base):
     put(files, OLD, "d/ours")
     (base / "d" / "C:\\theirs").mkdir()
@@ -230,7 +229,6 @@ def test_no_key_leads_out_of_the_store(files, base, key):
     assert list(base.parent.iterdir()) == []
 
 
-@pytest.mark.xfail(strict=True, reason="`_prepare` makes the folders once per object, whatever happens to them later")
 def test_a_store_that_was_removed_under_a_living_object_is_made_anew(files, base):
     put(files, OLD)
     shutil.rmtree(base)
@@ -287,7 +285,6 @@ def test_threads_lose_none_of_each_others_changes(base):
     assert on_disk(base) == {"counter": b"200"}
 
 
-@pytest.mark.xfail(strict=True, reason="`_move` gives up where a third writer has made the folder again before it looks")
 def test_a_folder_that_another_thread_removes_is_made_again(files, base):
     """Files of one folder come and go; none of their writers may fail because a neighbour took the folder away."""
 
@@ -393,7 +390,6 @@ def test_clean_leaves_the_draft_of_a_living_writer(base):
     assert on_disk(base) == {KEY: NEW}
 
 
-@pytest.mark.xfail(strict=True, reason="`clean` reads the first two characters of any *.tmp as a number: ValueError")
 def test_clean_passes_over_a_file_that_is_no_draft(files, base):
     put(files, OLD)
     foreign = base / "metadata" / "drafts" / "notes.tmp"

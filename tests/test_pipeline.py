@@ -160,9 +160,8 @@ def test_an_unknown_symbol_fails_and_is_asked_again_for_a_week_then_no_more(
     assert sent == [1, 1, 1, 1, 0, 0]
 
 
-@pytest.mark.xfail(strict=True, reason="a task is planned for the four hours of UTC June")
-def test_the_night_after_the_last_day_of_a_month_is_not_asked_alone(server: Sandbox, tmp_path: Path) -> None:
-    pipeline_of(server, tmp_path).ingest_symbols(["ZZZQ"], "2024-05-01", "2024-05-31")
+def test_the_night_after_the_last_day_of_a_month_is_not_asked_alone(server: Sandbox, clock: Clock, tmp_path: Path) -> None:
+    pipeline_of(server, tmp_path, clock).ingest_symbols(["ZZZQ"], "2024-05-01", "2024-05-31")
 
     assert len(server.requests) == 1
 
@@ -234,8 +233,8 @@ def test_feeds_and_adjustments_have_datasets_of_their_own(
 
 
 @pytest.mark.parametrize("feed", ["otc", "boats"])
-def test_a_feed_without_bars_is_no_data(server: Sandbox, tmp_path: Path, feed: str) -> None:
-    report = pipeline_of(server, tmp_path, feed=feed).ingest_symbols(["AAPL"], "2024-06-03", "2024-06-03")
+def test_a_feed_without_bars_is_no_data(server: Sandbox, clock: Clock, tmp_path: Path, feed: str) -> None:
+    report = pipeline_of(server, tmp_path, clock, feed=feed).ingest_symbols(["AAPL"], "2024-06-03", "2024-06-03")
 
     assert report["codes"] == {"AAPL": "no_data"}
     assert coverage(tmp_path, "AAPL", f"equities_1min_{feed}")["feed"] == feed
@@ -244,15 +243,17 @@ def test_a_feed_without_bars_is_no_data(server: Sandbox, tmp_path: Path, feed: s
 @pytest.mark.parametrize(
     ("timeframe", "dataset", "key"),
     [
-        ("5Min", "equities_5min", "year=2024/month=06/data.parquet"),
-        ("1Hour", "equities_1hour", "year=2024/month=06/data.parquet"),
+        ("5Min", "equities_5min", "year=2024/month=05/data.parquet"),
+        ("1Hour", "equities_1hour", "year=2024/month=05/data.parquet"),
         ("1Day", "equities_1day", "year=2024/data.parquet"),
         ("1Week", "equities_1week", "year=2024/data.parquet"),
         ("1Month", "equities_1month", "year=2024/data.parquet"),
     ],
 )
-def test_timeframes_have_datasets_of_their_own(server: Sandbox, tmp_path: Path, timeframe: str, dataset: str, key: str) -> None:
-    pipeline_of(server, tmp_path).ingest_symbols(["AAPL"], "2024-06-01", "2024-06-04", timeframe)
+def test_timeframes_have_datasets_of_their_own(
+    server: Sandbox, clock: Clock, tmp_path: Path, timeframe: str, dataset: str, key: str
+) -> None:
+    pipeline_of(server, tmp_path, clock).ingest_symbols(["AAPL"], "2024-05-01", "2024-05-31", timeframe)
 
     assert list(content(tmp_path)) == [f"{dataset}/symbol=AAPL/{key}"]
 
@@ -401,23 +402,23 @@ def test_a_stopped_run_keeps_what_arrived_and_the_next_goes_on(tmp_path: Path) -
     assert content(tmp_path / "cut") == content(tmp_path / "whole")
 
 
-def test_a_damaged_coverage_file_fails_its_series_alone(server: Sandbox, tmp_path: Path) -> None:
-    pipeline_of(server, tmp_path).ingest_symbols(["AAPL", "MSFT"], "2024-06-03", "2024-06-03")
+def test_a_damaged_coverage_file_fails_its_series_alone(server: Sandbox, clock: Clock, tmp_path: Path) -> None:
+    pipeline_of(server, tmp_path, clock).ingest_symbols(["AAPL", "MSFT"], "2024-06-03", "2024-06-03")
     (tmp_path / "metadata" / "coverage" / "equities_1min" / "symbol=AAPL.json").write_text('{"format": 99}')
 
-    report = pipeline_of(server, tmp_path).ingest_symbols(["AAPL", "MSFT"], "2024-06-03", "2024-06-04")
+    report = pipeline_of(server, tmp_path, clock).ingest_symbols(["AAPL", "MSFT"], "2024-06-03", "2024-06-04")
 
     assert report["successful"] == ["MSFT"]
     assert report["codes"] == {"AAPL": "damaged_file"}
     assert "symbol=AAPL.json" in report["failed"][0][1]
 
 
-def test_a_damaged_bar_file_fails_its_series_alone_and_stays_as_it_is(server: Sandbox, tmp_path: Path) -> None:
-    pipeline_of(server, tmp_path).ingest_symbols(["AAPL", "MSFT"], "2024-06-03", "2024-06-03")
+def test_a_damaged_bar_file_fails_its_series_alone_and_stays_as_it_is(server: Sandbox, clock: Clock, tmp_path: Path) -> None:
+    pipeline_of(server, tmp_path, clock).ingest_symbols(["AAPL", "MSFT"], "2024-06-03", "2024-06-03")
     broken = tmp_path / "equities_1min" / "symbol=AAPL" / "year=2024" / "month=06" / "data.parquet"
     broken.write_bytes(b"PAR1 not at all")
 
-    report = pipeline_of(server, tmp_path).ingest_symbols(["AAPL", "MSFT"], "2024-06-03", "2024-06-04")
+    report = pipeline_of(server, tmp_path, clock).ingest_symbols(["AAPL", "MSFT"], "2024-06-03", "2024-06-04")
 
     assert report["successful"] == ["MSFT"]
     assert report["codes"] == {"AAPL": "damaged_file"}
@@ -450,15 +451,17 @@ def test_a_refetch_revises_and_adds_and_removes_only_when_told(tmp_path: Path) -
 # --------------------------------------------------------------------------------------------------------------- the report
 
 
-def test_outcomes_are_in_the_order_given_folded_and_upper_case(server: Sandbox, tmp_path: Path) -> None:
-    report = pipeline_of(server, tmp_path).ingest_symbols(["nvda", "AAPL", "ZZZQ", "NVDA", "msft"], "2024-06-03", "2024-06-03")
+def test_outcomes_are_in_the_order_given_folded_and_upper_case(server: Sandbox, clock: Clock, tmp_path: Path) -> None:
+    report = pipeline_of(server, tmp_path, clock).ingest_symbols(
+        ["nvda", "AAPL", "ZZZQ", "NVDA", "msft"], "2024-06-03", "2024-06-03"
+    )
 
     assert report["successful"] == ["NVDA", "AAPL", "MSFT"]
     assert [outcome.symbol for outcome in report.outcomes] == ["NVDA", "AAPL", "ZZZQ", "MSFT"]
 
 
-def test_the_report_counts_what_happened(server: Sandbox, tmp_path: Path) -> None:
-    report = pipeline_of(server, tmp_path).ingest_symbols(["AAPL", "MSFT"], "2024-06-03", "2024-06-03")
+def test_the_report_counts_what_happened(server: Sandbox, clock: Clock, tmp_path: Path) -> None:
+    report = pipeline_of(server, tmp_path, clock).ingest_symbols(["AAPL", "MSFT"], "2024-06-03", "2024-06-03")
 
     assert report["requests"] == len(server.requests)
     assert report["bars_written"] == server.counts["rows"] == count(tmp_path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import pandas as pd
 import pytest
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from data_engine.errors import InputError
 from data_engine.ranges import TimeRange, from_iso, iso
-from data_engine.series import RAW, Adjustment, Dataset, Feed, Series, Timeframe, utc
+from data_engine.series import RAW, Adjustment, Dataset, Feed, Series, Timeframe
 
 EVERY_TIMEFRAME = [
     *(f"{n}Min" for n in range(1, 60)), *(f"{n}Hour" for n in range(1, 24)), "1Day", "1Week",
@@ -278,10 +278,3 @@ def test_another_name_is_no_dataset(name):
 
 def test_a_series_says_what_it_is():
     assert str(Series("BRK.B", Dataset(Timeframe(1, "Day"), Adjustment.parse("split")))) == "BRK.B in equities_1day_split"
-
-
-def test_an_instant_in_utc_proper_can_bound_a_range():
-    start = pd.Timestamp(2024, 6, 3, tz="UTC").to_pydatetime()
-
-    assert utc(start).tzinfo is UTC
-    assert date(2024, 6, 3) == TimeRange(utc(start), utc(start) + timedelta(1)).start.date()

@@ -183,7 +183,6 @@ def test_a_server_that_says_nothing_at_all_is_left(connect):
     assert failure_of(Hostile(Play(b"", "stall")), connect, read_seconds=0.2) == "the server fell silent"
 
 
-@pytest.mark.xfail(strict=True, reason="in urllib3 a NewConnectionError is a ConnectTimeoutError, which is asked for first")
 def test_a_refused_connection_is_said_so(connect):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
@@ -191,7 +190,6 @@ def test_a_refused_connection_is_said_so(connect):
         connect(f"http://127.0.0.1:{port}").get(PATH)
 
 
-@pytest.mark.xfail(strict=True, reason="in urllib3 a NewConnectionError is a ConnectTimeoutError, which is asked for first")
 def test_a_name_without_address_is_said_so(connect):
     with pytest.raises(TransportFailed, match=r"^the host name cannot be resolved$"):
         connect("http://no.such.host.invalid").get(PATH)
@@ -211,9 +209,6 @@ def test_a_body_without_end_is_left(connect, monkeypatch):
     assert failure_of(Hostile(endless), connect) == "the answer is longer than 1 MB"
 
 
-@pytest.mark.xfail(
-    strict=True, reason="read(262144) waits for as many bytes or the end, so the deadline is not looked at: read1 is due"
-)
 def test_a_server_that_drips_is_left_before_the_end(connect, monkeypatch):
     """Each byte comes within the read time-out; the whole answer never would. 120 seconds, here a fifth of one."""
     monkeypatch.setattr(transport, "_ANSWER_SECONDS", 0.2)

@@ -51,6 +51,13 @@ def server(clock: Clock) -> Iterator[Sandbox]:
         yield sandbox
 
 
+@pytest.fixture
+def present() -> Iterator[Sandbox]:
+    """A server of today, for other processes: their clock is this machine's."""
+    with Sandbox(SimulatedMarket()) as sandbox:
+        yield sandbox
+
+
 # ------------------------------------------------------------------------------------------------------------------ update
 
 
@@ -320,29 +327,29 @@ def test_a_rebase_that_breaks_off_claims_nothing_and_the_next_run_ends_it(
 
 
 @pytest.mark.parametrize("command", ["ingest", "update", "remove"])
-def test_a_second_process_that_may_not_wait_ends_with_seven(server: Sandbox, tmp_path: Path, command: str) -> None:
+def test_a_second_process_that_may_not_wait_ends_with_seven(present: Sandbox, tmp_path: Path, command: str) -> None:
     base = tmp_path / "store"
-    pipeline_of(server, base).ingest_symbols(["AAPL"], "2024-06-03", "2024-06-03")
-    server.forget()
+    pipeline_of(present, base).ingest_symbols(["AAPL"], "2024-06-03", "2024-06-03")
+    present.forget()
     before = content(base)
     dates = ("--start", "2024-06-04", "--end", "2024-06-04") if command == "ingest" else ()
 
     with LocalFiles(base).hold("run", seconds=0):
-        ran = run(command, "AAPL", *dates, "--wait", 0, "--base-path", base, url=server.url)
+        ran = run(command, "AAPL", *dates, "--wait", 0, "--base-path", base, url=present.url)
 
     assert ran.code == 7, ran.text
     assert str(base) in ran.err
     assert "Traceback" not in ran.text
-    assert server.requests == []
+    assert present.requests == []
     assert content(base) == before
 
 
-def test_a_second_process_that_waits_says_so_and_goes_on(server: Sandbox, tmp_path: Path) -> None:
+def test_a_second_process_that_waits_says_so_and_goes_on(present: Sandbox, tmp_path: Path) -> None:
     base = tmp_path / "store"
-    pipeline_of(server, base).ingest_symbols(["AAPL"], "2024-06-03", "2024-06-03")
+    pipeline_of(present, base).ingest_symbols(["AAPL"], "2024-06-03", "2024-06-03")
     words = ("ingest", "AAPL", "--start", "2024-06-04", "--end", "2024-06-04", "--wait", 60, "--base-path", base)
 
-    with start(*words, url=server.url) as process:
+    with start(*words, url=present.url) as process:
         with LocalFiles(base).hold("run", seconds=60):
             pass
         ran = ended(process)
@@ -350,9 +357,9 @@ def test_a_second_process_that_waits_says_so_and_goes_on(server: Sandbox, tmp_pa
     assert ran.code == 0, ran.text
 
 
-def test_readers_need_no_lock(server: Sandbox, tmp_path: Path) -> None:
+def test_readers_need_no_lock(present: Sandbox, tmp_path: Path) -> None:
     base = tmp_path / "store"
-    pipeline_of(server, base).ingest_symbols(["AAPL"], "2024-06-03", "2024-06-03")
+    pipeline_of(present, base).ingest_symbols(["AAPL"], "2024-06-03", "2024-06-03")
 
     with LocalFiles(base).hold("run", seconds=0):
         assert here("status", "--base-path", base).code == 0

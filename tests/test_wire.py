@@ -229,14 +229,12 @@ def test_a_little_text_too_much_or_too_little_never_makes_the_decoders_differ(at
     survives(TWO_SYMBOLS[:at] + new.encode() + TWO_SYMBOLS[at + gone :])
 
 
-@pytest.mark.xfail(strict=True, raises=UnicodeDecodeError, reason="the fast decoder reads a token as UTF-8 without a net")
 @pytest.mark.parametrize("byte", [0x80, 0xC3, 0xFF])
 def test_a_token_that_is_no_text_is_refused(byte):
     with pytest.raises(BadAnswer):
         read_page(TWO_SYMBOLS.replace(b"QlJL", b"Ql" + bytes([byte]) + b"L"), REQUEST)
 
 
-@pytest.mark.xfail(strict=True, reason="digits of a key's name slip into the value before it: close becomes 10.52")
 @pytest.mark.parametrize("name", ["h2", "2h", "v7", "o1", "vw0", "v0w"])
 def test_a_field_whose_name_holds_a_digit_is_refused(name):
     """Valid JSON, and no bar: the skeleton, which drops digits, does not show it."""
@@ -246,7 +244,6 @@ def test_a_field_whose_name_holds_a_digit_is_refused(name):
         read_page(one().replace(f'"{known}"'.encode(), f'"{name}"'.encode()), REQUEST)
 
 
-@pytest.mark.xfail(strict=True, reason="a digit between a key and its colon slips into the value before it: n becomes 79")
 def test_a_digit_beside_a_key_is_refused():
     with pytest.raises(BadAnswer, match="not JSON"):
         read_page(one().replace(b'"o":', b'"o"9:'), REQUEST)
@@ -262,8 +259,15 @@ LENIENT = {
 }
 
 
-@pytest.mark.xfail(strict=True, reason="the fast decoder is more lenient than JSON here; the values are the obvious ones")
-@pytest.mark.parametrize(("there", "instead"), LENIENT.values(), ids=LENIENT)
+OBVIOUS = pytest.mark.xfail(
+    strict=True, reason="the fast decoder is more lenient than JSON here; the values are the obvious ones"
+)
+
+
+@pytest.mark.parametrize(
+    ("there", "instead"),
+    [pytest.param(*case, id=name, marks=[] if name == "line-break-in-a-token" else [OBVIOUS]) for name, case in LENIENT.items()],
+)
 def test_the_fast_decoder_accepts_nothing_that_is_not_json(there, instead):
     body = TWO_SYMBOLS.replace(there, instead, 1)
     with pytest.raises(BadAnswer):
@@ -392,7 +396,6 @@ def test_more_bars_than_were_asked_for_are_refused():
         read_page(written({"AAPL": [GOOD, NEXT]}), request)
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="json.loads raises a plain ValueError beyond 4300 digits")
 def test_a_number_of_many_digits_is_refused_like_any_other():
     """One that the fast decoder does not take on, for the space before it."""
     with pytest.raises(BadAnswer):

@@ -87,9 +87,9 @@ class AlpacaClient:
     ) -> None:
         import os
 
-        credentials = _credentials(api_key, api_secret)
         self.feed = Feed.parse(feed)
         self.base_url = check_data_url(base_url or os.environ.get("APCA_API_DATA_URL") or DATA_URL)
+        credentials = _credentials(api_key, api_secret)
         self.credentials_source = credentials.source
         self.policy = policy or RetryPolicy()
         self.pace = Pace(requests_per_minute)
@@ -108,7 +108,7 @@ class AlpacaClient:
         self._requests = self._pages = self._bytes = 0
         self._down_since: float | None = None
         self._failed_at = 0.0
-        self._secrets = (credentials.key.encode(), credentials.secret.encode())
+        self._credentials = credentials
         self._recent_refused = False
         self._server_time: datetime | None = None
 
@@ -316,11 +316,8 @@ class AlpacaClient:
 
     def _raise_for_good(self, answer: Answer, request: BarsRequest) -> None:
         """Raise what asking again would not change. A server that repeats the credentials is not quoted with them."""
-        body = answer.body
-        for secret in self._secrets:
-            body = body.replace(secret, b"***")
         try:
-            raise_for_good(replace(answer, body=body), request)
+            raise_for_good(replace(answer, body=self._credentials.redact(answer.body)), request)
         except SourceError:
             self._reached()  # a refusal is an answer, too
             raise

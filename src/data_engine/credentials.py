@@ -38,6 +38,10 @@ class Credentials:
     secret: str = field(repr=False)
     source: str
 
+    def redact(self, text: bytes) -> bytes:
+        """Return a text without the pair, whoever repeated it there."""
+        return text.replace(self.key.encode(), b"***").replace(self.secret.encode(), b"***")
+
 
 def find_credentials(
     environ: Mapping[str, str] | None = None, dotenv_path: str | Path | None = None, cwd: Path | None = None

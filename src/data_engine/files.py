@@ -121,7 +121,8 @@ class LocalFiles:
 
     def _walk(self, folder: Path, prefix: str) -> Iterator[str]:
         try:
-            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+            # By key, as a bucket would list them: the slash counts.
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name + "/" * entry.is_dir())
         except (FileNotFoundError, NotADirectoryError):
             return
         except OSError as error:

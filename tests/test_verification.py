@@ -1,0 +1,282 @@
+"""What the files say against what is claimed: every contradiction is found, and a repair leads back to the very same bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from data_engine import ParquetStorage
+from data_engine.bars import BAR_SCHEMA, EMPTY
+from data_engine.partitions import Period
+from data_engine.ranges import intersection
+from data_engine.sandbox import Replay, Sandbox
+from data_engine.series import Dataset, Series, Timeframe
+from data_engine.verification import Finding, Held, examine, repair, verify
+from data_engine.wishes import Choice
+from running import Clock, content, here, pipeline_of, write_minutes
+
+MINUTES = Dataset(Timeframe.parse("1Min"))
+A, B = Series("AAPL", MINUTES), Series("MSFT", MINUTES)
+MAY, JUNE, JULY = (Period(2024, month) for month in (5, 6, 7))
+DAYS = [date(2024, 5, 30), date(2024, 5, 31), date(2024, 6, 3), date(2024, 6, 28), date(2024, 7, 1)]
+WEDNESDAY = datetime(2024, 7, 3, 15, tzinfo=UTC)
+EVERYTHING = Choice()
+
+
+def at(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock(WEDNESDAY)
+
+
+@pytest.fixture
+def server(clock: Clock, tmp_path: Path) -> Iterator[Sandbox]:
+    with Sandbox(Replay(write_minutes(tmp_path / "bars.parquet", ["AAPL", "MSFT"], DAYS)), clock=clock) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def base(server: Sandbox, clock: Clock, tmp_path: Path) -> Path:
+    """A store of two symbols with three files each, covered whole."""
+    pipeline_of(server, tmp_path / "store", clock).ingest_symbols(["AAPL", "MSFT"], "2024-05-30", "2024-07-01")
+    return tmp_path / "store"
+
+
+# ------------------------------------------------------------------------------------------------------- ways to be damaged
+
+
+def bars_of(base: Path, period: Period) -> Path:
+    return base / f"equities_1min/symbol=AAPL/year={period.year}/month={period.month:02d}/data.parquet"
+
+
+def coverage_of(base: Path) -> Path:
+    return base / "metadata/coverage/equities_1min/symbol=AAPL.json"
+
+
+def rewritten(change: Callable[[pa.Table], pa.Table], period: Period = JUNE) -> Callable[[Path], None]:
+    """Return a damage: the bars of June, or another month, after *change*."""
+
+    def damage(base: Path) -> None:
+        path = bars_of(base, period)
+        pq.write_table(change(pq.ParquetFile(path).read()).cast(BAR_SCHEMA), path)
+
+    return damage
+
+
+def with_nan(table: pa.Table) -> pa.Table:
+    close = pa.array([float("nan"), *table.column("close").to_pylist()[1:]])
+    return table.set_column(table.column_names.index("close"), "close", close)
+
+
+def of_february(table: pa.Table) -> pa.Table:
+    earlier = pc.subtract(table.column("timestamp"), pa.scalar(120 * 86_400_000_000, pa.duration("us")))
+    return table.set_column(0, "timestamp", earlier)
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str, Period | None, str]] = {
+    "coverage-cut-short": (
+        lambda base: coverage_of(base).write_text(coverage_of(base).read_text()[:99]), "coverage_damaged", None, "AAPL.json",
+    ),
+    "coverage-of-a-newer-program": (
+        lambda base: coverage_of(base).write_text('{"format": 99}'), "coverage_damaged", None, "its format is 99",
+    ),
+    "no-parquet": (lambda base: bars_of(base, JUNE).write_bytes(b"PAR1 no"), "file_damaged", JUNE, "cannot be read as bars"),
+    "cut-short": (
+        lambda base: bars_of(base, MAY).write_bytes(bars_of(base, MAY).read_bytes()[:-9]), "file_damaged", MAY, "cannot be read",
+    ),
+    "other-columns": (
+        lambda base: pq.write_table(pa.table({"a": [1]}), bars_of(base, JULY)), "file_damaged", JULY, "cannot be read",
+    ),
+    "first-file-gone": (lambda base: bars_of(base, MAY).unlink(), "file_missing", MAY, "is not there; the coverage counts 40"),
+    "file-gone": (lambda base: bars_of(base, JUNE).unlink(), "file_missing", JUNE, "is not there; the coverage counts 40"),
+    "last-file-gone": (lambda base: bars_of(base, JULY).unlink(), "file_missing", JULY, "is not there; the coverage counts 20"),
+    "bars-gone": (
+        rewritten(lambda table: table.slice(0, 33)), "rows_differ", JUNE, "holds 33 bars; the coverage counts 40",
+    ),
+    "bars-out-of-order": (rewritten(lambda table: table[::-1]), "bars_damaged", JUNE, "row 1 is not after 2024-06-28"),
+    "a-bar-twice": (
+        rewritten(lambda table: pa.concat_tables([table.slice(0, 1), table])), "bars_damaged", JUNE, "a second bar of 2024-06-03",
+    ),
+    "not-a-number": (rewritten(with_nan), "bars_damaged", JUNE, "close at 2024-06-03T14:00:00.000000Z is not a number"),
+    "bars-of-another-month": (rewritten(of_february), "bars_damaged", JUNE, "it holds bars of another period"),
+    "no-bar-at-all": (rewritten(lambda table: EMPTY), "bars_damaged", JUNE, "it holds no bar"),
+}  # fmt: skip
+
+
+def findings(base: Path, choice: Choice = EVERYTHING) -> dict[Series, list[Finding]]:
+    return dict(verify(ParquetStorage(base), choice))
+
+
+# --------------------------------------------------------------------------------------------------------------- looking
+
+
+def test_a_store_as_it_was_made_has_no_contradiction(base):
+    assert findings(base) == {A: [], B: []}
+
+
+def test_what_is_held_is_counted_from_the_files(base):
+    held, wrong = examine(ParquetStorage(base), A)
+
+    assert held == Held({MAY: 40, JUNE: 40, JULY: 20}, at("2024-05-30T14:00"), at("2024-07-01T14:19"))
+    assert wrong == []
+
+
+@pytest.mark.parametrize(("damage", "code", "period", "why"), DAMAGES.values(), ids=DAMAGES)
+def test_every_contradiction_has_its_code_its_file_and_its_series(base, damage, code, period, why):
+    damage(base)
+    found = findings(base)
+
+    assert [(one.series, one.code, one.period) for one in found[A]] == [(A, code, period)]
+    assert found[B] == []
+    assert str(base) in found[A][0].message
+    assert why in found[A][0].message
+    assert found[A][0].remedy
+
+
+def test_looking_changes_nothing(base):
+    for damage, *_ in DAMAGES.values():
+        if bars_of(base, JUNE).exists() and bars_of(base, MAY).exists():
+            damage(base)
+    before = {path: path.read_bytes() for path in base.rglob("*") if path.is_file()}
+    findings(base)
+
+    assert {path: path.read_bytes() for path in base.rglob("*") if path.is_file()} == before
+
+
+def test_all_that_is_wrong_with_a_series_is_said_at_once(base):
+    bars_of(base, MAY).unlink()
+    bars_of(base, JUNE).write_bytes(b"")
+    rewritten(lambda table: table.slice(3), JULY)(base)
+
+    assert {(one.code, one.period) for one in findings(base)[A]} == {
+        ("file_missing", MAY),
+        ("file_damaged", JUNE),
+        ("rows_differ", JULY),
+    }
+
+
+def test_only_the_chosen_series_are_looked_at(base):
+    days = Dataset(Timeframe.parse("1Day"))
+    storage = ParquetStorage(base)
+
+    assert findings(base, Choice.parse("1Day")) == {}
+    assert list(dict(verify(storage, EVERYTHING, ["MSFT"]))) == [B]
+    assert list(findings(base, Choice(MINUTES.timeframe, MINUTES.feed))) == [A, B]
+    assert days not in Choice(MINUTES.timeframe)
+
+
+def test_files_without_any_coverage_are_looked_at_too(base):
+    coverage_of(base).unlink()
+    bars_of(base, JUNE).write_bytes(b"")
+
+    assert [one.code for one in findings(base)[A]] == ["file_damaged"]
+
+
+# --------------------------------------------------------------------------------------------------------------- mending
+
+
+@pytest.mark.parametrize(("damage", "code", "period", "why"), DAMAGES.values(), ids=DAMAGES)
+def test_a_repair_claims_only_what_is_proven_and_an_update_brings_the_rest_back(server, clock, base, damage, code, period, why):
+    before = content(base)
+    damage(base)
+    storage = ParquetStorage(base)
+    repair(storage, A, examine(storage, A)[1])
+
+    known = storage.coverage.read(A)
+    assert findings(base) == {A: [], B: []}
+    if period is None:
+        assert known.covered == known.provisional == ()
+    else:
+        assert intersection((period.span,), (*known.covered, *known.provisional)) == ()
+        assert intersection((period.span,), known.wanted) != ()
+
+    server.forget()
+    report = pipeline_of(server, base, clock).update()
+    assert report["failed"] == []
+    assert content(base) == before
+    assert findings(base) == {A: [], B: []}
+    assert storage.coverage.read(A).bars == 100
+
+
+def test_a_repair_of_several_damages_leads_back_too(server, clock, base):
+    before = content(base)
+    coverage_of(base).write_text("{")
+    bars_of(base, JUNE).write_bytes(b"")
+    rewritten(lambda table: table[::-1], JULY)(base)
+    storage = ParquetStorage(base)
+    repair(storage, A, examine(storage, A)[1])
+    pipeline_of(server, base, clock).update()
+
+    assert content(base) == before
+    assert findings(base) == {A: [], B: []}
+
+
+def test_a_repair_leaves_the_neighbours_and_the_other_files_alone(base):
+    before = content(base)
+    bars_of(base, JUNE).write_bytes(b"")
+    storage = ParquetStorage(base)
+    others = storage.coverage.read(B)
+    repair(storage, A, examine(storage, A)[1])
+
+    assert content(base) == {key: data for key, data in before.items() if "AAPL/year=2024/month=06" not in key}
+    assert storage.coverage.read(B) == others
+
+
+def test_a_repair_of_a_sound_series_claims_what_it_claimed(base):
+    storage = ParquetStorage(base)
+    before = storage.coverage.read(A)
+    repair(storage, A, [])
+    after = storage.coverage.read(A)
+
+    assert (after.wanted, after.covered, after.provisional, after.rows) == (
+        before.wanted, before.covered, before.provisional, before.rows,
+    )  # fmt: skip
+    assert (after.first_bar, after.last_bar) == (before.first_bar, before.last_bar)
+
+
+# ------------------------------------------------------------------------------------------------------- the command line
+
+
+def test_the_command_says_what_is_wrong_and_ends_with_five(base):
+    bars_of(base, JUNE).unlink()
+    ran = here("verify", "--base-path", base)
+
+    assert ran.code == 5
+    assert f"{bars_of(base, JUNE)} is not there" in ran.out
+    assert "2 series looked at, 1 contradictions" in ran.out
+
+
+def test_the_command_has_an_object_for_scripts(base):
+    bars_of(base, JUNE).unlink()
+    ran = here("verify", "--base-path", base, "--json")
+
+    (said,) = ran.json["contradictions"]
+    assert (ran.code, ran.json["series"], ran.json["repaired"]) == (5, 2, False)
+    assert (said["dataset"], said["symbol"], said["code"]) == ("equities_1min", "AAPL", "file_missing")
+
+
+def test_a_repair_can_be_foreseen(base):
+    bars_of(base, JUNE).write_bytes(b"")
+    before = {path: path.read_bytes() for path in base.rglob("*") if path.is_file()}
+    ran = here("verify", "--repair", "--dry-run", "--base-path", base)
+
+    assert (ran.code, "would be repaired: taken out" in ran.out) == (5, True)
+    assert {path: path.read_bytes() for path in base.rglob("*") if path.is_file()} == before
+    assert here("verify", "--dry-run", "--base-path", base).code == 2
+
+
+def test_a_repair_ends_with_nought_and_nothing_is_wrong_any_more(base):
+    bars_of(base, JUNE).write_bytes(b"")
+    mended = here("verify", "--repair", "--base-path", base)
+
+    assert (mended.code, "`data-engine update`" in mended.out) == (0, True)
+    assert here("verify", "--base-path", base).code == 0
