@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import shutil
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -37,7 +39,7 @@ BARS = table(1.0, 2.0, 3.0, 4.0)
 def test_it_does_not_matter_where_a_file_ends(prices, cuts):
     whole = table(*prices)
     edges = sorted({0, len(prices), *(cut for cut in cuts if cut <= len(prices))})
-    pieces = [whole.slice(start, end - start) for start, end in zip(edges, edges[1:], strict=False)]
+    pieces = [whole.slice(start, end - start) for start, end in itertools.pairwise(edges)]
 
     assert series_digest(pieces) == series_digest([whole])
 
@@ -141,3 +143,13 @@ def test_frames_that_were_stored_have_the_digest_of_bars_that_were_ingested(sour
     frame.iloc[17, 3] += 1e-9
     other.store(frame)
     assert digest_of(tmp_path / "other") != digest
+
+
+@pytest.mark.xfail(strict=True, reason="only series with a coverage file are digested: bars without one are silently left out")
+def test_bars_count_whether_their_coverage_is_there_or_not(source, tmp_path):
+    with Sandbox(source) as server:
+        pipeline_of(server, tmp_path / "store").ingest_symbols(["AAPL", "MSFT"], "2024-05-31", "2024-06-04")
+    before = digest_of(tmp_path / "store")
+    shutil.rmtree(tmp_path / "store" / "metadata" / "coverage")
+
+    assert digest_of(tmp_path / "store") == before

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from data_engine import AlpacaClient, IngestionPipeline, IngestionReport
-from data_engine.errors import CredentialsRefused, DataEngineError, Interrupted, ServiceDown
+from data_engine.errors import ConfigError, CredentialsRefused, DataEngineError, Interrupted, ServiceDown
 from data_engine.progress import PlainLines, Standing, lines
 from data_engine.report import Outcome
 from data_engine.retry import RetryPolicy
@@ -200,6 +200,32 @@ def test_a_range_without_a_session_needs_no_request_and_is_no_failure(
 
     assert report.exit_code == 0
     assert server.requests == []
+
+
+# --------------------------------------------------------------------------------------------------------- clocks that differ
+
+
+@pytest.mark.parametrize("ahead", [timedelta(minutes=3), timedelta(days=20)], ids=["three-minutes", "twenty-days"])
+def test_a_clock_that_is_ahead_ends_the_run_before_anything_is_kept(
+    server: Sandbox, clock: Clock, tmp_path: Path, ahead: timedelta
+) -> None:
+    """What has not happened yet would count as answered, empty and final."""
+    with pytest.raises(ConfigError, match="this machine's clock is ahead of Alpaca's"):
+        pipeline_of(server, tmp_path, Clock(clock.now + ahead)).ingest_symbols(["AAPL"], "2024-06-05")
+
+    assert content(tmp_path) == {}
+    assert coverage(tmp_path, "AAPL")["covered"] == coverage(tmp_path, "AAPL")["provisional"] == []
+
+
+@pytest.mark.parametrize(
+    "apart", [timedelta(minutes=1), -timedelta(minutes=1), -timedelta(days=1)], ids=["fast", "slow", "behind"]
+)
+def test_a_clock_that_is_behind_or_nearly_right_is_no_reason_to_stop(
+    server: Sandbox, clock: Clock, tmp_path: Path, apart: timedelta
+) -> None:
+    report = pipeline_of(server, tmp_path, Clock(clock.now + apart)).ingest_symbols(["AAPL"], "2024-06-03", "2024-06-03")
+
+    assert report["successful"] == ["AAPL"]
 
 
 # ------------------------------------------------------------------------------------------------------ feeds and adjustments

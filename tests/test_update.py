@@ -139,6 +139,18 @@ def test_a_symbol_that_failed_is_tried_again(server: Sandbox, clock: Clock, tmp_
     assert min(stamp for symbol, stamp, *_ in rows(tmp_path) if symbol == "MSFT") < 1_714_622_400_000_000  # 2024-05-02
 
 
+def test_new_members_start_only_where_half_of_the_index_is_held(server: Sandbox, clock: Clock, tmp_path: Path) -> None:
+    """One stock of which the days are held, too, does not make its index an index of days."""
+    pipeline_of(server, tmp_path, clock).ingest_symbols(["AAPL", "MSFT"], "2024-05-30", "2024-05-31", index_name="ours")
+    pipeline_of(server, tmp_path, clock).ingest_symbols(["AAPL"], "2024-05-30", "2024-05-31", "1Day")
+    MetadataStore(tmp_path).store("ours", ["AAPL", "MSFT", "NVDA", "INTC"])
+
+    pipeline_of(server, tmp_path, clock).update(index_name="ours")
+
+    held = {dataset: {symbol for symbol, *_ in rows(tmp_path, dataset)} for dataset in ("equities_1min", "equities_1day")}
+    assert held == {"equities_1min": {"AAPL", "MSFT", "NVDA", "INTC"}, "equities_1day": {"AAPL"}}
+
+
 def test_a_new_member_of_an_index_starts_where_the_index_starts(server: Sandbox, clock: Clock, tmp_path: Path) -> None:
     pipeline_of(server, tmp_path, clock).ingest_symbols(["AAPL", "MSFT"], "2024-05-01", "2024-05-31", index_name="ours")
     MetadataStore(tmp_path).store("ours", ["AAPL", "MSFT", "NVDA"])

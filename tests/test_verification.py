@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 from data_engine import ParquetStorage
-from data_engine.bars import BAR_SCHEMA, EMPTY
+from data_engine.bars import BAR_SCHEMA, EMPTY, VALUES
 from data_engine.partitions import Period
 from data_engine.ranges import intersection
 from data_engine.sandbox import Replay, Sandbox
@@ -179,6 +180,26 @@ def test_files_without_any_coverage_are_looked_at_too(base):
     bars_of(base, JUNE).write_bytes(b"")
 
     assert [one.code for one in findings(base)[A]] == ["file_damaged"]
+
+
+@pytest.mark.xfail(strict=True, reason="`verify` does not look at the exchange calendar yet")
+def test_bars_outside_every_session_are_named(tmp_path):
+    stamps = ["2024-06-18T14:00", "2024-06-19T14:00", "2024-06-22T14:00"]  # Juneteenth, and a Saturday
+    index = pd.MultiIndex.from_product([["AAPL"], pd.to_datetime(stamps, utc=True)], names=["symbol", "timestamp"])
+    ParquetStorage(tmp_path).store(pd.DataFrame(1.0, index=index, columns=list(VALUES)))
+
+    assert len(findings(tmp_path)[A]) > 0
+
+
+@pytest.mark.xfail(strict=True, reason="more bars than are counted give rows_differ, though nothing false is claimed")
+def test_bars_beyond_what_is_counted_are_no_false_claim(base):
+    """What a killed run leaves, or one that is under way: bars first, coverage second."""
+    storage = ParquetStorage(base)
+    june = storage.read(A, JUNE)
+    more = june.slice(0, 1).set_column(0, "timestamp", pa.array([at("2024-06-14T14:00")], pa.timestamp("us", tz="UTC")))
+    storage.write(A, JUNE, more.cast(BAR_SCHEMA))
+
+    assert findings(base)[A] == []
 
 
 # --------------------------------------------------------------------------------------------------------------- mending
