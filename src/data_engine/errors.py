@@ -3,6 +3,7 @@
     DataEngineError
     ├── InputError                 the caller's words cannot be used; nothing was sent or written     (exit 2)
     │   ├── ConfigError            settings.ini, an environment variable or an option
+    │   │   └── ClockError         this machine's clock is ahead of the vendor's
     │   ├── SymbolListError        a list of symbols cannot be read as one
     │   ├── MissingFileError       a file that was named is not there (also a FileNotFoundError)
     │   └── UnknownIndexError      no list of that name is stored (also a KeyError)
@@ -58,6 +59,12 @@ class ConfigError(InputError):
     """A setting cannot be used: a file, an environment variable or an option."""
 
     code = "bad_configuration"
+
+
+class ClockError(ConfigError):
+    """This machine's clock is ahead of the vendor's: what has not happened yet would count as final, and empty."""
+
+    code = "clock_ahead"
 
 
 class SymbolListError(InputError):

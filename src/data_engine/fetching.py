@@ -18,7 +18,7 @@ from data_engine.chain import ChainWriter, unfinished
 from data_engine.coverage import Coverage
 from data_engine.errors import (
     BadAnswer,
-    ConfigError,
+    ClockError,
     CredentialsRefused,
     DataEngineError,
     Interrupted,
@@ -233,7 +233,7 @@ class Fetching:
         server = self._client.server_time
         if server is not None and self._now - server > _AHEAD:
             here = iso(self._now.replace(microsecond=0))
-            raise ConfigError(f"this machine's clock is ahead of Alpaca's: {here} here, {iso(server)} there; set it right")
+            raise ClockError(f"this machine's clock is ahead of Alpaca's: {here} here, {iso(server)} there; set it right")
 
     def _note(self, task: FetchTask, writer: ChainWriter, known: dict[str, Coverage]) -> None:
         found = self.found

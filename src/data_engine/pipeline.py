@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from data_engine.alpaca import DELAY, AlpacaClient
 from data_engine.coverage import Coverage
-from data_engine.errors import DataEngineError, InputError, Interrupted, StoreError
+from data_engine.errors import ClockError, DataEngineError, InputError, Interrupted, StoreError
 from data_engine.fetching import Fetching, Findings
 from data_engine.job import Job, prepare, verdict
 from data_engine.metadata import MetadataStore, check_index_name, index_name_of
@@ -311,6 +311,8 @@ class IngestionPipeline:
         if self.client.recent_refused and any(plan.span.end > job.now - DELAY for plan in job.plans):
             end = iso((job.now - DELAY).replace(microsecond=0))
             notes.append(f"the plan does not permit the latest 15 minutes of SIP data; the end was clamped to about {end}")
+        if isinstance(error, ClockError):
+            self._forget_wishes(job)
         report = self._report(job, fetching, notes, error)
         if error is not None:
             error.report = report
@@ -341,6 +343,20 @@ class IngestionPipeline:
 
                 found.known[series] = self.storage.coverage.update(series, wish)
 
+    def _forget_wishes(self, job: Job) -> None:
+        """Undo what was written down by a clock that was wrong: it reaches into the future."""
+        for plan in job.plans:
+            for symbol in plan.outstanding:
+                series = Series(symbol, plan.dataset)
+                before = job.known[series].wanted
+
+                def forget(known: Coverage, before: tuple[TimeRange, ...] = before) -> Coverage:
+                    return replace(known, wanted=before)
+
+                known = self.storage.coverage.update(series, forget)
+                if known == Coverage(series, updated=known.updated, by=known.by):
+                    self.storage.coverage.remove(series)
+
     def _rebase(self, rebased: Sequence[Series], now: datetime) -> Job:
         wishes: dict[Dataset, dict[str, tuple[TimeRange, ...]]] = {}
         for series in rebased:
@@ -358,7 +374,7 @@ class IngestionPipeline:
                 code, message = verdict(found, series, plan, error)
                 label = symbol if len(job.plans) == 1 else f"{symbol} ({plan.dataset.name})"
                 outcomes.append(Outcome(label, code, message, found.known[series].bars, found.written.get(series, 0)))
-                if code is not None and symbol in plan.outstanding and code != "damaged_file":
+                if code is not None and symbol in plan.outstanding and code not in ("damaged_file", ClockError.code):
                     self._remember_failure(series, code, message or "", job.now)
         codes = {outcome.code for outcome in outcomes}
         return IngestionReport(

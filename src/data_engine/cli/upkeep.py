@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from data_engine.series import Series
     from data_engine.standing import SeriesStanding
     from data_engine.storage import ParquetStorage
+    from data_engine.wishes import Choice
 
 _SHOWN = 40
 
@@ -118,7 +119,7 @@ def status(
     storage.check_exists()
     names = SymbolLoader.from_list(symbols) if symbols else None
     found = list(stand(storage, Choice.parse(timeframe, feed, adjustment), names))
-    digest = _digest(storage, [one.series for one in found]) if with_digest else None
+    digest = _digest(storage, Choice.parse(timeframe, feed, adjustment), names) if with_digest else None
     if with_digest and not as_json:
         click.echo(digest)
         return
@@ -137,13 +138,15 @@ def status(
         click.echo(line)
 
 
-def _digest(storage: ParquetStorage, series: Sequence[Series]) -> str:
+def _digest(storage: ParquetStorage, choice: Choice, names: Sequence[str] | None) -> str:
+    """Return the digest of all bars of a choice, those without coverage included."""
     from data_engine.digest import series_digest, store_digest
+    from data_engine.verification import known_series
 
     def tables(one: Series) -> Iterator[pa.Table]:
         return (storage.read(one, part.period) for part in storage.partitions(one.dataset, one.symbol))
 
-    return store_digest({one: series_digest(tables(one)) for one in series})
+    return store_digest({one: series_digest(tables(one)) for one in known_series(storage, choice, names)})
 
 
 def _lines(found: Sequence[SeriesStanding], *, everything: bool) -> list[str]:
