@@ -284,10 +284,6 @@ def test_threads_lose_none_of_each_others_changes(base):
     assert on_disk(base) == {"counter": b"200"}
 
 
-VANISHES = "pathlib's mkdir looks again after EEXIST: a folder that is gone by then is a FileExistsError"
-
-
-@pytest.mark.xfail(strict=True, raises=StoreError, reason=VANISHES)
 def test_a_folder_that_is_removed_while_it_is_looked_at_is_made_again(files, base, monkeypatch):
     (base / "folder").mkdir(parents=True)
     make, removed = os.mkdir, []
@@ -307,7 +303,6 @@ def test_a_folder_that_is_removed_while_it_is_looked_at_is_made_again(files, bas
     assert (files.get("folder/file"), len(removed)) == (OLD, 1)
 
 
-@pytest.mark.xfail(strict=False, raises=StoreError, reason=f"now and then, by chance: {VANISHES}")
 def test_a_folder_that_another_thread_removes_is_made_again(files, base):
     """Files of one folder come and go; none of their writers may fail because a neighbour took the folder away."""
 

@@ -157,7 +157,7 @@ def _differing(left: pa.Table, left_rows: Any, right: pa.Table, right_rows: Any)
 def to_parquet(table: pa.Table) -> bytes:
     """Write a table as the bytes of one Parquet file. Same rows, same bytes, for one version of pyarrow.
 
-    Measured on real minute bars (docs/benchmarks.md): zstd of level 2 without dictionaries, and delta-packed timestamps, is the
+    Measured on real minute bars (benchmarks/about.md): zstd of level 2 without dictionaries, and delta-packed timestamps, is the
     smallest of the cheap encodings that every reader knows. (BYTE_STREAM_SPLIT would do for the counts; older Sparks refuse it.)
     """
     sink = pa.BufferOutputStream()

@@ -159,9 +159,8 @@ class LocalFiles:
                 return self._unlink(path)
             draft = self.base / "metadata" / "drafts" / f"{stripe:02x}-{uuid4().hex}.tmp"
             try:
-                draft.parent.mkdir(parents=True, exist_ok=True)
-                with suppress(FileNotFoundError):  # removed again meanwhile: `_move` makes it anew
-                    path.parent.mkdir(parents=True, exist_ok=True)
+                _make_folder(draft.parent)
+                _make_folder(path.parent)
                 _write(draft, content)
                 _move(draft, path)
             except OSError as error:
@@ -258,7 +257,7 @@ class LocalFiles:
 
         path = self.base / "metadata" / "locks" / f"{name}.lock"
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(path.parent)
             lock = FileLock(path, thread_local=False, poll_interval=0.005)
             try:
                 lock.acquire(timeout=0)
@@ -274,6 +273,19 @@ class LocalFiles:
             yield
         finally:
             lock.release()
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it, although a neighbour may be removing them, empty as they are, at the same time."""
+    for _ in range(100):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, FileNotFoundError):
+            if any(place.exists() and not place.is_dir() for place in (folder, *folder.parents)):
+                raise  # a file stands there
+        else:
+            return
+    folder.mkdir(parents=True, exist_ok=True)
 
 
 def _write(draft: Path, content: bytes) -> None:
@@ -296,8 +308,7 @@ def _move(draft: Path, path: Path) -> None:
             if not draft.exists() or time.monotonic() > deadline:
                 raise
             # A `delete` took the empty folder away between mkdir and here, and may do so again.
-            with suppress(FileNotFoundError):
-                path.parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(path.parent)
         except PermissionError as error:
             # Windows refuses to replace a file that a reader holds open; readers are quick, as a rule.
             if sys.platform != "win32":

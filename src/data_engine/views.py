@@ -90,8 +90,12 @@ def run(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.DuckDBPyRelat
 
 
 def datasets(storage: ParquetStorage) -> list[Dataset]:
-    """Return the datasets of a store that hold a file."""
-    return [dataset for dataset in storage.coverage.datasets() if next(storage.partitions(dataset), None) is not None]
+    """Return the datasets of a store that hold a file, whether or not their coverage is there."""
+    found = []
+    for name in storage.files.folders(""):
+        with suppress(ValueError):  # a folder that is not ours
+            found.append(Dataset.from_name(name))
+    return [dataset for dataset in found if next(storage.partitions(dataset), None) is not None]
 
 
 def _view(storage: ParquetStorage, dataset: Dataset, span: TimeRange | None) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import click
 
 from data_engine.cli.console import choice_options, name_store, print_json, store_options
@@ -46,16 +48,19 @@ def verify(
     name_store(settings, storage.files)
     storage.check_exists()
     names = SymbolLoader.from_list(symbols) if symbols else None
-    looked_at, bad = 0, []
-    for series, findings in examined(storage, Choice.parse(timeframe, feed, adjustment), names):
-        looked_at += 1
-        if findings:
-            bad.append((series, findings))
-    repaired = mend and not dry_run and bool(bad)
-    if repaired:
-        with storage.files.hold("run", seconds=wait):
-            for series, findings in bad:
-                repair(storage, series, findings)
+    looked_at, bad, repaired = 0, [], False
+    with ExitStack() as held:
+        if mend and not dry_run:
+            # Before the first look: what another run has just replaced must not be judged by how it was.
+            held.enter_context(storage.files.hold("run", seconds=wait))
+            storage.files.clean()
+        for series, findings in examined(storage, Choice.parse(timeframe, feed, adjustment), names):
+            looked_at += 1
+            if findings:
+                bad.append((series, findings))
+                if mend and not dry_run:
+                    repair(storage, series, findings)
+                    repaired = True
 
     def shown(finding: Finding) -> dict[str, str]:
         series = finding.series
