@@ -105,7 +105,7 @@ class AlpacaClient:
         )
         self._stop = threading.Event()
         self._lock = threading.Lock()
-        self._requests = self._pages = self._bytes = 0
+        self._requests = 0
         self._down_since: float | None = None
         self._failed_at = 0.0
         self._credentials = credentials

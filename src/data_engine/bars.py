@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,7 +41,12 @@ def micros(instant: datetime) -> int:
     return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
 
 
-_EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
+def instant(stamp: int) -> datetime:
+    """Undo `micros`: return microseconds since 1970 as an aware UTC instant, exactly."""
+    return _EPOCH + timedelta(microseconds=int(stamp))
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def stamps(table: pa.Table) -> Int64s:

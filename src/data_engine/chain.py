@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 import numpy as np
 import pyarrow as pa
 
-from data_engine.bars import EMPTY, Int64s, stamps, take, within
+from data_engine.bars import EMPTY, Int64s, instant, stamps, take, within
 from data_engine.coverage import Coverage
 from data_engine.errors import DamagedFile, DataEngineError, FileInUse, StoreBusy
 from data_engine.partitions import Partition, Period
@@ -178,7 +178,7 @@ class ChainWriter:
         times = stamps(part)
         if self._refetch:
             arrival.times.append(times)
-        first, last = (_instant(int(times[at])) for at in (0, -1))
+        first, last = (instant(int(times[at])) for at in (0, -1))
         arrival.first = first if arrival.first is None else min(first, arrival.first)
         arrival.last = last if arrival.last is None else max(last, arrival.last)
 
@@ -246,10 +246,6 @@ class ChainWriter:
         except _OF_ONE_FILE as error:
             self.damaged[symbol] = error
             return None
-
-
-def _instant(stamp: int) -> datetime:
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=stamp)
 
 
 def unfinished(task: FetchTask, left: dict[str, TimeRange]) -> Iterator[FetchTask]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data_engine.bars import Int64s, stamps
+from data_engine.bars import Int64s, instant, stamps
 from data_engine.errors import InputError
 from data_engine.ranges import NEW_YORK, iso
 from data_engine.series import Adjustment, Dataset, Feed, Timeframe
@@ -75,7 +74,7 @@ def check_stamps(tables: Mapping[str, pa.Table], dataset: Dataset) -> None:
     for symbol, table in tables.items():
         wrong = _wrong_stamps(stamps(table), timeframe)
         if wrong.size:
-            stamp = iso(_instant(wrong[0]))
+            stamp = iso(instant(wrong[0]))
             raise InputError(f"{symbol}: {stamp} is not the start of a {timeframe} bar; say which timeframe these bars have")
     if timeframe.intraday and tables:
         every = np.concatenate([stamps(table) for table in tables.values()])
@@ -88,7 +87,7 @@ def _wrong_stamps(times: Int64s, timeframe: Timeframe) -> Int64s:
         step = int(timeframe.length.total_seconds()) * 1_000_000
         off = times % _DAY % step != 0
     else:
-        off = np.array([timeframe.floor(_instant(time)) != _instant(time) for time in times], dtype=bool)
+        off = np.array([timeframe.floor(instant(time)) != instant(time) for time in times], dtype=bool)
     wrong: Int64s = times[off]
     return wrong
 
@@ -98,11 +97,7 @@ def _only_midnights(times: Int64s, *, overnight: bool) -> bool:
     if not times.size or (times % 3_600_000_000).any():
         return False
     several = np.unique(times // _DAY).size > 1
-    clocks = {_instant(time).astimezone(NEW_YORK).hour for time in np.unique(times)}
+    clocks = {instant(time).astimezone(NEW_YORK).hour for time in np.unique(times)}
     if clocks == {0}:
         return several or not overnight
     return several and not (times % _DAY).any()
-
-
-def _instant(stamp: int) -> datetime:
-    return datetime.fromtimestamp(int(stamp) // 1_000_000, UTC) + timedelta(microseconds=int(stamp) % 1_000_000)

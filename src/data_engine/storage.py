@@ -18,6 +18,7 @@ from data_engine.bars import (
     VALUES,
     from_frame,
     from_parquet,
+    instant,
     merge,
     micros,
     stamps,
@@ -280,7 +281,7 @@ class ParquetStorage:
         if not held:
             return None, None
         ends = [stamps(self.read(series, period, ["timestamp"])) for period in (held[0], held[-1])]
-        return _instant(int(ends[0][0])), _instant(int(ends[1][-1]))
+        return instant(int(ends[0][0])), instant(int(ends[1][-1]))
 
     def periods(self, series: Series, span: TimeRange) -> Iterator[Period]:
         """Yield the files of a series that *span* touches, in order of time; exact names, no glob."""
@@ -334,7 +335,7 @@ class ParquetStorage:
 
     def _note_rows(self, series: Series, rows: dict[Period, int], table: pa.Table) -> None:
         times = stamps(table)
-        first, last = _instant(int(times[0])), _instant(int(times[-1]))
+        first, last = instant(int(times[0])), instant(int(times[-1]))
 
         def change(known):  # type: ignore[no-untyped-def]
             return replace(
@@ -372,10 +373,6 @@ def by_period(table: pa.Table, dataset: Dataset) -> Iterator[tuple[Period, pa.Ta
         stop = int(np.searchsorted(times, micros(period.next().start)))
         yield period, table.slice(at, stop - at)
         at = stop
-
-
-def _instant(stamp: int) -> datetime:
-    return datetime.fromtimestamp(stamp // 1_000_000, UTC)
 
 
 def _chosen(columns: Sequence[str]) -> tuple[str, ...]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from data_engine.bars import problems, stamps
+from data_engine.bars import instant, problems, stamps
 from data_engine.coverage import Coverage
 from data_engine.errors import DamagedFile
 from data_engine.partitions import Partition, Period
@@ -19,8 +19,6 @@ from data_engine.ranges import difference, new_york_date, new_york_days, union
 from data_engine.series import Dataset, Series
 from data_engine.storage import ParquetStorage
 from data_engine.wishes import Choice
-
-_EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +94,8 @@ def examine(storage: ParquetStorage, series: Series) -> tuple[Held, list[Finding
             continue
         rows[partition.period] = len(table)
         if len(table):
-            first = min(first or _at(table[0]), _at(table[0]))
-            last = max(last or _at(table[-1]), _at(table[-1]))
+            first = min(first or instant(table[0]), instant(table[0]))
+            last = max(last or instant(table[-1]), instant(table[-1]))
     broken = {finding.period for finding in findings}
     for period, count in sorted(known.rows.items()) if known is not None else ():
         path = f"{storage.files.location}/{Partition(series, period).key}"
@@ -120,7 +118,7 @@ def _look(storage: ParquetStorage, partition: Partition) -> tuple[Finding | None
         return Finding(series, "file_damaged", str(error), period, remedy), ()
     times = stamps(table).tolist()
     trouble = problems(table)
-    if trouble is None and times and not (_at(times[0]) in period.span and _at(times[-1]) in period.span):
+    if trouble is None and times and not (instant(times[0]) in period.span and instant(times[-1]) in period.span):
         trouble = "it holds bars of another period"
     if trouble is None and not times:
         trouble = "it holds no bar"
@@ -161,7 +159,3 @@ def repair(storage: ParquetStorage, series: Series, findings: Sequence[Finding])
         )
 
     storage.coverage.update(series, mend)
-
-
-def _at(stamp: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=stamp)
