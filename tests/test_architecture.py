@@ -28,6 +28,7 @@ ROWS = (
     ("walker", "chain wishes"),
     ("walker", "fetching removal standing verification"),
     ("walker", "job"),
+    ("walker", "ingestion"),
     ("walker", "pipeline"),
     ("walker", "run_ingestion"),
     ("cli", "cli"),

@@ -108,8 +108,8 @@ class Fetching:
         self.found = Findings()
         self._client = client
         self._storage = storage
-        self._progress = progress
-        self._workers = workers
+        self.progress = progress
+        self.workers = workers
         self._now = now
         self._delayed = delayed
         self._refetch = refetch
@@ -122,6 +122,11 @@ class Fetching:
     def seconds(self) -> float:
         """How long this has been going on."""
         return time.monotonic() - self._started
+
+    @property
+    def recent_refused(self) -> bool:
+        """Whether the account's plan refused the latest minutes."""
+        return self._client.recent_refused
 
     @property
     def requests(self) -> int:
@@ -144,7 +149,7 @@ class Fetching:
                 self.found.left[Series(symbol, plan.dataset)] = count
         expected = sum(plan.requests for plan in plans) + self.found.pages
         tasks = (task for plan in plans for task in plan.tasks)
-        pool = ThreadPoolExecutor(self._workers, thread_name_prefix="ingest")
+        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="ingest")
         running: set[Future[None]] = set()
         try:
             while self._fill(pool, running, tasks):
@@ -152,7 +157,7 @@ class Fetching:
                 done, running = wait(running, timeout=_TICK_SECONDS, return_when=FIRST_COMPLETED)
                 for future in done:
                     future.result()
-                self._progress.moved(self._standing(total, expected))
+                self.progress.moved(self._standing(total, expected))
         except BaseException as error:
             self._client.stop()
             for future in running:
@@ -168,7 +173,7 @@ class Fetching:
 
     def _fill(self, pool: ThreadPoolExecutor, running: set[Future[None]], tasks: Iterator[FetchTask]) -> bool:
         """Keep a few tasks waiting for a free thread; return whether anything is under way."""
-        while len(running) < 2 * self._workers and (task := next(tasks, None)) is not None:
+        while len(running) < 2 * self.workers and (task := next(tasks, None)) is not None:
             running.add(pool.submit(self._fetch, task))
         return bool(running)
 

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from data_engine.alpaca import DELAY, AlpacaClient
-from data_engine.coverage import Coverage
-from data_engine.errors import ClockError, DataEngineError, InputError, Interrupted, StoreError
-from data_engine.fetching import Fetching, Findings
-from data_engine.job import Job, prepare, verdict
+from data_engine.errors import InputError
+from data_engine.fetching import Fetching
+from data_engine.ingestion import Ingestion
+from data_engine.job import Job, prepare
 from data_engine.metadata import MetadataStore, check_index_name, index_name_of
 from data_engine.planning import IngestionPlan
 from data_engine.progress import Progress, Silent
-from data_engine.ranges import TimeRange, iso, union
-from data_engine.report import IngestionReport, Outcome
+from data_engine.ranges import TimeRange, iso
+from data_engine.report import IngestionReport
 from data_engine.series import Adjustment, Dataset, Feed, Series, Timeframe
 from data_engine.settings import Settings, check_threads, load_settings
 from data_engine.spans import DateLike, Span, parse_span
@@ -274,10 +273,6 @@ class IngestionPipeline:
         return notes
 
     def _walk(self, job: Job, notes: list[str], *, accept_removals: bool = False) -> IngestionReport:
-        """Do a job, adjusted series that turn out to have a new price base included, and report."""
-        for note in notes:
-            self.progress.note(note[0].upper() + note[1:])
-        self._check_room(job)
         fetching = Fetching(
             self.client,
             self.storage,
@@ -288,110 +283,4 @@ class IngestionPipeline:
             refetch=job.again,
             accept_removals=accept_removals,
         )
-        fetching.found.known.update(job.known)
-        fetching.found.failed.update(job.broken)
-        error: DataEngineError | None = None
-        try:
-            self._remember_wishes(job, fetching.found)
-            if any(plan.tasks for plan in job.plans):
-                fetching.work(job.plans, len(job.series))
-            if fetching.found.rebased:
-                rebased = sorted(fetching.found.rebased, key=lambda series: (series.dataset.name, series.symbol))
-                names = ", ".join(map(str, rebased[:10])) + (f" and {len(rebased) - 10} more" if len(rebased) > 10 else "")
-                notes.append(f"prices were adjusted anew since they were stored, so these were fetched again in full: {names}")
-                second = self._rebase(rebased, job.now)
-                self._remember_wishes(second, fetching.found)
-                fetching.work(second.plans, len(job.series))
-        except DataEngineError as caught:
-            error = caught
-        except KeyboardInterrupt:
-            error = Interrupted("interrupted; what had arrived is stored, and the same command goes on from here")
-        finally:
-            self.progress.ended()
-        if self.client.recent_refused and any(plan.span.end > job.now - DELAY for plan in job.plans):
-            end = iso((job.now - DELAY).replace(microsecond=0))
-            notes.append(f"the plan does not permit the latest 15 minutes of SIP data; the end was clamped to about {end}")
-        if isinstance(error, ClockError):
-            self._forget_wishes(job)
-        report = self._report(job, fetching, notes, error)
-        if error is not None:
-            error.report = report
-            raise error
-        return report
-
-    def _check_room(self, job: Job) -> None:
-        """Raise `StoreError` where the disk cannot hold what is to come."""
-        free = self.storage.files.free_bytes()
-        need = sum(plan.disk_bytes for plan in job.plans)
-        if free is not None and need and need + _HEADROOM > free:
-            raise StoreError(
-                f"{self.storage.files.location}: about {need / 1e9:,.1f} GB of bars are to come, but only "
-                f"{free / 1e9:,.1f} GB are free; free some space, or choose a shorter range or another --base-path"
-            )
-
-    def _remember_wishes(self, job: Job, found: Findings) -> None:
-        """Write down what is wanted before the first request: whatever happens, `update` knows what is still owed."""
-        for plan in job.plans:
-            for symbol in plan.outstanding:
-                series, ranges = Series(symbol, plan.dataset), plan.wanted[symbol]
-                withdraw = job.again and not plan.dataset.adjustment.is_raw
-
-                def wish(known: Coverage, ranges: tuple[TimeRange, ...] = ranges, withdraw: bool = withdraw) -> Coverage:
-                    # Before a file of another price base is moved into place, nothing is claimed any more.
-                    made = known.withdrawn() if withdraw else known
-                    return replace(made, wanted=union((*made.wanted, *ranges)))
-
-                found.known[series] = self.storage.coverage.update(series, wish)
-
-    def _forget_wishes(self, job: Job) -> None:
-        """Undo what was written down by a clock that was wrong: it reaches into the future."""
-        for plan in job.plans:
-            for symbol in plan.outstanding:
-                series = Series(symbol, plan.dataset)
-                before = job.known[series].wanted
-
-                def forget(known: Coverage, before: tuple[TimeRange, ...] = before) -> Coverage:
-                    return replace(known, wanted=before)
-
-                known = self.storage.coverage.update(series, forget)
-                if known == Coverage(series, updated=known.updated, by=known.by):
-                    self.storage.coverage.remove(series)
-
-    def _rebase(self, rebased: Sequence[Series], now: datetime) -> Job:
-        wishes: dict[Dataset, dict[str, tuple[TimeRange, ...]]] = {}
-        for series in rebased:
-            wishes.setdefault(series.dataset, {})[series.symbol] = self.storage.coverage.read(series).wanted
-        return self._job(wishes, now, again=True)
-
-    # ------------------------------------------------------------------------------------------------------ what came of it
-
-    def _report(self, job: Job, fetching: Fetching, notes: list[str], error: DataEngineError | None) -> IngestionReport:
-        found = fetching.found
-        outcomes = []
-        for plan in job.plans:
-            for symbol in plan.symbols:
-                series = Series(symbol, plan.dataset)
-                code, message = verdict(found, series, plan, error)
-                label = symbol if len(job.plans) == 1 else f"{symbol} ({plan.dataset.name})"
-                outcomes.append(Outcome(label, code, message, found.known[series].bars, found.written.get(series, 0)))
-                if code is not None and symbol in plan.outstanding and code not in ("damaged_file", ClockError.code):
-                    self._remember_failure(series, code, message or "", job.now)
-        codes = {outcome.code for outcome in outcomes}
-        return IngestionReport(
-            tuple(outcomes),
-            requests=fetching.requests,
-            pages=found.pages,
-            seconds=fetching.seconds,
-            added=found.added,
-            revised=found.revised,
-            vanished=found.vanished,
-            notes=tuple(notes),
-            interrupted=isinstance(error, Interrupted),
-            unreachable=found.pages == 0 and codes == {"unavailable"},
-        )
-
-    def _remember_failure(self, series: Series, code: str, message: str, now: datetime) -> None:
-        try:
-            self.storage.coverage.update(series, lambda known: known.failed(code, message, now.replace(microsecond=0)))
-        except StoreError:
-            return  # the report says it; what is on disk claims nothing more than before
+        return Ingestion(job, fetching, self.storage, notes).run()
