@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from data_engine.bar_files import BarFiles
 from data_engine.bars import within
 from data_engine.ranges import TimeRange
 from data_engine.series import Series
 from data_engine.spans import DateLike, any_span
-from data_engine.storage import ParquetStorage
 from data_engine.wishes import Choice, chosen_series
 
 
 def plan_removal(
-    storage: ParquetStorage, choice: Choice, names: Sequence[str], start: DateLike | None, end: DateLike | None
+    storage: BarFiles, choice: Choice, names: Sequence[str], start: DateLike | None, end: DateLike | None
 ) -> list[tuple[Series, TimeRange, int]]:
     """Return which series lose which range, and how many bars that is.
 

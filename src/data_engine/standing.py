@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from data_engine.bar_files import BarFiles
 from data_engine.coverage import Coverage
 from data_engine.errors import DamagedFile
 from data_engine.partitions import Partition
 from data_engine.ranges import TimeRange, iso
 from data_engine.series import Series
 from data_engine.sessions import can_hold_bars
-from data_engine.storage import ParquetStorage
 from data_engine.wishes import Choice, chosen_series
 
 
@@ -71,7 +71,7 @@ class SeriesStanding:
         }
 
 
-def stand(storage: ParquetStorage, choice: Choice, names: Sequence[str] | None = None) -> Iterator[SeriesStanding]:
+def stand(storage: BarFiles, choice: Choice, names: Sequence[str] | None = None) -> Iterator[SeriesStanding]:
     """Yield how every chosen series of a store stands, by dataset and symbol. Coverage files and sizes alone are read."""
     for series in chosen_series(storage.coverage, choice, names):
         try:

@@ -1,67 +1,103 @@
-"""What the files say against what is claimed: contradictions, series by series, and their repair.
+"""A whole store, looked at: every chosen series, what lies beside them, and the holes, classified by evidence.
 
-Nothing here asks the vendor. A repair makes the store's claims true again by claiming less: what cannot be proven from the
-files is no longer covered, stays wanted, and `update` brings it back.
+Nothing is changed here, and nothing is asked of the vendor.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from functools import lru_cache
 
-from data_engine.bars import instant, problems, stamps
-from data_engine.coverage import Coverage
-from data_engine.errors import DamagedFile
-from data_engine.partitions import Partition, Period
-from data_engine.ranges import difference, new_york_date, new_york_days, union
+from data_engine.bar_files import BarFiles
+from data_engine.coverage import Fingerprint
+from data_engine.errors import DamagedFile, StoreError
+from data_engine.examination import Examined, examine
+from data_engine.findings import Finding, contradictions, warnings
+from data_engine.holes import KINDS, Hole, Presence, gaps, presence, unheld
+from data_engine.partitions import Partition
+from data_engine.ranges import intersection
 from data_engine.series import Dataset, Series
-from data_engine.storage import ParquetStorage
+from data_engine.strangers import strangers
 from data_engine.wishes import Choice
 
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One contradiction.
-
-    Attributes:
-        series: whose.
-        code: stable word: ``coverage_damaged``, ``file_damaged``, ``file_missing``, ``rows_differ`` or ``bars_damaged``.
-        message: for people, with the path.
-        period: of the file, where it is about one.
-        remedy: what `repair` does about it.
-    """
-
-    series: Series
-    code: str
-    message: str
-    period: Period | None
-    remedy: str
+_READERS = 4
+_SHOWN = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
-    """What a series' files really hold.
+@dataclass(slots=True)
+class Verdict:
+    """What came of looking at a store.
 
     Attributes:
-        rows: bars by file, of those that can be read.
-        first: the earliest bar.
-        last: the latest.
+        series: how many were looked at.
+        findings: contradictions and warnings; those of series by dataset and symbol, then those of the store.
+        holes: by kind (see `data_engine.holes`): how many; of the thin ones, how many empty places for bars.
     """
 
-    rows: dict[Period, int]
-    first: datetime | None
-    last: datetime | None
+    series: int = 0
+    findings: list[Finding] = field(default_factory=list)
+    holes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
+
+    @property
+    def contradictions(self) -> list[Finding]:
+        """What cannot be true."""
+        return contradictions(self.findings)
+
+    @property
+    def warnings(self) -> list[Finding]:
+        """What may be true, and should be known."""
+        return warnings(self.findings)
 
 
-def verify(storage: ParquetStorage, choice: Choice, names: Sequence[str] | None = None) -> Iterator[tuple[Series, list[Finding]]]:
-    """Yield every chosen series, by dataset and symbol, with what is wrong with it. Every bar of it is read."""
+def verify(
+    storage: BarFiles,
+    choice: Choice,
+    names: Sequence[str] | None = None,
+    *,
+    now: datetime,
+    quick: bool = False,
+    ex_dates: Callable[[Series], Collection[date]] = lambda _series: (),
+) -> Verdict:
+    """Look at every chosen series; without a choice of symbols, at what lies beside them, too.
+
+    Args:
+        storage: of the bars.
+        choice: of datasets.
+        names: of symbols; None is all.
+        now: bars and claims that lie beyond what is final by then cannot be true.
+        quick: read the ends of the files alone: rows, columns, first and last stamp. No bar is judged, and no hole.
+        ex_dates: of a series: days on which a corporate action explains a jump of the price.
+    """
+    verdict = Verdict()
+    by_dataset: dict[Dataset, list[Series]] = {}
     for series in known_series(storage, choice, names):
-        yield series, examine(storage, series)[1]
+        by_dataset.setdefault(series.dataset, []).append(series)
+    for dataset, ours in by_dataset.items():
+        catalogue = lru_cache(maxsize=1)(lambda dataset=dataset: _catalogue(storage, dataset))
+
+        def look(
+            series: Series, catalogue: Callable[[], Mapping[Fingerprint, Sequence[Partition]]] = catalogue
+        ) -> tuple[Examined, Presence | None]:
+            made = examine(storage, series, now=now, quick=quick, catalogue=catalogue, ex_dates=ex_dates(series))
+            if made.known is None or quick:
+                return made, None
+            filled = presence(series, made.times, made.known.covered)
+            made.times.clear()  # one bit a minute is kept of them
+            return made, filled
+
+        with ThreadPoolExecutor(_READERS) as pool:
+            looked = list(pool.map(look, ours))
+        _conclude(verdict, dataset, [made for made, _ in looked], [filled for _, filled in looked if filled], now)
+    if names is None:
+        verdict.findings += strangers(storage)
+    return verdict
 
 
-def known_series(storage: ParquetStorage, choice: Choice, names: Sequence[str] | None) -> Iterator[Series]:
+def known_series(storage: BarFiles, choice: Choice, names: Sequence[str] | None) -> Iterator[Series]:
     """Yield the series that have coverage or files, by dataset and symbol."""
     found = {dataset: {series.symbol for series in storage.coverage.series(dataset)} for dataset in storage.coverage.datasets()}
     for name in storage.files.folders(""):
@@ -69,93 +105,71 @@ def known_series(storage: ParquetStorage, choice: Choice, names: Sequence[str] |
             found.setdefault(Dataset.from_name(name), set())
     for dataset in sorted(found, key=lambda one: one.name):
         if dataset in choice:
-            for symbol in sorted(found[dataset] | set(storage.symbols(dataset))):
+            held = {symbol for symbol in storage.symbols(dataset) if _has_files(storage, dataset, symbol)}
+            for symbol in sorted(found[dataset] | held):
                 if names is None or symbol in names:
                     yield Series(symbol, dataset)
 
 
-def examine(storage: ParquetStorage, series: Series) -> tuple[Held, list[Finding]]:
-    """Return what a series' files hold, and where that contradicts its coverage."""
-    findings: list[Finding] = []
-    known: Coverage | None = None
-    try:
-        known = storage.coverage.read(series)
-    except DamagedFile as error:
-        findings.append(
-            Finding(series, "coverage_damaged", str(error), None, "rebuilt from the files; its ranges are asked again")
+def _has_files(storage: BarFiles, dataset: Dataset, symbol: str) -> bool:
+    return next(storage.partitions(dataset, symbol), None) is not None
+
+
+def _catalogue(storage: BarFiles, dataset: Dataset) -> dict[Fingerprint, list[Partition]]:
+    """Return which files of a dataset were counted with which content."""
+    found: dict[Fingerprint, list[Partition]] = {}
+    for series in storage.coverage.series(dataset):
+        try:
+            known = storage.coverage.read(series)
+        except (DamagedFile, StoreError):
+            continue  # said where its series is looked at
+        for period, mark in known.files.items():
+            found.setdefault(mark, []).append(Partition(series, period))
+    return found
+
+
+def _conclude(verdict: Verdict, dataset: Dataset, looked: Sequence[Examined], filled: Sequence[Presence], now: datetime) -> None:
+    """Add the findings of one dataset: those of each series, and what only all of them together can tell."""
+    surprising, thin = gaps(dataset, filled)
+    by_series: dict[Series, list[Hole]] = {}
+    for hole in surprising:
+        by_series.setdefault(hole.series, []).append(hole)
+        verdict.holes[hole.kind] += 1
+    verdict.holes["thin"] += sum(thin.values())
+    verdict.series += len(looked)
+    for made in looked:
+        verdict.findings += made.findings
+        lone = [hole for hole in by_series.get(made.series, ()) if hole.kind == "lone"]
+        if lone:
+            text = f"{_listed(lone)} without a bar, where other symbols have some, or none can be asked: a halt, or the vendor"
+            verdict.findings.append(Finding("hole", text, made.series))
+        if made.known is not None:
+            owed = unheld(made.known, now)
+            for hole in owed:
+                verdict.holes[hole.kind] += 1
+            wanted = [one for one in owed if one.kind != "not_a_session" and intersection((one.span,), made.known.wanted)]
+            if wanted:
+                failure = made.known.failure
+                why = f" (the last run: {failure.message})" if failure else ""
+                verdict.findings.append(Finding("not_held", f"wanted and not held: {_listed(wanted)}{why}", made.series))
+    verdict.findings += _of_vendor(dataset, [hole for hole in surprising if hole.kind == "vendor"])
+
+
+def _of_vendor(dataset: Dataset, holes: Sequence[Hole]) -> Iterator[Finding]:
+    """Yield one finding for each range that the market lacks, however many symbols that is."""
+    by_range: dict[object, list[Hole]] = {}
+    for hole in holes:
+        by_range.setdefault(hole.span, []).append(hole)
+    for span, ours in by_range.items():
+        lacking, usual = ours[0].lacking + 1, ours[0].others + 1
+        text = (
+            f"{dataset.name}: {span} has no bar for {lacking} of the {usual} symbols that usually trade then "
+            f"({', '.join(hole.series.symbol for hole in ours[:_SHOWN])}{' ...' if len(ours) > _SHOWN else ''}): "
+            "the vendor lacks it, or the whole market stood still"
         )
-    rows: dict[Period, int] = {}
-    first: datetime | None = None
-    last: datetime | None = None
-    for partition in storage.partitions(series.dataset, series.symbol):
-        trouble, table = _look(storage, partition)
-        if trouble is not None:
-            findings.append(trouble)
-            continue
-        rows[partition.period] = len(table)
-        if len(table):
-            first = min(first or instant(table[0]), instant(table[0]))
-            last = max(last or instant(table[-1]), instant(table[-1]))
-    broken = {finding.period for finding in findings}
-    for period, count in sorted(known.rows.items()) if known is not None else ():
-        path = f"{storage.files.location}/{Partition(series, period).key}"
-        if period not in rows and period not in broken:
-            text = f"{path} is not there; the coverage counts {count:,} bars in it"
-            findings.append(Finding(series, "file_missing", text, period, "no longer covered; asked again"))
-        elif period in rows and rows[period] < count:  # more is no false claim: a run that was killed had not counted them yet
-            text = f"{path} holds {rows[period]:,} bars; the coverage counts {count:,}"
-            findings.append(Finding(series, "rows_differ", text, period, "counted anew; no longer covered; asked again"))
-    return Held(rows, first, last), findings
+        yield Finding("hole", text)
 
 
-def _look(storage: ParquetStorage, partition: Partition) -> tuple[Finding | None, Sequence[int]]:
-    """Return what is wrong with one file, or its timestamps."""
-    series, period = partition.series, partition.period
-    remedy = "taken out; no longer covered; asked again"
-    try:
-        table = storage.read(series, period)
-    except DamagedFile as error:
-        return Finding(series, "file_damaged", str(error), period, remedy), ()
-    times = stamps(table).tolist()
-    trouble = problems(table)
-    if trouble is None and times and not (instant(times[0]) in period.span and instant(times[-1]) in period.span):
-        trouble = "it holds bars of another period"
-    if trouble is None and not times:
-        trouble = "it holds no bar"
-    if trouble is not None:
-        text = f"{storage.files.location}/{partition.key}: {trouble}"
-        return Finding(series, "bars_damaged", text, period, remedy), ()
-    return None, times
-
-
-def repair(storage: ParquetStorage, series: Series, findings: Sequence[Finding]) -> None:
-    """Make the claims of a series true again: damaged files go, and what they or the coverage claimed is no longer covered.
-
-    Args:
-        storage: of the series; the caller holds it against other runs.
-        series: which.
-        findings: of `examine`.
-    """
-    for finding in findings:
-        if finding.code in ("file_damaged", "bars_damaged") and finding.period is not None:
-            storage.files.delete(Partition(series, finding.period).key)
-    held, _ = examine(storage, series)
-    periods = {finding.period.span for finding in findings if finding.period is not None}
-    if any(finding.code == "coverage_damaged" for finding in findings):
-        storage.coverage.remove(series)
-        # What was wanted is lost with the file. The days from the first bar to the last are wanted again, and asked again.
-        if held.first and held.last:
-            periods.add(new_york_days(new_york_date(held.first), new_york_date(held.last)))
-
-    def mend(known: Coverage) -> Coverage:
-        return replace(
-            known,
-            wanted=union((*known.wanted, *periods)),
-            covered=difference(known.covered, periods),
-            provisional=difference(known.provisional, periods),
-            rows=held.rows,
-            first_bar=held.first,
-            last_bar=held.last,
-        )
-
-    storage.coverage.update(series, mend)
+def _listed(holes: Sequence[Hole]) -> str:
+    spans = [f"{hole.span}" + (f" ({hole.places} bars)" if hole.places > 1 else "") for hole in holes[:_SHOWN]]
+    return ", ".join(spans) + (f" and {len(holes) - _SHOWN} more" if len(holes) > _SHOWN else "")
