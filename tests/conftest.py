@@ -8,6 +8,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from stores import moto, new_place, place, seaweedfs, shared_place  # noqa: F401 - fixtures
+
 hypothesis.settings.register_profile("default", derandomize=True, deadline=None, max_examples=80)
 hypothesis.settings.register_profile(
     "fuzz", deadline=None, max_examples=2000, suppress_health_check=[hypothesis.HealthCheck.too_slow]
@@ -19,7 +21,7 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default")
 def clean_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No keys and settings of whoever runs the tests, and nothing written outside the test's own folder."""
     for name in os.environ:
-        if name.startswith(("ALPACA_", "APCA_", "DATA_ENGINE_", "XDG_")):
+        if name.startswith(("ALPACA_", "APCA_", "AWS_", "DATA_ENGINE_", "XDG_")):
             monkeypatch.delenv(name)
     for name in ("HOME", "USERPROFILE", "APPDATA", "LOCALAPPDATA"):
         monkeypatch.setenv(name, str(tmp_path))

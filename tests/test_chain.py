@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_engine import ParquetStorage
+from data_engine.bar_files import Written
 from data_engine.bars import BAR_SCHEMA, EMPTY, TIMESTAMP, VALUES
 from data_engine.chain import ChainWriter, unfinished
 from data_engine.coverage import Coverage
@@ -19,7 +20,6 @@ from data_engine.partitions import Partition, Period
 from data_engine.planning import FetchTask
 from data_engine.ranges import TimeRange
 from data_engine.series import Adjustment, Dataset, Series, Timeframe
-from data_engine.storage import Written
 from data_engine.wire import Page
 
 MINUTES, HOURS, WEEKS = (Dataset(Timeframe.parse(text)) for text in ("1Min", "1Hour", "1Week"))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_engine.coverage import Coverage, Failure, dump, folder, key, load
+from data_engine.coverage import Coverage, Failure, Fingerprint, dump, folder, key, load
 from data_engine.partitions import Period
 from data_engine.ranges import TimeRange, union
 from data_engine.series import Adjustment, Dataset, Feed, Series, Timeframe
@@ -100,6 +100,31 @@ def test_an_answer_counts_the_bars_of_its_files():
 
     assert made.rows == {january: 5, march: 3}
     assert (made.bars, made.first_bar, made.last_bar, made.empty_since) == (8, at(5), at(20), None)
+
+
+def test_a_fingerprint_lasts_as_long_as_its_file_is_what_was_counted():
+    january, february, march = (Period(2024, month) for month in (1, 2, 3))
+    one, two, three = (Fingerprint.of(bytes([number])) for number in (1, 2, 3))
+    known = Coverage(SERIES, rows={january: 5, february: 7}, files={january: one, february: two})
+    empty = {"final_before": at(60), "now": at(60), "first": None, "last": None}
+
+    made = known.answered(between(0, 30), rows={february: 0, march: 3}, files={march: three}, **empty)
+    assert made.files == {january: one, march: three}
+    assert known.answered(between(0, 30), rows={}, **empty).files == known.files
+    assert known.unmarked([february, march]).files == {january: one}
+    assert known.unmarked([march]) == known
+    assert known.withdrawn().files == {}
+    assert known.without(between(800, 801), {}, None, None).files == {january: one}, "hour 800 is in February"
+
+
+def test_a_fingerprint_is_of_every_byte():
+    """By the b2sum of GNU coreutils: ``printf abc | b2sum -l 64``."""
+    assert Fingerprint.of(b"abc") == Fingerprint(3, "d8bb14d833d59559")
+    assert Fingerprint.of(b"abd") != Fingerprint.of(b"abc")
+
+
+def test_a_file_of_an_older_program_has_no_fingerprints():
+    assert load(without_field("files"), SERIES).files == {}
 
 
 def test_the_first_emptiness_is_remembered_until_a_bar_comes():
@@ -257,6 +282,9 @@ def coverage_of(dataset: Dataset) -> st.SearchStrategy[Coverage]:
         covered=precise_ranges,
         provisional=precise_ranges,
         rows=st.dictionaries(st.builds(Period, st.integers(1970, 2199), month), st.integers(1, 10**6), max_size=5),
+        files=st.dictionaries(
+            st.builds(Period, st.integers(1970, 2199), month), st.binary(max_size=9).map(Fingerprint.of), max_size=5
+        ),
         first_bar=st.none() | an_instant,
         last_bar=st.none() | an_instant,
         empty_since=st.none() | an_instant,
@@ -284,6 +312,7 @@ def test_the_file_is_for_people_too():
         wanted=(between(0, 48),),
         covered=(between(0, 10), between(12, 24)),
         rows={Period(2024, None): 3, Period(2023, None): 1},
+        files={Period(2024, None): Fingerprint(5, "a3bdf5b6b3b0f4e2")},
         first_bar=at(0),
         last_bar=at(5) + timedelta(microseconds=1),
         failure=Failure("unavailable", "503", at(30)),
@@ -313,6 +342,7 @@ def test_the_file_is_for_people_too():
   "empty_since": null,
   "failure": {"code": "unavailable", "message": "503", "at": "2024-01-02T06:00:00Z"},
   "rows": {"2023": 1, "2024": 3},
+  "files": {"2024": [5, "a3bdf5b6b3b0f4e2"]},
   "updated": "2024-01-02T07:00:00Z",
   "by": "data-engine 1.2"
 }
@@ -345,7 +375,11 @@ def without_field(lost: str) -> bytes:
         pytest.param(b"[1, 2]", "list indices", id="a-list"),
         pytest.param(b"null", "NoneType", id="null"),
         pytest.param(b"{}", "it lacks 'format'", id="an-empty-object"),
-        *(pytest.param(without_field(lost), f"it lacks '{lost}'", id=f"no-{lost}") for lost in FIELDS if lost != "bars"),
+        *(
+            pytest.param(without_field(lost), f"it lacks '{lost}'", id=f"no-{lost}")
+            for lost in FIELDS
+            if lost not in ("bars", "files")
+        ),
         *(
             pytest.param(json.dumps({**FIELDS, **changed}).encode(), why, id=name)
             for name, changed, why in [
@@ -364,6 +398,9 @@ def without_field(lost: str) -> bytes:
                 ("no-count", {"rows": {"2024-01": "many"}}, "many"),
                 ("no-list-of-counts", {"rows": [1]}, "list"),
                 ("no-failure", {"failure": "oops"}, "string indices"),
+                ("no-list-of-fingerprints", {"files": [1]}, "list"),
+                ("half-a-fingerprint", {"files": {"2024-01": [5]}}, "unpack"),
+                ("a-size-in-words", {"files": {"2024-01": ["5", "ab"]}}, "for the fingerprint of 2024-01"),
             ]
         ),
     ],

@@ -1,4 +1,4 @@
-"""The coverage files of a store: one per series, changed whole, each damaged alone."""
+"""The coverage files of a store: one per series, changed whole, each damaged alone. On every kind of place."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ import pytest
 from data_engine.coverage import Coverage, dump, key
 from data_engine.coverage_store import CoverageStore
 from data_engine.errors import DamagedFile
-from data_engine.files import LocalFiles
 from data_engine.ranges import TimeRange
 from data_engine.series import Dataset, Feed, Series, Timeframe
 from data_engine.version import __version__
@@ -30,58 +29,53 @@ SPAN = TimeRange(START, START + DAY)
 
 
 @pytest.fixture
-def base(tmp_path):
-    return tmp_path / "store"
-
-
-@pytest.fixture
-def store(base) -> CoverageStore:
-    return CoverageStore(LocalFiles(base), now=lambda: NOW, by="the tests")
+def store(place) -> CoverageStore:
+    return CoverageStore(place.files, now=lambda: NOW, by="the tests")
 
 
 def want(known: Coverage) -> Coverage:
     return known.wanting(SPAN)
 
 
-def test_of_an_unknown_series_nothing_is_known_and_nothing_is_made(store, base):
+def test_of_an_unknown_series_nothing_is_known_and_nothing_is_made(store, place):
     assert store.read(A) == Coverage(A)
     assert store.update(A, lambda known: known) == Coverage(A)
     assert (store.datasets(), list(store.series(MINUTES)), store.remove(A)) == ([], [], False)
-    assert list(base.rglob("*.json")) == []
+    assert place.content() == {}
 
 
-def test_an_update_is_read_back_with_when_and_by_whom(store, base):
+def test_an_update_is_read_back_with_when_and_by_whom(store, place):
     made = store.update(A, want)
 
     assert made == Coverage(A, wanted=(SPAN,), updated=NOW.replace(microsecond=0), by="the tests")
-    assert store.read(A) == CoverageStore(LocalFiles(base)).read(A) == made
-    assert (base / key(A)).read_bytes() == dump(made)
+    assert store.read(A) == CoverageStore(place.open()).read(A) == made
+    assert place.content() == {key(A): dump(made)}
 
 
-def test_an_update_that_changes_nothing_leaves_the_file(store, base):
+def test_an_update_that_changes_nothing_leaves_the_file(store, place):
     made = store.update(A, want)
-    later = CoverageStore(LocalFiles(base), now=lambda: NOW + DAY, by="somebody else")
-    before = (base / key(A)).stat()
+    later = CoverageStore(place.files, now=lambda: NOW + DAY, by="somebody else")
+    before = place.mark(key(A))
 
     assert later.update(A, want) == made
-    assert (base / key(A)).stat() == before
+    assert place.mark(key(A)) == before
 
 
-def test_by_default_the_program_signs_with_its_version_and_the_clock(base):
+def test_by_default_the_program_signs_with_its_version_and_the_clock(place):
     earliest = datetime.now(UTC).replace(microsecond=0)
-    made = CoverageStore(LocalFiles(base)).update(A, want)
+    made = CoverageStore(place.files).update(A, want)
 
     assert made.by == f"data-engine {__version__}"
     assert made.updated is not None
     assert earliest <= made.updated <= datetime.now(UTC)
 
 
-def test_what_is_forgotten_is_unknown(store, base):
+def test_what_is_forgotten_is_unknown(store, place):
     store.update(A, want)
 
     assert store.remove(A) is True
     assert store.read(A) == Coverage(A)
-    assert list(base.rglob("*.json")) == []
+    assert place.content() == {}
 
 
 def test_a_change_that_fails_leaves_the_file(store):
@@ -92,7 +86,7 @@ def test_a_change_that_fails_leaves_the_file(store):
     assert store.read(A) == made
 
 
-def test_datasets_and_series_are_listed(store, base):
+def test_datasets_and_series_are_listed(store, place):
     for symbol in ("NA", "BRK/B", "2330"):
         store.update(Series(symbol, MINUTES), want)
     store.update(Series("A", DAYS), want)
@@ -102,9 +96,7 @@ def test_datasets_and_series_are_listed(store, base):
         "equities_1min/symbol=A.json.bak",
         "equities_61min/symbol=A.json",
     ):
-        path = base / "metadata" / "coverage" / foreign
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(b"{}")
+        place.put(f"metadata/coverage/{foreign}", b"{}")
 
     assert store.datasets() == [DAYS, MINUTES]
     assert list(store.series(MINUTES)) == [Series(symbol, MINUTES) for symbol in ("2330", "BRK/B", "NA")]
@@ -127,17 +119,16 @@ def test_series_come_in_order_of_their_symbols(store):
         pytest.param(dump(Coverage(B)), "it is the coverage of B 1Min sip raw", id="of-another-series"),
     ],
 )
-def test_a_file_that_cannot_be_read_is_named_kept_and_troubles_no_other(store, base, data, why):
+def test_a_file_that_cannot_be_read_is_named_kept_and_troubles_no_other(store, place, data, why):
     expected = store.update(B, want)
-    path = base / key(A)
-    path.write_bytes(data)
+    place.put(key(A), data)
 
     remedy = "`data-engine verify --repair` rebuilds it"
-    message = rf"^the coverage of A in equities_1min is not readable: {re.escape(str(path))}: {why}.*; {remedy}$"
+    message = rf"^the coverage of A in equities_1min is not readable: {re.escape(f'{place.base}/{key(A)}')}: {why}.*; {remedy}$"
     for use in (store.read, lambda series: store.update(series, want)):
         with pytest.raises(DamagedFile, match=message):
             use(A)
-    assert path.read_bytes() == data
+    assert place.content()[key(A)] == data
     assert store.read(B) == expected
     assert list(store.series(MINUTES)) == [A, B]
     assert store.remove(A) is True
@@ -147,8 +138,8 @@ def day(number: int) -> TimeRange:
     return TimeRange(START + 2 * number * DAY, START + (2 * number + 1) * DAY)
 
 
-def test_threads_lose_none_of_each_others_answers(base):
-    stores = [CoverageStore(LocalFiles(base)) for _ in range(2)]
+def test_threads_lose_none_of_each_others_answers(place):
+    stores = [CoverageStore(place.open()) for _ in range(2)]
 
     def answer(number: int) -> None:
         stores[number % 2].update(A, lambda known: replace(known, covered=tuple(sorted((*known.covered, day(number))))))
@@ -159,16 +150,18 @@ def test_threads_lose_none_of_each_others_answers(base):
     assert stores[0].read(A).covered == tuple(day(number) for number in range(60))
 
 
-def test_two_processes_lose_none_of_each_others_wishes(base):
+def test_two_processes_lose_none_of_each_others_wishes(shared_place):
     code = """
 import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from data_engine.coverage_store import CoverageStore
-from data_engine.files import LocalFiles
+from data_engine.places import open_files
 from data_engine.ranges import TimeRange
 from data_engine.series import Dataset, Series, Timeframe
 base, first = sys.argv[1], int(sys.argv[2])
-store, series = CoverageStore(LocalFiles(base)), Series("A", Dataset(Timeframe.parse("1Min")))
+files = open_files(base if base.startswith("s3:") else Path(base))
+store, series = CoverageStore(files), Series("A", Dataset(Timeframe.parse("1Min")))
 start, day = datetime(2024, 1, 1, tzinfo=UTC), timedelta(days=1)
 print("here", flush=True), sys.stdin.readline()
 for number in range(first, 60, 2):
@@ -176,7 +169,7 @@ for number in range(first, 60, 2):
 """
     children = [
         subprocess.Popen(
-            [sys.executable, "-c", code, str(base), str(first)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", code, shared_place.base, str(first)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         for first in (0, 1)
     ]
@@ -189,4 +182,4 @@ for number in range(first, 60, 2):
         child.communicate(timeout=60)
 
     assert [child.returncode for child in children] == [0, 0]
-    assert CoverageStore(LocalFiles(base)).read(A).wanted == tuple(day(number) for number in range(60))
+    assert CoverageStore(shared_place.files).read(A).wanted == tuple(day(number) for number in range(60))

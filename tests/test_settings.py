@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import traceback
 import warnings
 from dataclasses import FrozenInstanceError
@@ -269,11 +270,11 @@ def test_a_relative_folder_starts_where_it_was_said(load, ini, folders, tmp_path
     assert folders.home / "bars" == load(base_path=Path("~/bars")).base_path
 
 
-@pytest.mark.parametrize("address", ["s3://bucket", "s3://bucket/a/b", "s3://bucket/"])
-def test_an_address_of_an_object_store_is_left_alone(load, ini, address):
+@pytest.mark.parametrize("address", ["s3://bucket", "s3://bucket/a/b", "s3://bucket/", "s3://my.bucket-2/a=b/c_d/"])
+def test_an_address_of_an_object_store_is_taken_without_its_last_slash(load, ini, address):
     ini(f"[linux]\nlocal_storage_dir = {address}\n")
 
-    assert [address] * 3 == [
+    assert [address.rstrip("/")] * 3 == [
         load().base_path,
         load(base_path=address).base_path,
         load({"DATA_ENGINE_BASE_PATH": address}).base_path,
@@ -286,6 +287,11 @@ def test_an_address_of_an_object_store_is_left_alone(load, ini, address):
         pytest.param("", "is empty", id="nothing"),
         pytest.param("a\0b", "control character", id="a-nul"),
         pytest.param("s3://", "neither a folder nor an s3://bucket", id="no-bucket"),
+        pytest.param("s3://bucket//a", "not an address of the form s3://bucket/prefix", id="an-empty-part"),
+        pytest.param("s3://bucket/a/../b", "not an address of the form s3://bucket/prefix", id="a-way-out"),
+        pytest.param("s3://bucket/*", "not an address of the form s3://bucket/prefix", id="a-pattern"),
+        pytest.param("s3://bucket/a?b", "not an address of the form s3://bucket/prefix", id="a-query"),
+        pytest.param("s3://key:secret@bucket", "holds no credentials; they come from the AWS variables", id="credentials"),
         pytest.param("gs://bucket", "neither a folder nor an s3://bucket", id="another-store"),
         pytest.param(Path("s3://bucket/x"), "neither a folder nor an s3://bucket", id="an-address-that-a-path-has-spoiled"),
         pytest.param("~bob/bars", "only ~ and ~/", id="the-home-of-another"),
@@ -295,6 +301,15 @@ def test_an_address_of_an_object_store_is_left_alone(load, ini, address):
 def test_what_names_no_place_is_refused(load, value, why):
     with pytest.raises(ConfigError, match=rf"^--base-path: .*{why}"):
         load(base_path=value)
+
+
+def test_credentials_in_an_address_are_refused_and_not_shown(load, ini):
+    ini("[linux]\nlocal_storage_dir = s3://AKIAKEY:sEcReT@bucket\n")
+
+    for arguments in ({}, {"base_path": "s3://AKIAKEY:sEcReT@bucket"}):
+        with pytest.raises(ConfigError, match="holds no credentials") as error:
+            load(**arguments)
+        assert not re.search("AKIAKEY|sEcReT", str(error.value))
 
 
 def test_a_user_without_a_home_needs_a_folder(folders):

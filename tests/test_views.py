@@ -39,8 +39,11 @@ def frame(symbol: str, *stamps: str, price: float = 1.0) -> pd.DataFrame:
 
 
 def filled(base: Path) -> ParquetStorage:
-    """Make a store of minutes of three symbols in two months, and days of one."""
-    storage = ParquetStorage(base)
+    return fill(ParquetStorage(base))
+
+
+def fill(storage: ParquetStorage) -> ParquetStorage:
+    """Store minutes of three symbols in two months, and days of one."""
     for price, symbol in enumerate(("A", "2330", "INF")):
         storage.store(frame(symbol, "2024-06-03T14:00", "2024-06-28T14:00", "2024-07-01T14:00", price=price))
     storage.store(frame("A", "2024-06-03T04:00", "2024-06-04T04:00", price=9.0), timeframe="1Day", adjustment="split", feed="iex")
@@ -48,8 +51,8 @@ def filled(base: Path) -> ParquetStorage:
 
 
 @pytest.fixture
-def storage(tmp_path) -> ParquetStorage:
-    return filled(tmp_path / "store")
+def storage(place) -> ParquetStorage:
+    return fill(ParquetStorage(files=place.files))
 
 
 @pytest.fixture
@@ -104,9 +107,9 @@ def test_a_view_shows_every_bar_with_typed_columns(connection):
     assert run(connection, "FROM bars_1day_split_iex").columns == COLUMNS
 
 
-def test_a_symbol_of_digits_stays_text_also_where_it_is_alone(tmp_path):
+def test_a_symbol_of_digits_stays_text_also_where_it_is_alone(place):
     """DuckDB would read ``symbol=2330`` as a number."""
-    storage = ParquetStorage(tmp_path / "store")
+    storage = ParquetStorage(files=place.files)
     storage.store(frame("2330", "2024-06-03T14:00"))
     with connect(storage) as open_:
         assert run(open_, "SELECT symbol, typeof(symbol) FROM bars_1min WHERE symbol = '2330'").fetchall() == [
@@ -133,6 +136,7 @@ def test_views_of_a_span_hold_the_bars_that_start_inside(storage, span, expected
             (expected, 3 if expected else 0)
         ]
         assert run(open_, "FROM bars_1min").columns == [*COLUMNS, "month"]
+        assert run(open_, "SELECT count(*) FROM bars_1min WHERE symbol = 'A'").fetchall() == [(expected // 3,)]
 
 
 def test_the_coverage_is_a_table(storage):
@@ -173,12 +177,13 @@ def test_a_bad_statement_names_the_views_there_are(connection, sql, why):
         run(connection, sql)
 
 
-def test_an_empty_store_has_no_views_and_is_not_made(tmp_path):
-    with connect(ParquetStorage(tmp_path / "store")) as open_:
+def test_an_empty_store_has_no_views_and_is_not_made(place):
+    with connect(ParquetStorage(files=place.files)) as open_:
         assert run(open_, "SELECT count(*) FROM coverage").fetchall() == [(0,)]
         with pytest.raises(InputError, match="bars_1min does not exist"):
             run(open_, "FROM bars_1min")
-    assert not (tmp_path / "store").exists()
+    assert place.content() == {}
+    assert not place.on_disk or not Path(place.base).exists()
 
 
 def test_the_coverage_is_named_once(connection):
@@ -241,13 +246,12 @@ def test_a_statement_that_fails_over_the_rows_is_an_input_error_too(connection):
         ),
     ],
 )
-def test_nothing_of_the_store_is_changed_through_a_statement(storage, sql):
-    base = Path(storage.files.location)
-    before = {path: path.read_bytes() for path in base.rglob("*") if path.is_file()}
+def test_nothing_of_the_store_is_changed_through_a_statement(storage, place, sql):
+    before = place.content()
     with connect(storage) as open_, suppress(InputError):
-        run(open_, sql.format(base=base))
+        run(open_, sql.format(base=place.base))
 
-    assert {path: path.read_bytes() for path in base.rglob("*") if path.is_file()} == before
+    assert place.content() == before
 
 
 @pytest.mark.parametrize(
@@ -279,9 +283,59 @@ def test_a_store_inside_something_like_a_partition_is_refused(tmp_path, name):
         pass
 
 
-def test_damaged_coverage_of_one_series_does_not_hide_the_others(storage):
+def test_a_damaged_file_is_an_error_that_names_it_where_its_bars_are_asked_for(storage, place):
+    key = "equities_1min/symbol=A/year=2024/month=06/data.parquet"
+    place.put(key, b"damaged")
+    with connect(storage) as open_:
+        with pytest.raises(InputError, match=re.escape(key)):
+            run(open_, "SELECT avg(close) FROM bars_1min")
+        assert run(open_, "SELECT avg(close) FROM bars_1min WHERE symbol = '2330'").fetchall() == [(1.0,)]
+
+
+class Watched:
+    """Files that remember which of them were read."""
+
+    def __init__(self, files) -> None:
+        self._files = files
+        self.read: list[str] = []
+
+    def __getattr__(self, name: str):
+        return getattr(self._files, name)
+
+    def get(self, key: str) -> bytes | None:
+        self.read.append(key)
+        return self._files.get(key)
+
+
+@pytest.mark.parametrize("new_place", ["memory"], indirect=True)
+@pytest.mark.parametrize(
+    ("span", "condition", "read"),
+    [
+        pytest.param(None, "symbol = 'A' AND month = 6", ["A 06"], id="symbol-and-month"),
+        pytest.param(None, "symbol IN ('A', 'INF') AND year = 2024 AND month > 6", ["A 07", "INF 07"], id="symbols"),
+        pytest.param(None, "symbol = '2330' AND timestamp >= '2024-07-01 00:00:00+00'", ["2330 07"], id="times"),
+        pytest.param(None, "timestamp < '2024-06-01 00:00:00+00'", [], id="before-all"),
+        pytest.param(None, "year = 2023", [], id="another-year"),
+        pytest.param(between("2024-07-01", "2024-08-01"), "symbol != 'INF'", ["2330 07", "A 07"], id="a-span"),
+        pytest.param(between("2024-06-28T15:00", "2024-07-02"), "symbol = 'A'", ["A 06", "A 07"], id="a-span-of-two-months"),
+    ],
+)
+def test_of_a_bucket_only_those_files_are_read_that_can_hold_what_is_asked_for(place, span, condition, read):
+    """A wrong answer would be the same; what is held here is that months that cannot matter cost nothing."""
+    fill(ParquetStorage(files=place.files))
+    watched = Watched(place.files)
+    with connect(ParquetStorage(files=watched), span, coverage=False) as open_:
+        found = run(open_, f"SELECT count(*) FROM bars_1min WHERE {condition}").fetchall()
+    with connect(filled(place.copy() / "again"), span) as local:
+        assert found == run(local, f"SELECT count(*) FROM bars_1min WHERE {condition}").fetchall()
+
+    parts = [key.replace("symbol=", "").replace("month=", "").split("/") for key in watched.read]
+    assert sorted(f"{symbol} {month}" for _, symbol, _, month, _ in parts) == read
+
+
+def test_damaged_coverage_of_one_series_does_not_hide_the_others(storage, place):
     storage.coverage.update(Series("INF", MINUTES), lambda known: known.wanting(between("2024-06-01", "2024-06-02")))
-    (Path(storage.files.location) / "metadata/coverage/equities_1min/symbol=A.json").write_bytes(b"{")
+    place.put("metadata/coverage/equities_1min/symbol=A.json", b"{")
     with connect(storage) as open_:
         assert run(open_, "SELECT count(*) FROM bars_1min").fetchall() == [(9,)]
         found = run(open_, "SELECT symbol, state, range_start IS NULL FROM coverage ORDER BY 1").fetchall()

@@ -12,21 +12,21 @@ of another price base.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import numpy as np
 import pyarrow as pa
 
+from data_engine.bar_files import BarFiles, Written, by_period
 from data_engine.bars import EMPTY, Int64s, instant, stamps, take, within
-from data_engine.coverage import Coverage
+from data_engine.coverage import Coverage, Fingerprint
 from data_engine.errors import DamagedFile, DataEngineError, FileInUse, StoreBusy
-from data_engine.partitions import Partition, Period
+from data_engine.partitions import Partition, Period, periods
 from data_engine.planning import FetchTask
 from data_engine.ranges import TimeRange
 from data_engine.series import Series
 from data_engine.sessions import final_before
-from data_engine.storage import ParquetStorage, Written, by_period
 from data_engine.wire import Page
 
 _OF_ONE_FILE = (DamagedFile, FileInUse, StoreBusy)
@@ -40,12 +40,21 @@ class _Arrival:
     pending: list[pa.Table] = field(default_factory=list)
     period: Period | None = None
     rows: dict[Period, int] = field(default_factory=dict)
+    files: dict[Period, Fingerprint] = field(default_factory=dict)
     first: datetime | None = None
     last: datetime | None = None
     written: Written = field(default_factory=Written)
     times: list[Int64s] = field(default_factory=list)
     again: list[pa.Table] = field(default_factory=list)
     compared: bool = False
+    unmarked: bool = False
+    removed: bool = False
+
+    def note(self, period: Period, written: Written) -> None:
+        """Remember what is in a file now."""
+        self.rows[period] = written.rows
+        if written.fingerprint is not None:
+            self.files[period] = written.fingerprint
 
 
 class ChainWriter:
@@ -60,12 +69,13 @@ class ChainWriter:
     """
 
     def __init__(
-        self, storage: ParquetStorage, task: FetchTask, *, now: datetime, refetch: bool = False, accept_removals: bool = False
+        self, storage: BarFiles, task: FetchTask, *, now: datetime, refetch: bool = False, accept_removals: bool = False
     ) -> None:
         self._storage = storage
         self._task = task
         self._now = now
         self._adjusted = not task.dataset.adjustment.is_raw
+        self._again = refetch
         self._refetch = refetch or self._adjusted
         self._accept_removals = accept_removals or self._adjusted
         self._final_before = final_before(task.dataset, now)
@@ -194,12 +204,21 @@ class ChainWriter:
     def _write(self, symbol: str, period: Period, bars: pa.Table) -> None:
         arrival = self._arrivals[symbol]
         try:
+            self._unmark(symbol)
             written = self._storage.write(Series(symbol, self._task.dataset), period, bars)
         except _OF_ONE_FILE as error:
             self.damaged[symbol] = error
             return
-        arrival.rows[period] = written.rows
+        arrival.note(period, written)
         arrival.written += written
+
+    def _unmark(self, symbol: str) -> None:
+        """Drop the fingerprints of files that stay covered while they are rewritten: a killed refetch is no damage."""
+        arrival = self._arrivals[symbol]
+        if self._again and not arrival.unmarked:
+            touched = tuple(periods(self._task.range, self._task.dataset))
+            self._storage.coverage.update(Series(symbol, self._task.dataset), lambda known: known.unmarked(touched))
+            arrival.unmarked = True
 
     def _look_for_vanished(self, symbol: str, span: TimeRange) -> None:
         """Count the stored bars of an answered range that did not come, or take them out. Only what is complete can tell."""
@@ -207,12 +226,14 @@ class ChainWriter:
         came = np.concatenate(arrival.times) if arrival.times else np.empty(0, np.int64)
         series = Series(symbol, self._task.dataset)
         try:
+            self._unmark(symbol)
             for period in list(self._storage.periods(series, span)):
                 stored = self._storage.read(series, period)
                 again = take(stored, np.isin(stamps(stored), came))
                 answered = span.intersect(period.span)
                 written = self._storage.write(series, period, again, answered=answered, drop_vanished=self._accept_removals)
-                arrival.rows[period] = written.rows
+                arrival.note(period, written)
+                arrival.removed |= bool(written.vanished and self._accept_removals)
                 arrival.written += Written(vanished=written.vanished)
         except _OF_ONE_FILE as error:
             self.damaged[symbol] = error
@@ -222,6 +243,10 @@ class ChainWriter:
         series = Series(symbol, self._task.dataset)
         counted = (period for period in known.rows if period.span.intersect(span))
         return {period: 0 for period in counted if self._storage.files.size(Partition(series, period).key) is None}
+
+    def _is_as_written(self, symbol: str, period: Period, mark: Fingerprint) -> bool:
+        """Tell whether nobody has written to a file since: another chain of the run, or somebody's `store`."""
+        return self._storage.files.size(Partition(Series(symbol, self._task.dataset), period).key) == mark.size
 
     def _cover(self, symbol: str, span: TimeRange) -> Coverage | None:
         arrival = self._arrivals[symbol]
@@ -235,9 +260,19 @@ class ChainWriter:
 
         def answered(known: Coverage) -> Coverage:
             rows = {**self._gone(symbol, known, asked), **arrival.rows}
+            files = {period: mark for period, mark in arrival.files.items() if self._is_as_written(symbol, period, mark)}
             made = known.answered(
-                asked, final_before=self._final_before, now=self._now, rows=rows, first=arrival.first, last=arrival.last
+                asked,
+                final_before=self._final_before,
+                now=self._now,
+                rows=rows,
+                first=arrival.first,
+                last=arrival.last,
+                files=files,
             )
+            if arrival.removed:
+                first, last = self._storage.reach(Series(symbol, self._task.dataset))
+                made = replace(made, first_bar=first, last_bar=last)
             return made.succeeded()
 
         try:

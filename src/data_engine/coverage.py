@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from hashlib import blake2b
 from typing import Any
 
 from data_engine.partitions import Period
@@ -38,6 +39,24 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What tells one file's content from every other: how `verify` sees that a file was swapped, changed or put back.
+
+    Attributes:
+        size: in bytes.
+        digest: 16 hexadecimal digits of its BLAKE2b.
+    """
+
+    size: int
+    digest: str
+
+    @classmethod
+    def of(cls, content: bytes) -> Fingerprint:
+        """Return the fingerprint of a file's content."""
+        return cls(len(content), blake2b(content, digest_size=8).hexdigest())
+
+
+@dataclass(frozen=True, slots=True)
 class Coverage:
     """What is known of one series.
 
@@ -47,6 +66,7 @@ class Coverage:
         covered: answered in full and final.
         provisional: answered, but able to change; disjoint from *covered*.
         rows: how many bars each file holds.
+        files: fingerprints of those files whose content was counted as it was written; not every file has one.
         first_bar: the earliest bar that ever came, UTC.
         last_bar: the latest.
         empty_since: when the vendor first answered with no bar at all while none was held; None once there are bars.
@@ -60,6 +80,7 @@ class Coverage:
     covered: tuple[TimeRange, ...] = ()
     provisional: tuple[TimeRange, ...] = ()
     rows: Mapping[Period, int] = field(default_factory=dict)
+    files: Mapping[Period, Fingerprint] = field(default_factory=dict)
     first_bar: datetime | None = None
     last_bar: datetime | None = None
     empty_since: datetime | None = None
@@ -102,6 +123,7 @@ class Coverage:
         rows: Mapping[Period, int],
         first: datetime | None,
         last: datetime | None,
+        files: Mapping[Period, Fingerprint] | None = None,
     ) -> Coverage:
         """Return the same after *span* was answered in full and its bars are on disk.
 
@@ -112,6 +134,7 @@ class Coverage:
             rows: the bars now in each file that was touched.
             first: the earliest bar of the answer, None where it had none.
             last: the latest.
+            files: the fingerprints of files that were touched.
         """
         final, open_ = span.before(final_before), span.after(final_before)
         covered = union((*self.covered, final)) if final else self.covered
@@ -125,6 +148,7 @@ class Coverage:
             covered=covered,
             provisional=difference(provisional, covered),
             rows=held,
+            files={period: mark for period, mark in {**self.files, **(files or {})}.items() if period in held},
             first_bar=min(firsts, default=None),
             last_bar=max(lasts, default=None),
             empty_since=empty_since,
@@ -146,13 +170,19 @@ class Coverage:
             covered=difference(self.covered, (span,)),
             provisional=difference(self.provisional, (span,)),
             rows=held,
+            files={period: mark for period, mark in self.files.items() if not period.span.intersect(span)},
             first_bar=first,
             last_bar=last,
         )
 
+    def unmarked(self, periods: Iterable[Period]) -> Coverage:
+        """Return the same without the fingerprints of some files, which are about to change while their range stays covered."""
+        gone = frozenset(periods)
+        return replace(self, files={period: mark for period, mark in self.files.items() if period not in gone})
+
     def withdrawn(self) -> Coverage:
         """Return the same with nothing claimed, before files of another price base are moved into place."""
-        return replace(self, covered=(), provisional=())
+        return replace(self, covered=(), provisional=(), files={})
 
     def failed(self, code: str, message: str, at: datetime) -> Coverage:
         """Return the same with the reason why it is not complete."""
@@ -202,6 +232,7 @@ def dump(coverage: Coverage) -> bytes:
         ("empty_since", _stamp(coverage.empty_since)),
         ("failure", {"code": failure.code, "message": failure.message, "at": iso(failure.at)} if failure else None),
         ("rows", {_period(period): count for period, count in sorted(coverage.rows.items())}),
+        ("files", {_period(period): [mark.size, mark.digest] for period, mark in sorted(coverage.files.items())}),
         ("updated", _stamp(coverage.updated)),
         ("by", coverage.by),
     ]
@@ -229,6 +260,7 @@ def load(data: bytes, series: Series) -> Coverage:
             covered=_ranges(fields["covered"]),
             provisional=_ranges(fields["provisional"]),
             rows=_rows(fields["rows"], dataset),
+            files=_files(fields.get("files", {})),  # older files have none
             first_bar=_instant(fields["first_bar"]),
             last_bar=_instant(fields["last_bar"]),
             empty_since=_instant(fields["empty_since"]),
@@ -277,6 +309,14 @@ def _rows(fields: Mapping[str, Any], dataset: Dataset) -> dict[Period, int]:
         if not isinstance(count, int) or isinstance(count, bool) or count < 0:
             raise ValueError(f"it counts {count!r} bars in {_period(period)}")
     return rows
+
+
+def _files(fields: Mapping[str, Any]) -> dict[Period, Fingerprint]:
+    files = {_period_of(text): Fingerprint(size, digest) for text, (size, digest) in fields.items()}
+    for period, mark in files.items():
+        if type(mark.size) is not int or not isinstance(mark.digest, str):
+            raise ValueError(f"it has {mark.size!r} and {mark.digest!r} for the fingerprint of {_period(period)}")
+    return files
 
 
 def _lines(value: Any) -> str:

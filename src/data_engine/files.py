@@ -1,4 +1,4 @@
-"""Where files are kept: the seam between the store and a disk (later: a bucket).
+"""Where files are kept: the seam between the store and a disk, and the disk (`object_files` is a bucket).
 
 A key is a relative path with forward slashes. A reader sees a file whole, as it was before or as it is after a change, or
 not at all: `LocalFiles` writes a draft, flushes it to the device and moves it into place. Drafts live in
@@ -39,6 +39,10 @@ class FileStore(Protocol):
     def location(self) -> str:
         """Where the files are, for people."""
 
+    @property
+    def folder(self) -> Path | None:
+        """The folder on this machine where they are, or None where they are in none."""
+
     def get(self, key: str) -> bytes | None:
         """Return the content of a file, or None where there is none."""
 
@@ -51,6 +55,9 @@ class FileStore(Protocol):
     def list(self, prefix: str) -> Iterator[str]:
         """Yield the keys of all files below the folder *prefix*, sorted; nothing where there is no such folder."""
 
+    def sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
+        """Yield what `list` does, with the sizes in bytes: on a bucket, one request for a thousand of them."""
+
     def folders(self, prefix: str) -> Sequence[str]:
         """Return the names of the folders right below the folder *prefix*, sorted; none where there is no such folder."""
 
@@ -62,6 +69,9 @@ class FileStore(Protocol):
 
     def clean(self) -> int:
         """Remove what killed writers left behind; return how many files."""
+
+    def caution(self) -> str | None:
+        """Return what whoever is about to write here should know, or None."""
 
     def hold(self, name: str, *, seconds: float, waiting: Callable[[], None] | None = None) -> AbstractContextManager[None]:
         """Keep other runs away while the context lasts."""
@@ -84,16 +94,18 @@ class LocalFiles:
         """The folder's path."""
         return str(self.base)
 
+    @property
+    def folder(self) -> Path | None:
+        """The folder."""
+        return self.base
+
     def path(self, key: str) -> Path:
         """Return where *key* lies on disk.
 
         Raises:
             StoreError: the key would leave the folder.
         """
-        parts = key.split("/")
-        if any(part in ("", ".", "..") or "\\" in part or ":" in part or "\0" in part for part in parts):
-            raise StoreError(f"{key!r} is not the name of a file in a store")
-        return self.base.joinpath(*parts)
+        return self.base.joinpath(*check_key(key).split("/"))
 
     def get(self, key: str) -> bytes | None:
         """Return the content of a file, or None where there is none."""
@@ -117,9 +129,15 @@ class LocalFiles:
 
     def list(self, prefix: str) -> Iterator[str]:
         """Yield the keys of all files below the folder *prefix*, sorted; nothing where there is no such folder."""
-        return self._walk(self.path(prefix), prefix)
+        return (key for key, _ in self._walk(self.path(prefix), prefix))
 
-    def _walk(self, folder: Path, prefix: str) -> Iterator[str]:
+    def sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
+        """Yield what `list` does, with the sizes in bytes; a file that goes meanwhile is left out."""
+        for key, entry in self._walk(self.path(prefix), prefix):
+            with suppress(FileNotFoundError):
+                yield key, entry.stat().st_size
+
+    def _walk(self, folder: Path, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
         try:
             # By key, as a bucket would list them: the slash counts.
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name + "/" * entry.is_dir())
@@ -131,7 +149,7 @@ class LocalFiles:
             if entry.is_dir():
                 yield from self._walk(folder / entry.name, f"{prefix}/{entry.name}")
             else:
-                yield f"{prefix}/{entry.name}"
+                yield f"{prefix}/{entry.name}", entry
 
     def folders(self, prefix: str) -> Sequence[str]:
         """Return the names of the folders right below the folder *prefix*, sorted; none where there is no such folder."""
@@ -185,6 +203,10 @@ class LocalFiles:
             return shutil.disk_usage(folder).free
         except OSError:
             return None
+
+    def caution(self) -> str | None:
+        """Return None: the kernel's locks do what they say."""
+        return None
 
     def _unlink(self, path: Path) -> bool:
         try:
@@ -273,6 +295,17 @@ class LocalFiles:
             yield
         finally:
             lock.release()
+
+
+def check_key(key: str) -> str:
+    """Return a key as it is.
+
+    Raises:
+        StoreError: it is not the name of a file in a store, or would leave it.
+    """
+    if any(part in ("", ".", "..") or "\\" in part or ":" in part or "\0" in part for part in key.split("/")):
+        raise StoreError(f"{key!r} is not the name of a file in a store")
+    return key
 
 
 def _make_folder(folder: Path) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_engine.errors import DamagedFile, InputError, UnknownIndexError
-from data_engine.files import FileStore, LocalFiles
+from data_engine.files import FileStore
 from data_engine.ranges import new_york_date
 from data_engine.symbols import SymbolLoader, check_symbol
 
@@ -362,9 +362,7 @@ def _history_key(name: str) -> str:
 
 
 def _open(base_path: str | Path | None) -> FileStore:
+    from data_engine.places import open_files
     from data_engine.settings import load_settings
 
-    base = load_settings(base_path=base_path).base_path
-    if isinstance(base, str):
-        raise InputError(f"{base}: pass the files of an object store to MetadataStore(files=...)")
-    return LocalFiles(base)
+    return open_files(load_settings(base_path=base_path).base_path)

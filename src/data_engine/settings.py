@@ -20,6 +20,7 @@ from typing import TypeVar
 
 from data_engine.credentials import DATA_URL, check_data_url
 from data_engine.errors import ConfigError, InputError
+from data_engine.places import DRIVE, storage_path
 from data_engine.series import Feed
 
 DEFAULT_FOLDER = "stock_data"
@@ -30,7 +31,6 @@ MAX_THREADS, MAX_REQUESTS_PER_MINUTE = 256, 1_000_000
 _SECTIONS = {"Windows": "windows", "Darwin": "macos"}
 _KEYS = ("local_storage_dir", "api_threads", "requests_per_minute", "feed")
 _COMMENT = re.compile(r"\s[#;]")
-_DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 _VARIABLE = re.compile(r"\$\{?[A-Za-z_]|%[A-Za-z_]+%")
 _NO_SECRETS = "credentials come from the environment or a .env file alone"
 _T = TypeVar("_T")
@@ -217,37 +217,6 @@ def parse_settings(text: str, *, file: Path, section: str, home: Path | None) ->
     return made
 
 
-def storage_path(value: object, home: Path | None, start: Path) -> Path | str:
-    """Return where a store is: an absolute path, or an ``s3://`` address as it stands.
-
-    Args:
-        value: what was said, text or path.
-        home: what ``~`` is.
-        start: the folder where a relative path begins.
-
-    Raises:
-        ConfigError: it names no place; the message says why, and not whose value it was.
-    """
-    if not isinstance(value, str | Path):
-        raise ConfigError(f"a path is text, was {value!r}")
-    text = str(value).strip()
-    if not text:
-        raise ConfigError("is empty; name a folder")
-    if re.search(r"[\x00-\x1f\x7f]", text):
-        raise ConfigError(f"{text!r} contains a control character")
-    if re.fullmatch(r"s3://[^/]+(/.*)?", text):
-        return text
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text):
-        raise ConfigError(f"{text!r} is neither a folder nor an s3://bucket/prefix address")
-    if text.startswith("~"):
-        if text[1:2] not in ("", "/", "\\"):
-            raise ConfigError(f"{text!r}: of the paths with ~, only ~ and ~/... are understood")
-        if home is None:
-            raise ConfigError(f"{text!r}: this user has no home folder (HOME is not set); name the folder")
-        return home / text[1:].lstrip("/\\")
-    return Path(text) if _DRIVE.match(text) else start / text
-
-
 @dataclass(frozen=True, slots=True)
 class _Said:
     """What arguments and environment say; what is wrong with it is collected."""
@@ -279,7 +248,7 @@ class _Section:
         if key not in self.values:
             return None
         value = self.values[key].strip()
-        shown = value.replace("\n", " ")
+        shown = "(not shown)" if "@" in value else value.replace("\n", " ")  # credentials, in an address
         try:
             if not value:
                 raise ConfigError("is empty; give a value, or remove the line for the default")
@@ -344,7 +313,7 @@ def _stored_path(value: object, home: Path | None, start: Path, section: str) ->
     text = str(value)
     if _VARIABLE.search(text):
         raise ConfigError("variables are not replaced; write the folder itself, or ~ for your home")
-    if section != "windows" and _DRIVE.match(text):
+    if section != "windows" and DRIVE.match(text):
         raise ConfigError(f"is a path of Windows, in the section [{section}]")
     return storage_path(text, home, start)
 

@@ -1,37 +1,23 @@
-"""The bars on disk: `ParquetStorage`, one Parquet file per symbol and month (or year), merged and never overwritten blindly."""
+"""The bars of a store as people use them: `ParquetStorage`, frames in and frames out."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 import pyarrow as pa
 
-from data_engine.bars import (
-    BAR_SCHEMA,
-    EMPTY,
-    VALUES,
-    from_frame,
-    from_parquet,
-    instant,
-    merge,
-    micros,
-    stamps,
-    to_frame,
-    to_parquet,
-    without,
-)
-from data_engine.bars import within as cut
-from data_engine.coverage_store import CoverageStore
-from data_engine.errors import DamagedFile, InputError, StoreError
-from data_engine.files import FileStore, LocalFiles
+from data_engine.bar_files import BarFiles, Written, by_period
+from data_engine.bars import VALUES, from_frame, instant, stamps, to_frame
+from data_engine.coverage import Coverage
+from data_engine.errors import InputError, StoreError
 from data_engine.marks import MARK, check_stamps, mark, marked
-from data_engine.partitions import Partition, Period, decode_symbol, periods
+from data_engine.partitions import Period
 from data_engine.ranges import TimeRange
 from data_engine.series import Adjustment, Dataset, Feed, Series, Timeframe
 from data_engine.sessions import can_hold_bars
@@ -39,8 +25,6 @@ from data_engine.spans import DateLike, parse_span
 from data_engine.symbols import check_symbol
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import pandas as pd
 
 _READERS = 4
@@ -50,48 +34,14 @@ class IncompleteWarning(UserWarning):
     """A range that was asked to be ingested is not held whole."""
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
-    """What a write did to one file, or to several.
-
-    Attributes:
-        rows: bars now in the file.
-        added: new timestamps.
-        revised: bars whose values changed.
-        vanished: bars that the vendor was asked for and no longer has; kept, unless removals were accepted.
-    """
-
-    rows: int = 0
-    added: int = 0
-    revised: int = 0
-    vanished: int = 0
-
-    def __add__(self, other: Written) -> Written:
-        return Written(
-            self.rows + other.rows, self.added + other.added, self.revised + other.revised, self.vanished + other.vanished
-        )
-
-
-class ParquetStorage:
+class ParquetStorage(BarFiles):
     """Bars in plain Parquet files. Safe between threads and processes.
 
     Args:
-        base_path: of the store; None takes it from the settings (``DATA_ENGINE_BASE_PATH``, ``settings.ini``, ``~/stock_data``).
-        files: in place of a folder on this machine.
+        base_path: of the store, a folder or ``s3://bucket/prefix``; None takes it from the settings (``DATA_ENGINE_BASE_PATH``,
+            ``settings.ini``, ``~/stock_data``).
+        files: in place of those at *base_path*.
     """
-
-    def __init__(self, base_path: Path | str | None = None, *, files: FileStore | None = None) -> None:
-        if files is None:
-            from data_engine.settings import load_settings
-
-            files = LocalFiles(load_settings(base_path=base_path).base_path)
-        self.files = files
-        self.coverage = CoverageStore(files)
-
-    def __repr__(self) -> str:
-        return f"ParquetStorage({self.files.location!r})"
-
-    # ------------------------------------------------------------------------------------------------------------ frames
 
     def store(self, bars: pd.DataFrame, *, timeframe: object = None, feed: object = None, adjustment: object = None) -> Written:
         """Merge a frame of bars into the store: one row per (symbol, timestamp), the new one wins.
@@ -118,7 +68,10 @@ class ParquetStorage:
         for symbol, table in tables.items():
             series = Series(symbol, dataset)
             rows: dict[Period, int] = {}
-            for period, part in by_period(table, dataset):
+            parts = dict(by_period(table, dataset))
+            # Nobody vouches for these files as a whole any more: first, so that a killed `store` does not look like damage.
+            self.coverage.update(series, partial(Coverage.unmarked, periods=parts))
+            for period, part in parts.items():
                 written = self.write(series, period, part)
                 rows[period] = written.rows
                 total += written
@@ -183,163 +136,13 @@ class ParquetStorage:
         frame.attrs[MARK] = mark(dataset)
         return frame
 
-    # ------------------------------------------------------------------------------------------------- files, one by one
-
-    def write(
-        self, series: Series, period: Period, fetched: pa.Table, *, answered: TimeRange | None = None, drop_vanished: bool = False
-    ) -> Written:
-        """Merge bars into one file.
-
-        Args:
-            series: whose bars.
-            period: which file; all bars start inside it.
-            fetched: by `BAR_SCHEMA`; where the file has a bar of the same time, these win.
-            answered: the range that *fetched* answers in full, to tell which stored bars the vendor no longer has.
-            drop_vanished: take those out.
-
-        Raises:
-            DamagedFile: the file that is there cannot be read; it is left as it is.
-            StoreError: the file cannot be written; the old one is untouched.
-        """
-        key = Partition(series, period).key
-        result = Written()
-
-        def change(data: bytes | None) -> bytes | None:
-            nonlocal result
-            stored = self._decode(key, data)
-            merged = merge(stored, fetched, answered)
-            table = merged.table
-            if drop_vanished and merged.vanished and answered is not None:
-                table = merge(without(stored, answered, kept=fetched), fetched).table
-            elif not merged.changed:
-                result = Written(stored.num_rows, vanished=merged.vanished)
-                return None
-            result = Written(table.num_rows, merged.added, merged.revised, merged.vanished)
-            return to_parquet(table) if table.num_rows else b""
-
-        self.files.update(key, change)
-        return result
-
-    def read(
-        self,
-        series: Series,
-        period: Period,
-        columns: Sequence[str] | None = None,
-        *,
-        within: TimeRange | None = None,
-        threads: bool = False,
-    ) -> pa.Table:
-        """Return the bars of one file, sorted; none where there is no file.
-
-        Args:
-            series: whose bars.
-            period: which file.
-            columns: of `BAR_SCHEMA`, ``timestamp`` first; None is all.
-            within: only bars that start inside it.
-            threads: decode on several cores; for one file at a time.
-
-        Raises:
-            DamagedFile: it cannot be read as bars.
-        """
-        key = Partition(series, period).key
-        table = self._decode(key, self.files.get(key), columns, within, threads=threads)
-        return table if within is None else cut(table, within)
-
-    def remove(self, series: Series, span: TimeRange) -> int:
-        """Take the bars of a series that start inside *span* out, and its coverage with them; return how many bars."""
-        rows: dict[Period, int] = {}
-        removed = 0
-        # A removal that was killed may have left rows in the coverage whose file is gone already.
-        known = set(self.coverage.read(series).rows)
-        known.update(partition.period for partition in self.partitions(series.dataset, series.symbol))
-        touched = sorted(period for period in known if period.span.intersect(span))
-        # Coverage first, here: it must never claim what is being removed.
-        self.coverage.update(series, lambda known: known.without(span, {}, known.first_bar, known.last_bar))
-        for period in touched:
-            key = Partition(series, period).key
-
-            def change(data: bytes | None, key: str = key, period: Period = period) -> bytes | None:
-                nonlocal removed
-                stored = self._decode(key, data)
-                kept = without(stored, span)
-                removed += stored.num_rows - kept.num_rows
-                rows[period] = kept.num_rows
-                if kept.num_rows == stored.num_rows:
-                    return None
-                return to_parquet(kept) if kept.num_rows else b""
-
-            self.files.update(key, change)
-        first, last = self._reach(series)
-        left = self.coverage.update(series, lambda known: known.without(span, rows, first, last))
-        if not left.rows and not left.wanted and not left.covered:
-            self.coverage.remove(series)
-        return removed
-
-    def _reach(self, series: Series) -> tuple[datetime | None, datetime | None]:
-        """Return the first and the last bar that the files of a series hold."""
-        held = sorted(partition.period for partition in self.partitions(series.dataset, series.symbol))
-        if not held:
-            return None, None
-        ends = [stamps(self.read(series, period, ["timestamp"])) for period in (held[0], held[-1])]
-        return instant(int(ends[0][0])), instant(int(ends[1][-1]))
-
-    def periods(self, series: Series, span: TimeRange) -> Iterator[Period]:
-        """Yield the files of a series that *span* touches, in order of time; exact names, no glob."""
-        for period in periods(span, series.dataset):
-            if self.files.size(Partition(series, period).key) is not None:
-                yield period
-
-    def partitions(self, dataset: Dataset, symbol: str | None = None) -> Iterator[Partition]:
-        """Yield every file of a dataset (of one symbol), in order of its path."""
-        from data_engine.partitions import series_folder
-
-        folder = dataset.name if symbol is None else series_folder(Series(symbol, dataset))
-        for key in self.files.list(folder):
-            partition = Partition.parse(key)
-            if partition is not None:
-                yield partition
-
-    def symbols(self, dataset: Dataset) -> list[str]:
-        """Return the symbols that have a folder in a dataset, sorted."""
-        names = self.files.folders(dataset.name)
-        return sorted(decode_symbol(name[len("symbol=") :]) for name in names if name.startswith("symbol="))
-
-    def check_exists(self) -> None:
-        """Raise `StoreError` where there is no store."""
-        if not self.exists():
-            raise StoreError(f"no store at {self.files.location}; `data-engine ingest` creates one")
-
-    def exists(self) -> bool:
-        """Tell whether anything was ever stored here; a lock alone is nothing."""
-        if any(self.files.folders(f"metadata/{name}") for name in ("coverage", "indices")):
-            return True
-        folders = (*self.files.folders(""), *(f"metadata/{name}" for name in ("coverage", "indices")))
-        ours = (name for name in folders if name.startswith(("equities_", "metadata/")))
-        return any(next(iter(self.files.list(name)), None) is not None for name in ours)
-
-    def _decode(
-        self,
-        key: str,
-        data: bytes | None,
-        columns: Sequence[str] | None = None,
-        within: TimeRange | None = None,
-        *,
-        threads: bool = False,
-    ) -> pa.Table:
-        if data is None:
-            return EMPTY if columns is None else EMPTY.select(list(columns))
-        try:
-            return from_parquet(data, columns, within=within, threads=threads)
-        except ValueError as error:
-            raise DamagedFile(f"{self.files.location}/{key} cannot be read as bars: {error}") from error
-
     def _note_rows(self, series: Series, rows: dict[Period, int], table: pa.Table) -> None:
         times = stamps(table)
         first, last = instant(int(times[0])), instant(int(times[-1]))
 
-        def change(known):  # type: ignore[no-untyped-def]
+        def change(known: Coverage) -> Coverage:
             return replace(
-                known,
+                known.unmarked(rows),
                 rows={**known.rows, **rows},
                 first_bar=min(first, known.first_bar or first),
                 last_bar=max(last, known.last_bar or last),
@@ -364,17 +167,6 @@ class ParquetStorage:
             warnings.warn(text, IncompleteWarning, stacklevel=3)
 
 
-def by_period(table: pa.Table, dataset: Dataset) -> Iterator[tuple[Period, pa.Table]]:
-    """Cut a sorted table at the edges of its files, without copying."""
-    times = stamps(table)
-    at = 0
-    while at < len(times):
-        period = Period.of(datetime.fromtimestamp(int(times[at]) // 1_000_000, UTC), dataset)
-        stop = int(np.searchsorted(times, micros(period.next().start)))
-        yield period, table.slice(at, stop - at)
-        at = stop
-
-
 def _chosen(columns: Sequence[str]) -> tuple[str, ...]:
     unknown = [name for name in columns if name not in VALUES]
     if isinstance(columns, str) or unknown:
@@ -388,6 +180,3 @@ def _options(dataset: Dataset) -> str:
     if not dataset.adjustment.is_raw:
         text += f" --adjustment {dataset.adjustment}"
     return text if dataset.feed is Feed.SIP else f"{text} --feed {dataset.feed.value}"
-
-
-__all__ = ["BAR_SCHEMA", "IncompleteWarning", "ParquetStorage", "Written", "by_period"]

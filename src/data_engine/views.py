@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -20,7 +21,7 @@ from data_engine.series import Dataset, Series
 if TYPE_CHECKING:
     import duckdb
 
-    from data_engine.storage import ParquetStorage
+    from data_engine.bar_files import BarFiles
 
 
 _COVERAGE = pa.schema(
@@ -40,9 +41,7 @@ def view_name(dataset: Dataset) -> str:
 
 
 @contextmanager
-def connect(
-    storage: ParquetStorage, span: TimeRange | None = None, *, coverage: bool = True
-) -> Iterator[duckdb.DuckDBPyConnection]:
+def connect(storage: BarFiles, span: TimeRange | None = None, *, coverage: bool = True) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open an in-memory DuckDB with a view per dataset of the store, and ``coverage``.
 
     A view has the columns ``symbol, timestamp, open, high, low, close, volume, trade_count, vwap, year`` (and ``month``).
@@ -51,7 +50,7 @@ def connect(
     Args:
         storage: of the bars.
         span: the views hold bars that start inside it alone, and name just the files that can have some: DuckDB need not open
-            the others to find that out.
+            the others to find that out. (On a bucket it does not open files that the query's own conditions leave out, either.)
         coverage: whether the coverage is shown, too; it means reading a file per series.
     """
     import duckdb
@@ -61,7 +60,12 @@ def connect(
         with suppress(duckdb.Error):  # the time zone comes with an extension that not every build has loaded
             connection.execute("SET TimeZone = 'UTC'")
         for dataset in datasets(storage):
-            connection.execute(_view(storage, dataset, span))
+            if storage.files.folder is None:
+                from data_engine.object_views import dataset_of
+
+                connection.register(view_name(dataset), dataset_of(storage, dataset, span))
+            else:
+                connection.execute(_view(storage, dataset, storage.files.folder, span))
         if coverage:
             _coverage_table(connection, storage.coverage)
         yield connection
@@ -89,7 +93,7 @@ def run(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.DuckDBPyRelat
         raise InputError(f"{str(error).strip()}\nThe views are: {names or 'none'}, and coverage") from None
 
 
-def datasets(storage: ParquetStorage) -> list[Dataset]:
+def datasets(storage: BarFiles) -> list[Dataset]:
     """Return the datasets of a store that hold a file, whether or not their coverage is there."""
     found = []
     for name in storage.files.folders(""):
@@ -98,12 +102,12 @@ def datasets(storage: ParquetStorage) -> list[Dataset]:
     return [dataset for dataset in found if next(storage.partitions(dataset), None) is not None]
 
 
-def _view(storage: ParquetStorage, dataset: Dataset, span: TimeRange | None) -> str:
+def _view(storage: BarFiles, dataset: Dataset, folder: Path, span: TimeRange | None) -> str:
     names = [f"{dataset.name}/**/*.parquet"] if span is None else list(_files(storage, dataset, span))
     if not names:
         # Something must give the view its columns.
         names = [next(storage.partitions(dataset)).key]
-    base = _literal(storage.files.location)
+    base = _literal(str(folder))
     paths = ", ".join("'" + f"{base}/{name}".replace("'", "''") + "'" for name in names)
     # Without pinned types DuckDB reads symbol=2330 as a number and symbol=INF as a date.
     types = "'symbol': VARCHAR, 'year': INTEGER" + (", 'month': INTEGER" if dataset.timeframe.intraday else "")
@@ -126,7 +130,7 @@ def _literal(location: str) -> str:
     return re.sub(r"([\[*?])", r"[\1]", location)
 
 
-def _files(storage: ParquetStorage, dataset: Dataset, span: TimeRange) -> Iterator[str]:
+def _files(storage: BarFiles, dataset: Dataset, span: TimeRange) -> Iterator[str]:
     """Yield the files of a dataset that can hold bars of a range: exact names, no glob over all months."""
     for symbol in storage.symbols(dataset):
         series = Series(symbol, dataset)

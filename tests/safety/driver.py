@@ -33,9 +33,11 @@ import pyarrow.parquet  # noqa: F401
 import urllib3  # noqa: F401
 
 import data_engine.files as files_module
+from data_engine import object_files
 from data_engine.alpaca import AlpacaClient
 from data_engine.errors import DataEngineError
 from data_engine.files import LocalFiles
+from data_engine.object_files import ObjectFiles
 from data_engine.pipeline import IngestionPipeline
 from data_engine.ranges import TimeRange
 from data_engine.retry import RetryPolicy
@@ -98,6 +100,7 @@ class Job:
         uid: who to become.
         open_files: the most that may be open.
         frame: path of a pickled frame.
+        lease: seconds that a hold on a bucket lasts.
     """
 
     base: str
@@ -122,6 +125,7 @@ class Job:
     uid: int | None = None
     open_files: int | None = None
     frame: str = ""
+    lease: float | None = None
 
     def line(self) -> str:
         return json.dumps(asdict(self)) + "\n"
@@ -182,7 +186,8 @@ def install(reached: Reached) -> None:
     around(files_module, "_move", at("before move"), at("after move"))
     around(files_module, "_sync_folder", at("moved"), lambda *_: None)
     around(os, "fsync", at("before fsync"), at("after fsync"))
-    around(LocalFiles, "update", lambda *a: reached(f"before {kind(*a)}"), lambda *a: reached(f"after {kind(*a)}"))
+    for place in (LocalFiles, ObjectFiles):
+        around(place, "update", lambda *a: reached(f"before {kind(*a)}"), lambda *a: reached(f"after {kind(*a)}"))
     around(LocalFiles, "_unlink", at("before removal"), at("after removal"))
     around(Path, "unlink", at("before unlink"), at("after unlink"))
     around(Path, "mkdir", lambda *_: None, at("after mkdir"))
@@ -282,6 +287,8 @@ def child(job: Job, answer: int) -> None:
             os.setgroups([])
             os.setgid(job.uid)
             os.setuid(job.uid)
+        if job.lease is not None:
+            object_files.LEASE_SECONDS = job.lease
         reached = Reached(job.point, job.nth)
         install(reached)
         if job.after is not None:
