@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from data_engine.alpaca import DELAY
+from data_engine.bar_files import BarFiles
 from data_engine.coverage import Coverage
 from data_engine.errors import ClockError, DataEngineError, Interrupted, StoreError
 from data_engine.fetching import Fetching
@@ -17,7 +18,6 @@ from data_engine.job import Job, prepare, verdict
 from data_engine.ranges import TimeRange, iso, union
 from data_engine.report import IngestionReport, Outcome
 from data_engine.series import Dataset, Series
-from data_engine.storage import ParquetStorage
 
 _HEADROOM = 64 << 20  # bytes that are left free on the disk
 
@@ -32,7 +32,7 @@ class Ingestion:
         notes: what is to be said in any case; more is added.
     """
 
-    def __init__(self, job: Job, fetching: Fetching, storage: ParquetStorage, notes: Sequence[str] = ()) -> None:
+    def __init__(self, job: Job, fetching: Fetching, storage: BarFiles, notes: Sequence[str] = ()) -> None:
         self._job = job
         self._fetching = fetching
         self._storage = storage
@@ -49,7 +49,7 @@ class Ingestion:
         for note in notes:
             fetching.progress.note(note[0].upper() + note[1:])
         self._check_room()
-        fetching.found.known.update(job.known)
+        fetching.found.held.update({series: known.bars for series, known in job.known.items()})
         fetching.found.failed.update(job.broken)
         error: DataEngineError | None = None
         try:
@@ -66,7 +66,7 @@ class Ingestion:
             error = Interrupted("interrupted; what had arrived is stored, and the same command goes on from here")
         finally:
             fetching.progress.ended()
-        if fetching.recent_refused and any(plan.span.end > job.now - DELAY for plan in job.plans):
+        if fetching.tally.recent_refused and any(plan.span.end > job.now - DELAY for plan in job.plans):
             end = iso((job.now - DELAY).replace(microsecond=0))
             notes.append(f"the plan does not permit the latest 15 minutes of SIP data; the end was clamped to about {end}")
         if isinstance(error, ClockError):
@@ -99,7 +99,7 @@ class Ingestion:
                     made = known.withdrawn() if withdraw else known
                     return replace(made, wanted=union((*made.wanted, *ranges)))
 
-                self._fetching.found.known[series] = self._storage.coverage.update(series, wish)
+                self._fetching.found.held[series] = self._storage.coverage.update(series, wish).bars
 
     def _forget_wishes(self) -> None:
         """Undo what was written down by a clock that was wrong: it reaches into the future."""
@@ -133,21 +133,21 @@ class Ingestion:
                 series = Series(symbol, plan.dataset)
                 code, message = verdict(found, series, plan, error)
                 label = symbol if len(job.plans) == 1 else f"{symbol} ({plan.dataset.name})"
-                outcomes.append(Outcome(label, code, message, found.known[series].bars, found.written.get(series, 0)))
+                outcomes.append(Outcome(label, code, message, found.held[series], found.written.get(series, 0)))
                 if code is not None and symbol in plan.outstanding and code not in ("damaged_file", ClockError.code):
                     self._remember_failure(series, code, message or "")
         codes = {outcome.code for outcome in outcomes}
         return IngestionReport(
             tuple(outcomes),
-            requests=fetching.requests,
-            pages=found.pages,
+            requests=fetching.tally.requests,
+            pages=fetching.tally.pages,
             seconds=fetching.seconds,
             added=found.added,
             revised=found.revised,
             vanished=found.vanished,
             notes=tuple(self._notes),
             interrupted=isinstance(error, Interrupted),
-            unreachable=found.pages == 0 and codes == {"unavailable"},
+            unreachable=fetching.tally.pages == 0 and codes == {"unavailable"},
         )
 
     def _remember_failure(self, series: Series, code: str, message: str) -> None:

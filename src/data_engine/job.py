@@ -97,7 +97,7 @@ def verdict(found: Findings, series: Series, plan: IngestionPlan, error: DataEng
             return "interrupted", "not finished: the run was interrupted"
         return error.code, f"not finished: {error}"
     asked = plan.wanted.get(series.symbol, ())
-    if not found.known[series].bars and any(can_hold_bars(span, plan.dataset) for span in asked):
+    if not found.held[series] and any(can_hold_bars(span, plan.dataset) for span in asked):
         meant = suggestion(series.symbol)
         return "no_data", NO_DATA + (f"; did you mean {meant}?" if meant else "")
     return None, None

@@ -6,13 +6,14 @@ that is down, Ctrl-C); it carries the report of what was done until then as ``er
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from data_engine.alpaca import DELAY, AlpacaClient
-from data_engine.errors import InputError
+from data_engine.errors import ConfigError, InputError
 from data_engine.fetching import Fetching
 from data_engine.ingestion import Ingestion
 from data_engine.job import Job, prepare
@@ -21,18 +22,18 @@ from data_engine.planning import IngestionPlan
 from data_engine.progress import Progress, Silent
 from data_engine.ranges import TimeRange, iso
 from data_engine.report import IngestionReport
+from data_engine.runner import LOCAL, Runner, ThreadRunner
 from data_engine.series import Adjustment, Dataset, Feed, Series, Timeframe
 from data_engine.settings import Settings, check_threads, load_settings
 from data_engine.spans import DateLike, Span, parse_span
 from data_engine.symbols import SymbolLoader
+from data_engine.tasks import Terms
 from data_engine.wishes import Choice, wishes_of_update
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from data_engine.storage import ParquetStorage
-
-_HEADROOM = 64 << 20  # bytes that are left free on the disk
 
 
 class IngestionPipeline:
@@ -50,6 +51,9 @@ class IngestionPipeline:
         settings: in place of those found in the environment and ``settings.ini``.
         wait: seconds to wait for another process that is writing to the store.
         now: the clock.
+        dask: the address of a Dask scheduler (``tcp://host:8786``), whose workers fetch and write with credentials of their
+            own environment, or ``local`` for one process per core; None is threads of this process. ``data-engine[dask]``
+            must be installed.
 
     Raises:
         ConfigError: a setting or an argument cannot be used.
@@ -69,8 +73,12 @@ class IngestionPipeline:
         settings: Settings | None = None,
         wait: float = 600.0,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        dask: str | None = None,
     ) -> None:
         from data_engine.storage import ParquetStorage
+
+        if dask is not None and client is not None:
+            raise ConfigError("client and dask do not go together: the workers make clients of their own environment")
 
         settings = settings or load_settings(base_path=base_path, workers=max_workers)
         self.settings = settings
@@ -80,6 +88,7 @@ class IngestionPipeline:
         self.storage = storage or ParquetStorage(settings.base_path)
         self.metadata = metadata or MetadataStore(files=self.storage.files)
         self.progress: Progress = progress or Silent()
+        self.dask = None if dask is None else check_address(dask)
         self._client = client
         self._wait = wait
         self._now = now
@@ -141,12 +150,12 @@ class IngestionPipeline:
         dataset = self._dataset(timeframe)
         now = self._now()
         span = self._span(names, dataset, start_date, end_date, now)
-        self.client  # noqa: B018 - made before anything is written: missing credentials are bad input
-        with self._held():
+        terms = Terms(now, self.feed is Feed.DELAYED_SIP, refetch, accept_removals)
+        with closing(self._runner(terms)) as runner, self._held():
             if index_name is not None:
                 self.metadata.store(index_name, names, force=force)
             job = self._job({dataset: dict.fromkeys(names, (span.range,))}, now, again=refetch)
-            return self._walk(job, self._said_before(span, now), accept_removals=accept_removals)
+            return self._walk(job, runner, self._said_before(span, now))
 
     def ingest_from_csv(
         self,
@@ -221,11 +230,8 @@ class IngestionPipeline:
         names = None if symbols is None else SymbolLoader.from_list(symbols)
         members = None if index_name is None else list(self.metadata.members(index_name))
         owed = wishes_of_update(self.storage.coverage, choice, names, members, now=now)
-        self.client  # noqa: B018 - as above
-        with self._held():
-            return self._walk(self._job(owed, now, holes_first=True), [])
-
-    # ----------------------------------------------------------------------------------------------------------- the walk
+        with closing(self._runner(Terms(now, self.feed is Feed.DELAYED_SIP))) as runner, self._held():
+            return self._walk(self._job(owed, now, holes_first=True), runner, [])
 
     # ----------------------------------------------------------------------------------------------------------- the walk
 
@@ -241,6 +247,22 @@ class IngestionPipeline:
                 raise InputError(f"none of these symbols is in {dataset.name} yet: say from when on, with --start (start_date)")
             start = min(starts)
         return parse_span(start, end, now=now)
+
+    def _runner(self, terms: Terms) -> Runner:
+        """Return who does the tasks; made before anything is written, since missing credentials are bad input."""
+        if self.dask is None:
+            return ThreadRunner(self.client, self.storage, terms, self.workers)
+        from data_engine.dask_runner import DaskRunner
+
+        return DaskRunner(
+            self.dask,
+            self.storage,
+            terms,
+            workers=self.workers,
+            data_url=self.settings.data_url,
+            requests_per_minute=self.settings.requests_per_minute,
+            note=self.progress.note,
+        )
 
     @contextmanager
     def _held(self) -> Iterator[None]:
@@ -272,15 +294,18 @@ class IngestionPipeline:
             notes.append(f"delayed_sip: the end was clamped to 16 minutes ago ({iso((now - DELAY).replace(microsecond=0))})")
         return notes
 
-    def _walk(self, job: Job, notes: list[str], *, accept_removals: bool = False) -> IngestionReport:
-        fetching = Fetching(
-            self.client,
-            self.storage,
-            self.progress,
-            workers=self.workers,
-            now=job.now,
-            delayed=self.feed is Feed.DELAYED_SIP,
-            refetch=job.again,
-            accept_removals=accept_removals,
-        )
+    def _walk(self, job: Job, runner: Runner, notes: list[str]) -> IngestionReport:
+        fetching = Fetching(runner, self.progress, workers=self.workers)
         return Ingestion(job, fetching, self.storage, notes).run()
+
+
+def check_address(address: object) -> str:
+    """Return the address of a Dask scheduler, or ``local``.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    text = address.strip() if isinstance(address, str) else ""
+    if text != LOCAL and not re.fullmatch(r"(tcp|tls|ws|wss|ucx|ucxx)://[^\s/]+", text):
+        raise ConfigError(f"--dask {address!r}: name a scheduler, as in tcp://host:8786, or say local")
+    return text

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import os
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -17,17 +20,39 @@ from data_engine.cli.console import (
     size,
     stoppable,
     store_options,
+    warn_writer,
     watcher,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from data_engine.errors import DataEngineError
     from data_engine.pipeline import IngestionPipeline
     from data_engine.planning import IngestionPlan
     from data_engine.report import IngestionReport
     from data_engine.settings import Settings
+
+_F = TypeVar("_F", bound="Callable[..., Any]")
+
+
+def cluster_option(command: _F) -> _F:
+    """Add the option of the commands that can have their work done by a cluster."""
+    return click.option(
+        "--dask",
+        metavar="ADDRESS",
+        help="Have the workers of a Dask cluster fetch and write: tcp://scheduler:8786, or local for one process per core.",
+    )(command)
+
+
+@contextmanager
+def quiet_logs() -> Iterator[None]:
+    """Keep Dask's own log, which has tracebacks in it, from the terminal: what a person must know of it, we say."""
+    logging.disable(logging.NOTSET if os.environ.get("DATA_ENGINE_DEBUG") else logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 @click.command()
@@ -40,6 +65,7 @@ if TYPE_CHECKING:
 @click.option("--end", metavar="DATE", help="Last day, included, or an instant. Default: now.")
 @dataset_options
 @pace_options
+@cluster_option
 @click.option("--refetch", is_flag=True, help="Ask for everything again, held or not; revised values replace the old ones.")
 @click.option("--accept-removals", is_flag=True, help="With --refetch: take out bars that the vendor no longer has.")
 @click.option("--force", is_flag=True, help="Let the list drop more than 20 % of the index's members.")
@@ -61,6 +87,7 @@ def ingest(
     workers: str | None,
     requests_per_minute: str | None,
     wait: float | None,
+    dask: str | None,
     refetch: bool,
     accept_removals: bool,
     force: bool,
@@ -89,6 +116,7 @@ def ingest(
             adjustment=adjustment,
             progress=watcher(as_json=as_json),
             wait=600.0 if wait is None else wait,
+            dask=dask,
         )
         names = _symbols(pipeline, symbols, csv_path, column, text_path, index_name)
         stored_as = index_name if symbols or csv_path or text_path else None
@@ -98,9 +126,10 @@ def ingest(
             print_json(plan_fields(plan)) if as_json else click.echo(plan_text(plan))
             return
         name_run(settings, pipeline)
+        warn_writer(pipeline.storage.files)
         what = f"{timeframe} bars, feed {pipeline.feed.value}, {pipeline.adjustment}"
-        say(f"{len(names)} symbols, {what}, {pipeline.workers} workers")
-        with stoppable():
+        say(f"{len(names)} symbols, {what}, {'Dask: ' + dask if dask else f'{pipeline.workers} workers'}")
+        with stoppable(), quiet_logs():
             report = pipeline.ingest_symbols(
                 names, start, end, timeframe, stored_as, refetch=refetch, accept_removals=accept_removals, force=force
             )
@@ -124,7 +153,7 @@ def name_run(settings: Settings, pipeline: IngestionPipeline) -> None:
 
 
 def _found_words(pipeline: IngestionPipeline) -> tuple[str, ...]:
-    keys = pipeline.client.credentials_source
+    keys = pipeline.client.credentials_source if pipeline.dask is None else "those of the Dask workers"
     free = pipeline.storage.files.free_bytes()
     limit = pipeline.settings.requests_per_minute
     return (

@@ -111,6 +111,12 @@ def name_store(settings: Settings, files: FileStore, *more: str) -> None:
     say(" | ".join((f"Store: {files.location} ({settings.base_path_source})", *more)))
 
 
+def warn_writer(files: FileStore) -> None:
+    """Say what whoever is about to write to a store should know of its place."""
+    if (text := files.caution()) is not None:
+        say(text)
+
+
 def size(count: float) -> str:
     """Write a number of bytes for people: ``53.1 GB``."""
     for unit in ("B", "kB", "MB"):

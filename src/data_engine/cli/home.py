@@ -8,11 +8,11 @@ import click
 def show() -> None:
     """Print where the store is and what it holds, or the first three commands to try."""
     from data_engine.coverage_store import CoverageStore
-    from data_engine.files import LocalFiles
+    from data_engine.places import open_files
     from data_engine.settings import load_settings
 
     settings = load_settings()
-    files = LocalFiles(settings.base_path)
+    files = open_files(settings.base_path)
     click.echo(f"Store: {files.location} ({settings.base_path_source})")
     store = CoverageStore(files)
     held = {dataset: [store.read(series) for series in store.series(dataset)] for dataset in store.datasets()}

@@ -38,15 +38,15 @@ GROUP BY five_minutes ORDER BY five_minutes""",
 def demo(base_path: str) -> None:
     """Show the main job with no account: ingest three months of minutes of the Dow 30 from a simulated market."""
     from data_engine.alpaca import AlpacaClient
-    from data_engine.files import LocalFiles
     from data_engine.pipeline import IngestionPipeline
+    from data_engine.places import open_files
     from data_engine.sandbox import Sandbox, SimulatedMarket
     from data_engine.settings import load_settings
     from data_engine.storage import ParquetStorage
     from data_engine.views import connect, run
 
     settings = load_settings(base_path=base_path)
-    storage = ParquetStorage(files=LocalFiles(settings.base_path))
+    storage = ParquetStorage(files=open_files(settings.base_path))
     with Sandbox(SimulatedMarket()) as server, stoppable():
         name_store(settings, storage.files, "a SIMULATED market: none of these prices is real")
         client = AlpacaClient("demo", "demo", base_url=server.url)

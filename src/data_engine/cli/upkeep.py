@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from data_engine.cli.bring import name_run, show, show_failure
+from data_engine.cli.bring import cluster_option, name_run, quiet_logs, show, show_failure
 from data_engine.cli.console import (
     choice_options,
     name_store,
@@ -16,6 +16,7 @@ from data_engine.cli.console import (
     size,
     stoppable,
     store_options,
+    warn_writer,
     watcher,
 )
 
@@ -37,6 +38,7 @@ _SHOWN = 40
 @click.option("--index", "index_name", metavar="NAME", help="Only the members of this list; new ones start where it starts.")
 @choice_options
 @pace_options
+@cluster_option
 @click.option("--quiet", is_flag=True, help="No progress; one summary line, and what failed. For cron.")
 @store_options
 @click.pass_context
@@ -50,6 +52,7 @@ def update(
     workers: str | None,
     requests_per_minute: str | None,
     wait: float | None,
+    dask: str | None,
     quiet: bool,
     base_path: str | None,
     settings_path: str | None,
@@ -74,11 +77,13 @@ def update(
             progress=watcher(as_json=as_json, quiet=quiet),
             # A nightly job must not pile up behind a backfill that runs for days.
             wait=0.0 if wait is None else wait,
+            dask=dask,
         )
         if not quiet:
             name_run(settings, pipeline)
         pipeline.storage.check_exists()
-        with stoppable():
+        warn_writer(pipeline.storage.files)
+        with stoppable(), quiet_logs():
             report = pipeline.update(symbols or None, index_name, timeframe=timeframe, feed=feed, adjustment=adjustment)
     except DataEngineError as error:
         show_failure(error, as_json=as_json)
@@ -230,6 +235,7 @@ def remove(
     if dry_run:
         removed = {series: bars for series, _, bars in plan}
     else:
+        warn_writer(storage.files)
         with storage.files.hold("run", seconds=wait):
             storage.files.clean()
             for series, span, _ in plan:
