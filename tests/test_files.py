@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 
 from data_engine.errors import StoreBusy, StoreError
 from data_engine.files import LocalFiles
+from stores import variables
 
 KEY = "equities_1min/symbol=A/year=2024/month=06/data.parquet"
 OLD, NEW = b"old" * 1000, b"new" * 2000
@@ -116,7 +117,9 @@ def test_files_behave_as_a_dictionary_of_keys(new_place):
     @settings(max_examples=25 if new_place().on_disk else 10, deadline=None)
     @given(st.lists(an_operation, max_size=12))
     def check(operations):
-        behaves_as_a_dictionary(new_place(), operations)
+        made = new_place()
+        with variables(made.env):
+            behaves_as_a_dictionary(made, operations)
 
     check()
 

@@ -553,7 +553,7 @@ def test_where_there_is_no_store_it_says_so_and_makes_none(storage):
 
     assert not storage.exists()
     assert nothing_is_there(storage)
-    assert repr(storage) == f"ParquetStorage({storage.place.base!r})"
+    assert repr(storage) == f"PlacedStorage({storage.place.base!r})"
 
 
 # ------------------------------------------------------------------------------------------------------ what is not whole

@@ -131,6 +131,11 @@ class BarFiles:
         table = self._decode(key, self.files.get(key), columns, within, threads=threads)
         return table if within is None else cut(table, within)
 
+    def count(self, series: Series, period: Period) -> int:
+        """Return how many bars a file holds; 0 where there is none."""
+        held: int = self.read(series, period, ["timestamp"]).num_rows
+        return held
+
     def remove(self, series: Series, span: TimeRange) -> int:
         """Take the bars of a series that start inside *span* out, and its coverage with them; return how many bars."""
         rows: dict[Period, int] = {}

@@ -35,7 +35,7 @@ _NO_CREDENTIALS = (
 )
 
 
-class Conflict(Exception):
+class Conflict(StoreError):
     """The object is not, or no longer, the one that was to be replaced."""
 
 

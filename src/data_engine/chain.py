@@ -249,7 +249,7 @@ class ChainWriter:
         return self._storage.files.size(Partition(Series(symbol, self._task.dataset), period).key) == mark.size
 
     def _cover(self, symbol: str, span: TimeRange) -> Coverage | None:
-        arrival = self._arrivals[symbol]
+        arrival, series = self._arrivals[symbol], Series(symbol, self._task.dataset)
         asked = span.before(self._until)
         if asked is None:
             return None
@@ -259,8 +259,9 @@ class ChainWriter:
                 return None
 
         def answered(known: Coverage) -> Coverage:
-            rows = {**self._gone(symbol, known, asked), **arrival.rows}
             files = {period: mark for period, mark in arrival.files.items() if self._is_as_written(symbol, period, mark)}
+            changed = {period: self._storage.count(series, period) for period in arrival.files if period not in files}
+            rows = {**self._gone(symbol, known, asked), **arrival.rows, **changed}
             made = known.answered(
                 asked,
                 final_before=self._final_before,
@@ -271,13 +272,13 @@ class ChainWriter:
                 files=files,
             )
             if arrival.removed:
-                first, last = self._storage.reach(Series(symbol, self._task.dataset))
+                first, last = self._storage.reach(series)
                 made = replace(made, first_bar=first, last_bar=last)
             return made.succeeded()
 
         try:
             # Only now, with the bars in place: coverage must never promise what is not on disk.
-            return self._storage.coverage.update(Series(symbol, self._task.dataset), answered)
+            return self._storage.coverage.update(series, answered)
         except _OF_ONE_FILE as error:
             self.damaged[symbol] = error
             return None

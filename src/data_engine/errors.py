@@ -78,6 +78,10 @@ class MissingFileError(InputError, FileNotFoundError):
 
     code = "missing_file"
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # OSError's own way between processes does not know that this is a ValueError, too.
+        return type(self), self.args, vars(self)
+
     def __str__(self) -> str:
         # OSError would print its (empty) errno form.
         return str(self.args[0])

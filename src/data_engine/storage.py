@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -67,15 +67,12 @@ class ParquetStorage(BarFiles):
         total = Written()
         for symbol, table in tables.items():
             series = Series(symbol, dataset)
-            rows: dict[Period, int] = {}
             parts = dict(by_period(table, dataset))
             # Nobody vouches for these files as a whole any more: first, so that a killed `store` does not look like damage.
             self.coverage.update(series, partial(Coverage.unmarked, periods=parts))
             for period, part in parts.items():
-                written = self.write(series, period, part)
-                rows[period] = written.rows
-                total += written
-            self._note_rows(series, rows, table)
+                total += self.write(series, period, part)
+            self._note_rows(series, parts, table)
         return total
 
     def load(
@@ -136,14 +133,15 @@ class ParquetStorage(BarFiles):
         frame.attrs[MARK] = mark(dataset)
         return frame
 
-    def _note_rows(self, series: Series, rows: dict[Period, int], table: pa.Table) -> None:
+    def _note_rows(self, series: Series, written: Collection[Period], table: pa.Table) -> None:
         times = stamps(table)
         first, last = instant(int(times[0])), instant(int(times[-1]))
 
         def change(known: Coverage) -> Coverage:
             return replace(
-                known.unmarked(rows),
-                rows={**known.rows, **rows},
+                known.unmarked(written),
+                # Counted here, where nobody else can be counting: a neighbour may have written since.
+                rows={**known.rows, **{period: self.count(series, period) for period in written}},
                 first_bar=min(first, known.first_bar or first),
                 last_bar=max(last, known.last_bar or last),
                 empty_since=None,
