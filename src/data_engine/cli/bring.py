@@ -18,6 +18,7 @@ from data_engine.cli.console import (
     print_json,
     say,
     size,
+    steady_memory,
     stoppable,
     store_options,
     warn_writer,
@@ -97,6 +98,7 @@ def ingest(
     as_json: bool,
 ) -> None:
     """Bring the bars of many symbols into the store. What is there already is not asked for again."""
+    steady_memory()
     from data_engine.errors import DataEngineError, InputError
     from data_engine.pipeline import IngestionPipeline
     from data_engine.settings import load_settings

@@ -14,6 +14,7 @@ from data_engine.cli.console import (
     pace_options,
     print_json,
     size,
+    steady_memory,
     stoppable,
     store_options,
     warn_writer,
@@ -59,6 +60,7 @@ def update(
     as_json: bool,
 ) -> None:
     """Finish what was asked for and not completed, then bring every stored series (or those) up to now."""
+    steady_memory()
     from data_engine.errors import DataEngineError, InputError
     from data_engine.pipeline import IngestionPipeline
     from data_engine.settings import load_settings
