@@ -154,7 +154,7 @@ def read_dated(text: str, name: str, canonical: Canonical) -> Dated:
 
 def names_days(text: str) -> bool:
     """Tell whether a table of symbols says of which day it is: a column of days beside that of the symbols."""
-    first = next((line.lstrip("\ufeff") for line in text.splitlines() if line.strip()), "")
+    first = next((line for line in text.lstrip("\ufeff").splitlines() if line.strip()), "")
     for separator in _SEPARATORS:
         header = [cell.strip().strip('"').casefold() for cell in first.split(separator)]
         if _column(header, _DAYS) is not None and _column(header, _SYMBOLS) is not None:

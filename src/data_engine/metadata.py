@@ -167,7 +167,8 @@ class MetadataStore:
             as_of: the day of *members*, at whose end the list was so; None is what the file says, else after the last change.
             since: the day from which on the changes are complete, where that is before the first of them.
             column: of *members*, with the symbols; None tries the usual ones.
-            force: forget all that is stored under the name, and take a history that contradicts itself in many places.
+            force: forget what is stored of later days, drop more than 20 % of the members, and take a history that contradicts
+                itself in many places.
 
         Raises:
             InputError: an argument cannot be used, or the sources contradict each other too often (`build_history`).
@@ -188,8 +189,8 @@ class MetadataStore:
         def remember(content: bytes | None) -> bytes | None:
             listed = self._listed(name)
             events = self._events(name, content) if content is not None else seed(listed)
-            stored = [] if force else events
-            history = joined(build_history(past.changes, past.anchored(stored), since=first, force=force), stored)
+            history = build_history(past.changes, past.anchored(events), since=first, force=force)
+            history = history if force else joined(history, events)
             now = replay(history.events)
             if not force:
                 _refuse_loss(name, listed or {}, list(now))
