@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import click
 
-from data_engine.cli import bring, check, home, indices, look, serve, try_out, upkeep
+from data_engine.cli import audit, bring, check, home, indices, look, serve, try_out, upkeep
 from data_engine.cli.console import broken_pipe, complain, print_json
 from data_engine.errors import DataEngineError
 
@@ -37,6 +37,7 @@ for _command in (
     upkeep.status,
     indices.index,
     check.verify,
+    audit.audit,
     look.query,
     upkeep.remove,
     serve.sandbox,
