@@ -96,7 +96,7 @@ class AuditReport:
                     "symbol": one.series.symbol,
                     "timestamp": iso(one.timestamp),
                     "change": one.change,
-                    "column": one.column,
+                    "field": one.field,
                     "old": one.old,
                     "new": one.new,
                 }

@@ -26,7 +26,7 @@ from data_engine.series import Dataset, Feed, Series
 from data_engine.sessions import can_hold_bars, sessions
 
 REVISED, APPEARED, VANISHED = "revised", "appeared", "vanished"
-HEADER = ("seen", "symbol", "timestamp", "change", "column", "old", "new")
+HEADER = ("seen", "symbol", "timestamp", "change", "field", "old", "new")
 
 _HOUR = 3_600_000_000
 _MOST_SYMBOLS = 400
@@ -152,9 +152,10 @@ def held_sessions(known: Coverage) -> Int64s:
     dataset = known.series.dataset
     if dataset.timeframe.intraday or dataset.timeframe.unit == "Day":
         starts = _midnights(new_york_date(first), new_york_date(last))
-        # What trades in the exchange's hours is covered to their end by a run of the same evening.
-        in_hours = dataset.timeframe.intraday and dataset.feed in (Feed.SIP, Feed.IEX)
-        begin, end = (4 * _HOUR, 20 * _HOUR) if in_hours else (0, 24 * _HOUR)
+        begin, end = 0, 1  # of a longer bar, its start says where it belongs
+        if dataset.timeframe.intraday:
+            # What trades in the exchange's hours is covered to their end by a run of the same evening.
+            begin, end = (4 * _HOUR, 20 * _HOUR) if dataset.feed in (Feed.SIP, Feed.IEX) else (0, 24 * _HOUR)
         held = np.zeros(len(starts), bool)
         for piece in known.covered:
             held |= (starts + begin >= micros(piece.start)) & (starts + end <= micros(piece.end))
@@ -168,7 +169,7 @@ def _long_bars(known: Coverage, first: datetime, last: datetime) -> Iterator[Tim
     start = dataset.timeframe.floor(first)
     while start <= last:
         bar = TimeRange(start, dataset.timeframe.next(start))
-        if can_hold_bars(bar, dataset) and any(bar.start >= piece.start and bar.end <= piece.end for piece in known.covered):
+        if can_hold_bars(bar, dataset) and any(start in piece for piece in known.covered):
             yield bar
         start = bar.end
 
@@ -207,7 +208,7 @@ class Revision:
         series: of the bar.
         timestamp: of the bar, UTC.
         change: ``revised``; ``appeared``, of a bar that was not stored; ``vanished``, of one that no longer comes.
-        column: of `VALUES`.
+        field: of `VALUES`.
         old: what is stored; None of a bar that appeared.
         new: what the vendor says; None of a bar that vanished.
     """
@@ -215,13 +216,13 @@ class Revision:
     series: Series
     timestamp: datetime
     change: str
-    column: str
+    field: str
     old: float | None
     new: float | None
 
 
 def compare(series: Series, stored: pa.Table, fetched: pa.Table) -> list[Revision]:
-    """Return what differs between two sorted tables of the same range, by time and column; a bar has one entry a column."""
+    """Return what differs between two sorted tables of the same range, by time and field; one entry for each field."""
     old, new = stamps(stored), stamps(fetched)
     _, left, right = np.intersect1d(old, new, assume_unique=True, return_indices=True)
     found: list[tuple[int, int, Revision]] = []
@@ -260,7 +261,7 @@ def log_key(dataset: Dataset) -> str:
 def logged(content: bytes | None, revisions: Sequence[Revision], seen: datetime) -> tuple[bytes | None, int]:
     """Return the log with what it does not know yet at its end, and how much that is; None where it knows all.
 
-    A revision is known where the last line about its bar and column says the same: seen every night, it is logged once.
+    A revision is known where the last line about its bar and field says the same: seen every night, it is logged once.
 
     Args:
         content: of the file; None where there is none.
@@ -284,8 +285,8 @@ def logged(content: bytes | None, revisions: Sequence[Revision], seen: datetime)
 
 
 def _cells(one: Revision) -> tuple[str, ...]:
-    """Return symbol, time and column, by which a revision is known; then its change, old and new, as they are written."""
-    return one.series.symbol, iso(one.timestamp), one.column, one.change, _number(one.old), _number(one.new)
+    """Return symbol, time and field, by which a revision is known; then its change, old and new, as they are written."""
+    return one.series.symbol, iso(one.timestamp), one.field, one.change, _number(one.old), _number(one.new)
 
 
 def _number(value: float | None) -> str:
@@ -295,10 +296,10 @@ def _number(value: float | None) -> str:
 def _last_lines(content: bytes | None) -> Mapping[tuple[str, ...], tuple[str, ...]]:
     known: dict[tuple[str, ...], tuple[str, ...]] = {}
 
-    def take(seen: str, symbol: str, timestamp: str, change: str, column: str, old: str, new: str) -> None:
+    def take(seen: str, symbol: str, timestamp: str, change: str, field: str, old: str, new: str) -> None:
         from_iso(seen)
         from_iso(timestamp)
-        known[symbol, timestamp, column] = (change, old, new)
+        known[symbol, timestamp, field] = (change, old, new)
 
     if content is not None:
         load_rows(content, HEADER, take)

@@ -126,15 +126,17 @@ def _plan_fields(plan: AuditPlan) -> dict[str, object]:
 
 def _plan_lines(plan: AuditPlan) -> list[str]:
     """Return a plan for people."""
-    lines = [
-        f"{plan.sessions:,} of {plan.held:,} held sessions, of {plan.series:,} series, about {plan.requests:,} requests (seed {plan.seed})"
-    ]
+    lines = [f"{_sessions(plan)}, about {plan.requests:,} requests (seed {plan.seed})"]
     for task in plan.tasks[:_SHOWN]:
         names = ", ".join(task.symbols[:6]) + (f" and {len(task.symbols) - 6} more" if len(task.symbols) > 6 else "")
         lines.append(f"  {task.dataset.name}  {task.range}  {names}")
     if len(plan.tasks) > _SHOWN:
         lines.append(f"  and {len(plan.tasks) - _SHOWN} more (--json prints all)")
     return lines
+
+
+def _sessions(plan: AuditPlan) -> str:
+    return f"{plan.sessions:,} of {plan.held:,} held sessions, of {plan.series:,} series"
 
 
 def _lines(report: AuditReport, *, accept: bool) -> list[str]:
@@ -147,10 +149,8 @@ def _lines(report: AuditReport, *, accept: bool) -> list[str]:
     lines += [f"{series} failed: {message}" for series, (_, message) in report.failed.items()]
     counts = count_bars(report.revisions)
     plan = report.plan
-    lines.append(
-        f"{plan.sessions:,} of {plan.held:,} held sessions, of {plan.series:,} series, asked again in {report.requests:,} requests "
-        f"(seed {plan.seed}); {report.bars:,} bars compared"
-    )
+    asked = f"asked again in {report.requests:,} requests (seed {plan.seed})"
+    lines.append(f"{_sessions(plan)}, {asked}; {report.bars:,} bars compared")
     if not report.revisions:
         lines.append("The vendor says what it said." if not report.failed else "Nothing differs in what could be compared.")
         return lines
@@ -175,6 +175,6 @@ def _by_day(revisions: list[Revision]) -> list[str]:
     lines = []
     for (series, day), ours in by_day.items():
         said = ", ".join(f"{count:,} {change}" for change, count in count_bars(ours).items() if count)
-        columns = sorted({one.column for one in ours if one.change == "revised"})
-        lines.append(f"{series} on {day}: {said}{' (' + ', '.join(columns) + ')' if columns else ''}")
+        fields = sorted({one.field for one in ours if one.change == "revised"})
+        lines.append(f"{series} on {day}: {said}{' (' + ', '.join(fields) + ')' if fields else ''}")
     return lines
