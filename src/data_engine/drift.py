@@ -112,21 +112,30 @@ class _Draw:
         taken = np.zeros(len(self.starts), bool)
         drawn = np.zeros(len(self._known), np.int64)
         chosen: list[int] = []
-        for first in np.argsort(self._keys, kind="stable").tolist():
-            if len(chosen) >= sample:
-                break
-            if taken[first]:
-                continue
-            beside = np.flatnonzero((self.starts == self.starts[first]) & (self._datasets == self._datasets[first]) & ~taken)
-            beside = beside[beside != first]
-            # Who has been drawn least comes first, so that the sample is spread over the series.
-            beside = beside[np.lexsort((self._keys[beside], drawn[self.owners[beside]]))]
-            rate = max(1.0, self._rates[self.owners[first]])
-            share = max(1, min(math.isqrt(sample - 1) + 1, int(self._page_limit / rate), sample - len(chosen)))
-            ours = [first, *beside[: share - 1].tolist()]
-            taken[ours] = True
-            drawn[self.owners[ours]] += 1
-            chosen += ours
+        used: set[tuple[int, int]] = set()
+        order = np.argsort(self._keys, kind="stable").tolist()
+        for again in (False, True):  # a session comes a second time only where there are too few of them
+            for first in order:
+                session = (int(self._datasets[first]), int(self.starts[first]))
+                if len(chosen) >= sample:
+                    return chosen
+                if taken[first] or (session in used and not again):
+                    continue
+                used.add(session)
+                ours = [first, *self._beside(first, taken, drawn, sample, sample - len(chosen))]
+                taken[ours] = True
+                drawn[self.owners[ours]] += 1
+                chosen += ours
+        return chosen
+
+    def _beside(self, first: int, taken: Any, drawn: Any, sample: int, left: int) -> list[int]:
+        """Return who else of the session of *first* is drawn with it."""
+        rate = max(1.0, self._rates[self.owners[first]])
+        share = max(1, min(math.isqrt(sample - 1) + 1, int(self._page_limit / rate), left))
+        found = np.flatnonzero((self.starts == self.starts[first]) & (self._datasets == self._datasets[first]) & ~taken)
+        found = found[found != first]
+        # Who has been drawn least comes first, so that the sample is spread over the series.
+        chosen: list[int] = found[np.lexsort((self._keys[found], drawn[self.owners[found]]))][: share - 1].tolist()
         return chosen
 
     def tasks(self, units: Sequence[int]) -> Iterator[FetchTask]:
