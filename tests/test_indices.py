@@ -133,7 +133,7 @@ def test_the_real_index_is_imported_shown_and_listed(base: Path) -> None:
     assert ran.json == {
         "index": "sp500",
         "known_since": "2004-12-30",
-        "until": "2026-06-30",
+        "last_change": "2026-06-30",
         "members": 503,
         "warnings": [],
         "to_come": 0,

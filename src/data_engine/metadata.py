@@ -56,7 +56,7 @@ class IndexImport:
     Attributes:
         name: of the index.
         since: the first day of which its members are known.
-        until: the last day that the sources, or the store, speak of.
+        last_change: the last day on which somebody came or left.
         members: how many it has now.
         warnings: what contradicts itself in the sources, with the lines.
         to_come: how many changes were left out because their day is still to come.
@@ -64,7 +64,7 @@ class IndexImport:
 
     name: str
     since: date
-    until: date
+    last_change: date
     members: int
     warnings: tuple[str, ...] = ()
     to_come: int = 0
@@ -194,7 +194,8 @@ class MetadataStore:
             now = replay(history.events)
             if not force:
                 _refuse_loss(name, listed or {}, list(now))
-            made.append(IndexImport(name, history.events[0].day, history.until, len(now), history.warnings, to_come))
+            first_day, last_day = history.events[0].day, history.events[-1].day
+            made.append(IndexImport(name, first_day, last_day, len(now), history.warnings, to_come))
             written = dump_history(history.events)
             return None if written == content else written
 

@@ -57,7 +57,7 @@ def bring_past(
             {
                 "index": made.name,
                 "known_since": made.since,
-                "until": made.until,
+                "last_change": made.last_change,
                 "members": made.members,
                 "warnings": list(made.warnings),
                 "to_come": made.to_come,
@@ -70,7 +70,7 @@ def bring_past(
     if made.to_come:
         say(f"{made.to_come} changes are of days to come, and were left out; import the file again then")
     if not as_json:
-        click.echo(f"Index {made.name}: known from {made.since} on, last change {made.until}, {made.members:,} members now")
+        click.echo(f"Index {made.name}: known from {made.since} on, last change {made.last_change}, {made.members:,} members now")
 
 
 @index.command("show")
