@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,10 @@ import pytest
 
 from data_engine import ParquetStorage
 from data_engine.auditing import Audit, AuditReport, audited_coverage
+from data_engine.coverage import Coverage
 from data_engine.drift import count_bars, plan_audit
-from data_engine.errors import CredentialsRefused, InputError
+from data_engine.errors import CredentialsRefused, InputError, Interrupted
+from data_engine.ranges import new_york_date
 from data_engine.sandbox import Faults, Replay, Sandbox, SimulatedMarket
 from data_engine.sandbox.corporate import Split
 from data_engine.series import Dataset, Series, Timeframe
@@ -365,6 +368,56 @@ def test_one_symbols_failure_leaves_its_neighbours_alone(base: Path, revised: Sa
     series = Series("BBB", Dataset(Timeframe.parse("1Min")))
     assert ({one: code for one, (code, _) in report.failed.items()}, report.exit_code) == ({series: "damaged_file"}, 1)
     assert report.logged == 16
+
+
+def test_a_symbol_that_the_vendor_no_longer_takes_fails_alone(base: Path, same: Sandbox, clock: Clock) -> None:
+    storage = ParquetStorage(base)
+    series, odd = (Series(name, Dataset(Timeframe.parse("1Min"))) for name in ("AAA", "A-B"))
+    for period in storage.coverage.read(series).rows:
+        storage.write(odd, period, storage.read(series, period))
+    storage.coverage.update(odd, lambda _: replace(storage.coverage.read(series), series=odd))
+
+    report = audit(same, base, clock)
+
+    assert report.failed == {odd: ("invalid_symbol", "invalid symbol: A-B")}
+    assert (report.bars, report.revisions, report.exit_code) == (160, [], 1)
+
+
+def test_coverage_that_cannot_be_read_is_told_with_the_others(base: Path, same: Sandbox, clock: Clock) -> None:
+    (base / "metadata/coverage/equities_1min/symbol=BBB.json").write_text("{}")
+
+    report = audit(same, base, clock)
+
+    assert ([code for code, _ in report.failed.values()], report.bars, report.exit_code) == (["damaged_file"], 80, 1)
+
+
+def test_nobody_at_the_address_is_six(base: Path, clock: Clock) -> None:
+    with Sandbox(SimulatedMarket(), clock=clock) as server:
+        pass
+
+    report = audit(server, base, clock, sample=2)
+
+    assert ({code for code, _ in report.failed.values()}, report.exit_code, report.logged) == ({"unavailable"}, 6, 0)
+
+
+def test_a_stop_ends_it_and_what_was_compared_is_in_the_log(base: Path, revised: Sandbox, clock: Clock) -> None:
+    storage = ParquetStorage(base)
+    known, _ = audited_coverage(storage, Choice(), ["AAA"])
+    client = client_of(revised, clock)
+    plan = plan_audit(known, 3, seed=next(seed for seed in range(99) if draws(known, seed, DAYS[0])))
+    revised._on_request = lambda record: client.stop() if record.number == 1 else None
+
+    with pytest.raises(Interrupted):
+        Audit(storage, client, known, now=clock.now, workers=1).run(plan)
+
+    assert len(log(base)) == 16
+
+
+def draws(known: list[Coverage], seed: int, day: date) -> bool:
+    """Tell whether a sample of three has a day in its first task, and more tasks after it."""
+    tasks = plan_audit(known, 3, seed=seed).tasks
+    starts = [task.range.start for task in tasks]
+    return len(tasks) > 1 and new_york_date(starts[0]) == day and tasks[0].range.length == timedelta(days=1)
 
 
 def test_a_vendor_that_refuses_the_keys_ends_it(base: Path, clock: Clock) -> None:

@@ -98,6 +98,7 @@ def audit(
     storage.check_exists()
     warn_writer(storage.files)
     with stoppable(), quiet_logs(), storage.files.hold("run", seconds=0.0 if wait is None else wait):
+        storage.files.clean()
         known, failed = audited_coverage(storage, choice, names, accept=accept)
         plan = plan_audit(known, sample, seed=drawn_by)
         report = Audit(storage, pipeline.client, known, now=now, workers=pipeline.workers, accept=accept).run(plan, failed)
