@@ -18,19 +18,20 @@ ROOT = Path(data_engine.__file__).parent
 # Imports point upwards in this table: a module knows modules of earlier rows alone, and none of its own row.
 ROWS = (
     ("pure", "errors retry report ranges"),
-    ("pure", "series spans pacing bars"),
-    ("pure", "sessions partitions wire digest marks"),
-    ("pure", "coverage refusals agreement sanity strays findings"),
+    ("pure", "series spans pacing bars index_names"),
+    ("pure", "sessions partitions wire digest marks universes"),
+    ("pure", "coverage refusals agreement sanity strays findings dated_lists"),
     ("pure", "planning holes"),
+    ("pure", "drift"),
     ("edge", "version credentials transport files symbols progress bucket leases"),
-    ("edge", "conditions"),
+    ("edge", "conditions rosters"),
     ("edge", "object_files"),
     ("edge", "places coverage_store alpaca object_views"),
     ("edge", "settings"),
     ("edge", "metadata bar_files views"),
     ("walker", "inspection chain wishes storage"),
     ("walker", "examination importing removal standing strangers tasks"),
-    ("walker", "cluster_pace mending verification runner"),
+    ("walker", "auditing cluster_pace mending verification runner"),
     ("walker", "dask_worker"),
     ("walker", "dask_runner fetching"),
     ("walker", "job"),
@@ -46,12 +47,13 @@ ROW = {module: number for number, (_, modules) in enumerate(ROWS) for module in 
 # Edges do not import each other; these stand on the seams below them, and here is all that they stand on.
 STANDS_ON = {
     "conditions": {"bucket", "leases"},
+    "rosters": {"symbols"},
     "object_files": {"bucket", "conditions", "files", "leases"},
     "places": {"bucket", "files", "object_files"},
     "settings": {"credentials", "places"},  # check_data_url, storage_path
     "coverage_store": {"files", "version"},
     "alpaca": {"transport", "credentials", "symbols", "version"},
-    "metadata": {"files", "places", "settings", "symbols"},
+    "metadata": {"files", "places", "rosters", "settings", "symbols"},
     "bar_files": {"files", "coverage_store", "places", "settings"},
     "views": {"coverage_store", "object_views"},
 }
