@@ -175,7 +175,7 @@ def steps(reading: Reading) -> tuple[Step, ...]:
     return tuple(made)
 
 
-def tables(store: BarFiles, reading: Reading) -> Iterator[tuple[str, pa.Table]]:
+def by_symbol(store: BarFiles, reading: Reading) -> Iterator[tuple[str, pa.Table]]:
     """Yield the answer, a symbol at a time and each whole; a symbol without a file is left out.
 
     Raises:

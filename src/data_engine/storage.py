@@ -22,12 +22,12 @@ from data_engine.reading import (
     Reading,
     SessionName,
     Which,
+    by_symbol,
     in_arrow,
     named_table,
     not_whole,
     pieces,
     relation,
-    tables,
 )
 from data_engine.series import Series
 from data_engine.spans import DateLike
@@ -130,7 +130,7 @@ class ParquetStorage(BarFiles):
             incomplete=incomplete,
         )
         wanted = self._wanted(symbols, start, end, which)
-        frame = to_frame(tables(self, wanted), wanted.columns)
+        frame = to_frame(by_symbol(self, wanted), wanted.columns)
         frame.attrs[MARK] = mark(wanted.dataset, computed=wanted.computed)
         return frame
 
@@ -142,7 +142,7 @@ class ParquetStorage(BarFiles):
         Its columns are ``symbol`` (text), ``timestamp`` (microseconds, UTC) and the values; its rows are sorted by the first two.
         """
         wanted = self._wanted(symbols, start, end, which)
-        return in_arrow(tables(self, wanted), wanted)
+        return in_arrow(by_symbol(self, wanted), wanted)
 
     def load_polars(
         self, symbols: str | Iterable[str], start: DateLike, end: DateLike | None = None, **which: Unpack[Which]
@@ -157,7 +157,7 @@ class ParquetStorage(BarFiles):
         except ImportError:
             raise ConfigError("load_polars needs Polars, which is not installed: pip install 'data-engine[polars]'") from None
         wanted = self._wanted(symbols, start, end, which)
-        frame = pl.from_arrow(in_arrow(tables(self, wanted), wanted))
+        frame = pl.from_arrow(in_arrow(by_symbol(self, wanted), wanted))
         assert isinstance(frame, pl.DataFrame)  # noqa: S101 - of a table; a series is made of an array
         return frame
 
