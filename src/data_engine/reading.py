@@ -339,7 +339,7 @@ def _cut_bars(known: Coverage, reading: Reading) -> Iterator[str]:
             continue
         # What was asked for and has not come is named as such; this is what nobody asked for.
         lacking = [part for part in difference((bar[1],), (*answered, *known.wanted)) if edge in (part.start, part.end)]
-        if lacking:
+        if lacking and lacking[0] != bar[1]:  # a bar without any minute is none
             day = new_york_date(edge)
             what = f"{one}: the {reading.resampling} bar of {bar[1]} lacks minutes that were not ingested"
             command = f"data-engine ingest {one.symbol} --start {day} --end {day}{_options(one.dataset)}"
