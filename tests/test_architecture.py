@@ -27,7 +27,7 @@ ROWS = (
     ("edge", "object_files"),
     ("edge", "places coverage_store alpaca object_views"),
     ("edge", "settings"),
-    ("edge", "metadata bar_files views"),
+    ("edge", "metadata bar_files views results"),
     ("walker", "reading"),
     ("walker", "inspection chain wishes storage"),
     ("walker", "examination importing removal standing strangers tasks"),

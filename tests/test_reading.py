@@ -1,4 +1,4 @@
-"""Reading: every form of an answer is the same answer, sessions are whole, few files are read at once, and nothing is cut unsaid."""
+"""Reading: every form of an answer is the same, sessions are whole, few files are read at once, and nothing is cut unsaid."""
 
 from __future__ import annotations
 

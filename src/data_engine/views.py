@@ -73,20 +73,39 @@ def connect(storage: BarFiles, span: TimeRange | None = None, *, coverage: bool 
         connection.close()
 
 
+def ask(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.DuckDBPyRelation:
+    """Return the answer of one statement that reads, not yet computed; computing it belongs inside `explained`, too.
+
+    Raises:
+        InputError: it is not one statement, or it would write.
+    """
+    import duckdb
+
+    with explained(connection):
+        statements = connection.extract_statements(sql)
+        if len(statements) != 1 or statements[0].type not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
+            raise InputError("`query` takes one statement that reads: a SELECT, FROM, DESCRIBE, SUMMARIZE or EXPLAIN")
+        return connection.sql(sql)
+
+
 def run(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.DuckDBPyRelation:
     """Run one statement that reads, and return its whole result.
 
     Raises:
         InputError: it is not one statement, it would write, or DuckDB cannot run it; the message has the names of the views.
     """
+    with explained(connection):
+        # DuckDB is lazy, and runs a relation anew at every look: read it once, here, where its errors are ours to tell.
+        return connection.from_arrow(ask(connection, sql).to_arrow_table())
+
+
+@contextmanager
+def explained(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Make DuckDB's errors `InputError`s, with the names of the views."""
     import duckdb
 
     try:
-        statements = connection.extract_statements(sql)
-        if len(statements) != 1 or statements[0].type not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
-            raise InputError("`query` takes one statement that reads: a SELECT, FROM, DESCRIBE, SUMMARIZE or EXPLAIN")
-        # DuckDB is lazy, and runs a relation anew at every look: read it once, here, where its errors are ours to tell.
-        return connection.from_arrow(connection.sql(sql).to_arrow_table())
+        yield
     except duckdb.Error as error:
         views = connection.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()
         names = ", ".join(sorted(name for (name,) in views if name != "coverage"))
