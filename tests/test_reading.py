@@ -332,6 +332,23 @@ def test_duckdb_reads_only_the_columns_that_are_used(local):
     assert "high" not in plan
 
 
+def test_a_store_inside_something_like_a_partition_has_relations_too(tmp_path):
+    storage = simulated(ParquetStorage(tmp_path / "year=old" / "store"))
+    asked = ("A", "2024-02-01", "2024-02-29")
+    with duckdb.connect() as connection:
+        assert storage.relation(*asked, connection=connection).to_arrow_table().num_rows == len(storage.load(*asked)) > 0
+
+
+def test_a_relation_whose_first_file_is_damaged_says_so_when_it_is_asked(tmp_path):
+    storage = simulated(ParquetStorage(tmp_path / "store"))
+    key = "equities_1min/symbol=A/year=2024/month=01/data.parquet"
+    (tmp_path / "store" / key).write_bytes(b"damaged")
+    with duckdb.connect() as connection:
+        relation = storage.relation("A", "2024-01-01", "2024-12-31", connection=connection)
+        with pytest.raises(duckdb.Error, match=key):
+            relation.fetchall()
+
+
 @pytest.mark.parametrize("which", [{}, {"session": "regular"}])
 def test_a_damaged_file_is_named_in_every_form(tmp_path, which):
     storage = simulated(ParquetStorage(tmp_path / "store"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import chain, groupby, islice
@@ -250,12 +251,16 @@ def relation(store: BarFiles, reading: Reading, connection: duckdb.DuckDBPyConne
     Bars as they are stored, in a folder, DuckDB reads from the files itself: the columns that a query uses, on all cores.
     What passes steps reaches it as a stream.
     """
+    import duckdb
+
     folder = store.files.folder
     if folder is not None and not steps(reading):
         parts = (Partition(one, period).key for one in reading.series for period in store.periods(one, reading.reach))
         if keys := list(parts):
-            columns = ("symbol", "timestamp", *reading.columns)
-            return connection.sql(select(reading.dataset, folder, keys, reading.span, columns))
+            # A path that it takes for a partition, or a first file that it cannot open: the stream can, or says why when asked.
+            with suppress(InputError, duckdb.Error):
+                columns = ("symbol", "timestamp", *reading.columns)
+                return connection.sql(select(reading.dataset, folder, keys, reading.span, columns))
     return connection.from_arrow(Stream(store, reading))
 
 
