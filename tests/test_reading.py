@@ -22,6 +22,7 @@ from data_engine import IncompleteWarning, ParquetStorage
 from data_engine.bars import EMPTY, VALUES
 from data_engine.coverage import Coverage
 from data_engine.errors import ConfigError, DamagedFile, InputError, StoreError
+from data_engine.metadata import MetadataStore
 from data_engine.ranges import TimeRange
 from data_engine.reading import Reading, Which, by_symbol, pieces, steps
 from data_engine.series import Dataset, Series, Timeframe
@@ -510,3 +511,77 @@ def test_the_schema_of_nothing_is_that_of_something(local):
 
     assert nothing.schema == local.load_arrow("A", "2024-02-05", "2024-02-06").schema
     assert nothing.drop_columns("symbol").schema == EMPTY.schema
+
+
+# ------------------------------------------------------------------------------------------------- members of an index
+
+
+@pytest.fixture
+def indexed(storage, tmp_path) -> ParquetStorage:
+    """`two`: A left it for BRK.B on 15 February; GONE, whose bars nobody has, was in it until 7 February."""
+    changes, first = tmp_path / "changes.csv", tmp_path / "first.csv"
+    changes.write_text("date,action,symbol\n2024-02-07,removed,GONE\n2024-02-15,removed,A\n2024-02-15,added,BRK.B\n")
+    first.write_text("symbol\nA\nGONE\n")
+    MetadataStore(files=storage.files).import_history("two", str(changes), members=str(first), as_of="2024-02-01", force=True)
+    return storage
+
+
+def members_by_hand(bars: pd.DataFrame) -> pd.DataFrame:
+    """What `two` holds, day by day of New York."""
+    day = bars["timestamp"].dt.tz_convert("America/New_York").dt.strftime("%Y-%m-%d")
+    return bars[((bars["symbol"] == "A") & (day < "2024-02-15")) | ((bars["symbol"] == "BRK.B") & (day >= "2024-02-15"))]
+
+
+@pytest.mark.parametrize("resample", [None, "15Min", "1Day"])
+def test_each_day_has_the_bars_of_those_who_were_members_then(indexed, resample):
+    which = {"resample": resample, "incomplete": "ignore"}
+    every = indexed.load(["A", "BRK.B"], "2024-02-05", "2024-02-20", **which).reset_index()
+    found = indexed.load(index="two", start="2024-02-05", end="2024-02-20", **which).reset_index()
+
+    pd.testing.assert_frame_equal(found, members_by_hand(every).reset_index(drop=True), check_dtype=False)
+    assert set(found["symbol"]) == {"A", "BRK.B"}
+
+
+def test_the_forms_agree_on_members_too(indexed):
+    which = {"index": "two", "start": "2024-02-05", "end": "2024-02-20", "incomplete": "ignore"}
+    table = indexed.load_arrow(**which)
+
+    assert indexed.load_polars(**which).to_arrow().cast(table.schema).equals(table)
+    assert pa.concat_tables(piece for _, piece in indexed.batches(**which)).equals(table)
+    with duckdb.connect() as connection:
+        assert indexed.relation(**which, connection=connection).count("*").fetchall() == [(table.num_rows,)]
+
+
+def test_of_symbols_and_an_index_those_in_both(indexed):
+    found = indexed.load(["A", "OTHER"], "2024-02-14", "2024-02-16", index="two", incomplete="ignore").reset_index()
+
+    assert set(found["symbol"]) == {"A"}
+    assert found["timestamp"].max() < pd.Timestamp("2024-02-15", tz="America/New_York")
+
+
+def test_members_without_bars_are_named_though_nobody_asked_for_them(indexed):
+    """What lacks is the losers, as a rule: an answer without them would look better than it was."""
+    covered = between("2024-01-30 05:00", "2024-03-01 05:00")
+    for symbol in ("A", "BRK.B"):
+        series = Series(symbol, MINUTES)
+        indexed.coverage.update(series, lambda known: Coverage(known.series, (covered,), (covered,), rows=known.rows))
+
+    with pytest.raises(StoreError, match="1 of the 3 members of two are not held on all of their days") as caught:
+        indexed.load(index="two", start="2024-02-05", end="2024-02-20", incomplete="raise")
+    assert "GONE 2024-02-05T05:00:00Z .. 2024-02-07T05:00:00Z" in str(caught.value)
+    assert "`data-engine ingest --index two --ever --start 2024-02-05`" in str(caught.value)
+    assert indexed.load(index="two", start="2024-02-07", end="2024-02-20", incomplete="raise").size > 0
+
+
+def test_what_an_index_was_before_it_is_known_is_an_error(indexed):
+    with pytest.raises(InputError, match="index 'two' is known since 2024-02-01"):
+        indexed.load(index="two", start="2024-01-31", end="2024-02-20")
+    with pytest.raises(InputError, match="no index 'three'; there are: two"):
+        indexed.load(index="three", start="2024-02-05")
+
+
+def test_it_says_what_is_missing_where_nobody_or_no_day_is_named(storage):
+    with pytest.raises(InputError, match="name symbols, or an index"):
+        storage.load(start="2024-02-05")
+    with pytest.raises(InputError, match="start is missing"):
+        storage.load("A")

@@ -6,10 +6,10 @@ Every form of an answer comes of the same `Reading` and passes the same `steps`,
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import chain, groupby, islice
 from typing import TYPE_CHECKING, Literal, TypedDict
@@ -22,13 +22,14 @@ from data_engine.bars import BAR_SCHEMA, VALUES, micros, stamps
 from data_engine.coverage import Coverage
 from data_engine.errors import InputError
 from data_engine.partitions import Partition, Period
-from data_engine.ranges import TimeRange, difference, new_york_date, new_york_midnight, union
+from data_engine.ranges import TimeRange, difference, intersection, new_york_date, new_york_midnight, union
 from data_engine.resampling import Resampling, resample
 from data_engine.series import Adjustment, Dataset, Feed, Series, Timeframe
 from data_engine.session_hours import Hours, in_hours
 from data_engine.sessions import can_hold_bars
 from data_engine.spans import DateLike, parse_span
 from data_engine.symbols import check_symbol
+from data_engine.universes import keep_members
 from data_engine.views import select
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ It must give the same for whole days of New York one by one as for all at once: 
 class Which(TypedDict, total=False):
     """The arguments, by keyword, that all ways of reading share; `ParquetStorage.load` says what they mean."""
 
+    index: str | None
     timeframe: object
     feed: object
     adjustment: object
@@ -73,6 +75,8 @@ class Reading:
         hours: of the day.
         resampling: which bars are computed of those that are stored; None is none.
         incomplete: what to do about a range that is not held whole.
+        index: whose members are wanted; None where symbols are.
+        members: of the index: by symbol, the ranges in which it was one. Its other bars are not in the answer.
     """
 
     series: tuple[Series, ...]
@@ -83,6 +87,8 @@ class Reading:
     hours: Hours
     resampling: Resampling | None
     incomplete: Incomplete
+    index: str | None = None
+    members: Mapping[str, Sequence[TimeRange]] = field(default_factory=dict)
 
     @classmethod
     def parse(
@@ -99,6 +105,8 @@ class Reading:
         session: SessionName | None = None,
         resample: object = None,
         incomplete: Incomplete = "warn",
+        index: str | None = None,
+        members: Mapping[str, Sequence[TimeRange]] | None = None,
     ) -> Reading:
         """Read people's arguments; `ParquetStorage.load` says what they mean.
 
@@ -114,6 +122,8 @@ class Reading:
             session: hours; None is all, and regular where bars are computed.
             resample: which bars to compute.
             incomplete: warn, raise or ignore.
+            index: whose members are wanted; other symbols are left out.
+            members: of the index: who was in it when.
 
         Raises:
             InputError: an argument cannot be used.
@@ -121,6 +131,9 @@ class Reading:
         names = [symbols] if isinstance(symbols, str) else list(symbols)
         dataset = Dataset(Timeframe.parse(timeframe), Adjustment.parse(adjustment), Feed.parse(feed))
         span = parse_span(start, end, now=now).range
+        chosen = {check_symbol(name) for name in names}
+        if index is not None:
+            chosen &= set(members or ())
         if incomplete not in ("warn", "raise", "ignore"):
             raise InputError(f"incomplete={incomplete!r} is not one of warn, raise, ignore")
         hours = Hours.parse(session if session is not None else "all" if resample is None else "regular")
@@ -130,7 +143,7 @@ class Reading:
                 f"session={hours.value!r} chooses among the bars of a day; {dataset.timeframe} bars have none of their own"
             )
         return cls(
-            tuple(Series(name, dataset) for name in sorted({check_symbol(name) for name in names})),
+            tuple(Series(name, dataset) for name in sorted(chosen)),
             dataset,
             span,
             span.end if computed is None else min(span.end, computed.before_forming(now)),
@@ -138,6 +151,8 @@ class Reading:
             hours,
             computed,
             incomplete,
+            index,
+            members or {},
         )
 
     @property
@@ -170,7 +185,8 @@ def steps(reading: Reading) -> tuple[Step, ...]:
     if computed is not None:
         made.append(lambda _, table: resample(table, computed))
         made.append(lambda _, table: _between(table, reading.span.start, reading.before))
-    # Membership of an index has its place here: it concerns the bars of the answer.
+    if reading.index is not None:
+        made.append(keep_members(reading.members))
     if reading.needed != reading.columns:
         made.append(lambda _, table: table.select(["timestamp", *reading.columns]))
     return tuple(made)
@@ -315,10 +331,30 @@ def _chosen(columns: Sequence[str]) -> tuple[str, ...]:
 
 def not_whole(store: BarFiles, reading: Reading) -> Iterator[str]:
     """Yield a sentence for each series of which something was asked for and is not held, or a computed bar lacks minutes."""
+    lacking: dict[str, TimeRange] = {}
     for one in reading.series:
         known = store.coverage.read(one)
-        yield from _holes(known, reading)
+        if reading.index is None:
+            yield from _holes(known, reading)
+        elif owed := _owed_of_member(known, reading):
+            lacking[one.symbol] = owed
         yield from _cut_bars(known, reading)
+    if lacking:
+        shown = [f"{symbol} {owed}" for symbol, owed in list(lacking.items())[:3]]
+        more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
+        first = new_york_date(min(owed.start for owed in lacking.values()))
+        yield (
+            f"{len(lacking)} of the {len(reading.series)} members of {reading.index} are not held on all of their days "
+            f"({', '.join(shown)}{more}); `data-engine ingest --index {reading.index} --ever --start {first}"
+            f"{_options(reading.dataset)}` brings them"
+        )
+
+
+def _owed_of_member(known: Coverage, reading: Reading) -> TimeRange | None:
+    """Return the first range in which a symbol was a member and is not held, whether or not anybody asked for it."""
+    was = intersection(reading.members[known.series.symbol], (reading.reach,))
+    owed = difference(was, (*known.covered, *known.provisional))
+    return next((piece for piece in owed if can_hold_bars(piece, known.series.dataset)), None)
 
 
 def _holes(known: Coverage, reading: Reading) -> Iterator[str]:

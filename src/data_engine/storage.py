@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -14,9 +14,11 @@ import pyarrow as pa
 from data_engine.bar_files import BarFiles, Written, by_period
 from data_engine.bars import from_frame, instant, stamps, to_frame
 from data_engine.coverage import Coverage
-from data_engine.errors import ConfigError, StoreError
+from data_engine.errors import ConfigError, InputError, StoreError
 from data_engine.marks import MARK, check_stamps, mark, marked
+from data_engine.metadata import MetadataStore
 from data_engine.partitions import Period
+from data_engine.ranges import TimeRange
 from data_engine.reading import (
     Incomplete,
     Reading,
@@ -30,7 +32,7 @@ from data_engine.reading import (
     relation,
 )
 from data_engine.series import Series
-from data_engine.spans import DateLike
+from data_engine.spans import DateLike, parse_span
 from data_engine.symbols import check_symbol
 
 if TYPE_CHECKING:
@@ -86,10 +88,11 @@ class ParquetStorage(BarFiles):
 
     def load(
         self,
-        symbols: str | Iterable[str],
-        start: DateLike,
+        symbols: str | Iterable[str] | None = None,
+        start: DateLike | None = None,
         end: DateLike | None = None,
         *,
+        index: str | None = None,
         timeframe: object = "1Min",
         feed: object = None,
         adjustment: object = None,
@@ -101,9 +104,10 @@ class ParquetStorage(BarFiles):
         """Return stored bars that start inside a range, in the shape of `AlpacaClient.fetch_bars`.
 
         Args:
-            symbols: one or several; those without bars have no rows.
+            symbols: one or several; those without bars have no rows. None goes with *index*: all of its members.
             start: a New York calendar day, or an aware instant.
             end: a day (included) or an aware instant (excluded); None is now.
+            index: a stored list: each day has the bars of those who were its members on that day, and of nobody else.
             timeframe: of the stored bars.
             feed: of the bars.
             adjustment: of the bars.
@@ -121,6 +125,7 @@ class ParquetStorage(BarFiles):
             InputError: an argument cannot be used.
         """
         which = Which(
+            index=index,
             timeframe=timeframe,
             feed=feed,
             adjustment=adjustment,
@@ -135,7 +140,11 @@ class ParquetStorage(BarFiles):
         return frame
 
     def load_arrow(
-        self, symbols: str | Iterable[str], start: DateLike, end: DateLike | None = None, **which: Unpack[Which]
+        self,
+        symbols: str | Iterable[str] | None = None,
+        start: DateLike | None = None,
+        end: DateLike | None = None,
+        **which: Unpack[Which],
     ) -> pa.Table:
         """Return the bars of `load`, with the same arguments, as an Arrow table.
 
@@ -145,7 +154,11 @@ class ParquetStorage(BarFiles):
         return in_arrow(by_symbol(self, wanted), wanted)
 
     def load_polars(
-        self, symbols: str | Iterable[str], start: DateLike, end: DateLike | None = None, **which: Unpack[Which]
+        self,
+        symbols: str | Iterable[str] | None = None,
+        start: DateLike | None = None,
+        end: DateLike | None = None,
+        **which: Unpack[Which],
     ) -> pl.DataFrame:
         """Return the bars of `load`, with the same arguments, as a Polars frame with the columns of `load_arrow`.
 
@@ -163,8 +176,8 @@ class ParquetStorage(BarFiles):
 
     def relation(
         self,
-        symbols: str | Iterable[str],
-        start: DateLike,
+        symbols: str | Iterable[str] | None = None,
+        start: DateLike | None = None,
         end: DateLike | None = None,
         *,
         connection: duckdb.DuckDBPyConnection | None = None,
@@ -189,7 +202,11 @@ class ParquetStorage(BarFiles):
         return relation(self, wanted, duckdb.default_connection() if connection is None else connection)
 
     def batches(
-        self, symbols: str | Iterable[str], start: DateLike, end: DateLike | None = None, **which: Unpack[Which]
+        self,
+        symbols: str | Iterable[str] | None = None,
+        start: DateLike | None = None,
+        end: DateLike | None = None,
+        **which: Unpack[Which],
     ) -> Iterator[tuple[str, pa.Table]]:
         """Iterate over the bars of `load`, with the same arguments, where they do not fit memory.
 
@@ -200,9 +217,19 @@ class ParquetStorage(BarFiles):
         wanted = self._wanted(symbols, start, end, which)
         return ((symbol, named_table(symbol, table)) for symbol, table in pieces(self, wanted))
 
-    def _wanted(self, symbols: str | Iterable[str], start: DateLike, end: DateLike | None, which: Which) -> Reading:
+    def _wanted(self, symbols: str | Iterable[str] | None, start: DateLike | None, end: DateLike | None, which: Which) -> Reading:
         """Read the arguments of a user's call, and do about ranges that are not whole as they say."""
-        wanted = Reading.parse(symbols, start, end, now=datetime.now(UTC), **which)
+        if start is None:
+            raise InputError("start is missing: say from which day on, such as 2024-01-31")
+        now, index = datetime.now(UTC), which.get("index")
+        members: Mapping[str, Sequence[TimeRange]] = {}
+        if index is not None:
+            self.check_exists()
+            members = MetadataStore(files=self.files).memberships(index, parse_span(start, end, now=now).range)
+            symbols = list(members) if symbols is None else symbols
+        if symbols is None:
+            raise InputError("nobody is asked for: name symbols, or an index")
+        wanted = Reading.parse(symbols, start, end, now=now, members=members, **which)
         self.check_exists()
         if wanted.incomplete != "ignore":
             for text in not_whole(self, wanted):
