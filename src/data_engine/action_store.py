@@ -68,8 +68,8 @@ class ActionStore:
         found: dict[str, set[Rename]] = {}
         for symbol in self.symbols():
             data = self._files.get(codec.key(symbol))
-            # Few books have one: the others need not be decoded.
-            if data is not None and b'"name_change"' in data:
+            # Few books name one: the others need not be decoded.
+            if data is not None and b'"new_symbol"' in data:
                 for rename in renames_of(self._load(data, symbol).actions):
                     found.setdefault(rename.old, set()).add(rename)
                     found.setdefault(rename.new, set()).add(rename)

@@ -39,13 +39,15 @@ class Rename:
 
 
 def renames_of(actions: Iterable[Action]) -> tuple[Rename, ...]:
-    """Return the name changes among *actions*, in order of time."""
-    made = {
-        Rename(action.event.old, action.event.new, action.day)
-        for action in actions
-        if isinstance(action.event, NameChange) and action.event.old != action.event.new
-    }
-    return tuple(sorted(made, key=lambda one: (one.day, one.old, one.new)))
+    """Return the name changes among *actions*, in order of time; a reverse split may bring a new ticker, too."""
+    made = set()
+    for action in actions:
+        new = action.record.get("new_symbol") if action.kind == "reverse_split" else None
+        if isinstance(action.event, NameChange):
+            made.add(Rename(action.event.old, action.event.new, action.day))
+        elif isinstance(new, str) and new:
+            made.add(Rename(action.symbol, new, action.day))
+    return tuple(sorted((one for one in made if one.old != one.new), key=lambda one: (one.day, one.old, one.new)))
 
 
 def parting(

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import click
 
-from data_engine.cli import bring, bring_in, check, home, look, serve, try_out, upkeep
+from data_engine.cli import actions, bring, bring_in, check, home, look, serve, try_out, upkeep
 from data_engine.cli.console import broken_pipe, complain, print_json
 from data_engine.errors import DataEngineError
 
@@ -35,6 +35,7 @@ for _command in (
     bring.ingest,
     bring_in.bring_in,
     upkeep.update,
+    actions.actions,
     upkeep.status,
     check.verify,
     look.query,
