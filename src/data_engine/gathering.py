@@ -46,6 +46,15 @@ class Gathered:
     kin: tuple[str, ...] = ()
     failed: list[tuple[str, str, str]] = field(default_factory=list)
     requests: int = 0
+    _told: set[str] = field(default_factory=set, repr=False)
+
+    def tell(self, new: Iterable[Action], gone: Iterable[Action]) -> None:
+        """Count what changed in one book; an action of two symbols is in two books, and counted once."""
+        fresh = [action for action in new if action.key not in self._told]
+        self.added.update(action.kind for action in fresh)
+        lost = [action for action in gone if action.key not in self._told]
+        self.withdrawn += lost
+        self._told.update(action.key for action in (*fresh, *lost))
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields that ``actions --json`` prints."""
@@ -147,7 +156,6 @@ def _keep(
         ours = [symbol for symbol in symbols if symbol in action.symbols]
         for symbol in ours or [action.symbol]:
             by_symbol.setdefault(symbol, []).append(action)
-    counted: set[str] = set()
     for symbol in dict.fromkeys((*symbols, *by_symbol)):
         new: tuple[Action, ...] = ()
         gone: tuple[Action, ...] = ()
@@ -160,9 +168,7 @@ def _keep(
             return changed
 
         books[symbol] = store.update(symbol, change)
-        made.added.update(action.kind for action in new if action.key not in counted)
-        made.withdrawn += [action for action in gone if action.key not in counted]
-        counted.update(action.key for action in (*new, *gone))
+        made.tell(new, gone)
 
 
 def _answers(

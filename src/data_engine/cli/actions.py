@@ -140,7 +140,7 @@ def _lines(made: Gathered, wanted: dict[str, TimeRange]) -> Iterator[str]:
     last = max(days(span)[1] for span in wanted.values())
     kin = f" (and {', '.join(made.kin)}, the same securities)" if made.kin else ""
     count = f"{len(made.symbols):,} symbol{'s' if len(made.symbols) != 1 else ''}"
-    yield f"Corporate actions of {count}{kin}, {first} to {last}: {made.requests:,} requests"
+    yield f"Corporate actions of {count}{kin}, {first} to {last}: {made.requests:,} request{'s' if made.requests != 1 else ''}"
     for kind, held in sorted(made.held.items()):
         yield f"  {kind.replace('_', ' '):<28} {held:>7,}   {made.added[kind]:,} new or changed"
     if not made.held:
