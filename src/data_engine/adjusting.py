@@ -8,11 +8,9 @@ ex-date itself (`TIINGO`). Counts of trades are never changed, and nothing is ro
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import Any
-
 import numpy as np
 import pyarrow as pa
 
@@ -174,24 +172,34 @@ def adjust(table: pa.Table, made: Factors) -> pa.Table:
         made: by `factors`.
     """
     times = stamps(table)
-    bounds = np.searchsorted(times, [micros(new_york_midnight(day)) for day in made.days])
-    if not times.size or not bounds.size or not bounds[-1]:
+    bounds = [int(at) for at in np.searchsorted(times, [micros(new_york_midnight(day)) for day in made.days])]
+    pieces = [
+        (start, stop, shares, cash)
+        for start, stop, shares, cash in zip([0, *bounds], bounds, made.shares, made.cash, strict=False)
+        if start < stop
+    ]
+    if not pieces:
         return table
-    lengths = np.diff(bounds, prepend=0)
-    changed = int(bounds[-1])
-    shares, cash = (np.repeat(np.array(column), lengths) for column in (made.shares, made.cash))
-    columns = [_column(table, name, changed, shares, cash) for name in table.column_names]
+    columns = [_column(table, name, pieces) for name in table.column_names]
     return pa.Table.from_arrays(columns, schema=table.schema)
 
 
-def _column(table: pa.Table, name: str, changed: int, shares: Any, cash: Any) -> pa.Array | pa.ChunkedArray:
-    """Return one column with its first *changed* rows adjusted."""
+def _column(table: pa.Table, name: str, pieces: Sequence[tuple[int, int, float, float]]) -> pa.Array | pa.ChunkedArray:
+    """Return one column with some of its rows adjusted: from, to, shares for one, what remains of a dollar."""
     column = table.column(name)
     if name not in _PRICES and name != "volume":
         return column
-    made = np.array(numbers(column))
-    # Divided, not multiplied by the inverse: a tenth has no exact inverse, and 1208.8 / 10 has one nearest number.
-    made[:changed] = made[:changed] * shares if name == "volume" else made[:changed] / shares * cash
+    raw = numbers(column)
+    made = np.empty(len(raw))
+    for start, stop, shares, cash in pieces:
+        part = made[start:stop]
+        if name == "volume":
+            np.multiply(raw[start:stop], shares, out=part)
+        else:
+            # Divided, not multiplied by the inverse: a tenth has no exact inverse, and 1208.8 / 10 has one nearest number.
+            np.divide(raw[start:stop], shares, out=part)
+            np.multiply(part, cash, out=part)
+    made[pieces[-1][1] :] = raw[pieces[-1][1] :]
     return arrow(made, pa.float64())
 
 
