@@ -381,7 +381,7 @@ def split_by_hand(frame: pd.DataFrame, day: str, ratio: int) -> tuple[pd.DataFra
 
 
 def test_apples_real_minutes_go_on_across_its_seven_for_one_split():
-    """The file holds raw bars. The first minute of the new price opens at the old one (LEAN carries it on): closes are compared."""
+    """The file holds raw bars. The first minute at the new price opens at the old one, as LEAN has it: closes are compared."""
     frame, table = minutes("minute/lean_algoseek_ext_AAPL2014_SPY2013_SHY2008.parquet", "AAPL")
     made = adjust(table, factors([split("2014-06-09", 7)], SPLIT, FAR)).to_pandas()
 
