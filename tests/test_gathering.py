@@ -132,7 +132,11 @@ def test_the_clients_keys_are_refused_as_with_bars(serve):
 
 def test_pages_that_do_not_end_are_given_up():
     endless = b'{"corporate_actions":{"worthless_removals":[{"symbol":"A","process_date":"2024-01-02"}]},"next_page_token":"x"}'
-    with Hostile(http(body=endless)) as server, client_of(server) as client, pytest.raises(BadAnswer, match="the pages do not end"):
+    with (
+        Hostile(http(body=endless)) as server,
+        client_of(server) as client,
+        pytest.raises(BadAnswer, match="the pages do not end"),
+    ):
         client.corporate_actions("A", date(2024, 1, 1), date(2024, 1, 3))
 
 
