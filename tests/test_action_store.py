@@ -11,7 +11,7 @@ from data_engine.action_book import ActionBook, key
 from data_engine.action_store import ActionStore
 from data_engine.actions import Action, decode
 from data_engine.errors import DamagedFile
-from data_engine.renames import Rename
+from data_engine.renames import KnownRenames, Rename
 
 FB = decode("name_change", {"old_symbol": "FB", "new_symbol": "META", "process_date": "2022-06-09"})
 
@@ -30,7 +30,7 @@ def store(place) -> ActionStore:
 def test_of_an_unknown_symbol_nothing_is_known_and_nothing_is_made(store, place):
     assert store.read("A") == ActionBook("A")
     assert store.update("A", lambda book: book) == ActionBook("A")
-    assert (store.symbols(), store.renames(), place.content()) == ([], {}, {})
+    assert (store.symbols(), store.renames(), place.content()) == ([], KnownRenames(), {})
 
 
 def test_an_update_is_read_back_with_by_whom(store, place):
@@ -47,7 +47,16 @@ def test_renames_are_found_under_both_names(store):
     store.update("A", lambda book: book.mentioned([dividend(1)]))
 
     rename = Rename("FB", "META", date(2022, 6, 9))
-    assert store.renames() == {"FB": (rename,), "META": (rename,)}
+    assert store.renames() == KnownRenames({"FB": (rename,), "META": (rename,)})
+    assert (store.renames().of("FB"), store.renames().of("A")) == ((rename,), ())
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-3], lambda data: data[5:], lambda data: b"[]"])
+def test_where_a_book_is_damaged_no_rename_is_known_and_that_is_said(store, place, damage):
+    store.update("A", lambda book: book.mentioned([dividend(1)]))
+    place.put(key("A"), damage(place.content()[key("A")]))
+
+    assert list(store.renames().unreadable) == ["A"]
 
 
 def test_threads_lose_none_of_each_others_actions(store):

@@ -242,3 +242,19 @@ def test_an_update_never_extends_a_series_with_the_next_owners_bars(tmp_path: Pa
         pipeline.update()
         assert [symbols for symbols, _, _ in asked(server)] == ["META"]
     assert here("status", "--base-path", tmp_path / "store", env={}).out.count(" held ") == 2
+
+
+def test_a_damaged_book_fails_its_series_alone(server: Sandbox, base: Path) -> None:
+    """What became of the ticker is not known: nothing is asked for it. The others go on."""
+    here("actions", "--base-path", base, url=server.url)
+    path = base / "metadata" / "actions" / "symbol=NVDA.json"
+    path.write_bytes(path.read_bytes()[:-9])
+    server.forget()
+    ran = here(
+        "ingest", "AAPL", "NVDA", "--start", "2024-06-10", "--end", "2024-06-10", "--json", "--base-path", base, url=server.url
+    )
+
+    assert (ran.code, ran.json["successful"]) == (1, ["AAPL"])
+    assert [(one["symbol"], one["code"]) for one in ran.json["failed"]] == [("NVDA", "damaged_file")]
+    assert [symbols for symbols, _, _ in asked(server)] == ["AAPL"]
+    assert "the corporate actions of NVDA are not readable" in here("status", "--base-path", base, env={}).out

@@ -26,6 +26,9 @@ SETTLES = timedelta(days=31)
 """How old a process date is when the vendor has it for good: records come late, and change."""
 
 _FORMAT = 1
+HEAD, TAIL = b'{\n "format": 1,\n', b"]\n}\n"
+"""How the bytes of a whole book begin and end."""
+
 _BEGIN = date(1970, 1, 2)
 
 

@@ -10,7 +10,7 @@ from data_engine.action_book import ActionBook
 from data_engine.errors import DamagedFile
 from data_engine.files import FileStore
 from data_engine.partitions import decode_symbol
-from data_engine.renames import Rename, renames_of
+from data_engine.renames import KnownRenames, Rename, renames_of
 from data_engine.version import __version__
 
 
@@ -59,21 +59,25 @@ class ActionStore:
         ours = (name for name in names if name.startswith("symbol=") and name.endswith(".json"))
         return sorted(decode_symbol(name[len("symbol=") : -len(".json")]) for name in ours)
 
-    def renames(self) -> dict[str, tuple[Rename, ...]]:
-        """Return the name changes that are known, by each symbol that takes part in one.
-
-        Raises:
-            DamagedFile: a book that names one cannot be read.
-        """
+    def renames(self) -> KnownRenames:
+        """Return all name changes that are known, and of which symbols none can be."""
         found: dict[str, set[Rename]] = {}
+        unreadable: dict[str, str] = {}
         for symbol in self.symbols():
             data = self._files.get(codec.key(symbol))
-            # Few books name one: the others need not be decoded.
-            if data is not None and b'"new_symbol"' in data:
-                for rename in renames_of(self._load(data, symbol).actions):
-                    found.setdefault(rename.old, set()).add(rename)
-                    found.setdefault(rename.new, set()).add(rename)
-        return {symbol: tuple(sorted(made, key=lambda one: (one.day, one.old))) for symbol, made in found.items()}
+            # Few books name one: the others need not be decoded, if they are whole.
+            if data is None or (b'"new_symbol"' not in data and data.startswith(codec.HEAD) and data.endswith(codec.TAIL)):
+                continue
+            try:
+                renames = renames_of(self._load(data, symbol).actions)
+            except DamagedFile as error:
+                unreadable[symbol] = str(error)
+                continue
+            for rename in renames:
+                found.setdefault(rename.old, set()).add(rename)
+                found.setdefault(rename.new, set()).add(rename)
+        ordered = {symbol: tuple(sorted(made, key=lambda one: (one.day, one.old))) for symbol, made in found.items()}
+        return KnownRenames(ordered, unreadable)
 
     def _load(self, data: bytes | None, symbol: str) -> ActionBook:
         if data is None:

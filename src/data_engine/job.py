@@ -12,7 +12,7 @@ from data_engine.errors import DamagedFile, DataEngineError, Interrupted
 from data_engine.fetching import Findings
 from data_engine.planning import IngestionPlan, Wish, plan_ingestion
 from data_engine.ranges import TimeRange, union
-from data_engine.renames import Rename, parting, until_parting
+from data_engine.renames import KnownRenames, Rename, parting, until_parting
 from data_engine.report import NO_DATA
 from data_engine.series import Dataset, Series
 from data_engine.sessions import can_hold_bars
@@ -29,7 +29,7 @@ class Job:
         broken: series that cannot be worked on: code and message.
         now: when the run began.
         again: whether held ranges are asked for, too.
-        renames: that are known, by symbol.
+        renames: that are known.
         cut: where series end, since their security has left the ticker.
     """
 
@@ -38,7 +38,7 @@ class Job:
     broken: Mapping[Series, tuple[str, str]]
     now: datetime
     again: bool = False
-    renames: Mapping[str, tuple[Rename, ...]] = field(default_factory=dict)
+    renames: KnownRenames = field(default_factory=KnownRenames)
     cut: Mapping[Series, Rename] = field(default_factory=dict)
 
     @property
@@ -63,7 +63,7 @@ def prepare(
     workers: int,
     again: bool = False,
     holes_first: bool = False,
-    renames: Mapping[str, tuple[Rename, ...]] | None = None,
+    renames: KnownRenames | None = None,
 ) -> Job:
     """Read what is known, and plan what is missing.
 
@@ -74,9 +74,9 @@ def prepare(
         workers: how many tasks run at once.
         again: ask for held ranges, too.
         holes_first: ask for what ends before now first.
-        renames: that are known, by symbol; a series is not asked for beyond the day on which its security left the ticker.
+        renames: that are known; a series is not asked for beyond the day on which its security left the ticker.
     """
-    renames = renames or {}
+    renames = renames or KnownRenames()
     cut: dict[Series, Rename] = {}
     known: dict[Series, Coverage] = {}
     broken: dict[Series, tuple[str, str]] = {}
@@ -90,9 +90,12 @@ def prepare(
             except DamagedFile as error:
                 known[series], broken[series] = Coverage(series), (error.code, str(error))
             else:
+                if symbol in renames.unreadable:
+                    broken[series] = DamagedFile.code, renames.unreadable[symbol]
+                    continue
                 if again and not dataset.adjustment.is_raw:
                     wanted = union((*wanted, *known[series].wanted))  # one price base, or none
-                left = _parting(known[series], wanted, renames.get(symbol, ()))
+                left = _parting(known[series], wanted, renames.of(symbol))
                 if left is not None:
                     cut[series], wanted = left, until_parting(wanted, left)
                 if wanted:

@@ -7,8 +7,8 @@ whose security has left the ticker must not be asked for beyond that day: what c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import date, datetime
 
 from data_engine.actions import Action, NameChange
@@ -36,6 +36,23 @@ class Rename:
 
     def __str__(self) -> str:
         return f"{self.old} renamed to {self.new} on {self.day}"
+
+
+@dataclass(frozen=True, slots=True)
+class KnownRenames:
+    """What a store knows of renames.
+
+    Attributes:
+        by_symbol: by each symbol that takes part in one, in order of time.
+        unreadable: symbols whose actions cannot be read, and why: what became of them is not known.
+    """
+
+    by_symbol: Mapping[str, tuple[Rename, ...]] = field(default_factory=dict)
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+
+    def of(self, symbol: str) -> tuple[Rename, ...]:
+        """Return the renames that a symbol takes part in."""
+        return self.by_symbol.get(symbol, ())
 
 
 def renames_of(actions: Iterable[Action]) -> tuple[Rename, ...]:

@@ -28,7 +28,7 @@ class SeriesStanding:
         missing: ranges that were wanted and are not held, those that cannot hold a bar left out.
         files: how many there are.
         bytes: that they take.
-        problem: why the coverage cannot be read; else None.
+        problem: why the coverage, or what became of the ticker, cannot be read; else None.
         rename: where its security left the ticker, and the series ends; else None.
     """
 
@@ -87,12 +87,12 @@ def stand(storage: BarFiles, choice: Choice, names: Sequence[str] | None = None)
             continue
         owed = known.incomplete(TimeRange(known.wanted[0].start, known.wanted[-1].end)) if known.wanted else ()
         begins = known.wanted[0].start if known.wanted else known.first_bar
-        left = parting(series.symbol, renames.get(series.symbol, ()), since=begins, written=known.updated)
+        left = parting(series.symbol, renames.of(series.symbol), since=begins, written=known.updated)
         owed = until_parting(owed, left)
         sizes = [storage.files.size(Partition(series, period).key) for period in known.rows]
         held = [size for size in sizes if size is not None]
         missing = tuple(hole for hole in owed if can_hold_bars(hole, series.dataset))
-        yield SeriesStanding(series, known, missing, len(held), sum(held), rename=left)
+        yield SeriesStanding(series, known, missing, len(held), sum(held), renames.unreadable.get(series.symbol), left)
 
 
 def _pairs(ranges: Sequence[TimeRange]) -> list[list[str]]:
