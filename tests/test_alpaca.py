@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
 
-from data_engine import AlpacaClient, alpaca
+from data_engine import AlpacaClient, asking
 from data_engine.errors import (
     BadAnswer,
     ConfigError,
@@ -478,7 +478,7 @@ class Virtual:
 def virtual(monkeypatch):
     """Clients over scripted answers, and the clock that they live by."""
     clock = Virtual()
-    monkeypatch.setattr(alpaca, "time", clock)
+    monkeypatch.setattr(asking, "time", clock)
 
     def client_of(*answers: Answer | TransportFailed, **options: object) -> tuple[AlpacaClient, Scripted, Virtual]:
         transport = Scripted(*answers)
@@ -636,7 +636,7 @@ def test_stopping_wakes_who_waits_for_the_next_try(connect, market):
 
 def test_interruptions_leave_no_trace_in_the_pace(monkeypatch):
     clock = Virtual()
-    monkeypatch.setattr(alpaca, "time", clock)
+    monkeypatch.setattr(asking, "time", clock)
     client = AlpacaClient(KEY, SECRET, transport=Scripted(said(200, x_ratelimit_limit="60", x_ratelimit_remaining="59")))
     client.stop()
     for _ in range(100):

@@ -50,7 +50,18 @@ def test_alone_it_says_what_the_store_holds(server: Sandbox, tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     "command",
-    ["ingest", "update", "status", "verify", "query", "remove", pytest.param("report", marks=TO_COME), "sandbox", "demo"],
+    [
+        "ingest",
+        "update",
+        "actions",
+        "status",
+        "verify",
+        "query",
+        "remove",
+        pytest.param("report", marks=TO_COME),
+        "sandbox",
+        "demo",
+    ],
 )
 def test_every_command_of_the_contract_explains_itself(command: str) -> None:
     ran = here(command, "--help")
@@ -60,7 +71,7 @@ def test_every_command_of_the_contract_explains_itself(command: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["ingest", "update", "status", "verify", "query", "remove", pytest.param("report", marks=TO_COME)]
+    "command", ["ingest", "update", "actions", "status", "verify", "query", "remove", pytest.param("report", marks=TO_COME)]
 )
 def test_the_stores_options_are_on_every_command_that_touches_one(command: str) -> None:
     text = here(command, "--help").out

@@ -36,7 +36,7 @@ class Ingestion:
         self._job = job
         self._fetching = fetching
         self._storage = storage
-        self._notes = list(notes)
+        self._notes = [*notes, *job.notes]
 
     def run(self) -> IngestionReport:
         """Do the job, adjusted series that turn out to have a new price base included.
@@ -123,7 +123,14 @@ class Ingestion:
         wishes: dict[Dataset, dict[str, tuple[TimeRange, ...]]] = {}
         for series in rebased:
             wishes.setdefault(series.dataset, {})[series.symbol] = self._storage.coverage.read(series).wanted
-        return prepare(self._storage.coverage, wishes, now=self._job.now, workers=self._fetching.workers, again=True)
+        return prepare(
+            self._storage.coverage,
+            wishes,
+            now=self._job.now,
+            workers=self._fetching.workers,
+            again=True,
+            renames=self._job.renames,
+        )
 
     def _report(self, error: DataEngineError | None) -> IngestionReport:
         job, fetching, found = self._job, self._fetching, self._fetching.found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from data_engine.coverage import Coverage
@@ -12,6 +12,7 @@ from data_engine.errors import DamagedFile, DataEngineError, Interrupted
 from data_engine.fetching import Findings
 from data_engine.planning import IngestionPlan, Wish, plan_ingestion
 from data_engine.ranges import TimeRange, union
+from data_engine.renames import KnownRenames, Rename, parting, until_parting
 from data_engine.report import NO_DATA
 from data_engine.series import Dataset, Series
 from data_engine.sessions import can_hold_bars
@@ -25,9 +26,11 @@ class Job:
     Attributes:
         plans: one per dataset.
         known: coverage at the start, by series.
-        broken: series whose coverage cannot be read: code and message.
+        broken: series that cannot be worked on: code and message.
         now: when the run began.
         again: whether held ranges are asked for, too.
+        renames: that are known.
+        cut: where series end, since their security has left the ticker.
     """
 
     plans: tuple[IngestionPlan, ...]
@@ -35,6 +38,16 @@ class Job:
     broken: Mapping[Series, tuple[str, str]]
     now: datetime
     again: bool = False
+    renames: KnownRenames = field(default_factory=KnownRenames)
+    cut: Mapping[Series, Rename] = field(default_factory=dict)
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to be said of the series that were cut, one line a rename."""
+        return [
+            f"{rename}: {rename.old} was asked for up to then; what came after is the next owner's, and {rename.new} has the rest"
+            for rename in dict.fromkeys(self.cut.values())
+        ]
 
     @property
     def series(self) -> list[Series]:
@@ -50,6 +63,7 @@ def prepare(
     workers: int,
     again: bool = False,
     holes_first: bool = False,
+    renames: KnownRenames | None = None,
 ) -> Job:
     """Read what is known, and plan what is missing.
 
@@ -60,7 +74,10 @@ def prepare(
         workers: how many tasks run at once.
         again: ask for held ranges, too.
         holes_first: ask for what ends before now first.
+        renames: that are known; a series is not asked for beyond the day on which its security left the ticker.
     """
+    renames = renames or KnownRenames()
+    cut: dict[Series, Rename] = {}
     known: dict[Series, Coverage] = {}
     broken: dict[Series, tuple[str, str]] = {}
     plans = []
@@ -73,12 +90,35 @@ def prepare(
             except DamagedFile as error:
                 known[series], broken[series] = Coverage(series), (error.code, str(error))
             else:
+                if symbol in renames.unreadable:
+                    broken[series] = DamagedFile.code, renames.unreadable[symbol]
+                    continue
                 if again and not dataset.adjustment.is_raw:
                     wanted = union((*wanted, *known[series].wanted))  # one price base, or none
-                usable.append(Wish(symbol, wanted, known[series], again=again))
+                left = _parting(known[series], wanted, renames.of(symbol))
+                if left is not None:
+                    cut[series], wanted = left, until_parting(wanted, left)
+                if wanted:
+                    usable.append(Wish(symbol, wanted, known[series], again=again))
+                else:
+                    broken[series] = "renamed", _not_mixed(series, cut.pop(series))
         plan = plan_ingestion(usable, dataset, now=now, workers=workers, holes_first=holes_first)
         plans.append(replace(plan, symbols=tuple(ranges), wanted={**dict(ranges), **plan.wanted}))
-    return Job(tuple(plans), known, broken, now, again)
+    return Job(tuple(plans), known, broken, now, again, renames, cut)
+
+
+def _parting(known: Coverage, wanted: tuple[TimeRange, ...], renames: tuple[Rename, ...]) -> Rename | None:
+    """Return the rename at which a series ends, if what is wanted goes beyond it."""
+    starts = [span.start for span in (*wanted, *known.wanted)] + ([known.first_bar] if known.first_bar else [])
+    left = parting(known.series.symbol, renames, since=min(starts), written=known.updated)
+    return left if left is not None and any(span.end > left.instant for span in wanted) else None
+
+
+def _not_mixed(series: Series, left: Rename) -> str:
+    return (
+        f"{left}, and the store holds {left.old} of before: bars of the ticker's next owner cannot stand in the same series; "
+        f"`data-engine remove {series.symbol}` makes room for them"
+    )
 
 
 def verdict(found: Findings, series: Series, plan: IngestionPlan, error: DataEngineError | None) -> tuple[str | None, str | None]:

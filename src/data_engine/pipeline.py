@@ -12,6 +12,7 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from data_engine.action_store import ActionStore
 from data_engine.alpaca import DELAY, AlpacaClient
 from data_engine.errors import ConfigError, InputError
 from data_engine.fetching import Fetching
@@ -201,6 +202,8 @@ class IngestionPipeline:
         now = self._now()
         span = self._span(names, dataset, start_date, end_date, now)
         job = self._job({dataset: dict.fromkeys(names, (span.range,))}, now, again=refetch)
+        for note in job.notes:
+            self.progress.note(note)
         return job.plans[0]
 
     def update(
@@ -285,7 +288,16 @@ class IngestionPipeline:
         again: bool = False,
         holes_first: bool = False,
     ) -> Job:
-        return prepare(self.storage.coverage, wishes, now=now, workers=self.workers, again=again, holes_first=holes_first)
+        renames = ActionStore(self.storage.files).renames()
+        return prepare(
+            self.storage.coverage,
+            wishes,
+            now=now,
+            workers=self.workers,
+            again=again,
+            holes_first=holes_first,
+            renames=renames,
+        )
 
     def _said_before(self, span: Span, now: datetime) -> list[str]:
         notes = []

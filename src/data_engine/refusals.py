@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from data_engine.errors import BadAnswer, CredentialsRefused, InvalidSymbol, RecentDataRefused, RequestRefused, UriTooLong
 
 if TYPE_CHECKING:
+    from data_engine.asking import Question
     from data_engine.transport import Answer
-    from data_engine.wire import BarsRequest
 
 _RECENT = "subscription does not permit querying recent"
 
 
-def raise_for_good(answer: Answer, request: BarsRequest) -> None:
+def raise_for_good(answer: Answer, request: Question) -> None:
     """Raise what asking again would not change; return where it may.
 
     Raises:

@@ -73,6 +73,10 @@ class BarsRequest:
         }
         return urlencode({name: text for name, text in fields.items() if text is not None}, safe=",:", quote_via=quote)
 
+    def target(self, token: str | None = None) -> str:
+        """Return path and query of the first page, or of the page that *token* names."""
+        return f"/v2/stocks/bars?{self.query(token)}"
+
     def __str__(self) -> str:
         names = ", ".join(self.symbols[:3]) + (f" and {len(self.symbols) - 3} more" if len(self.symbols) > 3 else "")
         return f"{self.dataset.timeframe} bars of {names}, {self.span}"

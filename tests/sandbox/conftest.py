@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -51,3 +52,20 @@ def alpaca() -> Any:
         historical = pytest.importorskip("alpaca.data.historical")
         pytest.importorskip("alpaca.data.requests")
         return historical
+
+
+@pytest.fixture(scope="session")
+def described(shared):
+    """A check of an answer against a schema of the published description."""
+    jsonschema = pytest.importorskip("jsonschema")
+    yaml = pytest.importorskip("yaml")
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    document = yaml.load((shared / "data" / "alpaca" / "alpaca-data-openapi.yaml").read_text(encoding="utf-8"), loader)
+    components = json.loads(json.dumps(document["components"], default=str))
+    components["schemas"]["next_page_token"]["type"] = ["string", "null"]  # "nullable" is OpenAPI's word, not JSON Schema's
+
+    def check(answer, name):
+        schema = {"$ref": f"#/components/schemas/{name}", "components": components}
+        jsonschema.Draft202012Validator(schema).validate(answer)
+
+    return check

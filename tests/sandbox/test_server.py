@@ -322,23 +322,6 @@ def test_importing_the_package_is_light():
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
 
-@pytest.fixture(scope="session")
-def described(shared):
-    """A check of an answer against a schema of the published description."""
-    jsonschema = pytest.importorskip("jsonschema")
-    yaml = pytest.importorskip("yaml")
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    document = yaml.load((shared / "data" / "alpaca" / "alpaca-data-openapi.yaml").read_text(encoding="utf-8"), loader)
-    components = json.loads(json.dumps(document["components"], default=str))
-    components["schemas"]["next_page_token"]["type"] = ["string", "null"]  # "nullable" is OpenAPI's word, not JSON Schema's
-
-    def check(answer, name):
-        schema = {"$ref": f"#/components/schemas/{name}", "components": components}
-        jsonschema.Draft202012Validator(schema).validate(answer)
-
-    return check
-
-
 @pytest.mark.parametrize("timeframe", ["1Min", "15Min", "1Hour", "1Day", "1Week", "1Month"])
 def test_answers_match_the_published_description(described, call, timeframe):
     asked = {"timeframe": timeframe, "start": "2024-01-02", "end": "2024-03-28", "adjustment": "all", "limit": "300"}

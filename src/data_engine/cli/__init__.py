@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import click
 
-from data_engine.cli import audit, bring, bring_in, check, home, indices, look, serve, try_out, upkeep
+from data_engine.cli import actions, audit, bring, bring_in, check, home, indices, look, serve, try_out, upkeep
 from data_engine.cli.console import broken_pipe, complain, print_json
 from data_engine.errors import DataEngineError
 
@@ -35,6 +35,7 @@ for _command in (
     bring.ingest,
     bring_in.bring_in,
     upkeep.update,
+    actions.actions,
     upkeep.status,
     indices.index,
     check.verify,

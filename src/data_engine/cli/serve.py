@@ -18,6 +18,7 @@ from data_engine.cli.console import say, stoppable
     multiple=True,
     help="Replay real bars from a Parquet file, in place of the simulated market.",
 )
+@click.option("--actions", "actions", metavar="FILE", help="Serve the corporate actions of a JSON file like Alpaca's answers.")
 @click.option("--end-label", is_flag=True, help="The file stamps the end of each minute.")
 @click.option(
     "--plan",
@@ -35,6 +36,7 @@ from data_engine.cli.console import say, stoppable
 def sandbox(
     port: int,
     bars: tuple[str, ...],
+    actions: str | None,
     end_label: bool,
     plan: str,
     rate: float | None,
@@ -46,7 +48,7 @@ def sandbox(
 ) -> None:
     """Serve bars as Alpaca would, from a simulated market or a file, until Ctrl-C. Nothing in it is Alpaca's."""
     from data_engine.errors import InputError
-    from data_engine.sandbox import Faults, Replay, Sandbox, SimulatedMarket
+    from data_engine.sandbox import Announcements, Faults, Replay, Sandbox, SimulatedMarket
 
     keys = None
     if key is not None:
@@ -65,6 +67,7 @@ def sandbox(
             latency=latency,
             faults=Faults.parse(faults) if faults else None,
             keys=keys,
+            actions=None if actions is None else Announcements.read(actions),
             on_request=(lambda record: say(f"{record.status} {record.path} {record.rows} bars {record.fault or ''}"))
             if log
             else None,

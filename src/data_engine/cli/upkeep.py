@@ -196,12 +196,16 @@ def _lines(found: Sequence[SeriesStanding], *, everything: bool) -> list[str]:
         states = ", ".join(f"{count} {state}" for state, count in _counts(ours).items())
         bars = sum(one.coverage.bars for one in ours)
         lines.append(f"{dataset.name}: {len(ours):,} series ({states}), {bars:,} bars, {size(sum(one.bytes for one in ours))}")
-        listed = ours if everything or len(ours) <= _SHOWN else [one for one in ours if one.state not in ("held", "empty")]
+        listed = ours
+        if not everything and len(ours) > _SHOWN:
+            listed = [one for one in ours if one.state not in ("held", "empty") or one.rename]
         for one in listed if everything else listed[:_SHOWN]:
             known = one.coverage
             reach = f"{iso(known.covered[0].start)} .. {iso(known.covered[-1].end)}" if known.covered else "nothing final"
             lines.append(f"  {one.series.symbol:<8} {one.state:<10} {known.bars:>12,} bars  {reach}")
             lines += [f"           missing {hole}" for hole in one.missing[:3]]
+            if one.rename is not None:
+                lines.append(f"           {one.rename}{_beyond(one)}")
             if len(one.missing) > 3:
                 lines.append(f"           and {len(one.missing) - 3} more holes")
             if one.problem or (one.missing and known.failure):
@@ -210,6 +214,13 @@ def _lines(found: Sequence[SeriesStanding], *, everything: bool) -> list[str]:
         if not everything and left:
             lines.append(f"  and {left} complete series (--all lists them)")
     return lines or ["No series of that kind is in the store."]
+
+
+def _beyond(one: SeriesStanding) -> str:
+    """Say of a series whose security left the ticker what it holds of the time after."""
+    if one.rename is None or one.coverage.last_bar is None or one.coverage.last_bar < one.rename.instant:
+        return ""
+    return f"; bars of after that are the next owner's: `data-engine remove {one.series.symbol} --start {one.rename.day}`"
 
 
 def _counts(found: Sequence[SeriesStanding]) -> dict[str, int]:

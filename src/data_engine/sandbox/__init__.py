@@ -1,7 +1,7 @@
-"""A local server that speaks Alpaca's historical-bars protocol, for rehearsals, tests and the demo.
+"""A local server that speaks Alpaca's protocol for historical bars and corporate actions, for rehearsals, tests and the demo.
 
 `Sandbox` serves the bars of a source: `SimulatedMarket` (any symbol, any range, nothing real about it) or `Replay` (real
-bars from Parquet files). `Faults` makes it misbehave on purpose.
+bars from Parquet files), and corporate actions (`Announcements`). `Faults` makes it misbehave on purpose.
 """
 
 from __future__ import annotations
@@ -9,14 +9,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from data_engine.sandbox.announcements import Announcements
     from data_engine.sandbox.faults import Faults
     from data_engine.sandbox.market import SimulatedMarket
     from data_engine.sandbox.replay import Replay
     from data_engine.sandbox.server import Sandbox
 
-__all__ = ["Faults", "Replay", "Sandbox", "SimulatedMarket"]
+__all__ = ["Announcements", "Faults", "Replay", "Sandbox", "SimulatedMarket"]
 
-_HOMES = {"Faults": "faults", "Replay": "replay", "Sandbox": "server", "SimulatedMarket": "market"}
+_HOMES = {
+    "Announcements": "announcements",
+    "Faults": "faults",
+    "Replay": "replay",
+    "Sandbox": "server",
+    "SimulatedMarket": "market",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -1,9 +1,9 @@
 """The simulated market: bars for any symbol and range, the same in every run, on the exchange's real calendar.
 
-Nothing about it is real but the calendar and the dates of a few splits (`SPLITS`). Symbols that start with ``ZZZ`` are
-unknown; all others are listed since 2016-01-04 (on ``iex`` since 2020-08-03). A symbol's liquidity follows from its name:
-well-known ones trade in nearly every minute from 04:00 to 20:00, most have 400 to 600 bars a day, some are thin. There are
-no dividends, and no bars of ``otc`` and ``boats``.
+Nothing about it is real but the calendar, the dates of a few splits (`SPLITS`) and of two renames (`RENAMES`). Symbols that
+start with ``ZZZ`` are unknown; all others are listed since 2016-01-04 (on ``iex`` since 2020-08-03). A symbol's liquidity
+follows from its name: well-known ones trade in nearly every minute from 04:00 to 20:00, most have 400 to 600 bars a day, some
+are thin. There are no dividends, and no bars of ``otc`` and ``boats``.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 
 from data_engine.ranges import TimeRange, new_york_date, new_york_midnight
 from data_engine.sandbox.aggregation import MINUTE, to_days, to_intraday, to_periods
+from data_engine.sandbox.announcements import Announcements
 from data_engine.sandbox.character import SPLITS, character
 from data_engine.sandbox.columns import NO_BARS, Bars, concatenate
 from data_engine.sandbox.corporate import adjusted
@@ -27,13 +28,17 @@ _FIRST_DAYS = {"sip": FIRST_DAY, "iex": date(2020, 8, 3)}
 _A_DAY = timedelta(hours=26)  # longer than any day in New York
 _MINUTES_KEPT = 32
 
-__all__ = ["SPLITS", "SimulatedMarket"]
+__all__ = ["RENAMES", "SPLITS", "SimulatedMarket"]
+
+RENAMES = ((date(2022, 2, 14), "VIAC", "PARA"), (date(2022, 6, 9), "FB", "META"))
+"""The renames that the market announces. Its bars know nothing of them: each name has prices of its own, at all times."""
 
 
 class SimulatedMarket:
     """A source of simulated bars. All its instances are the same market."""
 
     mark = "simulated market"
+    announcements = Announcements.of(SPLITS, RENAMES)
 
     def __init__(self) -> None:
         self._raw_minutes = lru_cache(_MINUTES_KEPT)(self._make_minutes)

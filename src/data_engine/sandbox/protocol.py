@@ -137,12 +137,12 @@ class BarsRequest:
         latest = now - DELAY if delayed and feed in (None, "sip") else now
         start = _instant("start", query["start"]) if query.get("start") else None
         end = _instant("end", query["end"], last=True) if query.get("end") else None
-        limit = _limit(query.get("limit", ""))
+        limit = read_limit(query.get("limit", ""))
         if query.get("asof") not in (None, "", "-"):
-            _date("asof", query["asof"])
+            read_date("asof", query["asof"])
         timeframe = _timeframe(query["timeframe"])
         request = cls(
-            symbols=_symbols(listed.split(",") if symbol is None else [symbol]),
+            symbols=check_symbols(listed.split(",") if symbol is None else [symbol]),
             timeframe=timeframe,
             start=nanoseconds(min(new_york_midnight(new_york_date(now)), latest)) if start is None else start,
             end=nanoseconds(latest) if end is None else end,
@@ -188,22 +188,32 @@ def _timeframe(text: str) -> Timeframe:
     raise Refusal(400, f"invalid timeframe: {text}")
 
 
-def _symbols(listed: list[str]) -> tuple[str, ...]:
+def check_symbols(listed: list[str]) -> tuple[str, ...]:
+    """Return symbols in ascending order, each once.
+
+    Raises:
+        Refusal: status 400, for the first that is malformed.
+    """
     for symbol in listed:
         if not _SYMBOL.fullmatch(symbol):
             raise Refusal(400, f"invalid symbol: {symbol}")
     return tuple(sorted(set(listed)))
 
 
-def _limit(text: str) -> int:
+def read_limit(text: str, *, default: int = DEFAULT_LIMIT, most: int = MAX_LIMIT) -> int:
+    """Return how many rows a page may hold.
+
+    Raises:
+        Refusal: status 400.
+    """
     if not text:
-        return DEFAULT_LIMIT
+        return default
     if not re.fullmatch(r"[+-]?\d{1,18}", text):
         problem = f'error binding string parameter: strconv.ParseInt: parsing "{text}": invalid syntax'
         raise Refusal(400, f"Invalid format for parameter limit: {problem}")
     limit = int(text)
-    if limit > MAX_LIMIT:
-        raise Refusal(400, f"invalid limit: larger than the allowed maximum of {MAX_LIMIT}")
+    if limit > most:
+        raise Refusal(400, f"invalid limit: larger than the allowed maximum of {most}")
     if limit < 1:
         raise Refusal(400, "invalid limit: smaller than the allowed minimum of 1")
     return limit
@@ -247,7 +257,7 @@ def _instant(name: str, text: str, *, last: bool = False) -> int:
             return nanoseconds(whole) + int((fraction or "").ljust(9, "0")[:9])
         except (ValueError, OverflowError):
             pass  # a thirteenth month is reported like any other text
-    day_asked = _date(name, text)
+    day_asked = read_date(name, text)
     try:
         return (
             nanoseconds(new_york_midnight(day_asked + timedelta(days=1))) - 1
@@ -258,7 +268,12 @@ def _instant(name: str, text: str, *, last: bool = False) -> int:
         raise Refusal(400, _format_problem(name, text, "day out of range")) from None
 
 
-def _date(name: str, text: str) -> date:
+def read_date(name: str, text: str) -> date:
+    """Return a day.
+
+    Raises:
+        Refusal: status 400, in the words of Go's time package.
+    """
     rest = text
     for word, pattern in _DATE_LAYOUT:
         match = re.match(pattern, rest)

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from data_engine.errors import InputError, MissingFileError
 from data_engine.ranges import TimeRange
 from data_engine.sandbox.aggregation import MINUTE, midnights, to_days, to_intraday, to_periods
+from data_engine.sandbox.announcements import Announcements
 from data_engine.sandbox.columns import NO_BARS, Bars, Floats, Ints
 from data_engine.sandbox.corporate import Split, adjusted
 from data_engine.sandbox.protocol import nanoseconds
@@ -60,6 +61,7 @@ class Replay:
         self.timeframe = Timeframe.parse(("1Day" if dated else "1Min") if timeframe is None else timeframe)
         self.mark = "replay " + ", ".join(file.name.encode("ascii", "replace").decode() for file in files)
         self._splits = splits or {}
+        self.announcements = Announcements.of(self._splits)
         self._bars = _by_symbol(tables, shift=MINUTE if end_label else 0)
 
     @property

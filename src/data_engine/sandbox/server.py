@@ -17,6 +17,7 @@ from email.utils import formatdate
 from types import TracebackType
 from typing import Literal, Self
 
+from data_engine.sandbox.announcements import NOTHING, ActionsRequest, Announcements
 from data_engine.sandbox.columns import BarSource
 from data_engine.sandbox.connection import Answer, Request, read_request, send
 from data_engine.sandbox.faults import REFUSALS, Faults
@@ -75,6 +76,7 @@ class Sandbox:
         monotonic: seconds, for the rate limit.
         on_request: called with each record, in the thread of its connection.
         cache_bytes: how much written text is kept.
+        actions: the corporate actions; the source's own when None.
 
     Attributes:
         url: such as ``http://127.0.0.1:40123``.
@@ -100,8 +102,10 @@ class Sandbox:
         monotonic: Callable[[], float] = time.monotonic,
         on_request: Callable[[Record], None] | None = None,
         cache_bytes: int = 256 << 20,
+        actions: Announcements | None = None,
     ) -> None:
         self.source = source
+        self.actions = getattr(source, "announcements", NOTHING) if actions is None else actions
         self.faults = faults or Faults()
         self.counts: Counter[int | str] = Counter()
         self.latency = latency
@@ -193,15 +197,17 @@ class Sandbox:
                 return self._guarded(request, number, None)
             case ["", "v2", "stocks", symbol, "bars"]:
                 return self._guarded(request, number, symbol)
+            case ["", "v1", "corporate-actions"]:
+                return self._guarded(request, number, None, actions=True)
         return _message(404, "endpoint not found.")
 
-    def _guarded(self, request: Request, number: int, symbol: str | None) -> Answer:
+    def _guarded(self, request: Request, number: int, symbol: str | None, *, actions: bool = False) -> Answer:
         listed = request.query.get("symbols", "").split(",") if symbol is None else [symbol]
         fault = self.faults.draw(number, listed)
         if fault in REFUSALS or (fault is not None and fault.isdigit()):
             return self._refusal(fault)
         try:
-            answer = self._bars(request, symbol, fault)
+            answer = self._actions(request, fault) if actions else self._bars(request, symbol, fault)
         except Refusal as refusal:
             return _message(refusal.status, refusal.message)
         answer.fault = fault
@@ -217,6 +223,11 @@ class Sandbox:
         budget = {"short": max(1, asked.limit // 3), "empty": 0}.get(fault or "")
         page = self._pager.fill(asked, now, budget=budget)
         return Answer(200, page.body(asked), rows=page.rows)
+
+    def _actions(self, request: Request, fault: str | None) -> Answer:
+        asked = ActionsRequest.parse(request.query, now=self._clock())
+        budget = {"short": max(1, asked.limit // 3), "empty": 0}.get(fault or "")
+        return Answer(200, self.actions.page(asked, budget=budget))
 
     def _refusal(self, fault: str) -> Answer:
         status = int(fault[:3])
