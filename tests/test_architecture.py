@@ -31,6 +31,7 @@ ROWS = (
     ("edge", "metadata bar_files views results"),
     ("walker", "adjusted gathering"),
     ("walker", "reading"),
+    ("walker", "completeness"),
     ("walker", "inspection chain wishes storage"),
     ("walker", "examination importing removal standing strangers tasks"),
     ("walker", "auditing cluster_pace mending verification runner"),

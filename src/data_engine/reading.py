@@ -9,25 +9,25 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime, timedelta
 from itertools import chain, groupby, islice
 from typing import TYPE_CHECKING, Literal, TypedDict
 
 import numpy as np
 import pyarrow as pa
 
+from data_engine.adjusted import reading_of
+from data_engine.adjusting import CONVENTIONS, PREVIOUS_CLOSE
 from data_engine.bar_files import BarFiles
 from data_engine.bars import BAR_SCHEMA, VALUES, micros, stamps
-from data_engine.coverage import Coverage
 from data_engine.errors import InputError
 from data_engine.partitions import Partition, Period
-from data_engine.ranges import TimeRange, difference, intersection, new_york_date, new_york_midnight, union
+from data_engine.ranges import TimeRange, new_york_date, new_york_midnight
 from data_engine.resampling import Resampling, resample
 from data_engine.series import Adjustment, Dataset, Feed, Series, Timeframe
 from data_engine.session_hours import Hours, in_hours
-from data_engine.sessions import can_hold_bars
-from data_engine.spans import DateLike, parse_span
+from data_engine.spans import DateLike, parse_day, parse_span
 from data_engine.symbols import check_symbol
 from data_engine.universes import keep_members
 from data_engine.views import select
@@ -53,6 +53,8 @@ class Which(TypedDict, total=False):
     """The arguments, by keyword, that all ways of reading share; `ParquetStorage.load` says what they mean."""
 
     index: str | None
+    as_of: date | str | None
+    convention: str
     timeframe: object
     feed: object
     adjustment: object
@@ -69,6 +71,7 @@ class Reading:
     Attributes:
         series: whose bars, in the order of the answer: by symbol.
         dataset: all of theirs.
+        adjustment: of the answer; another than the dataset's where raw bars are adjusted here.
         span: the bars of the answer start inside it.
         before: the bars of the answer start before it; earlier than the span's end where a computed bar is still under way.
         columns: of the answer, beside symbol and timestamp.
@@ -77,10 +80,14 @@ class Reading:
         incomplete: what to do about a range that is not held whole.
         index: whose members are wanted; None where symbols are.
         members: of the index: by symbol, the ranges in which it was one. Its other bars are not in the answer.
+        as_of: the last day whose corporate actions count; None is the vendor's own adjustment where it is held, else today.
+        convention: what payouts are measured by.
+        adjust: works the actions into raw bars; None where bars are as stored.
     """
 
     series: tuple[Series, ...]
     dataset: Dataset
+    adjustment: Adjustment
     span: TimeRange
     before: datetime
     columns: tuple[str, ...]
@@ -89,6 +96,9 @@ class Reading:
     incomplete: Incomplete
     index: str | None = None
     members: Mapping[str, Sequence[TimeRange]] = field(default_factory=dict)
+    as_of: date | None = None
+    convention: str = PREVIOUS_CLOSE
+    adjust: Step | None = field(default=None, compare=False)
 
     @classmethod
     def parse(
@@ -107,6 +117,8 @@ class Reading:
         incomplete: Incomplete = "warn",
         index: str | None = None,
         members: Mapping[str, Sequence[TimeRange]] | None = None,
+        as_of: date | str | None = None,
+        convention: str = PREVIOUS_CLOSE,
     ) -> Reading:
         """Read people's arguments; `ParquetStorage.load` says what they mean.
 
@@ -124,6 +136,8 @@ class Reading:
             incomplete: warn, raise or ignore.
             index: whose members are wanted; other symbols are left out.
             members: of the index: who was in it when.
+            as_of: the last day whose corporate actions count; goes with an adjustment.
+            convention: of `data_engine.adjusting.CONVENTIONS`.
 
         Raises:
             InputError: an argument cannot be used.
@@ -142,9 +156,15 @@ class Reading:
             raise InputError(
                 f"session={hours.value!r} chooses among the bars of a day; {dataset.timeframe} bars have none of their own"
             )
+        day = None if as_of is None else parse_day(as_of, "as_of")
+        if day is not None and dataset.adjustment.is_raw:
+            raise InputError(f"as_of={as_of!r} goes with an adjustment (split, dividend, spin-off, all): raw bars never change")
+        if convention not in CONVENTIONS:
+            raise InputError(f"convention {convention!r} is not one of {', '.join(CONVENTIONS)}")
         return cls(
             tuple(Series(name, dataset) for name in sorted(chosen)),
             dataset,
+            dataset.adjustment,
             span,
             span.end if computed is None else min(span.end, computed.before_forming(now)),
             VALUES if columns is None else _chosen(columns),
@@ -153,6 +173,8 @@ class Reading:
             incomplete,
             index,
             members or {},
+            day,
+            convention,
         )
 
     @property
@@ -163,9 +185,12 @@ class Reading:
     @property
     def computed(self) -> str | None:
         """What the answer is, in words, where it is not bars of the vendor's; else None."""
-        if self.resampling is None:
-            return None
-        return f"{self.resampling} bars of {self.hours.value} sessions from {self.dataset.timeframe} bars"
+        words = []
+        if self.resampling is not None:
+            words.append(f"{self.resampling} bars of {self.hours.value} sessions from {self.dataset.timeframe} bars")
+        if self.adjust is not None:
+            words.append(f"adjusted ({self.adjustment}) as of {self.as_of}")
+        return ", ".join(words) or None
 
     @property
     def reach(self) -> TimeRange:
@@ -175,13 +200,32 @@ class Reading:
         return TimeRange(self.span.start, max(self.span.end, self.resampling.end_before(self.before)))
 
 
+def adjusted(store: BarFiles, reading: Reading, *, now: datetime) -> Reading:
+    """Return the reading of the dataset that answers it: the vendor's adjusted one, or the raw one and the step that adjusts it.
+
+    Args:
+        store: of the bars and of the corporate actions.
+        reading: as it was asked for.
+        now: the current instant.
+
+    Raises:
+        InputError: its day lies in the future, or bars of its dataset cannot be adjusted.
+    """
+    dataset, step = reading_of(store, reading.dataset, reading.as_of, now=now, convention=reading.convention)
+    if step is None:
+        return reading
+    series = tuple(Series(one.symbol, dataset) for one in reading.series)
+    return replace(reading, series=series, dataset=dataset, as_of=reading.as_of or new_york_date(now), adjust=step)
+
+
 def steps(reading: Reading) -> tuple[Step, ...]:
     """Return what a symbol's table passes on its way, in this order."""
     hours, computed = reading.hours, reading.resampling
     made: list[Step] = []
     if hours is not Hours.ALL:
         made.append(lambda _, table: in_hours(table, hours))
-    # An adjustment has its place here: before one bar is made of several, which may lie on both sides of an event.
+    if reading.adjust is not None:
+        made.append(reading.adjust)  # before one bar is made of several, which may lie on both sides of an event
     if computed is not None:
         made.append(lambda _, table: resample(table, computed))
         made.append(lambda _, table: _between(table, reading.span.start, reading.before))
@@ -324,72 +368,3 @@ def _chosen(columns: Sequence[str]) -> tuple[str, ...]:
     if isinstance(columns, str) or unknown:
         raise InputError(f"columns {columns!r}: choose from {', '.join(VALUES)}")
     return tuple(dict.fromkeys(columns))
-
-
-# ----------------------------------------------------------------------------------------------------- what is not whole
-
-
-def not_whole(store: BarFiles, reading: Reading) -> Iterator[str]:
-    """Yield a sentence for each series of which something was asked for and is not held, or a computed bar lacks minutes."""
-    lacking: dict[str, TimeRange] = {}
-    for one in reading.series:
-        known = store.coverage.read(one)
-        if reading.index is None:
-            yield from _holes(known, reading)
-        elif owed := _owed_of_member(known, reading):
-            lacking[one.symbol] = owed
-        yield from _cut_bars(known, reading)
-    if lacking:
-        shown = [f"{symbol} {owed}" for symbol, owed in list(lacking.items())[:3]]
-        more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
-        first = new_york_date(min(owed.start for owed in lacking.values()))
-        yield (
-            f"{len(lacking)} of the {len(reading.series)} members of {reading.index} are not held on all of their days "
-            f"({', '.join(shown)}{more}); `data-engine ingest --index {reading.index} --ever --start {first}"
-            f"{_options(reading.dataset)}` brings them"
-        )
-
-
-def _owed_of_member(known: Coverage, reading: Reading) -> TimeRange | None:
-    """Return the first range in which a symbol was a member and is not held, whether or not anybody asked for it."""
-    was = intersection(reading.members[known.series.symbol], (reading.reach,))
-    owed = difference(was, (*known.covered, *known.provisional))
-    return next((piece for piece in owed if can_hold_bars(piece, known.series.dataset)), None)
-
-
-def _holes(known: Coverage, reading: Reading) -> Iterator[str]:
-    one = known.series
-    holes = [hole for hole in known.incomplete(reading.reach) if can_hold_bars(hole, one.dataset)]
-    if holes:
-        yield (
-            f"{one} is not held whole, though it was asked for: {', '.join(map(str, holes[:3]))}"
-            f"{f' and {len(holes) - 3} more ranges' if len(holes) > 3 else ''}; "
-            f"`data-engine update {one.symbol}{_options(one.dataset)}` completes it"
-        )
-
-
-def _cut_bars(known: Coverage, reading: Reading) -> Iterator[str]:
-    """Yield a sentence where what was ingested begins or ends in the middle of a computed bar of the answer."""
-    if reading.resampling is None:
-        return
-    one = known.series
-    answered = union((*known.covered, *known.provisional))
-    for edge in sorted({edge for part in answered for edge in (part.start, part.end)}):
-        bar = reading.resampling.bar_at(edge)
-        if bar is None or not reading.span.start <= bar[0] < reading.before:
-            continue
-        # What was asked for and has not come is named as such; this is what nobody asked for.
-        lacking = [part for part in difference((bar[1],), (*answered, *known.wanted)) if edge in (part.start, part.end)]
-        if lacking and lacking[0] != bar[1]:  # a bar without any minute is none
-            day = new_york_date(edge)
-            what = f"{one}: the {reading.resampling} bar of {bar[1]} lacks minutes that were not ingested"
-            command = f"data-engine ingest {one.symbol} --start {day} --end {day}{_options(one.dataset)}"
-            yield f"{what}: {', '.join(map(str, lacking))}; `{command}` brings them"
-
-
-def _options(dataset: Dataset) -> str:
-    """Return the options that name a dataset on the command line."""
-    text = "" if str(dataset.timeframe) == "1Min" else f" --timeframe {dataset.timeframe}"
-    if not dataset.adjustment.is_raw:
-        text += f" --adjustment {dataset.adjustment}"
-    return text if dataset.feed is Feed.SIP else f"{text} --feed {dataset.feed.value}"

@@ -96,6 +96,22 @@ def parse_asof(value: date | str | None) -> date | str | None:
         raise InputError(f"asof {value!r} is neither a day (YYYY-MM-DD) nor -") from None
 
 
+def parse_day(value: date | str, name: str) -> date:
+    """Read a New York calendar day.
+
+    Args:
+        value: of a caller's.
+        name: of the parameter, for the message.
+
+    Raises:
+        InputError: an instant, or no date.
+    """
+    parsed = _parse(value, name)
+    if isinstance(parsed, datetime):
+        raise InputError(f"{name} is a day, such as 2024-01-31, was {_shown(value)}")
+    return parsed
+
+
 def _parse(value: DateLike, name: str) -> date | datetime:
     """Return a day, or an instant in UTC."""
     parsed: date | datetime | None = None

@@ -5,14 +5,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Unpack
 
 import pyarrow as pa
 
+from data_engine.adjusting import PREVIOUS_CLOSE
 from data_engine.bar_files import BarFiles, Written, by_period
 from data_engine.bars import from_frame, instant, stamps, to_frame
+from data_engine.completeness import not_whole
 from data_engine.coverage import Coverage
 from data_engine.errors import ConfigError, InputError, StoreError
 from data_engine.marks import MARK, check_stamps, mark, marked
@@ -24,10 +26,10 @@ from data_engine.reading import (
     Reading,
     SessionName,
     Which,
+    adjusted,
     by_symbol,
     in_arrow,
     named_table,
-    not_whole,
     pieces,
     relation,
 )
@@ -96,6 +98,8 @@ class ParquetStorage(BarFiles):
         timeframe: object = "1Min",
         feed: object = None,
         adjustment: object = None,
+        as_of: date | str | None = None,
+        convention: str = PREVIOUS_CLOSE,
         columns: Sequence[str] | None = None,
         session: SessionName | None = None,
         resample: object = None,
@@ -110,7 +114,10 @@ class ParquetStorage(BarFiles):
             index: a stored list: each day has the bars of those who were its members on that day, and of nobody else.
             timeframe: of the stored bars.
             feed: of the bars.
-            adjustment: of the bars.
+            adjustment: of the bars. Raw ones are adjusted as they are read, by the corporate actions that `data-engine actions`
+                has brought; where *as_of* is None and the store holds the dataset that the vendor has adjusted, that is read.
+            as_of: a day: no action with a later ex-date is worked in. None is today in New York.
+            convention: what a payout is measured by: ``previous close``, or ``tiingo`` (the close of the ex-date).
             columns: some of ``open high low close volume trade_count vwap``; only what these need is read.
             session: ``regular`` is bars that start within the regular hours of a session (09:30 to 16:00 New York, half days to
                 13:00), ``extended`` within 04:00 to 20:00 (17:00), ``all`` every bar. None is all, and regular with *resample*.
@@ -126,6 +133,8 @@ class ParquetStorage(BarFiles):
         """
         which = Which(
             index=index,
+            as_of=as_of,
+            convention=convention,
             timeframe=timeframe,
             feed=feed,
             adjustment=adjustment,
@@ -136,7 +145,7 @@ class ParquetStorage(BarFiles):
         )
         wanted = self._wanted(symbols, start, end, which)
         frame = to_frame(by_symbol(self, wanted), wanted.columns)
-        frame.attrs[MARK] = mark(wanted.dataset, computed=wanted.computed)
+        frame.attrs[MARK] = mark(replace(wanted.dataset, adjustment=wanted.adjustment), computed=wanted.computed)
         return frame
 
     def load_arrow(
@@ -231,6 +240,7 @@ class ParquetStorage(BarFiles):
             raise InputError("nobody is asked for: name symbols, or an index")
         wanted = Reading.parse(symbols, start, end, now=now, members=members, **which)
         self.check_exists()
+        wanted = adjusted(self, wanted, now=now)
         if wanted.incomplete != "ignore":
             for text in not_whole(self, wanted):
                 if wanted.incomplete == "raise":
