@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import click
 
-from data_engine.cli import bring, bring_in, check, home, look, serve, try_out, upkeep
+from data_engine.cli import bring, bring_in, check, home, look, serve, show, try_out, upkeep
 from data_engine.cli.console import broken_pipe, complain, print_json
 from data_engine.errors import DataEngineError
 
@@ -39,6 +39,7 @@ for _command in (
     check.verify,
     look.query,
     upkeep.remove,
+    show.report,
     serve.sandbox,
     try_out.demo,
 ):
