@@ -17,7 +17,6 @@ from data_engine.sandbox import Faults, Sandbox, SimulatedMarket
 from running import KEY, account, bars_in, content, count, differing, ended, here, names_of, pipeline_of, run, start
 
 JUNE = ("--start", "2024-06-03", "--end", "2024-06-03")
-TO_COME = pytest.mark.xfail(strict=True, reason="`report` is not built yet")
 
 
 @pytest.fixture
@@ -50,7 +49,7 @@ def test_alone_it_says_what_the_store_holds(server: Sandbox, tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     "command",
-    ["ingest", "update", "status", "verify", "query", "remove", pytest.param("report", marks=TO_COME), "sandbox", "demo"],
+    ["ingest", "update", "status", "verify", "query", "remove", "report", "sandbox", "demo"],
 )
 def test_every_command_of_the_contract_explains_itself(command: str) -> None:
     ran = here(command, "--help")
@@ -59,9 +58,7 @@ def test_every_command_of_the_contract_explains_itself(command: str) -> None:
     assert ran.out.startswith(f"Usage: data-engine {command} ")
 
 
-@pytest.mark.parametrize(
-    "command", ["ingest", "update", "status", "verify", "query", "remove", pytest.param("report", marks=TO_COME)]
-)
+@pytest.mark.parametrize("command", ["ingest", "update", "status", "verify", "query", "remove", "report"])
 def test_the_stores_options_are_on_every_command_that_touches_one(command: str) -> None:
     text = here(command, "--help").out
 
@@ -93,7 +90,7 @@ def test_the_first_line_on_stderr_names_the_store_and_who_said_so(server: Sandbo
 
 @pytest.mark.parametrize(
     "command",
-    [("update",), ("status",), ("query", "SELECT 1"), ("remove", "AAPL"), ("verify",), pytest.param(("report",), marks=TO_COME)],
+    [("update",), ("status",), ("query", "SELECT 1"), ("remove", "AAPL"), ("verify",), ("report",)],
 )
 def test_only_ingest_creates_a_store(tmp_path: Path, command: tuple[str, ...]) -> None:
     ran = here(*command, "--base-path", tmp_path / "nowhere")
@@ -141,6 +138,7 @@ def test_json_of_every_command_is_one_object(server: Sandbox, tmp_path: Path) ->
         here("query", "SELECT count(*) AS bars FROM bars_1min", *base),
         here("remove", "AAPL", "--dry-run", *base),
         here("verify", *base),
+        here("report", *base),
     ):
         assert isinstance(json.loads(ran.out), dict), ran.text
 

@@ -7,7 +7,6 @@ page's policy allows the one style and the one program that it was made with, by
 from __future__ import annotations
 
 import json
-import os
 import zlib
 from base64 import b64encode
 from hashlib import sha256
@@ -72,7 +71,7 @@ def save(page: str, path: Path) -> int:
     draft = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
     try:
         draft.write_bytes(content)
-        os.replace(draft, path)
+        draft.replace(path)
     except OSError as error:
         draft.unlink(missing_ok=True)
         raise StoreError(f"cannot write {path}: {error.strerror}") from error

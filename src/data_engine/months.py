@@ -71,19 +71,21 @@ class Months:
     bars: Int64s
 
 
-def calendar_of(dataset: Dataset, first: date, now: datetime) -> Calendar:
-    """Return the sessions from the month of *first* to that of *now*, those left out that have not begun.
+def calendar_of(dataset: Dataset, first: date, last: date, now: datetime) -> Calendar:
+    """Return the sessions from the month of *first* to that of *last*, those left out that have not begun.
 
     Args:
         dataset: of the bars: a session of minutes spans its extended hours (of a feed that has hours of its own, the day); a
             daily bar begins at midnight in New York.
-        first: a day.
+        first: a day in New York.
+        last: one that is not earlier.
         now: UTC.
     """
-    today = new_york_date(now)
-    months = [(year, month) for year in range(first.year, today.year + 1) for month in range(1, 13)]
-    months = months[first.month - 1 : len(months) - 12 + today.month]
-    spans = [span for span in _sessions(dataset, date(first.year, first.month, 1), today) if span.start < now]
+    months = [(year, month) for year in range(first.year, last.year + 1) for month in range(1, 13)]
+    months = months[first.month - 1 : len(months) - 12 + last.month]
+    after = date(last.year + last.month // 12, last.month % 12 + 1, 1)
+    until = min(after - timedelta(days=1), new_york_date(now))
+    spans = [span for span in _sessions(dataset, date(first.year, first.month, 1), until) if span.start < now]
     place = {month: number for number, month in enumerate(months)}
     days = [new_york_date(span.start) for span in spans]
     kept = [(span, place[day.year, day.month]) for span, day in zip(spans, days, strict=True) if (day.year, day.month) in place]
@@ -133,6 +135,22 @@ def _sessions(dataset: Dataset, first: date, last: date) -> Iterable[TimeRange]:
     return [extended_hours(day) for day in days]
 
 
+def reach_of(held: Iterable[Coverage], now: datetime) -> tuple[date, date]:
+    """Return the first and the last day in New York of which anything is known, none later than that of *now*."""
+    firsts, lasts = [], []
+    for known in held:
+        for piece in (*known.wanted, *known.covered):
+            firsts.append(new_york_date(piece.start))
+            lasts.append(new_york_date(piece.end - _LEAST))
+        months = [date(period.year, period.month, 1) for period in known.rows if period.month is not None]
+        ends = [new_york_date(bar) for bar in (known.first_bar, known.last_bar) if bar is not None]
+        firsts += months + ends
+        lasts += months + ends
+    today = new_york_date(now)
+    last = min(max(lasts, default=today), today)
+    return min(min(firsts, default=last), last), last
+
+
 def _inside(calendar: Calendar, ranges: Iterable[TimeRange]) -> Any:
     """Tell of each session whether one range holds all of it."""
     mask = np.zeros(calendar.starts.size, bool)
@@ -150,7 +168,7 @@ def _touched(calendar: Calendar, ranges: Iterable[TimeRange]) -> Any:
 
 
 def _bars(known: Coverage, calendar: Calendar) -> Int64s:
-    """Return the bars of each month's file. (A file is of a month of UTC: the last evening of a month is the next one's.)"""
+    """Return the bars of each month's file; a file is of a month of UTC: a month's last evening is in the next one's."""
     place = {month: number for number, month in enumerate(calendar.months)}
     bars = np.zeros(len(calendar.months), np.int64)
     for period, count in known.rows.items():

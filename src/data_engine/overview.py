@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import datetime
 from typing import Any
 
 from data_engine import runs, verification
@@ -14,8 +14,8 @@ from data_engine.coverage import Coverage
 from data_engine.errors import DamagedFile, InputError, StoreError
 from data_engine.findings import Finding
 from data_engine.history import RunHistory
-from data_engine.months import STATES, Calendar, calendar_of, months_of
-from data_engine.ranges import iso, new_york_date
+from data_engine.months import STATES, Calendar, calendar_of, months_of, reach_of
+from data_engine.ranges import iso
 from data_engine.runs import Run
 from data_engine.series import Dataset, Series
 from data_engine.verification import Verdict
@@ -86,7 +86,7 @@ class Overview:
         ]
 
     def _dataset(self, dataset: Dataset, held: Sequence[Coverage]) -> dict[str, Any]:
-        calendar = calendar_of(dataset, _first_day(held, self.made), self.made)
+        calendar = calendar_of(dataset, *reach_of(held, self.made), self.made)
         return {
             "name": dataset.name,
             "timeframe": str(dataset.timeframe),
@@ -180,14 +180,6 @@ def look(
     return Overview(
         storage.files.location, now, by, quick, minutes, coverage, problems, verdict, history[: runs.KEPT_RUNS], drawn, notes
     )
-
-
-def _first_day(held: Sequence[Coverage], now: datetime) -> date:
-    """Return the first day that anything is known of; that of *now*, where nothing is."""
-    starts = [known.wanted[0].start for known in held if known.wanted]
-    starts += [known.first_bar for known in held if known.first_bar]
-    starts += [period.start for known in held for period in known.rows]
-    return new_york_date(min((start for start in starts if start < now), default=now))
 
 
 def _symbols(chart: Chart) -> list[str]:

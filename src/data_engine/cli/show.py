@@ -13,7 +13,9 @@ DEFAULT = "data-engine-report.html"
 
 @click.command()
 @click.argument("symbols", nargs=-1, metavar="[SYMBOL ...]")
-@click.option("--out", metavar="FILE", default=DEFAULT, show_default=True, help="Where to write the page; an older one is replaced.")
+@click.option(
+    "--out", metavar="FILE", default=DEFAULT, show_default=True, help="Where to write the page; an older one is replaced."
+)
 @choice_options
 @click.option("--quick", is_flag=True, help="Read the ends of the files alone, daily bars, and a year of minutes.")
 @click.option(

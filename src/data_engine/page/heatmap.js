@@ -84,7 +84,7 @@ class HeatMap {
     const longest = this.rows.reduce((most, row) => Math.max(most, row.symbol.length), 4);
     this.left = Math.min(110, 18 + 7.4 * longest);
     const room = this.box.clientWidth - this.left - 8;
-    this.cell = Math.max(7, Math.min(34, Math.floor(room / this.months)));
+    this.cell = Math.max(7, Math.min(34, room / this.months));
     this.space.style.width = `${Math.max(this.left + this.months * this.cell + 8, 10)}px`;
     this.space.style.height = `${this.top + this.rows.length * this.rowHeight + 6}px`;
     this.draw();
@@ -94,6 +94,8 @@ class HeatMap {
     if (this.waiting) return;
     this.waiting = requestAnimationFrame(() => { this.waiting = 0; this.draw(); });
   }
+
+  x(month) { return Math.round(this.left + month * this.cell); }
 
   monthOf(number) {
     const [year, month] = this.dataset.first;
@@ -108,12 +110,13 @@ class HeatMap {
     const [x0, y0] = [this.box.scrollLeft, this.box.scrollTop];
     const first = Math.max(0, Math.floor(y0 / this.rowHeight)), last = Math.min(this.rows.length, Math.ceil((y0 + height) / this.rowHeight));
     const from = Math.max(0, Math.floor(x0 / this.cell)), to = Math.min(this.months, Math.ceil((x0 + width) / this.cell));
-    const gap = this.cell > 9 ? 1.5 : 1;
+    const gap = this.cell > 16 ? 2 : 1;
     for (let row = first; row < last; row++) {
       const y = this.top + row * this.rowHeight - y0;
       const states = this.rows[row].states;
       for (let month = from; month < to; month++) {
-        drawState(pen, this.states[+states[month]], this.left + month * this.cell - x0, y + 1, this.cell - gap, this.rowHeight - 2);
+        const [x, end] = [this.x(month) - x0, this.x(month + 1) - x0];
+        drawState(pen, this.states[+states[month]], x, y + 1, end - x - gap, this.rowHeight - 2);
       }
     }
     this.drawFrame(pen, width, height, x0, y0, first, last);
@@ -122,10 +125,10 @@ class HeatMap {
   drawFrame(pen, width, height, x0, y0, first, last) {
     const paper = colour("card"), ink = colour("ink"), soft = colour("soft");
     if (this.at) {
-      const x = this.left + this.at[1] * this.cell - x0, y = this.top + this.at[0] * this.rowHeight - y0;
+      const x = this.x(this.at[1]) - x0, y = this.top + this.at[0] * this.rowHeight - y0;
       pen.strokeStyle = ink;
       pen.lineWidth = 2;
-      pen.strokeRect(x - 1, y, this.cell, this.rowHeight);
+      pen.strokeRect(x - 1, y, this.x(this.at[1] + 1) - this.x(this.at[1]) + 1, this.rowHeight);
     }
     pen.fillStyle = paper;
     pen.fillRect(0, 0, this.left - 2, height);
@@ -145,7 +148,7 @@ class HeatMap {
     pen.clip();
     for (let month = 0; month < this.months; month++) {
       const [year, of] = this.monthOf(month);
-      const x = this.left + month * this.cell - x0;
+      const x = this.x(month) - x0;
       if (of === 0 || month === 0) {
         const room = Math.min(12 - of, this.months - month) * this.cell;
         pen.fillStyle = ink;

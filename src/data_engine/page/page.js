@@ -36,7 +36,7 @@ function theme(redraw) {
   try { chosen = localStorage.getItem("data-engine-theme"); } catch { /* a browser may keep nothing for files */ }
   const apply = () => {
     const dark = chosen ? chosen === "dark" : system.matches;
-    root.dataset.theme = dark ? "dark" : "light";
+    themed(dark ? "dark" : "light");
     button.setAttribute("aria-pressed", String(dark));
     redraw();
   };
@@ -46,7 +46,7 @@ function theme(redraw) {
     apply();
   });
   system.addEventListener("change", apply);
-  addEventListener("beforeprint", () => { root.dataset.theme = "light"; redraw(); });
+  addEventListener("beforeprint", () => { themed("light"); redraw(); });
   addEventListener("afterprint", apply);
   apply();
 }
@@ -57,6 +57,8 @@ function coverageSection(data, onPick) {
   let rows = [];
   select.replaceChildren(...data.datasets.map((dataset, number) => el("option", { value: String(number) }, dataset.name)));
   $("dataset-label").hidden = data.datasets.length < 2;
+  const bars = data.datasets.map((dataset) => dataset.series.reduce((sum, series) => sum + series.total, 0));
+  if (bars.length) select.value = String(bars.indexOf(Math.max(...bars)));
   const lacking = (series) => series.lack.reduce((sum, one) => sum + one, 0);
   const show = () => {
     const dataset = data.datasets[+select.value];

@@ -80,7 +80,7 @@ function runRow(run) {
   const asked = run.asked.map((one) => {
     const names = one.named.join(", ") + (one.symbols > one.named.length ? ` and ${count(one.symbols - one.named.length)} more` : "");
     const held = one.complete ? `, ${one.complete === one.symbols ? "all" : count(one.complete)} held already` : "";
-    return el("p", {}, `${one.dataset}: ${plural(one.symbols, "symbol")}${held}, ${stamp(one.start)} to ${stamp(one.end)}`, el("br"), el("span", { class: "quiet" }, names));
+    return el("p", {}, `${one.dataset}: ${plural(one.symbols, "symbol")}${held}, ${rangeText(one.start, one.end)}`, el("br"), el("span", { class: "quiet" }, names));
   });
   const got = [`${plural(run.added, "bar")} new`];
   if (run.revised) got.push(`${count(run.revised)} revised`);

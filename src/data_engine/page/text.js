@@ -34,6 +34,12 @@ function newYork(minute) {
   return { day: `${parts.year}-${parts.month}-${parts.day}`, time: `${parts.hour}:${parts.minute}` };
 }
 const stamp = (iso) => iso.slice(0, 16).replace("T", " ");
+/* A range of whole New York days as days, the last included; else as instants of UTC. */
+function rangeText(start, end) {
+  const [from, to] = [start, end].map((iso) => newYork(Date.parse(iso) / 60000));
+  if (from.time !== "00:00" || to.time !== "00:00") return `${stamp(start)} to ${stamp(end)} UTC`;
+  return `${from.day} to ${dayText(dayOrdinal(to.day) - 1)}`;
+}
 const weekday = (ordinal) => ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"][dayDate(ordinal).getUTCDay()];
 
 function lasted(seconds) {
@@ -44,9 +50,15 @@ function lasted(seconds) {
   return `${Math.floor(all / 3600)} h ${Math.floor((all / 60) % 60)} m`;
 }
 
-/* The colours of the theme, for canvases. */
+/* The colours of the theme, for canvases; remembered, since thousands of cells ask. */
+const colours = new Map();
 function colour(name) {
-  return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+  if (!colours.has(name)) colours.set(name, getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim());
+  return colours.get(name);
+}
+function themed(name) {
+  document.documentElement.dataset.theme = name;
+  colours.clear();
 }
 
 function sized(canvas, width, height) {
