@@ -1,4 +1,4 @@
-"""What the tests of the page share: a store with something of everything in it, and what is inside of a page, read without its program."""
+"""What the tests of the page share: a store with something of everything in it, and a reader of pages that runs no program."""
 
 from __future__ import annotations
 

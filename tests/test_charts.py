@@ -64,8 +64,12 @@ def test_minutes_are_those_of_the_last_sessions_as_they_are(storage: ParquetStor
         WHERE timestamp >= '2024-07-02 04:00:00+00' ORDER BY timestamp""").fetchall()
     assert times == [row[0] for row in expected]
     assert np.allclose([row[:4] for row in values], [row[1:] for row in expected], atol=1e-9)
-    # 09:30 to 16:00, and to 13:00 on the half day before the holiday.
-    assert [end - start for start, end in chart.hours] == [390, 210]
+    # The last sessions of MSFT, in May, and of the others: 09:30 to 16:00, and to 13:00 on the half day before the holiday.
+    assert [end - start for start, end in chart.hours] == [390, 390, 390, 210]
+    assert [date.fromordinal(719_163 + start // 1440).isoformat() for start, _ in chart.hours[::2]] == [
+        "2024-05-14",
+        "2024-07-02",
+    ]
 
 
 def test_without_minutes_there_are_none(storage: ParquetStorage) -> None:

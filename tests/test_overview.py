@@ -111,7 +111,7 @@ def test_candles_have_a_place_for_every_symbol(storage: ParquetStorage) -> None:
 
     assert made.head()["charts"][0]["symbols"] == ["<I>&", "AAPL", "MSFT"]
     assert [bool(text) for text in daily] == [True, True, True]
-    assert [bool(text) for text in minutes] == [True, True, False]  # MSFT broke off in May
+    assert [bool(text) for text in minutes] == [True, True, True]
 
 
 def test_a_store_in_a_bucket_is_seen_as_one_on_a_disk(storage: ParquetStorage) -> None:

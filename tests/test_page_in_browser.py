@@ -11,6 +11,7 @@ from typing import Any
 import duckdb
 import pytest
 
+from data_engine import charts
 from data_engine.html_page import render, save
 from data_engine.overview import look
 from data_engine.storage import ParquetStorage
@@ -32,7 +33,6 @@ SWITCHES = [
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here; apt-get install chromium brings one"),
-    pytest.mark.xdist_group("browser"),
 ]
 
 
@@ -243,6 +243,7 @@ def test_a_range_of_days_is_chosen_by_date(shown: Shown) -> None:
     shown.page.keyboard.press("Enter")
     shown.settle()
     shown.page.click("#chart-details summary")
+    shown.page.wait_for_selector("#chart-table tbody th")
 
     rows = shown.page.locator("#chart-table tbody th").all_inner_texts()
     assert (rows[0], rows[-1], len(rows)) == ("Mon 2024-05-06", "Fri 2024-05-24", 15)
@@ -265,11 +266,17 @@ def test_buttons_zoom_and_a_drag_moves(shown: Shown) -> None:
     assert moved[0] < near[0]
 
 
-def test_what_is_not_in_the_page_is_said_with_the_command_that_brings_it(shown: Shown) -> None:
-    choose(shown, "MSFT")
+def test_what_does_not_fit_is_said_with_the_command_that_brings_it(
+    browser: Any, storage: ParquetStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(charts, "MINUTE_CHARACTERS", 1)
+    save(render(look(storage, Choice(), now=NOW)), tmp_path / "small.html")
 
-    assert shown.page.is_disabled("#bars option[value=minutes]")
-    assert "data-engine report MSFT --minutes 5" in shown.text("#chart-note")
+    for shown in opened(browser, tmp_path / "small.html"):
+        choose(shown, "MSFT")
+        assert shown.page.is_disabled("#bars option[value=minutes]")
+        text = "Its minutes did not fit into this page, nor did those of 2 other symbols: data-engine report MSFT --minutes 5"
+        assert text in shown.text("#chart-note")
 
 
 def test_a_symbol_that_is_not_there_is_said(shown: Shown) -> None:

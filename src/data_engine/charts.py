@@ -1,4 +1,4 @@
-"""The candles that a page can show: one a session of every symbol, and the minutes of the last sessions of as many as fit."""
+"""The candles that a page can show: one a session of every symbol, and the minutes of its last sessions, of as many as fit."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Chart:
         days: ordinals of all days that any candle is of, ascending.
         daily: packed candles by symbol, their times as places in *days*.
         minutes: packed bars by symbol, their times as minutes since 1970.
-        hours: regular hours of the sessions that *minutes* span, in minutes since 1970.
+        hours: regular hours of the sessions that *minutes* are of, in minutes since 1970.
         from_minutes: how many sessions' candles were made from minutes, since no daily bar is held.
         rounded: whether prices are rounded to 0.025 %.
         cut: the first day that is shown, where all would not fit.
@@ -75,7 +75,7 @@ def charts(
         known: series to show.
         now: where the last sessions end.
         quick: make candles of the last months' minutes alone.
-        minutes: of how many of the last sessions minutes are kept.
+        minutes: of how many of each symbol's last sessions minutes are kept.
         notes: is told what cannot be read.
     """
     groups: dict[tuple[Adjustment, Feed], dict[Dataset, list[str]]] = {}
@@ -91,9 +91,10 @@ def charts(
         chart = Chart(feed, adjustment, finest)
         reader = _Reader(storage, Dataset(_DAYS, adjustment, feed), finest, now, quick, notes)
         symbols = sorted({symbol for names in datasets.values() for symbol in names})
-        _add_days(chart, reader, symbols, DAILY_CHARACTERS // share)
+        days = _add_days(chart, reader, symbols, DAILY_CHARACTERS // share)
         if finest is not None and minutes:
-            _add_minutes(chart, reader, sorted(datasets[finest]), minutes, MINUTE_CHARACTERS // share)
+            last = {symbol: days[symbol][-minutes:] for symbol in sorted(datasets[finest]) if symbol in days}
+            _add_minutes(chart, reader, last, MINUTE_CHARACTERS // share)
         made.append(chart)
     return made
 
@@ -171,7 +172,8 @@ class _Reader:
             self._notes.append(f"not in the chart: {Partition(series, period).key}: {error}")
 
 
-def _add_days(chart: Chart, reader: _Reader, symbols: Sequence[str], limit: int) -> None:
+def _add_days(chart: Chart, reader: _Reader, symbols: Sequence[str], limit: int) -> dict[str, list[int]]:
+    """Add the candles of sessions, and return the ordinals of each symbol's; symbols without any are left out."""
     with ThreadPoolExecutor(_READERS) as pool:
         made = dict(zip(symbols, pool.map(reader.candles, symbols), strict=True))
     days = np.unique(np.concatenate([NOTHING.times, *(one.times for one, _ in made.values())]))
@@ -181,27 +183,25 @@ def _add_days(chart: Chart, reader: _Reader, symbols: Sequence[str], limit: int)
     chart.from_minutes = sum(count for _, count in made.values())
     if kept < max((len(one) for one in placed.values()), default=0):
         chart.cut = date.fromordinal(chart.days[-kept])
+    return {symbol: one.times.tolist() for symbol, (one, _) in made.items() if len(one)}
 
 
-def _add_minutes(chart: Chart, reader: _Reader, symbols: Sequence[str], count: int, limit: int) -> None:
-    """Add the minutes of the last sessions that any symbol has a candle of."""
-    last = [date.fromordinal(day) for day in chart.days[-count:]]
-    if not last:
-        return
-    since = _minute(new_york_days(last[0], last[0]).start)
-    chart.hours = [(_minute(span.start), _minute(span.end)) for span in map(regular_hours, filter(is_session, last))]
+def _add_minutes(chart: Chart, reader: _Reader, last: Mapping[str, list[int]], limit: int) -> None:
+    """Add the minutes of each symbol's last sessions, which are given as ordinals."""
+    shown: set[int] = set()
     left = limit
-    for symbol in symbols:
-        if left <= 0:
-            chart.left_out.append(symbol)
-            continue
-        text = pack(reader.minutes(symbol, since))
-        if len(text) > left:
+    for symbol, days in last.items():
+        first = date.fromordinal(days[0])
+        text = pack(reader.minutes(symbol, _minute(new_york_days(first, first).start))) if left else ""
+        if not left or len(text) > left:
             left = 0  # in their order: whoever looks for one need not guess
             chart.left_out.append(symbol)
         elif text:
             chart.minutes[symbol] = text
             left -= len(text)
+            shown.update(days)
+    spans = (regular_hours(day) for day in map(date.fromordinal, sorted(shown)) if is_session(day))
+    chart.hours = [(_minute(span.start), _minute(span.end)) for span in spans]
 
 
 def _minute(when: datetime) -> int:

@@ -126,7 +126,7 @@ class Overview:
             "rounded": chart.rounded,
             "cut": chart.cut.isoformat() if chart.cut else None,
             "minutes": self.minutes,
-            "left_out": len(chart.left_out),
+            "left_out": chart.left_out,
         }
 
 
@@ -150,7 +150,7 @@ def look(
         names: of symbols; None is all.
         now: UTC.
         quick: read the ends of the files alone, daily bars, and the last months of minutes.
-        minutes: of how many of the last sessions minutes are kept, for as many symbols as fit.
+        minutes: of how many of each symbol's last sessions minutes are kept, for as many symbols as fit.
         by: which version of the program looks.
 
     Raises:

@@ -84,7 +84,7 @@ class HeatMap {
     const longest = this.rows.reduce((most, row) => Math.max(most, row.symbol.length), 4);
     this.left = Math.min(110, 18 + 7.4 * longest);
     const room = this.box.clientWidth - this.left - 8;
-    this.cell = Math.max(7, Math.min(34, room / this.months));
+    this.cell = Math.max(7, Math.min(44, room / this.months));
     this.space.style.width = `${Math.max(this.left + this.months * this.cell + 8, 10)}px`;
     this.space.style.height = `${this.top + this.rows.length * this.rowHeight + 6}px`;
     this.draw();

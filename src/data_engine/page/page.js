@@ -184,9 +184,11 @@ class ChartSection {
       if (group.cut) made.push(`What lies before ${group.cut} does not fit into this page.`);
     } else made.push("Regular hours are shaded; times are New York's. Minutes without a trade have no bar.");
     if (group.intraday) {
-      if (!hasMinutes && group.minutes) made.push(`Its minutes are not in this page (of ${plural(group.left_out, "symbol")} they did not fit): data-engine report ${this.symbol} --minutes ${group.minutes}`);
-      else if (!hasMinutes) made.push("No minutes are in this page, as was asked for: --minutes 5 puts those of five sessions into it.");
-      else made.push(`Minutes of the last ${plural(group.minutes, "session")} are in this page; --minutes N puts more into it.`);
+      const out = group.left_out.length;
+      if (hasMinutes) made.push(`Minutes of its last ${plural(group.minutes, "session")} are in this page; --minutes N puts more into it.`);
+      else if (!group.minutes) made.push("No minutes are in this page, as was asked for: --minutes 5 puts those of five sessions into it.");
+      else if (group.left_out.includes(this.symbol)) made.push(`Its minutes did not fit into this page, nor did those of ${plural(out - 1, "other symbol")}: data-engine report ${this.symbol} --minutes ${group.minutes}`);
+      else made.push("No minutes of its last sessions are held.");
     }
     $("chart-note").textContent = made.join(" ");
   }

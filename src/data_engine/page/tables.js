@@ -93,5 +93,5 @@ function runRow(run) {
   if (run.error) failed.unshift(el("p", { class: "bad" }, run.error[1]));
   const notes = run.notes.map((note) => el("p", { class: "quiet" }, note));
   return el("tr", {}, el("td", { class: "nowrap" }, stamp(run.began)), el("td", { class: "nowrap" }, ...what), el("td", { class: "wide" }, ...asked),
-    el("td", {}, ...got.map((text) => el("p", {}, text)), ...notes), el("td", { class: "wide" }, ...(failed.length ? failed : ["–"])), el("td", { class: "number" }, lasted(run.seconds)));
+    el("td", {}, ...got.map((text) => el("p", { class: "nowrap" }, text)), ...notes), el("td", { class: "wide" }, ...(failed.length ? failed : ["–"])), el("td", { class: "number" }, lasted(run.seconds)));
 }
