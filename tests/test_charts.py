@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from data_engine.series import Series
 from data_engine.sessions import sessions
 from data_engine.storage import ParquetStorage
 from pages import DAYS, FIRST, LAST, MINUTES, NOW, make_store
+from real_data import bars_of
 from test_candles import unpacked
 
 SYMBOLS = ("AAPL", "MSFT", "<I>&")
@@ -130,3 +131,26 @@ def test_what_does_not_fit_is_rounded_first_and_then_the_oldest_go() -> None:
     assert sum(map(len, packed.values())) <= exact // 4
     assert unpacked(packed["0"])[0] == list(range(500 - kept, 500))
     assert fitted({}, 0) == ({}, False, 0)
+
+
+def test_real_minutes_make_the_sessions_that_sql_makes(tmp_path: Path) -> None:
+    """Eight symbols in eleven weeks, with a half day, two splits, and one of a few bars a day."""
+    bars = bars_of("minute/polygon_sip_ext_8sym_20240603_20240816.parquet")
+    storage = ParquetStorage(tmp_path)
+    storage.store(duckdb.sql(bars).df())
+    known = [Series(symbol, MINUTES) for symbol in storage.symbols(MINUTES)]
+
+    (chart,) = charts(storage, known, now=datetime(2024, 8, 20, tzinfo=UTC), quick=False, minutes=0, notes=[])
+
+    expected = duckdb.sql(f"""
+        SELECT symbol, here::DATE, first(open ORDER BY timestamp), max(high), min(low), last(close ORDER BY timestamp), sum(volume)
+        FROM (SELECT *, timezone('America/New_York', timestamp) AS here FROM ({bars}))
+        WHERE here::TIME >= '09:30' AND here::TIME < (CASE here::DATE WHEN '2024-07-03' THEN TIME '13:00' ELSE TIME '16:00' END)
+        GROUP BY ALL ORDER BY ALL""").fetchall()
+    made = []
+    for symbol, text in chart.daily.items():
+        times, values = unpacked(text)
+        made += [(symbol, date.fromordinal(chart.days[time]), *row) for time, row in zip(times, values, strict=True)]
+    assert [row[:2] for row in made] == [row[:2] for row in expected]
+    assert np.allclose([row[2:6] for row in made], [row[2:6] for row in expected], rtol=0, atol=5.1e-5)
+    assert np.allclose([row[6] for row in made], [row[6] for row in expected], rtol=1.1e-3, atol=0.01)
