@@ -31,6 +31,9 @@ def load(folder: str) -> dict[str, object]:
         "month": median(lambda: storage.load("SPY", "2024-03-01", "2024-03-31")),
         "year": median(lambda: storage.load("SPY", "2024-01-01", "2024-12-31")),
         "year_close": median(lambda: storage.load("SPY", "2024-01-01", "2024-12-31", columns=["close"])),
+        "year_regular": median(lambda: storage.load("SPY", "2024-01-01", "2024-12-31", session="regular")),
+        "year_quarters": median(lambda: storage.load("SPY", "2024-01-01", "2024-12-31", resample="15Min")),
+        "year_days": median(lambda: storage.load("SPY", "2024-01-01", "2024-12-31", resample="1Day", session="extended")),
     }
 
 

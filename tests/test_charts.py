@@ -143,7 +143,8 @@ def test_real_minutes_make_the_sessions_that_sql_makes(tmp_path: Path) -> None:
     (chart,) = charts(storage, known, now=datetime(2024, 8, 20, tzinfo=UTC), quick=False, minutes=0, notes=[])
 
     expected = duckdb.sql(f"""
-        SELECT symbol, here::DATE, first(open ORDER BY timestamp), max(high), min(low), last(close ORDER BY timestamp), sum(volume)
+        SELECT symbol, here::DATE,
+               first(open ORDER BY timestamp), max(high), min(low), last(close ORDER BY timestamp), sum(volume)
         FROM (SELECT *, timezone('America/New_York', timestamp) AS here FROM ({bars}))
         WHERE here::TIME >= '09:30' AND here::TIME < (CASE here::DATE WHEN '2024-07-03' THEN TIME '13:00' ELSE TIME '16:00' END)
         GROUP BY ALL ORDER BY ALL""").fetchall()

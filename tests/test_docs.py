@@ -15,6 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from unittest.mock import patch
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -31,7 +32,7 @@ SETTINGS = ROOT / "docs/reference/settings.md"
 
 _FENCE = re.compile(r"^(`{3,})([^\n`]*)\n(.*?)^\1\s*$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
-_HELP = re.compile(r"^\$ data-engine ?([a-z-]*) --help\n")
+_HELP = re.compile(r"^\$ data-engine ?([a-z -]*?) --help\n")
 _VARIABLE = re.compile(r"\b(?:DATA_ENGINE|ALPACA|APCA)_[A-Z_]*[A-Z]\b")
 
 
@@ -63,6 +64,16 @@ def shown_help(command: str) -> str:
     return str(result.output)
 
 
+def commands() -> dict[str, click.Command]:
+    """Return every command by its words, those of a group after it."""
+    found: dict[str, click.Command] = {}
+    for word, command in sorted(program.commands.items()):
+        found[word] = command
+        if isinstance(command, click.Group):
+            found.update({f"{word} {inner}": one for inner, one in sorted(command.commands.items())})
+    return found
+
+
 def documented_help() -> dict[str, str]:
     found = {}
     for _, _, block in _FENCE.findall(text(COMMAND_LINE)):
@@ -72,13 +83,13 @@ def documented_help() -> dict[str, str]:
     return found
 
 
-@pytest.mark.parametrize("command", ["", *sorted(program.commands)])
+@pytest.mark.parametrize("command", ["", *commands()])
 def test_the_reference_holds_the_help_of_every_command(command):
     assert documented_help().get(command) == shown_help(command), "`python tests/test_docs.py` writes the present help texts"
 
 
 def test_the_reference_has_no_help_of_a_command_that_is_gone():
-    assert set(documented_help()) == {"", *program.commands}
+    assert set(documented_help()) == {"", *commands()}
 
 
 # --------------------------------------------------------------------------------------------------------------- links
@@ -138,7 +149,9 @@ def test_every_python_example_compiles_and_imports_what_there_is(page, code):
 def test_every_console_example_names_commands_and_options_that_there_are(page, code):
     for words in re.findall(r"^\$ (?:[A-Z_]+=\S+ )*data-engine\b(.*)$", code.replace("\\\n", " "), re.MULTILINE):
         parts = words.split()
-        command = program.commands.get(parts[0]) if parts and not parts[0].startswith("-") else program
+        known_words = commands()
+        named = " ".join(parts[:2]) if " ".join(parts[:2]) in known_words else parts[0] if parts else ""
+        command = known_words.get(named) if named and not named.startswith("-") else program
         assert command is not None, f"there is no command {parts[0]!r}"
         known = {option for parameter in command.params for option in parameter.opts} | {"--help", "-h"}
         unquoted = re.sub(r"\"[^\"]*\"|'[^']*'", "", words)
@@ -187,7 +200,7 @@ def write_help() -> None:
     """Put the present help texts into the reference; add blocks for commands that are new."""
     page = text(COMMAND_LINE)
     known = documented_help()
-    for command in ("", *sorted(program.commands)):
+    for command in ("", *commands()):
         words = f"data-engine {command}".strip()
         block = f"```text\n$ {words} --help\n{shown_help(command)}```\n"
         if command in known:

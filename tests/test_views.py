@@ -292,6 +292,21 @@ def test_a_damaged_file_is_an_error_that_names_it_where_its_bars_are_asked_for(s
         assert run(open_, "SELECT avg(close) FROM bars_1min WHERE symbol = '2330'").fetchall() == [(1.0,)]
 
 
+@pytest.mark.parametrize("new_place", ["disk"], indirect=True)
+@pytest.mark.parametrize(
+    ("condition", "opened"),
+    [
+        ("symbol = 'A'", "2/6"),
+        ("symbol IN ('A', '2330') AND month = 6", "2/6"),
+        ("month = 7", "3/6"),
+    ],
+)
+def test_conditions_on_the_path_leave_files_unopened(connection, condition, opened):
+    ((_, plan),) = run(connection, f"EXPLAIN SELECT avg(close) FROM bars_1min WHERE {condition}").fetchall()
+
+    assert re.findall(r"Scanning Files: (\S+)", plan) == [opened]
+
+
 class Watched:
     """Files that remember which of them were read."""
 

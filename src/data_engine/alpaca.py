@@ -6,6 +6,7 @@ a page reads is `wire`'s; how long to wait is `pacing`'s and `retry`'s; sockets 
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 import time
@@ -53,6 +54,10 @@ _BAD_ANSWER_TRIES = 3  # a proxy's page in place of the answer passes; a server 
 _FORGOTTEN = 300.0  # seconds without a failure, after which the next one is a new outage
 _EMPTY_PAGES = 100  # in a row, each with a token: no field report knows more than a few
 _SYMBOLS_PER_REQUEST = 500
+
+
+_DECODING = threading.BoundedSemaphore(os.cpu_count() or 1)
+"""As many pages are decoded at once as there are cores: more threads would only be in each other's way."""
 
 
 class AlpacaClient:
@@ -282,7 +287,8 @@ class AlpacaClient:
                 if "json" not in answer.headers.get("content-type", ""):
                     kind = answer.headers.get("content-type") or "no content type"
                     raise BadAnswer(f"an answer of {kind} where JSON was due (answer to: {request})")
-                return read_page(answer.body, request)
+                with _DECODING:
+                    return read_page(answer.body, request)
             except BadAnswer:
                 failures += 1
                 if failures >= _BAD_ANSWER_TRIES:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -22,6 +24,10 @@ from data_engine.series import Dataset, Series
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+_ENCODING = threading.BoundedSemaphore(os.cpu_count() or 1)
+"""As many files are encoded at once as there are cores; that they are written takes none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +104,8 @@ class BarFiles:
             elif not merged.changed:
                 result = Written(stored.num_rows, vanished=merged.vanished, fingerprint=Fingerprint.of(data) if data else None)
                 return None
-            content = to_parquet(table) if table.num_rows else b""
+            with _ENCODING:
+                content = to_parquet(table) if table.num_rows else b""
             made = Fingerprint.of(content) if content else None
             result = Written(table.num_rows, merged.added, merged.revised, merged.vanished, made)
             return content

@@ -22,14 +22,17 @@ MARK = "data_engine"
 """The key in a frame's ``attrs``."""
 
 
-def mark(dataset: Dataset, asof: object = None, currency: str | None = None) -> dict[str, str | None]:
-    """Return the mark of a frame with bars of a dataset, as they were fetched."""
+def mark(
+    dataset: Dataset, asof: object = None, currency: str | None = None, computed: str | None = None
+) -> dict[str, str | None]:
+    """Return the mark of a frame with bars of a dataset, as they were fetched, or *computed* from it: what, in words."""
     return {
         "timeframe": str(dataset.timeframe),
         "feed": dataset.feed.value,
         "adjustment": str(dataset.adjustment),
         "asof": None if asof is None else str(asof),
         "currency": None if currency is None else currency.upper(),
+        **({} if computed is None else {"computed": computed}),
     }
 
 
@@ -40,6 +43,8 @@ def marked(bars: pd.DataFrame, timeframe: object, feed: object, adjustment: obje
         InputError: an argument contradicts the mark, or the bars are of a kind that the store does not tell apart.
     """
     found = bars.attrs.get(MARK) or {}
+    if found.get("computed") is not None:
+        raise InputError(f"these bars were computed ({found['computed']}); a store holds what the vendor gave")
     for name in ("asof", "currency"):
         if found.get(name) not in (None, "USD"):
             raise InputError(

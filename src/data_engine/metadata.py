@@ -11,32 +11,25 @@ end with files that agree. Readers write nothing.
 
 from __future__ import annotations
 
-import csv
-import io
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data_engine.dated_lists import LIST_HEADER, dump_history, dump_rows, load_history, load_rows
 from data_engine.errors import DamagedFile, InputError, UnknownIndexError
 from data_engine.files import FileStore
-from data_engine.ranges import new_york_date
+from data_engine.index_names import check_index_name, name_fault
+from data_engine.ranges import TimeRange, new_york_date, new_york_midnight
+from data_engine.rosters import read_sources
 from data_engine.symbols import SymbolLoader, check_symbol
+from data_engine.universes import Event, Members, build_history, differences, joined, members_within, replay, seed
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _FOLDER = "metadata/indices"
-_LIST_HEADER = ("symbol", "added_date")
-_HISTORY_HEADER = ("date", "action", "symbol")
-_LIST_SUFFIXES = (".csv", ".txt", ".tsv", ".list")
-_MAX_NAME = 64
-_RESERVED = frozenset({"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(10))})
-
-Members = dict[str, date]
-"""Symbol to the day it was added, in the order of the list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +50,24 @@ class IndexChange:
 
 
 @dataclass(frozen=True, slots=True)
-class _Event:
-    day: date
-    action: str
-    symbol: str
+class IndexImport:
+    """What importing the past of an index made.
+
+    Attributes:
+        name: of the index.
+        since: the first day of which its members are known.
+        last_change: the last day on which somebody came or left.
+        members: how many it has now.
+        warnings: what contradicts itself in the sources, with the lines.
+        to_come: how many changes were left out because their day is still to come.
+    """
+
+    name: str
+    since: date
+    last_change: date
+    members: int
+    warnings: tuple[str, ...] = ()
+    to_come: int = 0
 
 
 class MetadataStore:
@@ -109,23 +116,15 @@ class MetadataStore:
         def remember(content: bytes | None) -> bytes | None:
             nonlocal before
             listed = self._listed(name)
-            events = self._events(name, content) if content is not None else _seed(listed)
+            events = self._events(name, content) if content is not None else seed(listed)
             before = listed or {}
             if not force:
                 _refuse_loss(name, before, wanted)
-            new = _changes(_replay(events), wanted, self._effective(name, events, day))
-            return _write(_HISTORY_HEADER, _history_rows([*events, *new])) if new or content is None else None
-
-        def relist(content: bytes | None) -> bytes | None:
-            # From the history as it is now: another writer may have come between.
-            members = _replay(self._history(name) or ())
-            listed = self._parse(name, content) if content is not None else {}
-            order = wanted if set(wanted) == set(members) else list(members)
-            made = _write(_LIST_HEADER, ((symbol, listed.get(symbol, members[symbol]).isoformat()) for symbol in order))
-            return None if made == content else made
+            new = differences(replay(events), wanted, self._effective(name, events, day))
+            return dump_history([*events, *new]) if new or content is None else None
 
         self._files.update(_history_key(name), remember)
-        self._files.update(_list_key(name), relist)
+        self._relist(name, wanted)
         now = set(wanted)
         added = tuple(symbol for symbol in wanted if symbol not in before)
         return IndexChange(name, len(wanted), added, tuple(symbol for symbol in before if symbol not in now))
@@ -139,15 +138,99 @@ class MetadataStore:
             raise self._unknown(name)
         if day is None:
             return listed
-        events = self._history(name)
-        if events is None:
-            events = _seed(listed)
+        events = self.history(name)
         if not events or day < events[0].day:
-            since = events[0].day if events else "no day"
-            raise InputError(f"index {name!r} is known since {since}; what it was on {day} is not known")
+            raise _not_known(name, events, day)
         if day >= events[-1].day:
             return listed
-        return _replay(event for event in events if event.day <= day)
+        return replay(events, day)
+
+    def import_history(
+        self,
+        index_name: str,
+        changes: str | Path | Sequence[str | Path] = (),
+        *,
+        members: str | Path | None = None,
+        as_of: date | str | None = None,
+        since: date | str | None = None,
+        column: str | None = None,
+        force: bool = False,
+    ) -> IndexImport:
+        """Make the past of an index of dated changes that others have collected; the same again changes nothing.
+
+        What is stored already stays where it is later than all that is imported; of earlier days, the import is believed.
+
+        Args:
+            index_name: as `store`; a new one is made.
+            changes: files of changes (`data_engine.dated_lists` has the forms), of which each may hold lists, too.
+            members: a file with the list as it was on one day; None takes the stored one, if *changes* hold none.
+            as_of: the day of *members*, at whose end the list was so; None is what the file says, else after the last change.
+            since: the day from which on the changes are complete, where that is before the first of them.
+            column: of *members*, with the symbols; None tries the usual ones.
+            force: forget what is stored of later days, drop more than 20 % of the members, and take a history that contradicts
+                itself in many places.
+
+        Raises:
+            InputError: an argument cannot be used, or the sources contradict each other too often (`build_history`).
+            SymbolListError: a file cannot be read; all that is wrong with it is named, with line numbers.
+            DamagedFile: a file of the index was changed by hand into something else.
+            StoreError: the store cannot be written.
+        """
+        name = check_index_name(index_name)
+        self._refuse_twin(name)
+        paths = [changes] if isinstance(changes, (str, Path)) else list(changes)
+        sources = read_sources(paths, members, None if as_of is None else _day(as_of, "as_of"), column)
+        first = None if since is None else _day(since, "since")
+        if as_of is not None and _day(as_of, "as_of") > self._today():
+            raise InputError(f"as_of {as_of}: a list cannot be of a day to come")
+        past, to_come = sources.known_by(self._today())
+        made: list[IndexImport] = []
+
+        def remember(content: bytes | None) -> bytes | None:
+            listed = self._listed(name)
+            events = self._events(name, content) if content is not None else seed(listed)
+            history = build_history(past.changes, past.anchored(events), since=first, force=force)
+            history = history if force else joined(history, events)
+            now = replay(history.events)
+            if not force:
+                _refuse_loss(name, listed or {}, list(now))
+            first_day, last_day = history.events[0].day, history.events[-1].day
+            made.append(IndexImport(name, first_day, last_day, len(now), history.warnings, to_come))
+            written = dump_history(history.events)
+            return None if written == content else written
+
+        self._files.update(_history_key(name), remember)
+        self._relist(name, anew=True)
+        return made[-1]
+
+    def memberships(self, index_name: str, span: TimeRange) -> dict[str, tuple[TimeRange, ...]]:
+        """Return every symbol that was a member at any time inside *span*, sorted, with the ranges in which it was, clipped.
+
+        Raises:
+            UnknownIndexError: no such index.
+            InputError: the span begins before the first list: who was a member then is not known.
+            DamagedFile: a file of the index was changed by hand into something else.
+        """
+        events = self.history(index_name)
+        if not events or span.start < new_york_midnight(events[0].day):
+            raise _not_known(index_name, events, new_york_date(span.start))
+        return members_within(events, span)
+
+    def history(self, index_name: str) -> list[Event]:
+        """Return all that came and left, in order; those of the first day make the first list.
+
+        Raises:
+            UnknownIndexError: no such index.
+            DamagedFile: a file of the index was changed by hand into something else.
+        """
+        name = check_index_name(index_name)
+        events = self._history(name)
+        if events is None:
+            listed = self._listed(name)
+            if listed is None:
+                raise self._unknown(name)
+            return seed(listed)
+        return events
 
     def load(self, index_name: str, as_of: date | str | None = None) -> pd.DataFrame:
         """Return an index as a DataFrame with the text columns ``symbol`` and ``added_date`` (ISO dates).
@@ -173,13 +256,31 @@ class MetadataStore:
         """Return the names of the indices there are, sorted."""
         keys = (key.removeprefix(f"{_FOLDER}/") for key in self._files.list(_FOLDER))
         stems = (key.removesuffix(".csv") for key in keys if key.endswith(".csv") and "/" not in key)
-        return sorted(stem for stem in stems if _name_fault(stem) is None)
+        return sorted(stem for stem in stems if name_fault(stem) is None)
+
+    def _relist(self, name: str, wanted: Sequence[str] = (), *, anew: bool = False) -> None:
+        """Make the list of the history as it is now: another writer may have come between.
+
+        Args:
+            name: of the index.
+            wanted: the order of the list, where these are its members.
+            anew: take the days of the history in place of those that are listed.
+        """
+
+        def relist(content: bytes | None) -> bytes | None:
+            members = replay(self._history(name) or ())
+            listed = self._parse(name, content) if content is not None and not anew else {}
+            order = wanted if set(wanted) == set(members) else list(members)
+            made = dump_rows(LIST_HEADER, ((symbol, listed.get(symbol, members[symbol]).isoformat()) for symbol in order))
+            return None if made == content else made
+
+        self._files.update(_list_key(name), relist)
 
     def _listed(self, name: str) -> Members | None:
         content = self._files.get(_list_key(name))
         return None if content is None else self._parse(name, content)
 
-    def _history(self, name: str) -> list[_Event] | None:
+    def _history(self, name: str) -> list[Event] | None:
         content = self._files.get(_history_key(name))
         return None if content is None else self._events(name, content)
 
@@ -191,24 +292,22 @@ class MetadataStore:
                 raise ValueError(f"{symbol} is listed twice")
             members[check_symbol(symbol)] = date.fromisoformat(day)
 
-        _read(f"{self._files.location}/{_list_key(name)}", content, _LIST_HEADER, take)
+        try:
+            load_rows(content, LIST_HEADER, take)
+        except ValueError as error:
+            raise self._damaged(_list_key(name), error) from error
         return members
 
-    def _events(self, name: str, content: bytes) -> list[_Event]:
-        events: list[_Event] = []
+    def _events(self, name: str, content: bytes) -> list[Event]:
+        try:
+            return load_history(content, check_symbol)
+        except ValueError as error:
+            raise self._damaged(_history_key(name), error) from error
 
-        def take(day: str, action: str, symbol: str) -> None:
-            if action not in ("added", "removed"):
-                raise ValueError(f"the action is added or removed, was {action!r}")
-            event = _Event(date.fromisoformat(day), action, check_symbol(symbol))
-            if events and event.day < events[-1].day:
-                raise ValueError("the days are not in order")
-            events.append(event)
+    def _damaged(self, key: str, error: ValueError) -> DamagedFile:
+        return DamagedFile(f"{self._files.location}/{key} is not what it should be: {error}")
 
-        _read(f"{self._files.location}/{_history_key(name)}", content, _HISTORY_HEADER, take)
-        return events
-
-    def _effective(self, name: str, events: Sequence[_Event], on: date | None) -> date:
+    def _effective(self, name: str, events: Sequence[Event], on: date | None) -> date:
         """Return the day of a change: never before the last one, also when the clock went back."""
         last = events[-1].day if events else date.min
         if on is None:
@@ -230,48 +329,12 @@ class MetadataStore:
         return UnknownIndexError(f"no index {name!r}; {there}")
 
 
-def check_index_name(name: str) -> str:
-    """Return *name* if it can name an index, and a file on every system.
-
-    Raises:
-        InputError: it cannot; the message says why.
-    """
-    fault = _name_fault(name)
-    if fault is not None:
-        raise InputError(f"index name {name!r} {fault}")
-    return name
-
-
-def index_name_of(path: str | Path) -> str:
-    """Return the name of the index that a file of symbols makes: ``sp500-2025.csv`` gives ``sp500_2025``.
-
-    Lower case; every run of other characters than letters and digits becomes one ``_``.
-
-    Raises:
-        InputError: nothing of the file's name is left.
-    """
-    file = Path(path).name
-    stem, dot, suffix = file.rpartition(".")
-    if not dot or f".{suffix.lower()}" not in _LIST_SUFFIXES:
-        stem = file
-    name = re.sub(r"[^a-z0-9]+", "_", stem.lower())[:_MAX_NAME].strip("_")
-    if not name:
-        raise InputError(f"{str(path)!r} gives no name for an index; name it (--index, index_name=...)")
-    return name if name.upper() not in _RESERVED else f"{name}_list"
-
-
-def _name_fault(name: object) -> str | None:
-    if not isinstance(name, str):
-        return "is not a string"
-    if not 1 <= len(name) <= _MAX_NAME:
-        return f"must have 1 to {_MAX_NAME} characters"
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
-        return "must begin with a letter or digit and hold only letters, digits, '_', '-' and '.'"
-    if name.endswith("."):
-        return "must not end with '.'"
-    if name.split(".")[0].upper() in _RESERVED:
-        return "is the name of a device on Windows"
-    return None
+def _not_known(name: str, events: Sequence[Event], day: date) -> InputError:
+    since = events[0].day if events else "no day"
+    return InputError(
+        f"index {name!r} is known since {since}; what it was on {day} is not known "
+        f"(`data-engine index import {name} --changes FILE` brings the past of an index in)"
+    )
 
 
 def _refuse_loss(name: str, before: Members, wanted: Sequence[str]) -> None:
@@ -281,61 +344,6 @@ def _refuse_loss(name: str, before: Members, wanted: Sequence[str]) -> None:
             f"storing {len(wanted)} symbols as index {name!r} would drop {lost} of its {len(before)} members, more than 20 %: "
             "use another name, or --force (force=True) if that is meant"
         )
-
-
-def _seed(listed: Members | None) -> list[_Event]:
-    """Make the history of a list that has none: someone wrote it by hand."""
-    made = [_Event(day, "added", symbol) for symbol, day in (listed or {}).items()]
-    return sorted(made, key=lambda event: event.day)
-
-
-def _replay(events: Iterable[_Event]) -> Members:
-    members: Members = {}
-    for event in events:
-        if event.action == "added":
-            members.setdefault(event.symbol, event.day)
-        else:
-            members.pop(event.symbol, None)
-    return members
-
-
-def _changes(before: Members, wanted: Sequence[str], day: date) -> list[_Event]:
-    now = set(wanted)
-    removed = [_Event(day, "removed", symbol) for symbol in before if symbol not in now]
-    return removed + [_Event(day, "added", symbol) for symbol in wanted if symbol not in before]
-
-
-def _history_rows(events: Iterable[_Event]) -> Iterator[tuple[str, ...]]:
-    return ((event.day.isoformat(), event.action, event.symbol) for event in events)
-
-
-def _write(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> bytes:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue().encode()
-
-
-def _read(file: str, content: bytes, header: tuple[str, ...], take: Callable[..., None]) -> None:
-    """Hand each row's cells to *take*; a mark, CRLF and blank lines, as spreadsheets leave them, are tolerated.
-
-    Raises:
-        DamagedFile: another header, another number of cells, or *take* refused a row; the message names file and line.
-    """
-    line = 1
-    try:
-        reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
-        if tuple(next(reader, ())) != header:
-            raise ValueError(f"must be {','.join(header)}")
-        for cells in reader:
-            line = reader.line_num
-            if cells and len(cells) != len(header):
-                raise ValueError(f"has {len(cells)} cells, not {len(header)}")
-            if cells:
-                take(*cells)
-    except (ValueError, csv.Error) as error:
-        raise DamagedFile(f"{file} is not what it should be: line {line}: {error}") from error
 
 
 def _day(value: object, parameter: str) -> date:

@@ -16,9 +16,10 @@ from data_engine.alpaca import DELAY, AlpacaClient
 from data_engine.errors import ConfigError, DataEngineError, InputError
 from data_engine.fetching import Fetching
 from data_engine.history import RunHistory
+from data_engine.index_names import check_index_name, index_name_of
 from data_engine.ingestion import Ingestion
 from data_engine.job import Job, prepare
-from data_engine.metadata import MetadataStore, check_index_name, index_name_of
+from data_engine.metadata import MetadataStore
 from data_engine.planning import IngestionPlan
 from data_engine.progress import Progress, Silent
 from data_engine.ranges import TimeRange, iso

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +10,10 @@ from data_engine.bar_files import BarFiles
 from data_engine.coverage import Coverage
 from data_engine.errors import DamagedFile
 from data_engine.partitions import Partition
-from data_engine.ranges import TimeRange, iso
-from data_engine.series import Series
+from data_engine.ranges import TimeRange, intersection, iso
+from data_engine.series import Dataset, Series
 from data_engine.sessions import can_hold_bars
+from data_engine.universes import Event, memberships, replay
 from data_engine.wishes import Choice, chosen_series
 
 
@@ -84,6 +85,84 @@ def stand(storage: BarFiles, choice: Choice, names: Sequence[str] | None = None)
         held = [size for size in sizes if size is not None]
         missing = tuple(hole for hole in owed if can_hold_bars(hole, series.dataset))
         yield SeriesStanding(series, known, missing, len(held), sum(held))
+
+
+@dataclass(frozen=True, slots=True)
+class IndexStanding:
+    """Who of an index has no bars in a dataset.
+
+    Attributes:
+        dataset: which.
+        span: from the first bar of the index's symbols that is stored to the end of the last one; None where there is none.
+        members: how many the index has now.
+        without: members without any bar.
+        former: who was a member at some time inside *span* and is none now.
+        former_without: those of them without a bar from the time when they were.
+    """
+
+    dataset: Dataset
+    span: TimeRange | None
+    members: int
+    without: tuple[str, ...]
+    former: int
+    former_without: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields that ``status --index NAME --json`` prints for a dataset."""
+        return {
+            "dataset": self.dataset.name,
+            "stored": _pairs([self.span])[0] if self.span else None,
+            "members": self.members,
+            "without_bars": list(self.without),
+            "former_members": self.former,
+            "former_without_bars": list(self.former_without),
+        }
+
+
+def stand_of_index(events: Sequence[Event], datasets: Iterable[Dataset], found: Iterable[SeriesStanding]) -> list[IndexStanding]:
+    """Return who of an index has no bars, by dataset.
+
+    A file of bars counts for a former member where its month (of days: its year) meets the time of the membership.
+
+    Args:
+        events: the history of the index.
+        datasets: in which to look.
+        found: what `stand` said of these datasets; series of other symbols are passed over.
+    """
+    symbols = {event.symbol for event in events}
+    by_dataset: dict[Dataset, dict[str, Coverage]] = {dataset: {} for dataset in datasets}
+    for one in found:
+        if one.series.symbol in symbols and one.series.dataset in by_dataset and one.coverage.bars:
+            by_dataset[one.series.dataset][one.series.symbol] = one.coverage
+    now = replay(events)
+    standings = []
+    for dataset, held in by_dataset.items():
+        span = _stored(held.values())
+        former: dict[str, tuple[TimeRange, ...]] = {}
+        for symbol in sorted(symbols - now.keys()) if span else ():
+            ranges = intersection(memberships(events, symbol), (span,) if span else ())
+            if ranges:
+                former[symbol] = ranges
+        lacking = tuple(symbol for symbol, ranges in former.items() if not _has_bars(held.get(symbol), ranges))
+        without = tuple(sorted(symbol for symbol in now if symbol not in held))
+        standings.append(IndexStanding(dataset, span, len(now), without, len(former), lacking))
+    return standings
+
+
+def _stored(known: Iterable[Coverage]) -> TimeRange | None:
+    """Return from the first bar of all to the end of the last."""
+    pieces = [(one.first_bar, one.last_bar, one.series.dataset.timeframe) for one in known]
+    firsts = [first for first, _, _ in pieces if first is not None]
+    ends = [timeframe.next(timeframe.floor(last)) for _, last, timeframe in pieces if last is not None]
+    return TimeRange(min(firsts), max(ends)) if firsts and ends else None
+
+
+def _has_bars(known: Coverage | None, ranges: Sequence[TimeRange]) -> bool:
+    if known is None or known.first_bar is None or known.last_bar is None:
+        return False
+    first, last = known.first_bar, known.last_bar
+    files = [period.span for period in known.rows]
+    return any(piece.start <= last and piece.end > first for piece in intersection(files, ranges))
 
 
 def _pairs(ranges: Sequence[TimeRange]) -> list[list[str]]:

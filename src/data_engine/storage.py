@@ -3,31 +3,42 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Unpack
 
 import pyarrow as pa
 
 from data_engine.bar_files import BarFiles, Written, by_period
-from data_engine.bars import VALUES, from_frame, instant, stamps, to_frame
+from data_engine.bars import from_frame, instant, stamps, to_frame
 from data_engine.coverage import Coverage
-from data_engine.errors import InputError, StoreError
+from data_engine.errors import ConfigError, InputError, StoreError
 from data_engine.marks import MARK, check_stamps, mark, marked
+from data_engine.metadata import MetadataStore
 from data_engine.partitions import Period
 from data_engine.ranges import TimeRange
-from data_engine.series import Adjustment, Dataset, Feed, Series, Timeframe
-from data_engine.sessions import can_hold_bars
+from data_engine.reading import (
+    Incomplete,
+    Reading,
+    SessionName,
+    Which,
+    by_symbol,
+    in_arrow,
+    named_table,
+    not_whole,
+    pieces,
+    relation,
+)
+from data_engine.series import Series
 from data_engine.spans import DateLike, parse_span
 from data_engine.symbols import check_symbol
 
 if TYPE_CHECKING:
+    import duckdb
     import pandas as pd
-
-_READERS = 4
+    import polars as pl
 
 
 class IncompleteWarning(UserWarning):
@@ -77,61 +88,155 @@ class ParquetStorage(BarFiles):
 
     def load(
         self,
-        symbols: str | Iterable[str],
-        start: DateLike,
+        symbols: str | Iterable[str] | None = None,
+        start: DateLike | None = None,
         end: DateLike | None = None,
         *,
+        index: str | None = None,
         timeframe: object = "1Min",
         feed: object = None,
         adjustment: object = None,
         columns: Sequence[str] | None = None,
-        incomplete: Literal["warn", "raise", "ignore"] = "warn",
+        session: SessionName | None = None,
+        resample: object = None,
+        incomplete: Incomplete = "warn",
     ) -> pd.DataFrame:
         """Return stored bars that start inside a range, in the shape of `AlpacaClient.fetch_bars`.
 
         Args:
-            symbols: one or several; those without bars have no rows.
+            symbols: one or several; those without bars have no rows. None goes with *index*: all of its members.
             start: a New York calendar day, or an aware instant.
             end: a day (included) or an aware instant (excluded); None is now.
-            timeframe: of the bars.
+            index: a stored list: each day has the bars of those who were its members on that day, and of nobody else.
+            timeframe: of the stored bars.
             feed: of the bars.
             adjustment: of the bars.
-            columns: some of ``open high low close volume trade_count vwap``; only those are read.
-            incomplete: what to do about a range that was asked to be ingested but is not held whole: name it in an
-                `IncompleteWarning`, raise a `StoreError`, or nothing.
+            columns: some of ``open high low close volume trade_count vwap``; only what these need is read.
+            session: ``regular`` is bars that start within the regular hours of a session (09:30 to 16:00 New York, half days to
+                13:00), ``extended`` within 04:00 to 20:00 (17:00), ``all`` every bar. None is all, and regular with *resample*.
+            resample: compute longer bars of the minutes: ``5Min``, ``15Min``, ``1Hour`` ..., counted from the session's open, or
+                ``1Day``. Those that start inside the range are given, each made of all its minutes, also of minutes after the
+                range; one that is still under way is left out.
+            incomplete: what to do about a range that was asked to be ingested but is not held whole, and about computed bars
+                that lack minutes: name it in an `IncompleteWarning`, raise a `StoreError`, or nothing.
 
         Raises:
             StoreError: there is no store, or a file of it cannot be read.
             InputError: an argument cannot be used.
         """
-        names = [symbols] if isinstance(symbols, str) else list(symbols)
-        wanted = list(dict.fromkeys(check_symbol(name) for name in names))
-        dataset = Dataset(Timeframe.parse(timeframe), Adjustment.parse(adjustment), Feed.parse(feed))
-        span = parse_span(start, end, now=datetime.now(UTC)).range
-        chosen = VALUES if columns is None else _chosen(columns)
-        if incomplete not in ("warn", "raise", "ignore"):
-            raise InputError(f"incomplete={incomplete!r} is not one of warn, raise, ignore")
-        self.check_exists()
-        series = [Series(symbol, dataset) for symbol in wanted]
-        if incomplete != "ignore":
-            self._name_holes(series, span, incomplete)
-        jobs = [(one, period) for one in series for period in self.periods(one, span)]
-        names_read = ["timestamp", *chosen]
-
-        def read(job: tuple[Series, Period]) -> tuple[str, pa.Table]:
-            return job[0].symbol, self.read(*job, columns=names_read, within=span, threads=len(jobs) <= 2)
-
-        if len(jobs) > 2:
-            with ThreadPoolExecutor(_READERS) as pool:
-                pieces = list(pool.map(read, jobs))
-        else:
-            pieces = [read(job) for job in jobs]
-        by_symbol: dict[str, list[pa.Table]] = {}
-        for symbol, table in pieces:
-            by_symbol.setdefault(symbol, []).append(table)
-        frame = to_frame(((symbol, pa.concat_tables(tables)) for symbol, tables in by_symbol.items()), chosen)
-        frame.attrs[MARK] = mark(dataset)
+        which = Which(
+            index=index,
+            timeframe=timeframe,
+            feed=feed,
+            adjustment=adjustment,
+            columns=columns,
+            session=session,
+            resample=resample,
+            incomplete=incomplete,
+        )
+        wanted = self._wanted(symbols, start, end, which)
+        frame = to_frame(by_symbol(self, wanted), wanted.columns)
+        frame.attrs[MARK] = mark(wanted.dataset, computed=wanted.computed)
         return frame
+
+    def load_arrow(
+        self,
+        symbols: str | Iterable[str] | None = None,
+        start: DateLike | None = None,
+        end: DateLike | None = None,
+        **which: Unpack[Which],
+    ) -> pa.Table:
+        """Return the bars of `load`, with the same arguments, as an Arrow table.
+
+        Its columns are ``symbol`` (text), ``timestamp`` (microseconds, UTC) and the values; its rows are sorted by the first two.
+        """
+        wanted = self._wanted(symbols, start, end, which)
+        return in_arrow(by_symbol(self, wanted), wanted)
+
+    def load_polars(
+        self,
+        symbols: str | Iterable[str] | None = None,
+        start: DateLike | None = None,
+        end: DateLike | None = None,
+        **which: Unpack[Which],
+    ) -> pl.DataFrame:
+        """Return the bars of `load`, with the same arguments, as a Polars frame with the columns of `load_arrow`.
+
+        Raises:
+            ConfigError: Polars is not installed.
+        """
+        try:
+            import polars as pl
+        except ImportError:
+            raise ConfigError("load_polars needs Polars, which is not installed: pip install 'data-engine[polars]'") from None
+        wanted = self._wanted(symbols, start, end, which)
+        frame = pl.from_arrow(in_arrow(by_symbol(self, wanted), wanted))
+        assert isinstance(frame, pl.DataFrame)  # noqa: S101 - of a table; a series is made of an array
+        return frame
+
+    def relation(
+        self,
+        symbols: str | Iterable[str] | None = None,
+        start: DateLike | None = None,
+        end: DateLike | None = None,
+        *,
+        connection: duckdb.DuckDBPyConnection | None = None,
+        **which: Unpack[Which],
+    ) -> duckdb.DuckDBPyRelation:
+        """Return the bars of `load`, with the same arguments, as a DuckDB relation with the columns of `load_arrow`.
+
+        It is lazy: which files there are is looked up now, and bars are read each time the relation is asked for some. Rows have
+        an order where the query gives them one.
+
+        Args:
+            symbols: as for `load`.
+            start: as for `load`.
+            end: as for `load`.
+            connection: the relation lives in it and as long as it. None is DuckDB's default connection, that of ``duckdb.sql``,
+                which lives as long as the process: a relation can be named in SQL of its own connection alone.
+            **which: as for `load`.
+        """
+        import duckdb
+
+        wanted = self._wanted(symbols, start, end, which)
+        return relation(self, wanted, duckdb.default_connection() if connection is None else connection)
+
+    def batches(
+        self,
+        symbols: str | Iterable[str] | None = None,
+        start: DateLike | None = None,
+        end: DateLike | None = None,
+        **which: Unpack[Which],
+    ) -> Iterator[tuple[str, pa.Table]]:
+        """Iterate over the bars of `load`, with the same arguments, where they do not fit memory.
+
+        Yields a symbol and an Arrow table with the columns of `load_arrow`, in order of symbol, then time. A piece is about a
+        month of minutes, or a year of days, none is empty, and a few files at most are in memory, whatever the range. Put
+        together, the pieces are the table of `load_arrow`.
+        """
+        wanted = self._wanted(symbols, start, end, which)
+        return ((symbol, named_table(symbol, table)) for symbol, table in pieces(self, wanted))
+
+    def _wanted(self, symbols: str | Iterable[str] | None, start: DateLike | None, end: DateLike | None, which: Which) -> Reading:
+        """Read the arguments of a user's call, and do about ranges that are not whole as they say."""
+        if start is None:
+            raise InputError("start is missing: say from which day on, such as 2024-01-31")
+        now, index = datetime.now(UTC), which.get("index")
+        members: Mapping[str, Sequence[TimeRange]] = {}
+        if index is not None:
+            self.check_exists()
+            members = MetadataStore(files=self.files).memberships(index, parse_span(start, end, now=now).range)
+            symbols = list(members) if symbols is None else symbols
+        if symbols is None:
+            raise InputError("nobody is asked for: name symbols, or an index")
+        wanted = Reading.parse(symbols, start, end, now=now, members=members, **which)
+        self.check_exists()
+        if wanted.incomplete != "ignore":
+            for text in not_whole(self, wanted):
+                if wanted.incomplete == "raise":
+                    raise StoreError(text)
+                warnings.warn(text, IncompleteWarning, stacklevel=3)
+        return wanted
 
     def _note_rows(self, series: Series, written: Collection[Period], table: pa.Table) -> None:
         times = stamps(table)
@@ -148,33 +253,3 @@ class ParquetStorage(BarFiles):
             )
 
         self.coverage.update(series, change)
-
-    def _name_holes(self, series: list[Series], span: TimeRange, incomplete: str) -> None:
-        for one in series:
-            holes = [hole for hole in self.coverage.read(one).incomplete(span) if can_hold_bars(hole, one.dataset)]
-            if not holes:
-                continue
-            options = _options(one.dataset)
-            text = (
-                f"{one} is not held whole, though it was asked for: {', '.join(map(str, holes[:3]))}"
-                f"{f' and {len(holes) - 3} more ranges' if len(holes) > 3 else ''}; "
-                f"`data-engine update {one.symbol}{options}` completes it"
-            )
-            if incomplete == "raise":
-                raise StoreError(text)
-            warnings.warn(text, IncompleteWarning, stacklevel=3)
-
-
-def _chosen(columns: Sequence[str]) -> tuple[str, ...]:
-    unknown = [name for name in columns if name not in VALUES]
-    if isinstance(columns, str) or unknown:
-        raise InputError(f"columns {columns!r}: choose from {', '.join(VALUES)}")
-    return tuple(dict.fromkeys(columns))
-
-
-def _options(dataset: Dataset) -> str:
-    """Return the options that name a dataset on the command line."""
-    text = "" if str(dataset.timeframe) == "1Min" else f" --timeframe {dataset.timeframe}"
-    if not dataset.adjustment.is_raw:
-        text += f" --adjustment {dataset.adjustment}"
-    return text if dataset.feed is Feed.SIP else f"{text} --feed {dataset.feed.value}"

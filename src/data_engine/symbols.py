@@ -104,7 +104,7 @@ class SymbolLoader:
         """
         if symbol_column is not None and (not isinstance(symbol_column, str) or not symbol_column.strip()):
             raise InputError(f"the symbol column must be a name, was {symbol_column!r}")
-        text = _read(path)
+        text = read_text(path)
         names = _COLUMNS if symbol_column is None else (symbol_column.strip(),)
         for separator in _SEPARATORS:
             header = _find_header(text, separator, names, path)
@@ -123,7 +123,7 @@ class SymbolLoader:
             MissingFileError: there is no such file.
             SymbolListError: lines that are not symbols (all of them are named), no symbol at all, or not a text file.
         """
-        lines = re.split(r"\r\n|\n|\r", _read(path))
+        lines = re.split(r"\r\n|\n|\r", read_text(path))
         return _collect(str(path), "line", _plain(lines))
 
 
@@ -194,7 +194,13 @@ def _shown(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:80]}..."
 
 
-def _read(path: str | Path) -> str:
+def read_text(path: str | Path) -> str:
+    """Return the text of a file of lists, in whichever encoding it is.
+
+    Raises:
+        MissingFileError: there is no such file.
+        SymbolListError: it cannot be read as text.
+    """
     try:
         with Path(path).open("rb") as file:
             data = file.read(_MAX_BYTES + 1)

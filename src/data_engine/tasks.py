@@ -205,11 +205,11 @@ class _Work:
             return rest
         parts: list[FetchTask] = []
         for task in rest:
-            if len(task.symbols) > 1 and _may_concern_one(error):
+            if len(task.symbols) > 1 and may_concern_one(error):
                 middle = len(task.symbols) // 2
                 halves = (task.symbols[:middle], task.symbols[middle:])
                 parts += [replace(task, symbols=half, estimate=task.estimate / 2) for half in halves]
-            elif len(rest) > 1 and _may_concern_one(error):
+            elif len(rest) > 1 and may_concern_one(error):
                 parts.append(task)  # the one that broke off in the middle, now alone
             else:
                 for symbol in task.symbols:
@@ -217,7 +217,7 @@ class _Work:
         return parts
 
 
-def _may_concern_one(error: SourceError) -> bool:
+def may_concern_one(error: SourceError) -> bool:
     """Tell whether fewer symbols in the request may get another answer. A plan that lacks a feed lacks it for all of them."""
     if isinstance(error, RequestRefused) and not isinstance(error, UriTooLong):
         return error.concerns_symbols

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from data_engine.bars import TIMESTAMP
+from data_engine.bars import BAR_SCHEMA, TIMESTAMP
 from data_engine.coverage_store import CoverageStore
 from data_engine.errors import DamagedFile, InputError
 from data_engine.partitions import Partition
@@ -73,20 +73,39 @@ def connect(storage: BarFiles, span: TimeRange | None = None, *, coverage: bool 
         connection.close()
 
 
+def ask(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.DuckDBPyRelation:
+    """Return the answer of one statement that reads, not yet computed; computing it belongs inside `explained`, too.
+
+    Raises:
+        InputError: it is not one statement, or it would write.
+    """
+    import duckdb
+
+    with explained(connection):
+        statements = connection.extract_statements(sql)
+        if len(statements) != 1 or statements[0].type not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
+            raise InputError("`query` takes one statement that reads: a SELECT, FROM, DESCRIBE, SUMMARIZE or EXPLAIN")
+        return connection.sql(sql)
+
+
 def run(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.DuckDBPyRelation:
     """Run one statement that reads, and return its whole result.
 
     Raises:
         InputError: it is not one statement, it would write, or DuckDB cannot run it; the message has the names of the views.
     """
+    with explained(connection):
+        # DuckDB is lazy, and runs a relation anew at every look: read it once, here, where its errors are ours to tell.
+        return connection.from_arrow(ask(connection, sql).to_arrow_table())
+
+
+@contextmanager
+def explained(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Make DuckDB's errors `InputError`s, with the names of the views."""
     import duckdb
 
     try:
-        statements = connection.extract_statements(sql)
-        if len(statements) != 1 or statements[0].type not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
-            raise InputError("`query` takes one statement that reads: a SELECT, FROM, DESCRIBE, SUMMARIZE or EXPLAIN")
-        # DuckDB is lazy, and runs a relation anew at every look: read it once, here, where its errors are ours to tell.
-        return connection.from_arrow(connection.sql(sql).to_arrow_table())
+        yield
     except duckdb.Error as error:
         views = connection.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()
         names = ", ".join(sorted(name for (name,) in views if name != "coverage"))
@@ -102,20 +121,38 @@ def datasets(storage: BarFiles) -> list[Dataset]:
     return [dataset for dataset in found if next(storage.partitions(dataset), None) is not None]
 
 
-def _view(storage: BarFiles, dataset: Dataset, folder: Path, span: TimeRange | None) -> str:
-    names = [f"{dataset.name}/**/*.parquet"] if span is None else list(_files(storage, dataset, span))
-    if not names:
-        # Something must give the view its columns.
-        names = [next(storage.partitions(dataset)).key]
+def select(
+    dataset: Dataset, folder: Path, keys: Sequence[str], span: TimeRange | None = None, columns: Sequence[str] | None = None
+) -> str:
+    """Return the SELECT by which DuckDB reads files of a dataset; conditions on what their paths say leave files unopened.
+
+    Args:
+        dataset: whose files.
+        folder: of the store.
+        keys: of the files, below it, or a pattern; at least one.
+        span: only bars that start inside it.
+        columns: of ``symbol``, those of a file, ``year`` (and ``month``); None is all.
+
+    Raises:
+        InputError: DuckDB would take a part of the store's path for a partition.
+    """
     base = _literal(str(folder))
-    paths = ", ".join("'" + f"{base}/{name}".replace("'", "''") + "'" for name in names)
+    paths = ", ".join("'" + f"{base}/{key}".replace("'", "''") + "'" for key in keys)
     # Without pinned types DuckDB reads symbol=2330 as a number and symbol=INF as a date.
     types = "'symbol': VARCHAR, 'year': INTEGER" + (", 'month': INTEGER" if dataset.timeframe.intraday else "")
-    tail = ", month" if dataset.timeframe.intraday else ""
-    columns = f"symbol, timestamp, open, high, low, close, volume, trade_count, vwap, year{tail}"
+    if columns is None:
+        columns = ("symbol", *BAR_SCHEMA.names, "year", *(("month",) if dataset.timeframe.intraday else ()))
     files = f"read_parquet([{paths}], hive_partitioning = true, hive_types = {{{types}}})"
     inside = "" if span is None else f" WHERE timestamp >= '{span.start}' AND timestamp < '{span.end}'"
-    return f'CREATE VIEW "{view_name(dataset)}" AS SELECT {columns} FROM {files}{inside}'  # noqa: S608 - our names, quoted paths
+    return f"SELECT {', '.join(columns)} FROM {files}{inside}"  # noqa: S608 - our names, quoted paths
+
+
+def _view(storage: BarFiles, dataset: Dataset, folder: Path, span: TimeRange | None) -> str:
+    keys = [f"{dataset.name}/**/*.parquet"] if span is None else list(_files(storage, dataset, span))
+    if not keys:
+        # Something must give the view its columns.
+        keys = [next(storage.partitions(dataset)).key]
+    return f'CREATE VIEW "{view_name(dataset)}" AS {select(dataset, folder, keys, span)}'
 
 
 def _literal(location: str) -> str:

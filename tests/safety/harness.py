@@ -287,6 +287,7 @@ class Stage:
     def __init__(self, folder: Path, forks: Children) -> None:
         self.folder = folder
         self.forks = forks
+        self._scenarios: dict[str, Scenario] = {}
         self.paths = market.write_market(folder)
         self.original, self.revised, self.split = (make(self.paths) for make in (market.original, market.revised, market.split))
         self.sandboxes = [Sandbox(source, clock=lambda: NOW) for source in (self.original, self.revised, self.split)]
@@ -302,6 +303,12 @@ class Stage:
         return Job(**{"base": "", **whole, **named})
 
     def scenario(self, name: str) -> Scenario:
+        """Return a scenario, played once whoever asks for it."""
+        if name not in self._scenarios:
+            self._scenarios[name] = self._played(name)
+        return self._scenarios[name]
+
+    def _played(self, name: str) -> Scenario:
         import time
 
         second, third = (sandbox.url for sandbox in self.sandboxes[1:])

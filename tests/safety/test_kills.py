@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="forks and SIGKILL are P
 SCENARIOS = ("first", "extend", "update", "refetch", "rebase", "remove")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def scenarios(stage: Stage) -> dict[str, Scenario]:
     return {name: stage.scenario(name) for name in SCENARIOS}
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import click
 
-from data_engine.cli import bring, bring_in, check, home, look, serve, show, try_out, upkeep
+from data_engine.cli import audit, bring, bring_in, check, home, indices, look, serve, show, try_out, upkeep
 from data_engine.cli.console import broken_pipe, complain, print_json
 from data_engine.errors import DataEngineError
 
@@ -36,7 +36,9 @@ for _command in (
     bring_in.bring_in,
     upkeep.update,
     upkeep.status,
+    indices.index,
     check.verify,
+    audit.audit,
     look.query,
     upkeep.remove,
     show.report,

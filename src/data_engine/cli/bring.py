@@ -18,6 +18,7 @@ from data_engine.cli.console import (
     print_json,
     say,
     size,
+    steady_memory,
     stoppable,
     store_options,
     warn_writer,
@@ -61,6 +62,7 @@ def quiet_logs() -> Iterator[None]:
 @click.option("--column", metavar="NAME", help="The column of the CSV file that holds the symbols.")
 @click.option("--file", "text_path", metavar="FILE", help="Take the symbols from a text file, one a line.")
 @click.option("--index", "index_name", metavar="NAME", help="With a list: store it under this name. Alone: take the stored list.")
+@click.option("--ever", is_flag=True, help="With --index alone: all that were members at any time from --start to --end.")
 @click.option("--start", metavar="DATE", help="First day (New York), or an instant. Needed the first time.")
 @click.option("--end", metavar="DATE", help="Last day, included, or an instant. Default: now.")
 @dataset_options
@@ -79,6 +81,7 @@ def ingest(
     column: str | None,
     text_path: str | None,
     index_name: str | None,
+    ever: bool,
     start: str | None,
     end: str | None,
     timeframe: str,
@@ -97,6 +100,7 @@ def ingest(
     as_json: bool,
 ) -> None:
     """Bring the bars of many symbols into the store. What is there already is not asked for again."""
+    steady_memory()
     from data_engine.errors import DataEngineError, InputError
     from data_engine.pipeline import IngestionPipeline
     from data_engine.settings import load_settings
@@ -118,7 +122,14 @@ def ingest(
             wait=600.0 if wait is None else wait,
             dask=dask,
         )
-        names = _symbols(pipeline, symbols, csv_path, column, text_path, index_name)
+        if ever:
+            if index_name is None or symbols or csv_path or text_path:
+                raise InputError(
+                    "--ever goes with --index alone: all that were members of a stored index at any time in the range"
+                )
+            names = _ever_members(pipeline, index_name, start, end)
+        else:
+            names = _symbols(pipeline, symbols, csv_path, column, text_path, index_name)
         stored_as = index_name if symbols or csv_path or text_path else None
         if dry_run:
             name_store(settings, pipeline.storage.files)
@@ -208,6 +219,18 @@ def _symbols(
     if index_name is not None:
         return list(pipeline.metadata.members(index_name))
     raise InputError("which symbols? Name them, or a list with --csv, --file or --index; `data-engine ingest --help` says how")
+
+
+def _ever_members(pipeline: IngestionPipeline, index_name: str, start: str | None, end: str | None) -> list[str]:
+    """Return all that were members of an index at any time in a range, whether or not they still are."""
+    from datetime import UTC, datetime
+
+    from data_engine.errors import InputError
+    from data_engine.spans import parse_span
+
+    if start is None:
+        raise InputError("--ever needs --start: the members of which time?")
+    return list(pipeline.metadata.memberships(index_name, parse_span(start, end, now=datetime.now(UTC)).range))
 
 
 def plan_fields(plan: IngestionPlan) -> dict[str, object]:

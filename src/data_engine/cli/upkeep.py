@@ -14,6 +14,7 @@ from data_engine.cli.console import (
     pace_options,
     print_json,
     size,
+    steady_memory,
     stoppable,
     store_options,
     warn_writer,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from data_engine.series import Series
-    from data_engine.standing import SeriesStanding
+    from data_engine.standing import IndexStanding, SeriesStanding
     from data_engine.storage import ParquetStorage
     from data_engine.wishes import Choice
 
@@ -59,6 +60,7 @@ def update(
     as_json: bool,
 ) -> None:
     """Finish what was asked for and not completed, then bring every stored series (or those) up to now."""
+    steady_memory()
     from data_engine.errors import DataEngineError, InputError
     from data_engine.pipeline import IngestionPipeline
     from data_engine.settings import load_settings
@@ -94,6 +96,7 @@ def update(
 
 @click.command()
 @click.argument("symbols", nargs=-1, metavar="[SYMBOL ...]")
+@click.option("--index", "index_name", metavar="NAME", help="Only of this list, and name its members without bars.")
 @choice_options
 @click.option("--all", "everything", is_flag=True, help="List every series, however many there are.")
 @click.option(
@@ -102,6 +105,7 @@ def update(
 @store_options
 def status(
     symbols: tuple[str, ...],
+    index_name: str | None,
     timeframe: str | None,
     feed: str | None,
     adjustment: str | None,
@@ -112,8 +116,10 @@ def status(
     as_json: bool,
 ) -> None:
     """Say what the store holds, and what is wanted and missing: series, ranges, bars, bytes."""
+    from data_engine.errors import InputError
+    from data_engine.metadata import MetadataStore
     from data_engine.settings import load_settings
-    from data_engine.standing import stand
+    from data_engine.standing import stand, stand_of_index
     from data_engine.storage import ParquetStorage
     from data_engine.symbols import SymbolLoader
     from data_engine.wishes import Choice
@@ -122,9 +128,18 @@ def status(
     storage = ParquetStorage(settings.base_path)
     name_store(settings, storage.files)
     storage.check_exists()
+    if symbols and index_name is not None:
+        raise InputError("name symbols or --index, not both")
+    choice = Choice.parse(timeframe, feed, adjustment)
     names = SymbolLoader.from_list(symbols) if symbols else None
-    found = list(stand(storage, Choice.parse(timeframe, feed, adjustment), names))
-    digest = _digest(storage, Choice.parse(timeframe, feed, adjustment), names) if with_digest else None
+    events = None if index_name is None else MetadataStore(files=storage.files).history(index_name)
+    if events is not None:
+        names = sorted({event.symbol for event in events})
+    found = list(stand(storage, choice, names))
+    of_index = []
+    if events is not None:
+        of_index = stand_of_index(events, [one for one in storage.coverage.datasets() if one in choice], found)
+    digest = _digest(storage, choice, names) if with_digest else None
     if with_digest and not as_json:
         click.echo(digest)
         return
@@ -136,11 +151,28 @@ def status(
                 "bars": sum(one.coverage.bars for one in found),
                 "bytes": sum(one.bytes for one in found),
                 **({"digest": digest} if digest else {}),
+                **({"index": {"name": index_name, "datasets": [one.to_json() for one in of_index]}} if index_name else {}),
             }
         )
         return
+    for one in of_index:
+        for line in _index_lines(str(index_name), one):
+            click.echo(line)
     for line in _lines(found, everything=everything or bool(symbols)):
         click.echo(line)
+
+
+def _index_lines(name: str, one: IndexStanding) -> list[str]:
+    """Return who of an index has no bars, for people."""
+    lines = [f"{name} in {one.dataset.name}: {one.members - len(one.without):,} of {one.members:,} members have bars"]
+    if one.without:
+        lines.append(f"  without: {' '.join(one.without)}")
+    if one.former and one.span is not None:
+        held = one.former - len(one.former_without)
+        lines.append(f"  of {one.former:,} more that were members at some time in {one.span}, {held:,} have bars from then")
+    if one.former_without:
+        lines.append(f"  without: {' '.join(one.former_without)}")
+    return lines
 
 
 def _digest(storage: ParquetStorage, choice: Choice, names: Sequence[str] | None) -> str:
