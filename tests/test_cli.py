@@ -17,7 +17,6 @@ from data_engine.sandbox import Faults, Sandbox, SimulatedMarket
 from running import KEY, account, bars_in, content, count, differing, ended, here, names_of, pipeline_of, run, start
 
 JUNE = ("--start", "2024-06-03", "--end", "2024-06-03")
-TO_COME = pytest.mark.xfail(strict=True, reason="`report` is not built yet")
 
 
 @pytest.fixture
@@ -51,14 +50,20 @@ def test_alone_it_says_what_the_store_holds(server: Sandbox, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     "command",
     [
+        *("ingest", "update", "actions", "index", "status", "verify", "audit", "query", "import", "remove", "report"),
+        *("sandbox", "demo"),
+    ],
         "ingest",
         "update",
         "actions",
+        "index",
         "status",
         "verify",
+        "audit",
         "query",
+        "import",
         "remove",
-        pytest.param("report", marks=TO_COME),
+        "report",
         "sandbox",
         "demo",
     ],
@@ -71,7 +76,7 @@ def test_every_command_of_the_contract_explains_itself(command: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["ingest", "update", "actions", "status", "verify", "query", "remove", pytest.param("report", marks=TO_COME)]
+    "command", ["ingest", "update", "actions", "status", "verify", "audit", "query", "import", "remove", "report"]
 )
 def test_the_stores_options_are_on_every_command_that_touches_one(command: str) -> None:
     text = here(command, "--help").out
@@ -104,7 +109,7 @@ def test_the_first_line_on_stderr_names_the_store_and_who_said_so(server: Sandbo
 
 @pytest.mark.parametrize(
     "command",
-    [("update",), ("status",), ("query", "SELECT 1"), ("remove", "AAPL"), ("verify",), pytest.param(("report",), marks=TO_COME)],
+    [("update",), ("status",), ("query", "SELECT 1"), ("remove", "AAPL"), ("verify",), ("report",)],
 )
 def test_only_ingest_creates_a_store(tmp_path: Path, command: tuple[str, ...]) -> None:
     ran = here(*command, "--base-path", tmp_path / "nowhere")
@@ -152,6 +157,7 @@ def test_json_of_every_command_is_one_object(server: Sandbox, tmp_path: Path) ->
         here("query", "SELECT count(*) AS bars FROM bars_1min", *base),
         here("remove", "AAPL", "--dry-run", *base),
         here("verify", *base),
+        here("report", *base),
     ):
         assert isinstance(json.loads(ran.out), dict), ran.text
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 from data_engine.action_store import ActionStore
 from data_engine.alpaca import DELAY, AlpacaClient
-from data_engine.errors import ConfigError, InputError
+from data_engine.errors import ConfigError, DataEngineError, InputError
 from data_engine.fetching import Fetching
+from data_engine.history import RunHistory
 from data_engine.index_names import check_index_name, index_name_of
 from data_engine.ingestion import Ingestion
 from data_engine.job import Job, prepare
@@ -25,6 +26,7 @@ from data_engine.progress import Progress, Silent
 from data_engine.ranges import TimeRange, iso
 from data_engine.report import IngestionReport
 from data_engine.runner import LOCAL, Runner, ThreadRunner
+from data_engine.runs import run_of
 from data_engine.series import Adjustment, Dataset, Feed, Series, Timeframe
 from data_engine.settings import Settings, check_threads, load_settings
 from data_engine.spans import DateLike, Span, parse_span
@@ -157,7 +159,8 @@ class IngestionPipeline:
             if index_name is not None:
                 self.metadata.store(index_name, names, force=force)
             job = self._job({dataset: dict.fromkeys(names, (span.range,))}, now, again=refetch)
-            return self._walk(job, runner, self._said_before(span, now))
+            command = "refetch" if refetch else "ingest"
+            return self._walk(job, runner, self._said_before(span, now), command, index_name)
 
     def ingest_from_csv(
         self,
@@ -235,7 +238,7 @@ class IngestionPipeline:
         members = None if index_name is None else list(self.metadata.members(index_name))
         owed = wishes_of_update(self.storage.coverage, choice, names, members, now=now)
         with closing(self._runner(Terms(now, self.feed is Feed.DELAYED_SIP))) as runner, self._held():
-            return self._walk(self._job(owed, now, holes_first=True), runner, [])
+            return self._walk(self._job(owed, now, holes_first=True), runner, [], "update", index_name)
 
     # ----------------------------------------------------------------------------------------------------------- the walk
 
@@ -307,9 +310,26 @@ class IngestionPipeline:
             notes.append(f"delayed_sip: the end was clamped to 16 minutes ago ({iso((now - DELAY).replace(microsecond=0))})")
         return notes
 
-    def _walk(self, job: Job, runner: Runner, notes: list[str]) -> IngestionReport:
+    def _walk(self, job: Job, runner: Runner, notes: list[str], command: str, index_name: str | None) -> IngestionReport:
         fetching = Fetching(runner, self.progress, workers=self.workers)
-        return Ingestion(job, fetching, self.storage, notes).run()
+        try:
+            report = Ingestion(job, fetching, self.storage, notes).run()
+        except DataEngineError as error:
+            if not isinstance(error, InputError):  # a wrong clock, whose run leaves nothing behind
+                self._remember(job, command, index_name, error.report, error)
+            raise
+        self._remember(job, command, index_name, report)
+        return report
+
+    def _remember(
+        self, job: Job, command: str, index_name: str | None, report: IngestionReport | None, error: DataEngineError | None = None
+    ) -> None:
+        """Add the run to the history of the store: after all else, since nothing depends on it."""
+        from data_engine.version import __version__
+
+        run = run_of(command, job.plans, report, error, began=job.now, index=index_name, by=f"data-engine {__version__}")
+        if not RunHistory(self.storage.files).add(run) and error is None:
+            self.progress.note("This run could not be added to the history of the store; its bars are not affected")
 
 
 def check_address(address: object) -> str:

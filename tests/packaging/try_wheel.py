@@ -17,7 +17,12 @@ from zipfile import ZipFile
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 UV = shutil.which("uv")
-INSIDE = ("data_engine/__init__.py", "data_engine/py.typed", "data_engine/examples/dow30.csv")
+INSIDE = (
+    "data_engine/__init__.py",
+    "data_engine/py.typed",
+    "data_engine/examples/dow30.csv",
+    *(f"data_engine/page/{name}" for name in ("page.html", "page.css", "page.js")),
+)
 NEVER_INSIDE = ("tests/", "docs/", "benchmarks/", "examples/", ".venv/", "src/")
 OURS = ("DATA_ENGINE_", "ALPACA_", "APCA_", "PYTHON", "VIRTUAL_ENV")
 STAR = """
@@ -99,6 +104,8 @@ def use(programs: Path, folder: Path) -> None:
     files = list((work / "demo_data").glob("equities_1min/**/*.parquet"))
     expect("Successful: 30/30" in shown and len(files) == 90, f"the demo made {len(files)} files:\n{shown}")
     print(f"  the demo ended 0 and made {len(files)} files")
+    run([programs / "data-engine", "report", "--quick", "--base-path", "demo_data"], work)
+    expect((work / "data-engine-report.html").stat().st_size > 100_000, "report wrote no page")
 
 
 def run(command: list[str | Path], folder: Path | None = None) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import click
 
-from data_engine.cli import actions, audit, bring, bring_in, check, home, indices, look, serve, try_out, upkeep
+from data_engine.cli import actions, audit, bring, bring_in, check, home, indices, look, serve, show, try_out, upkeep
 from data_engine.cli.console import broken_pipe, complain, print_json
 from data_engine.errors import DataEngineError
 
@@ -42,6 +42,7 @@ for _command in (
     audit.audit,
     look.query,
     upkeep.remove,
+    show.report,
     serve.sandbox,
     try_out.demo,
 ):

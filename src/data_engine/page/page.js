@@ -1,0 +1,258 @@
+/* The page: what is chosen, and what that shows. */
+
+function showTop(data) {
+  document.title = `Store report · ${data.store}`;
+  $("where").textContent = `${data.store} · looked at ${stamp(data.made)} UTC${data.quick ? " · quick look" : ""}`;
+  $("made").textContent = `Made by ${data.by}. Everything is in this file; it loads nothing.`;
+  const last = data.runs[0];
+  let held = 0, wanted = 0;
+  for (const dataset of data.datasets) {
+    for (const series of dataset.series) {
+      for (let i = 0; i < series.held.length; i++) {
+        held += series.held[i] + series.open[i];
+        wanted += series.held[i] + series.open[i] + series.lack[i];
+      }
+    }
+  }
+  const share = wanted ? Math.floor((held / wanted) * 1000) / 10 : 100;
+  const tiles = [
+    [count(data.series), "series"],
+    [short.format(data.bars), "bars"],
+    [`${share} %`, "of wanted sessions held", held === wanted ? "good" : "warn"],
+    [count(data.contradictions), data.contradictions === 1 ? "contradiction" : "contradictions", data.contradictions ? "bad" : "good"],
+    [count(data.warnings), data.warnings === 1 ? "warning" : "warnings"],
+    [last ? stamp(last.began).slice(0, 10) : "–", last ? `last run: ${RUN_WORDS[last.state][0]}` : "no run remembered"],
+  ];
+  $("tiles").replaceChildren(...tiles.map(([value, text, kind]) => el("li", {}, el("b", { class: kind || "" }, value), el("span", {}, text))));
+  if (data.notes.length) {
+    $("problem").textContent = data.notes.join(" · ");
+    $("problem").hidden = false;
+  }
+}
+
+function theme(redraw) {
+  const button = $("theme"), root = document.documentElement, system = matchMedia("(prefers-color-scheme: dark)");
+  let chosen = null;
+  try { chosen = localStorage.getItem("data-engine-theme"); } catch { /* a browser may keep nothing for files */ }
+  const apply = () => {
+    const dark = chosen ? chosen === "dark" : system.matches;
+    themed(dark ? "dark" : "light");
+    button.setAttribute("aria-pressed", String(dark));
+    redraw();
+  };
+  button.addEventListener("click", () => {
+    chosen = root.dataset.theme === "dark" ? "light" : "dark";
+    try { localStorage.setItem("data-engine-theme", chosen); } catch { /* then it is forgotten */ }
+    apply();
+  });
+  system.addEventListener("change", apply);
+  addEventListener("beforeprint", () => { themed("light"); redraw(); });
+  addEventListener("afterprint", apply);
+  apply();
+}
+
+function coverageSection(data, onPick) {
+  const map = new HeatMap($("map"), $("map-readout"), onPick);
+  const select = $("dataset");
+  let rows = [];
+  select.replaceChildren(...data.datasets.map((dataset, number) => el("option", { value: String(number) }, dataset.name)));
+  $("dataset-label").hidden = data.datasets.length < 2;
+  const bars = data.datasets.map((dataset) => dataset.series.reduce((sum, series) => sum + series.total, 0));
+  if (bars.length) select.value = String(bars.indexOf(Math.max(...bars)));
+  const lacking = (series) => series.lack.reduce((sum, one) => sum + one, 0);
+  const show = () => {
+    const dataset = data.datasets[+select.value];
+    if (!dataset) {
+      $("map").hidden = true;
+      $("map-help").hidden = true;
+      $("map-readout").textContent = "The store holds no series.";
+      return;
+    }
+    const word = $("find").value.trim().toUpperCase();
+    rows = dataset.series.filter((series) => series.symbol.toUpperCase().includes(word));
+    if ($("order").value === "lack") rows = [...rows].sort((one, other) => lacking(other) - lacking(one));
+    if ($("order").value === "bars") rows = [...rows].sort((one, other) => other.total - one.total);
+    const table = $("as-table").getAttribute("aria-pressed") === "true";
+    $("map").hidden = table;
+    $("map-help").hidden = table;
+    $("map-readout").textContent = rows.length ? "\u00a0" : "No symbol has that in its name.";
+    $("map-table").hidden = !table;
+    if (table) $("map-table").replaceChildren(coverageTable(dataset, rows, data.states));
+    else map.show(dataset, rows, data.states);
+    legend($("legend"), data.states, rows);
+  };
+  select.addEventListener("change", show);
+  $("find").addEventListener("input", show);
+  $("order").addEventListener("change", show);
+  $("as-table").addEventListener("click", () => {
+    const pressed = $("as-table").getAttribute("aria-pressed") !== "true";
+    $("as-table").setAttribute("aria-pressed", String(pressed));
+    show();
+  });
+  show();
+  return () => { map.draw(); legend($("legend"), data.states, rows); };
+}
+
+const PRESETS = { days: [["1 M", 21], ["3 M", 63], ["6 M", 126], ["1 Y", 252], ["All", Infinity]], minutes: [["1 D", 1], ["2 D", 2], ["5 D", 5], ["All", Infinity]] };
+
+class ChartSection {
+  constructor(data) {
+    this.data = data;
+    this.chart = new CandleChart($("candles"), $("chart-readout"), () => this.moved());
+    this.charts = data.charts.map((chart) => {
+      let day = 0;
+      return { ...chart, days: chart.days.map((step) => (day += step)) };
+    });
+    $("prices").replaceChildren(...this.charts.map((chart, number) => el("option", { value: String(number) }, `${chart.adjustment} · ${chart.feed}`)));
+    $("prices-label").hidden = this.charts.length < 2;
+    $("prices").addEventListener("change", () => this.choose(this.symbol));
+    $("symbol").addEventListener("change", () => this.choose($("symbol").value.trim().toUpperCase()));
+    $("bars").addEventListener("change", () => this.choose(this.symbol));
+    for (const id of ["from", "to"]) $(id).addEventListener("change", () => this.dated());
+    $("chart-details").addEventListener("toggle", () => this.moved());
+    this.ready = this.choose(null);
+  }
+
+  get group() { return this.charts[+$("prices").value || 0]; }
+
+  async choose(symbol, year, month) {
+    const group = this.group;
+    if (!group || !group.symbols.length) {
+      $("candles").hidden = $("chart-help").hidden = $("chart-details").hidden = true;
+      $("chart-note").textContent = "There are no bars of a day or shorter to show.";
+      return;
+    }
+    $("symbols").replaceChildren(...group.symbols.map((one) => el("option", { value: one })));
+    const place = group.symbols.indexOf(symbol === null ? group.symbols[0] : symbol);
+    if (place < 0) {
+      $("chart-readout").textContent = `${symbol} has no candles in this page.`;
+      $("symbol").value = this.symbol || "";
+      return;
+    }
+    this.symbol = $("symbol").value = group.symbols[place];
+    const charts = this.charts.length, number = +$("prices").value || 0;
+    const hasMinutes = packed(charts, number, 1, place) !== "";
+    if (!hasMinutes || year !== undefined) $("bars").value = "days";
+    $("bars").options[1].disabled = !hasMinutes;
+    $("bars").options[1].textContent = hasMinutes ? `${group.intraday}, last sessions` : "minutes (not in this page)";
+    const kind = $("bars").value;
+    const bars = await unpack(packed(charts, number, kind === "minutes" ? 1 : 0, place));
+    const step = kind === "minutes" ? barMinutes(group.intraday) : 1;
+    const slots = kind === "minutes" ? minuteSlots(bars, step, group.hours) : daySlots(group.days, bars);
+    this.chart.show(`${this.symbol}, ${kind === "minutes" ? group.intraday : "one a session"}`, bars, slots);
+    this.presets(kind);
+    this.note(group, kind, hasMinutes);
+    $("chart-readout").textContent = "\u00a0";
+    if (year !== undefined) {
+      const first = dayOrdinal(`${year}-${String(month + 1).padStart(2, "0")}-01`);
+      const last = dayOrdinal(`${month === 11 ? year + 1 : year}-${String(((month + 1) % 12) + 1).padStart(2, "0")}-01`);
+      const from = lower(group.days, first), to = lower(group.days, last);
+      const air = Math.max(0, (40 - (to - from)) / 2);
+      this.chart.view(from - air, to + air);
+    } else this.preset(kind === "minutes" ? 1 : 126);
+  }
+
+  presets(kind) {
+    $("presets").replaceChildren(...PRESETS[kind].map(([name, size]) => {
+      const button = el("button", { type: "button" }, name);
+      button.addEventListener("click", () => this.preset(size));
+      return button;
+    }), ...[["−", 1 / 0.6, "Zoom out"], ["+", 0.6, "Zoom in"]].map(([name, by, label]) => {
+      const button = el("button", { type: "button", title: label, "aria-label": label }, name);
+      button.addEventListener("click", () => this.chart.zoom(by));
+      return button;
+    }));
+  }
+
+  preset(size) {
+    const { slots, bars } = this.chart;
+    const end = bars.n ? slots.of[bars.n - 1] + 1 : slots.n;
+    if (slots.kind === "minutes") {
+      const start = slots.starts.at(-Math.min(size, slots.starts.length));
+      this.chart.view(start ? start.slot : 0, slots.n);
+    } else if (size === Infinity) this.chart.view(bars.n ? slots.of[0] : 0, end);
+    else this.chart.view(end - size, end);
+  }
+
+  note(group, kind, hasMinutes) {
+    const made = [];
+    const others = group.feed === "sip" || group.feed === "iex" ? "regular hours" : "each New York day";
+    if (kind === "days") {
+      made.push(group.from_minutes ? `A session's candle is its daily bar where one is held, else it is made of the minutes of ${others}.` : "Candles are daily bars.");
+      if (this.data.quick && group.intraday) made.push("A quick look: of minutes the latest year alone was read.");
+      made.push(group.rounded ? "To keep the page small, prices are rounded to within 0.025 %, and volumes to 2 %; name symbols to see them as they are: data-engine report SYMBOL." : "Volumes are within 0.1 %.");
+      if (group.cut) made.push(`What lies before ${group.cut} does not fit into this page.`);
+    } else made.push("Regular hours are shaded; times are New York's. Minutes without a trade have no bar.");
+    if (group.intraday) {
+      const out = group.left_out.length;
+      if (hasMinutes) made.push(`Minutes of its last ${plural(group.minutes, "session")} are in this page; --minutes N puts more into it.`);
+      else if (!group.minutes) made.push("No minutes are in this page, as was asked for: --minutes 5 puts those of five sessions into it.");
+      else if (group.left_out.includes(this.symbol)) made.push(`Its minutes did not fit into this page, nor did those of ${plural(out - 1, "other symbol")}: data-engine report ${this.symbol} --minutes ${group.minutes}`);
+      else made.push("No minutes of its last sessions are held.");
+    }
+    $("chart-note").textContent = made.join(" ");
+  }
+
+  edges() {
+    const { slots, from, to } = this.chart;
+    const day = (slot) => slots.kind === "minutes" ? newYork(slots.minuteOf(slot)).day : dayText(this.group.days[slot]);
+    return slots.n ? [day(Math.max(0, Math.floor(from))), day(Math.min(slots.n - 1, Math.ceil(to) - 1))] : ["", ""];
+  }
+
+  moved() {
+    [$("from").value, $("to").value] = this.edges();
+    if ($("chart-details").open) $("chart-table").replaceChildren(this.chart.table(300));
+  }
+
+  dated() {
+    const { slots } = this.chart;
+    if (!$("from").value || !$("to").value) return;
+    let from, to;
+    if (slots.kind === "minutes") {
+      const inside = slots.starts.filter((start) => start.day >= $("from").value && start.day <= $("to").value);
+      if (!inside.length) { $("chart-readout").textContent = "Of these days no minutes are in this page."; return; }
+      const next = slots.starts[slots.starts.indexOf(inside.at(-1)) + 1];
+      [from, to] = [inside[0].slot, next ? next.slot : slots.n];
+    } else [from, to] = [lower(this.group.days, dayOrdinal($("from").value)), lower(this.group.days, dayOrdinal($("to").value) + 1)];
+    if (to <= from) { $("chart-readout").textContent = "There is no session in this range."; return; }
+    $("chart-readout").textContent = "\u00a0";
+    this.chart.view(from, to);
+  }
+}
+
+function barMinutes(timeframe) {
+  const [, amount, unit] = timeframe.match(/^(\d+)(\w+)$/);
+  return unit === "Hour" ? 60 * +amount : +amount;
+}
+
+/* The place of the first value that is not less. */
+function lower(values, wanted) {
+  let [low, high] = [0, values.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (values[middle] < wanted) low = middle + 1; else high = middle;
+  }
+  return low;
+}
+
+async function start() {
+  const data = await head();
+  showTop(data);
+  const section = new ChartSection(data);
+  const redrawMap = coverageSection(data, (symbol, year, month) => {
+    section.choose(symbol, year, month);
+    $("chart").scrollIntoView();
+    $("candles").focus({ preventScroll: true });
+  });
+  showFlags(data);
+  showRuns(data);
+  theme(() => { redrawMap(); section.chart.draw(); });
+  await section.ready;
+  document.documentElement.dataset.ready = "yes";
+}
+
+start().catch((error) => {
+  $("problem").textContent = `This page cannot be shown: ${error.message}. It needs a browser of 2023 or later.`;
+  $("problem").hidden = false;
+  throw error;
+});

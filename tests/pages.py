@@ -1,0 +1,136 @@
+"""What the tests of the page share: a store with something of everything in it, and a reader of pages that runs no program."""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from base64 import b64decode
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_engine.bars import make_table, micros
+from data_engine.coverage import Coverage, Failure
+from data_engine.history import RunHistory
+from data_engine.partitions import Period
+from data_engine.ranges import TimeRange, new_york_days, new_york_midnight
+from data_engine.runs import Asked, Failed, Run
+from data_engine.series import Dataset, Series
+from data_engine.sessions import extended_hours, sessions
+from data_engine.storage import ParquetStorage
+
+MINUTES, DAYS = Dataset.from_name("equities_1min"), Dataset.from_name("equities_1day")
+NOW = datetime(2024, 7, 8, 15, tzinfo=UTC)  # a Monday, 11:00 in New York
+ATTACK = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 2'>&lt;\u2028"
+FIRST, LAST = date(2024, 4, 1), date(2024, 7, 3)
+
+
+def minutes_of(days: list[date], base: float) -> Any:
+    """Return bars of every second minute of extended hours, prices that tell day and minute."""
+    times, opens = [], []
+    for number, day in enumerate(days):
+        span = extended_hours(day)
+        stamps = np.arange(micros(span.start), micros(span.end), 120_000_000)
+        times.append(stamps)
+        opens.append(base + number + np.arange(stamps.size) / 1000)
+    opened = np.concatenate(opens)
+    closed = opened + 0.01 * np.where(np.arange(opened.size) % 2, 1, -1)
+    columns = [opened, opened + 0.05, opened - 0.05, closed, np.full(opened.size, 100.0), np.full(opened.size, 3.0), opened]
+    return make_table(np.concatenate(times), columns)
+
+
+def days_of(days: list[date], base: float) -> Any:
+    """Return daily bars."""
+    opened = base + np.arange(len(days)) * 1.0
+    stamps = np.array([micros(new_york_midnight(day)) for day in days], np.int64)
+    return make_table(stamps, [opened, opened + 2, opened - 2, opened + 1, opened * 1000, opened, opened])
+
+
+def put(storage: ParquetStorage, symbol: str, dataset: Dataset, days: list[date], base: float, **known: Any) -> None:
+    """Write bars and their coverage, as a run would leave them."""
+    series = Series(symbol, dataset)
+    rows, files, stamps = {}, {}, []
+    for period in sorted({Period(day.year, day.month if dataset.timeframe.intraday else None) for day in days}):
+        ours = [day for day in days if day.year == period.year and period.month in (None, day.month)]
+        table = minutes_of(ours, base) if dataset.timeframe.intraday else days_of(ours, base)
+        written = storage.write(series, period, table)
+        rows[period], files[period] = written.rows, written.fingerprint
+        stamps += table.column("timestamp").to_pylist()
+    ends = {"first_bar": min(stamps), "last_bar": max(stamps)} if stamps else {}
+
+    def change(before: Coverage) -> Coverage:
+        return replace(before, rows=rows, files=files, **ends, **known)
+
+    storage.coverage.update(series, change)
+
+
+def make_store(base: Path) -> ParquetStorage:
+    """Write a store: a whole series, one with daily bars too, one that broke off, one of a hostile name, and a history."""
+    storage = ParquetStorage(base)
+    whole = new_york_days(FIRST, LAST)
+    days = list(sessions(FIRST, LAST))
+    put(storage, "AAPL", MINUTES, days, 100.0, wanted=(whole,), covered=(whole,))
+    put(storage, "AAPL", DAYS, days[:20], 500.0, wanted=(whole,), covered=(new_york_days(FIRST, days[19]),))
+    half = TimeRange(whole.start, new_york_midnight(date(2024, 5, 16)))
+    failure = Failure("refused", ATTACK, NOW)
+    put(
+        storage,
+        "MSFT",
+        MINUTES,
+        [d for d in days if d < date(2024, 5, 16)],
+        300.0,
+        wanted=(whole,),
+        covered=(half,),
+        failure=failure,
+    )
+    put(
+        storage,
+        "<I>&",
+        MINUTES,
+        days[-3:],
+        5.0,
+        wanted=(new_york_days(days[-3], LAST),),
+        provisional=(new_york_days(days[-3], LAST),),
+    )
+    storage.files.update("metadata/indices/odd.csv", lambda _: f"symbol,{ATTACK}\n".encode())
+    history = RunHistory(storage.files)
+    asked = Asked("equities_1min", 2, ("AAPL", "MSFT"), whole.start, whole.end, 1, 1000)
+    history.add(
+        Run(datetime(2024, 7, 1, tzinfo=UTC), 3.2, "ingest", ATTACK, "data-engine 0", (asked,), 9, 9, 30_000, succeeded=2)
+    )
+    refused = (Failed("refused", ATTACK, 1, ("MSFT",)),)
+    history.add(
+        Run(
+            datetime(2024, 7, 2, tzinfo=UTC),
+            75.0,
+            "update",
+            None,
+            "data-engine 0",
+            (asked,),
+            4,
+            3,
+            5,
+            6,
+            7,
+            1,
+            refused,
+            (ATTACK,),
+            ("refused", ATTACK),
+        )
+    )
+    return storage
+
+
+def blocks_of(page: str) -> list[str]:
+    """Return the data of a page as its text has it."""
+    return re.findall(r'<script type="text/plain" class="data">(.*?)</script>', page)
+
+
+def head_of(page: str) -> dict[str, Any]:
+    """Return what a page shows, but its candles."""
+    made: dict[str, Any] = json.loads(zlib.decompress(b64decode(blocks_of(page)[0]), -15))
+    return made
