@@ -205,6 +205,19 @@ def test_but_not_in_the_series_of_the_one_before(server: Sandbox, base: Path) ->
     assert f"{RENAME}, and the store holds FB of before" in ran.json["failed"][0]["message"]
 
 
+def test_nor_the_one_before_in_the_series_of_the_next_owner(server: Sandbox, base: Path) -> None:
+    here("actions", "FB", "--start", "2020-01-01", "--base-path", base, url=server.url)
+    here("ingest", "FB", "--start", "2022-06-13", "--end", "2022-06-15", "--base-path", base, url=server.url)
+    server.forget()
+    ran = here("ingest", "FB", *SPRING, "--base-path", base, url=server.url)
+
+    assert (ran.code, f"{RENAME}, and the store holds FB of after that, which is another security" in ran.out) == (0, True)
+    assert min(start for _, start, _ in asked(server)) == "2022-06-09T04:00:00Z"
+    server.forget()
+    ran = here("ingest", "FB", "--start", "2022-06-01", "--end", "2022-06-03", "--json", "--base-path", base, url=server.url)
+    assert (ran.code, ran.json["failed"][0]["code"], asked(server)) == (1, "renamed", [])
+
+
 def test_status_says_it(server: Sandbox, base: Path) -> None:
     here("ingest", "FB", *SPRING, "--base-path", base, url=server.url)
     before = here("status", "--base-path", base, url=server.url).out

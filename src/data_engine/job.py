@@ -30,7 +30,7 @@ class Job:
         now: when the run began.
         again: whether held ranges are asked for, too.
         renames: that are known.
-        cut: where series end, since their security has left the ticker.
+        cut: of which series a part was not asked for, since the ticker has changed hands, and why.
     """
 
     plans: tuple[IngestionPlan, ...]
@@ -39,15 +39,12 @@ class Job:
     now: datetime
     again: bool = False
     renames: KnownRenames = field(default_factory=KnownRenames)
-    cut: Mapping[Series, Rename] = field(default_factory=dict)
+    cut: Mapping[Series, str] = field(default_factory=dict)
 
     @property
     def notes(self) -> list[str]:
         """What is to be said of the series that were cut, one line a rename."""
-        return [
-            f"{rename}: {rename.old} was asked for up to then; what came after is the next owner's, and {rename.new} has the rest"
-            for rename in dict.fromkeys(self.cut.values())
-        ]
+        return list(dict.fromkeys(self.cut.values()))
 
     @property
     def series(self) -> list[Series]:
@@ -77,7 +74,7 @@ def prepare(
         renames: that are known; a series is not asked for beyond the day on which its security left the ticker.
     """
     renames = renames or KnownRenames()
-    cut: dict[Series, Rename] = {}
+    cut: dict[Series, str] = {}
     known: dict[Series, Coverage] = {}
     broken: dict[Series, tuple[str, str]] = {}
     plans = []
@@ -95,29 +92,44 @@ def prepare(
                     continue
                 if again and not dataset.adjustment.is_raw:
                     wanted = union((*wanted, *known[series].wanted))  # one price base, or none
-                left = _parting(known[series], wanted, renames.of(symbol))
-                if left is not None:
-                    cut[series], wanted = left, until_parting(wanted, left)
-                if wanted:
+                wanted, why = _one_owners(known[series], wanted, renames.of(symbol))
+                if wanted or why is None:
                     usable.append(Wish(symbol, wanted, known[series], again=again))
+                    cut.update({series: why} if why else {})
                 else:
-                    broken[series] = "renamed", _not_mixed(series, cut.pop(series))
+                    broken[series] = "renamed", f"{why}; `data-engine remove {symbol}` makes room for the other one"
         plan = plan_ingestion(usable, dataset, now=now, workers=workers, holes_first=holes_first)
         plans.append(replace(plan, symbols=tuple(ranges), wanted={**dict(ranges), **plan.wanted}))
     return Job(tuple(plans), known, broken, now, again, renames, cut)
 
 
-def _parting(known: Coverage, wanted: tuple[TimeRange, ...], renames: tuple[Rename, ...]) -> Rename | None:
-    """Return the rename at which a series ends, if what is wanted goes beyond it."""
-    starts = [span.start for span in (*wanted, *known.wanted)] + ([known.first_bar] if known.first_bar else [])
-    left = parting(known.series.symbol, renames, since=min(starts), written=known.updated)
-    return left if left is not None and any(span.end > left.instant for span in wanted) else None
+def _one_owners(
+    known: Coverage, wanted: tuple[TimeRange, ...], renames: tuple[Rename, ...]
+) -> tuple[tuple[TimeRange, ...], str | None]:
+    """Return the part of what is wanted in which the ticker is one security's, and why that is not all; None where it is.
 
-
-def _not_mixed(series: Series, left: Rename) -> str:
+    A series that holds nothing yet becomes that of whoever had the ticker when the first wanted range begins.
+    """
+    if not renames or not wanted:
+        return wanted, None
+    held = [span.start for span in known.wanted] + ([known.first_bar] if known.first_bar else [])
+    left = parting(known.series.symbol, renames, since=min(span.start for span in wanted), written=known.updated)
+    if left is None:
+        # What is wanted begins after every rename; what is held may not.
+        left = parting(known.series.symbol, renames, since=min(held), written=known.updated) if held else None
+    if left is None:
+        return wanted, None
+    before = until_parting(wanted, left)
+    after = union(piece for piece in (span.after(left.instant) for span in wanted) if piece is not None)
+    if held and min(held) >= left.instant:
+        return after, f"{left}, and the store holds {left.old} of after that, which is another security; it alone was asked for"
+    if held and not before:
+        return before, f"{left}, and the store holds {left.old} of before: the ticker's next owner cannot share its series"
+    if not after:
+        return wanted, None
     return (
-        f"{left}, and the store holds {left.old} of before: bars of the ticker's next owner cannot stand in the same series; "
-        f"`data-engine remove {series.symbol}` makes room for them"
+        before,
+        f"{left}: {left.old} was asked for up to then; what came after is the next owner's, and {left.new} has the rest",
     )
 
 
