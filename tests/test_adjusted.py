@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -277,6 +278,74 @@ def test_weeks_are_refused(storage):
         reading_of(storage, Dataset(Timeframe.parse("1Week"), SPLIT), now=NOW)
 
 
+# ----------------------------------------------------------------------------------------------------------------- by `load`
+
+
+@pytest.fixture
+def split_week(storage) -> ParquetStorage:
+    """Five minutes on each side of a ten-for-one split, and after the close before it."""
+    for day, price in (("07", 1200.0), ("10", 120.0)):
+        put(storage, "NVDA", {f"2024-06-{day} {clock}": price for clock in ("09:30", "09:31", "09:44", "15:59", "17:00")})
+    announce(storage, "NVDA", split("NVDA", "2024-06-10", 10))
+    return storage
+
+
+WEEK: dict[str, Any] = {"start": "2024-06-07", "end": "2024-06-10"}
+AS_OF: dict[str, Any] = {**WEEK, "adjustment": "split", "as_of": "2024-06-10"}
+
+
+def test_load_adjusts_as_it_reads(split_week):
+    raw = split_week.load("NVDA", **WEEK)
+    made = split_week.load("NVDA", **AS_OF)
+
+    before = raw.index.get_level_values("timestamp") < pd.Timestamp("2024-06-10", tz=NEW_YORK)
+    expected = raw.copy()
+    expected.loc[before, ["open", "high", "low", "close", "vwap"]] /= 10
+    expected.loc[before, "volume"] *= 10
+    pd.testing.assert_frame_equal(made, expected)
+    pd.testing.assert_frame_equal(split_week.load("NVDA", **{**AS_OF, "as_of": date(2024, 6, 9)}), raw)
+    pd.testing.assert_frame_equal(split_week.load("NVDA", **WEEK), raw)
+
+
+def test_every_form_is_adjusted(split_week):
+    table = split_week.load_arrow("NVDA", **AS_OF, columns=["close"])
+
+    assert table.column("close").to_pylist() == [120.0] * 10
+    assert split_week.load_polars("NVDA", **AS_OF, columns=["close"])["close"].to_list() == [120.0] * 10
+    assert pa.concat_tables(piece for _, piece in split_week.batches("NVDA", **AS_OF, columns=["close"])).equals(table)
+    with duckdb.connect() as connection:
+        found = split_week.relation("NVDA", **AS_OF, connection=connection).aggregate("max(high), min(low), sum(volume)")
+        assert found.fetchall() == [(120.0, 120.0, 5 * 10_000.0 + 5 * 1000.0)]
+
+
+def test_longer_bars_are_made_of_adjusted_minutes(split_week):
+    made = split_week.load("NVDA", **AS_OF, resample="15Min", columns=["high", "low", "volume"], incomplete="ignore")
+
+    assert made["high"].tolist() == made["low"].tolist() == [120.0] * 4
+    assert made["volume"].tolist() == [30_000.0, 10_000.0, 3000.0, 1000.0]
+
+
+def test_adjusted_bars_are_not_stored_as_the_vendors(split_week, tmp_path):
+    with pytest.raises(InputError, match=r"were computed \(adjusted \(split\) as of 2024-06-10\)"):
+        ParquetStorage(tmp_path / "other").store(split_week.load("NVDA", **AS_OF))
+
+
+def test_load_names_the_command_that_brings_actions(storage):
+    put(storage, "AAPL", {"2024-05-09 12:00": 100.0})
+
+    with pytest.raises(StoreError, match="`data-engine actions AAPL --start 2024-05-10` brings them"):
+        storage.load("AAPL", "2024-05-09", "2024-05-09", adjustment="all", as_of="2024-06-28")
+
+
+def test_what_cannot_be_meant_is_refused(split_week):
+    with pytest.raises(InputError, match="as_of='2024-06-10' goes with an adjustment"):
+        split_week.load("NVDA", **WEEK, as_of="2024-06-10")
+    with pytest.raises(InputError, match="convention 'mine' is not one of previous close, tiingo"):
+        split_week.load("NVDA", **AS_OF, convention="mine")
+    with pytest.raises(InputError, match="as_of is a day, such as 2024-01-31"):
+        split_week.load("NVDA", **{**AS_OF, "as_of": "2024-06-10T12:00:00Z"})
+
+
 # ----------------------------------------------------------------------------------------------------------------- real data
 
 
@@ -293,10 +362,9 @@ def test_tiingos_columns_come_out_of_a_store(storage):
         actions = [dividend(name, str(row.date), row.div_cash) for row in rows.itertuples() if row.div_cash]
         actions += [split(name, str(row.date), row.split_factor) for row in rows.itertuples() if row.split_factor != 1]
         announce(storage, name, *actions, first="2024-04-01", last=date(2026, 3, 31), now=datetime(2026, 4, 1, 20, tzinfo=UTC))
-        step = adjusting_step(storage, DAYS, ALL, date(2026, 3, 31), convention=TIINGO)
-        series = Series(name, DAYS)
-        table = pa.concat_tables(storage.read(series, part.period) for part in storage.partitions(DAYS, name))
-        made = step(name, table).column("close").to_numpy()
+        made = storage.load(
+            name, "2024-04-01", "2026-03-31", timeframe="1Day", adjustment="all", as_of="2026-03-31", convention=TIINGO
+        )["close"].to_numpy()
         worst = max(worst, float(np.max(np.abs(made / rows.sort_values("date").adj_close.to_numpy() - 1))))
 
     assert worst < 1e-9

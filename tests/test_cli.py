@@ -53,20 +53,6 @@ def test_alone_it_says_what_the_store_holds(server: Sandbox, tmp_path: Path) -> 
         *("ingest", "update", "actions", "index", "status", "verify", "audit", "query", "import", "remove", "report"),
         *("sandbox", "demo"),
     ],
-        "ingest",
-        "update",
-        "actions",
-        "index",
-        "status",
-        "verify",
-        "audit",
-        "query",
-        "import",
-        "remove",
-        "report",
-        "sandbox",
-        "demo",
-    ],
 )
 def test_every_command_of_the_contract_explains_itself(command: str) -> None:
     ran = here(command, "--help")

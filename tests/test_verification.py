@@ -18,6 +18,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_engine import ParquetStorage
+from data_engine.action_store import ActionStore
+from data_engine.actions import decode
 from data_engine.bars import BAR_SCHEMA, EMPTY, VALUES
 from data_engine.chain import ChainWriter
 from data_engine.coverage import Fingerprint
@@ -26,7 +28,7 @@ from data_engine.findings import Finding
 from data_engine.mending import repair
 from data_engine.partitions import Period
 from data_engine.planning import FetchTask
-from data_engine.ranges import TimeRange, difference, intersection
+from data_engine.ranges import TimeRange, difference, intersection, new_york_days
 from data_engine.sandbox import Replay, Sandbox
 from data_engine.series import Dataset, Series, Timeframe
 from data_engine.verification import verify
@@ -404,10 +406,11 @@ def test_a_price_jump_is_explained_by_a_corporate_action(tmp_path):
     storage.store(frame)
 
     assert [one.code for one in verify(storage, EVERYTHING, now=WEDNESDAY).warnings] == ["price_jump"]
-    explained = verify(
-        storage, EVERYTHING, now=WEDNESDAY, ex_dates=lambda series: [date(2024, 6, 10)] * (series.symbol == "NVDA")
-    )
-    assert explained.findings == []
+    days = new_york_days(date(2024, 6, 8), date(2024, 6, 11))
+    record = {"symbol": "NVDA", "ex_date": "2024-06-10", "process_date": "2024-06-10", "new_rate": 10, "old_rate": 1}
+    split = decode("forward_split", record)
+    ActionStore(storage.files).update("NVDA", lambda book: book.answered(days, book.to_ask(days), [split], now=WEDNESDAY)[0])
+    assert verify(storage, EVERYTHING, now=WEDNESDAY).findings == []
 
 
 # ------------------------------------------------------------------------------------------------------- the command line

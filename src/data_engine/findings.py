@@ -17,6 +17,7 @@ _AGAIN = "counted anew; no longer covered; `update` asks for it again"
 _PERSON = "nothing: a person must look"
 
 CONTRADICTIONS = {
+    "actions_damaged": "nothing: remove the file; `data-engine actions` brings that symbol's actions anew",
     "bars_damaged": _ASIDE,
     "bars_in_future": _ASIDE,
     "bars_off_grid": _ASIDE,

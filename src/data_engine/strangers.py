@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator
 
 from data_engine import coverage as codec
+from data_engine.action_book import key as action_key
+from data_engine.action_store import ActionStore
 from data_engine.bar_files import BarFiles
 from data_engine.errors import DamagedFile, StoreError
 from data_engine.files import FileStore
@@ -32,6 +34,7 @@ def strangers(storage: BarFiles) -> Iterator[Finding]:
             yield from _in_dataset(files, name)
     yield from _in_coverage(files)
     yield from _in_lists(files)
+    yield from _in_actions(files)
     yield from _leftovers(files)
 
 
@@ -102,6 +105,17 @@ def _in_lists(files: FileStore) -> Iterator[Finding]:
             yield Finding("index_damaged", str(error), key=f"metadata/indices/{name}.csv")
         except StoreError as error:
             yield Finding("file_unreadable", str(error), key=f"metadata/indices/{name}.csv")
+
+
+def _in_actions(files: FileStore) -> Iterator[Finding]:
+    books = ActionStore(files)
+    for symbol in books.symbols():
+        try:
+            books.read(symbol)
+        except DamagedFile as error:
+            yield Finding("actions_damaged", str(error), key=action_key(symbol))
+        except StoreError as error:
+            yield Finding("file_unreadable", str(error), key=action_key(symbol))
 
 
 def _leftovers(files: FileStore) -> Iterator[Finding]:

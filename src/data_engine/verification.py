@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from functools import lru_cache
 
+from data_engine.action_store import ActionStore
 from data_engine.bar_files import BarFiles
 from data_engine.coverage import Fingerprint
 from data_engine.errors import DamagedFile, StoreError
@@ -60,7 +61,6 @@ def verify(
     *,
     now: datetime,
     quick: bool = False,
-    ex_dates: Callable[[Series], Collection[date]] = lambda _series: (),
 ) -> Verdict:
     """Look at every chosen series; without a choice of symbols, at what lies beside them, too.
 
@@ -70,9 +70,9 @@ def verify(
         names: of symbols; None is all.
         now: bars and claims that lie beyond what is final by then cannot be true.
         quick: read the ends of the files alone: rows, columns, first and last stamp. No bar is judged, and no hole.
-        ex_dates: of a series: days on which a corporate action explains a jump of the price.
     """
     verdict = Verdict()
+    actions = ActionStore(storage.files)
     by_dataset: dict[Dataset, list[Series]] = {}
     for series in known_series(storage, choice, names):
         by_dataset.setdefault(series.dataset, []).append(series)
@@ -82,7 +82,7 @@ def verify(
         def look(
             series: Series, catalogue: Callable[[], Mapping[Fingerprint, Sequence[Partition]]] = catalogue
         ) -> tuple[Examined, Presence | None]:
-            made = examine(storage, series, now=now, quick=quick, catalogue=catalogue, ex_dates=ex_dates(series))
+            made = examine(storage, series, now=now, quick=quick, catalogue=catalogue, ex_dates=_ex_dates(actions, series))
             if made.known is None or quick:
                 return made, None
             filled = presence(series, made.times, made.known.covered)
@@ -109,6 +109,14 @@ def known_series(storage: BarFiles, choice: Choice, names: Sequence[str] | None)
             for symbol in sorted(found[dataset] | held):
                 if names is None or symbol in names:
                     yield Series(symbol, dataset)
+
+
+def _ex_dates(actions: ActionStore, series: Series) -> Collection[date]:
+    """Return the days on which a corporate action that is known explains a jump of a series' price."""
+    try:
+        return {action.day for action in actions.read(series.symbol).actions if action.event is not None}
+    except StoreError:
+        return ()  # said where what lies beside the series is looked at
 
 
 def _has_files(storage: BarFiles, dataset: Dataset, symbol: str) -> bool:
