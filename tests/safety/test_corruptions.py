@@ -355,7 +355,7 @@ CORRUPTIONS = {
         written("metadata/indices/three.csv", b"symbol,added_date\nAAPL\n"), "index_damaged", "three.csv", after=PERSON
     ),
     "actions-damaged": seen(
-        written("metadata/actions/symbol=AAPL.json", b'{"format": 1}'), "actions_damaged", "actions/symbol=AAPL.json", after=PERSON
+        written("metadata/actions/symbol=AAPL.json", b"[]"), "actions_damaged", "actions/symbol=AAPL.json", after=PERSON
     ),
     "history-of-a-list-damaged": seen(
         raw(lambda data: data + b"x,y\n", "metadata/indices/history/three.csv"), "index_damaged", "three.csv", after=PERSON
