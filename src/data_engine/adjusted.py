@@ -53,8 +53,8 @@ def reading_of(
         raise InputError(f"as_of {as_of} lies in the future (today is {today})")
     if dataset.adjustment.is_raw:
         return dataset, None
-    if as_of is None and storage.symbols(dataset):
-        return dataset, None
+    if as_of is None and (storage.symbols(dataset) or next(storage.coverage.series(dataset), None)):
+        return dataset, None  # also where none of it has come yet: what lacks is to be named, not replaced
     raw = replace(dataset, adjustment=RAW)
     return raw, adjusting_step(storage, raw, dataset.adjustment, as_of or today, convention=convention)
 
