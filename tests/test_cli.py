@@ -394,3 +394,79 @@ def test_the_demo_shows_the_main_job_without_an_account(tmp_path: Path) -> None:
     assert "  Successful: 30/30" in ran.out
     assert count(tmp_path / "demo_data") > 500_000
     assert "time_bucket" in ran.out
+
+
+# --------------------------------------------------------------------------------------------- what must not read as all well
+
+
+@pytest.fixture
+def small(server: Sandbox, tmp_path: Path) -> Path:
+    """A store with one session of minutes of AAPL."""
+    pipeline_of(server, tmp_path / "small").ingest_symbols(["AAPL"], "2024-06-03", "2024-06-03")
+    return tmp_path / "small"
+
+
+@pytest.mark.parametrize("command", ["verify", "status", "report", "remove"])
+def test_a_mistyped_symbol_is_bad_input(small: Path, command: str) -> None:
+    ran = here(command, "AAAPL", "--base-path", small)
+
+    assert ran.code == 2
+    assert "AAAPL" in ran.err
+
+
+@pytest.mark.parametrize(
+    "words", [("ingest", "AAPL", "--bogus"), ("report", "--minutes", 999), ("update", "--wait", -1), ("remove",), ("nosuch",)]
+)
+def test_bad_usage_is_an_object_for_scripts_too(words: tuple[object, ...]) -> None:
+    ran = here(*words, "--json")
+
+    assert ran.code == 2
+    assert ran.json["error"]["code"] == "bad_usage"
+    assert ran.json["error"]["message"] in ran.err
+
+
+def test_numbers_that_json_has_no_word_for_are_null(small: Path) -> None:
+    ran = here("query", "SELECT 'nan'::DOUBLE AS a, 1 / 0 AS b, 0.5::DOUBLE AS c", "--base-path", small, "--json")
+
+    assert ran.json == {"columns": ["a", "b", "c"], "rows": [[None, None, 0.5]]}
+
+
+def test_the_demo_keeps_out_of_stores_that_it_did_not_make(small: Path) -> None:
+    before = content(small)
+    ran = here("demo", "--base-path", small)
+
+    assert (ran.code, content(small)) == (2, before)
+    assert "its simulated bars must never meet others" in ran.err
+
+
+def test_what_lies_between_two_ranges_is_not_shown_as_held(server: Sandbox, tmp_path: Path) -> None:
+    pipeline = pipeline_of(server, tmp_path / "gap")
+    for month in ("2024-01", "2024-04"):
+        pipeline.ingest_symbols(["AAPL"], f"{month}-02", f"{month}-12", "1Day")
+    ran = here("status", "--base-path", tmp_path / "gap")
+    spoken = here("status", "--base-path", tmp_path / "gap", "--json").json
+
+    assert "           nobody asked for 2024-01-13T05:00:00Z .. 2024-04-02T04:00:00Z" in ran.out.splitlines()
+    assert spoken["series"][0]["unasked"] == [["2024-01-13T05:00:00Z", "2024-04-02T04:00:00Z"]]
+
+
+def test_a_plan_is_printed_as_it_is(small: Path) -> None:
+    ran = here("query", "EXPLAIN SELECT count(*) FROM bars_1min WHERE symbol = 'AAPL'", "--base-path", small)
+
+    assert ran.code == 0
+    assert "\\n" not in ran.out
+    assert max(map(len, ran.out.splitlines())) < 120
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_ctrl_c_ends_a_query_that_computes_for_long(small: Path) -> None:
+    sql = "SELECT sum(a.range * b.range % 7) FROM range(300000) a, range(300000) b"
+    with start("query", sql, "--base-path", small, env={}) as process:
+        assert process.stderr is not None
+        process.stderr.readline()  # the store is named: what follows is the query
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        ran = ended(process, seconds=30)
+
+    assert ran.code == 130
+    assert "interrupted" in ran.err

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from data_engine.errors import InputError, StoreError
+from data_engine.errors import InputError
 from data_engine.html_page import MARK, check_target, render, save
 from data_engine.overview import look
 from data_engine.storage import ParquetStorage
@@ -76,9 +76,9 @@ def test_the_program_makes_no_markup_of_text(page: str) -> None:
 
 
 def test_a_page_is_replaced_and_nothing_else(tmp_path: Path, page: str) -> None:
-    path = check_target(tmp_path / "page.html")
+    path = check_target(tmp_path / "page.html", None)
     assert save(page, path) == len(page.encode()) == path.stat().st_size
-    assert save(MARK, check_target(path)) == len(MARK)
+    assert save(MARK, check_target(path, None)) == len(MARK)
     assert [one.name for one in tmp_path.iterdir()] == ["page.html"]
 
     (tmp_path / "thesis.html").write_text("<!doctype html>\n<p>Years of work")
@@ -88,7 +88,7 @@ def test_a_page_is_replaced_and_nothing_else(tmp_path: Path, page: str) -> None:
         (tmp_path / "thesis.html", "is no page of data-engine"),
     ):
         with pytest.raises(InputError, match=text):
-            check_target(wrong)
+            check_target(wrong, None)
 
 
 def test_a_page_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_a_page_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     path = tmp_path / "gone" / "page.html"
     (tmp_path / "gone").rmdir()
 
-    with pytest.raises(StoreError, match="cannot write"):
+    with pytest.raises(InputError, match="cannot write"):
         save(MARK, path)
 
 
@@ -135,7 +135,8 @@ def test_the_command_writes_the_page_and_says_where(tmp_path: Path) -> None:
         (("A;B",), 2, "A;B"),
         (("--timeframe", "2Fortnight"), 2, "2Fortnight"),
         (("--minutes", "-1"), 2, "--minutes"),
-        (("--out", "store"), 2, "is a folder"),
+        (("--out", "."), 2, "is a folder"),
+        (("--out", "store/page.html"), 2, "lies in the store"),
         (("--out", "no/page.html"), 2, "there is no folder"),
         (("--out", "settings.toml"), 2, "is no page of data-engine"),
     ],

@@ -23,6 +23,7 @@ from data_engine.bars import EMPTY, VALUES
 from data_engine.coverage import Coverage
 from data_engine.errors import ConfigError, DamagedFile, InputError, StoreError
 from data_engine.metadata import MetadataStore
+from data_engine.partitions import Partition, Period
 from data_engine.ranges import TimeRange
 from data_engine.reading import Reading, Which, by_symbol, pieces, steps
 from data_engine.series import Dataset, Series, Timeframe
@@ -585,3 +586,15 @@ def test_it_says_what_is_missing_where_nobody_or_no_day_is_named(storage):
         storage.load(start="2024-02-05")
     with pytest.raises(InputError, match="start is missing"):
         storage.load("A")
+
+
+def test_a_file_that_is_counted_and_not_there_is_named(storage):
+    """A month that a person, or a disk, has taken away must not read as a month without trades."""
+    storage.files.delete(Partition(A, Period(2024, 2)).key)
+
+    with pytest.raises(StoreError, match=r"month=02/data\.parquet is not there, though [0-9,]+ bars are counted in it"):
+        storage.load("A", "2024-01-30", "2024-03-01", incomplete="raise")
+    with pytest.warns(IncompleteWarning, match="`data-engine verify A --repair` takes that back"):
+        left = storage.load("A", "2024-01-30", "2024-03-01").index.get_level_values("timestamp")
+    assert set(left.month) == {1, 3}
+    assert storage.load("A", "2024-01-30", "2024-01-30", incomplete="raise").size > 0

@@ -189,3 +189,14 @@ def real_tables(name: str) -> list[pa.Table]:
         one = make_table(np.asarray(rows["t"]), [np.asarray(rows[name], float) for name in VALUES])
         made.append(take(one, np.argsort(np.asarray(rows["t"]))))
     return made
+
+
+def test_prices_far_apart_in_time_are_no_jump():
+    """Between two ranges that were asked for lie months that nobody asked for."""
+    first, day = table([{"close": 10.0}], datetime(2024, 1, 5, 5, tzinfo=UTC), timedelta(days=1)), timedelta(days=1)
+    twice = [{"open": 20.0, "high": 20.0}]
+    near = table(twice, datetime(2024, 2, 2, 5, tzinfo=UTC), day)
+    far = table(twice, datetime(2024, 6, 3, 4, tzinfo=UTC), day)
+
+    assert flags(first, near, dataset=DAYS).get("price_jump") == 1
+    assert flags(first, far, dataset=DAYS).get("price_jump") is None

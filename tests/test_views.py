@@ -217,6 +217,9 @@ def test_questions_of_every_form_are_answered(connection, sql):
         pytest.param("ATTACH ':memory:' AS other", id="attach"),
         pytest.param("FROM bars_1min; FROM bars_1min", id="two-questions"),
         pytest.param("SELECT 1; DROP VIEW bars_1min", id="a-question-and-more"),
+        pytest.param("EXPLAIN CREATE TABLE t (a INTEGER)", id="explain-create"),
+        pytest.param("EXPLAIN ANALYZE CREATE TABLE t (a INTEGER)", id="explain-analyze-create"),
+        pytest.param("explain (analyze, format json) CREATE TABLE t (a INTEGER)", id="explain-options"),
     ],
 )
 def test_a_statement_that_asks_nothing_is_refused(connection, sql):
@@ -233,6 +236,14 @@ def test_a_statement_that_fails_over_the_rows_is_an_input_error_too(connection):
     "sql",
     [
         pytest.param("DROP VIEW bars_1min", id="drop"),
+        pytest.param(
+            "EXPLAIN ANALYZE COPY (SELECT 1 AS x) TO '{base}/equities_1min/symbol=A/year=2024/month=06/data.parquet'",
+            id="explain-analyze-copy",
+        ),
+        pytest.param(
+            "/* EXPLAIN */ EXPLAIN /* b */ ANALYZE COPY (SELECT 1 AS x) TO '{base}/equities_1min/symbol=A/more.parquet'",
+            id="explain-analyze-copy-among-comments",
+        ),
         pytest.param("DELETE FROM bars_1min", id="delete"),
         pytest.param("UPDATE bars_1min SET close = 0", id="update"),
         pytest.param("INSERT INTO bars_1min SELECT * FROM bars_1min", id="insert"),

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from data_engine.bar_files import BarFiles
 from data_engine.coverage import Coverage
+from data_engine.partitions import Partition
 from data_engine.ranges import TimeRange, difference, intersection, new_york_date, union
 from data_engine.reading import Reading
 from data_engine.series import Dataset, Feed
@@ -17,6 +18,7 @@ def not_whole(store: BarFiles, reading: Reading) -> Iterator[str]:
     lacking: dict[str, TimeRange] = {}
     for one in reading.series:
         known = store.coverage.read(one)
+        yield from _lost_files(store, known, reading)
         if reading.index is None:
             yield from _holes(known, reading)
         elif owed := _owed_of_member(known, reading):
@@ -30,6 +32,19 @@ def not_whole(store: BarFiles, reading: Reading) -> Iterator[str]:
             f"{len(lacking)} of the {len(reading.series)} members of {reading.index} are not held on all of their days "
             f"({', '.join(shown)}{more}); `data-engine ingest --index {reading.index} --ever --start {first}"
             f"{_options(reading.dataset)}` brings them"
+        )
+
+
+def _lost_files(store: BarFiles, known: Coverage, reading: Reading) -> Iterator[str]:
+    """Yield a sentence where bars are counted in files that are not there any more."""
+    counted = [period for period in sorted(known.rows) if period.span.intersect(reading.reach)]
+    lost = [period for period in counted if store.files.size(Partition(known.series, period).key) is None]
+    if lost:
+        more = f" (and {len(lost) - 1} more)" if len(lost) > 1 else ""
+        yield (
+            f"{store.files.location}/{Partition(known.series, lost[0]).key}{more} is not there, though "
+            f"{sum(known.rows[period] for period in lost):,} bars are counted in it; `data-engine verify {known.series.symbol} "
+            "--repair` takes that back, and `data-engine update` brings them again"
         )
 
 

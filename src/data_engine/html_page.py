@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import zlib
 from base64 import b64encode
+from contextlib import suppress
 from hashlib import sha256
 from importlib import resources
 from pathlib import Path
 from uuid import uuid4
 
-from data_engine.errors import InputError, StoreError
+from data_engine.errors import InputError
 from data_engine.overview import Overview
 
 MARK = "<!doctype html>\n<!-- made by data-engine report -->\n"
@@ -42,13 +43,19 @@ def render(overview: Overview) -> str:
     return MARK + page
 
 
-def check_target(path: Path) -> Path:
+def check_target(path: Path, store: Path | None) -> Path:
     """Return where a page is to be written, made absolute.
 
+    Args:
+        path: of the page.
+        store: the folder of the store, where it is one.
+
     Raises:
-        InputError: a folder, a place in a folder that is not there, or a file that is no page of ours.
+        InputError: a folder, a place in a folder that is not there or in the store, or a file that is no page of ours.
     """
     path = path.absolute()
+    if store is not None and path.resolve().is_relative_to(store.resolve()):
+        raise InputError(f"--out {path} lies in the store, whose files are its own; name a file elsewhere")
     if path.is_dir():
         raise InputError(f"--out {path} is a folder; name a file in it")
     if not path.parent.is_dir():
@@ -65,7 +72,7 @@ def save(page: str, path: Path) -> int:
     """Write a page, and return how many bytes it has. An older one is replaced by a whole new one.
 
     Raises:
-        StoreError: it cannot be written.
+        InputError: it cannot be written.
     """
     content = page.encode()
     draft = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
@@ -73,8 +80,9 @@ def save(page: str, path: Path) -> int:
         draft.write_bytes(content)
         draft.replace(path)
     except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise StoreError(f"cannot write {path}: {error.strerror}") from error
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise InputError(f"--out {path} cannot be written: {error.strerror}") from error
     return len(content)
 
 

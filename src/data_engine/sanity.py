@@ -30,6 +30,7 @@ _AGREE = 1.05
 _ROUNDED = 1e-4  # dollars: the vendor rounds a vwap to four decimals
 _LOOSE = 1e-4  # relative
 _EXAMPLES = 3
+_FAR = 45 * 86_400_000_000  # microseconds: over a longer time without bars a price may go anywhere
 _PRICES = ("open", "high", "low", "close")
 
 
@@ -76,6 +77,8 @@ class SanityCheck:
         self._counts: dict[str, int] = {}
         self._examples: dict[str, list[str]] = {}
         self._closed: float | None = None  # the close of the last session so far
+        self._closed_at = 0
+        self._far = max(_FAR, 2 * int(dataset.timeframe.length.total_seconds() * 1e6))
 
     def look(self, table: pa.Table) -> None:
         """Take the bars of the next file, by `BAR_SCHEMA`."""
@@ -104,9 +107,9 @@ class SanityCheck:
     def _look_at_jumps(self, times: Int64s, values: dict[str, Any]) -> None:
         """Hold each session's first price against the last price of the session before."""
         for first, last in zip(*_sessions(times, self._dataset), strict=True):
-            opened, before = float(values["open"][first]), self._closed
-            self._closed = float(values["close"][last])
-            if before is None or not (before > 0 and opened > 0):
+            opened, before, apart = float(values["open"][first]), self._closed, int(times[first]) - self._closed_at
+            self._closed, self._closed_at = float(values["close"][last]), int(times[last])
+            if before is None or not (before > 0 and opened > 0) or apart > self._far:
                 continue
             ratio = opened / before
             if 1 / JUMP <= ratio <= JUMP or new_york_date(instant(times[first])) in self._ex_dates:

@@ -11,7 +11,7 @@ from data_engine.bar_files import BarFiles
 from data_engine.coverage import Coverage
 from data_engine.errors import DamagedFile
 from data_engine.partitions import Partition
-from data_engine.ranges import TimeRange, intersection, iso
+from data_engine.ranges import TimeRange, difference, intersection, iso, union
 from data_engine.renames import Rename, parting, until_parting
 from data_engine.series import Dataset, Series
 from data_engine.sessions import can_hold_bars
@@ -42,6 +42,14 @@ class SeriesStanding:
     rename: Rename | None = None
 
     @property
+    def unasked(self) -> tuple[TimeRange, ...]:
+        """The ranges between what was answered that nobody wants, those that cannot hold a bar left out."""
+        known = self.coverage
+        answered = union((*known.covered, *known.provisional))
+        between = difference([TimeRange(answered[0].start, answered[-1].end)], (*answered, *known.wanted)) if answered else ()
+        return tuple(piece for piece in between if can_hold_bars(piece, self.series.dataset))
+
+    @property
     def state(self) -> str:
         """One word: ``damaged``, ``failed``, ``incomplete``, ``empty`` or ``held``."""
         if self.problem:
@@ -66,6 +74,7 @@ class SeriesStanding:
             "covered": _pairs(known.covered),
             "provisional": _pairs(known.provisional),
             "missing": _pairs(self.missing),
+            "unasked": _pairs(self.unasked),
             "bars": known.bars,
             "files": self.files,
             "bytes": self.bytes,

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import pyarrow as pa
 
 from data_engine.bars import BAR_SCHEMA, TIMESTAMP
 from data_engine.coverage_store import CoverageStore
-from data_engine.errors import DamagedFile, InputError
+from data_engine.errors import DamagedFile, InputError, StoreError
 from data_engine.partitions import Partition
 from data_engine.ranges import TimeRange
 from data_engine.series import Dataset, Series
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
     from data_engine.bar_files import BarFiles
 
+
+_T = TypeVar("_T")
 
 _COVERAGE = pa.schema(
     [
@@ -65,7 +68,13 @@ def connect(storage: BarFiles, span: TimeRange | None = None, *, coverage: bool 
 
                 connection.register(view_name(dataset), dataset_of(storage, dataset, span))
             else:
-                connection.execute(_view(storage, dataset, storage.files.folder, span))
+                try:
+                    connection.execute(_view(storage, dataset, storage.files.folder, span))
+                except duckdb.Error as error:  # it opens the first of the files
+                    reason = str(error).strip().split("\n", 1)[0]
+                    raise StoreError(
+                        f"{dataset.name} cannot be read: {reason}; `data-engine verify` says what is wrong"
+                    ) from None
         if coverage:
             _coverage_table(connection, storage.coverage)
         yield connection
@@ -83,8 +92,11 @@ def ask(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.DuckDBPyRelat
 
     with explained(connection):
         statements = connection.extract_statements(sql)
-        if len(statements) != 1 or statements[0].type not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
-            raise InputError("`query` takes one statement that reads: a SELECT, FROM, DESCRIBE, SUMMARIZE or EXPLAIN")
+        if len(statements) == 1 and statements[0].type == duckdb.StatementType.EXPLAIN:
+            # EXPLAIN ANALYZE carries out what it explains: that must read, too.
+            statements = connection.extract_statements(_EXPLAIN.sub("", statements[0].query, count=1))
+        if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+            raise InputError("`query` takes one statement that reads: a SELECT, FROM, DESCRIBE, SUMMARIZE or EXPLAIN of one")
         return connection.sql(sql)
 
 
@@ -97,6 +109,25 @@ def run(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.DuckDBPyRelat
     with explained(connection):
         # DuckDB is lazy, and runs a relation anew at every look: read it once, here, where its errors are ours to tell.
         return connection.from_arrow(ask(connection, sql).to_arrow_table())
+
+
+_EXPLAIN = re.compile(r"\s*EXPLAIN\b(\s+ANALYZE\b|\s*\([^()]*\))?", re.IGNORECASE)
+
+
+def interruptible(connection: duckdb.DuckDBPyConnection, work: Callable[[], _T]) -> _T:
+    """Return what *work* returns, which keeps a connection busy; Ctrl-C ends it, and not only after it has ended.
+
+    DuckDB computes without looking at signals, and Python looks at them in the main thread alone: so that one is kept free.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(work)
+        try:
+            while not future.done():
+                wait([future], timeout=0.2)
+        except KeyboardInterrupt:
+            connection.interrupt()
+            raise
+        return future.result()
 
 
 @contextmanager

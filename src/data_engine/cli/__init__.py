@@ -56,6 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             args=list(arguments) if arguments is not None else None, prog_name="data-engine", standalone_mode=False
         )
     except click.ClickException as error:
+        if _wants_json(arguments):
+            print_json({"error": {"code": "bad_usage", "message": error.format_message()}})
         error.show(sys.stderr)
         return 2
     except click.Abort as error:
@@ -63,8 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complain(str(error.__cause__) if isinstance(error.__cause__, DataEngineError) else "interrupted")
         return 130
     except DataEngineError as error:
-        given = sys.argv[1:] if arguments is None else arguments
-        if "--json" in given and not error.told:
+        if _wants_json(arguments) and not error.told:
             print_json({"error": {"code": error.code, "message": str(error)}})
         complain(str(error))
         return error.exit_code
@@ -80,6 +81,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complain(f"this is a fault of data-engine: {type(error).__name__}: {error} (DATA_ENGINE_DEBUG=1 shows where)")
         return 1
     return code if isinstance(code, int) else 0
+
+
+def _wants_json(arguments: Sequence[str] | None) -> bool:
+    return "--json" in (sys.argv[1:] if arguments is None else arguments)
 
 
 def run() -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from data_engine.cli.console import choice_options, name_store, print_json, store_options, warn_writer
+from data_engine.cli.console import choice_options, name_store, print_json, refuse_unknown, store_options, warn_writer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,7 +69,10 @@ def verify(
             # Before the first look: what another run has just replaced must not be judged by how it was.
             warn_writer(storage.files)
             held.enter_context(storage.files.hold("run", seconds=wait))
-        verdict = verification.verify(storage, Choice.parse(timeframe, feed, adjustment), names, now=now, quick=quick)
+        choice = Choice.parse(timeframe, feed, adjustment)
+        if names is not None:
+            refuse_unknown(names, {one.symbol for one in verification.known_series(storage, choice, names)})
+        verdict = verification.verify(storage, choice, names, now=now, quick=quick)
         left = verdict.contradictions
         if not as_json:
             for line in _lines(verdict, mend=mend):

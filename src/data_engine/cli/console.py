@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -105,7 +106,35 @@ def complain(text: str) -> None:
 
 def print_json(fields: Mapping[str, Any]) -> None:
     """Print the one JSON object of a command."""
-    click.echo(json.dumps(fields, indent=2, default=str))
+    click.echo(json_text(fields))
+
+
+def json_text(fields: Mapping[str, Any]) -> str:
+    """Return an object as JSON; numbers that JSON has no word for (NaN, infinity) are null."""
+    try:
+        return json.dumps(fields, indent=2, default=str, allow_nan=False)
+    except ValueError:
+        return json.dumps(_numbers_only(fields), indent=2, default=str, allow_nan=False)
+
+
+def _numbers_only(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: _numbers_only(inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_numbers_only(inner) for inner in value]
+    return value
+
+
+def refuse_unknown(asked: Sequence[str], known: Collection[str]) -> None:
+    """Raise `InputError` where somebody asks about symbols of which the store has nothing: a typo must not read as all well."""
+    from data_engine.errors import InputError
+
+    strange = [name for name in asked if name not in known]
+    if strange:
+        more = f" and {len(strange) - 10} more" if len(strange) > 10 else ""
+        raise InputError(f"{', '.join(strange[:10])}{more}: nothing of it is in the store (or not in that dataset)")
 
 
 def name_store(settings: Settings, files: FileStore, *more: str) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from data_engine.cli.console import name_store, print_json, say, size, store_options
+from data_engine.cli.console import json_text, name_store, print_json, say, size, store_options
 
 if TYPE_CHECKING:
     import duckdb
@@ -42,7 +41,7 @@ def query(
     from data_engine.settings import load_settings
     from data_engine.spans import any_span
     from data_engine.storage import ParquetStorage
-    from data_engine.views import ask, connect, explained, run
+    from data_engine.views import ask, connect, explained, interruptible, run
 
     if as_json and (form not in (None, "json") or out is not None):
         raise InputError("--json prints the result on stdout as JSON: leave --format and --out away, or --json")
@@ -55,23 +54,34 @@ def query(
         check_out(out, storage.files.folder)
     span = None if start is None and end is None else any_span(start, end)
     with connect(storage, span, coverage="coverage" in sql.lower()) as connection, explained(connection):
-        if form in ("table", "json"):
-            _show(run(connection, sql), form, out)
-        elif out is None:
-            for text in csv_text(ask(connection, sql)):
-                click.echo(text, nl=False)
-        else:
-            say(f"{out}: {size(write(ask(connection, sql), out, form))}")
+
+        def answer() -> None:
+            if form in ("table", "json"):
+                _show(run(connection, sql), form, out)
+            elif out is None:
+                for text in csv_text(ask(connection, sql)):
+                    click.echo(text, nl=False)
+            else:
+                say(f"{out}: {size(write(ask(connection, sql), out, form))}")
+
+        interruptible(connection, answer)
 
 
 def _show(result: duckdb.DuckDBPyRelation, form: str, out: Path | None) -> None:
     """Print a result that is in memory, or write it to a file."""
     fields = {"columns": result.columns, "rows": result.fetchall()} if form == "json" else None
     if out is not None:
-        text = str(result) if fields is None else json.dumps(fields, indent=2, default=str) + "\n"
+        text = _table(result) if fields is None else json_text(fields) + "\n"
         out.write_text(text, encoding="utf-8")
         say(f"{out}: {size(out.stat().st_size)}")
     elif fields is None:
-        click.echo(str(result), nl=False)
+        click.echo(_table(result), nl=False)
     else:
         print_json(fields)
+
+
+def _table(result: duckdb.DuckDBPyRelation) -> str:
+    """Return a result for people: as a table, and the plan that EXPLAIN prints as it is."""
+    if result.columns == ["explain_key", "explain_value"]:
+        return "".join(f"{plan}\n" for _, plan in result.fetchall())
+    return str(result)

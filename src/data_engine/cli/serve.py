@@ -72,6 +72,8 @@ def sandbox(
             if log
             else None,
         )
+    except InputError:
+        raise  # among them a file that is not there, which is an OSError, too
     except OSError as error:
         raise InputError(f"port {port} cannot be used: {error.strerror or error}") from error
     with server, stoppable():

@@ -53,7 +53,7 @@ def report(
     storage = ParquetStorage(settings.base_path)
     name_store(settings, storage.files)
     storage.check_exists()
-    path = html_page.check_target(Path(out))
+    path = html_page.check_target(Path(out), storage.files.folder)
     names = SymbolLoader.from_list(symbols) if symbols else None
     choice = Choice.parse(timeframe, feed, adjustment)
     by = f"data-engine {__version__}"

@@ -13,6 +13,7 @@ from data_engine.cli.console import name_store, size, stoppable, watcher
 if TYPE_CHECKING:
     from data_engine.storage import ParquetStorage
 
+_MARK = "metadata/simulated.txt"
 _START, _END = "2024-04-01", "2024-06-30"
 
 _QUERIES = (
@@ -38,6 +39,7 @@ GROUP BY five_minutes ORDER BY five_minutes""",
 def demo(base_path: str) -> None:
     """Show the main job with no account: ingest three months of minutes of the Dow 30 from a simulated market."""
     from data_engine.alpaca import AlpacaClient
+    from data_engine.errors import InputError
     from data_engine.pipeline import IngestionPipeline
     from data_engine.places import open_files
     from data_engine.sandbox import Sandbox, SimulatedMarket
@@ -47,6 +49,12 @@ def demo(base_path: str) -> None:
 
     settings = load_settings(base_path=base_path)
     storage = ParquetStorage(files=open_files(settings.base_path))
+    if storage.exists() and storage.files.get(_MARK) is None:
+        raise InputError(
+            f"{storage.files.location} is a store that `demo` did not make: its simulated bars must never meet others; "
+            "name another folder with --base-path"
+        )
+    storage.files.update(_MARK, lambda _: b"The bars of this store are simulated. `data-engine demo` made it.\n")
     with Sandbox(SimulatedMarket()) as server, stoppable():
         name_store(settings, storage.files, "a SIMULATED market: none of these prices is real")
         client = AlpacaClient("demo", "demo", base_url=server.url)

@@ -13,6 +13,7 @@ from data_engine.cli.console import (
     number,
     pace_options,
     print_json,
+    refuse_unknown,
     size,
     steady_memory,
     stoppable,
@@ -136,6 +137,8 @@ def status(
     if events is not None:
         names = sorted({event.symbol for event in events})
     found = list(stand(storage, choice, names))
+    if symbols:
+        refuse_unknown(names or (), {one.series.symbol for one in found})
     of_index = []
     if events is not None:
         of_index = stand_of_index(events, [one for one in storage.coverage.datasets() if one in choice], found)
@@ -204,6 +207,9 @@ def _lines(found: Sequence[SeriesStanding], *, everything: bool) -> list[str]:
             reach = f"{iso(known.covered[0].start)} .. {iso(known.covered[-1].end)}" if known.covered else "nothing final"
             lines.append(f"  {one.series.symbol:<8} {one.state:<10} {known.bars:>12,} bars  {reach}")
             lines += [f"           missing {hole}" for hole in one.missing[:3]]
+            lines += [f"           nobody asked for {gap}" for gap in one.unasked[:3]]
+            if len(one.unasked) > 3:
+                lines.append(f"           nor for {len(one.unasked) - 3} more ranges")
             if one.rename is not None:
                 lines.append(f"           {one.rename}{_beyond(one)}")
             if len(one.missing) > 3:
