@@ -96,7 +96,7 @@ def test_a_page_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     path = tmp_path / "gone" / "page.html"
     (tmp_path / "gone").rmdir()
 
-    with pytest.raises(InputError, match="cannot write"):
+    with pytest.raises(InputError, match="cannot be written"):
         save(MARK, path)
 
 

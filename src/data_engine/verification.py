@@ -20,7 +20,7 @@ from data_engine.examination import Examined, examine
 from data_engine.findings import Finding, contradictions, warnings
 from data_engine.holes import KINDS, Hole, Presence, gaps, presence, unheld
 from data_engine.partitions import Partition
-from data_engine.ranges import intersection
+from data_engine.ranges import difference, intersection
 from data_engine.series import Dataset, Series
 from data_engine.strangers import strangers
 from data_engine.wishes import Choice
@@ -85,7 +85,9 @@ def verify(
             made = examine(storage, series, now=now, quick=quick, catalogue=catalogue, ex_dates=_ex_dates(actions, series))
             if made.known is None or quick:
                 return made, None
-            filled = presence(series, made.times, made.known.covered)
+            # What a damaged or lost file held is no gap of the market's.
+            known_bad = [finding.period.span for finding in made.findings if finding.grave and finding.period is not None]
+            filled = presence(series, made.times, difference(made.known.covered, known_bad))
             made.times.clear()  # one bit a minute is kept of them
             return made, filled
 
