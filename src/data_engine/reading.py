@@ -142,6 +142,8 @@ class Reading:
         Raises:
             InputError: an argument cannot be used.
         """
+        if not isinstance(symbols, Iterable):
+            raise InputError(f"symbols are text, one or several, was {symbols!r}")
         names = [symbols] if isinstance(symbols, str) else list(symbols)
         dataset = Dataset(Timeframe.parse(timeframe), Adjustment.parse(adjustment), Feed.parse(feed))
         span = parse_span(start, end, now=now).range

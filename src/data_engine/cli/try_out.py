@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,7 +71,8 @@ def demo(base_path: str) -> None:
     with connect(storage) as connection:
         for title, sql in _QUERIES:
             click.echo(f"\n{title}:\n\n{sql}\n\n{run(connection, sql)}")
-    click.echo(f'Ask your own:  data-engine query --base-path {base_path} "SELECT ..."')
+    program = "data-engine" if shutil.which("data-engine") else sys.argv[0]
+    click.echo(f'Ask your own:  {program} query --base-path {base_path} "SELECT ..."')
 
 
 def _list() -> Path:
