@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from data_engine.coverage_store import CoverageStore
 from data_engine.sandbox import Announcements, Replay, Sandbox, SimulatedMarket
 from running import Clock, asked, count, coverage, here, pipeline_of, rows, run, write_minutes
 
@@ -255,6 +256,40 @@ def test_an_update_never_extends_a_series_with_the_next_owners_bars(tmp_path: Pa
         pipeline.update()
         assert [symbols for symbols, _, _ in asked(server)] == ["META"]
     assert here("status", "--base-path", tmp_path / "store", env={}).out.count(" held ") == 2
+
+
+def test_the_series_of_a_fund_stays_the_funds_when_another_company_takes_its_ticker(tmp_path: Path) -> None:
+    """META was a fund until 2022-01-31, and Facebook took it on 2022-06-09: what the store has of the fund is never mixed with it."""
+    records = {
+        "name_changes": [
+            {"old_symbol": "META", "new_symbol": "METV", "process_date": "2022-01-31"},
+            {"old_symbol": "FB", "new_symbol": "META", "process_date": "2022-06-09"},
+        ]
+    }
+    days = [date(2022, 1, 26), date(2022, 1, 27), date(2022, 1, 28), date(2022, 6, 9), date(2022, 6, 10), date(2022, 6, 13)]
+    clock = Clock(datetime(2022, 1, 28, 12, tzinfo=UTC))
+    bars = Replay(write_minutes(tmp_path / "bars.parquet", ["META"], days))
+    with Sandbox(bars, actions=Announcements(records), clock=clock) as server:
+        pipeline = pipeline_of(server, tmp_path / "store", clock)
+        pipeline.storage.coverage = CoverageStore(pipeline.storage.files, now=clock)
+        pipeline.ingest_symbols(["META"], "2022-01-26")
+        clock.now = datetime(2022, 6, 15, 12, tzinfo=UTC)
+        assert here("actions", "--base-path", tmp_path / "store", url=server.url).code == 0
+
+        server.forget()
+        pipeline.update()
+        # As of today, Alpaca would answer for Facebook, whatever the days that are asked about.
+        assert {(one.query["end"][:10], one.query.get("asof")) for one in server.requests} == {("2022-01-31", "2022-01-30")}
+        assert len(rows(tmp_path / "store")) == 3 * 20
+
+        clock.now = datetime(2022, 6, 16, 12, tzinfo=UTC)
+        server.forget()
+        report = pipeline.update()
+        assert (server.requests, len(rows(tmp_path / "store"))) == ([], 3 * 20)
+        assert [note for note in report.notes if note.startswith("META renamed to METV on 2022-01-31")] != []
+
+        pipeline.ingest_symbols(["META"], "2022-01-26", "2022-01-28", refetch=True)
+        assert {one.query.get("asof") for one in server.requests} == {"2022-01-30"}
 
 
 def test_a_damaged_book_fails_its_series_alone(server: Sandbox, base: Path) -> None:

@@ -120,8 +120,8 @@ class _Security:
 
     def _tenures(self, first: datetime) -> tuple[Rename | None, tuple[Tenure, ...]]:
         symbol = self._series.symbol
-        written = self._storage.coverage.read(self._series).updated
-        left = parting(symbol, self._renames(symbol), since=first, written=written)
+        begun = self._storage.coverage.read(self._series).begun
+        left = parting(symbol, self._renames(symbol), since=first, begun=begun)
         return left, tenures(symbol, left, self._renames)
 
     def _renames(self, symbol: str) -> Iterable[Rename]:

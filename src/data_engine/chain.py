@@ -293,4 +293,4 @@ def unfinished(task: FetchTask, left: dict[str, TimeRange]) -> Iterator[FetchTas
         share = rest.length / task.range.length * len(symbols) / len(task.symbols)
         # Whoever has not begun is still to be compared; whoever broke off in the middle was.
         overlap = task.overlap if rest == task.range else None
-        yield FetchTask(tuple(sorted(symbols)), rest, task.dataset, task.estimate * share, overlap)
+        yield FetchTask(tuple(sorted(symbols)), rest, task.dataset, task.estimate * share, overlap, task.asof)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from functools import lru_cache
 
 from data_engine.coverage import Coverage
@@ -36,6 +36,7 @@ class FetchTask:
         estimate: how many bars may come.
         overlap: of an adjusted dataset: a held session whose bars are asked for again, to be compared with those stored;
             None where there is none.
+        asof: the day whose owners of the symbols are meant, where a security has left its ticker since; None is today.
     """
 
     symbols: tuple[str, ...]
@@ -43,6 +44,7 @@ class FetchTask:
     dataset: Dataset
     estimate: float = 0.0
     overlap: TimeRange | None = None
+    asof: date | None = None
 
     def pages(self, page_limit: int) -> int:
         """Return how many requests the task is expected to take, at least one."""
@@ -113,12 +115,14 @@ class Wish:
         ranges: wanted.
         coverage: of the series.
         again: ask for everything that is wanted, held or not (``--refetch``).
+        asof: a day on which the security that is meant had the symbol; None is today.
     """
 
     symbol: str
     ranges: tuple[TimeRange, ...]
     coverage: Coverage
     again: bool = False
+    asof: date | None = None
 
 
 def plan_ingestion(
@@ -143,7 +147,7 @@ def plan_ingestion(
         can_hold: whether a range can hold a bar at all; what cannot (a weekend) is not asked for.
     """
     can_hold = lru_cache(maxsize=None)(can_hold)
-    by_range: dict[tuple[TimeRange, TimeRange | None], list[str]] = {}
+    by_range: dict[tuple[TimeRange, TimeRange | None, date | None], list[str]] = {}
     per_session: dict[str, float] = {}
     for wish in wishes:
         per_session[wish.symbol] = bars_per_session(wish.coverage)
@@ -152,18 +156,19 @@ def plan_ingestion(
             past = piece.before(now)
             if past is not None and can_hold(past, dataset):
                 overlap = None if wish.again or dataset.adjustment.is_raw else held_session(wish.coverage, past)
-                by_range.setdefault((past, overlap), []).append(wish.symbol)
+                by_range.setdefault((past, overlap, wish.asof), []).append(wish.symbol)
     total = sum(
-        _sessions(piece) * sum(per_session[symbol] for symbol in symbols) / page_limit for (piece, _), symbols in by_range.items()
+        _sessions(piece) * sum(per_session[symbol] for symbol in symbols) / page_limit
+        for (piece, _, _), symbols in by_range.items()
     )
     size = _task_pages(total, workers)
     order = {wish.symbol: number for number, wish in enumerate(wishes)}
     tasks = [
-        replace(task, overlap=overlap)
-        for (piece, overlap), symbols in by_range.items()
+        replace(task, overlap=overlap, asof=asof)
+        for (piece, overlap, asof), symbols in by_range.items()
         for task in _cut(symbols, piece, per_session, page_limit, dataset, size if overlap is None else math.inf)
     ]
-    tails = max((piece.end for piece, _ in by_range), default=now)
+    tails = max((piece.end for piece, _, _ in by_range), default=now)
     tasks.sort(
         key=lambda task: (
             holes_first and task.range.end == tails,
