@@ -259,7 +259,7 @@ def test_an_update_never_extends_a_series_with_the_next_owners_bars(tmp_path: Pa
 
 
 def test_the_series_of_a_fund_stays_the_funds_when_another_company_takes_its_ticker(tmp_path: Path) -> None:
-    """META was a fund until 2022-01-31, and Facebook took it on 2022-06-09: what the store has of the fund is never mixed with it."""
+    """META was a fund until 2022-01-31, and Facebook took it on 2022-06-09; the store never mixes the two."""
     records = {
         "name_changes": [
             {"old_symbol": "META", "new_symbol": "METV", "process_date": "2022-01-31"},

@@ -40,7 +40,7 @@ def reading_of(
     Args:
         storage: of the bars.
         dataset: as it is wanted, its adjustment included.
-        as_of: actions with a later ex-date are not applied; None is the vendor's adjusted bars where the store has any, else
+        as_of: actions with a later ex-date are not applied; None is the vendor's adjusted bars where the store has, or is to have, any; else
             today in New York.
         now: the current instant, aware.
         convention: of `adjusting.CONVENTIONS`.
@@ -53,7 +53,8 @@ def reading_of(
         raise InputError(f"as_of {as_of} lies in the future (today is {today})")
     if dataset.adjustment.is_raw:
         return dataset, None
-    if as_of is None and storage.symbols(dataset):
+    # What was asked for and has not come is the store's, too: it is missing, and not to be made up of other bars.
+    if as_of is None and (storage.symbols(dataset) or next(storage.coverage.series(dataset), None)):
         return dataset, None
     raw = replace(dataset, adjustment=RAW)
     return raw, adjusting_step(storage, raw, dataset.adjustment, as_of or today, convention=convention)
