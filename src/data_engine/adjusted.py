@@ -40,8 +40,8 @@ def reading_of(
     Args:
         storage: of the bars.
         dataset: as it is wanted, its adjustment included.
-        as_of: actions with a later ex-date are not applied; None is the vendor's adjusted bars where the store has, or is to have, any; else
-            today in New York.
+        as_of: actions with a later ex-date are not applied; None is the vendor's adjusted bars where the store has any, or wants
+            some, else today in New York.
         now: the current instant, aware.
         convention: of `adjusting.CONVENTIONS`.
 

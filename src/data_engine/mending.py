@@ -71,11 +71,12 @@ def repair(storage: BarFiles, series: Series, findings: Sequence[Finding], *, no
     for finding in findings:
         if finding.code in TAKEN_OUT and finding.period is not None:
             _set_aside(storage.files, Partition(series, finding.period).key)
-    held = examine(storage, series, now=now).held
     lost = bool(codes & {"coverage_damaged", "not_counted"})
     limit = final_before(series.dataset, now)
 
     def mended(known: Coverage) -> Coverage:
+        # Looked at in here: whoever stores bars meanwhile counts them after this, and not before.
+        held = examine(storage, series, now=now).held
         wanted = known.wanted
         if "coverage_damaged" in codes:
             wanted = union((*wanted, *(past for span in spans if (past := span.before(now)))))
@@ -116,7 +117,8 @@ def _set_aside(files: FileStore, key: str) -> bool:
             taken = set(files.list(SET_ASIDE))
             name = next(name for number in range(1, 1 + len(taken) + 1) if (name := f"{SET_ASIDE}/{key}.{number}") not in taken)
             files.update(name, lambda _: data)
-        files.delete(key)
+        # Only what was copied goes: somebody may have stored bars there since.
+        files.update(key, lambda now: b"" if now == data else None)
     except StoreError:
         return False
     return True
