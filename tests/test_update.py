@@ -151,6 +151,23 @@ def test_new_members_start_only_where_half_of_the_index_is_held(server: Sandbox,
     assert held == {"equities_1min": {"AAPL", "MSFT", "NVDA", "INTC"}, "equities_1day": {"AAPL"}}
 
 
+def test_members_that_an_update_does_not_begin_are_failures_and_not_passed_over(
+    server: Sandbox, clock: Clock, tmp_path: Path
+) -> None:
+    """Where fewer than half are stored, nothing says that the index is to be held like that: but they were asked for."""
+    pipeline_of(server, tmp_path, clock).ingest_symbols(["AAPL"], "2024-05-30", "2024-05-31")
+    MetadataStore(tmp_path).store("ours", ["AAPL", "MSFT", "NVDA", "INTC"])
+
+    report = pipeline_of(server, tmp_path, clock).update(index_name="ours")
+
+    assert (report["successful"], report.exit_code) == (["AAPL"], 1)
+    assert [symbol for symbol, _ in report["failed"]] == ["MSFT", "NVDA", "INTC"]
+    assert {message for _, message in report["failed"]} == {
+        "never ingested here; `data-engine ingest` with --start begins a series"
+    }
+    assert not (tmp_path / "metadata/coverage/equities_1min/symbol=MSFT.json").exists()
+
+
 def test_a_new_member_of_an_index_starts_where_the_index_starts(server: Sandbox, clock: Clock, tmp_path: Path) -> None:
     pipeline_of(server, tmp_path, clock).ingest_symbols(["AAPL", "MSFT"], "2024-05-01", "2024-05-31", index_name="ours")
     MetadataStore(tmp_path).store("ours", ["AAPL", "MSFT", "NVDA"])

@@ -66,7 +66,7 @@ def prepare(
 
     Args:
         coverage: of the store.
-        wishes: the ranges that are wanted, by dataset and symbol.
+        wishes: the ranges that are wanted, by dataset and symbol; who has none cannot be worked on.
         now: when the run begins.
         workers: how many tasks run at once.
         again: ask for held ranges, too.
@@ -87,6 +87,9 @@ def prepare(
             except DamagedFile as error:
                 known[series], broken[series] = Coverage(series), (error.code, str(error))
             else:
+                if not wanted:
+                    broken[series] = "never_ingested", "never ingested here; `data-engine ingest` with --start begins a series"
+                    continue
                 if symbol in renames.unreadable:
                     broken[series] = DamagedFile.code, renames.unreadable[symbol]
                     continue
