@@ -73,6 +73,18 @@ def test_the_actions_of_all_stored_symbols_come_from_their_first_bar_on(server: 
     assert book(base, "NVDA")["covered"][0][0] == "2024-06-03"
 
 
+def test_a_stored_symbol_of_which_nothing_can_be_read_is_a_failure_and_not_passed_over(server: Sandbox, base: Path) -> None:
+    path = base / "metadata" / "coverage" / "equities_1min" / "symbol=NVDA.json"
+    path.write_text("{")
+    ran = here("actions", "--json", "--base-path", base, url=server.url)
+
+    assert (ran.code, ran.json["successful"]) == (1, ["AAPL"])
+    assert [(one["symbol"], one["code"]) for one in ran.json["failed"]] == [("NVDA", "damaged_file")]
+    assert here("actions", "NVDA", "--base-path", base, url=server.url).code == 4
+    assert here("actions", "--start", "2024-06-03", "--base-path", base, url=server.url).code == 0
+    assert [action["type"] for action in book(base, "NVDA")["actions"]] == ["forward_split"]
+
+
 def test_json_is_one_object(server: Sandbox, base: Path) -> None:
     ran = here("actions", "META", "--start", "2020-01-01", "--json", "--base-path", base, url=server.url)
 
