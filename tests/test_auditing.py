@@ -64,7 +64,7 @@ def audit(server: Sandbox, base: Path, clock: Clock | None = None, **options: An
     storage = ParquetStorage(base)
     known, failed = audited_coverage(storage, choice, names, accept=options.get("accept", False))
     audit = Audit(storage, client_of(server, clock), known, now=now, workers=2, **options)
-    return audit.run(plan_audit(known, sample, seed=seed, asof=owners_days(storage, known)), failed)
+    return audit.run(plan_audit(known, sample, seed=seed, asof=owners_days(storage, known, now=now)), failed)
 
 
 def log(base: Path, dataset: str = "equities_1min") -> list[dict[str, str]]:

@@ -304,6 +304,23 @@ def test_the_series_of_a_fund_stays_the_funds_when_another_company_takes_its_tic
         assert {one.query.get("asof") for one in server.requests} == {"2022-01-30"}
 
 
+def test_a_rename_that_is_announced_changes_nothing_before_its_day(tmp_path: Path) -> None:
+    clock = Clock(datetime(2022, 6, 4, 12, tzinfo=UTC))
+    bars = Replay(write_minutes(tmp_path / "bars.parquet", ["FB"], [date(2022, 6, day) for day in (1, 2, 3, 6, 7, 8)]))
+    with Sandbox(bars, actions=Announcements(RECORDS), clock=clock) as server:
+        pipeline = pipeline_of(server, tmp_path / "store", clock)
+        pipeline.storage.coverage = CoverageStore(pipeline.storage.files, now=clock)
+        pipeline.ingest_symbols(["FB"], "2022-06-01")
+        here("actions", "--base-path", tmp_path / "store", url=server.url)
+        for day, asof in ((7, None), (8, None), (9, "2022-06-08")):
+            clock.now = datetime(2022, 6, day, 12, tzinfo=UTC)
+            server.forget()
+            report = pipeline.update()
+            assert {one.query.get("asof") for one in server.requests} == {asof}
+            assert (report["failed"], report.notes == ()) == ([], day < 9)
+    assert len(rows(tmp_path / "store")) == 6 * 20
+
+
 def test_a_damaged_book_fails_its_series_alone(server: Sandbox, base: Path) -> None:
     """What became of the ticker is not known: nothing is asked for it. The others go on."""
     here("actions", "--base-path", base, url=server.url)

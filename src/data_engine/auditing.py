@@ -158,10 +158,11 @@ def audited_coverage(
     return known, failed
 
 
-def owners_days(storage: BarFiles, known: Iterable[Coverage]) -> dict[Series, date]:
+def owners_days(storage: BarFiles, known: Iterable[Coverage], *, now: datetime) -> dict[Series, date]:
     """Return, of series whose security has left the ticker, its last day there: as of today, the vendor answers for the next."""
     renames = ActionStore(storage.files).renames()
-    return {one.series: left.last_day for one in known if (left := _left(one, renames)) is not None}
+    found = ((one.series, _left(one, renames)) for one in known)
+    return {series: left.last_day for series, left in found if left is not None and left.instant <= now}
 
 
 def _left(known: Coverage, renames: KnownRenames) -> Rename | None:

@@ -95,7 +95,8 @@ def prepare(
                     continue
                 if again and not dataset.adjustment.is_raw:
                     wanted = union((*wanted, *known[series].wanted))  # one price base, or none
-                wanted, why, asof = _one_owners(known[series], wanted, renames.of(symbol))
+                past = tuple(one for one in renames.of(symbol) if one.instant <= now)  # others are announced, and may change
+                wanted, why, asof = _one_owners(known[series], wanted, past)
                 if wanted or why is None:
                     usable.append(Wish(symbol, wanted, known[series], again=again, asof=asof))
                     cut.update({series: why} if why else {})
