@@ -316,6 +316,15 @@ def test_a_repair_claims_only_what_is_proven_and_an_update_brings_the_rest_back(
     assert storage.coverage.read(A).bars == 100
 
 
+def test_bars_that_a_repair_leaves_are_counted_by_it(base):
+    """What is no longer covered is still there: a second repair has nothing left to count."""
+    rewritten(lambda table: table.slice(0, 33))(base)
+    known = mended(base).coverage.read(A)
+
+    assert (known.rows, set(known.files)) == ({MAY: 40, JUNE: 33, JULY: 20}, set(FILES))
+    assert [one.code for one in examine(ParquetStorage(base), A, now=WEDNESDAY).findings] == []
+
+
 def test_what_somebody_stores_while_a_repair_looks_is_vouched_for_by_nobody(base, monkeypatch):
     """`store` does not wait for a repair: its bars must not look like damage afterwards, or the next repair takes them out."""
     storage, writers = ParquetStorage(base), []

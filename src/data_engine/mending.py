@@ -98,7 +98,7 @@ def repair(storage: BarFiles, series: Series, findings: Sequence[Finding], *, no
 
 
 def _unclaimed(known: Coverage, spans: Sequence[TimeRange], now: datetime) -> Coverage:
-    """Return the same without a claim on some files; what was claimed or counted of them is wanted."""
+    """Return the same without a claim on some files, or a count of them; what was claimed or counted of them is wanted."""
     counted = [span for span in spans if any(period.span == span for period in known.rows)]
     wishes = [*intersection(spans, (*known.covered, *known.provisional)), *counted]
     return replace(
@@ -106,6 +106,8 @@ def _unclaimed(known: Coverage, spans: Sequence[TimeRange], now: datetime) -> Co
         wanted=union((*known.wanted, *(past for wish in wishes if (past := wish.before(now))))),
         covered=difference(known.covered, spans),
         provisional=difference(known.provisional, spans),
+        rows={period: count for period, count in known.rows.items() if period.span not in spans},
+        files={period: mark for period, mark in known.files.items() if period.span not in spans},
     )
 
 
