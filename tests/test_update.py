@@ -555,3 +555,19 @@ def test_a_range_that_was_wanted_and_is_not_held_is_named_when_it_is_loaded(
         storage.load("AAPL", "2024-05-01", "2024-05-10", incomplete="raise")
     assert len(storage.load("AAPL", "2024-05-01", "2024-05-10", incomplete="ignore")) == count(tmp_path)
     storage.load("AAPL", "2024-05-01", "2024-05-03")  # that part is whole: no warning
+
+
+def test_a_split_after_an_update_on_a_monday_is_noticed_though_what_is_final_ends_on_a_sunday(tmp_path: Path) -> None:
+    """At noon on Monday everything up to Sunday is final: a Sunday has no bar that could tell of another price base."""
+    path = write_minutes(tmp_path / "bars.parquet", ["AAA"], [date(2024, 5, 28), *(date(2024, 6, day) for day in (6, 7, 10, 11))])
+    clock = Clock(datetime(2024, 6, 10, 16, tzinfo=UTC))
+    with Sandbox(Replay(path), clock=clock) as server:
+        pipeline_of(server, tmp_path / "store", clock, adjustment="split").ingest_symbols(["AAA"], "2024-05-28")
+    assert coverage(tmp_path / "store", "AAA", "equities_1min_split")["covered"][-1][1] == "2024-06-10T00:00:00Z"
+    clock.now = datetime(2024, 6, 11, 16, tzinfo=UTC)
+    with Sandbox(Replay(path, splits={"AAA": (Split(date(2024, 6, 11), 2),)}), clock=clock) as server:
+        report = pipeline_of(server, tmp_path / "store", clock, adjustment="split").update()
+        pipeline_of(server, tmp_path / "fresh", clock, adjustment="split").ingest_symbols(["AAA"], "2024-05-28")
+
+    assert [note for note in report.notes if "adjusted anew" in note] != []
+    assert content(tmp_path / "store") == content(tmp_path / "fresh")

@@ -175,7 +175,9 @@ class ChainWriter:
         except DamagedFile as error:
             self.damaged[symbol] = error
             return
-        if not pa.concat_tables([EMPTY, *stored]).equals(pa.concat_tables([EMPTY, *arrival.again])):
+        held = pa.concat_tables([EMPTY, *stored])
+        # No bar on either side tells nothing: then it is not known that the base is the same.
+        if not held.num_rows or not held.equals(pa.concat_tables([EMPTY, *arrival.again])):
             self.rebased.add(symbol)
         arrival.again = []
 

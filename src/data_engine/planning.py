@@ -17,7 +17,10 @@ from data_engine.coverage import Coverage
 from data_engine.partitions import periods
 from data_engine.ranges import TimeRange, new_york_date, new_york_days
 from data_engine.series import Dataset
-from data_engine.sessions import can_hold_bars, count_sessions
+from data_engine.sessions import can_hold_bars, count_sessions, regular_hours, sessions
+
+_NEAR = timedelta(days=100)  # how far from a hole a session tells of its prices
+_TELLING_BARS = 20  # of a thin series, several sessions are compared
 
 WIRE_BYTES_PER_BAR = 22  # gzip, measured on a recorded page
 DISK_BYTES_PER_BAR = 20  # measured on real minute bars: 17.9, and coverage
@@ -194,25 +197,40 @@ def plan_ingestion(
 
 
 def held_session(coverage: Coverage, piece: TimeRange) -> TimeRange | None:
-    """Return the held session next to a missing piece, whose bars tell whether the vendor's prices still have the same base.
+    """Return held sessions next to a missing piece, whose bars tell whether the vendor's prices still have the same base.
 
-    It is the day (or longer bar) of the last bar before the piece, else of the first bar after it; None where none is known.
+    It is the day (or longer bar) of the last bar before the piece, else of the first bar after it. Where bars lie on both sides,
+    or in the piece (a provisional tail), it is the last whole session that is covered before it, or the first after it: as many
+    as are likely to hold some bars. None where nothing is held.
     """
     timeframe = coverage.series.dataset.timeframe
     if coverage.last_bar is None or coverage.first_bar is None:
         return None
-    if coverage.last_bar < piece.start:
-        bar = coverage.last_bar
-    elif coverage.first_bar >= piece.end:
-        bar = coverage.first_bar
-    else:  # a hole: the end of what is held before it
-        before = [part.end for part in coverage.covered if part.end <= piece.start]
-        if not before:
-            return None
-        bar = max(before) - timeframe.length
+    if coverage.last_bar >= piece.start and coverage.first_bar < piece.end:
+        sides = [(part, True) for part in reversed(coverage.covered) if part.end <= piece.start]
+        sides += [(part, False) for part in coverage.covered if part.start >= piece.end]
+        dataset = coverage.series.dataset
+        return next((_telling(coverage, part, latest=latest) for part, latest in sides if can_hold_bars(part, dataset)), None)
+    bar = coverage.last_bar if coverage.last_bar < piece.start else coverage.first_bar
     day = new_york_days(new_york_date(bar), new_york_date(bar)) if timeframe.intraday else None
     whole = day or TimeRange(timeframe.floor(bar), timeframe.next(timeframe.floor(bar)))
     return whole.before(piece.start) if whole.start < piece.start else whole.after(piece.end)
+
+
+def _telling(coverage: Coverage, part: TimeRange, *, latest: bool) -> TimeRange:
+    """Return the last (or first) sessions of a covered range that are likely to hold bars; all of a short range."""
+    near = part.after(part.end - _NEAR) if latest else part.before(part.start + _NEAR)
+    if near is None or coverage.series.dataset.timeframe.unit in ("Week", "Month"):
+        return part
+    days = list(sessions(new_york_date(near.start), new_york_date(near.end)))
+    days = [day for day in days if regular_hours(day).intersect(near) == regular_hours(day)]
+    if not days:
+        return near
+    many = math.ceil(_TELLING_BARS / max(bars_per_session(coverage), 0.1))
+    if not coverage.series.dataset.timeframe.intraday:
+        many = min(many, 5)  # of days, one a session
+    chosen = days[-many:] if latest else days[:many]
+    return new_york_days(chosen[0], chosen[-1]).intersect(near) or near
 
 
 def bars_per_session(coverage: Coverage) -> float:
