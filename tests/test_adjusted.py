@@ -29,6 +29,7 @@ from data_engine.coverage import Coverage
 from data_engine.errors import InputError, StoreError
 from data_engine.ranges import new_york_days
 from data_engine.series import Adjustment, Dataset, Series, Timeframe
+from data_engine.storage import IncompleteWarning
 from real_data import real
 
 NEW_YORK = ZoneInfo("America/New_York")
@@ -47,12 +48,12 @@ def at(text: str) -> datetime:
     return datetime.fromisoformat(text).replace(tzinfo=NEW_YORK).astimezone(UTC)
 
 
-def put(storage: ParquetStorage, symbol: str, bars: dict[str, float], timeframe: str = "1Min") -> None:
+def put(storage: ParquetStorage, symbol: str, bars: dict[str, float], timeframe: str = "1Min", **more: Any) -> None:
     """Store bars of one price each."""
     stamps = pd.DatetimeIndex([at(text) for text in bars]).as_unit("ns")
     index = pd.MultiIndex.from_arrays([[symbol] * len(bars), stamps], names=["symbol", "timestamp"])
     prices = {name: list(bars.values()) for name in ("open", "high", "low", "close", "vwap")}
-    storage.store(pd.DataFrame({**prices, "volume": 1000.0, "trade_count": 7.0}, index=index), timeframe=timeframe)
+    storage.store(pd.DataFrame({**prices, "volume": 1000.0, "trade_count": 7.0}, index=index), timeframe=timeframe, **more)
 
 
 def announce(
@@ -266,6 +267,19 @@ def test_the_vendors_adjusted_bars_are_read_where_there_are_some_and_no_day_is_n
     assert reading_of(storage, vendors, now=NOW) == (vendors, None)
     dataset, step = reading_of(storage, vendors, date(2024, 6, 9), now=NOW)
     assert (dataset, step is None) == (MINUTES, False)
+
+
+def test_whose_raw_bars_could_be_adjusted_is_not_silently_left_out_of_the_vendors(storage):
+    """A dataset is read as a whole: of two price bases, one answer is never made."""
+    for symbol, more in (("NVDA", {}), ("AAPL", {}), ("MSFT", {"adjustment": "split"})):
+        put(storage, symbol, {"2024-06-07 12:00": 1200.0}, **more)
+
+    with pytest.warns(IncompleteWarning, match=r"AAPL is not in equities_1min_split, .* with a day \(as_of=...\) its raw bars"):
+        made = storage.load(["AAPL", "MSFT"], "2024-06-07", "2024-06-07", adjustment="split")
+    assert set(made.index.get_level_values("symbol")) == {"MSFT"}
+    with pytest.raises(StoreError, match="AAPL is not in equities_1min_split"):
+        storage.load("AAPL", "2024-06-07", "2024-06-07", adjustment="split", incomplete="raise")
+    assert len(storage.load("MSFT", "2024-06-07", "2024-06-07", adjustment="split", incomplete="raise")) == 1
 
 
 def test_a_day_to_come_is_refused(storage):

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from data_engine import ParquetStorage
 from data_engine.bar_files import Written
-from data_engine.bars import BAR_SCHEMA, EMPTY, TIMESTAMP, VALUES
+from data_engine.bars import BAR_SCHEMA, EMPTY, TIMESTAMP, VALUES, to_frame
 from data_engine.chain import ChainWriter, unfinished
 from data_engine.coverage import Coverage
 from data_engine.errors import DamagedFile
+from data_engine.examination import examine
 from data_engine.partitions import Partition, Period
 from data_engine.planning import FetchTask
 from data_engine.ranges import TimeRange
@@ -543,3 +544,18 @@ def test_what_is_left_of_an_adjusted_task_is_compared_too(storage, overlap):
         (("A",), TimeRange(at("2024-06-03T14:01"), SPAN.end), None),
         (("B",), SPAN, overlap),
     ]
+
+
+def test_a_file_that_somebody_wrote_meanwhile_is_not_vouched_for_though_it_has_the_same_size(storage):
+    """`store` in another process, after a chain has written a file and before it covers it."""
+    writer = ChainWriter(storage, task("A"), now=LONG_AFTER)
+    writer.take(page(("A", bars("2024-06-03 14:30", "2024-06-03 14:31", price=1.25))))
+    writer._flush("A")
+    size = storage.files.size(Partition(Series("A", MINUTES), JUNE).key)
+    storage.store(to_frame([("A", bars("2024-06-03 14:30", "2024-06-03 14:31", price=1.5))]))
+    assert storage.files.size(Partition(Series("A", MINUTES), JUNE).key) == size
+
+    known = writer.complete()["A"]
+
+    assert (known.rows, known.files) == ({JUNE: 2}, {})
+    assert examine(storage, Series("A", MINUTES), now=LONG_AFTER).findings == []

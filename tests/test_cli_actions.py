@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from data_engine.coverage_store import CoverageStore
 from data_engine.sandbox import Announcements, Replay, Sandbox, SimulatedMarket
 from running import Clock, asked, count, coverage, here, pipeline_of, rows, run, write_minutes
 
@@ -70,6 +71,18 @@ def test_the_actions_of_all_stored_symbols_come_from_their_first_bar_on(server: 
     assert [record.query["symbols"] for record in server.requests] == ["AAPL,NVDA"]
     assert [action["type"] for action in book(base, "NVDA")["actions"]] == ["forward_split"]
     assert book(base, "NVDA")["covered"][0][0] == "2024-06-03"
+
+
+def test_a_stored_symbol_of_which_nothing_can_be_read_is_a_failure_and_not_passed_over(server: Sandbox, base: Path) -> None:
+    path = base / "metadata" / "coverage" / "equities_1min" / "symbol=NVDA.json"
+    path.write_text("{")
+    ran = here("actions", "--json", "--base-path", base, url=server.url)
+
+    assert (ran.code, ran.json["successful"]) == (1, ["AAPL"])
+    assert [(one["symbol"], one["code"]) for one in ran.json["failed"]] == [("NVDA", "damaged_file")]
+    assert here("actions", "NVDA", "--base-path", base, url=server.url).code == 4
+    assert here("actions", "--start", "2024-06-03", "--base-path", base, url=server.url).code == 0
+    assert [action["type"] for action in book(base, "NVDA")["actions"]] == ["forward_split"]
 
 
 def test_json_is_one_object(server: Sandbox, base: Path) -> None:
@@ -255,6 +268,57 @@ def test_an_update_never_extends_a_series_with_the_next_owners_bars(tmp_path: Pa
         pipeline.update()
         assert [symbols for symbols, _, _ in asked(server)] == ["META"]
     assert here("status", "--base-path", tmp_path / "store", env={}).out.count(" held ") == 2
+
+
+def test_the_series_of_a_fund_stays_the_funds_when_another_company_takes_its_ticker(tmp_path: Path) -> None:
+    """META was a fund until 2022-01-31, and Facebook took it on 2022-06-09; the store never mixes the two."""
+    records = {
+        "name_changes": [
+            {"old_symbol": "META", "new_symbol": "METV", "process_date": "2022-01-31"},
+            {"old_symbol": "FB", "new_symbol": "META", "process_date": "2022-06-09"},
+        ]
+    }
+    days = [date(2022, 1, 26), date(2022, 1, 27), date(2022, 1, 28), date(2022, 6, 9), date(2022, 6, 10), date(2022, 6, 13)]
+    clock = Clock(datetime(2022, 1, 28, 12, tzinfo=UTC))
+    bars = Replay(write_minutes(tmp_path / "bars.parquet", ["META"], days))
+    with Sandbox(bars, actions=Announcements(records), clock=clock) as server:
+        pipeline = pipeline_of(server, tmp_path / "store", clock)
+        pipeline.storage.coverage = CoverageStore(pipeline.storage.files, now=clock)
+        pipeline.ingest_symbols(["META"], "2022-01-26")
+        clock.now = datetime(2022, 6, 15, 12, tzinfo=UTC)
+        assert here("actions", "--base-path", tmp_path / "store", url=server.url).code == 0
+
+        server.forget()
+        pipeline.update()
+        # As of today, Alpaca would answer for Facebook, whatever the days that are asked about.
+        assert {(one.query["end"][:10], one.query.get("asof")) for one in server.requests} == {("2022-01-31", "2022-01-30")}
+        assert len(rows(tmp_path / "store")) == 3 * 20
+
+        clock.now = datetime(2022, 6, 16, 12, tzinfo=UTC)
+        server.forget()
+        report = pipeline.update()
+        assert (server.requests, len(rows(tmp_path / "store"))) == ([], 3 * 20)
+        assert [note for note in report.notes if note.startswith("META renamed to METV on 2022-01-31")] != []
+
+        pipeline.ingest_symbols(["META"], "2022-01-26", "2022-01-28", refetch=True)
+        assert {one.query.get("asof") for one in server.requests} == {"2022-01-30"}
+
+
+def test_a_rename_that_is_announced_changes_nothing_before_its_day(tmp_path: Path) -> None:
+    clock = Clock(datetime(2022, 6, 4, 12, tzinfo=UTC))
+    bars = Replay(write_minutes(tmp_path / "bars.parquet", ["FB"], [date(2022, 6, day) for day in (1, 2, 3, 6, 7, 8)]))
+    with Sandbox(bars, actions=Announcements(RECORDS), clock=clock) as server:
+        pipeline = pipeline_of(server, tmp_path / "store", clock)
+        pipeline.storage.coverage = CoverageStore(pipeline.storage.files, now=clock)
+        pipeline.ingest_symbols(["FB"], "2022-06-01")
+        here("actions", "--base-path", tmp_path / "store", url=server.url)
+        for day, asof in ((7, None), (8, None), (9, "2022-06-08")):
+            clock.now = datetime(2022, 6, day, 12, tzinfo=UTC)
+            server.forget()
+            report = pipeline.update()
+            assert {one.query.get("asof") for one in server.requests} == {asof}
+            assert (report["failed"], report.notes == ()) == ([], day < 9)
+    assert len(rows(tmp_path / "store")) == 6 * 20
 
 
 def test_a_damaged_book_fails_its_series_alone(server: Sandbox, base: Path) -> None:

@@ -289,6 +289,7 @@ def coverage_of(dataset: Dataset) -> st.SearchStrategy[Coverage]:
         last_bar=st.none() | an_instant,
         empty_since=st.none() | an_instant,
         failure=st.none() | st.builds(Failure, a_text, a_text, an_instant),
+        begun=st.none() | an_instant,
         updated=st.none() | an_instant,
         by=a_text,
     )
@@ -316,6 +317,7 @@ def test_the_file_is_for_people_too():
         first_bar=at(0),
         last_bar=at(5) + timedelta(microseconds=1),
         failure=Failure("unavailable", "503", at(30)),
+        begun=at(29),
         updated=at(31),
         by="data-engine 1.2",
     )
@@ -343,6 +345,7 @@ def test_the_file_is_for_people_too():
   "failure": {"code": "unavailable", "message": "503", "at": "2024-01-02T06:00:00Z"},
   "rows": {"2023": 1, "2024": 3},
   "files": {"2024": [5, "a3bdf5b6b3b0f4e2"]},
+  "begun": "2024-01-02T05:00:00Z",
   "updated": "2024-01-02T07:00:00Z",
   "by": "data-engine 1.2"
 }
@@ -355,6 +358,13 @@ def test_the_file_lies_where_the_contract_says():
     assert key(SERIES) == "metadata/coverage/equities_1min/symbol=AAPL.json"
     assert key(Series("BRK/B", MINUTES)) == "metadata/coverage/equities_1min/symbol=BRK%2FB.json"
     assert key(SERIES).startswith(folder(MINUTES) + "/")
+
+
+def test_a_file_from_before_it_said_when_a_series_was_begun_was_begun_when_it_was_written():
+    fields = json.loads(dump(Coverage(SERIES, updated=at(9))))
+    del fields["begun"]
+
+    assert load(json.dumps(fields).encode(), SERIES).begun == at(9)
 
 
 OUT_OF_ORDER = "its ranges overlap or are not in order"
@@ -378,7 +388,7 @@ def without_field(lost: str) -> bytes:
         *(
             pytest.param(without_field(lost), f"it lacks '{lost}'", id=f"no-{lost}")
             for lost in FIELDS
-            if lost not in ("bars", "files")
+            if lost not in ("bars", "files", "begun")
         ),
         *(
             pytest.param(json.dumps({**FIELDS, **changed}).encode(), why, id=name)

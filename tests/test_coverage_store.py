@@ -47,7 +47,8 @@ def test_of_an_unknown_series_nothing_is_known_and_nothing_is_made(store, place)
 def test_an_update_is_read_back_with_when_and_by_whom(store, place):
     made = store.update(A, want)
 
-    assert made == Coverage(A, wanted=(SPAN,), updated=NOW.replace(microsecond=0), by="the tests")
+    now = NOW.replace(microsecond=0)
+    assert made == Coverage(A, wanted=(SPAN,), begun=now, updated=now, by="the tests")
     assert store.read(A) == CoverageStore(place.open()).read(A) == made
     assert place.content() == {key(A): dump(made)}
 

@@ -16,7 +16,9 @@ pytest.importorskip("distributed", reason="Dask's distributed is not installed: 
 
 from clusters import Cluster, cluster, until
 from data_engine import AlpacaClient, IngestionPipeline, dask_runner, ingest_single_symbol
-from data_engine.errors import ConfigError
+from data_engine.dask_worker import SignedFiles
+from data_engine.errors import ConfigError, Interrupted
+from data_engine.files import LocalFiles
 from data_engine.progress import Silent, Standing
 from data_engine.sandbox import Faults, Replay, Sandbox, SimulatedMarket
 from data_engine.sandbox.server import Record
@@ -152,7 +154,8 @@ def test_the_same_bars_summary_and_claims_as_with_threads(ready: Cluster, serve:
     assert told["requests"] == len(server.requests) / 2
     assert content(tmp_path / "a") == content(tmp_path / "b")
     known, known_too = (coverage(tmp_path / side, names[0]) for side in "ab")
-    assert {**known, "updated": ""} == {**known_too, "updated": ""}
+    when = {"begun": "", "updated": ""}
+    assert {**known, **when} == {**known_too, **when}
     assert not list((tmp_path / "a" / "metadata").glob("runs/*"))
 
 
@@ -340,6 +343,31 @@ def test_a_worker_that_cannot_take_part_is_named_and_nothing_is_written(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a path that means another folder in every process: /proc/self/cwd")
+def test_a_worker_that_slept_over_the_end_of_its_run_writes_nothing(tmp_path: Path) -> None:
+    """Nobody holds the store for it then; what it wrote could be of another price base, or of a range that was removed."""
+    files = LocalFiles(tmp_path)
+    files.update("metadata/runs/one.json", lambda _: b"{}")
+    writer = SignedFiles(files, "metadata/runs/one.json")
+    assert writer.update("a", lambda _: b"in time")
+
+    def slow(content: bytes | None) -> bytes:
+        files.delete("metadata/runs/one.json")
+        return b"too late"
+
+    with pytest.raises(Interrupted, match="the run has ended"):
+        writer.update("a", slow)
+    assert not writer.update("a", lambda _: None)
+    assert (files.get("a"), writer.get("a"), writer.folder) == (b"in time", b"in time", tmp_path)
+
+
+def test_a_run_without_a_cluster_ends_the_one_that_was_killed_before(serve: Serve, tmp_path: Path) -> None:
+    sign = "metadata/runs/0123.json"
+    LocalFiles(tmp_path).update(sign, lambda _: b"{}")
+    assert here("ingest", "AAPL", *JUNE, "--base-path", tmp_path, url=serve().url).code == 0
+
+    assert LocalFiles(tmp_path).get(sign) is None
+
+
 def test_a_worker_that_sees_another_store_is_refused(ready: Cluster, serve: Serve, tmp_path: Path) -> None:
     server = serve()
     ran = ingested(server, "AAPL", *JUNE, "--base-path", "/proc/self/cwd/mine", "--dask", ready.address)

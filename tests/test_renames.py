@@ -32,7 +32,7 @@ def test_names_changes_are_found_among_actions_and_reverse_splits_may_bring_one(
 
 def test_a_series_ends_where_its_security_left_the_ticker():
     assert parting("FB", [FB]) == FB
-    assert parting("FB", [FB], since=utc(2015, 1, 1), written=utc(2026, 1, 1)) == FB
+    assert parting("FB", [FB], since=utc(2015, 1, 1), begun=utc(2026, 1, 1)) == FB
 
 
 def test_a_series_that_begins_after_that_is_the_next_owners():
@@ -45,8 +45,8 @@ def test_the_taker_keeps_its_whole_history():
 
 
 def test_a_series_that_was_stored_before_the_ticker_was_taken_is_the_old_owners():
-    assert parting("META", [FB, METV], since=utc(2021, 7, 1), written=utc(2022, 1, 3)) == METV
-    assert parting("META", [FB, METV], since=utc(2021, 7, 1), written=utc(2022, 7, 1)) is None
+    assert parting("META", [FB, METV], since=utc(2021, 7, 1), begun=utc(2022, 1, 3)) == METV
+    assert parting("META", [FB, METV], since=utc(2021, 7, 1), begun=utc(2022, 7, 1)) is None
 
 
 def test_on_the_day_of_a_swap_the_ticker_is_the_takers():
@@ -105,3 +105,19 @@ def test_names_that_go_round_come_to_an_end():
         Tenure("B", there.day, back.day),
         Tenure("A", back.day),
     )
+
+
+def test_a_series_stays_its_first_owners_whoever_comes_and_goes():
+    """A left X in March, B took and left it, C has it: a series that was begun under A ends in March."""
+    renames = [
+        Rename("X", "A", date(2026, 3, 2)),
+        Rename("BOLD", "X", date(2026, 4, 1)),
+        Rename("X", "B", date(2027, 5, 3)),
+        Rename("COLD", "X", date(2027, 6, 1)),
+    ]
+
+    assert parting("X", renames, since=utc(2020, 1, 1), begun=utc(2026, 1, 5)) == renames[0]
+    assert parting("X", renames, since=utc(2020, 1, 1), begun=utc(2026, 3, 20)) == renames[0]  # nobody had it: the last one
+    assert parting("X", renames, since=utc(2020, 1, 1), begun=utc(2026, 9, 1)) == renames[2]
+    assert parting("X", renames, since=utc(2020, 1, 1), begun=utc(2027, 7, 1)) is None
+    assert parting("X", renames, since=utc(2020, 1, 1)) is None

@@ -151,6 +151,23 @@ def test_new_members_start_only_where_half_of_the_index_is_held(server: Sandbox,
     assert held == {"equities_1min": {"AAPL", "MSFT", "NVDA", "INTC"}, "equities_1day": {"AAPL"}}
 
 
+def test_members_that_an_update_does_not_begin_are_failures_and_not_passed_over(
+    server: Sandbox, clock: Clock, tmp_path: Path
+) -> None:
+    """Where fewer than half are stored, nothing says that the index is to be held like that: but they were asked for."""
+    pipeline_of(server, tmp_path, clock).ingest_symbols(["AAPL"], "2024-05-30", "2024-05-31")
+    MetadataStore(tmp_path).store("ours", ["AAPL", "MSFT", "NVDA", "INTC"])
+
+    report = pipeline_of(server, tmp_path, clock).update(index_name="ours")
+
+    assert (report["successful"], report.exit_code) == (["AAPL"], 1)
+    assert [symbol for symbol, _ in report["failed"]] == ["MSFT", "NVDA", "INTC"]
+    assert {message for _, message in report["failed"]} == {
+        "never ingested here; `data-engine ingest` with --start begins a series"
+    }
+    assert not (tmp_path / "metadata/coverage/equities_1min/symbol=MSFT.json").exists()
+
+
 def test_a_new_member_of_an_index_starts_where_the_index_starts(server: Sandbox, clock: Clock, tmp_path: Path) -> None:
     pipeline_of(server, tmp_path, clock).ingest_symbols(["AAPL", "MSFT"], "2024-05-01", "2024-05-31", index_name="ours")
     MetadataStore(tmp_path).store("ours", ["AAPL", "MSFT", "NVDA"])
@@ -538,3 +555,19 @@ def test_a_range_that_was_wanted_and_is_not_held_is_named_when_it_is_loaded(
         storage.load("AAPL", "2024-05-01", "2024-05-10", incomplete="raise")
     assert len(storage.load("AAPL", "2024-05-01", "2024-05-10", incomplete="ignore")) == count(tmp_path)
     storage.load("AAPL", "2024-05-01", "2024-05-03")  # that part is whole: no warning
+
+
+def test_a_split_after_an_update_on_a_monday_is_noticed_though_what_is_final_ends_on_a_sunday(tmp_path: Path) -> None:
+    """At noon on Monday everything up to Sunday is final: a Sunday has no bar that could tell of another price base."""
+    path = write_minutes(tmp_path / "bars.parquet", ["AAA"], [date(2024, 5, 28), *(date(2024, 6, day) for day in (6, 7, 10, 11))])
+    clock = Clock(datetime(2024, 6, 10, 16, tzinfo=UTC))
+    with Sandbox(Replay(path), clock=clock) as server:
+        pipeline_of(server, tmp_path / "store", clock, adjustment="split").ingest_symbols(["AAA"], "2024-05-28")
+    assert coverage(tmp_path / "store", "AAA", "equities_1min_split")["covered"][-1][1] == "2024-06-10T00:00:00Z"
+    clock.now = datetime(2024, 6, 11, 16, tzinfo=UTC)
+    with Sandbox(Replay(path, splits={"AAA": (Split(date(2024, 6, 11), 2),)}), clock=clock) as server:
+        report = pipeline_of(server, tmp_path / "store", clock, adjustment="split").update()
+        pipeline_of(server, tmp_path / "fresh", clock, adjustment="split").ingest_symbols(["AAA"], "2024-05-28")
+
+    assert [note for note in report.notes if "adjusted anew" in note] != []
+    assert content(tmp_path / "store") == content(tmp_path / "fresh")

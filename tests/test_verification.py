@@ -6,6 +6,7 @@ More ways to be damaged, with the command: `safety/test_corruptions.py`.
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime
@@ -17,16 +18,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from data_engine import ParquetStorage
+from data_engine import ParquetStorage, mending
 from data_engine.action_store import ActionStore
 from data_engine.actions import decode
-from data_engine.bars import BAR_SCHEMA, EMPTY, VALUES
+from data_engine.bars import BAR_SCHEMA, EMPTY, VALUES, to_frame
 from data_engine.chain import ChainWriter
 from data_engine.coverage import Fingerprint
-from data_engine.examination import Held, examine, unfinished
+from data_engine.examination import Examined, Held, examine, unfinished
+from data_engine.files import Change, LocalFiles
 from data_engine.findings import Finding
 from data_engine.mending import repair
-from data_engine.partitions import Period
+from data_engine.partitions import Partition, Period
 from data_engine.planning import FetchTask
 from data_engine.ranges import TimeRange, difference, intersection, new_york_days
 from data_engine.sandbox import Replay, Sandbox
@@ -312,6 +314,58 @@ def test_a_repair_claims_only_what_is_proven_and_an_update_brings_the_rest_back(
     assert content(base) == before
     assert findings(base) == {A: [], B: []}
     assert storage.coverage.read(A).bars == 100
+
+
+def test_bars_that_a_repair_leaves_are_counted_by_it(base):
+    """What is no longer covered is still there: a second repair has nothing left to count."""
+    rewritten(lambda table: table.slice(0, 33))(base)
+    known = mended(base).coverage.read(A)
+
+    assert (known.rows, set(known.files)) == ({MAY: 40, JUNE: 33, JULY: 20}, set(FILES))
+    assert [one.code for one in examine(ParquetStorage(base), A, now=WEDNESDAY).findings] == []
+
+
+def test_what_somebody_stores_while_a_repair_looks_is_vouched_for_by_nobody(base, monkeypatch):
+    """`store` does not wait for a repair: its bars must not look like damage afterwards, or the next repair takes them out."""
+    storage, writers = ParquetStorage(base), []
+    june = storage.read(A, JUNE)
+    revised = june.set_column(4, BAR_SCHEMA.field("close"), pc.add(june.column("close"), 0.01))
+
+    def look(*words: object, **more: object) -> Examined:
+        made = examine(*words, **more)
+        if not writers:
+            writers.append(threading.Thread(target=storage.store, args=(to_frame([("AAPL", revised)]),)))
+            writers[0].start()
+            writers[0].join(0.5)  # it is done, or waits for the repair to end
+        return made
+
+    bars_of(base, MAY).unlink()
+    monkeypatch.setattr(mending, "examine", look)
+    mended(base)
+    writers[0].join()
+
+    assert storage.read(A, JUNE).equals(revised)
+    assert findings(base) == {A: [], B: []}
+
+
+def test_a_file_that_somebody_writes_while_it_is_set_aside_stays(base):
+    """What is removed is what was copied, and nothing else."""
+    rewritten(lambda table: table.slice(0, 33))(base)
+    storage = ParquetStorage(base)
+    key = Partition(A, JUNE).key
+
+    class Busy(LocalFiles):
+        def update(self, key_: str, change: Change) -> bool:
+            done = super().update(key_, change)
+            if key_.startswith("metadata/set_aside/"):
+                super().update(key, lambda _: b"written meanwhile")
+            return done
+
+    storage.files = Busy(base)
+    found = [Finding("file_changed", "", A, JUNE, key)]
+    repair(storage, A, found, now=WEDNESDAY)
+
+    assert bars_of(base, JUNE).read_bytes() == b"written meanwhile"
 
 
 def test_a_repair_of_several_damages_leads_back_too(server, clock, base):

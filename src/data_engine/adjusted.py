@@ -40,8 +40,8 @@ def reading_of(
     Args:
         storage: of the bars.
         dataset: as it is wanted, its adjustment included.
-        as_of: actions with a later ex-date are not applied; None is the vendor's adjusted bars where the store has any, else
-            today in New York.
+        as_of: actions with a later ex-date are not applied; None is the vendor's adjusted bars where the store has any, or wants
+            some, else today in New York.
         now: the current instant, aware.
         convention: of `adjusting.CONVENTIONS`.
 
@@ -53,8 +53,9 @@ def reading_of(
         raise InputError(f"as_of {as_of} lies in the future (today is {today})")
     if dataset.adjustment.is_raw:
         return dataset, None
+    # What was asked for and has not come is the store's, too: it is missing, and not to be made up of other bars.
     if as_of is None and (storage.symbols(dataset) or next(storage.coverage.series(dataset), None)):
-        return dataset, None  # also where none of it has come yet: what lacks is to be named, not replaced
+        return dataset, None
     raw = replace(dataset, adjustment=RAW)
     return raw, adjusting_step(storage, raw, dataset.adjustment, as_of or today, convention=convention)
 
@@ -120,8 +121,8 @@ class _Security:
 
     def _tenures(self, first: datetime) -> tuple[Rename | None, tuple[Tenure, ...]]:
         symbol = self._series.symbol
-        written = self._storage.coverage.read(self._series).updated
-        left = parting(symbol, self._renames(symbol), since=first, written=written)
+        begun = self._storage.coverage.read(self._series).begun
+        left = parting(symbol, self._renames(symbol), since=first, begun=begun)
         return left, tenures(symbol, left, self._renames)
 
     def _renames(self, symbol: str) -> Iterable[Rename]:

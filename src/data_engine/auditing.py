@@ -6,14 +6,15 @@ as a refetch would: data first, coverage second.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 import pyarrow as pa
 
+from data_engine.action_store import ActionStore
 from data_engine.alpaca import AlpacaClient
 from data_engine.bar_files import BarFiles
 from data_engine.bars import EMPTY, within
@@ -34,6 +35,7 @@ from data_engine.errors import (
 )
 from data_engine.planning import FetchTask
 from data_engine.ranges import TimeRange, intersection, iso
+from data_engine.renames import KnownRenames, Rename, parting, until_parting
 from data_engine.series import Dataset, Series
 from data_engine.tasks import Reason, may_concern_one
 from data_engine.wire import Page
@@ -126,6 +128,7 @@ def audited_coverage(
     """Return what is known of the series that an audit may draw from, and those whose coverage cannot be read.
 
     Adjusted series are among them only where *choice* names their adjustment: every corporate action changes all their prices.
+    Of a series whose security has left the ticker, what comes after is another one's, and not among it.
 
     Raises:
         InputError: a symbol is in no chosen dataset; or *accept* is to take bars over into an adjusted series.
@@ -136,17 +139,34 @@ def audited_coverage(
         )
     known: list[Coverage] = []
     failed: dict[Series, Reason] = {}
+    renames = ActionStore(storage.files).renames()
     for series in chosen_series(storage.coverage, choice, names):
         if series.dataset.adjustment.is_raw or choice.adjustment is not None:
+            if series.symbol in renames.unreadable:
+                failed[series] = DamagedFile.code, renames.unreadable[series.symbol]
+                continue
             try:
-                known.append(storage.coverage.read(series))
+                one = storage.coverage.read(series)
             except DamagedFile as error:
                 failed[series] = (error.code, str(error))
+            else:
+                known.append(replace(one, covered=until_parting(one.covered, _left(one, renames))))
     there = {one.series.symbol for one in known} | {series.symbol for series in failed}
     strange = [name for name in names or () if name not in there]
     if strange:
         raise InputError(f"{', '.join(strange)}: not in the store, or only adjusted (--adjustment names such series)")
     return known, failed
+
+
+def owners_days(storage: BarFiles, known: Iterable[Coverage], *, now: datetime) -> dict[Series, date]:
+    """Return, of series whose security has left the ticker, its last day there: as of today, the vendor answers for the next."""
+    renames = ActionStore(storage.files).renames()
+    found = ((one.series, _left(one, renames)) for one in known)
+    return {series: left.last_day for series, left in found if left is not None and left.instant <= now}
+
+
+def _left(known: Coverage, renames: KnownRenames) -> Rename | None:
+    return parting(known.series.symbol, renames.of(known.series.symbol), since=known.first_bar, begun=known.begun)
 
 
 class Audit:
@@ -248,7 +268,7 @@ class Audit:
         looked = _Looked(task)
         if request is None:
             return looked
-        pages = list(self._client.pages(request))
+        pages = list(self._client.pages(replace(request, asof=task.asof)))
         until = min([request.span.end, *(page.until for page in pages if page.until is not None)])
         came: dict[str, list[pa.Table]] = {}
         for page in pages:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from data_engine.bar_files import BarFiles
 from data_engine.coverage import Coverage
 from data_engine.partitions import Partition
 from data_engine.ranges import TimeRange, difference, intersection, new_york_date, union
 from data_engine.reading import Reading
-from data_engine.series import Dataset, Feed
+from data_engine.series import RAW, Dataset, Feed, Series
 from data_engine.sessions import can_hold_bars
 
 
@@ -21,6 +22,7 @@ def not_whole(store: BarFiles, reading: Reading) -> Iterator[str]:
         yield from _lost_files(store, known, reading)
         if reading.index is None:
             yield from _holes(known, reading)
+            yield from _only_raw(store, known)
         elif owed := _owed_of_member(known, reading):
             lacking[one.symbol] = owed
         yield from _cut_bars(known, reading)
@@ -83,6 +85,19 @@ def _cut_bars(known: Coverage, reading: Reading) -> Iterator[str]:
             what = f"{one}: the {reading.resampling} bar of {bar[1]} lacks minutes that were not ingested"
             command = f"data-engine ingest {one.symbol} --start {day} --end {day}{_options(one.dataset)}"
             yield f"{what}: {', '.join(map(str, lacking))}; `{command}` brings them"
+
+
+def _only_raw(store: BarFiles, known: Coverage) -> Iterator[str]:
+    """Yield a sentence where raw bars could be adjusted, but the vendor's adjusted ones of others are held, and read."""
+    one = known.series
+    if one.dataset.adjustment.is_raw or known.wanted or known.rows:
+        return
+    raw = Series(one.symbol, replace(one.dataset, adjustment=RAW))
+    if store.coverage.read(raw).rows:
+        yield (
+            f"{one.symbol} is not in {one.dataset.name}, which is read because the store has it, and is in {raw.dataset.name}; "
+            "with a day (as_of=...) its raw bars are adjusted"
+        )
 
 
 def _options(dataset: Dataset) -> str:

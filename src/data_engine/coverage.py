@@ -71,6 +71,7 @@ class Coverage:
         last_bar: the latest.
         empty_since: when the vendor first answered with no bar at all while none was held; None once there are bars.
         failure: of the last run, if it failed.
+        begun: when the first of it was written, UTC: whoever had the ticker then is whose bars these are.
         updated: when this was last written, UTC.
         by: which version of the program wrote it.
     """
@@ -85,6 +86,7 @@ class Coverage:
     last_bar: datetime | None = None
     empty_since: datetime | None = None
     failure: Failure | None = None
+    begun: datetime | None = None
     updated: datetime | None = None
     by: str = ""
 
@@ -233,6 +235,7 @@ def dump(coverage: Coverage) -> bytes:
         ("failure", {"code": failure.code, "message": failure.message, "at": iso(failure.at)} if failure else None),
         ("rows", {_period(period): count for period, count in sorted(coverage.rows.items())}),
         ("files", {_period(period): [mark.size, mark.digest] for period, mark in sorted(coverage.files.items())}),
+        ("begun", _stamp(coverage.begun)),
         ("updated", _stamp(coverage.updated)),
         ("by", coverage.by),
     ]
@@ -265,6 +268,7 @@ def load(data: bytes, series: Series) -> Coverage:
             last_bar=_instant(fields["last_bar"]),
             empty_since=_instant(fields["empty_since"]),
             failure=Failure(failure["code"], failure["message"], from_iso(failure["at"])) if failure else None,
+            begun=_instant(fields.get("begun", fields["updated"])),  # older files have none
             updated=_instant(fields["updated"]),
             by=fields["by"],
         )

@@ -53,7 +53,8 @@ class CoverageStore:
             made = change(before)
             if made == before:
                 return None
-            made = replace(made, updated=self._now().replace(microsecond=0), by=self._by or _program())
+            now = self._now().replace(microsecond=0)
+            made = replace(made, begun=made.begun or now, updated=now, by=self._by or _program())
             return codec.dump(made)
 
         self._files.update(codec.key(series), rewrite)

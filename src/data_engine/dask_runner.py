@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from data_engine.bar_files import BarFiles
 from data_engine.errors import ConfigError, Interrupted, StoreError
 from data_engine.planning import FetchTask
-from data_engine.runner import LOCAL, Tally, WorkersLost
+from data_engine.runner import LOCAL, SIGNS, Tally, WorkersLost
 from data_engine.series import Series
 from data_engine.tasks import Reason, Result, Terms
 from data_engine.version import __version__
@@ -42,7 +42,6 @@ _CONNECT_SECONDS = 10.0
 _CHECK_SECONDS = 20.0  # for every worker to say whether it can take part
 _LOOK_SECONDS = 0.5  # between two questions to the scheduler
 _MOST_TRIES = 3  # of a task whose worker lost the scheduler on the way
-_RUNS = "metadata/runs"
 
 _NOT_TAKEN = (AttributeError, KeyError, TypeError, ValueError, RuntimeError, AssertionError)
 """What comes back from a scheduler that does not know our plugin's way of talking to workers."""
@@ -111,7 +110,7 @@ class DaskRunner:
         if not shared:
             share = None if requests_per_minute is None else max(1, requests_per_minute // max(1, processes))
             note(_alone_note(processes, share))
-        self._order = Order(run, __version__, storage.files.location, f"{_RUNS}/{run}.json", data_url, terms, shared, share)
+        self._order = Order(run, __version__, storage.files.location, f"{SIGNS}/{run}.json", data_url, terms, shared, share)
         self._executor = client.get_executor(pure=False)  # pure: five equal tasks would be done once
         self._tally = Tally()
         self._opened = True
@@ -217,8 +216,6 @@ class DaskRunner:
 
     def _sign(self) -> None:
         """Leave a sign in the store, by which a worker knows that it sees the same one. The caller holds the store."""
-        for key in list(self._files.list(_RUNS)):
-            self._files.delete(key)  # of a run that was killed
         words = {"host": platform.node(), "pid": os.getpid(), "by": f"data-engine {__version__}"}
         self._files.update(self._order.sign, lambda _: json.dumps(words).encode())
         self._signed = True

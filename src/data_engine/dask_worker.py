@@ -11,11 +11,13 @@ import signal
 import threading
 import uuid
 from dataclasses import dataclass
+from typing import Any, cast
 
 from data_engine.alpaca import AlpacaClient
 from data_engine.bar_files import BarFiles
 from data_engine.credentials import DATA_URL, check_data_url, find_credentials
 from data_engine.errors import ConfigError, DataEngineError, Interrupted
+from data_engine.files import Change, FileStore
 from data_engine.planning import FetchTask
 from data_engine.series import Series
 from data_engine.tasks import Reason, Result, Terms, do
@@ -73,6 +75,40 @@ class _Bench:
 
     client: AlpacaClient
     storage: BarFiles
+
+
+class SignedFiles:
+    """The files of a store, to be written while a run goes on: a process that slept over its end changes nothing any more.
+
+    Nobody holds the store for it then: another run may have replaced or removed what it was about to add to.
+
+    Args:
+        files: of the store.
+        sign: a file that is among them while the run goes on.
+    """
+
+    def __init__(self, files: FileStore, sign: str) -> None:
+        self._files = files
+        self._sign = sign
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._files, name)
+
+    def update(self, key: str, change: Change) -> bool:
+        """Replace a file by what *change* makes of its content.
+
+        Raises:
+            Interrupted: the run has ended; nothing was written.
+            StoreError: as the store's own.
+        """
+
+        def signed(content: bytes | None) -> bytes | None:
+            made = change(content)
+            if made is not None and self._files.get(self._sign) is None:
+                raise Interrupted("the run has ended")
+            return made
+
+        return self._files.update(key, signed)
 
 
 _benches: dict[str, _Bench] = {}
@@ -145,6 +181,7 @@ def _set_up(order: Order) -> _Bench:
             f"{here} does not see the store {order.location}: it needs a disk that all workers and this machine share, "
             "under the same path, or an s3:// address"
         )
+    storage = BarFiles(files=cast("FileStore", SignedFiles(storage.files, order.sign)))
     client = AlpacaClient(
         base_url=order.data_url, requests_per_minute=order.requests_per_minute, connections=max(1, worker.state.nthreads)
     )

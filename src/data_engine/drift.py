@@ -60,7 +60,14 @@ class AuditPlan:
         return sum(task.pages(10_000) for task in self.tasks)
 
 
-def plan_audit(known: Iterable[Coverage], sample: int, *, seed: int, page_limit: int = 10_000) -> AuditPlan:
+def plan_audit(
+    known: Iterable[Coverage],
+    sample: int,
+    *,
+    seed: int,
+    page_limit: int = 10_000,
+    asof: Mapping[Series, date] | None = None,
+) -> AuditPlan:
     """Draw sessions that are held and final, and put them into few requests.
 
     Args:
@@ -68,6 +75,7 @@ def plan_audit(known: Iterable[Coverage], sample: int, *, seed: int, page_limit:
         sample: how many sessions, counted by series; all of them where there are not so many.
         seed: the same one draws the same sessions.
         page_limit: bars per page.
+        asof: of series whose security has left the ticker since, its last day there.
     """
     drawn = _Draw(known, seed, page_limit)
     by_session: dict[tuple[str, int], list[int]] = {}
@@ -75,7 +83,7 @@ def plan_audit(known: Iterable[Coverage], sample: int, *, seed: int, page_limit:
         by_session.setdefault((drawn.dataset_of(unit).name, int(drawn.starts[unit])), []).append(unit)
     tasks: list[FetchTask] = []
     for _, units in sorted(by_session.items()):
-        for task in drawn.tasks(units):
+        for task in drawn.tasks(units, asof or {}):
             last = tasks[-1] if tasks else None
             if last is not None and _goes_on(last, task, page_limit):
                 whole = TimeRange(last.range.start, task.range.end)
@@ -138,16 +146,20 @@ class _Draw:
         chosen: list[int] = found[np.lexsort((self._keys[found], drawn[self.owners[found]]))][: share - 1].tolist()
         return chosen
 
-    def tasks(self, units: Sequence[int]) -> Iterator[FetchTask]:
+    def tasks(self, units: Sequence[int], asof: Mapping[Series, date]) -> Iterator[FetchTask]:
         """Yield the tasks of one session."""
         dataset = self.dataset_of(units[0])
         start = instant(int(self.starts[units[0]]))
         end = dataset.timeframe.next(start) if not dataset.timeframe.intraday else start + timedelta(days=1)
-        ordered = sorted(units, key=lambda unit: self._known[self.owners[unit]].series.symbol)
-        for at in range(0, len(ordered), _MOST_SYMBOLS):
-            part = [self.owners[unit] for unit in ordered[at : at + _MOST_SYMBOLS]]
-            names = tuple(self._known[owner].series.symbol for owner in part)
-            yield FetchTask(names, TimeRange(start, end), dataset, sum(self._rates[owner] for owner in part))
+        by_day: dict[date | None, list[int]] = {}
+        for unit in sorted(units, key=lambda unit: self._known[self.owners[unit]].series.symbol):
+            by_day.setdefault(asof.get(self._known[self.owners[unit]].series), []).append(int(self.owners[unit]))
+        for day, owners in by_day.items():
+            for at in range(0, len(owners), _MOST_SYMBOLS):
+                part = owners[at : at + _MOST_SYMBOLS]
+                names = tuple(self._known[owner].series.symbol for owner in part)
+                estimate = sum(self._rates[owner] for owner in part)
+                yield FetchTask(names, TimeRange(start, end), dataset, estimate, asof=day)
 
 
 def held_sessions(known: Coverage) -> Int64s:
@@ -200,7 +212,8 @@ def _hashes(seed: int, series: Series, starts: Int64s) -> Any:
 
 def _goes_on(last: FetchTask, task: FetchTask, page_limit: int) -> bool:
     """Tell whether a task is the next session of the same symbols, and both fit on one page."""
-    if last.symbols != task.symbols or last.dataset != task.dataset or last.estimate + task.estimate > page_limit:
+    alike = (last.symbols, last.dataset, last.asof) == (task.symbols, task.dataset, task.asof)
+    if not alike or last.estimate + task.estimate > page_limit:
         return False
     gap = TimeRange(last.range.end, task.range.start) if last.range.end < task.range.start else None
     return gap is None or next(sessions(new_york_date(gap.start), new_york_date(gap.end) - timedelta(days=1)), None) is None

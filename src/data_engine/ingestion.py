@@ -112,7 +112,7 @@ class Ingestion:
                     return replace(known, wanted=before)
 
                 known = self._storage.coverage.update(series, forget)
-                if known == Coverage(series, updated=known.updated, by=known.by):
+                if known == Coverage(series, begun=known.begun, updated=known.updated, by=known.by):
                     self._storage.coverage.remove(series)
 
     def _rebase(self) -> Job:

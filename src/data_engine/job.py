@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import date, datetime
 
 from data_engine.coverage import Coverage
 from data_engine.coverage_store import CoverageStore
@@ -66,7 +66,7 @@ def prepare(
 
     Args:
         coverage: of the store.
-        wishes: the ranges that are wanted, by dataset and symbol.
+        wishes: the ranges that are wanted, by dataset and symbol; who has none cannot be worked on.
         now: when the run begins.
         workers: how many tasks run at once.
         again: ask for held ranges, too.
@@ -87,14 +87,18 @@ def prepare(
             except DamagedFile as error:
                 known[series], broken[series] = Coverage(series), (error.code, str(error))
             else:
+                if not wanted:
+                    broken[series] = "never_ingested", "never ingested here; `data-engine ingest` with --start begins a series"
+                    continue
                 if symbol in renames.unreadable:
                     broken[series] = DamagedFile.code, renames.unreadable[symbol]
                     continue
                 if again and not dataset.adjustment.is_raw:
                     wanted = union((*wanted, *known[series].wanted))  # one price base, or none
-                wanted, why = _one_owners(known[series], wanted, renames.of(symbol))
+                past = tuple(one for one in renames.of(symbol) if one.instant <= now)  # others are announced, and may change
+                wanted, why, asof = _one_owners(known[series], wanted, past)
                 if wanted or why is None:
-                    usable.append(Wish(symbol, wanted, known[series], again=again))
+                    usable.append(Wish(symbol, wanted, known[series], again=again, asof=asof))
                     cut.update({series: why} if why else {})
                 else:
                     broken[series] = "renamed", f"{why}; `data-engine remove {symbol}` makes room for the other one"
@@ -105,32 +109,31 @@ def prepare(
 
 def _one_owners(
     known: Coverage, wanted: tuple[TimeRange, ...], renames: tuple[Rename, ...]
-) -> tuple[tuple[TimeRange, ...], str | None]:
-    """Return the part of what is wanted in which the ticker is one security's, and why that is not all; None where it is.
+) -> tuple[tuple[TimeRange, ...], str | None, date | None]:
+    """Return the part of what is wanted in which the ticker is one security's, why that is not all, and as of when to ask.
 
-    A series that holds nothing yet becomes that of whoever had the ticker when the first wanted range begins.
+    A series that holds nothing yet becomes that of whoever had the ticker when the first wanted range begins. Where that security
+    has left it, the vendor is asked as of its last day: as of today it answers for the next owner, whatever the range.
     """
     if not renames or not wanted:
-        return wanted, None
+        return wanted, None, None
     held = [span.start for span in known.wanted] + ([known.first_bar] if known.first_bar else [])
-    left = parting(known.series.symbol, renames, since=min(span.start for span in wanted), written=known.updated)
+    left = parting(known.series.symbol, renames, since=min(span.start for span in wanted), begun=known.begun)
     if left is None:
         # What is wanted begins after every rename; what is held may not.
-        left = parting(known.series.symbol, renames, since=min(held), written=known.updated) if held else None
+        left = parting(known.series.symbol, renames, since=min(held), begun=known.begun) if held else None
     if left is None:
-        return wanted, None
+        return wanted, None, None
     before = until_parting(wanted, left)
     after = union(piece for piece in (span.after(left.instant) for span in wanted) if piece is not None)
     if held and min(held) >= left.instant:
-        return after, f"{left}, and the store holds {left.old} of after that, which is another security; it alone was asked for"
+        why = f"{left}, and the store holds {left.old} of after that, which is another security; it alone was asked for"
+        return after, why, None
     if held and not before:
-        return before, f"{left}, and the store holds {left.old} of before: the ticker's next owner cannot share its series"
-    if not after:
-        return wanted, None
-    return (
-        before,
-        f"{left}: {left.old} was asked for up to then; what came after is the next owner's, and {left.new} has the rest",
-    )
+        why = f"{left}, and the store holds {left.old} of before: the ticker's next owner cannot share its series"
+        return before, why, left.last_day
+    why = f"{left}: {left.old} was asked for up to then; what came after is the next owner's, and {left.new} has the rest"
+    return before, why if after else None, left.last_day
 
 
 def verdict(found: Findings, series: Series, plan: IngestionPlan, error: DataEngineError | None) -> tuple[str | None, str | None]:

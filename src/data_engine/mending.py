@@ -71,11 +71,12 @@ def repair(storage: BarFiles, series: Series, findings: Sequence[Finding], *, no
     for finding in findings:
         if finding.code in TAKEN_OUT and finding.period is not None:
             _set_aside(storage.files, Partition(series, finding.period).key)
-    held = examine(storage, series, now=now).held
     lost = bool(codes & {"coverage_damaged", "not_counted"})
     limit = final_before(series.dataset, now)
 
     def mended(known: Coverage) -> Coverage:
+        # Looked at in here: whoever stores bars meanwhile counts them after this, and not before.
+        held = examine(storage, series, now=now).held
         wanted = known.wanted
         if "coverage_damaged" in codes:
             wanted = union((*wanted, *(past for span in spans if (past := span.before(now)))))
@@ -97,7 +98,7 @@ def repair(storage: BarFiles, series: Series, findings: Sequence[Finding], *, no
 
 
 def _unclaimed(known: Coverage, spans: Sequence[TimeRange], now: datetime) -> Coverage:
-    """Return the same without a claim on some files; what was claimed or counted of them is wanted."""
+    """Return the same without a claim on some files, or a count of them; what was claimed or counted of them is wanted."""
     counted = [span for span in spans if any(period.span == span for period in known.rows)]
     wishes = [*intersection(spans, (*known.covered, *known.provisional)), *counted]
     return replace(
@@ -105,6 +106,8 @@ def _unclaimed(known: Coverage, spans: Sequence[TimeRange], now: datetime) -> Co
         wanted=union((*known.wanted, *(past for wish in wishes if (past := wish.before(now))))),
         covered=difference(known.covered, spans),
         provisional=difference(known.provisional, spans),
+        rows={period: count for period, count in known.rows.items() if period.span not in spans},
+        files={period: mark for period, mark in known.files.items() if period.span not in spans},
     )
 
 
@@ -116,7 +119,8 @@ def _set_aside(files: FileStore, key: str) -> bool:
             taken = set(files.list(SET_ASIDE))
             name = next(name for number in range(1, 1 + len(taken) + 1) if (name := f"{SET_ASIDE}/{key}.{number}") not in taken)
             files.update(name, lambda _: data)
-        files.delete(key)
+        # Only what was copied goes: somebody may have stored bars there since.
+        files.update(key, lambda now: b"" if now == data else None)
     except StoreError:
         return False
     return True

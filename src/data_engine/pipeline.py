@@ -25,7 +25,7 @@ from data_engine.planning import IngestionPlan
 from data_engine.progress import Progress, Silent
 from data_engine.ranges import TimeRange, iso
 from data_engine.report import IngestionReport
-from data_engine.runner import LOCAL, Runner, ThreadRunner
+from data_engine.runner import LOCAL, SIGNS, Runner, ThreadRunner
 from data_engine.runs import run_of
 from data_engine.series import Adjustment, Dataset, Feed, Series, Timeframe
 from data_engine.settings import Settings, check_threads, load_settings
@@ -281,6 +281,8 @@ class IngestionPipeline:
 
         with files.hold("run", seconds=self._wait, waiting=waiting):
             files.clean()
+            for key in list(files.list(SIGNS)):
+                files.delete(key)  # of a run that was killed: what its workers still do comes to nothing
             yield
 
     def _job(

@@ -10,14 +10,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from functools import lru_cache
 
 from data_engine.coverage import Coverage
 from data_engine.partitions import periods
 from data_engine.ranges import TimeRange, new_york_date, new_york_days
 from data_engine.series import Dataset
-from data_engine.sessions import can_hold_bars, count_sessions
+from data_engine.sessions import can_hold_bars, count_sessions, regular_hours, sessions
+
+_NEAR = timedelta(days=100)  # how far from a hole a session tells of its prices
+_TELLING_BARS = 20  # of a thin series, several sessions are compared
 
 WIRE_BYTES_PER_BAR = 22  # gzip, measured on a recorded page
 DISK_BYTES_PER_BAR = 20  # measured on real minute bars: 17.9, and coverage
@@ -36,6 +39,7 @@ class FetchTask:
         estimate: how many bars may come.
         overlap: of an adjusted dataset: a held session whose bars are asked for again, to be compared with those stored;
             None where there is none.
+        asof: the day whose owners of the symbols are meant, where a security has left its ticker since; None is today.
     """
 
     symbols: tuple[str, ...]
@@ -43,6 +47,7 @@ class FetchTask:
     dataset: Dataset
     estimate: float = 0.0
     overlap: TimeRange | None = None
+    asof: date | None = None
 
     def pages(self, page_limit: int) -> int:
         """Return how many requests the task is expected to take, at least one."""
@@ -113,12 +118,14 @@ class Wish:
         ranges: wanted.
         coverage: of the series.
         again: ask for everything that is wanted, held or not (``--refetch``).
+        asof: a day on which the security that is meant had the symbol; None is today.
     """
 
     symbol: str
     ranges: tuple[TimeRange, ...]
     coverage: Coverage
     again: bool = False
+    asof: date | None = None
 
 
 def plan_ingestion(
@@ -143,7 +150,7 @@ def plan_ingestion(
         can_hold: whether a range can hold a bar at all; what cannot (a weekend) is not asked for.
     """
     can_hold = lru_cache(maxsize=None)(can_hold)
-    by_range: dict[tuple[TimeRange, TimeRange | None], list[str]] = {}
+    by_range: dict[tuple[TimeRange, TimeRange | None, date | None], list[str]] = {}
     per_session: dict[str, float] = {}
     for wish in wishes:
         per_session[wish.symbol] = bars_per_session(wish.coverage)
@@ -152,18 +159,19 @@ def plan_ingestion(
             past = piece.before(now)
             if past is not None and can_hold(past, dataset):
                 overlap = None if wish.again or dataset.adjustment.is_raw else held_session(wish.coverage, past)
-                by_range.setdefault((past, overlap), []).append(wish.symbol)
+                by_range.setdefault((past, overlap, wish.asof), []).append(wish.symbol)
     total = sum(
-        _sessions(piece) * sum(per_session[symbol] for symbol in symbols) / page_limit for (piece, _), symbols in by_range.items()
+        _sessions(piece) * sum(per_session[symbol] for symbol in symbols) / page_limit
+        for (piece, _, _), symbols in by_range.items()
     )
     size = _task_pages(total, workers)
     order = {wish.symbol: number for number, wish in enumerate(wishes)}
     tasks = [
-        replace(task, overlap=overlap)
-        for (piece, overlap), symbols in by_range.items()
+        replace(task, overlap=overlap, asof=asof)
+        for (piece, overlap, asof), symbols in by_range.items()
         for task in _cut(symbols, piece, per_session, page_limit, dataset, size if overlap is None else math.inf)
     ]
-    tails = max((piece.end for piece, _ in by_range), default=now)
+    tails = max((piece.end for piece, _, _ in by_range), default=now)
     tasks.sort(
         key=lambda task: (
             holes_first and task.range.end == tails,
@@ -189,25 +197,40 @@ def plan_ingestion(
 
 
 def held_session(coverage: Coverage, piece: TimeRange) -> TimeRange | None:
-    """Return the held session next to a missing piece, whose bars tell whether the vendor's prices still have the same base.
+    """Return held sessions next to a missing piece, whose bars tell whether the vendor's prices still have the same base.
 
-    It is the day (or longer bar) of the last bar before the piece, else of the first bar after it; None where none is known.
+    It is the day (or longer bar) of the last bar before the piece, else of the first bar after it. Where bars lie on both sides,
+    or in the piece (a provisional tail), it is the last whole session that is covered before it, or the first after it: as many
+    as are likely to hold some bars. None where nothing is held.
     """
     timeframe = coverage.series.dataset.timeframe
     if coverage.last_bar is None or coverage.first_bar is None:
         return None
-    if coverage.last_bar < piece.start:
-        bar = coverage.last_bar
-    elif coverage.first_bar >= piece.end:
-        bar = coverage.first_bar
-    else:  # a hole: the end of what is held before it
-        before = [part.end for part in coverage.covered if part.end <= piece.start]
-        if not before:
-            return None
-        bar = max(before) - timeframe.length
+    if coverage.last_bar >= piece.start and coverage.first_bar < piece.end:
+        sides = [(part, True) for part in reversed(coverage.covered) if part.end <= piece.start]
+        sides += [(part, False) for part in coverage.covered if part.start >= piece.end]
+        dataset = coverage.series.dataset
+        return next((_telling(coverage, part, latest=latest) for part, latest in sides if can_hold_bars(part, dataset)), None)
+    bar = coverage.last_bar if coverage.last_bar < piece.start else coverage.first_bar
     day = new_york_days(new_york_date(bar), new_york_date(bar)) if timeframe.intraday else None
     whole = day or TimeRange(timeframe.floor(bar), timeframe.next(timeframe.floor(bar)))
     return whole.before(piece.start) if whole.start < piece.start else whole.after(piece.end)
+
+
+def _telling(coverage: Coverage, part: TimeRange, *, latest: bool) -> TimeRange:
+    """Return the last (or first) sessions of a covered range that are likely to hold bars; all of a short range."""
+    near = part.after(part.end - _NEAR) if latest else part.before(part.start + _NEAR)
+    if near is None or coverage.series.dataset.timeframe.unit in ("Week", "Month"):
+        return part
+    days = list(sessions(new_york_date(near.start), new_york_date(near.end)))
+    days = [day for day in days if regular_hours(day).intersect(near) == regular_hours(day)]
+    if not days:
+        return near
+    many = math.ceil(_TELLING_BARS / max(bars_per_session(coverage), 0.1))
+    if not coverage.series.dataset.timeframe.intraday:
+        many = min(many, 5)  # of days, one a session
+    chosen = days[-many:] if latest else days[:many]
+    return new_york_days(chosen[0], chosen[-1]).intersect(near) or near
 
 
 def bars_per_session(coverage: Coverage) -> float:

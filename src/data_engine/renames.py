@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 
 from data_engine.actions import Action, NameChange
 from data_engine.ranges import TimeRange, new_york_midnight, union
@@ -28,6 +28,11 @@ class Rename:
     old: str
     new: str
     day: date
+
+    @property
+    def last_day(self) -> date:
+        """The last day under the old one; asked as of it, the vendor answers for the security that left."""
+        return self.day - timedelta(days=1)
 
     @property
     def instant(self) -> datetime:
@@ -68,7 +73,7 @@ def renames_of(actions: Iterable[Action]) -> tuple[Rename, ...]:
 
 
 def parting(
-    symbol: str, renames: Iterable[Rename], *, since: datetime | None = None, written: datetime | None = None
+    symbol: str, renames: Iterable[Rename], *, since: datetime | None = None, begun: datetime | None = None
 ) -> Rename | None:
     """Return the rename at which the security of a series left its ticker, or None where it has not.
 
@@ -77,18 +82,18 @@ def parting(
         renames: that are known.
         since: from when on the series' bars are wanted; None is from the beginning. A series that begins after the rename is the
             next owner's, and is nobody's business here.
-        written: when anything of the series was last stored; None is never. Where another security has taken the ticker since
-            the rename, a series that was stored after that is the new owner's whole history.
+        begun: when the series was first stored; None is not yet. It is of whoever had the ticker then, or, where nobody did,
+            of the last one who had: that is whom the vendor answers for. What is written later changes nothing of that.
     """
     known = tuple(renames)
-    left = [one for one in known if one.old == symbol]
-    taken = max((one.day for one in known if one.new == symbol), default=None)
-    if taken is not None and (written is None or written >= new_york_midnight(taken)):
-        left = [one for one in left if one.day > taken]
-    if not left:
-        return None
-    last = max(left, key=lambda one: one.day)
-    return None if since is not None and since >= last.instant else last
+    left = sorted((one for one in known if one.old == symbol), key=lambda one: one.day)
+    before = [one for one in left if begun is None or one.instant <= begun]
+    taken = max((one.day for one in known if one.new == symbol and (begun is None or one.instant <= begun)), default=None)
+    last = before[-1] if before and (taken is None or before[-1].day > taken) else None
+    if last is not None and (since is None or since < last.instant):
+        return last
+    later = [one for one in left if begun is not None and one.instant > begun and (since is None or since < one.instant)]
+    return later[0] if later else None
 
 
 def until_parting(ranges: Iterable[TimeRange], rename: Rename | None) -> tuple[TimeRange, ...]:

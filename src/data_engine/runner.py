@@ -18,6 +18,9 @@ from data_engine.tasks import Reason, Result, Terms, do
 LOCAL = "local"
 """In place of the address of a Dask scheduler: a cluster of this machine's cores, for one run."""
 
+SIGNS = "metadata/runs"
+"""Where a run whose workers are elsewhere leaves its sign in the store; they write only while it is there."""
+
 
 class WorkersLost(DataEngineError):
     """Nobody is left to do the tasks: the scheduler of the cluster is gone, or all its workers are."""

@@ -97,7 +97,7 @@ def stand(storage: BarFiles, choice: Choice, names: Sequence[str] | None = None)
             continue
         owed = known.incomplete(TimeRange(known.wanted[0].start, known.wanted[-1].end)) if known.wanted else ()
         begins = known.wanted[0].start if known.wanted else known.first_bar
-        left = parting(series.symbol, renames.of(series.symbol), since=begins, written=known.updated)
+        left = parting(series.symbol, renames.of(series.symbol), since=begins, begun=known.begun)
         owed = until_parting(owed, left)
         sizes = [storage.files.size(Partition(series, period).key) for period in known.rows]
         held = [size for size in sizes if size is not None]

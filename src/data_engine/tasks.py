@@ -152,7 +152,7 @@ class _Work:
                 request = self._client.request(task.symbols, task.dataset, span, delayed=terms.delayed, now=terms.now)
                 if request is None:
                     return {}, None
-                for page in self._client.pages(request):
+                for page in self._client.pages(replace(request, asof=task.asof)):
                     self._check_clock()
                     bars = writer.take(page)
                     self.result.pages += 1

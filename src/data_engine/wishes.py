@@ -69,7 +69,7 @@ def wishes_of_update(
         choice: of datasets.
         names: only these symbols; None is all.
         members: of an index, in place of *names*; where most of them are stored, one that is not starts where the earliest of the
-            others does.
+            others does. Who is in no dataset then is given no range, in the one that has most of them.
         now: to which the series are brought.
 
     Raises:
@@ -85,6 +85,9 @@ def wishes_of_update(
     strange = [name for name in names or () if name not in known]
     if strange:
         raise InputError(f"{', '.join(strange[:10])}: never ingested here; `data-engine ingest` with --start begins a series")
+    lacking = [name for name in members or () if name not in known]
+    if lacking and wishes:
+        max(wishes.values(), key=len).update(dict.fromkeys(lacking, ()))
     if not wishes:
         raise InputError("nothing to update: no such series was ever ingested here; `data-engine ingest` begins one")
     return wishes

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import datetime
 
+    from data_engine.errors import DamagedFile
     from data_engine.gathering import Gathered
     from data_engine.ranges import TimeRange
     from data_engine.storage import ParquetStorage
@@ -68,11 +69,12 @@ def actions(
     if index_name is not None:
         names = list(MetadataStore(files=storage.files).members(index_name))
     now = datetime.now(UTC)
-    wanted = _wanted(storage, names, start, end, now)
+    wanted, damaged = _wanted(storage, names, start, end, now)
     client = AlpacaClient(base_url=settings.data_url, requests_per_minute=settings.requests_per_minute, connections=1)
     warn_writer(storage.files)
     with client, stoppable(), storage.files.hold("run", seconds=wait):
         made = gather(ActionStore(storage.files), client, wanted, now=now, again=refetch)
+    made.failed += damaged
     if as_json:
         print_json(made.to_json())
     else:
@@ -83,44 +85,54 @@ def actions(
 
 def _wanted(
     storage: ParquetStorage, names: Sequence[str] | None, start: str | None, end: str | None, now: datetime
-) -> dict[str, TimeRange]:
+) -> tuple[dict[str, TimeRange], list[tuple[str, str, str]]]:
     """Return the days that are asked about, by symbol: from the first bar on that is stored or wanted, unless *start* says.
+
+    Beside them, symbol, code and message of stored ones of which that is not known, since their coverage cannot be read.
 
     Raises:
         InputError: a date cannot be read, nothing is stored, or where a symbol starts is not known.
+        DamagedFile: that is so of all symbols.
     """
     from data_engine.errors import InputError
     from data_engine.gathering import whole_days
     from data_engine.spans import parse_span
 
-    starts = {} if names is not None and start is not None else _starts(storage, names)
+    starts, damaged = ({}, {}) if names is not None and start is not None else _starts(storage, names)
     if names is None:
-        names = sorted(starts)
+        names = sorted({**starts, **damaged})
         if not names:
             raise InputError("no series is in the store yet: name symbols, and --start")
+    failed = [(name, error.code, str(error)) for name, error in sorted(damaged.items()) if start is None]
+    if failed:
+        names = [name for name in names if name not in damaged]
+        if not names:
+            raise damaged[failed[0][0]]
     strange = [name for name in names if name not in starts] if start is None else []
     if strange:
         more = f" and {len(strange) - 10} more" if len(strange) > 10 else ""
         raise InputError(f"{', '.join(strange[:10])}{more}: not in the store; say from when on, with --start")
     spans = {name: parse_span(starts[name] if start is None else start, end, now=now).range for name in names}
-    return {name: whole_days(span.start, span.end) for name, span in spans.items()}
+    return {name: whole_days(span.start, span.end) for name, span in spans.items()}, failed
 
 
-def _starts(storage: ParquetStorage, names: Sequence[str] | None) -> dict[str, datetime]:
-    """Return from when on each stored symbol has bars, or is meant to have some, in any dataset."""
+def _starts(storage: ParquetStorage, names: Sequence[str] | None) -> tuple[dict[str, datetime], dict[str, DamagedFile]]:
+    """Return from when on each stored symbol has bars, or is meant to have some, in any dataset; and of whom nothing is known."""
     from data_engine.errors import DamagedFile
     from data_engine.wishes import Choice, chosen_series
 
     starts: dict[str, datetime] = {}
+    damaged: dict[str, DamagedFile] = {}
     for series in chosen_series(storage.coverage, Choice(), names):
         try:
             known = storage.coverage.read(series)
-        except DamagedFile:
-            continue  # `verify` says it; another dataset may know
+        except DamagedFile as error:
+            damaged[series.symbol] = error  # another dataset may know
+            continue
         for first in (known.first_bar, known.wanted[0].start if known.wanted else None):
             if first is not None:
                 starts[series.symbol] = min(first, starts.get(series.symbol, first))
-    return starts
+    return starts, {symbol: error for symbol, error in damaged.items() if symbol not in starts}
 
 
 def _exit_code(made: Gathered) -> int:

@@ -65,7 +65,7 @@ def audit(
     """
     from datetime import UTC, datetime
 
-    from data_engine.auditing import Audit, audited_coverage
+    from data_engine.auditing import Audit, audited_coverage, owners_days
     from data_engine.drift import plan_audit
     from data_engine.pipeline import IngestionPipeline
     from data_engine.ranges import new_york_date
@@ -91,7 +91,7 @@ def audit(
         name_store(settings, storage.files)
         storage.check_exists()
         known, _ = audited_coverage(storage, choice, names, accept=accept)
-        plan = plan_audit(known, sample, seed=drawn_by)
+        plan = plan_audit(known, sample, seed=drawn_by, asof=owners_days(storage, known, now=now))
         print_json(_plan_fields(plan)) if as_json else click.echo("\n".join(_plan_lines(plan)))
         return
     name_run(settings, pipeline)
@@ -100,7 +100,7 @@ def audit(
     with stoppable(), quiet_logs(), storage.files.hold("run", seconds=0.0 if wait is None else wait):
         storage.files.clean()
         known, failed = audited_coverage(storage, choice, names, accept=accept)
-        plan = plan_audit(known, sample, seed=drawn_by)
+        plan = plan_audit(known, sample, seed=drawn_by, asof=owners_days(storage, known, now=now))
         report = Audit(storage, pipeline.client, known, now=now, workers=pipeline.workers, accept=accept).run(plan, failed)
     if as_json:
         print_json(report.to_json())
