@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 
 from data_engine import AlpacaClient, IngestionPipeline
 from data_engine.cli import main
-from data_engine.retry import RetryPolicy
 from data_engine.sandbox import Sandbox
+from data_engine.source.retry import RetryPolicy
 
 KEY, SECRET = "PKRUNNINGTESTSKEY042", "sEcReTofRunningTests0123456789abcdefGHIJ"
 HASTY = RetryPolicy(tries=3, base=0.001, cap=0.01, give_up_after=20.0)

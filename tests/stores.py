@@ -27,7 +27,7 @@ from uuid import uuid4
 import pytest
 
 from data_engine.files import FileStore, LocalFiles
-from data_engine.object_files import ObjectFiles
+from data_engine.objects.object_files import ObjectFiles
 
 KEY, SECRET = "AKIATESTSOFTHESTORE00", "sEcReTofThoseTestsOfTheStore+/0123456789"
 BUCKET = "bars"

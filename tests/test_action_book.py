@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_engine.action_book import ActionBook, dump, key, load, process_days
-from data_engine.actions import Action, decode
+from data_engine.corporate.action_book import ActionBook, dump, key, load, process_days
+from data_engine.corporate.actions import Action, decode
 from data_engine.ranges import new_york_days
 
 NOW = datetime(2024, 6, 28, 20, tzinfo=UTC)

@@ -7,11 +7,11 @@ from datetime import date
 
 import pytest
 
-from data_engine.action_book import ActionBook, key
-from data_engine.action_store import ActionStore
-from data_engine.actions import Action, decode
+from data_engine.corporate.action_book import ActionBook, key
+from data_engine.corporate.action_store import ActionStore
+from data_engine.corporate.actions import Action, decode
+from data_engine.corporate.renames import KnownRenames, Rename
 from data_engine.errors import DamagedFile
-from data_engine.renames import KnownRenames, Rename
 
 FB = decode("name_change", {"old_symbol": "FB", "new_symbol": "META", "process_date": "2022-06-09"})
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_engine.actions import (
+from data_engine.corporate.actions import (
     Action,
     ActionsRequest,
     CashDividend,

@@ -18,13 +18,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_engine import ParquetStorage
-from data_engine.action_book import ActionBook
-from data_engine.action_store import ActionStore
-from data_engine.actions import Action, decode
-from data_engine.adjusted import adjusting_step, reading_of
-from data_engine.adjusting import TIINGO
 from data_engine.bars import EMPTY
 from data_engine.cli import program
+from data_engine.corporate.action_book import ActionBook
+from data_engine.corporate.action_store import ActionStore
+from data_engine.corporate.actions import Action, decode
+from data_engine.corporate.adjusted import adjusting_step, reading_of
+from data_engine.corporate.adjusting import TIINGO
 from data_engine.coverage import Coverage
 from data_engine.errors import InputError, StoreError
 from data_engine.ranges import new_york_days

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_engine.actions import Action, decode
-from data_engine.adjusting import PREVIOUS_CLOSE, TIINGO, Factors, adjust, check_adjustable, factors
 from data_engine.bars import BAR_SCHEMA, EMPTY
+from data_engine.corporate.actions import Action, decode
+from data_engine.corporate.adjusting import PREVIOUS_CLOSE, TIINGO, Factors, adjust, check_adjustable, factors
 from data_engine.errors import InputError
 from data_engine.series import Adjustment, Dataset, Feed, Timeframe
 from real_data import real

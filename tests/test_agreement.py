@@ -8,8 +8,8 @@ import duckdb
 import numpy as np
 import pytest
 
-from data_engine.agreement import Difference, SessionSums
 from data_engine.bars import VALUES, make_table, micros, within
+from data_engine.checking.agreement import Difference, SessionSums
 from data_engine.ranges import TimeRange, new_york_days, new_york_midnight
 from data_engine.sessions import regular_hours
 from real_data import bars_of, real

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
 
-from data_engine import AlpacaClient, asking
+from data_engine import AlpacaClient
 from data_engine.errors import (
     BadAnswer,
     ConfigError,
@@ -30,12 +30,13 @@ from data_engine.errors import (
     UriTooLong,
 )
 from data_engine.ranges import TimeRange
-from data_engine.retry import RetryPolicy
 from data_engine.sandbox import Faults, Replay, Sandbox, SimulatedMarket
 from data_engine.sandbox.corporate import Split
 from data_engine.series import Dataset, Timeframe
-from data_engine.transport import Answer, TransportFailed
-from data_engine.wire import BarsRequest
+from data_engine.source import asking
+from data_engine.source.retry import RetryPolicy
+from data_engine.source.transport import Answer, TransportFailed
+from data_engine.source.wire import BarsRequest
 from hostile import Hostile, Play, bar, gzipped, http, page
 
 KEY, SECRET = "PKTESTKEY0123456789", "s3cretSECRETs3cretSECRET"

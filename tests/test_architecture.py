@@ -88,7 +88,10 @@ def name_of(file: Path) -> str:
 FILES = {name_of(file): file for file in sorted(ROOT.rglob("*.py"))}
 TREES = {name: ast.parse(file.read_text("utf-8")) for name, file in FILES.items()}
 TOP = [name for name in TREES if name and not name.startswith(("cli", "sandbox"))]
-PURE = [name for name in TOP if KIND.get(name) == "pure"]
+PACKAGES = {name for name in TOP if FILES[name].name == "__init__.py"}
+# A module is known by its last name, in whichever package it lies; the packages themselves hold nothing but their docstring.
+MODULES = {name.rsplit(".", 1)[-1]: tree for name, tree in TREES.items() if name in TOP and name not in PACKAGES}
+PURE = [name for name in MODULES if KIND.get(name) == "pure"]
 
 
 def statements(tree: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
@@ -107,8 +110,8 @@ def imported(tree: ast.AST) -> set[str]:
     for node in statements(tree):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
-        elif node.module == "data_engine":
-            found.update(f"data_engine.{alias.name}" for alias in node.names)
+        elif node.module == "data_engine" or (node.module or "").removeprefix("data_engine.") in PACKAGES:
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
         else:
             assert node.level == 0, "imports are absolute"
             found.add(node.module or "")
@@ -116,23 +119,25 @@ def imported(tree: ast.AST) -> set[str]:
 
 
 def ours(tree: ast.AST) -> set[str]:
-    """Return which of our modules are imported, packages by their first name."""
-    return {name.split(".")[1] for name in imported(tree) if name.startswith("data_engine.")}
+    """Return which of our modules are imported, by their last names; of `cli` and `sandbox` the package."""
+    parts = [name.split(".")[1:] for name in imported(tree) if name.startswith("data_engine.")]
+    return {part[1] if part[0] in PACKAGES and len(part) > 1 else part[0] for part in parts}
 
 
 def test_every_row_has_its_modules():
-    assert set(KIND) - {"cli"} - set(TOP) == set()
+    assert set(KIND) - {"cli"} - set(MODULES) == set()
+    assert len(MODULES) == len(set(TOP) - PACKAGES), "a last name is one module's"
 
 
-@pytest.mark.parametrize("module", TOP)
+@pytest.mark.parametrize("module", MODULES)
 def test_imports_point_upwards(module):
     assert module in ROW, "a new module needs its row in ROWS"
-    assert {other for other in ours(TREES[module]) if ROW.get(other, 99) >= ROW[module]} == set()
+    assert {other for other in ours(MODULES[module]) if ROW.get(other, 99) >= ROW[module]} == set()
 
 
-@pytest.mark.parametrize("module", [name for name in TOP if KIND.get(name) == "edge"])
+@pytest.mark.parametrize("module", [name for name in MODULES if KIND.get(name) == "edge"])
 def test_edges_do_not_import_each_other(module):
-    edges = {other for other in ours(TREES[module]) if KIND.get(other) == "edge"}
+    edges = {other for other in ours(MODULES[module]) if KIND.get(other) == "edge"}
 
     assert edges == STANDS_ON.get(module, set())
 
@@ -140,13 +145,19 @@ def test_edges_do_not_import_each_other(module):
 @pytest.mark.parametrize("module", PURE)
 def test_pure_modules_touch_nothing(module):
     touched = {
-        name for name in imported(TREES[module]) for world in WORLD if name == world or name.startswith(world + ".")
+        name for name in imported(MODULES[module]) for world in WORLD if name == world or name.startswith(world + ".")
     } - EXCUSED.get(module, set())
-    calls = {node.func for node in ast.walk(TREES[module]) if isinstance(node, ast.Call)}
+    calls = {node.func for node in ast.walk(MODULES[module]) if isinstance(node, ast.Call)}
     clocks = {func.attr for func in calls if isinstance(func, ast.Attribute) and func.attr in CLOCKS}
     opened = {func.id for func in calls if isinstance(func, ast.Name) and func.id in ("open", "input", "print")}
 
     assert (touched, clocks, opened) == (set(), set(), set())
+
+
+@pytest.mark.parametrize("package", sorted(PACKAGES))
+def test_a_package_says_what_it_is_and_holds_nothing_itself(package):
+    (docstring,) = TREES[package].body
+    assert isinstance(docstring, ast.Expr)
 
 
 def test_the_sandbox_shares_words_and_nothing_else():

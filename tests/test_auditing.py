@@ -17,12 +17,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_engine import ParquetStorage
-from data_engine.action_store import ActionStore
-from data_engine.auditing import Audit, AuditReport, audited_coverage, owners_days
+from data_engine.checking.auditing import Audit, AuditReport, audited_coverage, owners_days
+from data_engine.checking.drift import count_bars, plan_audit
+from data_engine.corporate.action_store import ActionStore
+from data_engine.corporate.gathering import gather
 from data_engine.coverage import Coverage
-from data_engine.drift import count_bars, plan_audit
 from data_engine.errors import CredentialsRefused, InputError, Interrupted
-from data_engine.gathering import gather
 from data_engine.ranges import new_york_date, new_york_days
 from data_engine.sandbox import Announcements, Faults, Replay, Sandbox, SimulatedMarket
 from data_engine.sandbox.corporate import Split

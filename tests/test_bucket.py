@@ -7,8 +7,8 @@ import traceback
 
 import pytest
 
-from data_engine.bucket import Bucket, Conflict, endpoint_of, parts_of
 from data_engine.errors import ConfigError, DataEngineError, StoreError
+from data_engine.objects.bucket import Bucket, Conflict, endpoint_of, parts_of
 from object_server import Service, serving
 from stores import KEY, SECRET
 
@@ -221,7 +221,7 @@ def test_a_refusal_is_one_sentence(service, bucket, refusal, reason):
 def test_a_service_that_cannot_be_reached_is_named(monkeypatch):
     for name, value in Service(url="http://127.0.0.1:9").env.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("data_engine.bucket._RETRY", {"max_retries": 1})
+    monkeypatch.setattr("data_engine.objects.bucket._RETRY", {"max_retries": 1})
 
     with pytest.raises(StoreError, match=r"^cannot read s3://bars/a/x: HTTP error: error sending request$"):
         Bucket.open("s3://bars/a").get("x")

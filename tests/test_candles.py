@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_engine.bars import make_table, micros
-from data_engine.candles import NOTHING, Candles, joined, of_bars, of_days, of_minutes, pack
+from data_engine.page.candles import NOTHING, Candles, joined, of_bars, of_days, of_minutes, pack
 from data_engine.ranges import new_york_midnight
 from data_engine.sessions import regular_hours, sessions
 

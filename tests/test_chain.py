@@ -14,14 +14,14 @@ from data_engine import ParquetStorage
 from data_engine.bar_files import Written
 from data_engine.bars import BAR_SCHEMA, EMPTY, TIMESTAMP, VALUES, to_frame
 from data_engine.chain import ChainWriter, unfinished
+from data_engine.checking.examination import examine
 from data_engine.coverage import Coverage
 from data_engine.errors import DamagedFile
-from data_engine.examination import examine
 from data_engine.partitions import Partition, Period
 from data_engine.planning import FetchTask
 from data_engine.ranges import TimeRange
 from data_engine.series import Adjustment, Dataset, Series, Timeframe
-from data_engine.wire import Page
+from data_engine.source.wire import Page
 
 MINUTES, HOURS, WEEKS = (Dataset(Timeframe.parse(text)) for text in ("1Min", "1Hour", "1Week"))
 SPLIT = Dataset(Timeframe.parse("1Min"), Adjustment.parse("split"))

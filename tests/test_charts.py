@@ -10,9 +10,9 @@ import duckdb
 import numpy as np
 import pytest
 
-from data_engine import charts as module
-from data_engine.candles import Candles
-from data_engine.charts import Chart, charts, fitted
+from data_engine.page import charts as module
+from data_engine.page.candles import Candles
+from data_engine.page.charts import Chart, charts, fitted
 from data_engine.series import Series
 from data_engine.sessions import sessions
 from data_engine.storage import ParquetStorage

@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("distributed", reason="Dask's distributed is not installed: pip install 'data-engine[dask]'")
 
-from data_engine.cluster_pace import ClusterPace, ClusterTally
+from data_engine.cluster.cluster_pace import ClusterPace, ClusterTally
 
 LIMIT = {"x-ratelimit-limit": "100", "x-ratelimit-remaining": "50"}
 

@@ -7,10 +7,10 @@ from datetime import timedelta
 
 import pytest
 
-from data_engine import conditions
-from data_engine.bucket import Bucket
-from data_engine.conditions import LockSlot, WriterSlot, try_out
 from data_engine.errors import StoreError
+from data_engine.objects import conditions
+from data_engine.objects.bucket import Bucket
+from data_engine.objects.conditions import LockSlot, WriterSlot, try_out
 from object_server import Service, serving
 
 

@@ -15,8 +15,9 @@ import pytest
 pytest.importorskip("distributed", reason="Dask's distributed is not installed: pip install 'data-engine[dask]'")
 
 from clusters import Cluster, cluster, until
-from data_engine import AlpacaClient, IngestionPipeline, dask_runner, ingest_single_symbol
-from data_engine.dask_worker import SignedFiles
+from data_engine import AlpacaClient, IngestionPipeline, ingest_single_symbol
+from data_engine.cluster import dask_runner
+from data_engine.cluster.dask_worker import SignedFiles
 from data_engine.errors import ConfigError, Interrupted
 from data_engine.files import LocalFiles
 from data_engine.progress import Silent, Standing

@@ -7,10 +7,10 @@ from datetime import date
 import pytest
 import yaml
 
-from data_engine.dated_lists import dump_history, load_history, load_rows, names_days, read_dated
 from data_engine.errors import SymbolListError
+from data_engine.indices.dated_lists import dump_history, load_history, load_rows, names_days, read_dated
+from data_engine.indices.universes import Event
 from data_engine.symbols import check_symbol
-from data_engine.universes import Event
 from real_data import real
 
 

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_engine.bars import VALUES, make_table, micros
+from data_engine.checking.drift import HEADER, AuditPlan, Revision, compare, count_bars, held_sessions, logged, plan_audit
 from data_engine.coverage import Coverage
-from data_engine.drift import HEADER, AuditPlan, Revision, compare, count_bars, held_sessions, logged, plan_audit
 from data_engine.ranges import TimeRange, new_york_date, new_york_days
 from data_engine.series import Dataset, Feed, Series, Timeframe
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from data_engine.findings import CONTRADICTIONS, WARNINGS, Finding, contradictions, warnings
+from data_engine.checking.findings import CONTRADICTIONS, WARNINGS, Finding, contradictions, warnings
 from data_engine.series import Dataset, Series, Timeframe
 
 A = Series("AAPL", Dataset(Timeframe.parse("1Min")))

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from data_engine import AlpacaClient
-from data_engine.action_store import ActionStore
+from data_engine.corporate.action_store import ActionStore
+from data_engine.corporate.gathering import Gathered, gather
+from data_engine.corporate.renames import Rename
 from data_engine.errors import BadAnswer, CredentialsRefused, InputError
 from data_engine.files import LocalFiles
-from data_engine.gathering import Gathered, gather
 from data_engine.ranges import TimeRange, new_york_days
-from data_engine.renames import Rename
-from data_engine.retry import RetryPolicy
 from data_engine.sandbox import Announcements, Faults, Sandbox, SimulatedMarket
+from data_engine.source.retry import RetryPolicy
 from hostile import Hostile, http
 from running import Clock, client_of
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_engine.bars import micros
+from data_engine.checking.holes import Hole, Presence, gaps, presence, unheld
 from data_engine.coverage import Coverage, Failure
-from data_engine.holes import Hole, Presence, gaps, presence, unheld
 from data_engine.ranges import TimeRange, new_york_days, new_york_midnight
 from data_engine.series import Dataset, Series, Timeframe
 from data_engine.sessions import regular_hours, sessions

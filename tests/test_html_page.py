@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from data_engine.errors import InputError
-from data_engine.html_page import MARK, check_target, render, save
-from data_engine.overview import look
+from data_engine.page.html_page import MARK, check_target, render, save
+from data_engine.page.overview import look
 from data_engine.storage import ParquetStorage
 from data_engine.wishes import Choice
 from pages import ATTACK, NOW, blocks_of, head_of, make_store

@@ -14,13 +14,13 @@ import pytest
 from click.testing import CliRunner
 
 from data_engine.bars import BAR_SCHEMA
+from data_engine.checking.verification import verify
 from data_engine.cli.bring_in import bring_in
 from data_engine.errors import InputError, MissingFileError
 from data_engine.importing import find_sources, import_bars
 from data_engine.sandbox import Replay, Sandbox
 from data_engine.series import Dataset, Series, Timeframe
 from data_engine.storage import ParquetStorage
-from data_engine.verification import verify
 from data_engine.wishes import Choice
 from real_data import bars_of
 from running import bars_in, count, differing, here, pipeline_of, rows, write_minutes

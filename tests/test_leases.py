@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from data_engine.errors import StoreBusy, StoreError
-from data_engine.leases import MARGIN, Lease, Seen, owner_of
+from data_engine.objects.leases import MARGIN, Lease, Seen, owner_of
 
 
 class Slot:

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from data_engine.errors import DamagedFile, InputError, SymbolListError, UnknownIndexError
 from data_engine.files import Change
-from data_engine.index_names import check_index_name, index_name_of
-from data_engine.metadata import IndexChange, MetadataStore
+from data_engine.indices.index_names import check_index_name, index_name_of
+from data_engine.indices.metadata import IndexChange, MetadataStore
 from stores import Place
 
 DAY1, DAY2, DAY3, DAY4 = (date(2024, 1, day) for day in (2, 10, 20, 30))

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_engine.coverage import Coverage
-from data_engine.months import STATES, calendar_of, months_of, reach_of
+from data_engine.page.months import STATES, calendar_of, months_of, reach_of
 from data_engine.partitions import Period
 from data_engine.ranges import TimeRange, new_york_days, union
 from data_engine.series import Dataset, Series

@@ -13,9 +13,9 @@ from datetime import timedelta
 
 import pytest
 
-from data_engine import object_files
 from data_engine.errors import StoreBusy, StoreError
-from data_engine.object_files import ObjectFiles, SingleWriterWarning
+from data_engine.objects import object_files
+from data_engine.objects.object_files import ObjectFiles, SingleWriterWarning
 from object_server import serving
 
 URL = "s3://bars/store"
@@ -153,7 +153,7 @@ def test_a_removal_whose_answer_is_lost_is_done(service):
 
 
 def test_a_service_that_fails_leaves_the_file_and_frees_the_way(service, monkeypatch):
-    monkeypatch.setattr("data_engine.bucket._RETRY", {"max_retries": 1})
+    monkeypatch.setattr("data_engine.objects.bucket._RETRY", {"max_retries": 1})
     files = ObjectFiles(URL)
     files.update("x", add)
     service.refuse = lambda method, *_: (503, "SlowDown", "no") if method == "PUT" else None
@@ -293,7 +293,7 @@ def test_who_lost_the_hold_writes_nothing_more(service):
 
 HOLD = """
 import sys
-from data_engine.object_files import ObjectFiles
+from data_engine.objects.object_files import ObjectFiles
 with ObjectFiles(sys.argv[1], lease_seconds=1.0).hold("run", seconds=0):
     print("here", flush=True)
     sys.stdin.read()
@@ -322,7 +322,7 @@ def test_a_run_that_was_killed_keeps_others_away_for_as_long_as_its_claim_lasts(
 
 @pytest.fixture
 def ignorant(service, monkeypatch):
-    monkeypatch.setattr("data_engine.conditions._SETTLE_SECONDS", 0.2)
+    monkeypatch.setattr("data_engine.objects.conditions._SETTLE_SECONDS", 0.2)
     service.honours = set()
     return service
 
@@ -350,10 +350,10 @@ def test_where_conditions_are_ignored_the_first_write_warns(ignorant):
 WRITE = """
 import sys, warnings
 warnings.simplefilter("ignore")
-from data_engine import conditions
+from data_engine.objects import conditions
 conditions._SETTLE_SECONDS = 0.2
 from data_engine.errors import StoreBusy
-from data_engine.object_files import ObjectFiles
+from data_engine.objects.object_files import ObjectFiles
 try:
     ObjectFiles(sys.argv[1]).update("x", lambda old: str(int(old or b"0") + 1).encode())
     print("written", flush=True)
@@ -424,5 +424,6 @@ sys.stderr.write("\\n" + " ".join(sys.modules))
     loaded = set(ran.stderr.splitlines()[-1].split())
 
     assert "data_engine.views" in loaded
-    assert {"obstore", "data_engine.object_files", "data_engine.leases", "data_engine.object_views", "boto3"} & loaded == set()
+    ours = {f"data_engine.objects.{name}" for name in ("object_files", "leases", "object_views")}
+    assert {"obstore", "boto3", *ours} & loaded == set()
     assert (tmp_path / "store" / "metadata" / "indices" / "x.csv").is_file()

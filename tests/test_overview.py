@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from data_engine import overview, verification
+from data_engine.checking import verification
 from data_engine.errors import InputError
-from data_engine.months import STATES
-from data_engine.overview import Overview, look
+from data_engine.page import overview
+from data_engine.page.months import STATES
+from data_engine.page.overview import Overview, look
 from data_engine.storage import ParquetStorage
 from data_engine.wishes import Choice
 from pages import ATTACK, NOW, make_store

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_engine.pacing import Bucket, Pace
+from data_engine.source.pacing import Bucket, Pace
 
 UNIX = 1_717_400_000.0  # the time of day at virtual second 0
 

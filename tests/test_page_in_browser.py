@@ -11,9 +11,9 @@ from typing import Any
 import duckdb
 import pytest
 
-from data_engine import charts
-from data_engine.html_page import render, save
-from data_engine.overview import look
+from data_engine.page import charts
+from data_engine.page.html_page import render, save
+from data_engine.page.overview import look
 from data_engine.storage import ParquetStorage
 from data_engine.wishes import Choice
 from pages import NOW, make_store

@@ -14,9 +14,9 @@ from data_engine import AlpacaClient, IngestionPipeline, IngestionReport
 from data_engine.errors import ConfigError, CredentialsRefused, DataEngineError, Interrupted, ServiceDown
 from data_engine.progress import PlainLines, Standing, lines
 from data_engine.report import Outcome
-from data_engine.retry import RetryPolicy
 from data_engine.sandbox import Faults, Replay, Sandbox, SimulatedMarket
 from data_engine.sandbox.server import Record
+from data_engine.source.retry import RetryPolicy
 from running import (
     COLUMNS,
     HASTY,

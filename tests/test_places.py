@@ -9,7 +9,7 @@ import pytest
 from data_engine import ParquetStorage
 from data_engine.errors import ConfigError
 from data_engine.files import LocalFiles
-from data_engine.object_files import ObjectFiles
+from data_engine.objects.object_files import ObjectFiles
 from data_engine.places import open_files, storage_path
 from running import here
 

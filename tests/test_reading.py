@@ -22,7 +22,7 @@ from data_engine import IncompleteWarning, ParquetStorage
 from data_engine.bars import EMPTY, VALUES
 from data_engine.coverage import Coverage
 from data_engine.errors import ConfigError, DamagedFile, InputError, StoreError
-from data_engine.metadata import MetadataStore
+from data_engine.indices.metadata import MetadataStore
 from data_engine.partitions import Partition, Period
 from data_engine.ranges import TimeRange
 from data_engine.reading import Reading, Which, by_symbol, pieces, steps

@@ -6,9 +6,9 @@ from datetime import UTC, date, datetime
 
 import pytest
 
-from data_engine.actions import decode
+from data_engine.corporate.actions import decode
+from data_engine.corporate.renames import Rename, Tenure, parting, renames_of, tenures, until_parting
 from data_engine.ranges import TimeRange
-from data_engine.renames import Rename, Tenure, parting, renames_of, tenures, until_parting
 
 FB = Rename("FB", "META", date(2022, 6, 9))
 METV = Rename("META", "METV", date(2022, 1, 31))  # the fund that was META before Facebook

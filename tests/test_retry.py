@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_engine.retry import RetryPolicy, hinted_wait
+from data_engine.source.retry import RetryPolicy, hinted_wait
 
 NOW = datetime(2024, 6, 3, 12, tzinfo=UTC)
 UNIX = NOW.timestamp()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from data_engine.errors import InputError, MissingFileError, SymbolListError
-from data_engine.rosters import read_sources
+from data_engine.indices.rosters import read_sources
 
 
 @pytest.fixture

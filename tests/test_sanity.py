@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_engine.bars import VALUES, make_table, micros, take
-from data_engine.sanity import Flag, SanityCheck
+from data_engine.checking.sanity import Flag, SanityCheck
 from data_engine.series import Dataset, Timeframe
 from real_data import bars_of
 

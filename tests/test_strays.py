@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_engine.bars import instant, micros
+from data_engine.checking.strays import days_of, described, in_future, off_grid, outside_sessions
 from data_engine.series import Dataset, Feed, Timeframe
 from data_engine.sessions import extended_hours, is_session
-from data_engine.strays import days_of, described, in_future, off_grid, outside_sessions
 from real_data import real
 
 MINUTES, FIVE, HOURS, DAYS, WEEKS = (Dataset(Timeframe.parse(text)) for text in ("1Min", "5Min", "1Hour", "1Day", "1Week"))

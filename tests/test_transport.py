@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from data_engine import transport
-from data_engine.transport import Answer, HttpTransport, TransportFailed
+from data_engine.source import transport
+from data_engine.source.transport import Answer, HttpTransport, TransportFailed
 from hostile import Hostile, Play, gzipped, http
 
 KEY, SECRET = "PKTESTKEY0123456789", "s3cretSECRETs3cretSECRET"

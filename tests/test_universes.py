@@ -17,9 +17,8 @@ from hypothesis import strategies as st
 
 from data_engine.bars import make_table, stamps
 from data_engine.errors import InputError
-from data_engine.ranges import TimeRange
-from data_engine.rosters import read_sources
-from data_engine.universes import (
+from data_engine.indices.rosters import read_sources
+from data_engine.indices.universes import (
     ADDED,
     FOREVER,
     REMOVED,
@@ -34,6 +33,7 @@ from data_engine.universes import (
     memberships,
     replay,
 )
+from data_engine.ranges import TimeRange
 from real_data import real
 
 D = [date(2024, 1, 1) + timedelta(days=number) for number in range(12)]

@@ -18,22 +18,23 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from data_engine import ParquetStorage, mending
-from data_engine.action_store import ActionStore
-from data_engine.actions import decode
+from data_engine import ParquetStorage
 from data_engine.bars import BAR_SCHEMA, EMPTY, VALUES, to_frame
 from data_engine.chain import ChainWriter
+from data_engine.checking import mending
+from data_engine.checking.examination import Examined, Held, examine, unfinished
+from data_engine.checking.findings import Finding
+from data_engine.checking.mending import repair
+from data_engine.checking.verification import verify
+from data_engine.corporate.action_store import ActionStore
+from data_engine.corporate.actions import decode
 from data_engine.coverage import Fingerprint
-from data_engine.examination import Examined, Held, examine, unfinished
 from data_engine.files import Change, LocalFiles
-from data_engine.findings import Finding
-from data_engine.mending import repair
 from data_engine.partitions import Partition, Period
 from data_engine.planning import FetchTask
 from data_engine.ranges import TimeRange, difference, intersection, new_york_days
 from data_engine.sandbox import Replay, Sandbox
 from data_engine.series import Dataset, Series, Timeframe
-from data_engine.verification import verify
 from data_engine.wishes import Choice
 from real_data import real
 from running import Clock, content, here, pipeline_of, write_minutes

@@ -16,7 +16,7 @@ from data_engine.bars import BAR_SCHEMA
 from data_engine.errors import BadAnswer
 from data_engine.ranges import TimeRange
 from data_engine.series import Adjustment, Dataset, Feed, Timeframe
-from data_engine.wire import BarsRequest, Page, complaint, read_any, read_page, read_plain, refused_symbol
+from data_engine.source.wire import BarsRequest, Page, complaint, read_any, read_page, read_plain, refused_symbol
 
 SAMPLES = Path(__file__).parents[1].parent / "shared" / "data" / "alpaca" / "samples"
 KEYS = ("c", "h", "l", "n", "o", "t", "v", "vw")

@@ -9,21 +9,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from data_engine.alpaca import AlpacaClient
-    from data_engine.metadata import MetadataStore
+    from data_engine.indices.metadata import MetadataStore
     from data_engine.pipeline import IngestionPipeline
     from data_engine.report import IngestionReport
     from data_engine.run_ingestion import ingest_from_csv, ingest_single_symbol, ingest_symbol_list
+    from data_engine.source.alpaca import AlpacaClient
     from data_engine.storage import IncompleteWarning, ParquetStorage
     from data_engine.symbols import SymbolLoader
     from data_engine.version import __version__
 
 _HOMES = {
-    "AlpacaClient": "alpaca",
+    "AlpacaClient": "source.alpaca",
     "IncompleteWarning": "storage",
     "IngestionPipeline": "pipeline",
     "IngestionReport": "report",
-    "MetadataStore": "metadata",
+    "MetadataStore": "indices.metadata",
     "ParquetStorage": "storage",
     "SymbolLoader": "symbols",
     "__version__": "version",

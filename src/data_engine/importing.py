@@ -21,13 +21,13 @@ import pyarrow.parquet as pq
 
 from data_engine.bar_files import by_period
 from data_engine.bars import EMPTY, TIMESTAMP, VALUES, instant, make_table, micros, numbers, problems, stamps, take, to_frame
+from data_engine.checking.strays import in_future
 from data_engine.errors import DataEngineError, InputError, MissingFileError
 from data_engine.marks import check_stamps
 from data_engine.partitions import decode_symbol
 from data_engine.ranges import iso
 from data_engine.series import Adjustment, Dataset, Feed, Series
 from data_engine.storage import ParquetStorage
-from data_engine.strays import in_future
 from data_engine.symbols import check_symbol
 
 _BELOW = re.compile(r"symbol=(?P<symbol>[^/]+)/year=\d{1,4}(/month=\d{1,2})?/[^/]+\.parquet")

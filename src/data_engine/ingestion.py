@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from data_engine.alpaca import DELAY
 from data_engine.bar_files import BarFiles
 from data_engine.coverage import Coverage
 from data_engine.errors import ClockError, DataEngineError, Interrupted, StoreError
@@ -18,6 +17,7 @@ from data_engine.job import Job, prepare, verdict
 from data_engine.ranges import TimeRange, iso, union
 from data_engine.report import IngestionReport, Outcome
 from data_engine.series import Dataset, Series
+from data_engine.source.alpaca import DELAY
 
 _HEADROOM = 64 << 20  # bytes that are left free on the disk
 

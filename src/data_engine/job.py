@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 
+from data_engine.corporate.renames import KnownRenames, Rename, parting, until_parting
 from data_engine.coverage import Coverage
 from data_engine.coverage_store import CoverageStore
 from data_engine.errors import DamagedFile, DataEngineError, Interrupted
 from data_engine.fetching import Findings
 from data_engine.planning import IngestionPlan, Wish, plan_ingestion
 from data_engine.ranges import TimeRange, union
-from data_engine.renames import KnownRenames, Rename, parting, until_parting
 from data_engine.report import NO_DATA
 from data_engine.series import Dataset, Series
 from data_engine.sessions import can_hold_bars

@@ -12,15 +12,14 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from data_engine.action_store import ActionStore
-from data_engine.alpaca import DELAY, AlpacaClient
+from data_engine.corporate.action_store import ActionStore
 from data_engine.errors import ConfigError, DataEngineError, InputError
 from data_engine.fetching import Fetching
 from data_engine.history import RunHistory
-from data_engine.index_names import check_index_name, index_name_of
+from data_engine.indices.index_names import check_index_name, index_name_of
+from data_engine.indices.metadata import MetadataStore
 from data_engine.ingestion import Ingestion
 from data_engine.job import Job, prepare
-from data_engine.metadata import MetadataStore
 from data_engine.planning import IngestionPlan
 from data_engine.progress import Progress, Silent
 from data_engine.ranges import TimeRange, iso
@@ -29,6 +28,7 @@ from data_engine.runner import LOCAL, SIGNS, Runner, ThreadRunner
 from data_engine.runs import run_of
 from data_engine.series import Adjustment, Dataset, Feed, Series, Timeframe
 from data_engine.settings import Settings, check_threads, load_settings
+from data_engine.source.alpaca import DELAY, AlpacaClient
 from data_engine.spans import DateLike, Span, parse_span
 from data_engine.symbols import SymbolLoader
 from data_engine.tasks import Terms
@@ -259,7 +259,7 @@ class IngestionPipeline:
         """Return who does the tasks; made before anything is written, since missing credentials are bad input."""
         if self.dask is None:
             return ThreadRunner(self.client, self.storage, terms, self.workers)
-        from data_engine.dask_runner import DaskRunner
+        from data_engine.cluster.dask_runner import DaskRunner
 
         return DaskRunner(
             self.dask,

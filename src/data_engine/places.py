@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from data_engine.bucket import parts_of
 from data_engine.errors import ConfigError
 from data_engine.files import FileStore, LocalFiles
+from data_engine.objects.bucket import parts_of
 
 DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 """How a path of Windows begins."""
@@ -57,7 +57,7 @@ def open_files(place: Path | str) -> FileStore:
         ConfigError: an address that cannot be used, or the package for it is not installed.
     """
     if isinstance(place, str):
-        from data_engine.object_files import ObjectFiles
+        from data_engine.objects.object_files import ObjectFiles
 
         return ObjectFiles(place)
     return LocalFiles(place)

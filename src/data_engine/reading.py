@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Literal, TypedDict
 import numpy as np
 import pyarrow as pa
 
-from data_engine.adjusted import reading_of
-from data_engine.adjusting import CONVENTIONS, PREVIOUS_CLOSE
 from data_engine.bar_files import BarFiles
 from data_engine.bars import BAR_SCHEMA, VALUES, micros, stamps
+from data_engine.corporate.adjusted import reading_of
+from data_engine.corporate.adjusting import CONVENTIONS, PREVIOUS_CLOSE
 from data_engine.errors import InputError
+from data_engine.indices.universes import keep_members
 from data_engine.partitions import Partition, Period
 from data_engine.ranges import TimeRange, new_york_date, new_york_midnight
 from data_engine.resampling import Resampling, resample
@@ -29,7 +30,6 @@ from data_engine.series import Adjustment, Dataset, Feed, Series, Timeframe
 from data_engine.session_hours import Hours, in_hours
 from data_engine.spans import DateLike, parse_day, parse_span
 from data_engine.symbols import check_symbol
-from data_engine.universes import keep_members
 from data_engine.views import select
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ class Reading:
             index: whose members are wanted; other symbols are left out.
             members: of the index: who was in it when.
             as_of: the last day whose corporate actions count; goes with an adjustment.
-            convention: of `data_engine.adjusting.CONVENTIONS`.
+            convention: of `data_engine.corporate.adjusting.CONVENTIONS`.
 
         Raises:
             InputError: an argument cannot be used.

@@ -8,11 +8,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from data_engine.alpaca import AlpacaClient
 from data_engine.bar_files import BarFiles
 from data_engine.errors import DataEngineError, Interrupted
 from data_engine.planning import FetchTask
 from data_engine.series import Series
+from data_engine.source.alpaca import AlpacaClient
 from data_engine.tasks import Reason, Result, Terms, do
 
 LOCAL = "local"

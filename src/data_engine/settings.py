@@ -18,10 +18,10 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from data_engine.credentials import DATA_URL, check_data_url
 from data_engine.errors import ConfigError, InputError
 from data_engine.places import DRIVE, storage_path
 from data_engine.series import Feed
+from data_engine.source.credentials import DATA_URL, check_data_url
 
 DEFAULT_FOLDER = "stock_data"
 DEFAULT_THREADS = {"windows": 16, "macos": 6, "linux": 8}

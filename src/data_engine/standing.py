@@ -6,16 +6,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from data_engine.action_store import ActionStore
 from data_engine.bar_files import BarFiles
+from data_engine.corporate.action_store import ActionStore
+from data_engine.corporate.renames import Rename, parting, until_parting
 from data_engine.coverage import Coverage
 from data_engine.errors import DamagedFile
+from data_engine.indices.universes import Event, memberships, replay
 from data_engine.partitions import Partition
 from data_engine.ranges import TimeRange, difference, intersection, iso, union
-from data_engine.renames import Rename, parting, until_parting
 from data_engine.series import Dataset, Series
 from data_engine.sessions import can_hold_bars
-from data_engine.universes import Event, memberships, replay
 from data_engine.wishes import Choice, chosen_series
 
 

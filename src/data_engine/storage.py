@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Unpack
 
 import pyarrow as pa
 
-from data_engine.adjusting import PREVIOUS_CLOSE
 from data_engine.bar_files import BarFiles, Written, by_period
 from data_engine.bars import from_frame, instant, stamps, to_frame
 from data_engine.completeness import not_whole
+from data_engine.corporate.adjusting import PREVIOUS_CLOSE
 from data_engine.coverage import Coverage
 from data_engine.errors import ConfigError, InputError, StoreError
+from data_engine.indices.metadata import MetadataStore
 from data_engine.marks import MARK, check_stamps, mark, marked
-from data_engine.metadata import MetadataStore
 from data_engine.partitions import Period
 from data_engine.ranges import TimeRange
 from data_engine.reading import (

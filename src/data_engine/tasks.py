@@ -10,7 +10,6 @@ from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from data_engine.alpaca import AlpacaClient
 from data_engine.bar_files import BarFiles
 from data_engine.chain import ChainWriter, unfinished
 from data_engine.coverage import Coverage
@@ -30,6 +29,7 @@ from data_engine.errors import (
 from data_engine.planning import FetchTask
 from data_engine.ranges import TimeRange, iso
 from data_engine.series import Series
+from data_engine.source.alpaca import AlpacaClient
 from data_engine.symbols import suggestion
 
 Reason = tuple[str, str]

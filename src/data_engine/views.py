@@ -64,7 +64,7 @@ def connect(storage: BarFiles, span: TimeRange | None = None, *, coverage: bool 
             connection.execute("SET TimeZone = 'UTC'")
         for dataset in datasets(storage):
             if storage.files.folder is None:
-                from data_engine.object_views import dataset_of
+                from data_engine.objects.object_views import dataset_of
 
                 connection.register(view_name(dataset), dataset_of(storage, dataset, span))
             else:

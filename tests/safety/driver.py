@@ -33,20 +33,20 @@ import pyarrow.parquet  # noqa: F401
 import urllib3  # noqa: F401
 
 import data_engine.files as files_module
-from data_engine import object_files
-from data_engine.alpaca import AlpacaClient
 from data_engine.errors import DataEngineError
 from data_engine.files import LocalFiles
-from data_engine.object_files import ObjectFiles
+from data_engine.objects import object_files
+from data_engine.objects.object_files import ObjectFiles
 from data_engine.pipeline import IngestionPipeline
 from data_engine.ranges import TimeRange
-from data_engine.retry import RetryPolicy
 from data_engine.series import Dataset, Series
 from data_engine.sessions import is_session
 from data_engine.settings import Settings, load_settings
+from data_engine.source.alpaca import AlpacaClient
+from data_engine.source.retry import RetryPolicy
+from data_engine.source.transport import HttpTransport
+from data_engine.source.wire import BarsRequest
 from data_engine.storage import ParquetStorage
-from data_engine.transport import HttpTransport
-from data_engine.wire import BarsRequest
 
 POINTS = (
     "before draft",

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from data_engine.pacing import Pace
 from data_engine.sandbox import Faults
 from data_engine.sandbox.faults import KINDS
+from data_engine.source.pacing import Pace
 
 from .harness import Snapshot, Stage, check_whole, coverage_on, same, served, snapshot, truth_of
 from .market import SYMBOLS

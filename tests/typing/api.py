@@ -17,7 +17,7 @@ from data_engine import (
 )
 from data_engine.files import FileStore, LocalFiles
 from data_engine.progress import PlainLines, Progress, Silent
-from data_engine.transport import HttpTransport, Transport
+from data_engine.source.transport import HttpTransport, Transport
 
 report: IngestionReport = ingest_single_symbol("AAPL", "2016-01-01", "2025-01-01", "1Min")
 report = ingest_symbol_list(["AAPL", "MSFT"], "2016-01-01", "2025-01-01", "1Day", index_name="tech_stocks")

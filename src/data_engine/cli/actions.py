@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import datetime
 
+    from data_engine.corporate.gathering import Gathered
     from data_engine.errors import DamagedFile
-    from data_engine.gathering import Gathered
     from data_engine.ranges import TimeRange
     from data_engine.storage import ParquetStorage
 
@@ -49,12 +49,12 @@ def actions(
     """
     from datetime import UTC, datetime
 
-    from data_engine.action_store import ActionStore
-    from data_engine.alpaca import AlpacaClient
+    from data_engine.corporate.action_store import ActionStore
+    from data_engine.corporate.gathering import gather
     from data_engine.errors import InputError
-    from data_engine.gathering import gather
-    from data_engine.metadata import MetadataStore
+    from data_engine.indices.metadata import MetadataStore
     from data_engine.settings import load_settings
+    from data_engine.source.alpaca import AlpacaClient
     from data_engine.storage import ParquetStorage
     from data_engine.symbols import SymbolLoader
 
@@ -94,8 +94,8 @@ def _wanted(
         InputError: a date cannot be read, nothing is stored, or where a symbol starts is not known.
         DamagedFile: that is so of all symbols.
     """
+    from data_engine.corporate.gathering import whole_days
     from data_engine.errors import InputError
-    from data_engine.gathering import whole_days
     from data_engine.spans import parse_span
 
     starts, damaged = ({}, {}) if names is not None and start is not None else _starts(storage, names)
@@ -146,7 +146,7 @@ def _exit_code(made: Gathered) -> int:
 
 def _lines(made: Gathered, wanted: dict[str, TimeRange]) -> Iterator[str]:
     """Yield what came, for people."""
-    from data_engine.action_book import days
+    from data_engine.corporate.action_book import days
 
     first = min(days(span)[0] for span in wanted.values())
     last = max(days(span)[1] for span in wanted.values())

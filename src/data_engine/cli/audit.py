@@ -19,8 +19,8 @@ from data_engine.cli.console import (
 )
 
 if TYPE_CHECKING:
-    from data_engine.auditing import AuditReport
-    from data_engine.drift import AuditPlan, Revision
+    from data_engine.checking.auditing import AuditReport
+    from data_engine.checking.drift import AuditPlan, Revision
 
 _SHOWN = 40
 
@@ -65,8 +65,8 @@ def audit(
     """
     from datetime import UTC, datetime
 
-    from data_engine.auditing import Audit, audited_coverage, owners_days
-    from data_engine.drift import plan_audit
+    from data_engine.checking.auditing import Audit, audited_coverage, owners_days
+    from data_engine.checking.drift import plan_audit
     from data_engine.pipeline import IngestionPipeline
     from data_engine.ranges import new_york_date
     from data_engine.settings import load_settings
@@ -142,7 +142,7 @@ def _sessions(plan: AuditPlan) -> str:
 
 def _lines(report: AuditReport, *, accept: bool) -> list[str]:
     """Return what came of an audit for people: what differs by series and day, what failed, and the counts."""
-    from data_engine.drift import count_bars
+    from data_engine.checking.drift import count_bars
 
     lines = _by_day(report.revisions)
     if len(lines) > _SHOWN:
@@ -167,7 +167,7 @@ def _lines(report: AuditReport, *, accept: bool) -> list[str]:
 
 def _by_day(revisions: list[Revision]) -> list[str]:
     """Return a line for each series and day that differ."""
-    from data_engine.drift import count_bars
+    from data_engine.checking.drift import count_bars
     from data_engine.ranges import new_york_date
 
     by_day: dict[tuple[str, str], list[Revision]] = {}

@@ -12,9 +12,9 @@ from data_engine.cli.console import choice_options, name_store, print_json, refu
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from data_engine.findings import Finding
+    from data_engine.checking.findings import Finding
+    from data_engine.checking.verification import Verdict
     from data_engine.series import Dataset
-    from data_engine.verification import Verdict
 
 CONTRADICTION = 5
 _SHOWN = 40  # warnings; contradictions are all shown
@@ -46,7 +46,7 @@ def verify(
     """Hold the files against what is claimed, the exchange's calendar and sanity. Exit 5 on a contradiction."""
     from datetime import UTC, datetime
 
-    from data_engine import mending, verification
+    from data_engine.checking import mending, verification
     from data_engine.errors import InputError
     from data_engine.settings import load_settings
     from data_engine.storage import ParquetStorage

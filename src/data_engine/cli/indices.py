@@ -10,7 +10,7 @@ from data_engine.cli.console import name_store, print_json, say, store_options, 
 
 if TYPE_CHECKING:
     from data_engine.files import FileStore
-    from data_engine.metadata import MetadataStore
+    from data_engine.indices.metadata import MetadataStore
 
 _SHOWN = 20  # warnings
 
@@ -119,7 +119,7 @@ def list_names(base_path: str | None, settings_path: str | None, as_json: bool) 
 def _open(base_path: str | None, settings_path: str | None) -> tuple[MetadataStore, FileStore]:
     """Return the lists of a store that there is."""
     from data_engine.bar_files import BarFiles
-    from data_engine.metadata import MetadataStore
+    from data_engine.indices.metadata import MetadataStore
     from data_engine.settings import load_settings
 
     settings = load_settings(base_path=base_path, settings_path=settings_path)

@@ -42,7 +42,7 @@ def report(
     """Write one self-contained HTML page: coverage, holes and flags, candles, and what each run did."""
     from datetime import UTC, datetime
 
-    from data_engine import html_page, overview
+    from data_engine.page import html_page, overview
     from data_engine.settings import load_settings
     from data_engine.storage import ParquetStorage
     from data_engine.symbols import SymbolLoader

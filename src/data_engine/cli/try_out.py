@@ -40,12 +40,12 @@ GROUP BY five_minutes ORDER BY five_minutes""",
 @click.option("--base-path", metavar="DIR", default="demo_data", show_default=True, help="The demo's own folder.")
 def demo(base_path: str) -> None:
     """Show the main job with no account: ingest three months of minutes of the Dow 30 from a simulated market."""
-    from data_engine.alpaca import AlpacaClient
     from data_engine.errors import InputError
     from data_engine.pipeline import IngestionPipeline
     from data_engine.places import open_files
     from data_engine.sandbox import Sandbox, SimulatedMarket
     from data_engine.settings import load_settings
+    from data_engine.source.alpaca import AlpacaClient
     from data_engine.storage import ParquetStorage
     from data_engine.views import connect, run
 

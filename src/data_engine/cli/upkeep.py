@@ -118,7 +118,7 @@ def status(
 ) -> None:
     """Say what the store holds, and what is wanted and missing: series, ranges, bars, bytes."""
     from data_engine.errors import InputError
-    from data_engine.metadata import MetadataStore
+    from data_engine.indices.metadata import MetadataStore
     from data_engine.settings import load_settings
     from data_engine.standing import stand, stand_of_index
     from data_engine.storage import ParquetStorage
@@ -180,8 +180,8 @@ def _index_lines(name: str, one: IndexStanding) -> list[str]:
 
 def _digest(storage: ParquetStorage, choice: Choice, names: Sequence[str] | None) -> str:
     """Return the digest of all bars of a choice, those without coverage included."""
+    from data_engine.checking.verification import known_series
     from data_engine.digest import series_digest, store_digest
-    from data_engine.verification import known_series
 
     def tables(one: Series) -> Iterator[pa.Table]:
         return (storage.read(one, part.period) for part in storage.partitions(one.dataset, one.symbol))

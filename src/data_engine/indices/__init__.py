@@ -1,0 +1,1 @@
+"""Named lists of symbols, and who was on them on which day."""
