@@ -5,6 +5,7 @@ Every form of an answer comes of the same `Reading` and passes the same `steps`,
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -35,7 +36,8 @@ from data_engine.views import select
 if TYPE_CHECKING:
     import duckdb
 
-_READERS = 4
+_CORES = os.cpu_count() or 1
+_LINES = 8  # requests at once to a bucket, whose answers are waited for
 _AHEAD = 8  # files read before they are asked for, where the answer is wanted whole
 _AHEAD_OF_PIECES = 2  # ... and where it is wanted in pieces, since it may not fit memory
 _DAY = timedelta(days=1)
@@ -332,7 +334,9 @@ def _files(store: BarFiles, reading: Reading, ahead: int) -> Iterator[tuple[str,
     columns = ["timestamp", *reading.needed]
 
     def read(one: Series, period: Period, *, threads: bool = False) -> tuple[str, Period, pa.Table]:
-        return one.symbol, period, store.read(one, period, columns, within=reach, threads=threads)
+        # A file that lies in the range whole need not be cut, nor its statistics be looked at.
+        cut = None if reach.start <= period.span.start and period.span.end <= reach.end else reach
+        return one.symbol, period, store.read(one, period, columns, within=cut, threads=threads)
 
     jobs = ((one, period) for one in reading.series for period in store.periods(one, reach))
     first = list(islice(jobs, 3))
@@ -341,7 +345,7 @@ def _files(store: BarFiles, reading: Reading, ahead: int) -> Iterator[tuple[str,
             yield read(*job, threads=True)
         return
     waiting: deque[Future[tuple[str, Period, pa.Table]]] = deque()
-    with ThreadPoolExecutor(_READERS) as pool:
+    with ThreadPoolExecutor(_LINES if store.files.folder is None else _CORES) as pool:
         try:
             for job in chain(first, jobs):
                 waiting.append(pool.submit(read, *job))
