@@ -1,7 +1,7 @@
 """An origin for benchmarks: answers any bars query of the planner at next to no cost.
 
 It serves minute bars of any symbol, 960 a weekday (08:00 to 24:00 UTC) or fewer. The text of a bar does not name its symbol, so all
-symbols share one series, written once. It is kept in segments of 160 bars, each deflated on its own and ended with a full flush:
+symbols share one series, written once. It is kept in segments of 80 bars, each deflated on its own and ended with a full flush:
 such segments can be joined under one gzip header, and the checksum is computed at the join. Only the ends of a page that fall
 inside a segment are compressed on the fly.
 
@@ -26,7 +26,7 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 from isal import isal_zlib
 
-SEGMENT = 160
+SEGMENT = 80
 FIRST_MINUTE = 8 * 60
 GZIP_HEAD = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03"
 LAST_BLOCK = b"\x03\x00"
@@ -210,7 +210,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--start", type=date.fromisoformat, default=date(2016, 1, 4))
     parser.add_argument("--weekdays", type=int, default=2605)
-    parser.add_argument("--per-day", type=int, default=960, help="bars a weekday, a multiple of 160")
+    parser.add_argument("--per-day", type=int, default=960, help="bars a weekday, a multiple of 80")
     parser.add_argument("--latency", type=float, default=0.0)
     options = parser.parse_args()
     origin = Origin(Series(options.start, options.weekdays, options.per_day), options.port, options.latency)
