@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -22,6 +22,7 @@ from data_engine import AlpacaClient, IngestionPipeline
 from data_engine.cli import main
 from data_engine.sandbox import Sandbox
 from data_engine.source.retry import RetryPolicy
+from stores import variables
 
 KEY, SECRET = "PKRUNNINGTESTSKEY042", "sEcReTofRunningTests0123456789abcdefGHIJ"
 HASTY = RetryPolicy(tries=3, base=0.001, cap=0.01, give_up_after=20.0)
@@ -97,20 +98,9 @@ def ended(process: subprocess.Popen[str], *, seconds: float = 120.0) -> Ran:
 def here(*words: object, url: str | None = None, env: dict[str, str] | None = None) -> Ran:
     """Run the same command inside this process: quicker, for long tables."""
     out, err = io.StringIO(), io.StringIO()
-    with _variables(account(url) if env is None else env), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    with variables(account(url) if env is None else env), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = main([str(word) for word in words])
     return Ran(code, out.getvalue(), err.getvalue())
-
-
-@contextlib.contextmanager
-def _variables(more: dict[str, str]) -> Iterator[None]:
-    before = dict(os.environ)
-    os.environ.update(more)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 # ------------------------------------------------------------------------------------------------------------------ the library

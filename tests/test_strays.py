@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_engine.bars import instant, micros
-from data_engine.checking.strays import days_of, described, in_future, off_grid, outside_sessions
+from data_engine.checking.strays import days_of, described, in_future, outside_sessions
+from data_engine.marks import off_grid
 from data_engine.series import Dataset, Feed, Timeframe
 from data_engine.sessions import extended_hours, is_session
 from real_data import real

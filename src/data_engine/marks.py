@@ -77,7 +77,7 @@ def check_stamps(tables: Mapping[str, pa.Table], dataset: Dataset) -> None:
     """
     timeframe = dataset.timeframe
     for symbol, table in tables.items():
-        wrong = _wrong_stamps(stamps(table), timeframe)
+        wrong = off_grid(stamps(table), timeframe)
         if wrong.size:
             stamp = iso(instant(wrong[0]))
             raise InputError(f"{symbol}: {stamp} is not the start of a {timeframe} bar; say which timeframe these bars have")
@@ -87,7 +87,8 @@ def check_stamps(tables: Mapping[str, pa.Table], dataset: Dataset) -> None:
             raise InputError("every stamp is a midnight: these are daily bars; say timeframe='1Day'")
 
 
-def _wrong_stamps(times: Int64s, timeframe: Timeframe) -> Int64s:
+def off_grid(times: Int64s, timeframe: Timeframe) -> Int64s:
+    """Return the stamps that are not where a bar of *timeframe* starts."""
     if timeframe.intraday:
         step = int(timeframe.length.total_seconds()) * 1_000_000
         off = times % _DAY % step != 0

@@ -16,10 +16,11 @@ import pyarrow.parquet as pq
 
 from data_engine.bars import BAR_SCHEMA, Int64s, from_parquet, instant, problems, stamps
 from data_engine.checking.findings import Finding
-from data_engine.checking.strays import in_future, off_grid
+from data_engine.checking.strays import in_future
 from data_engine.coverage import Fingerprint
 from data_engine.errors import StoreError
 from data_engine.files import FileStore
+from data_engine.marks import off_grid
 from data_engine.partitions import Partition, Period
 from data_engine.ranges import iso
 

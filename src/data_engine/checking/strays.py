@@ -1,4 +1,4 @@
-"""Bars where there can be none: off the timeframe's grid, in the future, or outside every session of the exchange. Pure."""
+"""Bars where there can be none: in the future, or outside every session of the exchange. Pure."""
 
 from __future__ import annotations
 
@@ -13,17 +13,6 @@ from data_engine.series import Dataset, Feed, Timeframe
 from data_engine.sessions import extended_hours, is_session, sessions
 
 _DAY = 86_400_000_000  # microseconds
-
-
-def off_grid(times: Int64s, timeframe: Timeframe) -> Int64s:
-    """Return the stamps that are not where a bar of *timeframe* starts."""
-    if timeframe.intraday:
-        step = int(timeframe.length.total_seconds()) * 1_000_000
-        off = times % _DAY % step != 0
-    else:
-        off = np.array([timeframe.floor(instant(time)) != instant(time) for time in times], dtype=bool)
-    wrong: Int64s = times[off]
-    return wrong
 
 
 def in_future(times: Int64s, now: datetime) -> Int64s:

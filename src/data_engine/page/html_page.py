@@ -17,6 +17,7 @@ from uuid import uuid4
 
 from data_engine.errors import InputError
 from data_engine.page.overview import Overview
+from data_engine.results import check_out
 
 MARK = "<!doctype html>\n<!-- made by data-engine report -->\n"
 """How our pages begin: what begins otherwise is not overwritten."""
@@ -54,12 +55,7 @@ def check_target(path: Path, store: Path | None) -> Path:
         InputError: a folder, a place in a folder that is not there or in the store, or a file that is no page of ours.
     """
     path = path.absolute()
-    if store is not None and path.resolve().is_relative_to(store.resolve()):
-        raise InputError(f"--out {path} lies in the store, whose files are its own; name a file elsewhere")
-    if path.is_dir():
-        raise InputError(f"--out {path} is a folder; name a file in it")
-    if not path.parent.is_dir():
-        raise InputError(f"--out {path}: there is no folder {path.parent}")
+    check_out(path, store)
     try:
         if path.exists() and not path.read_bytes()[: len(MARK)] == MARK.encode():
             raise InputError(f"--out {path} is there already, and is no page of data-engine; name another file")
