@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := src tests $(wildcard benchmarks) run_ingestion.py
+SOURCES := src tests $(wildcard benchmarks) run_ingestion.py hatch_build.py
 
 .PHONY: demo test check fuzz bench format lint types wheel clean python
 
@@ -54,7 +54,7 @@ $(BIN)/python: | python
 		$(PYTHON) -m venv $(VENV); \
 	fi || { rm -rf $(VENV); exit 1; }
 
-$(VENV)/.runtime: pyproject.toml | $(BIN)/python
+$(VENV)/.runtime: pyproject.toml hatch_build.py $(wildcard src/data_engine/source/*.c) | $(BIN)/python
 	@if command -v uv >/dev/null 2>&1; then \
 		uv pip install --quiet --python $(BIN)/python -e .; \
 	else \

@@ -21,7 +21,7 @@ from data_engine.partitions import Partition, Period
 from data_engine.planning import FetchTask
 from data_engine.ranges import TimeRange
 from data_engine.series import Adjustment, Dataset, Series, Timeframe
-from data_engine.source.wire import Page
+from data_engine.source.bars_page import Page
 
 MINUTES, HOURS, WEEKS = (Dataset(Timeframe.parse(text)) for text in ("1Min", "1Hour", "1Week"))
 SPLIT = Dataset(Timeframe.parse("1Min"), Adjustment.parse("split"))

@@ -16,7 +16,11 @@ from data_engine.bars import BAR_SCHEMA
 from data_engine.errors import BadAnswer
 from data_engine.ranges import TimeRange
 from data_engine.series import Adjustment, Dataset, Feed, Timeframe
-from data_engine.source.wire import BarsRequest, Page, complaint, read_any, read_page, read_plain, refused_symbol
+from data_engine.source import wire
+from data_engine.source.bars_page import Page
+from data_engine.source.compiled_page import library, read_compiled
+from data_engine.source.plain_page import read_plain
+from data_engine.source.wire import BarsRequest, complaint, read_any, read_page, refused_symbol
 
 SAMPLES = Path(__file__).parents[1].parent / "shared" / "data" / "alpaca" / "samples"
 KEYS = ("c", "h", "l", "n", "o", "t", "v", "vw")
@@ -93,7 +97,19 @@ def test_a_request_for_many_symbols_is_named_shortly():
     assert str(request) == "1Day bars of A, B, C and 2 more, 2024-06-03T00:00:00Z .. 2024-06-04T00:00:00Z"
 
 
-# What comes back: two decoders, one meaning
+# What comes back: three decoders, one meaning
+
+CODE = library()
+FAST = {"plain": read_plain} if CODE is None else {"plain": read_plain, "compiled": lambda body: read_compiled(body, CODE)}
+
+
+@pytest.fixture(params=["compiled", "plain"])
+def decoder(request, monkeypatch):
+    """Which decoder `read_page` tries first: the compiled one, and the one of an installation that has no compiled code."""
+    if request.param == "plain":
+        monkeypatch.setattr(wire, "library", lambda: None)
+    elif CODE is None:
+        pytest.skip("there is no compiled decoder: no C compiler where this was installed")
 
 
 def written(bars: dict[str, list[dict[str, object]]], token: str | None = None, **how: object) -> bytes:
@@ -120,12 +136,13 @@ def expected(bars: dict[str, list[dict[str, object]]]) -> list[tuple[str, dict[s
     return made
 
 
-def fast_equals_general(body: bytes) -> Page | None:
-    """Hold the decoders against each other; return the page of the fast one, None where it did not take the page on."""
-    plain = read_plain(body)
-    if plain is not None:
-        assert meaning(plain) == meaning(read_any(body))
-    return plain
+def fast_equals_general(body: bytes) -> list[Page | None]:
+    """Hold the decoders against each other; return the pages of the fast ones, None where one did not take it on."""
+    pages = [read(body) for read in FAST.values()]
+    for page in pages:
+        if page is not None:
+            assert meaning(page) == meaning(read_any(body))
+    return pages
 
 
 a_symbol = st.from_regex(r"[A-Z]{1,5}(\.[A-Z]{1,2})?", fullmatch=True)
@@ -163,12 +180,11 @@ def test_plain_pages_mean_what_the_json_module_says(bars, token):
     bars=pages(number=st.decimals(0, 10**6, places=4).map(float).filter(lambda x: "e" not in repr(x)) | st.integers(0, 10**10)),
     token=a_token,
 )
-def test_the_fast_decoder_takes_on_the_usual_page_in_any_order_of_keys(bars, token):
-    page = fast_equals_general(written(bars, token))
-
-    assert page is not None
-    assert page.table.schema == BAR_SCHEMA
-    assert contents(page) == expected(bars)
+def test_the_fast_decoders_take_on_the_usual_page_in_any_order_of_keys(bars, token):
+    for page in fast_equals_general(written(bars, token)):
+        assert page is not None
+        assert page.table.schema == BAR_SCHEMA
+        assert contents(page) == expected(bars)
 
 
 @given(bars=pages(number=a_price | an_odd_number, time=a_whole_second | an_odd_time), token=a_token, spaces=st.booleans())
@@ -201,19 +217,19 @@ TWO_SYMBOLS = written(
 )
 
 
-def survives(body: bytes) -> str:
-    """Tell what becomes of a body: it means the same to both, one refuses it as our error, or (a finding) something else."""
+def survives(body: bytes) -> None:
+    """Whatever the general decoder accepts means the same to the fast ones, or they leave it alone.
+
+    What it refuses the compiled one leaves alone, too; for the plain one `LENIENT` has all that is known.
+    """
     try:
         general: object = meaning(read_any(body))
     except BadAnswer:
         general = None
-    plain = read_plain(body)
-    if plain is None:
-        return "not plain"
-    if general is None:
-        return "fast only"
-    assert meaning(plain) == general
-    return "both"
+    for name, read in FAST.items():
+        page = read(body)
+        if page is not None and (general is not None or name != "plain"):
+            assert meaning(page) == general, name
 
 
 @settings(max_examples=2000, deadline=None)
@@ -230,13 +246,13 @@ def test_a_little_text_too_much_or_too_little_never_makes_the_decoders_differ(at
 
 
 @pytest.mark.parametrize("byte", [0x80, 0xC3, 0xFF])
-def test_a_token_that_is_no_text_is_refused(byte):
+def test_a_token_that_is_no_text_is_refused(byte, decoder):
     with pytest.raises(BadAnswer):
         read_page(TWO_SYMBOLS.replace(b"QlJL", b"Ql" + bytes([byte]) + b"L"), REQUEST)
 
 
 @pytest.mark.parametrize("name", ["h2", "2h", "v7", "o1", "vw0", "v0w"])
-def test_a_field_whose_name_holds_a_digit_is_refused(name):
+def test_a_field_whose_name_holds_a_digit_is_refused(name, decoder):
     """Valid JSON, and no bar: the skeleton, which drops digits, does not show it."""
     known = "".join(letter for letter in name if letter.isalpha())
 
@@ -244,7 +260,7 @@ def test_a_field_whose_name_holds_a_digit_is_refused(name):
         read_page(one().replace(f'"{known}"'.encode(), f'"{name}"'.encode()), REQUEST)
 
 
-def test_a_digit_beside_a_key_is_refused():
+def test_a_digit_beside_a_key_is_refused(decoder):
     with pytest.raises(BadAnswer, match="not JSON"):
         read_page(one().replace(b'"o":', b'"o"9:'), REQUEST)
 
@@ -263,11 +279,13 @@ OBVIOUS = {"no-digit-before-the-point": 0.03, "no-digit-after-the-point": 194.0}
 
 
 @pytest.mark.parametrize(("name", "there", "instead"), [pytest.param(name, *case, id=name) for name, case in LENIENT.items()])
-def test_where_the_fast_decoder_is_more_lenient_than_json_it_reads_the_obvious_value(name, there, instead):
-    """Numbers and clocks that JSON would write otherwise: never another bar, never another value."""
+def test_where_the_plain_decoder_is_more_lenient_than_json_it_reads_the_obvious_value(name, there, instead):
+    """Numbers and clocks that JSON would write otherwise: never another bar, never another value. The compiled one refuses."""
     body = TWO_SYMBOLS.replace(there, instead, 1)
     with pytest.raises(BadAnswer):
         read_any(body)
+    if CODE is not None:
+        assert read_compiled(body, CODE) is None
     page = read_plain(body)
     if page is None:
         return
@@ -281,17 +299,17 @@ def test_where_the_fast_decoder_is_more_lenient_than_json_it_reads_the_obvious_v
 def test_no_bars_at_all_is_a_page():
     body = b'{"bars":{},"next_page_token":null}'
 
-    assert meaning(read_plain(body)) == meaning(read_any(body))
+    assert None not in fast_equals_general(body)
     assert (read_page(body, REQUEST).runs, read_page(body, REQUEST).token) == ((), None)
 
 
-def test_an_empty_list_of_bars_is_no_run():
+def test_an_empty_list_of_bars_is_no_run(decoder):
     body = b'{"bars":{"AAPL":[]},"next_page_token":"abc"}'
 
     assert (read_page(body, REQUEST).runs, read_page(body, REQUEST).token) == ((), "abc")
 
 
-def test_symbols_are_read_in_ascending_order_whatever_the_order_of_keys():
+def test_symbols_are_read_in_ascending_order_whatever_the_order_of_keys(decoder):
     """Seen in the field: AKAM, ALB, AFL, AMAT."""
     row = dict(zip(KEYS, (1, 2, 0.5, 3, 1.5, "2024-06-03T08:00:00Z", 100, 1.25), strict=True))
     names = ("AKAM", "ALB", "AFL", "AMAT")
@@ -303,14 +321,14 @@ def test_symbols_are_read_in_ascending_order_whatever_the_order_of_keys():
     ]  # fmt: skip
 
 
-def test_further_keys_of_the_answer_are_no_harm():
+def test_further_keys_of_the_answer_are_no_harm(decoder):
     body = TWO_SYMBOLS.replace(b'"next_page_token"', b'"currency":"USD","next_page_token"')
 
     assert meaning(read_page(body, REQUEST))[:2] == meaning(read_page(TWO_SYMBOLS, REQUEST))[:2]
 
 
 @pytest.mark.parametrize("stamp", ["2024-06-03T08:00:00.000000000Z", "2024-06-03T04:00:00-04:00", "2024-06-03T08:00:00+00:00"])
-def test_an_instant_may_be_written_in_several_ways(stamp):
+def test_an_instant_may_be_written_in_several_ways(stamp, decoder):
     body = TWO_SYMBOLS.replace(b"2024-06-03T08:00:00Z", stamp.encode())
 
     assert meaning(read_page(body, REQUEST))[:2] == meaning(read_page(TWO_SYMBOLS, REQUEST))[:2]
@@ -383,7 +401,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize(("body", "reason"), HOSTILE.values(), ids=HOSTILE)
-def test_a_hostile_page_is_refused_and_the_request_is_named(body, reason):
+def test_a_hostile_page_is_refused_and_the_request_is_named(body, reason, decoder):
     with pytest.raises(BadAnswer) as caught:
         read_page(body, REQUEST)
 
@@ -391,7 +409,7 @@ def test_a_hostile_page_is_refused_and_the_request_is_named(body, reason):
     assert f"(answer to: {REQUEST})" in str(caught.value)
 
 
-def test_more_bars_than_were_asked_for_are_refused():
+def test_more_bars_than_were_asked_for_are_refused(decoder):
     request = BarsRequest(("AAPL",), dataset(), JUNE_3, limit=1)
 
     with pytest.raises(BadAnswer, match="2 bars came, 1 at most were asked for"):
@@ -448,7 +466,7 @@ RECORDED = {
 
 @pytest.mark.parametrize("name", RECORDED)
 @pytest.mark.parametrize("compact", [True, False], ids=["as-on-the-wire", "as-kept"])
-def test_recorded_answers_are_read(name, compact):
+def test_recorded_answers_are_read(name, compact, decoder):
     body, bars = sample(name)
     token = json.loads(body)["next_page_token"]
     timeframe, symbols = RECORDED[name]

@@ -27,7 +27,7 @@ from data_engine.planning import FetchTask
 from data_engine.ranges import TimeRange
 from data_engine.series import Series
 from data_engine.sessions import final_before
-from data_engine.source.wire import Page
+from data_engine.source.bars_page import Page
 
 _OF_ONE_FILE = (DamagedFile, FileInUse, StoreBusy)
 """One file is the trouble: its symbol fails, the neighbours go on."""

@@ -24,6 +24,7 @@ INSIDE = (
     *(f"data_engine/page/{name}" for name in ("page.html", "page.css", "page.js")),
 )
 NEVER_INSIDE = ("tests/", "docs/", "benchmarks/", "examples/", ".venv/", "src/")
+NATIVE = "data_engine/source/compiled_page.native"
 OURS = ("DATA_ENGINE_", "ALPACA_", "APCA_", "PYTHON", "VIRTUAL_ENV")
 STAR = """
 import data_engine
@@ -43,8 +44,13 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="data-engine-wheel-") as folder:
         try:
             wheel = build(Path(folder) / "built")
-            look_inside(wheel)
-            use(install(wheel, Path(folder) / "venv"), Path(folder))
+            compiled = look_inside(wheel)
+            programs = install(wheel, Path(folder) / "venv")
+            use(programs, Path(folder))
+            if compiled:
+                do_without(programs, Path(folder))
+                pure = build(Path(folder) / "pure", DATA_ENGINE_PURE="1")
+                expect(not look_inside(pure), "a pure wheel was asked for")
         except Failed as error:
             print(f"FAILED: {error}", file=sys.stderr)
             return 1
@@ -54,29 +60,35 @@ def main() -> int:
     return 0
 
 
-def build(folder: Path) -> Path:
+def build(folder: Path, **environment: str) -> Path:
     """Build the wheel with uv, else with pip, and return its path."""
     if UV:
-        run([UV, "build", "--quiet", "--wheel", "--out-dir", folder, ROOT])
+        run([UV, "build", "--quiet", "--wheel", "--out-dir", folder, ROOT], **environment)
     else:
-        run([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", folder, ROOT])
+        run([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", folder, ROOT], **environment)
     found = list(folder.glob("*.whl"))
     expect(len(found) == 1, f"one wheel was to be built, found {found}")
-    expected = f"data_engine-{PROJECT['version']}-py3-none-any.whl"
-    expect(found[0].name == expected, f"the wheel is {found[0].name}, not {expected}")
+    # Any Python 3 either way; with compiled code, of one kind of machine.
+    compiler = next(filter(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang")), None)
+    expected = f"data_engine-{PROJECT['version']}-py3-none-"
+    expect(found[0].name.startswith(expected), f"the wheel is {found[0].name}, not {expected}")
+    pure = compiler is None or "DATA_ENGINE_PURE" in environment
+    expect(found[0].name.endswith("-any.whl") == pure, f"the wheel is {found[0].name}, and the compiler is {compiler}")
     return found[0]
 
 
-def look_inside(wheel: Path) -> None:
-    """Check which files the wheel holds."""
+def look_inside(wheel: Path) -> bool:
+    """Check which files the wheel holds; return whether compiled code is among them."""
     with ZipFile(wheel) as archive:
         names = archive.namelist()
+    expect((NATIVE in names) == (not wheel.name.endswith("-any.whl")), f"{wheel.name} holds {NATIVE}: {NATIVE in names}")
     for name in INSIDE:
         expect(name in names, f"{name} is not in the wheel")
     strangers = [name for name in names if name.startswith(NEVER_INSIDE)]
     expect(not strangers, f"these do not belong in the wheel: {strangers[:5]}")
     expect(any(name.endswith("LICENSE") for name in names), "the licence is not in the wheel")
     print(f"  holds {len(names)} files, {', '.join(INSIDE[1:])} and the licence among them")
+    return NATIVE in names
 
 
 def install(wheel: Path, venv: Path) -> Path:
@@ -108,13 +120,32 @@ def use(programs: Path, folder: Path) -> None:
     expect((work / "data-engine-report.html").stat().st_size > 100_000, "report wrote no page")
 
 
-def run(command: list[str | Path], folder: Path | None = None) -> str:
+def do_without(programs: Path, folder: Path) -> None:
+    """Take the compiled code away: the demo must make the same files, byte for byte."""
+    python = programs / "python"
+    there = "from data_engine.source.compiled_page import library; print(library() is not None)"
+    expect(run([python, "-c", there], folder).strip() == "True", "the compiled code cannot be loaded")
+    home = Path(run([python, "-c", "import data_engine; print(data_engine.__file__)"], folder).strip()).parent
+    (home.parent / NATIVE).unlink()
+    expect(run([python, "-c", there], folder).strip() == "False", "the compiled code is still there")
+    work = folder / "without"
+    work.mkdir()
+    run([programs / "data-engine", "demo"], work)
+    made = [
+        {path.relative_to(place): path.read_bytes() for path in (place / "demo_data").glob("equities_1min/**/*.parquet")}
+        for place in (folder / "work", work)
+    ]
+    expect(made[0] == made[1], "with and without compiled code the demo makes different files")
+    print(f"  without compiled code the same {len(made[1])} files")
+
+
+def run(command: list[str | Path], folder: Path | None = None, **more: str) -> str:
     """Run a command, say so, and return what it printed."""
     words = [str(word) for word in command]
     print(
         "$", " ".join([Path(words[0]).name, *(word if "\n" not in word else "'from data_engine import *'" for word in words[1:])])
     )
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(OURS)} | more
     done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=600)
     expect(done.returncode == 0, f"exit {done.returncode}\n{done.stdout}{done.stderr}")
     return done.stdout

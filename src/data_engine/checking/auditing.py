@@ -37,7 +37,7 @@ from data_engine.planning import FetchTask
 from data_engine.ranges import TimeRange, intersection, iso
 from data_engine.series import Dataset, Series
 from data_engine.source.alpaca import AlpacaClient
-from data_engine.source.wire import Page
+from data_engine.source.bars_page import Page
 from data_engine.tasks import Reason, may_concern_one
 from data_engine.wishes import Choice, chosen_series
 

@@ -24,7 +24,8 @@ from data_engine.symbols import check_symbol
 if TYPE_CHECKING:
     import pandas as pd
 
-    from data_engine.source.wire import BarsRequest, Page
+    from data_engine.source.bars_page import Page
+    from data_engine.source.wire import BarsRequest
 
 DELAY = timedelta(minutes=16)
 """Plans without real-time data may read the consolidated tape up to 15 minutes ago; one more for clocks that differ."""

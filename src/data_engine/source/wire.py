@@ -1,8 +1,8 @@
 """Alpaca's bars protocol as values: a request becomes a query, a page of JSON becomes columns.
 
-Two decoders give the same table. `read_page` first tries to *prove* that the page is plain rows of the one usual shape;
-then the text is turned into character-separated values without a Python object per bar and Arrow reads it. Where the proof
-fails (another number format, a missing field, white space), the general decoder reads the JSON and judges it.
+The usual page is read by a decoder that knows nothing else (`compiled_page`, or `plain_page` where that is missing) and never
+makes a Python object of a bar. What it does not take on (another number format, a missing field, white space) the general
+decoder reads as any JSON, and says what is wrong with it. All three give the same table.
 
 Sources: the OpenAPI file of Alpaca's market data API, and recorded answers (docs/explanation/protocol.md).
 """
@@ -14,24 +14,18 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
-from functools import lru_cache
-from itertools import accumulate
 from typing import Any
 from urllib.parse import quote, urlencode
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.csv
 
-from data_engine.bars import BAR_SCHEMA, EMPTY, TIMESTAMP, VALUES, Int64s, arrow, make_table, micros, numbers, problems, stamps
+from data_engine.bars import VALUES, make_table, micros, numbers, problems
 from data_engine.errors import BadAnswer
 from data_engine.ranges import TimeRange
 from data_engine.series import Dataset
-
-PAGE_LIMIT = 10_000
-"""The most bars that one answer carries, over all symbols together."""
-
-_FIELDS = {"t": "timestamp", "o": "open", "h": "high", "l": "low", "c": "close", "v": "volume", "n": "trade_count", "vw": "vwap"}
+from data_engine.source.bars_page import KEYS, PAGE_LIMIT, Page
+from data_engine.source.compiled_page import library, read_compiled
+from data_engine.source.plain_page import read_plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,34 +84,6 @@ def rfc3339(instant: datetime, below: str = "") -> str:
     return text + "Z"
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    """The bars of one answer.
-
-    Attributes:
-        table: all bars, by `BAR_SCHEMA` but sorted only within a run.
-        runs: ``(symbol, start, stop)`` rows of the table, in order of symbol.
-        token: what to ask for the next page with; None on the last one.
-        size: bytes of JSON.
-        until: the end of what was really asked for, which a plan without recent data clamps; None where nobody says.
-    """
-
-    table: pa.Table
-    runs: tuple[tuple[str, int, int], ...]
-    token: str | None
-    size: int
-    until: datetime | None = None
-
-    @property
-    def times(self) -> Int64s:
-        """The timestamps of all bars, in microseconds since 1970."""
-        return stamps(self.table)
-
-    def bars(self) -> list[tuple[str, pa.Table]]:
-        """Return each symbol's bars, in order of symbol, without copying."""
-        return [(symbol, self.table.slice(start, stop - start)) for symbol, start, stop in self.runs]
-
-
 def read_page(body: bytes, request: BarsRequest) -> Page:
     """Read one answer to *request*.
 
@@ -125,131 +91,12 @@ def read_page(body: bytes, request: BarsRequest) -> Page:
         BadAnswer: not JSON of the documented shape; a value missing, null or not finite; bars unsorted, twice, of a symbol
             that was not asked for, or outside the range that was.
     """
-    page = read_plain(body)
+    code = library()
+    page = read_plain(body) if code is None else read_compiled(body, code)
     if page is None:
         page = read_any(body, request)
     _check(page, request)
     return replace(page, until=request.span.end)
-
-
-# ---------------------------------------------------------------------------------------------------- the plain decoder
-
-_SYMBOL = re.compile(rb',?"([A-Za-z0-9./^_=+$*-]+)":\[')
-_TAIL = re.compile(rb'\},"next_page_token":(?:null|"([!#-\[\]-~]+)")\}\s*')
-_HEAD = b'{"bars":{'
-_VALUE_BYTES = b"0123456789."
-_TO_CELLS = bytes.maketrans(b"}[],", b"\n\n\n ")
-_NOT_CELLS = b'{"chlnotvwZ'  # the keys' letters, too: a row of the proven shape has no others but the T of its time
-
-
-def read_plain(body: bytes) -> Page | None:
-    """Read a page whose every row has the same keys in the same order and only digits for values; None for any other.
-
-    The proof: with digits and points deleted, the rows must equal the first row repeated. What remains to be read is then
-    numbers and ``2024-06-03T08:00:00Z`` stamps, and Arrow refuses what is not a number or not a date. Digits that stood in a
-    key are left beside a number, a blank between them, and refused with it; or in the empty first cell, which is measured.
-    """
-    cut = body.rfind(b'},"next_page_token":')
-    tail = _TAIL.fullmatch(body, cut) if cut > 0 else None
-    if tail is None or not body.startswith(_HEAD):
-        return None
-    token = tail[1].decode() if tail[1] is not None else None
-    symbols: list[str] = []
-    at = len(_HEAD)
-    while at < cut:
-        head = _SYMBOL.match(body, at)
-        at = body.find(b"]", head.end(), cut) + 1 if head else 0
-        if head is None or not at or (head[0][:1] == b",") != bool(symbols):
-            return None
-        symbols.append(head[1].decode())
-    if not symbols:
-        return Page(EMPTY, (), token, len(body))
-    counts = _count_rows(body.translate(None, _VALUE_BYTES), len(symbols))
-    if counts is None or len(set(symbols)) < len(symbols):
-        return None
-    first, rows = counts
-    table = _read_rows(body, first, lists=len(symbols))
-    if table is None or table.num_rows != sum(rows):
-        return None
-    stops = list(accumulate(rows))
-    runs = ((symbol, stop - count, stop) for symbol, count, stop in zip(symbols, rows, stops, strict=True))
-    return Page(table, tuple(sorted(runs)), token, len(body))
-
-
-def _count_rows(skeleton: bytes, lists: int) -> tuple[bytes, list[int]] | None:
-    """Return the shape of a row and the length of each list of a page whose values were deleted; None if rows differ."""
-    at = skeleton.find(b"[") + 1
-    first = skeleton[at : skeleton.find(b"}", at) + 1]
-    counts = []
-    for _ in range(lists):
-        end = skeleton.find(b"]", at)
-        count, rest = divmod(end - at + 1, len(first) + 1)
-        # The comma after the last row is the bracket's place.
-        if rest or not count or skeleton[at:end] != ((first + b",") * count)[:-1]:
-            return None
-        counts.append(count)
-        at = skeleton.find(b"[", end) + 1
-    return first, counts
-
-
-def _read_rows(body: bytes, first: bytes, lists: int) -> pa.Table | None:
-    """Read all rows of a page of proven shape, in the order of the page; None where one is not what it seemed."""
-    names = _cells(first)
-    if names is None:
-        return None
-    text = body.translate(_TO_CELLS, _NOT_CELLS)
-    types = {name: _CELL_TYPES.get(name, pa.float64()) for name in names}
-    try:
-        cells = pyarrow.csv.read_csv(
-            pa.BufferReader(text),
-            # One block: the pieces of several would have to be put together again.
-            read_options=pyarrow.csv.ReadOptions(column_names=names, use_threads=False, block_size=len(text) + 1),
-            # What stands between the lists (a symbol, the token) is a line of too few cells.
-            parse_options=pyarrow.csv.ParseOptions(delimiter=":", quote_char=False, invalid_row_handler=_skip),
-            convert_options=pyarrow.csv.ConvertOptions(
-                column_types=types, include_columns=list(types), null_values=[], strings_can_be_null=False
-            ),
-        )
-    except pa.ArrowInvalid:
-        return None
-    # Before each row but the first of a list stands the blank that was its comma, and nothing else.
-    if not cells.num_rows or _text_bytes(cells.column("none")) != cells.num_rows - lists:
-        return None
-    minutes, seconds = (numbers(cells.column(name), np.int16) for name in ("minute", "second"))
-    if minutes.min() < 0 or minutes.max() > 59 or seconds.min() < 0 or seconds.max() > 59:
-        return None
-    times = numbers(cells.column("hour"), np.int64) + (minutes.astype(np.int64) * 60 + seconds) * 1_000_000
-    return pa.Table.from_arrays([arrow(times, TIMESTAMP), *(cells.column(name) for name in VALUES)], schema=BAR_SCHEMA)
-
-
-def _text_bytes(column: pa.ChunkedArray) -> int:
-    """Return how many bytes the texts of a column have together."""
-    offsets = (np.frombuffer(chunk.buffers()[1], np.int32)[[chunk.offset, chunk.offset + len(chunk)]] for chunk in column.chunks)
-    return sum(int(stop) - int(start) for start, stop in offsets)
-
-
-def _skip(_row: object) -> str:
-    return "skip"
-
-
-_CELL_TYPES = {"none": pa.string(), "hour": pa.timestamp("us"), "minute": pa.int16(), "second": pa.int16()}
-
-
-@lru_cache(maxsize=64)
-def _cells(first: bytes) -> list[str] | None:
-    """Return the names of the cells of a row whose values were deleted, or None where it is not eight bare numbers and a time.
-
-    Cells are separated by the colons of the JSON: ``:153.7:154.1:…:2026-09-01T08:00:00``, so the first is always empty and
-    the time makes three.
-    """
-    keys = [match.decode() for match in re.findall(rb'"([a-z]+)":(?:"--T::Z")?[,}]', first)]
-    text = ",".join(f'"{key}":' + ('"--T::Z"' if key == "t" else "") for key in keys)
-    if set(keys) != set(_FIELDS) or len(keys) != len(_FIELDS) or first != f"{{{text}}}".encode():
-        return None
-    names = ["none"]
-    for key in keys:
-        names += ["hour", "minute", "second"] if key == "t" else [_FIELDS[key]]
-    return names
 
 
 # -------------------------------------------------------------------------------------------------- the general decoder
@@ -283,13 +130,13 @@ def read_any(body: bytes, request: BarsRequest | None = None) -> Page:
     token = answer["next_page_token"]
     if token is not None and (not isinstance(token, str) or not token):
         raise refuse(f"next_page_token is {token!r}")
-    columns: dict[str, list[Any]] = {key: [] for key in _FIELDS}
+    columns: dict[str, list[Any]] = {key: [] for key in KEYS}
     runs, start = [], 0
     for symbol, rows in sorted(answer["bars"].items()):
         if not isinstance(rows, list):
             raise refuse(f"the bars of {symbol} are {type(rows).__name__}, not a list")
         for row in rows:
-            if not isinstance(row, dict) or row.keys() != _FIELDS.keys():
+            if not isinstance(row, dict) or row.keys() != KEYS.keys():
                 found = ", ".join(sorted(row)) if isinstance(row, dict) else type(row).__name__
                 raise refuse(f"a bar of {symbol} has the fields {found}")
             for key, value in row.items():
@@ -298,12 +145,12 @@ def read_any(body: bytes, request: BarsRequest | None = None) -> Page:
                 elif isinstance(value, (int, float)) and not isinstance(value, bool):
                     columns[key].append(value)
                 else:
-                    raise refuse(f"{_FIELDS[key]} of a bar of {symbol} is {value!r}")
+                    raise refuse(f"{KEYS[key]} of a bar of {symbol} is {value!r}")
         if rows:
             runs.append((symbol, start, start + len(rows)))
         start += len(rows)
     try:
-        values = [np.array(columns[key], dtype=np.float64) for key in list(_FIELDS)[1:]]
+        values = [np.array(columns[key], dtype=np.float64) for key in list(KEYS)[1:]]
     except OverflowError as error:
         raise refuse(f"a number is too large: {error}") from error
     return Page(make_table(np.array(columns["t"], dtype=np.int64), values), tuple(runs), token, len(body))

@@ -1,0 +1,234 @@
+"""The compiled decoder: what it reads is exact, what it does not know it leaves alone, and it stays within its bounds."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import mmap
+import shutil
+import subprocess
+import sys
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data_engine.source import compiled_page
+from data_engine.source.bars_page import LISTS_BEGIN
+from data_engine.source.compiled_page import library, read_compiled
+
+SOURCE = Path(compiled_page.__file__).with_suffix(".c")
+CODE = library()
+
+pytestmark = pytest.mark.skipif(CODE is None, reason="no C compiler where this was installed: there is no compiled decoder")
+
+
+def page_of(*rows: str) -> bytes:
+    return f'{{"bars":{{"A":[{",".join(rows)}]}},"next_page_token":null}}'.encode()
+
+
+def row(close: str = "1", time: str = "2024-06-03T08:00:00Z") -> str:
+    return f'{{"c":{close},"h":1,"l":1,"n":1,"o":1,"t":"{time}","v":1,"vw":1}}'
+
+
+def closes(body: bytes) -> list[float] | None:
+    assert CODE is not None
+    page = read_compiled(body, CODE)
+    return None if page is None else page.table.column("close").to_pylist()
+
+
+# Numbers
+
+
+@given(st.from_regex(r"(0|[1-9][0-9]{0,17})(\.[0-9]{1,17})?", fullmatch=True, alphabet="0123456789."))
+def test_a_number_is_the_double_that_python_reads_or_left_alone(text):
+    found = closes(page_of(row(text)))
+
+    digits = len(text.replace(".", ""))
+    if digits <= 15:  # any of them fits into the 53 bits of a double
+        assert found == [float(text)]
+    else:
+        assert found in (None, [float(text)])
+
+
+@pytest.mark.parametrize("text", ["9007199254740992", "0.1", "1234567.8901234", "0.000000000000001", "900719925474099.3"])
+def test_numbers_at_the_edge_are_exact(text):
+    assert closes(page_of(row(text))) in ([float(text)], None if len(text.replace(".", "")) > 15 else [float(text)])
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["9007199254740993", "1234567890123456789", "18446744073709551617", "1" * 400, "1e5", "1E5", "-1", "+1", "01", "00", "1.",
+     ".5", "1..2", "1.2.3", "", " 1", "1 ", "0x1", "NaN", "null", '"1"', "1_000", "1,000"],
+)  # fmt: skip
+def test_a_number_that_is_not_exact_or_not_plain_is_left_alone(text):
+    assert closes(page_of(row(text))) is None
+
+
+# Times
+
+
+def test_every_day_of_five_centuries_is_counted_as_the_standard_library_does():
+    days = [date(1700, 1, 1) + timedelta(days) for days in range(365 * 500)]
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    assert CODE is not None
+    for at in range(0, len(days), 9000):
+        part = days[at : at + 9000]
+        page = read_compiled(page_of(*(row(time=f"{day}T23:59:58Z") for day in part)), CODE)
+        assert page is not None
+        whole = [datetime(day.year, day.month, day.day, 23, 59, 58, tzinfo=UTC) - epoch for day in part]
+        assert page.times.tolist() == [span // timedelta(microseconds=1) for span in whole]
+
+
+@pytest.mark.parametrize(
+    "time",
+    ["0000-01-01T00:00:00Z", "2024-00-01T00:00:00Z", "2024-13-01T00:00:00Z", "2024-01-00T00:00:00Z", "2024-01-32T00:00:00Z",
+     "2023-02-29T00:00:00Z", "1900-02-29T00:00:00Z", "2024-02-30T00:00:00Z", "2024-04-31T00:00:00Z", "2024-01-01T24:00:00Z",
+     "2024-01-01T00:60:00Z", "2024-01-01T00:00:60Z", "2024-01-01 00:00:00Z", "2024/01/01T00:00:00Z", "2024-01-01T00:00:00z",
+     "2024-01-01T00:00:00", "2024-01-01T00:00:0Z", "2024-1-01T00:00:00ZZ", "2024-01-01T00:00:00+00:00", "\0" * 10 + "T00:00:00Z"],
+)  # fmt: skip
+def test_a_time_that_is_none_is_left_alone(time):
+    """Also behind a good one of the same day, whose date is remembered."""
+    assert closes(page_of(row(time=time))) is None
+    assert closes(page_of(row(time="2024-01-01T00:00:00Z"), row(time=time))) is None
+
+
+@pytest.mark.parametrize("year", [1, 1600, 2000, 2400, 9996])
+def test_leap_days_are_days(year):
+    if year == 1:
+        assert closes(page_of(row(time="0001-01-01T00:00:00Z"))) == [1.0]
+    else:
+        assert closes(page_of(row(time=f"{year}-02-29T00:00:00Z"))) == [1.0]
+
+
+# Bounds
+
+PAGE = (
+    '{"bars":{"A":['
+    + row("12.5")
+    + ","
+    + row("13", "2024-06-03T08:01:00Z")
+    + '],"BRK.B":['
+    + row("7")
+    + ']},"next_page_token":null}'
+).encode()
+
+READ_AT_THE_EDGE = """
+import ctypes, mmap, sys
+import numpy as np
+from data_engine.source.compiled_page import library
+
+code, body, size = library(), sys.stdin.buffer.read(), mmap.PAGESIZE
+place = mmap.mmap(-1, 2 * size)
+start = ctypes.addressof(ctypes.c_char.from_buffer(place))
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.mprotect(ctypes.c_void_p(start + size), ctypes.c_size_t(size), 0) == 0
+pointer, number = ctypes.c_void_p, ctypes.c_int64
+read = ctypes.CFUNCTYPE(number, *(pointer, number, number, number, pointer, pointer, pointer, pointer))(
+    ctypes.cast(code.read_bars, pointer).value
+)
+columns, heads, stopped = np.empty((8, 9)), np.empty((9, 3), np.int64), np.zeros(1, np.int64)
+arrays = [array.ctypes.data for array in (columns, columns[1:], heads, stopped)]
+found = []
+for cut in range(len(body) + 1):
+    ctypes.memmove(start + size - cut, body, cut)
+    found.append(read(start + size - cut, cut, 9, 9, *arrays))
+print(found)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="memory that may not be read is made with mprotect")
+@pytest.mark.parametrize(
+    ("there", "instead"),
+    [(b"", b""), (b"12.5", b"1" * 60), (b"12.5", b"1." + b"1" * 60), (b"BRK.B", b"B" * 60)],
+    ids=["page", "digits", "fraction", "symbol"],
+)
+def test_nothing_is_read_behind_the_end_of_the_text(there, instead):
+    """The text ends where memory ends that may be read, at each of its bytes in turn: one byte too far kills the process."""
+    body = PAGE.replace(there, instead, 1)
+    assert len(body) < mmap.PAGESIZE
+    done = subprocess.run([sys.executable, "-c", READ_AT_THE_EDGE], input=body, capture_output=True, check=False)
+
+    assert done.returncode == 0, done.stderr.decode()[-500:]
+    found = json.loads(done.stdout)
+    if there == b"12.5":
+        assert set(found) == {-1}
+        return
+    lists_end = body.rindex(b'},"next_page_token"')
+    assert set(found[: lists_end + 1]) == {-1}
+    assert found[-1] == 2  # and where only the token is cut off, either: it looks ahead for a whole field
+
+
+def call(body: bytes, capacity: int, room: int) -> tuple[int, np.ndarray, np.ndarray]:
+    """Call the code as it is, with arrays that are longer than it is told, filled with a mark."""
+    assert CODE is not None
+    columns, heads = np.full(8 * capacity + room, 777.0), np.full(3 * capacity + room, 777, np.int64)
+    stopped = ctypes.c_int64()
+    times, values = columns.ctypes.data, columns.ctypes.data + 8 * capacity
+    lists = CODE.read_bars(body, len(body), LISTS_BEGIN, capacity, times, values, heads.ctypes.data, ctypes.byref(stopped))
+    return lists, columns, heads
+
+
+@pytest.mark.parametrize("capacity", range(5))
+def test_nothing_is_written_behind_the_end_of_the_arrays(capacity):
+    lists, columns, heads = call(PAGE, capacity, room=100)
+
+    assert lists == (2 if capacity >= 3 else -1)
+    assert (columns[8 * capacity :] == 777).all()
+    assert (heads[3 * capacity :] == 777).all()
+
+
+def test_a_start_outside_the_text_is_refused():
+    assert CODE is not None
+    stopped = ctypes.c_int64()
+    for start in (-1, len(PAGE) + 1):
+        assert CODE.read_bars(PAGE, len(PAGE), start, 0, None, None, None, ctypes.byref(stopped)) == -1
+
+
+def test_a_page_of_more_bars_than_a_page_has_is_left_alone():
+    times = (datetime(2024, 6, 3, tzinfo=UTC) + timedelta(minutes=at) for at in range(10_002))
+
+    assert closes(page_of(*(row(time=f"{time:%Y-%m-%dT%H:%M:%SZ}") for time in times))) is None
+
+
+# Where there is none
+
+
+def test_without_the_library_there_is_none(tmp_path):
+    assert loaded_in(tmp_path) == "None"
+
+
+def test_a_file_that_is_no_library_is_none(tmp_path):
+    (tmp_path / compiled_page.LIBRARY).write_bytes(b"not a library")
+
+    assert loaded_in(tmp_path) == "None"
+
+
+@pytest.mark.parametrize("source", ["int data_engine_abi(void) { return 999; }", "int something_else(void) { return 1; }"])
+def test_a_library_of_another_version_is_none(tmp_path, source):
+    compiler = next(filter(shutil.which, ("cc", "gcc", "clang")), None)
+    if compiler is None:
+        pytest.skip("no C compiler")
+    (tmp_path / "other.c").write_text(source)
+    subprocess.run(
+        [compiler, "-shared", "-fPIC", "-o", str(tmp_path / compiled_page.LIBRARY), str(tmp_path / "other.c")], check=True
+    )
+
+    assert loaded_in(tmp_path) == "None"
+
+
+def loaded_in(folder: Path) -> str:
+    """Return what `library` finds for a copy of the module in *folder*."""
+    shutil.copy(compiled_page.__file__, folder / "copy_of_it.py")
+    done = subprocess.run(
+        [sys.executable, "-c", "import copy_of_it; print(copy_of_it.library())"], cwd=folder, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout.decode().strip()
+
+
+def test_the_module_and_its_source_agree_about_the_version():
+    assert f"#define ABI {compiled_page._ABI}\n" in SOURCE.read_text(encoding="utf-8")
