@@ -23,6 +23,7 @@ ROWS = (
     ("pure", "coverage compiled_page plain_page agreement sanity strays findings dated_lists session_hours actions"),
     ("pure", "planning wire holes resampling months candles action_book renames adjusting"),
     ("pure", "drift runs refusals"),
+    ("edge", "cores"),
     ("edge", "version credentials transport files symbols progress bucket leases"),
     ("edge", "conditions rosters"),
     ("edge", "object_files"),
@@ -49,6 +50,7 @@ ROW = {module: number for number, (_, modules) in enumerate(ROWS) for module in 
 
 # Edges do not import each other; these stand on the seams below them, and here is all that they stand on.
 STANDS_ON = {
+    "transport": {"cores"},
     "conditions": {"bucket", "leases"},
     "rosters": {"symbols"},
     "object_files": {"bucket", "conditions", "files", "leases"},
@@ -56,11 +58,11 @@ STANDS_ON = {
     "settings": {"credentials", "places"},  # check_data_url, storage_path
     "coverage_store": {"files", "version"},
     "action_store": {"files", "version"},
-    "asking": {"transport", "credentials", "version"},
+    "asking": {"cores", "transport", "credentials", "version"},
     "alpaca": {"asking", "symbols", "transport"},
     "history": {"files"},
     "metadata": {"files", "places", "rosters", "settings", "symbols"},
-    "bar_files": {"files", "coverage_store", "places", "settings"},
+    "bar_files": {"cores", "files", "coverage_store", "places", "settings"},
     "views": {"coverage_store", "object_views"},
 }
 

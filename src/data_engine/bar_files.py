@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,6 +12,7 @@ import pyarrow as pa
 
 from data_engine.bars import EMPTY, from_parquet, instant, merge, micros, stamps, to_parquet, without
 from data_engine.bars import within as cut
+from data_engine.cores import PLACES
 from data_engine.coverage import Fingerprint
 from data_engine.coverage_store import CoverageStore
 from data_engine.errors import DamagedFile, StoreError
@@ -24,10 +23,6 @@ from data_engine.series import Dataset, Series
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-_ENCODING = threading.BoundedSemaphore(os.cpu_count() or 1)
-"""As many files are encoded at once as there are cores; that they are written takes none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +99,7 @@ class BarFiles:
             elif not merged.changed:
                 result = Written(stored.num_rows, vanished=merged.vanished, fingerprint=Fingerprint.of(data) if data else None)
                 return None
-            with _ENCODING:
+            with PLACES:
                 content = to_parquet(table) if table.num_rows else b""
             made = Fingerprint.of(content) if content else None
             result = Written(table.num_rows, merged.added, merged.revised, merged.vanished, made)

@@ -5,7 +5,6 @@ Every form of an answer comes of the same `Reading` and passes the same `steps`,
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,6 +19,7 @@ import pyarrow as pa
 
 from data_engine.bar_files import BarFiles
 from data_engine.bars import BAR_SCHEMA, VALUES, micros, stamps
+from data_engine.cores import count
 from data_engine.corporate.adjusted import reading_of
 from data_engine.corporate.adjusting import CONVENTIONS, PREVIOUS_CLOSE
 from data_engine.errors import InputError
@@ -36,7 +36,7 @@ from data_engine.views import select
 if TYPE_CHECKING:
     import duckdb
 
-_CORES = os.cpu_count() or 1
+_CORES = count()
 _LINES = 8  # requests at once to a bucket, whose answers are waited for
 _AHEAD = 8  # files read before they are asked for, where the answer is wanted whole
 _AHEAD_OF_PIECES = 2  # ... and where it is wanted in pieces, since it may not fit memory

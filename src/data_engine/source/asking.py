@@ -15,6 +15,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Protocol, Self, TypeVar
 
+from data_engine.cores import PLACES
 from data_engine.errors import BadAnswer, ConfigError, Interrupted, ServiceDown, SourceError, SourceUnavailable
 from data_engine.source.credentials import (
     DATA_URL,
@@ -47,10 +48,6 @@ class Question(Protocol):
         """Return path and query of the first page, or of the page that *token* names."""
 
 
-_READING = threading.BoundedSemaphore(os.cpu_count() or 1)
-"""As many pages are read at once as there are cores: more threads would only be in each other's way."""
-
-
 class Asker:
     """One account at one address. Safe to share between threads.
 
@@ -80,8 +77,6 @@ class Asker:
         transport: Transport | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        import os
-
         self.base_url = check_data_url(base_url or os.environ.get("APCA_API_DATA_URL") or DATA_URL)
         credentials = _credentials(api_key, api_secret)
         self.credentials_source = credentials.source
@@ -152,7 +147,7 @@ class Asker:
                 if "json" not in answer.headers.get("content-type", ""):
                     kind = answer.headers.get("content-type") or "no content type"
                     raise BadAnswer(f"an answer of {kind} where JSON was due (answer to: {question})")
-                with _READING:
+                with PLACES:
                     return read(answer.body)
             except BadAnswer:
                 failures += 1

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from data_engine.cores import PLACES
 from data_engine.errors import SourceError
 
 _CONNECT_SECONDS = 10.0
@@ -113,7 +114,10 @@ class HttpTransport:
             raise TransportFailed(_reason(error)) from error
         raw = b"".join(parts)
         headers = {name.lower(): text for name, text in response.headers.items()}
-        body = _inflate(raw) if headers.get("content-encoding", "").lower() in ("gzip", "x-gzip") else raw
+        if headers.get("content-encoding", "").lower() not in ("gzip", "x-gzip"):
+            return Answer(response.status, headers, raw, len(raw))
+        with PLACES:
+            body = _inflate(raw)
         return Answer(response.status, headers, body, len(raw))
 
     def close(self) -> None:
