@@ -1,7 +1,7 @@
 """The quickest way from a page of JSON to columns: a few lines of C, where the machine that installed us could compile them.
 
 `hatch_build.py` puts the library beside this file. Where it is missing (no compiler, another kind of machine), or does not fit,
-`plain_page` decodes without it: the same bars, for four times the work.
+`plain_page` decodes without it: the same bars, for six times the work.
 """
 
 from __future__ import annotations
