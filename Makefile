@@ -39,7 +39,7 @@ fuzz: $(VENV)/.development
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -n auto tests
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist src/data_engine/source/*.native .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # One line, before anything is made, where Python is missing or too old. Nothing else is needed on the machine.
 python:

@@ -318,8 +318,9 @@ def _make_folder(folder: Path) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, FileNotFoundError):
-            if any(place.exists() and not place.is_dir() for place in (folder, *folder.parents)):
-                raise  # a file stands there
+            # One look at each: between two (it is there; it is no folder) a neighbour could have taken a folder away.
+            if any(place.is_file() for place in (folder, *folder.parents)):
+                raise
         else:
             return
     folder.mkdir(parents=True, exist_ok=True)
