@@ -10,8 +10,8 @@ import os
 import shlex
 import shutil
 import subprocess
-import sys
 import tempfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -31,59 +31,63 @@ class CompiledPage(BuildHookInterface[Any]):
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile, and name the wheel after this kind of machine; it fits every Python, of which the library knows nothing."""
         source = Path(self.root, "src", FOLDER, SOURCE)
+        self._scratch = Path(tempfile.mkdtemp())
+        library = self._scratch / LIBRARY
+        trouble = compile_library(source, library)
         if version == "editable":
-            library = source.with_name(LIBRARY)
-            library.unlink(missing_ok=True)  # what an earlier build left may be of an older source
-        else:
-            self._scratch = Path(tempfile.mkdtemp())
-            library = self._scratch / LIBRARY
-        compiler = None if os.environ.get("DATA_ENGINE_PURE") == "1" else find_compiler()
-        if compiler is None:
-            self.app.display_info("no C compiler: pages are decoded without compiled code")
-            return
-        trouble = compile_library(compiler, source, library)
-        if trouble is not None:
-            self.app.display_warning(f"pages are decoded without compiled code; {trouble}")
-            return
-        # No manylinux or musllinux: that the library runs on other distributions was not looked into.
-        tag = next(tag.platform for tag in sys_tags() if "manylinux" not in tag.platform and "musllinux" not in tag.platform)
-        if version != "editable":
+            trouble = put(library, source.with_name(LIBRARY)) or trouble
+        elif trouble is None:
+            # No manylinux or musllinux: that the library runs on other distributions was not looked into.
+            platform = next(tag.platform for tag in sys_tags() if not tag.platform.startswith(("manylinux", "musllinux")))
             build_data["force_include"][str(library)] = f"{FOLDER}/{LIBRARY}"
-        build_data["pure_python"] = False
-        build_data["tag"] = f"py3-none-{tag}"
+            build_data["pure_python"] = False
+            build_data["tag"] = f"py3-none-{platform}"
+        if trouble is not None:
+            self.app.display_warning(f"pages are decoded without compiled code: {trouble}")
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:  # noqa: ARG002
         """Take away what is in the wheel now."""
         if self._scratch is not None:
-            shutil.rmtree(self._scratch)
+            shutil.rmtree(self._scratch, ignore_errors=True)
 
 
-def find_compiler() -> list[str] | None:
-    """Return the command that compiles C, or None."""
-    named = shlex.split(os.environ.get("CC", ""))
-    for command in (named,) if named else (["cc"], ["gcc"], ["clang"]):
-        if shutil.which(command[0]):
-            return command
+def compile_library(source: Path, library: Path) -> str | None:
+    """Make *library* of *source*; return why there is none, None where there is."""
+    if os.environ.get("DATA_ENGINE_PURE") == "1":
+        return "DATA_ENGINE_PURE=1"
+    try:
+        named = words("CC")
+        compiler = next(
+            (command for command in ([named] if named else [["cc"], ["gcc"], ["clang"]]) if shutil.which(command[0])), None
+        )
+        if compiler is None:
+            return f"there is no {shlex.join(named) or 'C compiler'}"
+        command = [*compiler, "-std=c99", "-O3", "-shared", "-fvisibility=hidden", *([] if os.name == "nt" else ["-fPIC"])]
+        # What the library says it was made of; compiled_page.py holds it against the source that it finds.
+        command += [f"-DSOURCE_CRC={zlib.crc32(source.read_bytes())}u", *words("CFLAGS"), *words("LDFLAGS")]
+        command += ["-o", str(library), str(source)]
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=120, check=False)  # noqa: S603
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        return str(error)
+    if done.returncode != 0 or not library.exists():
+        return f"{shlex.join(command)} ended with {done.returncode}:\n{done.stderr.strip()}"
     return None
 
 
-def compile_library(compiler: list[str], source: Path, library: Path) -> str | None:
-    """Compile *source* and move the result to *library*; return what went wrong, None where nothing did."""
-    flags = ["-std=c99", "-O3", "-shared", "-fvisibility=hidden"]
-    if sys.platform != "win32":
-        flags.append("-fPIC")
-    added = (shlex.split(os.environ.get(name, "")) for name in ("CFLAGS", "LDFLAGS"))
-    made = library.with_suffix(f".{os.getpid()}")
-    command = [*compiler, *flags, *(word for words in added for word in words), "-o", str(made), str(source)]
+def words(variable: str) -> list[str]:
+    """Return the words of an environment variable, as a shell would."""
+    return shlex.split(os.environ.get(variable, ""), posix=os.name != "nt")
+
+
+def put(library: Path, place: Path) -> str | None:
+    """Put *library* at *place*, or nothing where there is none: what is there may be of an older source; return why it failed."""
     try:
-        done = subprocess.run(  # noqa: S603 - whoever builds names the compiler
-            command, capture_output=True, text=True, timeout=120, check=False
-        )
-        if done.returncode != 0:
-            return f"{shlex.join(command)} ended with {done.returncode}:\n{done.stderr.strip()}"
-        made.replace(library)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return f"{shlex.join(command)}: {error}"
-    finally:
-        made.unlink(missing_ok=True)
+        if not library.exists():
+            place.unlink(missing_ok=True)
+            return None
+        beside = place.with_suffix(f".{os.getpid()}.native")
+        shutil.copyfile(library, beside)
+        beside.replace(place)
+    except OSError as error:
+        return str(error)
     return None

@@ -50,5 +50,24 @@ def test_no_more_work_at_once_than_places():
     assert 1 <= most <= cores.count()
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_child_has_all_its_places():
+    """Forked while every place is held, by threads that it has no more."""
+    code = (
+        "import os\n"
+        "from contextlib import ExitStack\n"
+        "from data_engine.cores import PLACES, count\n"
+        "with ExitStack() as held:\n"
+        "    for _ in range(count()): held.enter_context(PLACES)\n"
+        "    child = os.fork()\n"
+        "    if child == 0:\n"
+        "        with PLACES: os._exit(7)\n"
+        "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+
+    assert done.stdout.strip() == "7"
+
+
 def test_inflating_decoding_and_encoding_share_the_places():
     assert transport.PLACES is asking.PLACES is bar_files.PLACES is cores.PLACES

@@ -16,5 +16,27 @@ def count() -> int:
     return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
-PLACES = threading.BoundedSemaphore(count())
-"""One place a core. Whoever holds one neither waits for anything else nor asks for a second."""
+class Places:
+    """One place a core, to be taken with ``with``.
+
+    Whoever holds one waits for nobody who could want one, and asks for no second.
+    """
+
+    def __init__(self) -> None:
+        self._renew()
+        # A child that is forked has the threads of its parent no more, but would still count the places that they held.
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._renew)
+
+    def _renew(self) -> None:
+        self._free = threading.BoundedSemaphore(count())
+
+    def __enter__(self) -> None:
+        self._free.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._free.release()
+
+
+PLACES = Places()
+"""Those of this process."""

@@ -24,7 +24,7 @@ KEYS = {"t": "timestamp", "o": "open", "h": "high", "l": "low", "c": "close", "v
 LISTS_BEGIN = len(b'{"bars":{')
 """Where the first symbol stands in a page without white space."""
 
-_TAIL = re.compile(rb'\},"next_page_token":(?:null|"([!#-\[\]-~]+)")\}\s*')
+_TAIL = re.compile(rb'\},"next_page_token":(?:null|"([!#-\[\]-~]+)")\}[ \t\n\r]*')
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
    It takes on one form of page, the one that the API sends: no white space, every row an object of the eight known keys in
    any order, times as 2024-06-03T08:00:00Z, numbers of digits with or without a fraction. Whatever else it meets it leaves to
-   the decoders in Python, which know what to do about it: `read_bars` then returns -1.
+   the decoders in Python, which know what to do about it.
 
    Nothing is read outside text[0, size), nothing is written outside the arrays that are handed over, nothing is allocated, and
    no state is kept: any number of threads may call it at once. */
@@ -15,16 +15,22 @@
 #error "this machine computes doubles in another precision: quotients would be rounded twice"
 #endif
 
+#ifdef __FAST_MATH__
+#error "quotients would not be the nearest doubles, and loading this would change the arithmetic of the whole process"
+#endif
+
 #if defined(_WIN32)
 #define EXPORTED __declspec(dllexport)
 #else
 #define EXPORTED __attribute__((visibility("default")))
 #endif
 
-/* What compiled_page.py expects to find; raised with every change of a signature or of the meaning of an argument. */
-#define ABI 1
+/* The checksum of this file, given by hatch_build.py: compiled_page.py takes no library that was made of another. */
+EXPORTED uint32_t data_engine_source(void) { return SOURCE_CRC; }
 
-EXPORTED int32_t data_engine_abi(void) { return ABI; }
+/* What `read_bars` returns in place of a number of lists. */
+#define LEFT_ALONE (-1) /* a page of another form, or too long */
+#define INEXACT (-2)    /* a number of more digits than one division is exact for */
 
 typedef struct {
     const unsigned char *at;
@@ -46,21 +52,22 @@ static const double POWER[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1
 
 static int is_digit(unsigned char byte) { return byte >= '0' && byte <= '9'; }
 
-/* Read a number that is not negative and has no exponent; 0 where it is another, or none. The whole number that its digits
-   make and the power of ten are both exact, so their quotient is the double nearest to what was written. */
+/* Read a number that is not negative and has no exponent; 0 where it is another, or none, and INEXACT where it has too many
+   digits. The whole number that they make and the power of ten are both exact, so their quotient is the double nearest to
+   what was written. */
 static int number(Text *text, double *value) {
     const unsigned char *at = text->at, *end = text->end, *point = NULL;
     uint64_t digits = 0;
     while (at < end && is_digit(*at)) digits = digits * 10 + (*at++ - '0');
     int64_t whole = at - text->at, count = whole;
-    if (whole == 0 || whole > MOST_DIGITS || (whole > 1 && *text->at == '0')) return 0;
+    if (whole == 0 || (whole > 1 && *text->at == '0')) return 0;
     if (at < end && *at == '.') {
         point = ++at;
         while (at < end && is_digit(*at)) digits = digits * 10 + (*at++ - '0');
         count += at - point;
-        if (at == point || count > MOST_DIGITS) return 0;
+        if (at == point) return 0;
     }
-    if (digits > EXACT) return 0;
+    if (count > MOST_DIGITS || digits > EXACT) return INEXACT;
     *value = point == NULL ? (double)digits : (double)digits / POWER[count - whole];
     text->at = at;
     return 1;
@@ -134,7 +141,7 @@ static int column(Text *text) {
     return found;
 }
 
-/* Read one row; 0 where it is not of the known form. Column c of row r is values[(c - 1) * stride + r]. */
+/* Read one row; 0 where it is not of the known form, INEXACT for such a number. Column c of row r is values[(c - 1) * stride + r]. */
 static int row(Text *text, Day *known, int64_t *time, double *values, int64_t stride) {
     unsigned seen = 0;
     if (text->at == text->end || *text->at++ != '{') return 0;
@@ -143,7 +150,8 @@ static int row(Text *text, Day *known, int64_t *time, double *values, int64_t st
         int which = column(text);
         if (which < 0 || seen >> which & 1) return 0;
         seen |= 1u << which;
-        if (which == TIME ? !instant(text, known, time) : !number(text, values + (which - 1) * stride)) return 0;
+        int read = which == TIME ? instant(text, known, time) : number(text, values + (which - 1) * stride);
+        if (read != 1) return read;
         if (text->at == text->end) return 0;
         unsigned char next = *text->at++;
         if (next == '}') return seen == ALL_OF_THEM;
@@ -177,24 +185,26 @@ static int symbol(Text *text, const unsigned char *begin, int64_t *head) {
    heads          [capacity][3]    of each list: begin and end of its symbol in the text, and the rows up to its end
    stopped        where the lists end: the place of the } behind them
 
-   Returns the number of lists, none of them empty; -1 for a page that is not of the known form, or too long. */
+   Returns the number of lists, none of them empty; or LEFT_ALONE, or INEXACT. */
 EXPORTED int64_t read_bars(const char *begin, int64_t size, int64_t start, int64_t capacity, int64_t *times, double *values,
                            int64_t *heads, int64_t *stopped) {
+    if (start < 0 || start > size) return LEFT_ALONE;
     const unsigned char *first = (const unsigned char *)begin;
     Text text = {first + start, first + size};
     Day known = {"1970-01-01", 0};
     int64_t lists = 0, rows = 0;
-    if (start < 0 || start > size) return -1;
     do {
-        if (lists == capacity || !symbol(&text, first, heads + 3 * lists)) return -1;
+        if (lists == capacity || !symbol(&text, first, heads + 3 * lists)) return LEFT_ALONE;
         do {
-            if (rows == capacity || !row(&text, &known, times + rows, values + rows, capacity)) return -1;
+            if (rows == capacity) return LEFT_ALONE;
+            int read = row(&text, &known, times + rows, values + rows, capacity);
+            if (read != 1) return read == INEXACT ? INEXACT : LEFT_ALONE;
             rows++;
-            if (text.at == text.end) return -1;
+            if (text.at == text.end) return LEFT_ALONE;
         } while (*text.at++ == ',');
-        if (text.at[-1] != ']' || text.at == text.end) return -1;
+        if (text.at[-1] != ']' || text.at == text.end) return LEFT_ALONE;
         heads[3 * lists++ + 2] = rows;
     } while (*text.at++ == ',');
     *stopped = text.at - 1 - first;
-    return text.at[-1] == '}' ? lists : -1;
+    return text.at[-1] == '}' ? lists : LEFT_ALONE;
 }

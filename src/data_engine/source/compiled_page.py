@@ -6,35 +6,47 @@
 
 from __future__ import annotations
 
-import ctypes
+import zlib
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from data_engine.bars import EMPTY, make_table
 from data_engine.source.bars_page import KEYS, LISTS_BEGIN, PAGE_LIMIT, Page, frame, runs_of
+from data_engine.source.plain_page import read_plain
+
+if TYPE_CHECKING:
+    import ctypes
 
 LIBRARY = "compiled_page.native"
 """The file's name on every system. With the usual ending, Python would take it for the module itself."""
 
-_ABI = 1  # as in compiled_page.c
+SOURCE = "compiled_page.c"
+
+_INEXACT = -2  # as in the source
 _SHORTEST_ROW = len('{"t":"2024-06-03T08:00:00Z","o":1,"h":1,"l":1,"c":1,"v":1,"n":1,"vw":1},')
 
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """Return the compiled decoder; None where there is none that fits this version."""
+    """Return the compiled decoder; None where there is none that was made of the source beside it."""
+    folder = Path(__file__).resolve().parent
     try:
+        import ctypes  # which needs a library that not every Python was built with
+
         # The whole path: nothing is looked for anywhere else.
-        loaded = ctypes.CDLL(str(Path(__file__).resolve().with_name(LIBRARY)))
-        if loaded.data_engine_abi() != _ABI:
+        loaded = ctypes.CDLL(str(folder / LIBRARY))
+        made_of = loaded.data_engine_source
+        made_of.restype = ctypes.c_uint32
+        if made_of() != zlib.crc32((folder / SOURCE).read_bytes()):
             return None
         read = loaded.read_bars
-    except (OSError, AttributeError):
+    except (OSError, AttributeError, ImportError):
         return None
     count, array = ctypes.c_int64, ctypes.c_void_p
-    read.argtypes = (ctypes.c_char_p, count, count, count, array, array, array, ctypes.POINTER(count))
+    read.argtypes = (ctypes.c_char_p, count, count, count, array, array, array, array)
     read.restype = count
     return loaded
 
@@ -43,7 +55,7 @@ def read_compiled(body: bytes, code: ctypes.CDLL) -> Page | None:
     """Read a page without white space whose values are plain numbers and whole seconds of UTC; None for any other.
 
     Unlike `plain_page.read_plain` it reads each row for itself, so the keys' order is free, and a number has the form that JSON
-    gives it. The other threads run meanwhile.
+    gives it. The other threads run meanwhile. A page with a number of more than 15 to 18 digits is read by `read_plain`.
 
     Args:
         body: the page.
@@ -55,23 +67,17 @@ def read_compiled(body: bytes, code: ctypes.CDLL) -> Page | None:
     end, token = framed
     if end == LISTS_BEGIN:
         return Page(EMPTY, (), token, len(body))
-    # A page of more bars than were asked for is the general decoder's to refuse.
+    # One more than a page can have: who asked refuses such a page, and says how many came.
     capacity = min(len(body) // _SHORTEST_ROW, PAGE_LIMIT) + 1
     columns = np.empty((len(KEYS), capacity))
     times = columns[0].view(np.int64)
     heads = np.empty((capacity, 3), np.int64)
-    stopped = ctypes.c_int64()
-    lists = code.read_bars(
-        body,
-        len(body),
-        LISTS_BEGIN,
-        capacity,
-        times.ctypes.data,
-        columns[1].ctypes.data,
-        heads.ctypes.data,
-        ctypes.byref(stopped),
-    )
-    if lists < 0 or stopped.value != end:
+    stopped = np.empty(1, np.int64)
+    arrays = (array.ctypes.data for array in (times, columns[1], heads, stopped))
+    lists = code.read_bars(body, len(body), LISTS_BEGIN, capacity, *arrays)
+    if lists == _INEXACT:
+        return read_plain(body)  # any number of digits, still without an object per bar
+    if lists < 0 or stopped[0] != end:
         return None
     begins, ends, stops = heads[:lists].T.tolist()
     runs = runs_of([body[begin:stop].decode() for begin, stop in zip(begins, ends, strict=True)], stops)
