@@ -29,6 +29,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 REAL = ROOT.parent / "shared" / "data" / "minute"
 EIGHT = tuple("ABCDEFGH")
+OURS = 2605  # weekdays, of 960 bars
 WITHOUT_COMPILED_CODE = """
 from data_engine.source import wire
 wire.library = lambda: None
@@ -129,10 +130,27 @@ class Book:
         return statistics.median(mine / theirs for mine, theirs in pairs)
 
 
+def our_run(book: Book, name: str, program: Sequence[str], workers: int, server: Origin, folder: Path) -> dict[str, float]:
+    """Ingest 8 symbols of 2.5 million bars with our *program*, note what it took, and return what it says, with its CPU seconds."""
+    shutil.rmtree(folder, ignore_errors=True)
+    span = ("--start", START, "--end", end_of(OURS))
+    used = measured(
+        [*program, "ingest", *EIGHT, *span, "--workers", str(workers), "--base-path", str(folder), "--json"],
+        environment(server.url),
+    )
+    result = json.loads(used.output)
+    assert not result["failed"], result["failed"]
+    bars = result["bars_written"]
+    book.add(f"ours bars/s, {name}", bars / used.wall)
+    book.add(f"ours CPU s per million, {name}", used.cpu / bars * 1e6)
+    book.add(f"ours peak MB, {name}", used.memory)
+    return {**result, "cpu": used.cpu}
+
+
 def ingest(book: Book, rounds: int, workers: Sequence[int], folder: Path, peers: Path | None) -> None:
     """End to end, origin to Parquet and coverage: ours 8 x 2.5 million bars, the reference 8 x 250,000."""
-    ours, theirs = 2605, 261
-    with origin(ours) as server:
+    theirs = 261
+    with origin(OURS) as server:
         for number in range(rounds):
             shutil.rmtree(folder, ignore_errors=True)
             used = measured(
@@ -143,31 +161,12 @@ def ingest(book: Book, rounds: int, workers: Sequence[int], folder: Path, peers:
             book.add("reference CPU s per million", used.cpu / bars * 1e6)
             book.add("reference peak MB", used.memory)
             for count in workers:
-                shutil.rmtree(folder, ignore_errors=True)
                 before = server.counts()
-                used = measured(
-                    our_command("ingest", *EIGHT, "--start", START, "--end", end_of(ours), "--workers", str(count),
-                                "--base-path", str(folder), "--json"),
-                    environment(server.url),
-                )  # fmt: skip
+                result = our_run(book, f"{count} workers", our_command(), count, server, folder)
                 after = server.counts()
-                result = json.loads(used.output)
-                assert not result["failed"], result["failed"]
-                bars = result["bars_written"]
-                book.add(f"ours bars/s, {count} workers", bars / used.wall)
-                book.add(f"ours CPU s per million, {count} workers", used.cpu / bars * 1e6)
-                book.add(f"ours peak MB, {count} workers", used.memory)
-                book.add("origin share of CPU", (after["cpu"] - before["cpu"]) / used.cpu)
-                book.add("requests above the least", result["requests"] / -(-bars // 10_000))
-            shutil.rmtree(folder, ignore_errors=True)
-            used = measured(
-                [sys.executable, "-c", WITHOUT_COMPILED_CODE, "ingest", *EIGHT, "--start", START, "--end", end_of(ours),
-                 "--workers", "8", "--base-path", str(folder), "--json"],
-                environment(server.url),
-            )  # fmt: skip
-            bars = json.loads(used.output)["bars_written"]
-            book.add("ours bars/s, 8 workers, without compiled code", bars / used.wall)
-            book.add("ours CPU s per million, 8 workers, without compiled code", used.cpu / bars * 1e6)
+                book.add("origin share of CPU", (after["cpu"] - before["cpu"]) / result["cpu"])
+                book.add("requests above the least", result["requests"] / -(-result["bars_written"] // 10_000))
+            our_run(book, "8 workers, without compiled code", [sys.executable, "-c", WITHOUT_COMPILED_CODE], 8, server, folder)
             if peers is not None:
                 used = measured([str(peers), str(HERE / "peers.py"), "raw", server.url, START, end_of(theirs), "8", *EIGHT])
                 bars = json.loads(used.output)["bars"]

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_engine import ParquetStorage
-from data_engine.checking.auditing import Audit, AuditReport, audited_coverage, owners_days
+from data_engine.checking.auditing import Audit, AuditReport, auditable
 from data_engine.checking.drift import count_bars, plan_audit
 from data_engine.corporate.action_store import ActionStore
 from data_engine.corporate.gathering import gather
@@ -62,9 +62,9 @@ def audit(server: Sandbox, base: Path, clock: Clock | None = None, **options: An
     choice, names = options.pop("choice", Choice()), options.pop("names", None)
     now = clock.now if clock else datetime.now(UTC)
     storage = ParquetStorage(base)
-    known, failed = audited_coverage(storage, choice, names, accept=options.get("accept", False))
-    audit = Audit(storage, client_of(server, clock), known, now=now, workers=2, **options)
-    return audit.run(plan_audit(known, sample, seed=seed, asof=owners_days(storage, known, now=now)), failed)
+    found = auditable(storage, choice, names, now=now, accept=options.get("accept", False))
+    audit = Audit(storage, client_of(server, clock), found.known, now=now, workers=2, **options)
+    return audit.run(plan_audit(found.known, sample, seed=seed, asof=found.asof), found.failed)
 
 
 def log(base: Path, dataset: str = "equities_1min") -> list[dict[str, str]]:
@@ -155,7 +155,7 @@ def test_accepting_real_revisions_makes_the_store_what_a_refetch_makes_it(fetche
     real_store(fetches[0], tmp_path / "audited")
     real_store(fetches[0], tmp_path / "refetched")
     with Sandbox(Replay(fetches[1])) as server:
-        known, _ = audited_coverage(ParquetStorage(tmp_path / "audited"), Choice(), None)
+        known = auditable(ParquetStorage(tmp_path / "audited"), Choice(), None, now=datetime.now(UTC)).known
         held = {one.series.symbol: (one.first_bar, one.last_bar) for one in known}
         report = audit(server, tmp_path / "audited", accept=True)
         for symbol, (first, last) in held.items():
@@ -424,7 +424,7 @@ def test_nobody_at_the_address_is_six(base: Path, clock: Clock) -> None:
 
 def test_a_stop_ends_it_and_what_was_compared_is_in_the_log(base: Path, revised: Sandbox, clock: Clock) -> None:
     storage = ParquetStorage(base)
-    known, _ = audited_coverage(storage, Choice(), ["AAA"])
+    known = auditable(storage, Choice(), ["AAA"], now=clock.now).known
     client = client_of(revised, clock)
     plan = plan_audit(known, 3, seed=next(seed for seed in range(99) if draws(known, seed, DAYS[0])))
     revised._on_request = lambda record: client.stop() if record.number == 1 else None

@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 
 from data_engine import coverage as codec
 from data_engine.coverage import Coverage
+from data_engine.documents import revise
 from data_engine.errors import DamagedFile
 from data_engine.files import FileStore
-from data_engine.partitions import decode_symbol
+from data_engine.partitions import symbols_of
 from data_engine.series import Dataset, Series
 
 
@@ -45,20 +46,14 @@ class CoverageStore:
             DamagedFile: as `read`.
             StoreError: it cannot be written.
         """
-        made = Coverage(series)
 
-        def rewrite(data: bytes | None) -> bytes | None:
-            nonlocal made
-            before = self._load(data, series)
-            made = change(before)
-            if made == before:
-                return None
+        def seal(made: Coverage) -> Coverage:
             now = self._now().replace(microsecond=0)
-            made = replace(made, begun=made.begun or now, updated=now, by=self._by or _program())
-            return codec.dump(made)
+            return replace(made, begun=made.begun or now, updated=now, by=self._by or _program())
 
-        self._files.update(codec.key(series), rewrite)
-        return made
+        return revise(
+            self._files, codec.key(series), change, load=lambda data: self._load(data, series), seal=seal, dump=codec.dump
+        )
 
     def remove(self, series: Series) -> bool:
         """Forget a series; return whether anything was known."""
@@ -76,9 +71,7 @@ class CoverageStore:
 
     def series(self, dataset: Dataset) -> Iterator[Series]:
         """Yield the series of a dataset that have coverage, by symbol."""
-        names = (key.rsplit("/", 1)[1] for key in self._files.list(codec.folder(dataset)))
-        ours = (name for name in names if name.startswith("symbol=") and name.endswith(".json"))
-        for symbol in sorted(decode_symbol(name[len("symbol=") : -len(".json")]) for name in ours):
+        for symbol in symbols_of(self._files.list(codec.folder(dataset))):
             yield Series(symbol, dataset)
 
     def _load(self, data: bytes | None, series: Series) -> Coverage:

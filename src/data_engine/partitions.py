@@ -7,7 +7,7 @@ encoding is UTF-8 and DuckDB and pyarrow decode it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import quote, unquote
@@ -32,6 +32,13 @@ def encode_symbol(symbol: str) -> str:
 def decode_symbol(text: str) -> str:
     """Undo `encode_symbol`."""
     return unquote(text)
+
+
+def symbols_of(keys: Iterable[str]) -> list[str]:
+    """Return the symbols that have a file ``symbol=AAPL.json`` among *keys*, sorted; other files are nothing to it."""
+    names = (key.rsplit("/", 1)[-1] for key in keys)
+    ours = (name for name in names if name.startswith("symbol=") and name.endswith(".json"))
+    return sorted(decode_symbol(name[len("symbol=") : -len(".json")]) for name in ours)
 
 
 @dataclass(frozen=True, order=True, slots=True)

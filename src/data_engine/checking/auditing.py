@@ -6,7 +6,7 @@ as a refetch would: data first, coverage second.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
@@ -19,7 +19,7 @@ from data_engine.bars import EMPTY, within
 from data_engine.chain import ChainWriter
 from data_engine.checking.drift import VANISHED, AuditPlan, Revision, compare, count_bars, log_key, logged
 from data_engine.corporate.action_store import ActionStore
-from data_engine.corporate.renames import KnownRenames, Rename, parting, until_parting
+from data_engine.corporate.renames import parting, until_parting
 from data_engine.coverage import Coverage
 from data_engine.errors import (
     CredentialsRefused,
@@ -122,10 +122,25 @@ class _Looked:
     failed: dict[Series, Reason] = field(default_factory=dict)
 
 
-def audited_coverage(
-    storage: BarFiles, choice: Choice, names: Sequence[str] | None, *, accept: bool = False
-) -> tuple[list[Coverage], dict[Series, Reason]]:
-    """Return what is known of the series that an audit may draw from, and those whose coverage cannot be read.
+@dataclass(frozen=True, slots=True)
+class Auditable:
+    """What an audit may draw from.
+
+    Attributes:
+        known: of each series.
+        failed: the series of which that cannot be read, and why.
+        asof: of those whose security has left the ticker, its last day there: as of today, the vendor answers for the next.
+    """
+
+    known: list[Coverage] = field(default_factory=list)
+    failed: dict[Series, Reason] = field(default_factory=dict)
+    asof: dict[Series, date] = field(default_factory=dict)
+
+
+def auditable(
+    storage: BarFiles, choice: Choice, names: Sequence[str] | None, *, now: datetime, accept: bool = False
+) -> Auditable:
+    """Return what is known of the series that an audit may draw from.
 
     Adjusted series are among them only where *choice* names their adjustment: every corporate action changes all their prices.
     Of a series whose security has left the ticker, what comes after is another one's, and not among it.
@@ -137,36 +152,27 @@ def audited_coverage(
         raise InputError(
             "--accept is for raw bars: an adjusted series has one price base, and `ingest --refetch` replaces it whole"
         )
-    known: list[Coverage] = []
-    failed: dict[Series, Reason] = {}
+    found = Auditable()
     renames = ActionStore(storage.files).renames()
     for series in chosen_series(storage.coverage, choice, names):
         if series.dataset.adjustment.is_raw or choice.adjustment is not None:
             if series.symbol in renames.unreadable:
-                failed[series] = DamagedFile.code, renames.unreadable[series.symbol]
+                found.failed[series] = DamagedFile.code, renames.unreadable[series.symbol]
                 continue
             try:
-                one = storage.coverage.read(series)
+                known = storage.coverage.read(series)
             except DamagedFile as error:
-                failed[series] = (error.code, str(error))
-            else:
-                known.append(replace(one, covered=until_parting(one.covered, _left(one, renames))))
-    there = {one.series.symbol for one in known} | {series.symbol for series in failed}
+                found.failed[series] = (error.code, str(error))
+                continue
+            left = parting(series.symbol, renames.of(series.symbol), since=known.first_bar, begun=known.begun)
+            found.known.append(replace(known, covered=until_parting(known.covered, left)))
+            if left is not None and left.instant <= now:
+                found.asof[series] = left.last_day
+    there = {one.series.symbol for one in found.known} | {series.symbol for series in found.failed}
     strange = [name for name in names or () if name not in there]
     if strange:
         raise InputError(f"{', '.join(strange)}: not in the store, or only adjusted (--adjustment names such series)")
-    return known, failed
-
-
-def owners_days(storage: BarFiles, known: Iterable[Coverage], *, now: datetime) -> dict[Series, date]:
-    """Return, of series whose security has left the ticker, its last day there: as of today, the vendor answers for the next."""
-    renames = ActionStore(storage.files).renames()
-    found = ((one.series, _left(one, renames)) for one in known)
-    return {series: left.last_day for series, left in found if left is not None and left.instant <= now}
-
-
-def _left(known: Coverage, renames: KnownRenames) -> Rename | None:
-    return parting(known.series.symbol, renames.of(known.series.symbol), since=known.first_bar, begun=known.begun)
+    return found
 
 
 class Audit:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from data_engine.cli.console import name_store, number, print_json, stoppable, store_options, warn_writer
+from data_engine.cli.console import name_store, number, print_json, refuse_unknown, stoppable, store_options, warn_writer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -108,10 +108,8 @@ def _wanted(
         names = [name for name in names if name not in damaged]
         if not names:
             raise damaged[failed[0][0]]
-    strange = [name for name in names if name not in starts] if start is None else []
-    if strange:
-        more = f" and {len(strange) - 10} more" if len(strange) > 10 else ""
-        raise InputError(f"{', '.join(strange[:10])}{more}: not in the store; say from when on, with --start")
+    if start is None:
+        refuse_unknown(names, starts, "not in the store; say from when on, with --start")
     spans = {name: parse_span(starts[name] if start is None else start, end, now=now).range for name in names}
     return {name: whole_days(span.start, span.end) for name, span in spans.items()}, failed
 

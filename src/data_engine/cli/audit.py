@@ -65,7 +65,7 @@ def audit(
     """
     from datetime import UTC, datetime
 
-    from data_engine.checking.auditing import Audit, audited_coverage, owners_days
+    from data_engine.checking.auditing import Audit, Auditable, auditable
     from data_engine.checking.drift import plan_audit
     from data_engine.pipeline import IngestionPipeline
     from data_engine.ranges import new_york_date
@@ -87,11 +87,15 @@ def audit(
         drawn_by = int(f"{new_york_date(now):%Y%m%d}")
     names = SymbolLoader.from_list(symbols) if symbols else None
     choice = Choice.parse(timeframe, feed, adjustment)
+
+    def drawn() -> tuple[Auditable, AuditPlan]:
+        found = auditable(storage, choice, names, now=now, accept=accept)
+        return found, plan_audit(found.known, sample, seed=drawn_by, asof=found.asof)
+
     if dry_run:
         name_store(settings, storage.files)
         storage.check_exists()
-        known, _ = audited_coverage(storage, choice, names, accept=accept)
-        plan = plan_audit(known, sample, seed=drawn_by, asof=owners_days(storage, known, now=now))
+        _, plan = drawn()
         print_json(_plan_fields(plan)) if as_json else click.echo("\n".join(_plan_lines(plan)))
         return
     name_run(settings, pipeline)
@@ -99,9 +103,9 @@ def audit(
     warn_writer(storage.files)
     with stoppable(), quiet_logs(), storage.files.hold("run", seconds=0.0 if wait is None else wait):
         storage.files.clean()
-        known, failed = audited_coverage(storage, choice, names, accept=accept)
-        plan = plan_audit(known, sample, seed=drawn_by, asof=owners_days(storage, known, now=now))
-        report = Audit(storage, pipeline.client, known, now=now, workers=pipeline.workers, accept=accept).run(plan, failed)
+        found, plan = drawn()
+        audit = Audit(storage, pipeline.client, found.known, now=now, workers=pipeline.workers, accept=accept)
+        report = audit.run(plan, found.failed)
     if as_json:
         print_json(report.to_json())
     else:

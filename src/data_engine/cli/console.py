@@ -127,14 +127,16 @@ def _numbers_only(value: Any) -> Any:
     return value
 
 
-def refuse_unknown(asked: Sequence[str], known: Collection[str]) -> None:
+def refuse_unknown(
+    asked: Sequence[str], known: Collection[str], what: str = "nothing of it is in the store (or not in that dataset)"
+) -> None:
     """Raise `InputError` where somebody asks about symbols of which the store has nothing: a typo must not read as all well."""
     from data_engine.errors import InputError
 
     strange = [name for name in asked if name not in known]
     if strange:
         more = f" and {len(strange) - 10} more" if len(strange) > 10 else ""
-        raise InputError(f"{', '.join(strange[:10])}{more}: nothing of it is in the store (or not in that dataset)")
+        raise InputError(f"{', '.join(strange[:10])}{more}: {what}")
 
 
 def name_store(settings: Settings, files: FileStore, *more: str) -> None:

@@ -8,9 +8,10 @@ from dataclasses import replace
 from data_engine.corporate import action_book as codec
 from data_engine.corporate.action_book import ActionBook
 from data_engine.corporate.renames import KnownRenames, Rename, renames_of
+from data_engine.documents import revise
 from data_engine.errors import DamagedFile
 from data_engine.files import FileStore
-from data_engine.partitions import decode_symbol
+from data_engine.partitions import symbols_of
 from data_engine.version import __version__
 
 
@@ -39,25 +40,17 @@ class ActionStore:
             DamagedFile: as `read`.
             StoreError: it cannot be written.
         """
-        made = ActionBook(symbol)
 
-        def rewrite(data: bytes | None) -> bytes | None:
-            nonlocal made
-            before = self._load(data, symbol)
-            made = change(before)
-            if made == before:
-                return None
-            made = replace(made, by=f"data-engine {__version__}")
-            return codec.dump(made)
+        def seal(made: ActionBook) -> ActionBook:
+            return replace(made, by=f"data-engine {__version__}")
 
-        self._files.update(codec.key(symbol), rewrite)
-        return made
+        return revise(
+            self._files, codec.key(symbol), change, load=lambda data: self._load(data, symbol), seal=seal, dump=codec.dump
+        )
 
     def symbols(self) -> list[str]:
         """Return the symbols that have a book, sorted."""
-        names = (key.rsplit("/", 1)[1] for key in self._files.list(codec.FOLDER))
-        ours = (name for name in names if name.startswith("symbol=") and name.endswith(".json"))
-        return sorted(decode_symbol(name[len("symbol=") : -len(".json")]) for name in ours)
+        return symbols_of(self._files.list(codec.FOLDER))
 
     def renames(self) -> KnownRenames:
         """Return all name changes that are known, and of which symbols none can be."""
