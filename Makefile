@@ -39,7 +39,7 @@ fuzz: $(VENV)/.development
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -n auto tests
 
 clean:
-	rm -rf $(VENV) build dist src/data_engine/source/*.native .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist src/data_engine/alpaca/*.native .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # One line, before anything is made, where Python is missing or too old. Nothing else is needed on the machine.
 python:
@@ -54,7 +54,7 @@ $(BIN)/python: | python
 		$(PYTHON) -m venv $(VENV); \
 	fi || { rm -rf $(VENV); exit 1; }
 
-$(VENV)/.runtime: pyproject.toml hatch_build.py $(wildcard src/data_engine/source/*.c) | $(BIN)/python
+$(VENV)/.runtime: pyproject.toml hatch_build.py $(wildcard src/data_engine/alpaca/*.c) | $(BIN)/python
 	@if command -v uv >/dev/null 2>&1; then \
 		uv pip install --quiet --python $(BIN)/python -e .; \
 	else \

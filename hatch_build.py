@@ -18,9 +18,9 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 from packaging.tags import sys_tags
 
-FOLDER = "data_engine/source"
-SOURCE = "compiled_page.c"
-LIBRARY = "compiled_page.native"  # as in compiled_page.py
+FOLDER = "data_engine/alpaca"
+SOURCE = "page_decoder_native.c"
+LIBRARY = "page_decoder_native.native"  # as in page_decoder_native.py
 
 
 class CompiledPage(BuildHookInterface[Any]):
@@ -63,7 +63,7 @@ def compile_library(source: Path, library: Path) -> str | None:
         if compiler is None:
             return f"there is no {shlex.join(named) or 'C compiler'}"
         command = [*compiler, "-std=c99", "-O3", "-shared", "-fvisibility=hidden", *([] if os.name == "nt" else ["-fPIC"])]
-        # What the library says it was made of; compiled_page.py holds it against the source that it finds.
+        # What the library says it was made of; page_decoder_native.py holds it against the source that it finds.
         command += [f"-DSOURCE_CRC={zlib.crc32(source.read_bytes())}u", *words("CFLAGS"), *words("LDFLAGS")]
         command += ["-o", str(library), str(source)]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=120, check=False)  # noqa: S603

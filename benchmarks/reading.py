@@ -15,12 +15,12 @@ import duckdb
 import numpy as np
 from peers import median
 
-from data_engine.bars import make_table
-from data_engine.partitions import Period
-from data_engine.series import Dataset, Series, Timeframe
-from data_engine.spans import any_span
-from data_engine.storage import ParquetStorage
-from data_engine.views import connect
+from data_engine.market.bars import make_table
+from data_engine.market.dates import any_span
+from data_engine.market.series import Dataset, Series, Timeframe
+from data_engine.read.duckdb_views import connect
+from data_engine.read.parquet_storage import ParquetStorage
+from data_engine.store.partitions import Period
 
 MINUTES = Dataset(Timeframe(1, "Min"))
 

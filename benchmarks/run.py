@@ -31,7 +31,7 @@ REAL = ROOT.parent / "shared" / "data" / "minute"
 EIGHT = tuple("ABCDEFGH")
 OURS = 2605  # weekdays, of 960 bars
 WITHOUT_COMPILED_CODE = """
-from data_engine.source import wire
+from data_engine.alpaca import bars_protocol as wire
 wire.library = lambda: None
 from data_engine.cli import run
 run()
@@ -261,11 +261,11 @@ def query(book: Book, rounds: int, folder: Path) -> None:
 
 def start(book: Book, rounds: int, folder: Path) -> None:
     """Start-up: help, and a run over 500 symbols x 9 years that has nothing to ask."""
-    from data_engine import coverage
-    from data_engine.files import LocalFiles
-    from data_engine.partitions import Period
-    from data_engine.series import Dataset, Series, Timeframe
-    from data_engine.spans import any_span
+    from data_engine.market.dates import any_span
+    from data_engine.market.series import Dataset, Series, Timeframe
+    from data_engine.store import coverage
+    from data_engine.store.local_files import LocalFiles
+    from data_engine.store.partitions import Period
 
     files, span = LocalFiles(folder), any_span("2016-01-01", "2024-12-31")
     rows = {Period(year, month): 8000 for year in range(2016, 2025) for month in range(1, 13)}
@@ -353,7 +353,7 @@ def page(book: Book, options: argparse.Namespace, workers: Sequence[int]) -> str
         "The machine is shared and noisy: read the ratios, which are medians over rounds that ran side by side.",
         "",
     ]
-    from data_engine.source.compiled_page import library
+    from data_engine.alpaca.page_decoder_native import library
 
     if library() is None:
         lines += ["There was no C compiler where this was installed: all pages were decoded without compiled code.", ""]

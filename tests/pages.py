@@ -13,15 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from data_engine.bars import make_table, micros
-from data_engine.coverage import Coverage, Failure
-from data_engine.history import RunHistory
-from data_engine.partitions import Period
-from data_engine.ranges import TimeRange, new_york_days, new_york_midnight
-from data_engine.runs import Asked, Failed, Run
-from data_engine.series import Dataset, Series
-from data_engine.sessions import extended_hours, sessions
-from data_engine.storage import ParquetStorage
+from data_engine.ingest.run_log import Asked, Failed, Run, RunHistory
+from data_engine.market.bars import make_table, micros
+from data_engine.market.exchange_calendar import extended_hours, sessions
+from data_engine.market.series import Dataset, Series
+from data_engine.market.time_range import TimeRange, new_york_days, new_york_midnight
+from data_engine.read.parquet_storage import ParquetStorage
+from data_engine.store.coverage import Coverage, Failure
+from data_engine.store.partitions import Period
 
 MINUTES, DAYS = Dataset.from_name("equities_1min"), Dataset.from_name("equities_1day")
 NOW = datetime(2024, 7, 8, 15, tzinfo=UTC)  # a Monday, 11:00 in New York

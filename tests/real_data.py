@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-FOLDER = Path(__file__).resolve().parents[2] / "shared" / "data"
+PROJECT = Path(__file__).resolve().parents[1]
+FOLDER = PROJECT.parent / "shared" / "data"
 
 BARS = """
     SELECT symbol, timestamp, open, high, low, close, volume::DOUBLE AS volume,

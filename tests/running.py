@@ -19,9 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_engine import AlpacaClient, IngestionPipeline
+from data_engine.alpaca.retry import RetryPolicy
 from data_engine.cli import main
 from data_engine.sandbox import Sandbox
-from data_engine.source.retry import RetryPolicy
 from stores import variables
 
 KEY, SECRET = "PKRUNNINGTESTSKEY042", "sEcReTofRunningTests0123456789abcdefGHIJ"

@@ -26,8 +26,9 @@ from uuid import uuid4
 
 import pytest
 
-from data_engine.files import FileStore, LocalFiles
-from data_engine.objects.object_files import ObjectFiles
+from data_engine.store.file_store import FileStore
+from data_engine.store.local_files import LocalFiles
+from data_engine.store.s3.s3_files import ObjectFiles
 
 KEY, SECRET = "AKIATESTSOFTHESTORE00", "sEcReTofThoseTestsOfTheStore+/0123456789"
 BUCKET = "bars"

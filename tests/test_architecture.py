@@ -1,4 +1,4 @@
-"""The house: which module may know which, as a table. A new module finds its row here before it finds its reviewer."""
+"""The house: which package may know which, and which modules may touch the world. A new module finds its place here first."""
 
 from __future__ import annotations
 
@@ -15,76 +15,97 @@ import data_engine
 
 ROOT = Path(data_engine.__file__).parent
 
-# Imports point upwards in this table: a module knows modules of earlier rows alone, and none of its own row.
-ROWS = (
-    ("pure", "errors retry report ranges"),
-    ("pure", "series spans pacing bars index_names"),
-    ("pure", "sessions partitions bars_page digest marks universes"),
-    ("pure", "coverage plain_page agreement sanity strays findings dated_lists session_hours actions"),
-    ("pure", "planning compiled_page holes resampling months candles action_book renames adjusting"),
-    ("pure", "drift runs wire"),
-    ("pure", "refusals"),
-    ("edge", "cores"),
-    ("edge", "version credentials transport files symbols progress bucket leases"),
-    ("edge", "conditions rosters documents"),
-    ("edge", "object_files"),
-    ("edge", "places coverage_store asking object_views action_store history"),
-    ("edge", "settings alpaca"),
-    ("edge", "metadata bar_files views results"),
-    ("walker", "adjusted gathering"),
-    ("walker", "reading"),
-    ("walker", "completeness"),
-    ("walker", "inspection chain wishes storage"),
-    ("walker", "examination importing removal standing strangers tasks charts"),
-    ("walker", "auditing cluster_pace mending verification runner"),
-    ("walker", "dask_worker overview"),
-    ("walker", "dask_runner fetching html_page"),
-    ("walker", "job"),
-    ("walker", "ingestion"),
-    ("walker", "pipeline"),
-    ("walker", "run_ingestion"),
-    ("cli", "cli"),
-    ("cli", "__main__"),
+# A package imports packages of lower ranks alone; docs/explanation/architecture.md has the story.
+RANKS = (
+    "errors cpu version",
+    "market",
+    "store alpaca sandbox",
+    "corporate_actions settings",
+    "universe",
+    "read verify",
+    "ingest",
+    "report",
+    "cli",
+    "__main__",
 )
-KIND = {module: kind for kind, modules in ROWS for module in modules.split()}
-ROW = {module: number for number, (_, modules) in enumerate(ROWS) for module in modules.split()}
+RANK = {name: number for number, names in enumerate(RANKS, start=1) for name in names.split()}
 
-# Edges do not import each other; these stand on the seams below them, and here is all that they stand on.
-STANDS_ON = {
-    "transport": {"cores"},
-    "conditions": {"bucket", "leases"},
-    "rosters": {"symbols"},
-    "object_files": {"bucket", "conditions", "files", "leases"},
-    "places": {"bucket", "files", "object_files"},
-    "settings": {"credentials", "places"},  # check_data_url, storage_path
-    "documents": {"files"},
-    "coverage_store": {"documents", "files", "version"},
-    "action_store": {"documents", "files", "version"},
-    "asking": {"cores", "transport", "credentials", "version"},
-    "alpaca": {"asking", "symbols", "transport"},
-    "history": {"files"},
-    "metadata": {"files", "places", "rosters", "settings", "symbols"},
-    "bar_files": {"cores", "files", "coverage_store", "places", "settings"},
-    "views": {"coverage_store", "object_views"},
+# What the ranks would allow, or people would be tempted to, and what must never be.
+NEVER = {
+    "verify": {"alpaca", "ingest"},
+    "read": {"alpaca", "ingest"},
+    "store": {"alpaca", "settings"},
+    "alpaca": {"store"},
+    "sandbox": {"alpaca", "store"},
+    "market": {"store"},
+    "corporate_actions": {"settings"},
 }
 
-# The rehearsal server shares words with the package and nothing else, so that it can judge the rest.
-SANDBOX_KNOWS = {"errors", "ranges", "series", "sessions"}
+# Of the pipeline, the modules that know the vendor by name; all others know `BarSource`.
+KNOW_ALPACA = {"ingest.pipeline", "ingest.audit", "ingest.dask.dask_worker", "ingest.dask.shared_rate_limit"}
+KNOW_ALPACA |= {"ingest.page_writer", "ingest.run", "ingest.task", "ingest.worker_pool"}  # until the seam is there
 
-# What touches the world: not for pure modules. Functions that read the clock are looked for by name.
+# What touches the world, by kind; and, below, the modules that may. All others may not.
 WORLD = {
-    "os", "io", "pathlib", "shutil", "tempfile", "glob", "socket", "ssl", "http", "urllib.request", "urllib3", "requests",
-    "subprocess", "threading", "multiprocessing", "concurrent", "asyncio", "time", "random", "secrets", "uuid", "platform",
-    "logging", "duckdb", "filelock", "sqlite3", "dotenv", "platformdirs",
-}  # fmt: skip
-EXCUSED = {
-    "pacing": {"threading"},  # arithmetic shared by threads: a lock, and nothing that waits
-    "compiled_page": {"pathlib"},  # arithmetic in C, which lies beside it
+    "clock": {"time"},
+    "randomness": {"random", "secrets", "uuid"},
+    "threads": {"threading", "concurrent", "asyncio", "queue"},
+    "processes": {"subprocess", "multiprocessing", "signal", "platform"},
+    "files": {"os", "io", "pathlib", "shutil", "tempfile", "glob", "filelock", "sqlite3", "dotenv", "platformdirs"},
+    "sockets": {"socket", "ssl", "http", "urllib.request", "urllib3", "requests", "select"},
+    "duckdb": {"duckdb"},
+    "logging": {"logging"},
 }
-CLOCKS = {"now", "utcnow", "today"}
+CLOCKS = {"now", "utcnow", "today"}  # methods that read the clock, whoever has them
+MAY = {
+    "alpaca.client": "clock",
+    "alpaca.credentials": "files",
+    "alpaca.http_client": "clock files randomness threads",  # `os`: the number of processors
+    "alpaca.page_decoder_native": "files",
+    "alpaca.rate_limit": "threads",  # a lock, and nothing that waits
+    "alpaca.transport": "clock sockets",
+    "cpu": "files threads",
+    "ingest.api": "files",
+    "ingest.audit": "threads",
+    "ingest.dask.dask_pool": "clock files logging processes randomness threads",
+    "ingest.dask.dask_worker": "files processes randomness threads",
+    "ingest.dask.shared_rate_limit": "clock threads",
+    "ingest.dispatcher": "clock threads",
+    "ingest.file_import": "files",
+    "ingest.pipeline": "clock",
+    "ingest.progress": "clock",
+    "ingest.worker_pool": "threads",
+    "read.bar_reader": "duckdb threads",
+    "read.duckdb_views": "duckdb files threads",
+    "read.parquet_storage": "clock duckdb",
+    "read.query_output": "files",
+    "report.charts": "threads",
+    "report.html_page": "files randomness",
+    "sandbox.connection": "clock files sockets",
+    "sandbox.corporate_actions": "files randomness",
+    "sandbox.pages": "threads",
+    "sandbox.rate_limit": "clock threads",
+    "sandbox.replay": "files",
+    "sandbox.server": "clock files sockets threads",
+    "settings": "files processes",
+    "store.coverage_store": "clock",
+    "store.file_store": "files",
+    "store.local_files": "clock files randomness threads",
+    "store.location": "files",
+    "store.s3.bucket": "files",
+    "store.s3.capabilities": "clock randomness",
+    "store.s3.lease": "clock files randomness sockets threads",
+    "store.s3.s3_files": "clock files randomness threads",
+    "universe.index_files": "files",
+    "universe.index_store": "clock files",
+    "universe.symbol_lists": "files",
+    "verify.file_check": "files",
+    "verify.verify": "threads",
+}
 
 HEAVY = ("pandas", "pyarrow", "duckdb", "alpaca", "numpy", "urllib3", "holidays")
 VAGUE = {"utils", "util", "helpers", "helper", "common", "core", "manager", "misc", "base"}
+COMMANDS = "ingest import update actions status index verify audit query remove report sandbox demo"
 
 
 def name_of(file: Path) -> str:
@@ -94,11 +115,9 @@ def name_of(file: Path) -> str:
 
 FILES = {name_of(file): file for file in sorted(ROOT.rglob("*.py"))}
 TREES = {name: ast.parse(file.read_text("utf-8")) for name, file in FILES.items()}
-TOP = [name for name in TREES if name and not name.startswith(("cli", "sandbox"))]
-PACKAGES = {name for name in TOP if FILES[name].name == "__init__.py"}
-# A module is known by its last name, in whichever package it lies; the packages themselves hold nothing but their docstring.
-MODULES = {name.rsplit(".", 1)[-1]: tree for name, tree in TREES.items() if name in TOP and name not in PACKAGES}
-PURE = [name for name in MODULES if KIND.get(name) == "pure"]
+PACKAGES = {name for name, file in FILES.items() if name and file.name == "__init__.py"}
+MODULES = [name for name in TREES if name and name not in PACKAGES]
+LIBRARY = [name for name in MODULES if not name.startswith("cli.") and name != "__main__"]
 
 
 def statements(tree: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
@@ -112,67 +131,108 @@ def statements(tree: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
 
 
 def imported(tree: ast.AST) -> set[str]:
-    """Return the dotted names of all that is imported."""
+    """Return the whole dotted names of the modules that are imported."""
     found: set[str] = set()
     for node in statements(tree):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
-        elif node.module == "data_engine" or (node.module or "").removeprefix("data_engine.") in PACKAGES:
-            found.update(f"{node.module}.{alias.name}" for alias in node.names)
-        else:
-            assert node.level == 0, "imports are absolute"
-            found.add(node.module or "")
+            continue
+        assert node.level == 0, "imports are absolute"
+        for alias in node.names:
+            name = f"{node.module}.{alias.name}"
+            found.add(name if name.removeprefix("data_engine.") in TREES else str(node.module))
     return found
 
 
-def ours(tree: ast.AST) -> set[str]:
-    """Return which of our modules are imported, by their last names; of `cli` and `sandbox` the package."""
-    parts = [name.split(".")[1:] for name in imported(tree) if name.startswith("data_engine.")]
-    return {part[1] if part[0] in PACKAGES and len(part) > 1 else part[0] for part in parts}
+def ours(name: str) -> set[str]:
+    """Return which of our modules a module imports, by their dotted names below the package."""
+    return {other.removeprefix("data_engine.") for other in imported(TREES[name]) if other.startswith("data_engine.")}
 
 
-def test_every_row_has_its_modules():
-    assert set(KIND) - {"cli"} - set(MODULES) == set()
-    assert len(MODULES) == len(set(TOP) - PACKAGES), "a last name is one module's"
+def package_of(name: str) -> str:
+    return name.split(".")[0]
+
+
+def neighbours(name: str) -> set[str]:
+    """Return the top-level packages and modules that a module imports, its own aside."""
+    return {package_of(other) for other in ours(name)} - {package_of(name)}
+
+
+def touched(name: str) -> set[str]:
+    """Return which kinds of the world a module touches."""
+    modules = imported(TREES[name])
+    kinds = {kind for kind, names in WORLD.items() if any((m + ".").startswith(f"{one}.") for m in modules for one in names)}
+    calls = [node.func for node in ast.walk(TREES[name]) if isinstance(node, ast.Call)]
+    if any(isinstance(func, ast.Attribute) and func.attr in CLOCKS for func in calls):
+        kinds.add("clock")
+    if any(isinstance(func, ast.Name) and func.id in ("open", "input") for func in calls):
+        kinds.add("files")
+    return kinds
+
+
+def test_the_top_of_the_package_is_a_short_list():
+    beside = {file.name for file in ROOT.iterdir() if not file.name.startswith("__")} - {"py.typed"}
+
+    assert {name.removesuffix(".py") for name in beside} == set(RANK) - {"__main__"}
+    assert len(beside) <= 16
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_imports_point_upwards(module):
-    assert module in ROW, "a new module needs its row in ROWS"
-    assert {other for other in ours(MODULES[module]) if ROW.get(other, 99) >= ROW[module]} == set()
+def test_a_package_imports_lower_ranks_only(module):
+    allowed = {name for name, rank in RANK.items() if rank < RANK[package_of(module)]}
+
+    assert neighbours(module) - allowed == set()
 
 
-@pytest.mark.parametrize("module", [name for name in MODULES if KIND.get(name) == "edge"])
-def test_edges_do_not_import_each_other(module):
-    edges = {other for other in ours(MODULES[module]) if KIND.get(other) == "edge"}
-
-    assert edges == STANDS_ON.get(module, set())
+@pytest.mark.parametrize("module", MODULES)
+def test_what_must_never_be_imported_is_not(module):
+    assert neighbours(module) & NEVER.get(package_of(module), set()) == set()
 
 
-@pytest.mark.parametrize("module", PURE)
-def test_pure_modules_touch_nothing(module):
-    touched = {
-        name for name in imported(MODULES[module]) for world in WORLD if name == world or name.startswith(world + ".")
-    } - EXCUSED.get(module, set())
-    calls = {node.func for node in ast.walk(MODULES[module]) if isinstance(node, ast.Call)}
-    clocks = {func.attr for func in calls if isinstance(func, ast.Attribute) and func.attr in CLOCKS}
-    opened = {func.id for func in calls if isinstance(func, ast.Name) and func.id in ("open", "input", "print")}
-
-    assert (touched, clocks, opened) == (set(), set(), set())
+def test_of_the_pipeline_three_modules_know_the_vendor():
+    assert {name for name in MODULES if package_of(name) == "ingest" and "alpaca" in neighbours(name)} == KNOW_ALPACA
 
 
-@pytest.mark.parametrize("package", sorted(PACKAGES))
+def test_no_module_imports_itself_in_a_circle():
+    done: set[str] = set()
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, " -> ".join((*path[path.index(name) :], name))
+        if name not in done:
+            for other in ours(name) & set(TREES):
+                visit(other, (*path, name))
+            done.add(name)
+
+    for name in TREES:
+        visit(name, ())
+
+
+@pytest.mark.parametrize("module", LIBRARY)
+def test_what_a_module_touches_of_the_world_is_what_it_may(module):
+    assert touched(module) == set(MAY.get(module, "").split())
+
+
+def test_what_touches_the_world_is_there():
+    assert set(MAY) - set(LIBRARY) == set()
+
+
+@pytest.mark.parametrize("package", sorted(PACKAGES - {"cli", "sandbox"}))
 def test_a_package_says_what_it_is_and_holds_nothing_itself(package):
     (docstring,) = TREES[package].body
     assert isinstance(docstring, ast.Expr)
 
 
-def test_the_sandbox_shares_words_and_nothing_else():
-    known = {other for name, tree in TREES.items() if name.startswith("sandbox") for other in ours(tree)}
-    users = {name for name, tree in TREES.items() if "sandbox" in ours(tree) and not name.startswith(("sandbox", "cli"))}
+def test_only_the_command_line_knows_the_sandbox():
+    assert {package_of(name) for name in MODULES if "sandbox" in neighbours(name)} == {"cli"}
 
-    assert known - {"sandbox"} <= SANDBOX_KNOWS
-    assert users == set()
+
+def test_every_command_has_a_file_of_its_name():
+    from data_engine.cli import program
+
+    files = {name.removeprefix("cli.") for name in MODULES if package_of(name) == "cli"}
+
+    assert set(program.commands) == set(COMMANDS.split())
+    assert {"import_files" if name == "import" else name for name in program.commands} <= files
 
 
 def test_only_the_command_line_prints():

@@ -21,7 +21,7 @@ from click.testing import CliRunner
 
 from data_engine import errors
 from data_engine.cli import program
-from data_engine.cli.check import CONTRADICTION
+from data_engine.cli.verify import CONTRADICTION
 from data_engine.settings import _KEYS
 
 ROOT = Path(__file__).parents[1]

@@ -15,9 +15,9 @@ from urllib.parse import quote
 import pytest
 
 from data_engine import AlpacaClient, IngestionPipeline
+from data_engine.alpaca.credentials import find_credentials
 from data_engine.errors import DataEngineError
 from data_engine.sandbox import Faults, Sandbox, SimulatedMarket
-from data_engine.source.credentials import find_credentials
 from hostile import Hostile, Play, http
 from running import HASTY, KEY, SECRET, account, here, names_of, run, start
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from data_engine.alpaca.credentials import PAIRS, Credentials, check_data_url, find_credentials, missing_credentials_message
 from data_engine.errors import ConfigError
 from data_engine.settings import Folders, Settings, load_settings, parse_settings, section_for
-from data_engine.source.credentials import PAIRS, Credentials, check_data_url, find_credentials, missing_credentials_message
 
 ROOT = Path(__file__).parents[1]
 

@@ -9,27 +9,28 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from data_engine.indices.metadata import MetadataStore
-    from data_engine.pipeline import IngestionPipeline
-    from data_engine.report import IngestionReport
-    from data_engine.run_ingestion import ingest_from_csv, ingest_single_symbol, ingest_symbol_list
-    from data_engine.source.alpaca import AlpacaClient
-    from data_engine.storage import IncompleteWarning, ParquetStorage
-    from data_engine.symbols import SymbolLoader
+    from data_engine.alpaca.client import AlpacaClient
+    from data_engine.ingest.api import ingest_from_csv, ingest_single_symbol, ingest_symbol_list
+    from data_engine.ingest.outcome import IngestionReport
+    from data_engine.ingest.pipeline import IngestionPipeline
+    from data_engine.read.parquet_storage import IncompleteWarning, ParquetStorage
+    from data_engine.universe.index_store import MetadataStore
+    from data_engine.universe.symbol_lists import SymbolLoader
     from data_engine.version import __version__
 
+
 _HOMES = {
-    "AlpacaClient": "source.alpaca",
-    "IncompleteWarning": "storage",
-    "IngestionPipeline": "pipeline",
-    "IngestionReport": "report",
-    "MetadataStore": "indices.metadata",
-    "ParquetStorage": "storage",
-    "SymbolLoader": "symbols",
+    "AlpacaClient": "alpaca.client",
+    "IncompleteWarning": "read.parquet_storage",
+    "IngestionPipeline": "ingest.pipeline",
+    "IngestionReport": "ingest.outcome",
+    "MetadataStore": "universe.index_store",
+    "ParquetStorage": "read.parquet_storage",
+    "SymbolLoader": "universe.symbol_lists",
     "__version__": "version",
-    "ingest_from_csv": "run_ingestion",
-    "ingest_single_symbol": "run_ingestion",
-    "ingest_symbol_list": "run_ingestion",
+    "ingest_from_csv": "ingest.api",
+    "ingest_single_symbol": "ingest.api",
+    "ingest_symbol_list": "ingest.api",
 }
 
 __all__ = [

@@ -30,7 +30,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from data_engine.report import IngestionReport
+    from data_engine.ingest.outcome import IngestionReport
 
 
 class DataEngineError(Exception):

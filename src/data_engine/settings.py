@@ -18,21 +18,29 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from data_engine.alpaca.credentials import DATA_URL, check_data_url
 from data_engine.errors import ConfigError, InputError
-from data_engine.places import DRIVE, storage_path
-from data_engine.series import Feed
-from data_engine.source.credentials import DATA_URL, check_data_url
+from data_engine.market.series import Feed
+from data_engine.store.location import DRIVE, storage_path
 
 DEFAULT_FOLDER = "stock_data"
+
 DEFAULT_THREADS = {"windows": 16, "macos": 6, "linux": 8}
+
 SETTINGS_NAME = "settings.ini"
+
 MAX_THREADS, MAX_REQUESTS_PER_MINUTE = 256, 1_000_000
 
 _SECTIONS = {"Windows": "windows", "Darwin": "macos"}
+
 _KEYS = ("local_storage_dir", "api_threads", "requests_per_minute", "feed")
+
 _COMMENT = re.compile(r"\s[#;]")
+
 _VARIABLE = re.compile(r"\$\{?[A-Za-z_]|%[A-Za-z_]+%")
+
 _NO_SECRETS = "credentials come from the environment or a .env file alone"
+
 _T = TypeVar("_T")
 
 

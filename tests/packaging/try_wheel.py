@@ -22,10 +22,10 @@ INSIDE = (
     "data_engine/__init__.py",
     "data_engine/py.typed",
     "data_engine/examples/dow30.csv",
-    *(f"data_engine/page/{name}" for name in ("page.html", "page.css", "page.js")),
+    *(f"data_engine/report/{name}" for name in ("page.html", "page.css", "page.js")),
 )
 NEVER_INSIDE = ("tests/", "docs/", "benchmarks/", "examples/", ".venv/", "src/")
-NATIVE = "data_engine/source/compiled_page.native"
+NATIVE = "data_engine/alpaca/page_decoder_native.native"
 OURS = ("DATA_ENGINE_", "ALPACA_", "APCA_", "PYTHON", "VIRTUAL_ENV")
 STAR = """
 import data_engine
@@ -135,7 +135,7 @@ def use(programs: Path, folder: Path) -> None:
 def do_without(programs: Path, folder: Path) -> None:
     """Take the compiled code away: the demo must make the same files, byte for byte."""
     python = programs / "python"
-    there = "from data_engine.source.compiled_page import library; print(library() is not None)"
+    there = "from data_engine.alpaca.page_decoder_native import library; print(library() is not None)"
     expect(run([python, "-c", there], folder).strip() == "True", "the compiled code cannot be loaded")
     home = Path(run([python, "-c", "import data_engine; print(data_engine.__file__)"], folder).strip()).parent
     (home.parent / NATIVE).unlink()

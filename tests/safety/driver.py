@@ -32,21 +32,21 @@ import pyarrow.csv
 import pyarrow.parquet  # noqa: F401
 import urllib3  # noqa: F401
 
-import data_engine.files as files_module
+import data_engine.store.local_files as files_module
+from data_engine.alpaca.bars_protocol import BarsRequest
+from data_engine.alpaca.client import AlpacaClient
+from data_engine.alpaca.retry import RetryPolicy
+from data_engine.alpaca.transport import HttpTransport
 from data_engine.errors import DataEngineError
-from data_engine.files import LocalFiles
-from data_engine.objects import object_files
-from data_engine.objects.object_files import ObjectFiles
-from data_engine.pipeline import IngestionPipeline
-from data_engine.ranges import TimeRange
-from data_engine.series import Dataset, Series
-from data_engine.sessions import is_session
+from data_engine.ingest.pipeline import IngestionPipeline
+from data_engine.market.exchange_calendar import is_session
+from data_engine.market.series import Dataset, Series
+from data_engine.market.time_range import TimeRange
+from data_engine.read.parquet_storage import ParquetStorage
 from data_engine.settings import Settings, load_settings
-from data_engine.source.alpaca import AlpacaClient
-from data_engine.source.retry import RetryPolicy
-from data_engine.source.transport import HttpTransport
-from data_engine.source.wire import BarsRequest
-from data_engine.storage import ParquetStorage
+from data_engine.store.local_files import LocalFiles
+from data_engine.store.s3 import s3_files as object_files
+from data_engine.store.s3.s3_files import ObjectFiles
 
 POINTS = (
     "before draft",

@@ -22,9 +22,9 @@ from urllib.parse import quote, unquote
 import numpy as np
 import pyarrow.parquet as pq
 
-from data_engine.ranges import TimeRange
+from data_engine.market.series import Adjustment, Timeframe
+from data_engine.market.time_range import TimeRange
 from data_engine.sandbox import Faults, Replay, Sandbox
-from data_engine.series import Adjustment, Timeframe
 
 from . import market
 from .driver import Job

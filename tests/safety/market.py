@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_engine.sandbox import Replay
-from data_engine.sandbox.corporate import Split
+from data_engine.sandbox.splits import Split
 
 NOW = datetime(2024, 6, 12, 15, 0, tzinfo=UTC)
 """A Wednesday, an hour and a half after the opening: the day's bars are provisional."""

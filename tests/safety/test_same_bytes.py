@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
-from data_engine.storage import ParquetStorage
+from data_engine.read.parquet_storage import ParquetStorage
 
 from .harness import Stage, check_whole, drafts_on, same, snapshot, truth_of
 from .market import FIRST, LAST, START, SYMBOLS

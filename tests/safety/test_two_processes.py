@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 
 from data_engine.errors import StoreBusy
-from data_engine.files import LocalFiles
-from data_engine.storage import ParquetStorage
+from data_engine.read.parquet_storage import ParquetStorage
+from data_engine.store.local_files import LocalFiles
 
 from .driver import Job, pipeline_of
 from .harness import Children, Stage, bars_on, check_whole, coverage_on, same, served, snapshot, truth_of

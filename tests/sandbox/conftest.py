@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from data_engine.sandbox import Replay, Sandbox
+from real_data import FOLDER
 
 from .calls import Caller, minutes_of, write_bars
 
@@ -38,7 +39,7 @@ def three_symbols(tmp_path: Path) -> Replay:
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of facts and recordings that lies beside the project."""
-    folder = Path(__file__).parents[2].parent / "shared"
+    folder = FOLDER.parent
     if not folder.is_dir():
         pytest.skip("the shared folder of recordings is not here")
     return folder

@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from data_engine.market.series import Timeframe
 from data_engine.sandbox.protocol import BarsRequest, Refusal, Token, nanoseconds
-from data_engine.series import Timeframe
 
 NOW = datetime(2024, 6, 15, 12, 34, 56, tzinfo=UTC)
 MINIMAL = {"symbols": "AAPL", "timeframe": "1Min", "start": "2024-06-03", "end": "2024-06-03"}

@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_engine.errors import InputError, MissingFileError
-from data_engine.ranges import TimeRange
+from data_engine.market.series import RAW, Adjustment, Timeframe
+from data_engine.market.time_range import TimeRange
 from data_engine.sandbox import Replay, Sandbox
-from data_engine.sandbox.corporate import Split
-from data_engine.series import RAW, Adjustment, Timeframe
+from data_engine.sandbox.splits import Split
 
 from .calls import minutes_of, write_bars
 

@@ -13,9 +13,9 @@ from itertools import pairwise
 
 import pytest
 
-from data_engine.ranges import TimeRange
+from data_engine.market.series import RAW, Timeframe
+from data_engine.market.time_range import TimeRange
 from data_engine.sandbox import Sandbox, SimulatedMarket
-from data_engine.series import RAW, Timeframe
 
 from .calls import KEYS, NOW, Caller
 

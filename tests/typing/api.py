@@ -15,9 +15,10 @@ from data_engine import (
     ingest_single_symbol,
     ingest_symbol_list,
 )
-from data_engine.files import FileStore, LocalFiles
-from data_engine.progress import PlainLines, Progress, Silent
-from data_engine.source.transport import HttpTransport, Transport
+from data_engine.alpaca.transport import HttpTransport, Transport
+from data_engine.ingest.progress import PlainLines, Progress, Silent
+from data_engine.store.file_store import FileStore
+from data_engine.store.local_files import LocalFiles
 
 report: IngestionReport = ingest_single_symbol("AAPL", "2016-01-01", "2025-01-01", "1Min")
 report = ingest_symbol_list(["AAPL", "MSFT"], "2016-01-01", "2025-01-01", "1Day", index_name="tech_stocks")

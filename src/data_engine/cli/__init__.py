@@ -11,7 +11,22 @@ from collections.abc import Sequence
 
 import click
 
-from data_engine.cli import actions, audit, bring, bring_in, check, home, indices, look, serve, show, try_out, upkeep
+from data_engine.cli import (
+    actions,
+    audit,
+    demo,
+    home,
+    import_files,
+    index,
+    ingest,
+    query,
+    remove,
+    report,
+    sandbox,
+    status,
+    update,
+    verify,
+)
 from data_engine.cli.console import broken_pipe, complain, print_json
 from data_engine.errors import DataEngineError
 
@@ -32,19 +47,19 @@ def program(context: click.Context, version: bool) -> None:
 
 
 for _command in (
-    bring.ingest,
-    bring_in.bring_in,
-    upkeep.update,
+    ingest.ingest,
+    import_files.bring_in,
+    update.update,
     actions.actions,
-    upkeep.status,
-    indices.index,
-    check.verify,
+    status.status,
+    index.index,
+    verify.verify,
     audit.audit,
-    look.query,
-    upkeep.remove,
-    show.report,
-    serve.sandbox,
-    try_out.demo,
+    query.query,
+    remove.remove,
+    report.report,
+    sandbox.sandbox,
+    demo.demo,
 ):
     program.add_command(_command)
 

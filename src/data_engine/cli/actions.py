@@ -12,10 +12,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import datetime
 
-    from data_engine.corporate.gathering import Gathered
+    from data_engine.corporate_actions.fetch_actions import Gathered
     from data_engine.errors import DamagedFile
-    from data_engine.ranges import TimeRange
-    from data_engine.storage import ParquetStorage
+    from data_engine.market.time_range import TimeRange
+    from data_engine.read.parquet_storage import ParquetStorage
+
 
 _SHOWN = 40
 
@@ -49,14 +50,14 @@ def actions(
     """
     from datetime import UTC, datetime
 
-    from data_engine.corporate.action_store import ActionStore
-    from data_engine.corporate.gathering import gather
+    from data_engine.alpaca.client import AlpacaClient
+    from data_engine.corporate_actions.action_store import ActionStore
+    from data_engine.corporate_actions.fetch_actions import gather
     from data_engine.errors import InputError
-    from data_engine.indices.metadata import MetadataStore
+    from data_engine.read.parquet_storage import ParquetStorage
     from data_engine.settings import load_settings
-    from data_engine.source.alpaca import AlpacaClient
-    from data_engine.storage import ParquetStorage
-    from data_engine.symbols import SymbolLoader
+    from data_engine.universe.index_store import MetadataStore
+    from data_engine.universe.symbol_lists import SymbolLoader
 
     if symbols and index_name is not None:
         raise InputError("name symbols or --index, not both")
@@ -94,9 +95,9 @@ def _wanted(
         InputError: a date cannot be read, nothing is stored, or where a symbol starts is not known.
         DamagedFile: that is so of all symbols.
     """
-    from data_engine.corporate.gathering import whole_days
+    from data_engine.corporate_actions.fetch_actions import whole_days
     from data_engine.errors import InputError
-    from data_engine.spans import parse_span
+    from data_engine.market.dates import parse_span
 
     starts, damaged = ({}, {}) if names is not None and start is not None else _starts(storage, names)
     if names is None:
@@ -117,7 +118,7 @@ def _wanted(
 def _starts(storage: ParquetStorage, names: Sequence[str] | None) -> tuple[dict[str, datetime], dict[str, DamagedFile]]:
     """Return from when on each stored symbol has bars, or is meant to have some, in any dataset; and of whom nothing is known."""
     from data_engine.errors import DamagedFile
-    from data_engine.wishes import Choice, chosen_series
+    from data_engine.store.selection import Choice, chosen_series
 
     starts: dict[str, datetime] = {}
     damaged: dict[str, DamagedFile] = {}
@@ -144,7 +145,7 @@ def _exit_code(made: Gathered) -> int:
 
 def _lines(made: Gathered, wanted: dict[str, TimeRange]) -> Iterator[str]:
     """Yield what came, for people."""
-    from data_engine.corporate.action_book import days
+    from data_engine.corporate_actions.symbol_actions import days
 
     first = min(days(span)[0] for span in wanted.values())
     last = max(days(span)[1] for span in wanted.values())

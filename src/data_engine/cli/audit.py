@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from data_engine.cli.bring import name_run, quiet_logs
 from data_engine.cli.console import (
     choice_options,
     name_store,
@@ -17,10 +16,12 @@ from data_engine.cli.console import (
     store_options,
     warn_writer,
 )
+from data_engine.cli.run_output import name_run, quiet_logs
 
 if TYPE_CHECKING:
-    from data_engine.checking.auditing import AuditReport
-    from data_engine.checking.drift import AuditPlan, Revision
+    from data_engine.ingest.audit import AuditReport
+    from data_engine.ingest.drift import AuditPlan, Revision
+
 
 _SHOWN = 40
 
@@ -65,13 +66,13 @@ def audit(
     """
     from datetime import UTC, datetime
 
-    from data_engine.checking.auditing import Audit, Auditable, auditable
-    from data_engine.checking.drift import plan_audit
-    from data_engine.pipeline import IngestionPipeline
-    from data_engine.ranges import new_york_date
+    from data_engine.ingest.audit import Audit, Auditable, auditable
+    from data_engine.ingest.drift import plan_audit
+    from data_engine.ingest.pipeline import IngestionPipeline
+    from data_engine.market.time_range import new_york_date
     from data_engine.settings import load_settings
-    from data_engine.symbols import SymbolLoader
-    from data_engine.wishes import Choice
+    from data_engine.store.selection import Choice
+    from data_engine.universe.symbol_lists import SymbolLoader
 
     settings = load_settings(
         base_path=base_path,
@@ -146,7 +147,7 @@ def _sessions(plan: AuditPlan) -> str:
 
 def _lines(report: AuditReport, *, accept: bool) -> list[str]:
     """Return what came of an audit for people: what differs by series and day, what failed, and the counts."""
-    from data_engine.checking.drift import count_bars
+    from data_engine.ingest.drift import count_bars
 
     lines = _by_day(report.revisions)
     if len(lines) > _SHOWN:
@@ -171,8 +172,8 @@ def _lines(report: AuditReport, *, accept: bool) -> list[str]:
 
 def _by_day(revisions: list[Revision]) -> list[str]:
     """Return a line for each series and day that differ."""
-    from data_engine.checking.drift import count_bars
-    from data_engine.ranges import new_york_date
+    from data_engine.ingest.drift import count_bars
+    from data_engine.market.time_range import new_york_date
 
     by_day: dict[tuple[str, str], list[Revision]] = {}
     for one in revisions:

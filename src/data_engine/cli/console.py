@@ -17,9 +17,10 @@ import click
 if TYPE_CHECKING:
     from types import FrameType
 
-    from data_engine.files import FileStore
-    from data_engine.progress import Progress
+    from data_engine.ingest.progress import Progress
     from data_engine.settings import Settings
+    from data_engine.store.file_store import FileStore
+
 
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # of malloc.h
 
@@ -179,7 +180,7 @@ def size(count: float) -> str:
 
 def watcher(*, as_json: bool, quiet: bool = False) -> Progress:
     """Return who shows the progress: a live display on a terminal, plain lines elsewhere, stderr only beside JSON."""
-    from data_engine.progress import PlainLines, Silent
+    from data_engine.ingest.progress import PlainLines, Silent
 
     if quiet:
         return Silent()

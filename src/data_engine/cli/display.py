@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from data_engine.progress import Standing
-from data_engine.report import duration
+from data_engine.ingest.outcome import duration
+from data_engine.ingest.progress import Standing
 
 if TYPE_CHECKING:
     from rich.console import Group

@@ -7,9 +7,9 @@ import click
 
 def show() -> None:
     """Print where the store is and what it holds, or the first three commands to try."""
-    from data_engine.coverage_store import CoverageStore
-    from data_engine.places import open_files
     from data_engine.settings import load_settings
+    from data_engine.store.coverage_store import CoverageStore
+    from data_engine.store.location import open_files
 
     settings = load_settings()
     files = open_files(settings.base_path)

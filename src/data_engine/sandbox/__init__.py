@@ -9,20 +9,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from data_engine.sandbox.announcements import Announcements
+    from data_engine.sandbox.corporate_actions import Announcements
     from data_engine.sandbox.faults import Faults
-    from data_engine.sandbox.market import SimulatedMarket
     from data_engine.sandbox.replay import Replay
     from data_engine.sandbox.server import Sandbox
+    from data_engine.sandbox.simulated_market import SimulatedMarket
+
 
 __all__ = ["Announcements", "Faults", "Replay", "Sandbox", "SimulatedMarket"]
 
 _HOMES = {
-    "Announcements": "announcements",
+    "Announcements": "corporate_actions",
     "Faults": "faults",
     "Replay": "replay",
     "Sandbox": "server",
-    "SimulatedMarket": "market",
+    "SimulatedMarket": "simulated_market",
 }
 
 

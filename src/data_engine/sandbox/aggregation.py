@@ -12,15 +12,18 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from data_engine.ranges import NEW_YORK, new_york_midnight
-from data_engine.sandbox.columns import NO_BARS, Bars, Floats, Ints
+from data_engine.market.exchange_calendar import is_half_day, is_session
+from data_engine.market.series import Timeframe
+from data_engine.market.time_range import NEW_YORK, new_york_midnight
+from data_engine.sandbox.bar_columns import NO_BARS, Bars, Floats, Ints
 from data_engine.sandbox.protocol import nanoseconds
-from data_engine.series import Timeframe
-from data_engine.sessions import is_half_day, is_session
 
 MINUTE = 60 * 1_000_000_000
+
 HOUR = 60 * MINUTE
+
 DAY = 24 * HOUR
+
 _OPEN, _CLOSE, _EARLY_CLOSE = 570, 960, 780  # minutes since midnight in New York
 
 Dates = npt.NDArray[np.datetime64]

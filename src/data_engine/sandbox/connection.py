@@ -17,8 +17,11 @@ from urllib.parse import parse_qsl, unquote
 from isal import isal_zlib
 
 COMPRESSED_ABOVE = 256
+
 _GZIP_WINDOW = 31
+
 _MAX_LINE = 1 << 16
+
 _NO_LINGER = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
 
 

@@ -9,8 +9,11 @@ from hashlib import blake2b
 from data_engine.errors import InputError
 
 REFUSALS = ("429", "429_reset", "429_retry_after", "500", "502", "503", "504")
+
 TRANSPORT = ("reset", "stall", "cut_gzip", "identity")
+
 PAGES = ("short", "empty")
+
 KINDS = (*REFUSALS, *TRANSPORT, *PAGES)
 
 

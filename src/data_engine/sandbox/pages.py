@@ -11,13 +11,15 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
-from data_engine.ranges import TimeRange
-from data_engine.sandbox.columns import BarSource
+from data_engine.market.time_range import TimeRange
+from data_engine.sandbox.bar_columns import BarSource
+from data_engine.sandbox.bars_json import Rows, write_rows
 from data_engine.sandbox.protocol import BarsRequest, Token, nanoseconds
-from data_engine.sandbox.wire import Rows, write_rows
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
 _MICROSECOND = timedelta(microseconds=1)
+
 _FEW_DAYS = timedelta(days=8)
 
 

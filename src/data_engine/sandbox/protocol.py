@@ -13,19 +13,27 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
 from data_engine.errors import DataEngineError, InputError
-from data_engine.ranges import new_york_date, new_york_midnight
-from data_engine.series import RAW, Adjustment, Timeframe
+from data_engine.market.series import RAW, Adjustment, Timeframe
+from data_engine.market.time_range import new_york_date, new_york_midnight
 
 DEFAULT_LIMIT = 1000
+
 MAX_LIMIT = 10_000
+
 DELAY = timedelta(minutes=15)
+
 FEEDS = ("sip", "iex", "otc", "boats")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
 _SECOND = 1_000_000_000
+
 _SYMBOL = re.compile(r"[A-Z]{1,20}(\.[A-Z]{1,3})?")
+
 _TIMEFRAME = re.compile(r"([1-9][0-9]?)(Min|T|Hour|H|Day|D|Week|W|Month|M)")
+
 _INSTANT = re.compile(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)")
+
 _DATE_LAYOUT = (("2006", r"\d{4}"), ("-", "-"), ("01", r"\d\d"), ("-", "-"), ("02", r"\d\d"))
 
 

@@ -14,15 +14,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_engine.errors import InputError, MissingFileError
-from data_engine.ranges import TimeRange
+from data_engine.market.series import Adjustment, Timeframe
+from data_engine.market.time_range import TimeRange
 from data_engine.sandbox.aggregation import MINUTE, midnights, to_days, to_intraday, to_periods
-from data_engine.sandbox.announcements import Announcements
-from data_engine.sandbox.columns import NO_BARS, Bars, Floats, Ints
-from data_engine.sandbox.corporate import Split, adjusted
+from data_engine.sandbox.bar_columns import NO_BARS, Bars, Floats, Ints
+from data_engine.sandbox.corporate_actions import Announcements
 from data_engine.sandbox.protocol import nanoseconds
-from data_engine.series import Adjustment, Timeframe
+from data_engine.sandbox.splits import Split, adjusted
 
 _PRICES = ("open", "high", "low", "close")
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 

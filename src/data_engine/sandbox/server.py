@@ -17,15 +17,16 @@ from email.utils import formatdate
 from types import TracebackType
 from typing import Literal, Self
 
-from data_engine.sandbox.announcements import NOTHING, ActionsRequest, Announcements
-from data_engine.sandbox.columns import BarSource
+from data_engine.sandbox.bar_columns import BarSource
 from data_engine.sandbox.connection import Answer, Request, read_request, send
+from data_engine.sandbox.corporate_actions import NOTHING, ActionsRequest, Announcements
 from data_engine.sandbox.faults import REFUSALS, Faults
-from data_engine.sandbox.limits import TokenBucket
 from data_engine.sandbox.pages import Pager
 from data_engine.sandbox.protocol import BarsRequest, Refusal
+from data_engine.sandbox.rate_limit import TokenBucket
 
 _REMEMBERED = 200_000
+
 _RESET_SECONDS = 1  # a 429 that states a reset asks for this long
 
 

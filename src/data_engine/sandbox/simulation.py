@@ -16,8 +16,11 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
+from data_engine.market.exchange_calendar import is_half_day, sessions
 from data_engine.sandbox.aggregation import MINUTE, midnights
-from data_engine.sandbox.character import (
+from data_engine.sandbox.bar_columns import NO_BARS, Bars, Floats, Ints
+from data_engine.sandbox.hash_random import Bits, bits, key, quarter, uniform
+from data_engine.sandbox.symbol_profile import (
     HALF_DAY_MINUTES,
     POST_MINUTES,
     PRE_MINUTES,
@@ -27,13 +30,13 @@ from data_engine.sandbox.character import (
     character,
     day_shape,
 )
-from data_engine.sandbox.columns import NO_BARS, Bars, Floats, Ints
-from data_engine.sandbox.noise import Bits, bits, key, quarter, uniform
-from data_engine.sessions import is_half_day, sessions
 
 FIRST_DAY = date(2016, 1, 4)
+
 _FOUR_O_CLOCK = 240 * MINUTE
+
 _SESSIONS_A_YEAR = 252
+
 _MINUTES_OF_THE_TAPE = 0.97
 
 

@@ -1,0 +1,1 @@
+"""The vendor: how it is asked, how often, and how its answers read."""

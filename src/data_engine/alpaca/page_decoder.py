@@ -1,0 +1,134 @@
+"""From a page of JSON to columns without code of our own that is compiled, and without a Python object per bar.
+
+The text is made into character-separated values, which Arrow reads. That is sound for pages of one shape alone, so the shape is
+*proved* first; `read_plain` says how.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from itertools import accumulate
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+
+from data_engine.alpaca.bars_page import KEYS, LISTS_BEGIN, Page, frame, runs_of
+from data_engine.market.bars import BAR_SCHEMA, EMPTY, TIMESTAMP, VALUES, arrow, numbers
+
+_SYMBOL = re.compile(rb',?"([A-Za-z0-9./^_=+$*-]+)":\[')
+
+_VALUE_BYTES = b"0123456789."
+
+_TO_CELLS = bytes.maketrans(b"}[],", b"\n\n\n ")
+
+_NOT_CELLS = b'{"chlnotvwZ'  # the keys' letters, too: a row of the proven shape has no others but the T of its time
+
+
+def read_plain(body: bytes) -> Page | None:
+    """Read a page whose every row has the same keys in the same order and only digits for values; None for any other.
+
+    The proof: with digits and points deleted, the rows must equal the first row repeated. What remains to be read is then
+    numbers and ``2024-06-03T08:00:00Z`` stamps, and Arrow refuses what is not a number or not a date. Digits that stood in a
+    key are left beside a number, a blank between them, and refused with it; or in the empty first cell, which is measured.
+    """
+    framed = frame(body)
+    if framed is None:
+        return None
+    cut, token = framed
+    symbols: list[str] = []
+    at = LISTS_BEGIN
+    while at < cut:
+        head = _SYMBOL.match(body, at)
+        at = body.find(b"]", head.end(), cut) + 1 if head else 0
+        if head is None or not at or (head[0][:1] == b",") != bool(symbols):
+            return None
+        symbols.append(head[1].decode())
+    if not symbols:
+        return Page(EMPTY, (), token, len(body))
+    counts = _count_rows(body.translate(None, _VALUE_BYTES), len(symbols))
+    if counts is None:
+        return None
+    first, rows = counts
+    table = _read_rows(body, first, lists=len(symbols))
+    runs = runs_of(symbols, list(accumulate(rows)))
+    if table is None or runs is None or table.num_rows != sum(rows):
+        return None
+    return Page(table, runs, token, len(body))
+
+
+def _count_rows(skeleton: bytes, lists: int) -> tuple[bytes, list[int]] | None:
+    """Return the shape of a row and the length of each list of a page whose values were deleted; None if rows differ."""
+    at = skeleton.find(b"[") + 1
+    first = skeleton[at : skeleton.find(b"}", at) + 1]
+    counts = []
+    for _ in range(lists):
+        end = skeleton.find(b"]", at)
+        count, rest = divmod(end - at + 1, len(first) + 1)
+        # The comma after the last row is the bracket's place.
+        if rest or not count or skeleton[at:end] != ((first + b",") * count)[:-1]:
+            return None
+        counts.append(count)
+        at = skeleton.find(b"[", end) + 1
+    return first, counts
+
+
+def _read_rows(body: bytes, first: bytes, lists: int) -> pa.Table | None:
+    """Read all rows of a page of proven shape, in the order of the page; None where one is not what it seemed."""
+    names = _cells(first)
+    if names is None:
+        return None
+    text = body.translate(_TO_CELLS, _NOT_CELLS)
+    types = {name: _CELL_TYPES.get(name, pa.float64()) for name in names}
+    try:
+        cells = pyarrow.csv.read_csv(
+            pa.BufferReader(text),
+            # One block: the pieces of several would have to be put together again.
+            read_options=pyarrow.csv.ReadOptions(column_names=names, use_threads=False, block_size=len(text) + 1),
+            # What stands between the lists (a symbol, the token) is a line of too few cells.
+            parse_options=pyarrow.csv.ParseOptions(delimiter=":", quote_char=False, invalid_row_handler=_skip),
+            convert_options=pyarrow.csv.ConvertOptions(
+                column_types=types, include_columns=list(types), null_values=[], strings_can_be_null=False
+            ),
+        )
+    except pa.ArrowInvalid:
+        return None
+    # Before each row but the first of a list stands the blank that was its comma, and nothing else.
+    if not cells.num_rows or _text_bytes(cells.column("none")) != cells.num_rows - lists:
+        return None
+    minutes, seconds = (numbers(cells.column(name), np.int16) for name in ("minute", "second"))
+    if minutes.min() < 0 or minutes.max() > 59 or seconds.min() < 0 or seconds.max() > 59:
+        return None
+    times = numbers(cells.column("hour"), np.int64) + (minutes.astype(np.int64) * 60 + seconds) * 1_000_000
+    return pa.Table.from_arrays([arrow(times, TIMESTAMP), *(cells.column(name) for name in VALUES)], schema=BAR_SCHEMA)
+
+
+def _text_bytes(column: pa.ChunkedArray) -> int:
+    """Return how many bytes the texts of a column have together."""
+    offsets = (np.frombuffer(chunk.buffers()[1], np.int32)[[chunk.offset, chunk.offset + len(chunk)]] for chunk in column.chunks)
+    return sum(int(stop) - int(start) for start, stop in offsets)
+
+
+def _skip(_row: object) -> str:
+    return "skip"
+
+
+_CELL_TYPES = {"none": pa.string(), "hour": pa.timestamp("us"), "minute": pa.int16(), "second": pa.int16()}
+
+
+@lru_cache(maxsize=64)
+def _cells(first: bytes) -> list[str] | None:
+    """Return the names of the cells of a row whose values were deleted, or None where it is not eight bare numbers and a time.
+
+    Cells are separated by the colons of the JSON: ``:153.7:154.1:…:2026-09-01T08:00:00``, so the first is always empty and
+    the time makes three.
+    """
+    keys = [match.decode() for match in re.findall(rb'"([a-z]+)":(?:"--T::Z")?[,}]', first)]
+    text = ",".join(f'"{key}":' + ('"--T::Z"' if key == "t" else "") for key in keys)
+    if set(keys) != set(KEYS) or len(keys) != len(KEYS) or first != f"{{{text}}}".encode():
+        return None
+    names = ["none"]
+    for key in keys:
+        names += ["hour", "minute", "second"] if key == "t" else [KEYS[key]]
+    return names

@@ -1,1 +1,0 @@
-"""The work of a run done by a Dask cluster, which shares one account's limit."""

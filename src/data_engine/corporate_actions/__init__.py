@@ -1,0 +1,1 @@
+"""Splits, dividends and ticker changes: fetched, kept, worked into prices."""

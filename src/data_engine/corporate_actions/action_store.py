@@ -1,0 +1,84 @@
+"""The books of corporate actions of a store: one small JSON per symbol, changed whole, under the store's locks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from data_engine.corporate_actions import symbol_actions as codec
+from data_engine.corporate_actions.symbol_actions import ActionBook
+from data_engine.corporate_actions.ticker_changes import KnownRenames, Rename, renames_of
+from data_engine.errors import DamagedFile
+from data_engine.store.document import revise
+from data_engine.store.file_store import FileStore
+from data_engine.store.partitions import symbols_of
+from data_engine.version import __version__
+
+
+class ActionStore:
+    """Corporate actions by symbol.
+
+    Args:
+        files: the store's files.
+    """
+
+    def __init__(self, files: FileStore) -> None:
+        self._files = files
+
+    def read(self, symbol: str) -> ActionBook:
+        """Return what is held of a symbol's actions; nothing, where there is no file.
+
+        Raises:
+            DamagedFile: the file cannot be read as this symbol's book. Others are not affected.
+        """
+        return self._load(self._files.get(codec.key(symbol)), symbol)
+
+    def update(self, symbol: str, change: Callable[[ActionBook], ActionBook]) -> ActionBook:
+        """Replace a symbol's book by what *change* makes of it; unchanged, nothing is written.
+
+        Raises:
+            DamagedFile: as `read`.
+            StoreError: it cannot be written.
+        """
+
+        def seal(made: ActionBook) -> ActionBook:
+            return replace(made, by=f"data-engine {__version__}")
+
+        return revise(
+            self._files, codec.key(symbol), change, load=lambda data: self._load(data, symbol), seal=seal, dump=codec.dump
+        )
+
+    def symbols(self) -> list[str]:
+        """Return the symbols that have a book, sorted."""
+        return symbols_of(self._files.list(codec.FOLDER))
+
+    def renames(self) -> KnownRenames:
+        """Return all name changes that are known, and of which symbols none can be."""
+        found: dict[str, set[Rename]] = {}
+        unreadable: dict[str, str] = {}
+        for symbol in self.symbols():
+            data = self._files.get(codec.key(symbol))
+            # Few books name one: the others need not be decoded, if they are whole.
+            if data is None or (b'"new_symbol"' not in data and data.startswith(codec.HEAD) and data.endswith(codec.TAIL)):
+                continue
+            try:
+                renames = renames_of(self._load(data, symbol).actions)
+            except DamagedFile as error:
+                unreadable[symbol] = str(error)
+                continue
+            for rename in renames:
+                found.setdefault(rename.old, set()).add(rename)
+                found.setdefault(rename.new, set()).add(rename)
+        ordered = {symbol: tuple(sorted(made, key=lambda one: (one.day, one.old))) for symbol, made in found.items()}
+        return KnownRenames(ordered, unreadable)
+
+    def _load(self, data: bytes | None, symbol: str) -> ActionBook:
+        if data is None:
+            return ActionBook(symbol)
+        try:
+            return codec.load(data, symbol)
+        except ValueError as error:
+            raise DamagedFile(
+                f"the corporate actions of {symbol} are not readable: {self._files.location}/{codec.key(symbol)}: {error}; "
+                "remove that file, and `data-engine actions` brings them anew"
+            ) from error

@@ -1,0 +1,219 @@
+"""Stored raw bars, adjusted as they are read: which actions that needs, which closes, and the step that does it.
+
+``load(adjustment="split", as_of=D)`` always adjusts raw bars at read, with the actions whose ex-dates are not after D. Without
+``as_of``, a dataset that the vendor has adjusted (``equities_1min_split``) is read where the store has it; else raw bars are
+adjusted as of today. Bars after D are left as they were printed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+
+import pyarrow as pa
+
+from data_engine.corporate_actions.action_store import ActionStore
+from data_engine.corporate_actions.adjustment import (
+    PREVIOUS_CLOSE,
+    TIINGO,
+    Factors,
+    adjust,
+    check_adjustable,
+    effective,
+    factors,
+    payouts,
+)
+from data_engine.corporate_actions.symbol_actions import ActionBook, days
+from data_engine.corporate_actions.ticker_changes import Rename, Tenure, parting, renames_of, tenures
+from data_engine.errors import InputError, StoreError
+from data_engine.market.bars import instant, numbers, stamps, within
+from data_engine.market.corporate_action import Action
+from data_engine.market.exchange_calendar import regular_hours, sessions
+from data_engine.market.series import RAW, Adjustment, Dataset, Feed, Series, Timeframe
+from data_engine.market.time_range import TimeRange, missing, new_york_date, new_york_days, new_york_midnight
+from data_engine.store.bar_store import BarFiles
+
+Step = Callable[[str, pa.Table], pa.Table]
+"""A symbol and some of its raw bars, to the same bars adjusted."""
+
+_DAY = timedelta(days=1)
+
+_BACK = timedelta(days=14)  # how long before an ex-date the last trade may lie: thin stocks rest for days
+
+
+def reading_of(
+    storage: BarFiles, dataset: Dataset, as_of: date | None = None, *, now: datetime, convention: str = PREVIOUS_CLOSE
+) -> tuple[Dataset, Step | None]:
+    """Return which dataset to read for the one that is wanted, and the step that its tables need; None where they need none.
+
+    Args:
+        storage: of the bars.
+        dataset: as it is wanted, its adjustment included.
+        as_of: actions with a later ex-date are not applied; None is the vendor's adjusted bars where the store has any, or wants
+            some, else today in New York.
+        now: the current instant, aware.
+        convention: of `adjusting.CONVENTIONS`.
+
+    Raises:
+        InputError: *as_of* lies in the future, or bars of this dataset cannot be adjusted.
+    """
+    today = new_york_date(now.astimezone(UTC))
+    if as_of is not None and as_of > today:
+        raise InputError(f"as_of {as_of} lies in the future (today is {today})")
+    if dataset.adjustment.is_raw:
+        return dataset, None
+    # What was asked for and has not come is the store's, too: it is missing, and not to be made up of other bars.
+    if as_of is None and (storage.symbols(dataset) or next(storage.coverage.series(dataset), None)):
+        return dataset, None
+    raw = replace(dataset, adjustment=RAW)
+    return raw, adjusting_step(storage, raw, dataset.adjustment, as_of or today, convention=convention)
+
+
+def adjusting_step(
+    storage: BarFiles, raw: Dataset, adjustment: Adjustment, as_of: date, *, convention: str = PREVIOUS_CLOSE
+) -> Step:
+    """Return the step that adjusts raw bars; it may be called from several threads, and several times for one symbol.
+
+    Each call needs the corporate actions between its first bar and *as_of*, and for dividends and spin-offs the closes before
+    (or, by `TIINGO`, of) their ex-dates: from the store's raw daily bars of the same feed or of the consolidated tape, else from
+    the last minute bar of the regular session.
+
+    Raises:
+        InputError: bars of this dataset cannot be adjusted. The step itself: an action came without what it takes to apply it.
+        StoreError: the step: actions were not fetched, or a close is not held; the message names the command that brings them.
+    """
+    check_adjustable(raw)
+    actions = ActionStore(storage.files)
+    known: dict[str, _Security] = {}
+
+    def step(symbol: str, table: pa.Table) -> pa.Table:
+        if not table.num_rows:
+            return table
+        if symbol not in known:
+            known[symbol] = _Security(storage, actions, Series(symbol, raw), as_of, convention)
+        return adjust(table, known[symbol].factors(adjustment, instant(int(stamps(table)[0]))))
+
+    return step
+
+
+class _Security:
+    """One series' security: its tickers, its actions, and the closes that they are measured by."""
+
+    def __init__(self, storage: BarFiles, actions: ActionStore, series: Series, as_of: date, convention: str) -> None:
+        self._storage = storage
+        self._actions = actions
+        self._series = series
+        self._as_of = as_of
+        self._convention = convention
+        self._books: dict[str, ActionBook] = {}
+        self._prices: dict[tuple[str, date, bool], float | None] = {}
+
+    def factors(self, adjustment: Adjustment, first: datetime) -> Factors:
+        """Return what to do to bars of which the earliest starts at *first*."""
+        after = new_york_date(first)
+        left, held = self._tenures(first)
+        self._check_covered(held, after)
+        found = [(action, tenure) for tenure in held for action in self._of(tenure)]
+        every = [action for action, _ in found]
+        chosen = effective(every, adjustment, self._as_of, after)
+        before = self._convention != TIINGO
+        closes: dict[date, float] = {}
+        values: dict[tuple[str, date], float] = {}
+        for payout in payouts(chosen, every):
+            day = payout.ex_date
+            names = [self._series.symbol] if left is None or day <= left.day else []
+            names += [tenure.symbol for action, tenure in found if action.day == day]
+            closes[day] = self._price(tuple(dict.fromkeys(names)), day, before=before)
+            for symbol, _ in payout.shares:
+                values[symbol, day] = self._price((symbol,), day, before=False)
+        return factors(every, adjustment, self._as_of, after=after, closes=closes, values=values, convention=self._convention)
+
+    def _tenures(self, first: datetime) -> tuple[Rename | None, tuple[Tenure, ...]]:
+        symbol = self._series.symbol
+        begun = self._storage.coverage.read(self._series).begun
+        left = parting(symbol, self._renames(symbol), since=first, begun=begun)
+        return left, tenures(symbol, left, self._renames)
+
+    def _renames(self, symbol: str) -> Iterable[Rename]:
+        return renames_of(self._book(symbol).actions)
+
+    def _book(self, symbol: str) -> ActionBook:
+        if symbol not in self._books:
+            self._books[symbol] = self._actions.read(symbol)
+        return self._books[symbol]
+
+    def _of(self, tenure: Tenure) -> list[Action]:
+        return [
+            action
+            for action in self._book(tenure.symbol).actions
+            if action.symbol == tenure.symbol
+            and (tenure.first is None or action.day >= tenure.first)
+            and (tenure.after is None or action.day <= tenure.after)
+        ]
+
+    def _check_covered(self, held: Iterable[Tenure], after: date) -> None:
+        """Raise where a session after *after* may be the ex-date of an action that was never asked for."""
+        for tenure in held:
+            first = max(after + _DAY, tenure.first or date.min)
+            last = min(self._as_of, tenure.after or date.max)
+            if first > last:
+                continue
+            holes = [days(hole) for hole in self._book(tenure.symbol).lacking(new_york_days(first, last))]
+            holes = [hole for hole in holes if any(sessions(*hole))]
+            if holes:
+                raise StoreError(
+                    f"no corporate actions of {tenure.symbol} were fetched for {holes[0][0]} to {holes[-1][1]}, so that its bars "
+                    f"cannot be adjusted; `data-engine actions {tenure.symbol} --start {holes[0][0]}` brings them"
+                )
+
+    def _price(self, names: tuple[str, ...], day: date, *, before: bool) -> float:
+        """Return the regular close of the last session before *day*, or of that day.
+
+        Raises:
+            StoreError: it is not held.
+        """
+        for name in names:
+            if (name, day, before) not in self._prices:
+                self._prices[name, day, before] = self._find_price(name, day, before=before)
+            price = self._prices[name, day, before]
+            if price is not None:
+                return price
+        wanted = list(sessions(day - _BACK, day - _DAY))[-1] if before else day
+        raise StoreError(
+            f"the close of {names[-1]} on {wanted}, by which a payout of {day} is measured, is not in the store; "
+            f"`data-engine ingest {names[-1]} --start {wanted} --end {wanted} --timeframe 1Day` brings it"
+        )
+
+    def _find_price(self, name: str, day: date, *, before: bool) -> float | None:
+        span = new_york_days(day - _BACK, day - _DAY) if before else new_york_days(day, day)
+        for feed in dict.fromkeys((self._series.dataset.feed, Feed.SIP)):
+            for timeframe in (Timeframe(1, "Day"), Timeframe(1, "Min")):
+                series = Series(name, Dataset(timeframe, RAW, feed))
+                found = _last_close(self._storage, series, span)
+                if found is not None and self._is_last(series, found[0], span):
+                    return found[1]
+        return None
+
+    def _is_last(self, series: Series, day: date, span: TimeRange) -> bool:
+        """Tell whether *day* is the last session of *span*, or the later ones are known to have no bar."""
+        after = TimeRange(new_york_midnight(day + _DAY), span.end) if new_york_midnight(day + _DAY) < span.end else None
+        if after is None or not any(sessions(*days(after))):
+            return True
+        holes = missing(after, self._storage.coverage.read(series).covered)
+        return not any(any(sessions(*days(hole))) for hole in holes)
+
+
+def _last_close(storage: BarFiles, series: Series, span: TimeRange) -> tuple[date, float] | None:
+    """Return the day and the close of the last regular session inside *span* that has a bar."""
+    for period in reversed(list(storage.periods(series, span))):
+        table = storage.read(series, period, ["timestamp", "close"], within=span)
+        if not series.dataset.timeframe.intraday:
+            if table.num_rows:
+                return new_york_date(instant(int(stamps(table)[-1]))), float(numbers(table.column("close"))[-1])
+            continue
+        for day in reversed(list(sessions(*days(span)))):
+            bars = within(table, regular_hours(day))
+            if bars.num_rows:
+                return day, float(numbers(bars.column("close"))[-1])
+    return None

@@ -1,1 +1,0 @@
-"""Named lists of symbols, and who was on them on which day."""

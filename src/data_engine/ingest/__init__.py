@@ -1,0 +1,1 @@
+"""Plan, fetch, keep, remember, report."""

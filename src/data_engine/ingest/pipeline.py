@@ -1,0 +1,346 @@
+"""The main job: bring the bars of many symbols into the store, and keep them up to date. `IngestionPipeline` plans and reports.
+
+What fails for one symbol is in the report. What fails for all is an exception (refused credentials, a full disk, a service
+that is down, Ctrl-C); it carries the report of what was done until then as ``error.report``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from data_engine.alpaca.client import DELAY, AlpacaClient
+from data_engine.corporate_actions.action_store import ActionStore
+from data_engine.errors import ConfigError, DataEngineError, InputError
+from data_engine.ingest.dispatcher import Fetching
+from data_engine.ingest.outcome import IngestionReport
+from data_engine.ingest.plan import IngestionPlan
+from data_engine.ingest.progress import Progress, Silent
+from data_engine.ingest.run import Ingestion
+from data_engine.ingest.run_log import RunHistory, run_of
+from data_engine.ingest.run_plan import Job, prepare
+from data_engine.ingest.task import Terms
+from data_engine.ingest.update_targets import wishes_of_update
+from data_engine.ingest.worker_pool import LOCAL, SIGNS, Runner, ThreadRunner
+from data_engine.market.dates import DateLike, Span, parse_span
+from data_engine.market.series import Adjustment, Dataset, Feed, Series, Timeframe
+from data_engine.market.time_range import TimeRange, iso
+from data_engine.settings import Settings, check_threads, load_settings
+from data_engine.store.selection import Choice
+from data_engine.universe.index_names import check_index_name, index_name_of
+from data_engine.universe.index_store import MetadataStore
+from data_engine.universe.symbol_lists import SymbolLoader
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from data_engine.read.parquet_storage import ParquetStorage
+
+
+class IngestionPipeline:
+    """Fetches what is missing and keeps it, many symbols at a time.
+
+    Args:
+        max_workers: threads; None takes ``api_threads`` of the settings.
+        base_path: of the store; None takes it from the settings.
+        feed: None takes it from the settings, else the consolidated tape; ``delayed_sip`` clamps the end to 16 minutes ago.
+        adjustment: None is raw.
+        client: in place of one made from the settings and the environment. It may be shared between pipelines.
+        storage: in place of a `ParquetStorage` at the base path.
+        metadata: in place of a `MetadataStore` at the base path.
+        progress: told what happens; None is silence.
+        settings: in place of those found in the environment and ``settings.ini``.
+        wait: seconds to wait for another process that is writing to the store.
+        now: the clock.
+        dask: the address of a Dask scheduler (``tcp://host:8786``), whose workers fetch and write with credentials of their
+            own environment, or ``local`` for one process per core; None is threads of this process. ``data-engine[dask]``
+            must be installed.
+
+    Raises:
+        ConfigError: a setting or an argument cannot be used.
+    """
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        base_path: Path | str | None = None,
+        *,
+        feed: object = None,
+        adjustment: object = None,
+        client: AlpacaClient | None = None,
+        storage: ParquetStorage | None = None,
+        metadata: MetadataStore | None = None,
+        progress: Progress | None = None,
+        settings: Settings | None = None,
+        wait: float = 600.0,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        dask: str | None = None,
+    ) -> None:
+        from data_engine.read.parquet_storage import ParquetStorage
+
+        if dask is not None and client is not None:
+            raise ConfigError("client and dask do not go together: the workers make clients of their own environment")
+
+        settings = settings or load_settings(base_path=base_path, workers=max_workers)
+        self.settings = settings
+        self.workers = settings.api_threads if max_workers is None else check_threads(max_workers)
+        self.feed = Feed.parse(feed if feed is not None else client.feed if client is not None else settings.feed)
+        self.adjustment = Adjustment.parse(adjustment)
+        self.storage = storage or ParquetStorage(settings.base_path)
+        self.metadata = metadata or MetadataStore(files=self.storage.files)
+        self.progress: Progress = progress or Silent()
+        self.dask = None if dask is None else check_address(dask)
+        self._client = client
+        self._wait = wait
+        self._now = now
+
+    @property
+    def client(self) -> AlpacaClient:
+        """The client, made at first use: a plan needs no credentials."""
+        if self._client is None:
+            self._client = AlpacaClient(
+                feed=self.feed,
+                base_url=self.settings.data_url,
+                requests_per_minute=self.settings.requests_per_minute,
+                connections=self.workers,
+            )
+        return self._client
+
+    # ------------------------------------------------------------------------------------------------------- the main job
+
+    def ingest_symbols(
+        self,
+        symbols: Iterable[str],
+        start_date: DateLike | None,
+        end_date: DateLike | None = None,
+        timeframe: object = "1Min",
+        index_name: str | None = None,
+        *,
+        refetch: bool = False,
+        accept_removals: bool = False,
+        force: bool = False,
+        asof: object = None,
+        currency: str | None = None,
+    ) -> IngestionReport:
+        """Bring the bars of *symbols* in a range into the store. What is there already is not asked for again.
+
+        Args:
+            symbols: as Alpaca writes them (``BRK.B``); any case, duplicates are folded.
+            start_date: a New York calendar day, or an aware instant; None is where these series start in the store.
+            end_date: a day (included) or an aware instant (excluded); None is now.
+            timeframe: of the bars.
+            index_name: store the list under this name, too.
+            refetch: ask for everything in the range again, held or not.
+            accept_removals: with *refetch*, take out bars that the vendor no longer has.
+            force: let the list drop more than 20 % of the index's members.
+            asof: refused, unless None: the store could not tell such bars apart.
+            currency: refused, unless US dollars, for the same reason.
+
+        Raises:
+            InputError: an argument cannot be used; nothing was sent or written.
+            CredentialsRefused: the keys were not accepted.
+            StoreError: the store cannot be written.
+            ServiceDown: no usable answer for ten minutes.
+            Interrupted: Ctrl-C; what had arrived is stored.
+        """
+        if asof is not None or (currency or "USD").upper() != "USD":
+            raise InputError("asof and currency cannot be ingested: the store could not tell such bars apart; use fetch_bars")
+        names = tuple(SymbolLoader.from_list(symbols))
+        if index_name is not None:
+            check_index_name(index_name)
+        dataset = self._dataset(timeframe)
+        now = self._now()
+        span = self._span(names, dataset, start_date, end_date, now)
+        terms = Terms(now, self.feed is Feed.DELAYED_SIP, refetch, accept_removals)
+        with closing(self._runner(terms)) as runner, self._held():
+            if index_name is not None:
+                self.metadata.store(index_name, names, force=force)
+            job = self._job({dataset: dict.fromkeys(names, (span.range,))}, now, again=refetch)
+            command = "refetch" if refetch else "ingest"
+            return self._walk(job, runner, self._said_before(span, now), command, index_name)
+
+    def ingest_from_csv(
+        self,
+        csv_path: Path | str,
+        start_date: DateLike,
+        end_date: DateLike | None = None,
+        timeframe: object = "1Min",
+        symbol_column: str | None = None,
+        index_name: str | None = None,
+        *,
+        refetch: bool = False,
+        force: bool = False,
+    ) -> IngestionReport:
+        """Bring the bars of the symbols in a CSV file into the store, and the list with them.
+
+        Args:
+            csv_path: of the list.
+            start_date: as `ingest_symbols`.
+            end_date: as `ingest_symbols`.
+            timeframe: as `ingest_symbols`.
+            symbol_column: the column that holds the symbols; None looks for Symbol, then Ticker.
+            index_name: of the list; None makes it from the file's name: ``sp500-2025.csv`` is ``sp500_2025``.
+            refetch: as `ingest_symbols`.
+            force: as `ingest_symbols`.
+        """
+        symbols = SymbolLoader.from_csv(csv_path, symbol_column=symbol_column)
+        name = index_name if index_name is not None else index_name_of(csv_path)
+        return self.ingest_symbols(symbols, start_date, end_date, timeframe, name, refetch=refetch, force=force)
+
+    def plan(
+        self,
+        symbols: Iterable[str],
+        start_date: DateLike | None,
+        end_date: DateLike | None = None,
+        timeframe: object = "1Min",
+        *,
+        refetch: bool = False,
+    ) -> IngestionPlan:
+        """Return what `ingest_symbols` would ask for. Nothing is sent or written, and no credentials are needed."""
+        names = tuple(SymbolLoader.from_list(symbols))
+        dataset = self._dataset(timeframe)
+        now = self._now()
+        span = self._span(names, dataset, start_date, end_date, now)
+        job = self._job({dataset: dict.fromkeys(names, (span.range,))}, now, again=refetch)
+        for note in job.notes:
+            self.progress.note(note)
+        return job.plans[0]
+
+    def update(
+        self,
+        symbols: Iterable[str] | None = None,
+        index_name: str | None = None,
+        *,
+        timeframe: object = None,
+        feed: object = None,
+        adjustment: object = None,
+    ) -> IngestionReport:
+        """Finish what was asked for and not completed, then bring stored series up to now.
+
+        Args:
+            symbols: only theirs; None is every stored series.
+            index_name: only its members'; a member that is new starts where the index starts.
+            timeframe: only of this timeframe; None is all.
+            feed: only of this feed; None is all.
+            adjustment: only of this adjustment; None is all.
+
+        Raises:
+            InputError: a symbol is in no dataset; nothing was sent or written.
+            DataEngineError: as `ingest_symbols`.
+        """
+        now = self._now()
+        self.storage.check_exists()
+        choice = Choice.parse(timeframe, feed, adjustment)
+        names = None if symbols is None else SymbolLoader.from_list(symbols)
+        members = None if index_name is None else list(self.metadata.members(index_name))
+        owed = wishes_of_update(self.storage.coverage, choice, names, members, now=now)
+        with closing(self._runner(Terms(now, self.feed is Feed.DELAYED_SIP))) as runner, self._held():
+            return self._walk(self._job(owed, now, holes_first=True), runner, [], "update", index_name)
+
+    # ----------------------------------------------------------------------------------------------------------- the walk
+
+    def _dataset(self, timeframe: object) -> Dataset:
+        return Dataset(Timeframe.parse(timeframe), self.adjustment, self.feed)
+
+    def _span(self, names: Sequence[str], dataset: Dataset, start: DateLike | None, end: DateLike | None, now: datetime) -> Span:
+        """Return the range that was asked for; without a start, from where the earliest of these series was asked for."""
+        if start is None:
+            known = [self.storage.coverage.read(Series(symbol, dataset)) for symbol in names]
+            starts = [coverage.wanted[0].start for coverage in known if coverage.wanted]
+            if not starts:
+                raise InputError(f"none of these symbols is in {dataset.name} yet: say from when on, with --start (start_date)")
+            start = min(starts)
+        return parse_span(start, end, now=now)
+
+    def _runner(self, terms: Terms) -> Runner:
+        """Return who does the tasks; made before anything is written, since missing credentials are bad input."""
+        if self.dask is None:
+            return ThreadRunner(self.client, self.storage, terms, self.workers)
+        from data_engine.ingest.dask.dask_pool import DaskRunner
+
+        return DaskRunner(
+            self.dask,
+            self.storage,
+            terms,
+            workers=self.workers,
+            data_url=self.settings.data_url,
+            requests_per_minute=self.settings.requests_per_minute,
+            note=self.progress.note,
+        )
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        """Hold the store against other runs, and clean up behind killed ones."""
+        files = self.storage.files
+
+        def waiting() -> None:
+            self.progress.note(f"Another process is writing to {files.location}; waiting up to {self._wait:g} s for it to finish")
+
+        with files.hold("run", seconds=self._wait, waiting=waiting):
+            files.clean()
+            for key in list(files.list(SIGNS)):
+                files.delete(key)  # of a run that was killed: what its workers still do comes to nothing
+            yield
+
+    def _job(
+        self,
+        wishes: Mapping[Dataset, Mapping[str, tuple[TimeRange, ...]]],
+        now: datetime,
+        *,
+        again: bool = False,
+        holes_first: bool = False,
+    ) -> Job:
+        renames = ActionStore(self.storage.files).renames()
+        return prepare(
+            self.storage.coverage,
+            wishes,
+            now=now,
+            workers=self.workers,
+            again=again,
+            holes_first=holes_first,
+            renames=renames,
+        )
+
+    def _said_before(self, span: Span, now: datetime) -> list[str]:
+        notes = []
+        if span.future_end:
+            notes.append(f"the end lies in the future; bars up to now ({iso(now.replace(microsecond=0))}) were asked for")
+        if self.feed is Feed.DELAYED_SIP and span.range.end > now - DELAY:
+            notes.append(f"delayed_sip: the end was clamped to 16 minutes ago ({iso((now - DELAY).replace(microsecond=0))})")
+        return notes
+
+    def _walk(self, job: Job, runner: Runner, notes: list[str], command: str, index_name: str | None) -> IngestionReport:
+        fetching = Fetching(runner, self.progress, workers=self.workers)
+        try:
+            report = Ingestion(job, fetching, self.storage, notes).run()
+        except DataEngineError as error:
+            if not isinstance(error, InputError):  # a wrong clock, whose run leaves nothing behind
+                self._remember(job, command, index_name, error.report, error)
+            raise
+        self._remember(job, command, index_name, report)
+        return report
+
+    def _remember(
+        self, job: Job, command: str, index_name: str | None, report: IngestionReport | None, error: DataEngineError | None = None
+    ) -> None:
+        """Add the run to the history of the store: after all else, since nothing depends on it."""
+        from data_engine.version import __version__
+
+        run = run_of(command, job.plans, report, error, began=job.now, index=index_name, by=f"data-engine {__version__}")
+        if not RunHistory(self.storage.files).add(run) and error is None:
+            self.progress.note("This run could not be added to the history of the store; its bars are not affected")
+
+
+def check_address(address: object) -> str:
+    """Return the address of a Dask scheduler, or ``local``.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    text = address.strip() if isinstance(address, str) else ""
+    if text != LOCAL and not re.fullmatch(r"(tcp|tls|ws|wss|ucx|ucxx)://[^\s/]+", text):
+        raise ConfigError(f"--dask {address!r}: name a scheduler, as in tcp://host:8786, or say local")
+    return text

@@ -1,0 +1,224 @@
+"""One task from its first request to what came of it: `do`. Threads call it here, the processes of a cluster call it there.
+
+One task's failure is data: its symbols fail, their neighbours go on. What ends the whole run (refused credentials, a full disk,
+a service that is down, a stop) comes back as `Result.fatal`, with all that was done until then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, MutableMapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+from data_engine.alpaca.client import AlpacaClient
+from data_engine.errors import (
+    BadAnswer,
+    ClockError,
+    CredentialsRefused,
+    DataEngineError,
+    Interrupted,
+    InvalidSymbol,
+    RequestRefused,
+    ServiceDown,
+    SourceError,
+    SourceUnavailable,
+    UriTooLong,
+)
+from data_engine.ingest.page_writer import ChainWriter, unfinished
+from data_engine.ingest.plan import FetchTask
+from data_engine.market.series import Series
+from data_engine.market.symbol import suggestion
+from data_engine.market.time_range import TimeRange, iso
+from data_engine.store.bar_store import BarFiles
+from data_engine.store.coverage import Coverage
+
+Reason = tuple[str, str]
+"""Why a series cannot be completed: code and message."""
+
+_AHEAD = timedelta(minutes=2)
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What holds for every task of a run. A small value: it may travel.
+
+    Attributes:
+        now: when the run began; nothing later is asked for or stored.
+        delayed: whether the end of every request is clamped to 16 minutes ago.
+        refetch: whether stored bars are being asked for again.
+        accept_removals: whether those that no longer come are taken out.
+    """
+
+    now: datetime
+    delayed: bool = False
+    refetch: bool = False
+    accept_removals: bool = False
+
+
+@dataclass(slots=True)
+class Result:
+    """What came of one task: counts, and no bar. A small value: it may travel.
+
+    Attributes:
+        failed: why, by series.
+        rebased: adjusted series whose stored prices no longer equal the vendor's.
+        held: bars in the store, by series that is complete.
+        written: bars added or revised, by series.
+        added: bars that are new, in all.
+        revised: bars that changed, in all.
+        vanished: stored bars that the vendor no longer has.
+        pages: answers.
+        bars: that arrived.
+        fatal: what ends the whole run; the task is not finished then.
+    """
+
+    failed: dict[Series, Reason] = field(default_factory=dict)
+    rebased: set[Series] = field(default_factory=set)
+    held: dict[Series, int] = field(default_factory=dict)
+    written: dict[Series, int] = field(default_factory=dict)
+    added: int = 0
+    revised: int = 0
+    vanished: int = 0
+    pages: int = 0
+    bars: int = 0
+    fatal: DataEngineError | None = None
+
+
+def do(
+    task: FetchTask,
+    client: AlpacaClient,
+    storage: BarFiles,
+    terms: Terms,
+    failed: MutableMapping[Series, Reason],
+    heard: Callable[[int], None] | None = None,
+) -> Result:
+    """Fetch all that a task asks for and keep it, and whatever it falls into when a part of it fails.
+
+    Args:
+        task: what to ask for.
+        client: asks.
+        storage: keeps.
+        terms: of the run.
+        failed: series that are known to fail are not asked for; those that fail here are added.
+        heard: told of every page, with how many bars of it belong to the task.
+    """
+    work = _Work(client, storage, terms, failed, heard)
+    try:
+        work.all_of(task)
+    except DataEngineError as error:
+        work.result.fatal = error
+    return work.result
+
+
+class _Work:
+    """A task that is being done."""
+
+    def __init__(
+        self,
+        client: AlpacaClient,
+        storage: BarFiles,
+        terms: Terms,
+        failed: MutableMapping[Series, Reason],
+        heard: Callable[[int], None] | None,
+    ) -> None:
+        self.result = Result()
+        self._client = client
+        self._storage = storage
+        self._terms = terms
+        self._failed = failed
+        self._heard = heard
+
+    def all_of(self, task: FetchTask) -> None:
+        stack = [task]
+        while stack:
+            part = stack.pop()
+            good = tuple(name for name in part.symbols if Series(name, part.dataset) not in self._failed)
+            if good:
+                part = replace(part, symbols=good)
+                left, error = self._chain(part)
+                if left and error is not None:
+                    stack += self._after(list(unfinished(part, left)), error)
+
+    def _chain(self, task: FetchTask) -> tuple[dict[str, TimeRange], SourceError | None]:
+        """Fetch one chain of pages and keep its bars; return what is left to ask, and why."""
+        terms = self._terms
+        how = {"refetch": terms.refetch, "accept_removals": terms.accept_removals}
+        writer = ChainWriter(self._storage, task, now=terms.now, **how)
+        left: dict[str, TimeRange] = {}
+        trouble: SourceError | None = None
+        known: dict[str, Coverage] = {}
+        try:
+            for span in writer.spans():
+                request = self._client.request(task.symbols, task.dataset, span, delayed=terms.delayed, now=terms.now)
+                if request is None:
+                    return {}, None
+                for page in self._client.pages(replace(request, asof=task.asof)):
+                    self._check_clock()
+                    bars = writer.take(page)
+                    self.result.pages += 1
+                    self.result.bars += bars
+                    if self._heard is not None:
+                        self._heard(bars)
+            known = writer.complete()
+        except (CredentialsRefused, ServiceDown, Interrupted):
+            writer.break_off()
+            raise
+        except SourceError as error:
+            left, trouble = writer.break_off(), error
+        finally:
+            self._note(task, writer, known)
+        return left, trouble
+
+    def _check_clock(self) -> None:
+        """Refuse to go on with a clock that is ahead: what has not happened yet would count as final, and empty."""
+        server, now = self._client.server_time, self._terms.now
+        if server is not None and now - server > _AHEAD:
+            here = iso(now.replace(microsecond=0))
+            raise ClockError(f"this machine's clock is ahead of Alpaca's: {here} here, {iso(server)} there; set it right")
+
+    def _note(self, task: FetchTask, writer: ChainWriter, known: dict[str, Coverage]) -> None:
+        result = self.result
+        for symbol, coverage in known.items():
+            result.held[Series(symbol, task.dataset)] = coverage.bars
+        for symbol, written in writer.written.items():
+            series = Series(symbol, task.dataset)
+            if changed := written.added + written.revised:
+                result.written[series] = result.written.get(series, 0) + changed
+            result.added += written.added
+            result.revised += written.revised
+            result.vanished += written.vanished
+        for symbol, damage in writer.damaged.items():
+            self._fail(Series(symbol, task.dataset), damage)
+        result.rebased.update(Series(symbol, task.dataset) for symbol in writer.rebased)
+
+    def _fail(self, series: Series, error: DataEngineError) -> None:
+        """Note that a series cannot be completed, with what its name may have been meant to be."""
+        meant = suggestion(series.symbol) if isinstance(error, InvalidSymbol) else None
+        reason = (error.code, str(error) + (f"; did you mean {meant}?" if meant else ""))
+        self._failed[series] = self.result.failed[series] = reason
+
+    def _after(self, rest: list[FetchTask], error: SourceError) -> list[FetchTask]:
+        """Return how to go on with what a broken chain has left: one symbol's fault must not be its neighbours'."""
+        dataset = rest[0].dataset
+        if isinstance(error, InvalidSymbol):
+            self._fail(Series(error.symbol, dataset), error)
+            return rest
+        parts: list[FetchTask] = []
+        for task in rest:
+            if len(task.symbols) > 1 and may_concern_one(error):
+                middle = len(task.symbols) // 2
+                halves = (task.symbols[:middle], task.symbols[middle:])
+                parts += [replace(task, symbols=half, estimate=task.estimate / 2) for half in halves]
+            elif len(rest) > 1 and may_concern_one(error):
+                parts.append(task)  # the one that broke off in the middle, now alone
+            else:
+                for symbol in task.symbols:
+                    self._fail(Series(symbol, dataset), error)
+        return parts
+
+
+def may_concern_one(error: SourceError) -> bool:
+    """Tell whether fewer symbols in the request may get another answer. A plan that lacks a feed lacks it for all of them."""
+    if isinstance(error, RequestRefused) and not isinstance(error, UriTooLong):
+        return error.concerns_symbols
+    return isinstance(error, (UriTooLong, SourceUnavailable, BadAnswer))

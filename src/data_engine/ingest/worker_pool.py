@@ -1,0 +1,138 @@
+"""Who does the tasks of a run: the seam, and `ThreadRunner`, the threads of this process. A cluster's is in `dask_runner`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import MutableMapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from data_engine.alpaca.client import AlpacaClient
+from data_engine.errors import DataEngineError, Interrupted
+from data_engine.ingest.plan import FetchTask
+from data_engine.ingest.task import Reason, Result, Terms, do
+from data_engine.market.series import Series
+from data_engine.store.bar_store import BarFiles
+
+LOCAL = "local"
+"""In place of the address of a Dask scheduler: a cluster of this machine's cores, for one run."""
+
+SIGNS = "metadata/runs"
+"""Where a run whose workers are elsewhere leaves its sign in the store; they write only while it is there."""
+
+
+class WorkersLost(DataEngineError):
+    """Nobody is left to do the tasks: the scheduler of the cluster is gone, or all its workers are."""
+
+    code = "workers_lost"
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How far a run has come, as its runner sees it.
+
+    Attributes:
+        requests: sent.
+        pages: answers.
+        bars: that arrived.
+        allowed: requests per minute that are kept to; None where nothing limits.
+        recent_refused: whether the account's plan refused the latest minutes, so that ends are clamped.
+    """
+
+    requests: int = 0
+    pages: int = 0
+    bars: int = 0
+    allowed: float | None = None
+    recent_refused: bool = False
+
+
+class Runner(Protocol):
+    """Whoever does tasks, many at a time. Used from the thread that runs the pipeline only."""
+
+    @property
+    def window(self) -> int:
+        """How many tasks may be submitted and not collected: enough that nobody waits for one."""
+
+    def submit(self, task: FetchTask, failed: MutableMapping[Series, Reason]) -> Future[Any]:
+        """Have a task done. Series in *failed* are not asked for; the mapping may be added to."""
+
+    def collect(self, future: Future[Any], task: FetchTask) -> Result | None:
+        """Return what came of a task whose future is done; None where it is to be done again, with nothing beside it."""
+
+    def look(self) -> Tally:
+        """Return how far it has come.
+
+        Raises:
+            WorkersLost: nobody is left to do what is under way.
+        """
+
+    def stop(self) -> None:
+        """Have nothing more sent: what is under way ends soon, with `Interrupted`."""
+
+    def close(self) -> None:
+        """Let go of threads and connections."""
+
+
+class ThreadRunner:
+    """Threads of this process, which share a client and a storage.
+
+    Args:
+        client: asks. It may be the caller's, who goes on with it.
+        storage: keeps.
+        terms: of the run.
+        workers: threads.
+    """
+
+    def __init__(self, client: AlpacaClient, storage: BarFiles, terms: Terms, workers: int) -> None:
+        self._client = client
+        self._storage = storage
+        self._terms = terms
+        self._lock = threading.Lock()
+        self._pages = 0
+        self._bars = 0
+        self._requests_before = client.requests
+        self._futures: set[Future[Result]] = set()
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="ingest")
+        self.window = 2 * workers
+        client.resume()
+
+    def submit(self, task: FetchTask, failed: MutableMapping[Series, Reason]) -> Future[Result]:
+        """Have a task done; what fails is in *failed* at once, for the tasks beside it."""
+        future = self._pool.submit(self._do, task, failed)
+        self._futures.add(future)
+        future.add_done_callback(self._futures.discard)
+        return future
+
+    def collect(self, future: Future[Result], task: FetchTask) -> Result:  # noqa: ARG002 - others need the task
+        """Return what came of a task."""
+        return future.result()
+
+    def look(self) -> Tally:
+        """Return how far it has come, by the page."""
+        client = self._client
+        with self._lock:
+            return Tally(
+                client.requests - self._requests_before, self._pages, self._bars, client.pace.allowed, client.recent_refused
+            )
+
+    def stop(self) -> None:
+        """Have nothing more sent."""
+        self._client.stop()
+
+    def close(self) -> None:
+        """Let the threads end. The client may send again, unless one of them is still at it."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        if all(future.done() for future in tuple(self._futures)):
+            self._client.resume()
+
+    def _do(self, task: FetchTask, failed: MutableMapping[Series, Reason]) -> Result:
+        result = do(task, self._client, self._storage, self._terms, failed, self._heard)
+        if result.fatal is not None and not isinstance(result.fatal, Interrupted):
+            self._client.stop()  # at once, before this thread can take another task
+        return result
+
+    def _heard(self, bars: int) -> None:
+        with self._lock:
+            self._pages += 1
+            self._bars += bars

@@ -1,0 +1,1 @@
+"""What things are: time, series, sessions, bars, corporate actions. Pure."""

@@ -1,0 +1,156 @@
+"""People's dates: days of New York, or instants, made into one range.
+
+A plain day (``2024-01-31``, a `date`, a naive datetime at midnight) is a calendar day in New York, and as an end it is
+included. An aware datetime is an exact instant, and as an end it is excluded. Nothing else is guessed at.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+
+from data_engine.errors import InputError
+from data_engine.market.time_range import TimeRange, iso, new_york_midnight
+
+DateLike = str | date | datetime
+"""A day or an instant, as people write it."""
+
+_DAY = re.compile(r"\d{4}-\d\d-\d\d")
+
+_HOW = "write a day (2024-01-31) or an instant with its zone (2024-01-31T09:30:00-05:00)"
+
+_FIRST = date(1970, 1, 1)
+
+_LAST = date(2200, 1, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """What was asked for.
+
+    Attributes:
+        range: from the start to the end, or to now where the end is not given or still to come.
+        future_end: whether the end that was given lies after now.
+    """
+
+    range: TimeRange
+    future_end: bool = False
+
+
+def parse_span(start: DateLike, end: DateLike | None, *, now: datetime) -> Span:
+    """Return the range from *start* to *end*, with the future cut off.
+
+    Args:
+        start: a New York day or an aware instant.
+        end: a New York day (included) or an aware instant (excluded); None is *now*.
+        now: an aware instant.
+
+    Raises:
+        InputError: a date cannot be read, the start is not before the end, or the start lies in the future.
+    """
+    first = parse_start(start)
+    last = now if end is None else parse_end(end)
+    if last <= first:
+        if end is None or first >= now:
+            raise InputError(f"start {_shown(start)} lies in the future (now is {iso(now.replace(microsecond=0))})")
+        raise InputError(f"end {_shown(end)} is not after start {_shown(start)}")
+    if first >= now:
+        raise InputError(f"start {_shown(start)} lies in the future (now is {iso(now.replace(microsecond=0))})")
+    return Span(TimeRange(first, min(last, now)), future_end=last > now)
+
+
+def parse_start(value: DateLike) -> datetime:
+    """Return the first instant of a day in New York, or the instant itself; in UTC."""
+    parsed = _parse(value, "start")
+    return parsed if isinstance(parsed, datetime) else new_york_midnight(parsed)
+
+
+def parse_end(value: DateLike) -> datetime:
+    """Return the instant after a day in New York, or the instant itself; in UTC."""
+    parsed = _parse(value, "end")
+    return parsed if isinstance(parsed, datetime) else new_york_midnight(parsed + timedelta(days=1))
+
+
+def any_span(start: DateLike | None, end: DateLike | None) -> TimeRange:
+    """Return the range between two dates of which either may be left open; the future is not cut off.
+
+    Raises:
+        InputError: a date cannot be read, or the end is not after the start.
+    """
+    first = datetime(_FIRST.year, 1, 1, tzinfo=UTC) if start is None else parse_start(start)
+    last = datetime(_LAST.year, 1, 1, tzinfo=UTC) if end is None else parse_end(end)
+    if last <= first:
+        raise InputError(f"end {_shown(end)} is not after start {_shown(start)}")
+    return TimeRange(first, last)
+
+
+def parse_asof(value: date | str | None) -> date | str | None:
+    """Read the day whose symbol mapping is used: a day, ``-`` for no mapping, None for the vendor's choice.
+
+    Raises:
+        InputError: something else.
+    """
+    if value is None or value == "-":
+        return value
+    try:
+        return date.fromisoformat(str(value))
+    except ValueError:
+        raise InputError(f"asof {value!r} is neither a day (YYYY-MM-DD) nor -") from None
+
+
+def parse_day(value: date | str, name: str) -> date:
+    """Read a New York calendar day.
+
+    Args:
+        value: of a caller's.
+        name: of the parameter, for the message.
+
+    Raises:
+        InputError: an instant, or no date.
+    """
+    parsed = _parse(value, name)
+    if isinstance(parsed, datetime):
+        raise InputError(f"{name} is a day, such as 2024-01-31, was {_shown(value)}")
+    return parsed
+
+
+def _parse(value: DateLike, name: str) -> date | datetime:
+    """Return a day, or an instant in UTC."""
+    parsed: date | datetime | None = None
+    if isinstance(value, str):
+        text = value.strip()
+        try:
+            parsed = date.fromisoformat(text) if _DAY.fullmatch(text) else _instant(text)
+        except ValueError as error:
+            raise InputError(f"{name} {value!r} is not a date ({error}); {_HOW}") from None
+    elif isinstance(value, date):  # a datetime (pandas' Timestamp too) is a date
+        parsed = value
+    if parsed is None or parsed != parsed:
+        raise InputError(f"{name} {value!r} is not a date; {_HOW}")
+    if isinstance(parsed, datetime):
+        if parsed.tzinfo is not None:
+            try:
+                parsed = datetime.fromtimestamp(parsed.timestamp(), UTC).replace(microsecond=parsed.microsecond)
+            except (OverflowError, OSError, ValueError):
+                raise InputError(f"{name} {_shown(value)} is out of range") from None
+            day = parsed.date()
+        elif parsed.time() == time():
+            day = parsed = parsed.date()
+        else:
+            raise InputError(f"{name} {_shown(value)} has a time of day but no zone; {_HOW}")
+    else:
+        day = parsed
+    if not _FIRST < day < _LAST:
+        raise InputError(f"{name} {_shown(value)} is out of range; bars exist from 2016 on, dates from {_FIRST} are understood")
+    return parsed
+
+
+def _instant(text: str) -> datetime:
+    if "T" not in text and " " not in text:
+        raise ValueError("no YYYY-MM-DD")
+    return datetime.fromisoformat(text)
+
+
+def _shown(value: object) -> str:
+    return value.strip() if isinstance(value, str) else str(value)

@@ -1,0 +1,149 @@
+"""The exchange's calendar: sessions, their hours, and when their bars stop changing.
+
+Holidays and early closes come from the ``holidays`` package (NYSE); the tests hold them against ``exchange_calendars``.
+Everything here is arithmetic: no clock is read, *now* is always an argument.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, time, timedelta
+from functools import lru_cache
+
+from data_engine.market.series import Dataset, Feed
+from data_engine.market.time_range import NEW_YORK, TimeRange, new_york_date, new_york_midnight
+
+DAY = timedelta(days=1)
+
+_OPEN, _CLOSE, _EARLY_CLOSE = time(9, 30), time(16), time(13)
+
+_PRE_OPEN, _POST_CLOSE, _EARLY_POST_CLOSE = time(4), time(20), time(17)
+
+_SETTLED = time(20, 30)  # minutes of a day are final then: half an hour after the extended session, half days alike
+
+_RECOMPUTED = time(10)  # the vendor has recomputed yesterday's daily bars by then
+
+
+@lru_cache(maxsize=256)
+def _exceptions(year: int) -> tuple[frozenset[date], frozenset[date]]:
+    """Return the weekdays of *year* without a session, and those that close early."""
+    from holidays import financial_holidays  # 0.2 s: not for --help
+
+    closed = financial_holidays("NYSE", years=year)
+    early = financial_holidays("NYSE", years=year, categories=("half_day",))
+    return frozenset(closed), frozenset(early)
+
+
+@lru_cache(maxsize=256)
+def _year(year: int) -> tuple[date, ...]:
+    """Return the sessions of a year, in order."""
+    first = date(year, 1, 1)
+    return tuple(day for day in (first + n * DAY for n in range(366)) if day.year == year and is_session(day))
+
+
+def is_session(day: date) -> bool:
+    """Tell whether the New York Stock Exchange opens on *day*."""
+    return day.weekday() < 5 and day not in _exceptions(day.year)[0]
+
+
+def is_half_day(day: date) -> bool:
+    """Tell whether *day* is a session that closes early (13:00; its extended session at 17:00)."""
+    return is_session(day) and day in _exceptions(day.year)[1]
+
+
+def sessions(first: date, last: date) -> Iterator[date]:
+    """Yield the sessions from *first* to *last*, both included, in order."""
+    for year in range(first.year, last.year + 1):
+        days = _year(year)
+        yield from days[bisect_left(days, first) : bisect_right(days, last)]
+
+
+def next_session(day: date) -> date:
+    """Return the first session after *day*."""
+    day += DAY
+    while not is_session(day):
+        day += DAY
+    return day
+
+
+def regular_hours(day: date) -> TimeRange:
+    """Return 09:30 to 16:00 New York of a session, to 13:00 on a half day."""
+    return _hours(day, _OPEN, _EARLY_CLOSE if is_half_day(day) else _CLOSE)
+
+
+def extended_hours(day: date) -> TimeRange:
+    """Return 04:00 to 20:00 New York of a session, to 17:00 on a half day."""
+    return _hours(day, _PRE_OPEN, _EARLY_POST_CLOSE if is_half_day(day) else _POST_CLOSE)
+
+
+def _hours(day: date, opens: time, closes: time) -> TimeRange:
+    return TimeRange(_at(day, opens), _at(day, closes))
+
+
+def _at(day: date, clock: time) -> datetime:
+    return datetime.combine(day, clock, NEW_YORK).astimezone(UTC)
+
+
+def can_hold_bars(span: TimeRange, dataset: Dataset) -> bool:
+    """Tell whether a bar of *dataset* may start inside *span*.
+
+    A weekend, a holiday or a night needs no request. For the overnight and over-the-counter feeds, whose hours are not
+    the exchange's, and for whatever an account's own feed is, the answer is always yes.
+    """
+    if dataset.feed not in (Feed.SIP, Feed.IEX):
+        return True
+    timeframe = dataset.timeframe
+    if not timeframe.intraday:
+        start = timeframe.ceil(span.start)
+        while start < span.end:
+            end = timeframe.next(start)
+            if any(sessions(new_york_date(start), new_york_date(end) - DAY)):
+                return True
+            start = end
+        return False
+    # A bar that starts before the open can still hold trades: look at its whole length.
+    reach = TimeRange(timeframe.floor(span.start), timeframe.ceil(span.end))
+    return any(extended_hours(day).intersect(reach) for day in sessions(new_york_date(reach.start), new_york_date(reach.end)))
+
+
+def count_sessions(span: TimeRange) -> int:
+    """Count the sessions whose extended hours begin inside *span*."""
+    first, last = new_york_date(span.start), new_york_date(span.end)
+    if span.start > _at(first, _PRE_OPEN):
+        first += DAY
+    if span.end <= _at(last, _PRE_OPEN):
+        last -= DAY
+    count = 0
+    for year in range(first.year, last.year + 1):
+        days = _year(year)
+        count += max(0, bisect_right(days, last) - bisect_left(days, first))
+    return count
+
+
+def final_before(dataset: Dataset, now: datetime) -> datetime:
+    """Return the instant up to which bars of *dataset* no longer change, as seen at *now*; in UTC.
+
+    Minutes and hours of a day: from 20:30 New York of that day, its extended session (20:00) and all before it. Bars of a
+    day or longer: from 10:00 New York on the next session after their period, since the vendor recomputes them overnight.
+    """
+    timeframe = dataset.timeframe
+    today = new_york_date(now)
+    if timeframe.intraday:
+        day = today if now >= _at(today, _SETTLED) else today - DAY
+        if dataset.feed in (Feed.SIP, Feed.IEX):
+            return timeframe.floor(_at(day, _POST_CLOSE))
+        return timeframe.floor(_at(day, _PRE_OPEN))  # the overnight session runs on past 20:00
+    start = timeframe.floor(now)
+    while now < _at(next_session(new_york_date(start) - DAY), _RECOMPUTED):
+        # The period before *start* waits for the first session from *start* on.
+        start = timeframe.floor(start - DAY)
+    return start
+
+
+def session_starts(span: TimeRange) -> Iterator[datetime]:
+    """Yield midnight New York (the stamp of a daily bar, in UTC) of each session that begins inside *span*."""
+    for day in sessions(new_york_date(span.start), new_york_date(span.end)):
+        stamp = new_york_midnight(day)
+        if stamp in span:
+            yield stamp

@@ -1,0 +1,288 @@
+"""The identity of a series of bars: symbol, timeframe, adjustment and feed.
+
+Two bars of the same symbol and minute are different facts when their feed or adjustment differs. `Series` is the one
+place that names all four together, and `Dataset.name` the one place that turns them into a folder's name, so that feeds
+and adjustments cannot meet in one file.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from enum import Enum
+
+from data_engine.errors import InputError
+from data_engine.market.time_range import NEW_YORK, TimeRange, new_york_midnight
+
+_WORDS = {
+    "min": "Min", "minute": "Min", "minutes": "Min", "hour": "Hour", "hours": "Hour", "day": "Day", "days": "Day",
+    "week": "Week", "weeks": "Week", "month": "Month", "months": "Month",
+}  # fmt: skip
+
+_LETTERS = {"T": "Min", "H": "Hour", "D": "Day", "W": "Week", "M": "Month"}
+
+_ALLOWED = {"Min": range(1, 60), "Hour": range(1, 24), "Day": (1,), "Week": (1,), "Month": (1, 2, 3, 4, 6, 12)}
+
+_GRAMMAR = "1Min to 59Min, 1Hour to 23Hour, 1Day, 1Week, or 1, 2, 3, 4, 6 or 12Month"
+
+
+@dataclass(frozen=True, slots=True)
+class Timeframe:
+    """How much time one bar spans, in Alpaca's words: ``1Min`` to ``59Min``, ``1Hour`` to ``23Hour``, days, weeks, months.
+
+    Attributes:
+        amount: how many units, at least 1.
+        unit: ``Min``, ``Hour``, ``Day``, ``Week`` or ``Month``.
+
+    Raises:
+        InputError: Alpaca has no such timeframe.
+    """
+
+    amount: int
+    unit: str
+
+    def __post_init__(self) -> None:
+        if self.amount not in _ALLOWED.get(self.unit, ()):
+            raise InputError(f"timeframe {self.amount}{self.unit} does not exist; Alpaca has {_GRAMMAR}")
+
+    @classmethod
+    def parse(cls, value: object) -> Timeframe:
+        """Read a timeframe from a string (``1Min``, ``5min``, ``1Day``, ``1D``, ``day``) or from alpaca-py's ``TimeFrame``.
+
+        Whole words may be in any case; the single letters are Alpaca's own and case-sensitive, because ``1m`` and ``1M``
+        are a minute and a month to different people.
+
+        Raises:
+            InputError: not a timeframe that Alpaca has.
+        """
+        if isinstance(value, cls):
+            return value
+        text = getattr(value, "value", value)  # alpaca-py's TimeFrame and enums carry their wire form in .value
+        match = re.fullmatch(r"([0-9]{1,4})?\s*([A-Za-z]+)", text.strip()) if isinstance(text, str) else None
+        if match:
+            word = match[2]
+            unit = _LETTERS.get(word) if len(word) == 1 else _WORDS.get(word.lower())
+            if unit:
+                return cls(int(match[1]) if match[1] else 1, unit)
+        raise InputError(f"timeframe {value!r} does not exist; Alpaca has {_GRAMMAR}")
+
+    def __str__(self) -> str:
+        return f"{self.amount}{self.unit}"
+
+    @property
+    def intraday(self) -> bool:
+        """Whether bars are shorter than a day: they are kept in monthly files, others in yearly ones."""
+        return self.unit in ("Min", "Hour")
+
+    @property
+    def length(self) -> timedelta:
+        """The nominal length of a bar; for a month, the longest it can be."""
+        return {
+            "Min": timedelta(minutes=self.amount),
+            "Hour": timedelta(hours=self.amount),
+            "Day": timedelta(days=1),
+            "Week": timedelta(days=7),
+            "Month": timedelta(days=31 * self.amount),
+        }[self.unit]
+
+    def floor(self, instant: datetime) -> datetime:
+        """Return the start of the bar that holds *instant*, in UTC.
+
+        Minutes and hours are counted from midnight UTC (7-hour bars start at 0, 7, 14 and 21 o'clock); days, weeks (from
+        Monday) and months (N-month bars from January) begin at midnight in New York. The server's alignment of amounts
+        that do not divide a day is not established; the sandbox and we agree on this one.
+        """
+        if self.intraday:
+            midnight = instant.replace(hour=0, minute=0, second=0, microsecond=0)
+            return midnight + (instant - midnight) // self.length * self.length
+        return new_york_midnight(self._first_day(instant.astimezone(NEW_YORK).date()))
+
+    def next(self, start: datetime) -> datetime:
+        """Return where the bar that begins at *start* (a value of `floor`) ends, which is where the next begins."""
+        if self.intraday:
+            midnight = start.replace(hour=0, minute=0, second=0, microsecond=0)
+            return min(start + self.length, midnight + timedelta(days=1))
+        day = start.astimezone(NEW_YORK).date()
+        if self.unit == "Month":
+            months = day.year * 12 + day.month - 1 + self.amount
+            return new_york_midnight(date(months // 12, months % 12 + 1, 1))
+        return new_york_midnight(day + self.length)
+
+    def ceil(self, instant: datetime) -> datetime:
+        """Return the first start of a bar that is not before *instant*, in UTC."""
+        start = self.floor(instant)
+        return start if start == instant else self.next(start)
+
+    def widen(self, span: TimeRange) -> TimeRange:
+        """Return *span* grown to whole bars on both sides, so that no bar of an answer is made of half its trades."""
+        return TimeRange(self.floor(span.start), self.ceil(span.end))
+
+    def _first_day(self, day: date) -> date:
+        if self.unit == "Week":
+            return day - timedelta(days=day.weekday())
+        if self.unit == "Month":
+            return date(day.year, (day.month - 1) // self.amount * self.amount + 1, 1)
+        return day
+
+
+class Feed(Enum):
+    """Where the trades behind the bars were reported.
+
+    ``SIP`` is the consolidated tape; ``ACCOUNT`` sends no feed and takes what the account's plan gives, kept apart since no
+    answer names its feed; ``DELAYED_SIP``, which the endpoint refuses, is the consolidated tape up to 16 minutes ago.
+    """
+
+    SIP = "sip"
+    IEX = "iex"
+    OTC = "otc"
+    BOATS = "boats"
+    ACCOUNT = "account"
+    DELAYED_SIP = "delayed_sip"
+
+    @classmethod
+    def parse(cls, value: object) -> Feed:
+        """Read a feed from a string or alpaca-py's ``DataFeed``; None is the consolidated tape.
+
+        Raises:
+            InputError: not a feed of historical bars.
+        """
+        if value is None:
+            return cls.SIP
+        if isinstance(value, cls):
+            return value
+        text = getattr(value, "value", value)
+        try:
+            return cls(text.strip().lower() if isinstance(text, str) else text)
+        except ValueError:
+            names = ", ".join(feed.value for feed in cls)
+            raise InputError(f"feed {text!r} has no historical bars; choose one of {names}") from None
+
+    @property
+    def stored(self) -> Feed:
+        """The feed whose bars these are on disk."""
+        return Feed.SIP if self is Feed.DELAYED_SIP else self
+
+    @property
+    def wire(self) -> str | None:
+        """What the request says; None sends nothing."""
+        return None if self is Feed.ACCOUNT else self.stored.value
+
+
+_EVENTS = ("split", "dividend", "spin-off")
+
+
+@dataclass(frozen=True, slots=True)
+class Adjustment:
+    """Which corporate actions the vendor has worked into the prices.
+
+    Attributes:
+        value: the wire form: ``raw``, ``all``, or a comma list of ``split``, ``dividend``, ``spin-off`` in that order.
+    """
+
+    value: str = "raw"
+
+    @classmethod
+    def parse(cls, value: object) -> Adjustment:
+        """Read an adjustment from a string or alpaca-py's ``Adjustment``; None is raw.
+
+        Raises:
+            InputError: not an adjustment that Alpaca has.
+        """
+        if value is None:
+            return cls()
+        if isinstance(value, cls):
+            return value
+        text = getattr(value, "value", value)
+        if isinstance(text, str):
+            parts = {part.strip().lower().replace("spinoff", "spin-off") for part in text.split(",")}
+            if len(parts) == 1 and parts <= {"raw", "all"}:
+                return cls(parts.pop())
+            if parts <= set(_EVENTS):
+                return cls(",".join(event for event in _EVENTS if event in parts))
+        raise InputError(f"adjustment {text!r} does not exist; choose raw, all, or a list of {', '.join(_EVENTS)}")
+
+    def __str__(self) -> str:
+        return self.value
+
+    @property
+    def is_raw(self) -> bool:
+        """Whether prices are as they were printed, which no later event can change."""
+        return self.value == "raw"
+
+
+RAW = Adjustment()
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """All series of one timeframe, adjustment and feed: one folder of the store.
+
+    Attributes:
+        timeframe: how much time a bar spans.
+        adjustment: what is worked into the prices.
+        feed: the feed as stored (never ``DELAYED_SIP``).
+    """
+
+    timeframe: Timeframe
+    adjustment: Adjustment = RAW
+    feed: Feed = Feed.SIP
+
+    def __post_init__(self) -> None:
+        if self.feed is not self.feed.stored:
+            object.__setattr__(self, "feed", self.feed.stored)
+
+    @property
+    def name(self) -> str:
+        """The folder's name: ``equities_1min``, ``equities_1day_split``, ``equities_1min_iex``, ``equities_5min_all_boats``."""
+        parts = ["equities", str(self.timeframe).lower()]
+        if not self.adjustment.is_raw:
+            parts += self.adjustment.value.split(",")
+        if self.feed is not Feed.SIP:
+            parts.append(self.feed.value)
+        return "_".join(parts)
+
+    @classmethod
+    def from_name(cls, name: str) -> Dataset:
+        """Undo `name`.
+
+        Raises:
+            ValueError: no dataset has that name.
+        """
+        head, *parts = name.split("_")
+        if head == "equities" and parts:
+            feed = Feed(parts.pop()) if parts[-1] in {feed.value for feed in Feed} else Feed.SIP
+            if parts:
+                made = cls(Timeframe.parse(parts[0]), Adjustment.parse(",".join(parts[1:]) or None), feed)
+                if made.name == name:
+                    return made
+        raise ValueError(f"not the name of a dataset: {name!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One symbol's bars in one dataset.
+
+    Attributes:
+        symbol: as Alpaca writes it, upper case.
+        dataset: timeframe, adjustment and feed.
+    """
+
+    symbol: str
+    dataset: Dataset
+
+    def __str__(self) -> str:
+        return f"{self.symbol} in {self.dataset.name}"
+
+
+def parse_currency(value: str | None) -> str | None:
+    """Read a currency: three letters (ISO 4217), in capitals; None for the vendor's choice.
+
+    Raises:
+        InputError: something else.
+    """
+    if value is None:
+        return None
+    if not (isinstance(value, str) and len(value) == 3 and value.isascii() and value.isalpha()):
+        raise InputError(f"currency {value!r} is not a three-letter code (ISO 4217)")
+    return value.upper()

@@ -1,0 +1,119 @@
+"""Which bars start within the hours of a session: regular, or extended; half days and clock changes right."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+from enum import Enum
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from data_engine.errors import InputError
+from data_engine.market.bars import Int64s, arrow, instant, micros, numbers, stamps
+from data_engine.market.exchange_calendar import extended_hours, regular_hours, sessions
+from data_engine.market.time_range import TimeRange, new_york_date, new_york_midnight
+
+
+class Hours(Enum):
+    """Which part of the day: all of it, 09:30 to 16:00 New York of a session, or 04:00 to 20:00 (half days: to 13:00, 17:00)."""
+
+    ALL = "all"
+    REGULAR = "regular"
+    EXTENDED = "extended"
+
+    @classmethod
+    def parse(cls, value: object) -> Hours:
+        """Read the hours as people write them.
+
+        Raises:
+            InputError: not one of the three.
+        """
+        if isinstance(value, cls):
+            return value
+        try:
+            return cls(value)
+        except ValueError:
+            raise InputError(f"session {value!r} is not one of {', '.join(hours.value for hours in cls)}") from None
+
+    def of(self, day: date) -> TimeRange:
+        """Return the hours of a session; those of `ALL` are none, and an error of the caller's."""
+        return {Hours.REGULAR: regular_hours, Hours.EXTENDED: extended_hours}[self](day)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The sessions that a sorted column of stamps has bars of, in order; four arrays of one length.
+
+    Attributes:
+        midnights: when the day begins in New York, microseconds since 1970: the stamp of a daily bar.
+        opens: when the session's hours begin, microseconds.
+        starts: the position of the session's first bar.
+        stops: the position after its last bar.
+    """
+
+    midnights: Int64s
+    opens: Int64s
+    starts: Int64s
+    stops: Int64s
+
+
+def held(times: Int64s, hours: Hours) -> Held:
+    """Find the sessions of a sorted column of stamps, and where their bars stand.
+
+    Args:
+        times: microseconds since 1970, sorted.
+        hours: regular or extended.
+    """
+    if not times.size:
+        return Held(*(np.empty(0, np.int64) for _ in range(4)))
+    first, last = (new_york_date(instant(int(time))).year for time in (times[0], times[-1]))
+    midnights, opens, closes = np.concatenate([_edges(year, hours) for year in range(first, last + 1)], axis=1)
+    starts, stops = np.searchsorted(times, opens), np.searchsorted(times, closes)
+    some = stops > starts
+    return Held(midnights[some], opens[some], starts[some], stops[some])
+
+
+@lru_cache(maxsize=128)
+def _edges(year: int, hours: Hours) -> Any:
+    """Return the midnights, opens and closes of a year's sessions (of New York), as three rows of microseconds."""
+    days = list(sessions(date(year, 1, 1), date(year, 12, 31)))
+    spans = [hours.of(day) for day in days]
+    made = np.array(
+        [
+            [micros(new_york_midnight(day)) for day in days],
+            [micros(span.start) for span in spans],
+            [micros(span.end) for span in spans],
+        ],
+        dtype=np.int64,
+    )
+    made.setflags(write=False)  # it is shared
+    return made
+
+
+def in_hours(table: pa.Table, hours: Hours) -> pa.Table:
+    """Return the bars that start within the hours of a session.
+
+    Args:
+        table: sorted by ``timestamp``, with any of the columns of `BAR_SCHEMA` beside it.
+        hours: `Hours.ALL` is every bar.
+    """
+    if hours is Hours.ALL:
+        return table
+    found = held(stamps(table), hours)
+    count = table.num_rows
+    if int((found.stops - found.starts).sum()) == count:
+        return table
+    # Outside, inside, outside ...: how long each stretch is.
+    edges = np.empty(2 * found.starts.size + 2, dtype=np.int64)
+    edges[0], edges[-1] = 0, count
+    edges[1:-1:2], edges[2:-1:2] = found.starts, found.stops
+    inside = np.repeat(np.arange(edges.size - 1) % 2 == 1, np.diff(edges))
+    columns = [arrow(_array(table.column(field.name), field)[inside], field.type) for field in table.schema]
+    return pa.Table.from_arrays(columns, schema=table.schema)
+
+
+def _array(column: pa.ChunkedArray, field: pa.Field) -> Any:
+    return numbers(column, np.int64 if pa.types.is_timestamp(field.type) else np.float64)

@@ -1,0 +1,1 @@
+"""Stored bars as pandas, Arrow, Polars and DuckDB give them."""

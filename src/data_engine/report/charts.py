@@ -1,0 +1,232 @@
+"""The candles that a page can show: one a session of every symbol, and the minutes of its last sessions, of as many as fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from data_engine.errors import StoreError
+from data_engine.market.bars import Int64s, instant, micros
+from data_engine.market.exchange_calendar import is_session, regular_hours, sessions
+from data_engine.market.series import Adjustment, Dataset, Feed, Series, Timeframe
+from data_engine.market.time_range import TimeRange, new_york_date, new_york_days
+from data_engine.report.candles import COLUMNS, NOTHING, Candles, joined, of_bars, of_days, of_minutes, pack
+from data_engine.store.bar_store import BarFiles
+from data_engine.store.partitions import Partition, Period
+
+DAILY_CHARACTERS = 6_500_000
+"""How much text the daily candles of a page may be: before that they are exact, then rounded, then the oldest go."""
+
+MINUTE_CHARACTERS = 2_000_000
+"""How much text the minutes of a page may be: what does not fit is named, with the command that shows it."""
+
+QUICK_MONTHS = 12
+"""How many months of minutes a quick look makes candles of; daily bars are read in full."""
+
+_READERS = 4
+
+_DAYS = Timeframe.parse("1Day")
+
+_NAMES = ("timestamp", *COLUMNS)
+
+
+@dataclass(slots=True)
+class Chart:
+    """The candles of all symbols of one feed and adjustment.
+
+    Attributes:
+        feed: of the bars.
+        adjustment: of the prices.
+        intraday: the dataset of the minutes, or None where there is none.
+        days: ordinals of all days that any candle is of, ascending.
+        daily: packed candles by symbol, their times as places in *days*.
+        minutes: packed bars by symbol, their times as minutes since 1970.
+        hours: regular hours of the sessions that *minutes* are of, in minutes since 1970.
+        from_minutes: how many sessions' candles were made from minutes, since no daily bar is held.
+        rounded: whether prices are rounded to 0.025 %.
+        cut: the first day that is shown, where all would not fit.
+        left_out: symbols with minutes that do not fit.
+    """
+
+    feed: Feed
+    adjustment: Adjustment
+    intraday: Dataset | None
+    days: list[int] = field(default_factory=list)
+    daily: dict[str, str] = field(default_factory=dict)
+    minutes: dict[str, str] = field(default_factory=dict)
+    hours: list[tuple[int, int]] = field(default_factory=list)
+    from_minutes: int = 0
+    rounded: bool = False
+    cut: date | None = None
+    left_out: list[str] = field(default_factory=list)
+
+
+def charts(
+    storage: BarFiles, known: Iterable[Series], *, now: datetime, quick: bool, minutes: int, notes: list[str]
+) -> list[Chart]:
+    """Return a chart for each feed and adjustment that any bar of a day or shorter is held of.
+
+    Args:
+        storage: of the bars.
+        known: series to show.
+        now: where the last sessions end.
+        quick: make candles of the last months' minutes alone.
+        minutes: of how many of each symbol's last sessions minutes are kept.
+        notes: is told what cannot be read.
+    """
+    groups: dict[tuple[Adjustment, Feed], dict[Dataset, list[str]]] = {}
+    for series in known:
+        dataset = series.dataset
+        if dataset.timeframe.intraday or dataset.timeframe == _DAYS:
+            of_group = groups.setdefault((dataset.adjustment, dataset.feed), {})
+            of_group.setdefault(dataset, []).append(series.symbol)
+    made = []
+    share = max(1, len(groups))
+    for (adjustment, feed), datasets in sorted(groups.items(), key=lambda item: (item[0][1].value, str(item[0][0]))):
+        finest = min((one for one in datasets if one.timeframe.intraday), key=lambda one: one.timeframe.length, default=None)
+        chart = Chart(feed, adjustment, finest)
+        reader = _Reader(storage, Dataset(_DAYS, adjustment, feed), finest, now, quick, notes)
+        symbols = sorted({symbol for names in datasets.values() for symbol in names})
+        days = _add_days(chart, reader, symbols, DAILY_CHARACTERS // share)
+        if finest is not None and minutes:
+            last = {symbol: days[symbol][-minutes:] for symbol in sorted(datasets[finest]) if symbol in days}
+            _add_minutes(chart, reader, last, MINUTE_CHARACTERS // share)
+        made.append(chart)
+    return made
+
+
+def fitted(candles: Mapping[str, Candles], limit: int) -> tuple[dict[str, str], bool, int]:
+    """Return packed candles by symbol, whether they are rounded, and how many of the last days of each are kept.
+
+    Args:
+        candles: by symbol, their times as places in a list of days.
+        limit: characters, for all.
+    """
+    longest = max((len(one) for one in candles.values()), default=0)
+    kept = longest
+    packed = {symbol: pack(one) for symbol, one in candles.items()}
+    if _size(packed) <= limit:
+        return packed, False, kept
+    while True:
+        packed = {symbol: pack(one.latest(kept), rounded=True) for symbol, one in candles.items()}
+        size = _size(packed)
+        if size <= limit or kept <= 1:
+            return packed, True, kept
+        kept = max(1, min(kept - 1, int(kept * limit / size * 0.97)))
+
+
+class _Reader:
+    """Makes candles of one feed and adjustment out of files."""
+
+    def __init__(
+        self, storage: BarFiles, days: Dataset, intraday: Dataset | None, now: datetime, quick: bool, notes: list[str]
+    ) -> None:
+        self._storage = storage
+        self._days = days
+        self._intraday = intraday
+        self._today = new_york_date(now)
+        self._quick = quick
+        self._notes = notes
+
+    def candles(self, symbol: str) -> tuple[Candles, int]:
+        """Return the candles of a symbol, and how many of them were made from minutes."""
+        daily = Series(symbol, self._days)
+        held = joined([of_days(table) for period in self._periods(daily) for table in self._table(daily, period)])
+        if self._intraday is None:
+            return held, 0
+        series = Series(symbol, self._intraday)
+        periods = self._periods(series)
+        parts = []
+        for period in periods[-QUICK_MONTHS:] if self._quick else periods:
+            days, starts, ends = _hours(self._intraday, period)
+            if days.size and not np.isin(days, held.times).all():
+                # A session of an overnight feed can be cut in two by the end of a month: those are two candles, the first counts.
+                parts += [of_minutes(table, days, starts, ends) for table in self._table(series, period)]
+        every = joined([held, *parts])
+        return every, len(every) - len(held)
+
+    def minutes(self, symbol: str, since: int) -> Candles:
+        """Return the bars of a symbol from *since* (minutes since 1970) on."""
+        assert self._intraday is not None  # noqa: S101 - asked for only where there is one
+        series = Series(symbol, self._intraday)
+        first = Period.of(instant(since * 60_000_000), self._intraday)
+        periods = [period for period in self._periods(series) if period >= first]
+        return joined([of_bars(table) for period in periods for table in self._table(series, period)]).since(since)
+
+    def _periods(self, series: Series) -> list[Period]:
+        try:
+            return sorted(partition.period for partition in self._storage.partitions(series.dataset, series.symbol))
+        except StoreError as error:
+            self._notes.append(str(error))
+            return []
+
+    def _table(self, series: Series, period: Period) -> Iterator[Any]:
+        """Yield the bars of a file; of one that cannot be read, a note."""
+        try:
+            yield self._storage.read(series, period, _NAMES)
+        except StoreError as error:
+            self._notes.append(f"not in the chart: {Partition(series, period).key}: {error}")
+
+
+def _add_days(chart: Chart, reader: _Reader, symbols: Sequence[str], limit: int) -> dict[str, list[int]]:
+    """Add the candles of sessions, and return the ordinals of each symbol's; symbols without any are left out."""
+    with ThreadPoolExecutor(_READERS) as pool:
+        made = dict(zip(symbols, pool.map(reader.candles, symbols), strict=True))
+    days = np.unique(np.concatenate([NOTHING.times, *(one.times for one, _ in made.values())]))
+    placed = {symbol: Candles(np.searchsorted(days, one.times), one.values) for symbol, (one, _) in made.items() if len(one)}
+    chart.daily, chart.rounded, kept = fitted(placed, limit)
+    chart.days = days.tolist()
+    chart.from_minutes = sum(count for _, count in made.values())
+    if kept < max((len(one) for one in placed.values()), default=0):
+        chart.cut = date.fromordinal(chart.days[-kept])
+    return {symbol: one.times.tolist() for symbol, (one, _) in made.items() if len(one)}
+
+
+def _add_minutes(chart: Chart, reader: _Reader, last: Mapping[str, list[int]], limit: int) -> None:
+    """Add the minutes of each symbol's last sessions, which are given as ordinals."""
+    shown: set[int] = set()
+    left = limit
+    for symbol, days in last.items():
+        first = date.fromordinal(days[0])
+        text = pack(reader.minutes(symbol, _minute(new_york_days(first, first).start))) if left else ""
+        if not left or len(text) > left:
+            left = 0  # in their order: whoever looks for one need not guess
+            chart.left_out.append(symbol)
+        elif text:
+            chart.minutes[symbol] = text
+            left -= len(text)
+            shown.update(days)
+    spans = (regular_hours(day) for day in map(date.fromordinal, sorted(shown)) if is_session(day))
+    chart.hours = [(_minute(span.start), _minute(span.end)) for span in spans]
+
+
+def _minute(when: datetime) -> int:
+    return micros(when) // 60_000_000
+
+
+@lru_cache(maxsize=4096)
+def _hours(dataset: Dataset, period: Period) -> tuple[Int64s, Int64s, Int64s]:
+    """Return ordinals, starts and ends of the sessions of which a file can hold bars.
+
+    Candles are made of regular hours; those of a feed that has hours of its own, of New York days.
+    """
+    span, timeframe = period.span, dataset.timeframe
+    days = list(sessions(new_york_date(span.start), new_york_date(span.end)))
+    if dataset.feed in (Feed.SIP, Feed.IEX):
+        hours = [TimeRange(timeframe.floor(one.start), one.end) for one in map(regular_hours, days)]
+    else:
+        hours = [new_york_days(day, day) for day in days]
+    inside = [number for number, one in enumerate(hours) if one.intersect(span)]
+    starts = np.array([micros(hours[number].start) for number in inside], np.int64)
+    ends = np.array([micros(hours[number].end) for number in inside], np.int64)
+    return np.array([days[number].toordinal() for number in inside], np.int64), starts, ends
+
+
+def _size(packed: Mapping[str, str]) -> int:
+    return sum(map(len, packed.values()))

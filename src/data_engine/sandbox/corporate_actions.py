@@ -1,0 +1,237 @@
+"""Corporate actions as the server has them: who announces them, what a request for them may say, and pages of them."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from os import PathLike
+from pathlib import Path
+from typing import Any, Self
+from uuid import NAMESPACE_URL, uuid5
+
+from data_engine.errors import InputError, MissingFileError
+from data_engine.market.time_range import new_york_date
+from data_engine.sandbox.protocol import Refusal, check_symbols, read_date, read_limit
+from data_engine.sandbox.splits import Split
+
+TYPES = (
+    "reverse_split", "forward_split", "unit_split", "cash_dividend", "stock_dividend", "spin_off", "cash_merger", "stock_merger",
+    "stock_and_cash_merger", "redemption", "name_change", "worthless_removal", "rights_distribution", "partial_call",
+    "reorganization",
+)  # fmt: skip
+"""The documented types, as ``types`` names them; an answer's lists have an ``s`` more."""
+
+DEFAULT_LIMIT, MAX_LIMIT = 100, 1000
+
+_SYMBOLS = ("symbol", "source_symbol", "old_symbol", "new_symbol", "acquiree_symbol", "acquirer_symbol", "alternate_symbol")
+
+_CUSIPS = {
+    "reverse_split": ("old_cusip", "new_cusip"),
+    "unit_split": ("old_cusip", "new_cusip", "alternate_cusip"),
+    "spin_off": ("source_cusip", "new_cusip"),
+    "cash_merger": ("acquiree_cusip",),
+    "stock_merger": ("acquirer_cusip", "acquiree_cusip"),
+    "stock_and_cash_merger": ("acquirer_cusip", "acquiree_cusip"),
+    "name_change": ("old_cusip", "new_cusip"),
+    "rights_distribution": ("source_cusip", "new_cusip"),
+    "partial_call": (),
+}
+
+_FILTERS = ("symbols", "cusips", "types", "start", "end", "region", "data_quality")
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    kind: str
+    processed: date
+    id: str
+    fields: Mapping[str, Any]
+
+    @property
+    def symbols(self) -> set[str]:
+        return {self.fields[key] for key in _SYMBOLS if self.fields.get(key)}
+
+    @property
+    def cusips(self) -> set[str]:
+        return {value for key, value in self.fields.items() if key.endswith("cusip") and value}
+
+
+@dataclass(frozen=True, slots=True)
+class ActionsRequest:
+    """A request that the server accepts.
+
+    Attributes:
+        first: the first process date.
+        last: the last one, included.
+        limit: how many actions the page may hold.
+        symbols: only what names one of them; None is all.
+        cusips: the same for CUSIPs.
+        types: only of these types; None is all.
+        ids: only these, whatever their dates; None is all.
+        descending: whether the latest comes first.
+        token: where the page begins: process date and id; None for the first.
+    """
+
+    first: date
+    last: date
+    limit: int = DEFAULT_LIMIT
+    symbols: frozenset[str] | None = None
+    cusips: frozenset[str] | None = None
+    types: frozenset[str] | None = None
+    ids: frozenset[str] | None = None
+    descending: bool = False
+    token: tuple[date, str] | None = None
+
+    @classmethod
+    def parse(cls, query: Mapping[str, str], *, now: datetime) -> Self:
+        """Read and check a request's parameters.
+
+        Raises:
+            Refusal: status 400, with the message of the first thing that is wrong.
+        """
+        if query.get("ids") and any(query.get(name) for name in _FILTERS):
+            raise Refusal(400, "ids is mutually exclusive with all other filters")
+        today = new_york_date(now)
+        first, last = (read_date(name, query[name]) if query.get(name) else today for name in ("start", "end"))
+        types = _list(query, "types")
+        for name in sorted((types or frozenset()) - set(TYPES)):
+            raise Refusal(400, f"invalid type: {name}")
+        for name, allowed in (
+            ("region", ("us", "non_us", "all")),
+            ("data_quality", ("complete", "all")),
+            ("sort", ("asc", "desc")),
+        ):
+            if query.get(name) and query[name] not in allowed:
+                raise Refusal(400, f"invalid {name}: {query[name]}")
+        made = cls(
+            first,
+            last,
+            read_limit(query.get("limit", ""), default=DEFAULT_LIMIT, most=MAX_LIMIT),
+            frozenset(check_symbols(query["symbols"].split(","))) if query.get("symbols") else None,
+            _list(query, "cusips"),
+            types,
+            _list(query, "ids"),
+            query.get("sort") == "desc",
+            _token(query.get("page_token", "")),
+        )
+        if made.last < made.first:
+            raise Refusal(400, "end should not be before start")
+        return made
+
+    def __contains__(self, record: object) -> bool:
+        if not isinstance(record, _Record):
+            return False
+        if self.ids is not None:
+            return record.id in self.ids
+        return (
+            self.first <= record.processed <= self.last
+            and (self.types is None or record.kind in self.types)
+            and (self.symbols is None or bool(self.symbols & record.symbols))
+            and (self.cusips is None or bool(self.cusips & record.cusips))
+        )
+
+
+class Announcements:
+    """Corporate actions of a market.
+
+    Args:
+        records: lists of records by type as in an answer (``forward_splits``, ``cash_dividends`` ...); ids and CUSIPs that are
+            not given are made up, the same ones every time.
+
+    Raises:
+        InputError: a type that is not documented, or a record without a process date.
+    """
+
+    def __init__(self, records: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+        made = [_record(plural, fields) for plural, listed in records.items() for fields in listed]
+        self._records = sorted(made, key=lambda record: (record.processed, record.id))
+
+    @classmethod
+    def read(cls, path: str | PathLike[str]) -> Self:
+        """Read a file of the shape of the endpoint's own answers.
+
+        Raises:
+            MissingFileError: it is not there.
+            InputError: it is of another shape.
+        """
+        file = Path(path)
+        if not file.is_file():
+            raise MissingFileError(f"no such file of corporate actions: {file}")
+        try:
+            answer = json.loads(file.read_bytes())
+            return cls(answer["corporate_actions"])
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise InputError(f"{file}: not an answer of /v1/corporate-actions: {error!r}") from error
+
+    @classmethod
+    def of(cls, splits: Mapping[str, Iterable[Split]], renames: Iterable[tuple[date, str, str]] = ()) -> Self:
+        """Announce splits by symbol, and renames: the day, the old and the new symbol."""
+        listed: dict[str, list[dict[str, Any]]] = {"forward_splits": [], "reverse_splits": [], "name_changes": []}
+        for symbol, ones in splits.items():
+            for split in ones:
+                day = split.ex_date.isoformat()
+                kind = "forward_splits" if split.new > split.old else "reverse_splits"
+                rates = {"new_rate": split.new, "old_rate": split.old}
+                listed[kind].append({"symbol": symbol, "ex_date": day, "process_date": day, **rates})
+        for renamed, old, new in renames:
+            listed["name_changes"].append({"old_symbol": old, "new_symbol": new, "process_date": renamed.isoformat()})
+        return cls(listed)
+
+    def page(self, request: ActionsRequest, *, budget: int | None = None) -> bytes:
+        """Return the JSON of the page that *request* asks for, with *budget* actions in place of its limit."""
+        found = [record for record in self._records if record in request]
+        if request.descending:
+            found.reverse()
+        begin = 0
+        if request.token is not None:
+            begin = next((at for at, record in enumerate(found) if (record.processed, record.id) == request.token), len(found))
+        end = begin + (request.limit if budget is None else min(budget, request.limit))
+        lists: dict[str, list[Mapping[str, Any]]] = {}
+        for record in found[begin:end]:
+            lists.setdefault(f"{record.kind}s", []).append(record.fields)
+        token = None
+        if end < len(found):
+            token = base64.b64encode(f"{found[end].processed}|{found[end].id}".encode()).decode()
+        return json.dumps({"corporate_actions": lists, "next_page_token": token}, separators=(",", ":")).encode()
+
+
+NOTHING = Announcements({})
+
+
+def _record(plural: str, fields: Mapping[str, Any]) -> _Record:
+    kind = plural.removesuffix("s")
+    if kind not in TYPES:
+        raise InputError(f"{plural!r} is no list of corporate actions; there are: {', '.join(f'{name}s' for name in TYPES)}")
+    try:
+        processed = date.fromisoformat(fields["process_date"])
+    except (KeyError, TypeError, ValueError):
+        raise InputError(f"one of {plural} has no process_date: {dict(fields)}") from None
+    made = dict(fields)
+    made.setdefault("id", str(uuid5(NAMESPACE_URL, f"{kind} {json.dumps(made, sort_keys=True)}")))
+    for name in _CUSIPS.get(kind, ("cusip",)):
+        about = made.get(name.replace("cusip", "symbol")) or made.get("symbol", "")
+        made.setdefault(name, uuid5(NAMESPACE_URL, f"{name} {about}").hex[:9].upper())
+    if kind == "cash_dividend":
+        made = {"special": False, "foreign": False, **made}
+    return _Record(kind, processed, made["id"], dict(sorted(made.items())))
+
+
+def _list(query: Mapping[str, str], name: str) -> frozenset[str] | None:
+    return frozenset(query[name].split(",")) if query.get(name) else None
+
+
+def _token(text: str) -> tuple[date, str] | None:
+    if not text:
+        return None
+    try:
+        day, made = base64.b64decode(text, validate=True).decode().split("|")
+        if re.fullmatch(r"[0-9A-Za-z-]+", made):
+            return date.fromisoformat(day), made
+    except (binascii.Error, ValueError):
+        pass
+    raise Refusal(400, f"invalid page_token: {text}")

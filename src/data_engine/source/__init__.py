@@ -1,1 +1,0 @@
-"""The vendor: how Alpaca is asked, how often, and how its answers read."""

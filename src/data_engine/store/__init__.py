@@ -1,0 +1,1 @@
+"""What is owned: bar files, and the coverage that says what was requested and answered."""

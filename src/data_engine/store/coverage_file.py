@@ -1,0 +1,143 @@
+"""Coverage as a JSON file, one interval a line, and back. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from data_engine.market.series import Dataset, Series
+from data_engine.market.time_range import TimeRange, from_iso, iso, union
+from data_engine.store.coverage import Coverage, Failure, Fingerprint
+from data_engine.store.partitions import Period
+
+FORMAT = 1
+
+# ------------------------------------------------------------------------------------------------------- as a JSON file
+
+
+def key(series: Series) -> str:
+    """Return the path of a series' coverage file below the store."""
+    from data_engine.store.partitions import encode_symbol
+
+    return f"{folder(series.dataset)}/symbol={encode_symbol(series.symbol)}.json"
+
+
+def folder(dataset: Dataset) -> str:
+    """Return the folder of a dataset's coverage files below the store."""
+    return f"metadata/coverage/{dataset.name}"
+
+
+def dump(coverage: Coverage) -> bytes:
+    """Write coverage as the bytes of its JSON file: one interval a line, for people too."""
+    dataset = coverage.series.dataset
+    failure = coverage.failure
+    fields: list[tuple[str, Any]] = [
+        ("format", FORMAT),
+        ("symbol", coverage.series.symbol),
+        ("timeframe", str(dataset.timeframe)),
+        ("feed", dataset.feed.value),
+        ("adjustment", str(dataset.adjustment)),
+        ("wanted", _pairs(coverage.wanted)),
+        ("covered", _pairs(coverage.covered)),
+        ("provisional", _pairs(coverage.provisional)),
+        ("bars", coverage.bars),
+        ("first_bar", _stamp(coverage.first_bar)),
+        ("last_bar", _stamp(coverage.last_bar)),
+        ("empty_since", _stamp(coverage.empty_since)),
+        ("failure", {"code": failure.code, "message": failure.message, "at": iso(failure.at)} if failure else None),
+        ("rows", {_period(period): count for period, count in sorted(coverage.rows.items())}),
+        ("files", {_period(period): [mark.size, mark.digest] for period, mark in sorted(coverage.files.items())}),
+        ("begun", _stamp(coverage.begun)),
+        ("updated", _stamp(coverage.updated)),
+        ("by", coverage.by),
+    ]
+    return ("{\n" + ",\n".join(f"  {json.dumps(name)}: {_lines(value)}" for name, value in fields) + "\n}\n").encode()
+
+
+def load(data: bytes, series: Series) -> Coverage:
+    """Undo `dump`.
+
+    Raises:
+        ValueError: damaged, of a newer format, or of another series.
+    """
+    try:
+        fields = json.loads(data)
+        if fields["format"] != FORMAT:
+            raise ValueError(f"its format is {fields['format']!r}, this program knows {FORMAT}")
+        dataset = series.dataset
+        found = (fields["symbol"], fields["timeframe"], fields["feed"], fields["adjustment"])
+        if found != (series.symbol, str(dataset.timeframe), dataset.feed.value, str(dataset.adjustment)):
+            raise ValueError(f"it is the coverage of {' '.join(map(str, found))}")
+        failure = fields["failure"]
+        return Coverage(
+            series,
+            wanted=_ranges(fields["wanted"]),
+            covered=_ranges(fields["covered"]),
+            provisional=_ranges(fields["provisional"]),
+            rows=_rows(fields["rows"], dataset),
+            files=_files(fields.get("files", {})),  # older files have none
+            first_bar=_instant(fields["first_bar"]),
+            last_bar=_instant(fields["last_bar"]),
+            empty_since=_instant(fields["empty_since"]),
+            failure=Failure(failure["code"], failure["message"], from_iso(failure["at"])) if failure else None,
+            begun=_instant(fields.get("begun", fields["updated"])),  # older files have none
+            updated=_instant(fields["updated"]),
+            by=fields["by"],
+        )
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"it lacks {error}" if isinstance(error, KeyError) else str(error)) from error
+
+
+def _pairs(ranges: Iterable[TimeRange]) -> list[list[str]]:
+    return [[iso(piece.start), iso(piece.end)] for piece in ranges]
+
+
+def _ranges(pairs: list[list[str]]) -> tuple[TimeRange, ...]:
+    made = tuple(TimeRange(from_iso(start), from_iso(end)) for start, end in pairs)
+    if union(made) != made:
+        raise ValueError("its ranges overlap or are not in order")
+    return made
+
+
+def _stamp(instant: datetime | None) -> str | None:
+    return None if instant is None else iso(instant)
+
+
+def _instant(text: str | None) -> datetime | None:
+    return None if text is None else from_iso(text)
+
+
+def _period(period: Period) -> str:
+    return f"{period.year:04d}" if period.month is None else f"{period.year:04d}-{period.month:02d}"
+
+
+def _period_of(text: str) -> Period:
+    year, _, month = text.partition("-")
+    return Period(int(year), int(month) if month else None)
+
+
+def _rows(fields: Mapping[str, Any], dataset: Dataset) -> dict[Period, int]:
+    rows = {_period_of(text): count for text, count in fields.items()}
+    for period, count in rows.items():
+        month = period.month
+        if (month is not None) != dataset.timeframe.intraday or month not in (None, *range(1, 13)):
+            raise ValueError(f"it counts bars in {_period(period)}, which is no file of {dataset.name}")
+        if not isinstance(count, int) or isinstance(count, bool) or count < 0:
+            raise ValueError(f"it counts {count!r} bars in {_period(period)}")
+    return rows
+
+
+def _files(fields: Mapping[str, Any]) -> dict[Period, Fingerprint]:
+    files = {_period_of(text): Fingerprint(size, digest) for text, (size, digest) in fields.items()}
+    for period, mark in files.items():
+        if type(mark.size) is not int or not isinstance(mark.digest, str):
+            raise ValueError(f"it has {mark.size!r} and {mark.digest!r} for the fingerprint of {_period(period)}")
+    return files
+
+
+def _lines(value: Any) -> str:
+    if isinstance(value, list) and value:
+        return "[\n" + ",\n".join(f"    {json.dumps(item)}" for item in value) + "\n  ]"
+    return json.dumps(value)

@@ -1,0 +1,117 @@
+"""Where a bar belongs: one file per symbol and UTC month (minutes, hours) or UTC year (days and longer).
+
+`Partition.key` and `Partition.parse` undo each other. The symbol is percent-encoded the same way on every system; the
+encoding is UTF-8 and DuckDB and pyarrow decode it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from urllib.parse import quote, unquote
+
+from data_engine.market.series import Dataset, Series
+from data_engine.market.time_range import TimeRange
+
+_KEY = re.compile(
+    r"(?P<dataset>equities_[^/]+)/symbol=(?P<symbol>[^/]+)/year=(?P<year>\d{4})(/month=(?P<month>\d\d))?/data\.parquet"
+)
+
+
+def encode_symbol(symbol: str) -> str:
+    """Write a symbol as part of a file's name: letters, digits and ``. _ - ~`` stay, all else becomes ``%XX``.
+
+    Windows drops a trailing dot, so that one is encoded too. (``CON`` and its kind are safe behind ``symbol=``.)
+    """
+    text = quote(symbol, safe="")
+    return text[:-1] + "%2E" if text.endswith(".") else text
+
+
+def decode_symbol(text: str) -> str:
+    """Undo `encode_symbol`."""
+    return unquote(text)
+
+
+def symbols_of(keys: Iterable[str]) -> list[str]:
+    """Return the symbols that have a file ``symbol=AAPL.json`` among *keys*, sorted; other files are nothing to it."""
+    names = (key.rsplit("/", 1)[-1] for key in keys)
+    ours = (name for name in names if name.startswith("symbol=") and name.endswith(".json"))
+    return sorted(decode_symbol(name[len("symbol=") : -len(".json")]) for name in ours)
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Period:
+    """A UTC month, or a UTC year: the time that one file spans.
+
+    Attributes:
+        year: as in the path.
+        month: 1 to 12, or None for a whole year.
+    """
+
+    year: int
+    month: int | None
+
+    @property
+    def span(self) -> TimeRange:
+        """The instants whose bars belong here."""
+        return TimeRange(datetime(self.year, self.month or 1, 1, tzinfo=UTC), self.next().start)
+
+    @property
+    def start(self) -> datetime:
+        """The first instant."""
+        return datetime(self.year, self.month or 1, 1, tzinfo=UTC)
+
+    def next(self) -> Period:
+        """Return the period that follows."""
+        if self.month is None:
+            return Period(self.year + 1, None)
+        return Period(self.year + self.month // 12, self.month % 12 + 1)
+
+    @classmethod
+    def of(cls, instant: datetime, dataset: Dataset) -> Period:
+        """Return the period of *dataset* that a bar starting at *instant* (UTC) belongs to."""
+        return cls(instant.year, instant.month if dataset.timeframe.intraday else None)
+
+
+def periods(span: TimeRange, dataset: Dataset) -> Iterator[Period]:
+    """Yield the periods that *span* touches, in order."""
+    period = Period.of(span.start, dataset)
+    while period.start < span.end:
+        yield period
+        period = period.next()
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """One Parquet file: a series and a period."""
+
+    series: Series
+    period: Period
+
+    @property
+    def key(self) -> str:
+        """The file's path below the store, with forward slashes."""
+        month = "" if self.period.month is None else f"month={self.period.month:02d}/"
+        return f"{series_folder(self.series)}/year={self.period.year:04d}/{month}data.parquet"
+
+    @classmethod
+    def parse(cls, key: str) -> Partition | None:
+        """Undo `key`; None where *key* is not the path of a partition."""
+        match = _KEY.fullmatch(key)
+        if match is None:
+            return None
+        try:
+            dataset = Dataset.from_name(match["dataset"])
+        except ValueError:
+            return None
+        month = int(match["month"]) if match["month"] else None
+        made = cls(Series(decode_symbol(match["symbol"]), dataset), Period(int(match["year"]), month))
+        valid = (month is not None) == dataset.timeframe.intraday and month in (None, *range(1, 13))
+        return made if valid and made.key == key else None
+
+
+def series_folder(series: Series) -> str:
+    """Return the folder of a series below the store."""
+    return f"{series.dataset.name}/symbol={encode_symbol(series.symbol)}"

@@ -1,0 +1,1 @@
+"""Who: symbol lists, and the members of an index on any day."""

@@ -1,0 +1,63 @@
+"""The names of indices: what can be one, and what a file gives its index for a name. Pure."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from data_engine.errors import InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+_LIST_SUFFIXES = (".csv", ".txt", ".tsv", ".list")
+
+_MAX_NAME = 64
+
+_RESERVED = frozenset({"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(10))})
+
+
+def check_index_name(name: str) -> str:
+    """Return *name* if it can name an index, and a file on every system.
+
+    Raises:
+        InputError: it cannot; the message says why.
+    """
+    fault = name_fault(name)
+    if fault is not None:
+        raise InputError(f"index name {name!r} {fault}")
+    return name
+
+
+def index_name_of(path: str | Path) -> str:
+    """Return the name of the index that a file of symbols makes: ``sp500-2025.csv`` gives ``sp500_2025``.
+
+    Lower case; every run of other characters than letters and digits becomes one ``_``.
+
+    Raises:
+        InputError: nothing of the file's name is left.
+    """
+    file = re.split(r"[/\\]", str(path))[-1]
+    stem, dot, suffix = file.rpartition(".")
+    if not dot or f".{suffix.lower()}" not in _LIST_SUFFIXES:
+        stem = file
+    name = re.sub(r"[^a-z0-9]+", "_", stem.lower())[:_MAX_NAME].strip("_")
+    if not name:
+        raise InputError(f"{str(path)!r} gives no name for an index; name it (--index, index_name=...)")
+    return name if name.upper() not in _RESERVED else f"{name}_list"
+
+
+def name_fault(name: object) -> str | None:
+    """Return why *name* cannot name an index, or None where it can."""
+    if not isinstance(name, str):
+        return "is not a string"
+    if not 1 <= len(name) <= _MAX_NAME:
+        return f"must have 1 to {_MAX_NAME} characters"
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+        return "must begin with a letter or digit and hold only letters, digits, '_', '-' and '.'"
+    if name.endswith("."):
+        return "must not end with '.'"
+    if name.split(".")[0].upper() in _RESERVED:
+        return "is the name of a device on Windows"
+    return None

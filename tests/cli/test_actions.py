@@ -1,0 +1,337 @@
+"""``actions`` as people run it, and what a known rename does to ``ingest``, ``update`` and ``status``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_engine.sandbox import Announcements, Replay, Sandbox, SimulatedMarket
+from data_engine.store.coverage_store import CoverageStore
+from running import Clock, asked, count, coverage, here, pipeline_of, rows, run, write_minutes
+
+RECORDS: dict[str, list[dict[str, Any]]] = {
+    "cash_dividends": [
+        {"symbol": "AAPL", "rate": 0.25, "ex_date": "2024-05-10", "process_date": "2024-05-16"},
+        {"symbol": "AAPL", "rate": 0.25, "ex_date": "2024-08-12", "process_date": "2024-08-15"},
+    ],
+    "forward_splits": [{"symbol": "NVDA", "new_rate": 10, "old_rate": 1, "ex_date": "2024-06-10", "process_date": "2024-06-10"}],
+    "name_changes": [{"old_symbol": "FB", "new_symbol": "META", "process_date": "2022-06-09"}],
+}
+SPRING = ("--start", "2022-06-01", "--end", "2022-06-17")
+RENAME = "FB renamed to META on 2022-06-09"
+
+
+@pytest.fixture
+def server() -> Iterator[Sandbox]:
+    with Sandbox(SimulatedMarket(), actions=Announcements(RECORDS)) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def base(server: Sandbox, tmp_path: Path) -> Path:
+    """A store with a week of two symbols."""
+    here(
+        "ingest",
+        "AAPL",
+        "NVDA",
+        "--start",
+        "2024-06-03",
+        "--end",
+        "2024-06-07",
+        "--base-path",
+        tmp_path / "store",
+        url=server.url,
+    )
+    server.forget()
+    return tmp_path / "store"
+
+
+def book(base: Path, symbol: str) -> dict[str, Any]:
+    made: dict[str, Any] = json.loads((base / "metadata" / "actions" / f"symbol={symbol}.json").read_text())
+    return made
+
+
+def test_the_actions_of_all_stored_symbols_come_from_their_first_bar_on(server: Sandbox, base: Path) -> None:
+    ran = run("actions", "--base-path", base, url=server.url)
+
+    assert ran.code == 0
+    lines = ran.out.splitlines()
+    assert lines[0].startswith("Corporate actions of 2 symbols, 2024-06-03 to ")
+    assert lines[0].endswith(": 1 request")
+    # By process date, a month more is asked for: the dividend of May is held though it is none of these bars'.
+    assert [line.split() for line in lines[1:]] == [
+        ["cash", "dividend", "2", "2", "new", "or", "changed"],
+        ["forward", "split", "1", "1", "new", "or", "changed"],
+    ]
+    assert [record.query["symbols"] for record in server.requests] == ["AAPL,NVDA"]
+    assert [action["type"] for action in book(base, "NVDA")["actions"]] == ["forward_split"]
+    assert book(base, "NVDA")["covered"][0][0] == "2024-06-03"
+
+
+def test_a_stored_symbol_of_which_nothing_can_be_read_is_a_failure_and_not_passed_over(server: Sandbox, base: Path) -> None:
+    path = base / "metadata" / "coverage" / "equities_1min" / "symbol=NVDA.json"
+    path.write_text("{")
+    ran = here("actions", "--json", "--base-path", base, url=server.url)
+
+    assert (ran.code, ran.json["successful"]) == (1, ["AAPL"])
+    assert [(one["symbol"], one["code"]) for one in ran.json["failed"]] == [("NVDA", "damaged_file")]
+    assert here("actions", "NVDA", "--base-path", base, url=server.url).code == 4
+    assert here("actions", "--start", "2024-06-03", "--base-path", base, url=server.url).code == 0
+    assert [action["type"] for action in book(base, "NVDA")["actions"]] == ["forward_split"]
+
+
+def test_json_is_one_object(server: Sandbox, base: Path) -> None:
+    ran = here("actions", "META", "--start", "2020-01-01", "--json", "--base-path", base, url=server.url)
+
+    assert ran.code == 0
+    assert ran.json == {
+        "successful": ["META"],
+        "failed": [],
+        "added": {"name_change": 1},
+        "held": {"name_change": 1},
+        "withdrawn": [],
+        "renames": [{"old": "FB", "new": "META", "date": "2022-06-09"}],
+        "further_symbols": ["FB"],
+        "requests": 2,
+    }
+
+
+def test_a_rename_is_said_in_words(server: Sandbox, base: Path) -> None:
+    ran = here("actions", "META", "--start", "2020-01-01", "--base-path", base, url=server.url)
+
+    assert ran.out.splitlines()[0].startswith("Corporate actions of 1 symbol (and FB, the same securities), 2020-01-01 to ")
+    assert RENAME in ran.out.splitlines()
+
+
+def test_a_list_names_symbols(server: Sandbox, base: Path) -> None:
+    here("ingest", "AAPL", "--index", "one", "--start", "2024-06-03", "--end", "2024-06-07", "--base-path", base, url=server.url)
+    ran = here("actions", "--index", "one", "--json", "--base-path", base, url=server.url)
+
+    assert (ran.code, ran.json["successful"]) == (0, ["AAPL"])
+
+
+def test_a_symbol_that_alpaca_refuses_fails_alone(server: Sandbox, base: Path) -> None:
+    ran = here("actions", "AAPL", "BRK-B", "--start", "2024-01-01", "--base-path", base, url=server.url)
+
+    assert ran.code == 1
+    assert ran.out.splitlines()[-2:] == ["Failed symbols:", "  - BRK-B: invalid symbol: BRK-B"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("KO",), 2, "KO: not in the store; say from when on, with --start"),
+        (("AAPL", "--index", "one"), 2, "not both"),
+        (("--index", "none"), 2, "no index 'none'"),
+        (("AAPL", "--start", "soon"), 2, "'soon' is not a date"),
+        (("AAPL", "--start", "2024-06-03", "--end", "2024-06-02"), 2, "is not after start"),
+        (("A B",), 2, "A B"),
+        (("AAPL", "--requests-per-minute", "many"), 2, "'many' is not a whole number"),
+    ],
+)
+def test_bad_input_is_one_message_and_nothing_is_sent(server: Sandbox, base: Path, words, code, said) -> None:
+    ran = here("actions", *words, "--base-path", base, url=server.url)
+
+    assert (ran.code, said in ran.err) == (code, True), ran.text
+    assert server.requests == []
+    assert not (base / "metadata" / "actions").exists()
+
+
+def test_without_a_store_it_says_so(server: Sandbox, tmp_path: Path) -> None:
+    ran = here("actions", "AAPL", "--start", "2024-01-01", "--base-path", tmp_path / "none", url=server.url)
+
+    assert (ran.code, "no store at" in ran.err, (tmp_path / "none").exists()) == (4, True, False)
+
+
+def test_without_keys_it_is_bad_input(base: Path) -> None:
+    ran = here("actions", "--base-path", base, env={})
+
+    assert (ran.code, "credentials" in ran.err.lower()) == (2, True)
+
+
+def test_refused_keys_are_exit_3(base: Path) -> None:
+    with Sandbox(SimulatedMarket(), keys={"other": "keys"}) as server:
+        assert here("actions", "--base-path", base, url=server.url).code == 3
+
+
+def test_a_held_store_is_exit_7(server: Sandbox, base: Path) -> None:
+    from data_engine.store.local_files import LocalFiles
+
+    with LocalFiles(base).hold("run", seconds=0):
+        assert run("actions", "--base-path", base, url=server.url).code == 7
+
+
+def test_the_sandbox_serves_a_file_of_actions(tmp_path: Path) -> None:
+    """The command's option, as the library reads it; a wrong file is bad input before anything listens."""
+    (tmp_path / "wrong.json").write_text("[]")
+    ran = here("sandbox", "--actions", tmp_path / "wrong.json", env={})
+
+    assert (ran.code, "not an answer of /v1/corporate-actions" in ran.err) == (2, True)
+
+
+# ----------------------------------------------------------------------------------------------------------------- renames
+
+
+def test_an_ingestion_stops_where_the_security_left_the_ticker(server: Sandbox, base: Path) -> None:
+    here("actions", "FB", "--start", "2020-01-01", "--base-path", base, url=server.url)
+    server.forget()
+    ran = here("ingest", "FB", "META", "AAPL", *SPRING, "--base-path", base, url=server.url)
+
+    assert ran.code == 0
+    assert f"{RENAME}: FB was asked for up to then" in ran.out
+    ends = {symbols: end for symbols, _, end in asked(server)}
+    assert ends["FB"] == "2022-06-09T03:59:59.999999999Z"
+    assert [end for symbols, end in ends.items() if "FB" not in symbols] > ["2022-06-17"]
+    assert coverage(base, "FB")["wanted"] == [["2022-06-01T04:00:00Z", "2022-06-09T04:00:00Z"]]
+    assert max(row[1] for row in rows(base) if row[0] == "FB") < datetime(2022, 6, 9, 4, tzinfo=UTC).timestamp() * 1e6
+
+
+def test_a_dry_run_says_it_too(server: Sandbox, base: Path) -> None:
+    here("actions", "FB", "--start", "2020-01-01", "--base-path", base, url=server.url)
+    ran = here("ingest", "FB", *SPRING, "--dry-run", "--base-path", base, url=server.url)
+
+    assert RENAME in ran.out
+    assert "2022-06-01T04:00:00Z .. 2022-06-09T04:00:00Z" in ran.out
+
+
+def test_whoever_asks_from_the_rename_on_gets_the_next_owner(server: Sandbox, base: Path) -> None:
+    here("actions", "FB", "--start", "2020-01-01", "--base-path", base, url=server.url)
+    ran = here("ingest", "FB", "--start", "2022-06-09", "--end", "2022-06-17", "--base-path", base, url=server.url)
+
+    assert (ran.code, RENAME in ran.out) == (0, False)
+    assert count(base) > 0
+
+
+def test_but_not_in_the_series_of_the_one_before(server: Sandbox, base: Path) -> None:
+    here("actions", "FB", "--start", "2020-01-01", "--base-path", base, url=server.url)
+    here("ingest", "FB", *SPRING, "--base-path", base, url=server.url)
+    server.forget()
+    ran = here("ingest", "FB", "--start", "2022-06-13", "--end", "2022-06-17", "--json", "--base-path", base, url=server.url)
+
+    assert (ran.code, asked(server)) == (1, [])
+    assert ran.json["failed"][0]["code"] == "renamed"
+    assert f"{RENAME}, and the store holds FB of before" in ran.json["failed"][0]["message"]
+
+
+def test_nor_the_one_before_in_the_series_of_the_next_owner(server: Sandbox, base: Path) -> None:
+    here("actions", "FB", "--start", "2020-01-01", "--base-path", base, url=server.url)
+    here("ingest", "FB", "--start", "2022-06-13", "--end", "2022-06-15", "--base-path", base, url=server.url)
+    server.forget()
+    ran = here("ingest", "FB", *SPRING, "--base-path", base, url=server.url)
+
+    assert (ran.code, f"{RENAME}, and the store holds FB of after that, which is another security" in ran.out) == (0, True)
+    assert min(start for _, start, _ in asked(server)) == "2022-06-09T04:00:00Z"
+    server.forget()
+    ran = here("ingest", "FB", "--start", "2022-06-01", "--end", "2022-06-03", "--json", "--base-path", base, url=server.url)
+    assert (ran.code, ran.json["failed"][0]["code"], asked(server)) == (1, "renamed", [])
+
+
+def test_status_says_it(server: Sandbox, base: Path) -> None:
+    here("ingest", "FB", *SPRING, "--base-path", base, url=server.url)
+    before = here("status", "--base-path", base, url=server.url).out
+    here("actions", "FB", "--start", "2020-01-01", "--base-path", base, url=server.url)
+    ran = here("status", "--base-path", base, url=server.url)
+
+    assert RENAME not in before
+    assert f"{RENAME}; bars of after that are the next owner's: `data-engine remove FB --start 2022-06-09`" in ran.out
+    one = here("status", "FB", "--json", "--base-path", base, url=server.url).json["series"][0]
+    assert one["rename"] == {"new": "META", "date": "2022-06-09"}
+
+
+def test_an_update_never_extends_a_series_with_the_next_owners_bars(tmp_path: Path) -> None:
+    """A week before the rename FB and META are ingested; a week after it, updated, the rename being known."""
+    days = [date(2022, 6, day) for day in (1, 2, 3, 6, 7, 8, 9, 10, 13, 14)]
+    clock = Clock(datetime(2022, 6, 4, 12, tzinfo=UTC))
+    bars = Replay(write_minutes(tmp_path / "bars.parquet", ["FB", "META"], days))
+    with Sandbox(bars, actions=Announcements(RECORDS), clock=clock) as server:
+        pipeline = pipeline_of(server, tmp_path / "store", clock)
+        pipeline.ingest_symbols(["FB", "META"], "2022-06-01")
+        clock.now = datetime(2022, 6, 15, 12, tzinfo=UTC)
+        assert here("actions", "--base-path", tmp_path / "store", url=server.url).code == 0
+        server.forget()
+        report = pipeline.update()
+        ends = {symbols: end for symbols, _, end in asked(server)}
+
+        assert (report["failed"], report["successful"]) == ([], ["FB", "META"])
+        assert [note for note in report.notes if note.startswith(RENAME)] != []
+        assert ends["FB"] == "2022-06-09T03:59:59.999999999Z"
+        found = rows(tmp_path / "store")
+        assert {symbol: sum(row[0] == symbol for row in found) for symbol in ("FB", "META")} == {"FB": 6 * 20, "META": 10 * 20}
+
+        server.forget()
+        clock.now = datetime(2022, 6, 16, 12, tzinfo=UTC)
+        pipeline.update()
+        assert [symbols for symbols, _, _ in asked(server)] == ["META"]
+    assert here("status", "--base-path", tmp_path / "store", env={}).out.count(" held ") == 2
+
+
+def test_the_series_of_a_fund_stays_the_funds_when_another_company_takes_its_ticker(tmp_path: Path) -> None:
+    """META was a fund until 2022-01-31, and Facebook took it on 2022-06-09; the store never mixes the two."""
+    records = {
+        "name_changes": [
+            {"old_symbol": "META", "new_symbol": "METV", "process_date": "2022-01-31"},
+            {"old_symbol": "FB", "new_symbol": "META", "process_date": "2022-06-09"},
+        ]
+    }
+    days = [date(2022, 1, 26), date(2022, 1, 27), date(2022, 1, 28), date(2022, 6, 9), date(2022, 6, 10), date(2022, 6, 13)]
+    clock = Clock(datetime(2022, 1, 28, 12, tzinfo=UTC))
+    bars = Replay(write_minutes(tmp_path / "bars.parquet", ["META"], days))
+    with Sandbox(bars, actions=Announcements(records), clock=clock) as server:
+        pipeline = pipeline_of(server, tmp_path / "store", clock)
+        pipeline.storage.coverage = CoverageStore(pipeline.storage.files, now=clock)
+        pipeline.ingest_symbols(["META"], "2022-01-26")
+        clock.now = datetime(2022, 6, 15, 12, tzinfo=UTC)
+        assert here("actions", "--base-path", tmp_path / "store", url=server.url).code == 0
+
+        server.forget()
+        pipeline.update()
+        # As of today, Alpaca would answer for Facebook, whatever the days that are asked about.
+        assert {(one.query["end"][:10], one.query.get("asof")) for one in server.requests} == {("2022-01-31", "2022-01-30")}
+        assert len(rows(tmp_path / "store")) == 3 * 20
+
+        clock.now = datetime(2022, 6, 16, 12, tzinfo=UTC)
+        server.forget()
+        report = pipeline.update()
+        assert (server.requests, len(rows(tmp_path / "store"))) == ([], 3 * 20)
+        assert [note for note in report.notes if note.startswith("META renamed to METV on 2022-01-31")] != []
+
+        pipeline.ingest_symbols(["META"], "2022-01-26", "2022-01-28", refetch=True)
+        assert {one.query.get("asof") for one in server.requests} == {"2022-01-30"}
+
+
+def test_a_rename_that_is_announced_changes_nothing_before_its_day(tmp_path: Path) -> None:
+    clock = Clock(datetime(2022, 6, 4, 12, tzinfo=UTC))
+    bars = Replay(write_minutes(tmp_path / "bars.parquet", ["FB"], [date(2022, 6, day) for day in (1, 2, 3, 6, 7, 8)]))
+    with Sandbox(bars, actions=Announcements(RECORDS), clock=clock) as server:
+        pipeline = pipeline_of(server, tmp_path / "store", clock)
+        pipeline.storage.coverage = CoverageStore(pipeline.storage.files, now=clock)
+        pipeline.ingest_symbols(["FB"], "2022-06-01")
+        here("actions", "--base-path", tmp_path / "store", url=server.url)
+        for day, asof in ((7, None), (8, None), (9, "2022-06-08")):
+            clock.now = datetime(2022, 6, day, 12, tzinfo=UTC)
+            server.forget()
+            report = pipeline.update()
+            assert {one.query.get("asof") for one in server.requests} == {asof}
+            assert (report["failed"], report.notes == ()) == ([], day < 9)
+    assert len(rows(tmp_path / "store")) == 6 * 20
+
+
+def test_a_damaged_book_fails_its_series_alone(server: Sandbox, base: Path) -> None:
+    """What became of the ticker is not known: nothing is asked for it. The others go on."""
+    here("actions", "--base-path", base, url=server.url)
+    path = base / "metadata" / "actions" / "symbol=NVDA.json"
+    path.write_bytes(path.read_bytes()[:-9])
+    server.forget()
+    ran = here(
+        "ingest", "AAPL", "NVDA", "--start", "2024-06-10", "--end", "2024-06-10", "--json", "--base-path", base, url=server.url
+    )
+
+    assert (ran.code, ran.json["successful"]) == (1, ["AAPL"])
+    assert [(one["symbol"], one["code"]) for one in ran.json["failed"]] == [("NVDA", "damaged_file")]
+    assert [symbols for symbols, _, _ in asked(server)] == ["AAPL"]
+    assert "the corporate actions of NVDA are not readable" in here("status", "--base-path", base, env={}).out

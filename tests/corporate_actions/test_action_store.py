@@ -1,0 +1,80 @@
+"""The books of a store: changed whole, each damaged alone. On every kind of place."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date
+
+import pytest
+
+from data_engine.corporate_actions.action_store import ActionStore
+from data_engine.corporate_actions.symbol_actions import ActionBook, key
+from data_engine.corporate_actions.ticker_changes import KnownRenames, Rename
+from data_engine.errors import DamagedFile
+from data_engine.market.corporate_action import Action, decode
+
+FB = decode("name_change", {"old_symbol": "FB", "new_symbol": "META", "process_date": "2022-06-09"})
+
+
+def dividend(number: int) -> Action:
+    return decode(
+        "cash_dividend", {"symbol": "A", "ex_date": "2024-05-10", "process_date": "2024-05-16", "rate": number, "id": f"{number}"}
+    )
+
+
+@pytest.fixture
+def store(place) -> ActionStore:
+    return ActionStore(place.files)
+
+
+def test_of_an_unknown_symbol_nothing_is_known_and_nothing_is_made(store, place):
+    assert store.read("A") == ActionBook("A")
+    assert store.update("A", lambda book: book) == ActionBook("A")
+    assert (store.symbols(), store.renames(), place.content()) == ([], KnownRenames(), {})
+
+
+def test_an_update_is_read_back_with_by_whom(store, place):
+    made = store.update("BRK.B", lambda book: book.mentioned([dividend(1)]))
+
+    assert made.by.startswith("data-engine ")
+    assert ActionStore(place.open()).read("BRK.B") == made
+    assert list(place.content()) == [key("BRK.B")]
+    assert store.symbols() == ["BRK.B"]
+
+
+def test_renames_are_found_under_both_names(store):
+    store.update("META", lambda book: book.mentioned([FB]))
+    store.update("A", lambda book: book.mentioned([dividend(1)]))
+
+    rename = Rename("FB", "META", date(2022, 6, 9))
+    assert store.renames() == KnownRenames({"FB": (rename,), "META": (rename,)})
+    assert (store.renames().of("FB"), store.renames().of("A")) == ((rename,), ())
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-3], lambda data: data[5:], lambda data: b"[]"])
+def test_where_a_book_is_damaged_no_rename_is_known_and_that_is_said(store, place, damage):
+    store.update("A", lambda book: book.mentioned([dividend(1)]))
+    place.put(key("A"), damage(place.content()[key("A")]))
+
+    assert list(store.renames().unreadable) == ["A"]
+
+
+def test_threads_lose_none_of_each_others_actions(store):
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda number: store.update("A", lambda book: book.mentioned([dividend(number)])), range(1, 13)))
+
+    assert [action.record["rate"] for action in sorted(store.read("A").actions, key=lambda one: one.record["rate"])] == [
+        *range(1, 13)
+    ]
+
+
+def test_a_damaged_book_is_named_and_left_alone(store, place):
+    place.put(key("A"), b"{")
+    store.update("B", lambda book: book.mentioned([dividend(1)]))
+
+    with pytest.raises(DamagedFile, match=r"corporate actions of A are not readable: .*symbol=A\.json: .*data-engine actions"):
+        store.read("A")
+    with pytest.raises(DamagedFile):
+        store.update("A", lambda book: book.mentioned([dividend(1)]))
+    assert place.content()[key("A")] == b"{"
+    assert len(store.read("B").actions) == 1

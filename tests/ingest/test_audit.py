@@ -1,0 +1,517 @@
+"""``audit``: held sessions asked again; what differs is logged, and taken over only on request."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from data_engine import ParquetStorage
+from data_engine.corporate_actions.action_store import ActionStore
+from data_engine.corporate_actions.fetch_actions import gather
+from data_engine.errors import CredentialsRefused, InputError, Interrupted
+from data_engine.ingest.audit import Audit, AuditReport, auditable
+from data_engine.ingest.drift import count_bars, plan_audit
+from data_engine.market.series import Dataset, Series, Timeframe
+from data_engine.market.time_range import new_york_date, new_york_days
+from data_engine.sandbox import Announcements, Faults, Replay, Sandbox, SimulatedMarket
+from data_engine.sandbox.splits import Split
+from data_engine.store.coverage import Coverage
+from data_engine.store.selection import Choice
+from real_data import real
+from running import (
+    COLUMNS,
+    Clock,
+    asked,
+    bars_in,
+    client_of,
+    content,
+    coverage,
+    differing,
+    here,
+    pipeline_of,
+    rows,
+    run,
+    write_minutes,
+)
+
+MULTIFETCH = "minute/yfinance_rth_8sym_202603_multifetch.parquet"
+DAYS = [date(2024, 5, day) for day in (28, 29, 30, 31)]
+LATER = datetime(2024, 6, 20, 15, tzinfo=UTC)
+RANGE = ("2024-05-28", "2024-05-31")
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock(LATER)
+
+
+def audit(server: Sandbox, base: Path, clock: Clock | None = None, **options: Any) -> AuditReport:
+    """Audit all that a store holds, or a sample of it."""
+    sample, seed = options.pop("sample", 1_000_000), options.pop("seed", 1)
+    choice, names = options.pop("choice", Choice()), options.pop("names", None)
+    now = clock.now if clock else datetime.now(UTC)
+    storage = ParquetStorage(base)
+    found = auditable(storage, choice, names, now=now, accept=options.get("accept", False))
+    audit = Audit(storage, client_of(server, clock), found.known, now=now, workers=2, **options)
+    return audit.run(plan_audit(found.known, sample, seed=seed, asof=found.asof), found.failed)
+
+
+def log(base: Path, dataset: str = "equities_1min") -> list[dict[str, str]]:
+    path = base / "metadata" / "revisions" / f"{dataset}.csv"
+    names = "seen, symbol, timestamp, change, field, old, new"
+    found = duckdb.sql(f"SELECT {names} FROM read_csv('{path}', all_varchar = true)").fetchall()
+    return [dict(zip(names.split(", "), row, strict=True)) for row in found]
+
+
+def altered(path: Path, to: Path, change: Any) -> Path:
+    """Write a file of bars with *change* made to its pandas frame."""
+    frame = pd.read_parquet(path)
+    pq.write_table(pa.Table.from_pandas(change(frame), preserve_index=False), to)
+    return to
+
+
+# ------------------------------------------------------------------------------------------------------------ the real thing
+
+
+@pytest.fixture(scope="module")
+def fetches(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The real bars as they were fetched the first, the second and the third time."""
+    frame = pd.read_parquet(real(MULTIFETCH))
+    folder = tmp_path_factory.mktemp("fetches")
+    made = []
+    for number, (_, part) in enumerate(frame.groupby("fetched_at")):
+        made.append(folder / f"fetch{number + 1}.parquet")
+        part.drop(columns="fetched_at").to_parquet(made[-1])
+    return made
+
+
+def by_pandas(first: Path, second: Path) -> set[tuple[str, pd.Timestamp, str, str, float | None, float | None]]:
+    """Return what differs between two fetches on the days that the first one has of each symbol."""
+    frames = []
+    for path in (first, second):
+        frame = pd.read_parquet(path).astype({"volume": "float64"})
+        frame["trade_count"] = np.maximum(1.0, np.floor(frame["volume"] / 100))
+        frame["vwap"] = ((frame["high"] + frame["low"] + frame["close"]) / 3).round(4)
+        frame["day"] = frame["timestamp"].dt.tz_convert("America/New_York").dt.date
+        frames.append(frame)
+    reach = frames[0].groupby("symbol")["day"].agg(["min", "max"])
+    both = frames[0].merge(frames[1], on=["symbol", "timestamp", "day"], how="outer", suffixes=("_old", "_new"), indicator=True)
+    both = both.merge(reach, left_on="symbol", right_index=True)
+    both = both[(both["day"] >= both["min"]) & (both["day"] <= both["max"])]
+    kinds = both["_merge"].astype(str).map({"left_only": "vanished", "right_only": "appeared", "both": "revised"})
+    found = set()
+    for column in COLUMNS:
+        old, new = both[f"{column}_old"], both[f"{column}_new"]
+        wanted = [series[old != new] for series in (both["symbol"], both["timestamp"], kinds, old, new)]
+        for symbol, stamp, kind, was, says in zip(*wanted, strict=True):
+            found.add((symbol, stamp, kind, column, None if pd.isna(was) else was, None if pd.isna(says) else says))
+    return found
+
+
+def real_store(fetch: Path, base: Path) -> None:
+    with Sandbox(Replay(fetch)) as server:
+        frame = pd.read_parquet(fetch)
+        pipeline_of(server, base).ingest_symbols(sorted(set(frame["symbol"])), "2026-03-01", "2026-03-31")
+
+
+@pytest.mark.parametrize(("first", "second"), [(0, 1), (1, 2)])
+def test_the_log_of_real_revisions_is_what_pandas_finds(fetches: list[Path], tmp_path: Path, first: int, second: int) -> None:
+    real_store(fetches[first], tmp_path)
+    before = content(tmp_path)
+    with Sandbox(Replay(fetches[second])) as server:
+        report = audit(server, tmp_path)
+
+    expected = by_pandas(fetches[first], fetches[second])
+    found = {
+        (
+            row["symbol"],
+            pd.Timestamp(row["timestamp"]),
+            row["change"],
+            row["field"],
+            float(row["old"]) if row["old"] else None,
+            float(row["new"]) if row["new"] else None,
+        )
+        for row in log(tmp_path)
+    }
+    assert found == expected
+    assert (report.logged, report.exit_code) == (len(expected), 0)
+    revised = {(symbol, stamp) for symbol, stamp, kind, *_ in expected if kind == "revised"}
+    assert count_bars(report.revisions)["revised"] == len(revised) > 0
+    assert content(tmp_path) == before
+
+
+def test_accepting_real_revisions_makes_the_store_what_a_refetch_makes_it(fetches: list[Path], tmp_path: Path) -> None:
+    real_store(fetches[0], tmp_path / "audited")
+    real_store(fetches[0], tmp_path / "refetched")
+    with Sandbox(Replay(fetches[1])) as server:
+        known = auditable(ParquetStorage(tmp_path / "audited"), Choice(), None, now=datetime.now(UTC)).known
+        held = {one.series.symbol: (one.first_bar, one.last_bar) for one in known}
+        report = audit(server, tmp_path / "audited", accept=True)
+        for symbol, (first, last) in held.items():
+            start, end = (pd.Timestamp(stamp).tz_convert("America/New_York").date() for stamp in (first, last))
+            pipeline_of(server, tmp_path / "refetched").ingest_symbols([symbol], start, end, refetch=True)
+
+    assert report.accepted == count_bars(report.revisions)["revised"] == 25
+    assert differing(bars_in(tmp_path / "audited"), bars_in(tmp_path / "refetched")) == 0
+    assert content(tmp_path / "audited") == content(tmp_path / "refetched")
+    verdict = here("verify", "--json", "--base-path", tmp_path / "audited")
+    assert (verdict.code, verdict.json["contradictions"]) == (0, [])
+
+
+# ------------------------------------------------------------------------------------------------------------------ the log
+
+
+@pytest.fixture
+def base(tmp_path: Path, clock: Clock) -> Path:
+    """A store of two symbols on four days; ``bars.parquet`` beside it is what the vendor said."""
+    path = write_minutes(tmp_path / "bars.parquet", ["AAA", "BBB"], DAYS)
+    with Sandbox(Replay(path), clock=clock) as server:
+        pipeline_of(server, tmp_path / "store", clock).ingest_symbols(["AAA", "BBB"], *RANGE)
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def same(base: Path, clock: Clock) -> Iterator[Sandbox]:
+    with Sandbox(Replay(base.parent / "bars.parquet"), clock=clock) as server:
+        yield server
+
+
+@pytest.fixture
+def revised(base: Path, clock: Clock) -> Iterator[Sandbox]:
+    """A vendor who has revised a close, lost a bar and found one."""
+
+    def change(frame: pd.DataFrame) -> pd.DataFrame:
+        frame.loc[5, "close"] += 0.25
+        lost = frame.drop(index=7)
+        found = frame.loc[[9]].assign(timestamp=frame.loc[9, "timestamp"] + pd.Timedelta(hours=1))
+        return pd.concat([lost, found])
+
+    path = altered(base.parent / "bars.parquet", base.parent / "revised.parquet", change)
+    with Sandbox(Replay(path), clock=clock) as server:
+        yield server
+
+
+def test_where_nothing_differs_nothing_is_written(base: Path, same: Sandbox, clock: Clock) -> None:
+    before = {path: path.read_bytes() for path in base.rglob("*.*") if path.suffix != ".lock"}
+
+    report = audit(same, base, clock, accept=True)
+
+    assert (report.bars, report.revisions, report.logged, report.exit_code) == (160, [], 0, 0)
+    assert {path: path.read_bytes() for path in base.rglob("*.*") if path.suffix != ".lock"} == before
+
+
+def test_revised_vanished_and_appeared_bars_are_logged_with_both_values(base: Path, revised: Sandbox, clock: Clock) -> None:
+    report = audit(revised, base, clock)
+
+    found = log(base)
+    close = [row for row in found if row["field"] == "close"]
+    assert close == [
+        {
+            "seen": "2024-06-20T15:00:00Z",
+            "symbol": "AAA",
+            "timestamp": "2024-05-28T14:05:00Z",
+            "change": "revised",
+            "field": "close",
+            "old": "100.175",
+            "new": "100.425",
+        },
+        {**close[1], "timestamp": "2024-05-28T14:07:00Z", "change": "vanished", "old": "100.195", "new": None},
+        {**close[2], "timestamp": "2024-05-28T15:09:00Z", "change": "appeared", "old": None, "new": "100.215"},
+    ]
+    # The sandbox makes the average of high, low and close; every column of a bar that came or went has its line.
+    assert len(found) == 2 + 7 + 7 == report.logged
+
+
+def test_what_is_seen_again_is_logged_once_and_what_changes_once_more_again(base: Path, revised: Sandbox, clock: Clock) -> None:
+    audit(revised, base, clock)
+    first = (base / "metadata/revisions/equities_1min.csv").read_bytes()
+    clock.now += timedelta(days=1)
+
+    again = audit(revised, base, clock)
+
+    assert (again.logged, len(again.revisions)) == (0, 16)
+    assert (base / "metadata/revisions/equities_1min.csv").read_bytes() == first
+
+    def more(frame: pd.DataFrame) -> pd.DataFrame:
+        frame.loc[5, "close"] += 0.5
+        return frame
+
+    third = altered(base.parent / "bars.parquet", base.parent / "third.parquet", more)
+    with Sandbox(Replay(third), clock=clock) as server:
+        audit(server, base, clock)
+    assert (base / "metadata/revisions/equities_1min.csv").read_bytes().startswith(first)  # at its end alone
+    assert [(row["seen"][:10], row["old"], row["new"]) for row in log(base) if row["timestamp"] == "2024-05-28T14:05:00Z"][
+        -2:
+    ] == [
+        ("2024-06-21", "100.175", "100.675"),
+        ("2024-06-21", "100.175", "100.3417"),
+    ]
+
+
+def test_without_accept_bars_and_coverage_stay_and_with_it_the_vendors_values_come_in(
+    base: Path, revised: Sandbox, clock: Clock
+) -> None:
+    files, known = content(base), [coverage(base, symbol) for symbol in ("AAA", "BBB")]
+    audit(revised, base, clock)
+    assert (content(base), [coverage(base, symbol) for symbol in ("AAA", "BBB")]) == (files, known)
+    stored = {row[:2]: row for row in rows(base)}
+
+    report = audit(revised, base, clock, accept=True)
+
+    now = {row[:2]: row for row in rows(base)}
+    changed = {key for key in stored if now.get(key) != stored[key]}
+    # The revised bar has the new close, the new one is there, and the one that no longer comes is kept.
+    assert (report.accepted, len(changed), now.keys() - stored.keys() and len(now) - len(stored)) == (2, 1, 1)
+    assert [now[key][5] for key in changed] == [100.425]
+    assert coverage(base, "BBB") == known[1]
+    assert audit(revised, base, clock).revisions[0].change == "vanished"
+    verdict = here("verify", "--json", "--base-path", base)
+    assert (verdict.code, verdict.json["contradictions"]) == (0, [])
+
+
+def test_a_kill_between_bars_and_coverage_leaves_no_lie(base: Path, revised: Sandbox, clock: Clock, monkeypatch) -> None:
+    from data_engine.ingest.page_writer import ChainWriter
+
+    def killed(self: ChainWriter) -> None:
+        self._flush(self._current)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ChainWriter, "complete", killed)
+    with pytest.raises(KeyboardInterrupt, match="in the log"):
+        audit(revised, base, clock, accept=True)
+
+    assert len(log(base)) == 16  # first of all
+    verdict = here("verify", "--json", "--base-path", base)
+    assert (verdict.code, verdict.json["contradictions"]) == (0, [])
+    assert rows(base) != []
+
+
+def test_a_log_that_somebody_spoilt_is_named(base: Path, revised: Sandbox, clock: Clock) -> None:
+    (base / "metadata/revisions").mkdir(parents=True)
+    (base / "metadata/revisions/equities_1min.csv").write_text("seen,what\n")
+
+    ran = here("audit", "--base-path", base, url=revised.url)
+
+    assert (ran.code, "equities_1min.csv is not what it should be: line 1" in ran.err) == (4, True)
+
+
+# -------------------------------------------------------------------------------------------------- the sample and requests
+
+
+def test_symbols_of_one_session_share_a_request(base: Path, same: Sandbox, clock: Clock) -> None:
+    report = audit(same, base, clock, sample=2)
+
+    assert (report.plan.sessions, report.plan.held, len(same.requests)) == (2, 8, 1)
+    assert [symbols for symbols, _, _ in asked(same)] == ["AAA,BBB"]
+
+
+def test_sessions_that_follow_one_another_share_a_request_too(base: Path, same: Sandbox, clock: Clock) -> None:
+    report = audit(same, base, clock)
+
+    assert (report.plan.sessions, len(same.requests), report.requests) == (8, 1, 1)
+
+
+def test_what_can_still_change_is_not_asked(tmp_path: Path) -> None:
+    clock = Clock(datetime(2024, 5, 31, 19, tzinfo=UTC))  # in the session
+    path = write_minutes(tmp_path / "bars.parquet", ["AAA"], DAYS)
+    with Sandbox(Replay(path), clock=clock) as server:
+        pipeline_of(server, tmp_path / "store", clock).ingest_symbols(["AAA"], *RANGE)
+        report = audit(server, tmp_path / "store", clock)
+
+    assert (report.plan.held, report.bars) == (3, 60)
+
+
+def test_days_and_weeks_are_audited_too(tmp_path: Path, clock: Clock) -> None:
+    with Sandbox(SimulatedMarket(), clock=clock) as server:
+        for timeframe in ("1Day", "1Week"):
+            pipeline_of(server, tmp_path, clock).ingest_symbols(["AAPL"], "2024-05-01", "2024-05-31", timeframe)
+        report = audit(server, tmp_path, clock)
+
+    # 22 sessions in May 2024; four weeks of them from Monday to Friday, and the first of the month is a Wednesday.
+    assert report.plan.held == 22 + 4
+    assert (report.revisions, report.exit_code) == ([], 0)
+
+
+# ----------------------------------------------------------------------------------------------------------- what can go wrong
+
+
+def test_an_adjusted_series_is_audited_only_by_name_and_never_mixed(tmp_path: Path, clock: Clock) -> None:
+    path = write_minutes(tmp_path / "bars.parquet", ["AAA"], DAYS)
+    with Sandbox(Replay(path), clock=clock) as server:
+        pipeline_of(server, tmp_path / "store", clock, adjustment="split").ingest_symbols(["AAA"], *RANGE)
+    split = {"AAA": (Split(date(2024, 6, 10), 2.0),)}
+    choice = Choice.parse(adjustment="split")
+    with Sandbox(Replay(path, splits=split), clock=clock) as server:
+        assert audit(server, tmp_path / "store", clock).plan.sessions == 0
+        report = audit(server, tmp_path / "store", clock, choice=choice)
+        with pytest.raises(InputError, match="--refetch"):
+            audit(server, tmp_path / "store", clock, choice=choice, accept=True)
+
+    assert {round(one.old / one.new, 2) for one in report.revisions if one.field == "close"} == {2.0}
+
+
+def test_of_a_security_that_left_the_ticker_only_its_own_days_are_asked_and_as_of_its_last(tmp_path: Path, clock: Clock) -> None:
+    """As of today Alpaca would answer for the ticker's next owner, and --accept would mix two securities."""
+    path = write_minutes(tmp_path / "bars.parquet", ["AAA", "BBB"], DAYS)
+    left = {"name_changes": [{"old_symbol": "AAA", "new_symbol": "ZZZ", "process_date": DAYS[2].isoformat()}]}
+    with Sandbox(Replay(path), actions=Announcements(left), clock=clock) as server:
+        pipeline_of(server, tmp_path / "store", clock).ingest_symbols(["AAA", "BBB"], *RANGE)
+        wanted = {"AAA": new_york_days(DAYS[0], DAYS[-1])}
+        gather(ActionStore(ParquetStorage(tmp_path / "store").files), client_of(server, clock), wanted, now=clock.now)
+        server.forget()
+        report = audit(server, tmp_path / "store", clock)
+
+        last: dict[tuple[str, str | None], str] = {}
+        for one in server.requests:
+            for name in one.query["symbols"].split(","):
+                last[name, one.query.get("asof")] = max(one.query["end"], last.get((name, one.query.get("asof")), ""))
+    assert last == {("AAA", "2024-05-29"): "2024-05-30T03:59:59.999999999Z", ("BBB", None): "2024-06-01T03:59:59.999999999Z"}
+    assert report.plan.sessions == 2 + len(DAYS)
+    assert report.revisions == []
+
+
+def test_one_symbols_failure_leaves_its_neighbours_alone(base: Path, revised: Sandbox, clock: Clock) -> None:
+    damaged = base / "equities_1min/symbol=BBB/year=2024/month=05/data.parquet"
+    damaged.write_bytes(b"no parquet")
+
+    report = audit(revised, base, clock)
+
+    series = Series("BBB", Dataset(Timeframe.parse("1Min")))
+    assert ({one: code for one, (code, _) in report.failed.items()}, report.exit_code) == ({series: "damaged_file"}, 1)
+    assert report.logged == 16
+
+
+def test_a_symbol_that_the_vendor_no_longer_takes_fails_alone(base: Path, same: Sandbox, clock: Clock) -> None:
+    storage = ParquetStorage(base)
+    series, odd = (Series(name, Dataset(Timeframe.parse("1Min"))) for name in ("AAA", "A-B"))
+    for period in storage.coverage.read(series).rows:
+        storage.write(odd, period, storage.read(series, period))
+    storage.coverage.update(odd, lambda _: replace(storage.coverage.read(series), series=odd))
+
+    report = audit(same, base, clock)
+
+    assert report.failed == {odd: ("invalid_symbol", "invalid symbol: A-B")}
+    assert (report.bars, report.revisions, report.exit_code) == (160, [], 1)
+
+
+def test_coverage_that_cannot_be_read_is_told_with_the_others(base: Path, same: Sandbox, clock: Clock) -> None:
+    (base / "metadata/coverage/equities_1min/symbol=BBB.json").write_text("{}")
+
+    report = audit(same, base, clock)
+
+    assert ([code for code, _ in report.failed.values()], report.bars, report.exit_code) == (["damaged_file"], 80, 1)
+
+
+def test_nobody_at_the_address_is_six(base: Path, clock: Clock) -> None:
+    with Sandbox(SimulatedMarket(), clock=clock) as server:
+        pass
+
+    report = audit(server, base, clock, sample=2)
+
+    assert ({code for code, _ in report.failed.values()}, report.exit_code, report.logged) == ({"unavailable"}, 6, 0)
+
+
+def test_a_stop_ends_it_and_what_was_compared_is_in_the_log(base: Path, revised: Sandbox, clock: Clock) -> None:
+    storage = ParquetStorage(base)
+    known = auditable(storage, Choice(), ["AAA"], now=clock.now).known
+    client = client_of(revised, clock)
+    plan = plan_audit(known, 3, seed=next(seed for seed in range(99) if draws(known, seed, DAYS[0])))
+    revised._on_request = lambda record: client.stop() if record.number == 1 else None
+
+    with pytest.raises(Interrupted):
+        Audit(storage, client, known, now=clock.now, workers=1).run(plan)
+
+    assert len(log(base)) == 16
+
+
+def draws(known: list[Coverage], seed: int, day: date) -> bool:
+    """Tell whether a sample of three has a day in its first task, and more tasks after it."""
+    tasks = plan_audit(known, 3, seed=seed).tasks
+    starts = [task.range.start for task in tasks]
+    return len(tasks) > 1 and new_york_date(starts[0]) == day and tasks[0].range.length == timedelta(days=1)
+
+
+def test_a_vendor_that_refuses_the_keys_ends_it(base: Path, clock: Clock) -> None:
+    with Sandbox(SimulatedMarket(), clock=clock, keys={"other": "keys"}) as server, pytest.raises(CredentialsRefused):
+        audit(server, base, clock)
+
+
+def test_faults_of_the_wire_are_ridden_out(base: Path, clock: Clock) -> None:
+    path = base.parent / "bars.parquet"
+    with Sandbox(Replay(path), clock=clock, faults=Faults.parse("reset=0.3,429=0.2")) as server:
+        report = audit(server, base, clock, sample=6)
+
+    assert (report.failed, report.revisions, report.exit_code) == ({}, [], 0)
+
+
+# ---------------------------------------------------------------------------------------------------------------- the command
+
+
+def test_the_command_says_what_differs_and_ends_with_zero(base: Path, revised: Sandbox) -> None:
+    words = ("audit", "--base-path", base)
+    told = run(*words, url=revised.url)
+    again = here(*words, "--json", url=revised.url)
+
+    assert told.code == again.code == 0, told.text
+    assert "AAA in equities_1min on 2024-05-28: 1 revised, 1 appeared, 1 vanished (close, vwap)\n" in told.out
+    assert "16 new lines in metadata/revisions/equities_1min.csv" in told.out
+    assert "--accept takes over" in told.out
+    shown = again.json
+    assert (shown["revised"], shown["appeared"], shown["vanished"], shown["logged"]) == (1, 1, 1, 0)
+    assert shown["differences"][0] == {
+        "dataset": "equities_1min",
+        "symbol": "AAA",
+        "timestamp": "2024-05-28T14:05:00Z",
+        "change": "revised",
+        "field": "close",
+        "old": 100.175,
+        "new": 100.425,
+    }
+    taken = here(*words, "--accept", url=revised.url)
+    assert "Taken over: 2 bars; 1 that no longer come are kept\n" in taken.out
+
+
+def test_the_same_seed_asks_the_same_and_a_dry_run_asks_nothing(base: Path, same: Sandbox) -> None:
+    words = ("audit", "--sample", "3", "--base-path", base, "--json")
+    plans = [json.dumps(here(*words, "--dry-run", "--seed", seed, env={}).json["tasks"]) for seed in (1, 1, 2, 3, 4)]
+
+    assert plans[0] == plans[1]
+    assert len(set(plans)) > 1
+    assert same.requests == []
+    assert not (base / "metadata/revisions").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("ZZZ",), 2, "ZZZ: not in the store"),
+        (("--seed", "x"), 2, "--seed 'x' is not a whole number"),
+        (("--sample", "0"), 2, "--sample"),
+        (("--accept", "--adjustment", "split"), 2, "--refetch"),
+        (("--base-path", "nowhere"), 4, "no store at"),
+    ],
+    ids=["stranger", "seed", "no-sample", "adjusted", "no-store"],
+)
+def test_words_that_cannot_be_used(base: Path, same: Sandbox, words: tuple[str, ...], code: int, said: str) -> None:
+    where = () if "--base-path" in words else ("--base-path", base)
+    ran = here("audit", *words, *where, url=same.url)
+
+    assert (ran.code, said in ran.err, ran.out, same.requests) == (code, True, "", [])
+
+
+def test_another_writer_is_waited_for_no_longer_than_asked(base: Path, same: Sandbox) -> None:
+    with ParquetStorage(base).files.hold("run", seconds=0):
+        ran = here("audit", "--base-path", base, url=same.url)
+
+    assert (ran.code, same.requests) == (7, [])

@@ -1,0 +1,562 @@
+"""One chain of pages on its way to disk: what is kept, what is claimed, and what is left when it breaks."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_engine import ParquetStorage
+from data_engine.alpaca.bars_page import Page
+from data_engine.errors import DamagedFile
+from data_engine.ingest.page_writer import ChainWriter, unfinished
+from data_engine.ingest.plan import FetchTask
+from data_engine.market.bar_frame import to_frame
+from data_engine.market.bars import BAR_SCHEMA, EMPTY, TIMESTAMP, VALUES
+from data_engine.market.series import Adjustment, Dataset, Series, Timeframe
+from data_engine.market.time_range import TimeRange
+from data_engine.store.bar_store import Written
+from data_engine.store.coverage import Coverage
+from data_engine.store.partitions import Partition, Period
+from data_engine.verify.series_check import examine
+
+MINUTES, HOURS, WEEKS = (Dataset(Timeframe.parse(text)) for text in ("1Min", "1Hour", "1Week"))
+SPLIT = Dataset(Timeframe.parse("1Min"), Adjustment.parse("split"))
+LONG_AFTER = datetime(2025, 1, 1, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+
+
+def at(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+def between(start: str, end: str) -> TimeRange:
+    return TimeRange(at(start), at(end))
+
+
+SPAN = between("2024-06-03", "2024-07-13")
+MAY, JUNE, JULY = (Period(2024, month) for month in (5, 6, 7))
+
+
+@pytest.fixture
+def storage(tmp_path) -> ParquetStorage:
+    return ParquetStorage(tmp_path / "store")
+
+
+def bars(*stamps: datetime | str, price: float = 1.0) -> pa.Table:
+    times = [at(stamp) if isinstance(stamp, str) else stamp for stamp in stamps]
+    return pa.table(
+        [pa.array(times, TIMESTAMP), *[pa.array([price] * len(times), pa.float64())] * len(VALUES)], schema=BAR_SCHEMA
+    )
+
+
+def page(*runs: tuple[str, pa.Table]) -> Page:
+    """Make a page of each symbol's bars, in the order given."""
+    edges = [0]
+    for _, table in runs:
+        edges.append(edges[-1] + table.num_rows)
+    marked = tuple((symbol, edges[number], edges[number + 1]) for number, (symbol, _) in enumerate(runs))
+    return Page(pa.concat_tables([EMPTY, *(table for _, table in runs)]), marked, None, 0)
+
+
+def task(*symbols: str, span: TimeRange = SPAN, dataset: Dataset = MINUTES, **more: object) -> FetchTask:
+    return FetchTask(symbols, span, dataset, estimate=120.0, **more)  # type: ignore[arg-type]
+
+
+def held(storage: ParquetStorage, symbol: str, dataset: Dataset = MINUTES) -> dict[str, float]:
+    """Return the closing prices on disk, by minute, file by file."""
+    found: dict[str, float] = {}
+    for partition in storage.partitions(dataset, symbol):
+        for row in storage.read(partition.series, partition.period).to_pylist():
+            assert row["timestamp"] in partition.period.span
+            assert f"{row['timestamp']:%Y-%m-%d %H:%M}" not in found
+            found[f"{row['timestamp']:%Y-%m-%d %H:%M}"] = row["close"]
+    return found
+
+
+def known(storage: ParquetStorage, symbol: str, dataset: Dataset = MINUTES) -> Coverage:
+    return storage.coverage.read(Series(symbol, dataset))
+
+
+def put(storage: ParquetStorage, symbol: str, table: pa.Table, dataset: Dataset = MINUTES) -> None:
+    """Have bars in the store already."""
+    for period in (MAY, JUNE, JULY):
+        inside = [stamp for stamp in table.column("timestamp").to_pylist() if stamp in period.span]
+        if inside:
+            storage.write(
+                Series(symbol, dataset),
+                period,
+                table.filter(pa.array([stamp in period.span for stamp in table.column("timestamp").to_pylist()])),
+            )
+
+
+# ------------------------------------------------------------------------------------------------- a chain that ends well
+
+
+def test_a_chain_that_ends_covers_the_whole_range_of_every_symbol(storage):
+    """A straddles two pages and two months, B has no bar, C one."""
+    writer = ChainWriter(storage, task("A", "B", "C"), now=LONG_AFTER)
+    taken = [
+        writer.take(page(("A", bars("2024-06-03T14:00", "2024-06-28T14:00")))),
+        writer.take(page()),
+        writer.take(page(("A", bars("2024-06-28T14:01", "2024-07-01T14:00")), ("C", bars("2024-07-12T14:00", price=3.0)))),
+    ]
+    made = writer.complete()
+
+    assert taken == [2, 0, 3]
+    assert held(storage, "A") == dict.fromkeys(
+        ["2024-06-03 14:00", "2024-06-28 14:00", "2024-06-28 14:01", "2024-07-01 14:00"], 1.0
+    )
+    assert held(storage, "B") == {}
+    assert held(storage, "C") == {"2024-07-12 14:00": 3.0}
+    assert made == {symbol: known(storage, symbol) for symbol in ("A", "B", "C")}
+    assert {symbol: coverage.covered for symbol, coverage in made.items()} == dict.fromkeys("ABC", (SPAN,))
+    assert [coverage.provisional for coverage in made.values()] == [()] * 3
+    assert (made["A"].rows, made["B"].rows, made["C"].rows) == ({JUNE: 3, JULY: 1}, {}, {JULY: 1})
+    assert (made["A"].first_bar, made["A"].last_bar) == (at("2024-06-03T14:00"), at("2024-07-01T14:00"))
+    assert (made["A"].empty_since, made["B"].empty_since) == (None, LONG_AFTER)
+    assert writer.written == {"A": Written(4, added=4), "B": Written(), "C": Written(1, added=1)}
+    assert writer.damaged == {}
+
+
+def test_a_file_is_written_when_the_next_begins_and_covered_when_the_chain_has_ended(storage):
+    """Bars are held only until their file is complete; a claim waits for the end."""
+    writer = ChainWriter(storage, task("A", "B"), now=LONG_AFTER)
+    june, july = ("A", bars("2024-06-03T14:00")), ("A", bars("2024-07-01T14:00"))
+    on_disk = []
+    for one in (page(june), page(july), page(("B", bars("2024-06-03T14:00")))):
+        writer.take(one)
+        on_disk.append((list(held(storage, "A")), list(held(storage, "B"))))
+
+    assert on_disk == [([], []), (["2024-06-03 14:00"], []), (["2024-06-03 14:00", "2024-07-01 14:00"], [])]
+    assert known(storage, "A") == Coverage(Series("A", MINUTES))
+
+
+def test_bars_beside_the_range_are_dropped(storage):
+    """A request is widened to whole bars and may carry a session for comparison: the surplus belongs to nobody."""
+    span = between("2024-06-03T14:00", "2024-06-03T14:02")
+    writer = ChainWriter(storage, task("A", span=span), now=LONG_AFTER)
+    stamps = [f"2024-06-03T{clock}" for clock in ("13:59", "14:00", "14:01", "14:02")]
+
+    assert writer.take(page(("A", bars("2024-05-31T14:00", *stamps, "2024-07-01T14:00")))) == 2
+    assert writer.complete()["A"].covered == (span,)
+    assert list(held(storage, "A")) == ["2024-06-03 14:00", "2024-06-03 14:01"]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "now", "kept"),
+    [
+        pytest.param(MINUTES, "2024-06-03T15:00:59", ["14:00", "14:59"], id="a-minute-is-running"),
+        pytest.param(MINUTES, "2024-06-03T15:01", ["14:00", "14:59", "15:00"], id="the-minute-has-just-ended"),
+        pytest.param(HOURS, "2024-06-03T15:59:59", ["14:00"], id="an-hour-is-running"),
+        pytest.param(HOURS, "2024-06-03T16:00", ["14:00", "15:00"], id="the-hour-has-just-ended"),
+        pytest.param(MINUTES, "2024-06-03T13:30", [], id="all-of-it-is-to-come"),
+    ],
+)
+def test_bars_that_had_not_ended_are_left_out(storage, dataset, now, kept):
+    sent = ["14:00", "14:59", "15:00", "15:01"] if dataset is MINUTES else ["14:00", "15:00", "16:00"]
+    writer = ChainWriter(storage, task("A", span=between("2024-06-03T13:00", "2024-06-03T17:00"), dataset=dataset), now=at(now))
+
+    assert writer.take(page(("A", bars(*(f"2024-06-03T{clock}" for clock in sent))))) == len(kept)
+    made = writer.complete()["A"]
+    assert list(held(storage, "A", dataset)) == [f"2024-06-03 {clock}" for clock in kept]
+    assert made.covered == ()
+
+
+@pytest.mark.parametrize(
+    ("dataset", "span", "now", "final"),
+    [
+        pytest.param(
+            MINUTES, ("2024-06-03", "2024-06-05"), "2024-06-05T00:29:59", "2024-06-04T00:00", id="a-day-is-not-final-before-20:30"
+        ),
+        pytest.param(
+            MINUTES, ("2024-06-03", "2024-06-05"), "2024-06-05T00:30", "2024-06-05T00:00", id="a-day-is-final-from-20:30-on"
+        ),
+        pytest.param(
+            WEEKS,
+            ("2024-05-27T04:00", "2024-06-10T04:00"),
+            "2024-06-10T13:59:59",
+            "2024-06-03T04:00",
+            id="a-week-waits-for-monday-10:00",
+        ),
+        pytest.param(
+            WEEKS,
+            ("2024-05-27T04:00", "2024-06-10T04:00"),
+            "2024-06-10T14:00",
+            "2024-06-10T04:00",
+            id="a-week-is-final-on-monday-10:00",
+        ),
+    ],
+)
+def test_what_can_still_change_is_provisional(storage, dataset, span, now, final):
+    whole = between(*span)
+    writer = ChainWriter(storage, task("A", span=whole, dataset=dataset), now=at(now))
+    writer.take(page(("A", bars("2024-06-03T04:00"))))
+    made = writer.complete()["A"]
+
+    assert made.covered == tuple(piece for piece in [whole.before(at(final))] if piece)
+    assert made.provisional == tuple(piece for piece in [whole.after(at(final))] if piece)
+    assert len(held(storage, "A", dataset)) == 1
+
+
+def test_a_success_ends_an_old_failure(storage):
+    storage.coverage.update(Series("A", MINUTES), lambda old: old.wanting(SPAN).failed("unavailable", "503", LONG_AFTER))
+    ChainWriter(storage, task("A"), now=LONG_AFTER).complete()
+
+    assert known(storage, "A").failure is None
+    assert known(storage, "A").wanted == (SPAN,)
+
+
+# -------------------------------------------------------------------------------------------------- a chain that breaks off
+
+
+def test_a_chain_that_breaks_off_covers_what_is_certain(storage):
+    """A was finished, B had nothing to send, C was under way, D had not begun."""
+    writer = ChainWriter(storage, task("A", "B", "C", "D"), now=LONG_AFTER)
+    writer.take(page(("A", bars("2024-06-03T14:00")), ("C", bars("2024-06-03T14:00"))))
+    writer.take(page(("C", bars("2024-07-01T14:00", "2024-07-01T14:05"))))
+    left = writer.break_off()
+
+    rest = TimeRange(at("2024-07-01T14:06"), SPAN.end)
+    assert left == {"C": rest, "D": SPAN}
+    assert [known(storage, symbol).covered for symbol in "ABCD"] == [(SPAN,), (SPAN,), (TimeRange(SPAN.start, rest.start),), ()]
+    assert [len(held(storage, symbol)) for symbol in "ABCD"] == [1, 0, 3, 0]
+    assert known(storage, "C").rows == {JUNE: 1, JULY: 2}
+    assert list(unfinished(task("A", "B", "C", "D"), left)) == [
+        FetchTask(("C",), rest, MINUTES, pytest.approx(120 / 4 * (rest.length / SPAN.length))),
+        FetchTask(("D",), SPAN, MINUTES, 30.0),
+    ]
+
+
+def test_what_is_left_of_symbols_alike_is_one_task():
+    assert list(unfinished(task("A", "B", "C", "D"), {"D": SPAN, "C": SPAN})) == [FetchTask(("C", "D"), SPAN, MINUTES, 60.0)]
+    assert list(unfinished(task("A"), {})) == []
+
+
+def test_a_chain_that_breaks_before_the_first_page_covers_nothing(storage):
+    assert ChainWriter(storage, task("A", "B"), now=LONG_AFTER).break_off() == {"A": SPAN, "B": SPAN}
+    assert [known(storage, symbol).covered for symbol in "AB"] == [(), ()]
+
+
+def test_a_chain_that_breaks_after_the_last_bar_of_the_range_leaves_nothing(storage):
+    writer = ChainWriter(storage, task("A"), now=LONG_AFTER)
+    writer.take(page(("A", bars(SPAN.end - MINUTE))))
+
+    assert writer.break_off() == {}
+    assert known(storage, "A").covered == (SPAN,)
+
+
+def test_a_symbol_whose_only_bars_lie_beside_the_range_is_left_whole(storage):
+    writer = ChainWriter(storage, task("A", "B"), now=LONG_AFTER)
+    writer.take(page(("A", bars(SPAN.start - MINUTE))))
+
+    assert writer.break_off() == {"A": SPAN, "B": SPAN}
+
+
+def test_a_symbol_that_breaks_off_is_covered_by_whole_bars(storage):
+    """A bar of a week that came covers its week."""
+    writer = ChainWriter(storage, task("A", span=between("2024-05-27T04:00", "2024-06-24T04:00"), dataset=WEEKS), now=LONG_AFTER)
+    writer.take(page(("A", bars("2024-05-27T04:00", "2024-06-03T04:00"))))
+
+    assert writer.break_off() == {"A": between("2024-06-10T04:00", "2024-06-24T04:00")}
+    assert known(storage, "A", WEEKS).covered == (between("2024-05-27T04:00", "2024-06-10T04:00"),)
+
+
+def test_symbols_out_of_order_finish_nothing_early(storage):
+    """Against the documentation: then only the end of the chain says that a symbol is whole. What came is kept."""
+    writer = ChainWriter(storage, task("A", "B", "C"), now=LONG_AFTER)
+    writer.take(page(("B", bars("2024-06-03T14:00")), ("A", bars("2024-06-04T14:00"))))
+    left = writer.break_off()
+
+    assert left == {"A": SPAN, "B": SPAN, "C": SPAN}
+    assert [known(storage, symbol).covered for symbol in "ABC"] == [(), (), ()]
+    assert [list(held(storage, symbol)) for symbol in "ABC"] == [["2024-06-04 14:00"], ["2024-06-03 14:00"], []]
+
+
+def test_symbols_out_of_order_are_whole_when_the_chain_ends(storage):
+    writer = ChainWriter(storage, task("A", "B"), now=LONG_AFTER)
+    for one in ("2024-06-03T14:00", "2024-06-04T14:00", "2024-07-01T14:00"):
+        writer.take(page(("B", bars(one)), ("A", bars(one))))
+    writer.complete()
+
+    assert [known(storage, symbol).covered for symbol in "AB"] == [(SPAN,), (SPAN,)]
+    assert list(held(storage, "A")) == list(held(storage, "B")) == ["2024-06-03 14:00", "2024-06-04 14:00", "2024-07-01 14:00"]
+
+
+MARKET_START = at("2024-06-28")
+MARKET = TimeRange(MARKET_START, MARKET_START + timedelta(hours=100))
+a_market = st.dictionaries(st.sampled_from(["A", "AA", "B", "B.A"]), st.sets(st.integers(0, 99), max_size=8), min_size=1)
+
+
+def serve(market: dict[str, set[int]], wanted: FetchTask, limit: int) -> list[Page]:
+    """Return the pages of a faithful server: symbols ascending, times ascending, one budget of bars over all."""
+    rows = [
+        (symbol, MARKET_START + timedelta(hours=hour)) for symbol in sorted(wanted.symbols) for hour in sorted(market[symbol])
+    ]
+    rows = [(symbol, stamp) for symbol, stamp in rows if stamp in wanted.range]
+    cut = [rows[start : start + limit] for start in range(0, len(rows), limit)] or [[]]
+    return [
+        page(
+            *((symbol, bars(*(stamp for name, stamp in part if name == symbol))) for symbol in sorted({name for name, _ in part}))
+        )
+        for part in cut
+    ]
+
+
+@settings(max_examples=25)
+@given(a_market, st.integers(1, 5), st.lists(st.integers(0, 4), max_size=5))
+def test_however_often_a_chain_breaks_nothing_is_lost_or_claimed_too_early(tmp_path_factory, market, limit, breaks):
+    storage = ParquetStorage(tmp_path_factory.mktemp("store"))
+    left = [FetchTask(tuple(sorted(market)), MARKET, MINUTES)]
+    while left:
+        one = left.pop()
+        writer = ChainWriter(storage, one, now=LONG_AFTER)
+        pages = serve(market, one, limit)
+        broken_after = breaks.pop() if breaks else len(pages)
+        for number, each in enumerate(pages):
+            if number == broken_after:
+                left += unfinished(one, writer.break_off())
+                break
+            writer.take(each)
+        else:
+            writer.complete()
+        for symbol, hours in market.items():
+            stamps = {MARKET_START + timedelta(hours=hour) for hour in hours}
+            there = {at(text) for text in held(storage, symbol)}
+            claimed = known(storage, symbol).covered
+            assert there <= stamps
+            assert {stamp for stamp in stamps if any(stamp in piece for piece in claimed)} <= there
+            assert len(there) == known(storage, symbol).bars or not claimed
+
+    assert {symbol: len(held(storage, symbol)) for symbol in market} == {symbol: len(hours) for symbol, hours in market.items()}
+    assert {symbol: known(storage, symbol).covered for symbol in market} == dict.fromkeys(market, (MARKET,))
+
+
+# -------------------------------------------------------------------------------------------------------------- trouble
+
+
+def test_a_damaged_file_is_the_trouble_of_its_symbol_alone(storage):
+    path = Path(storage.files.location) / Partition(Series("A", MINUTES), JUNE).key
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"damaged")
+    writer = ChainWriter(storage, task("A", "B"), now=LONG_AFTER)
+    writer.take(page(("A", bars("2024-06-03T14:00", "2024-07-01T14:00")), ("B", bars("2024-06-03T14:00"))))
+    made = writer.complete()
+
+    assert list(made) == ["B"]
+    assert {symbol: type(error) for symbol, error in writer.damaged.items()} == {"A": DamagedFile}
+    assert known(storage, "A").covered == ()
+    assert path.read_bytes() == b"damaged"
+    assert list(held(storage, "B")) == ["2024-06-03 14:00"]
+
+
+def test_damaged_coverage_is_the_trouble_of_its_symbol_alone(storage):
+    path = Path(storage.files.location) / "metadata" / "coverage" / "equities_1min" / "symbol=A.json"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"{")
+    writer = ChainWriter(storage, task("A", "B"), now=LONG_AFTER)
+    writer.take(page(("A", bars("2024-06-03T14:00")), ("B", bars("2024-06-03T14:00"))))
+
+    assert list(writer.complete()) == ["B"]
+    assert list(writer.damaged) == ["A"]
+    assert path.read_bytes() == b"{"
+    assert list(held(storage, "A")) == ["2024-06-03 14:00"]
+
+
+# ------------------------------------------------------------------------------------------------------------ refetching
+
+FOUR = ("2024-05-31T14:00", "2024-06-03T14:00", "2024-06-28T14:00", "2024-07-01T14:00")
+
+
+def test_a_refetch_revises_adds_and_never_removes_silently(storage):
+    put(storage, "A", bars(*FOUR))
+    writer = ChainWriter(storage, task("A"), now=LONG_AFTER, refetch=True)
+    writer.take(page(("A", bars("2024-06-03T14:00", "2024-06-03T14:01", price=2.0))))
+    writer.complete()
+
+    prices = [1.0, 2.0, 2.0, 1.0, 1.0]
+    stamps = ["2024-05-31 14:00", "2024-06-03 14:00", "2024-06-03 14:01", "2024-06-28 14:00", "2024-07-01 14:00"]
+    assert held(storage, "A") == dict(zip(stamps, prices, strict=True))
+    written = writer.written["A"]
+    assert (written.added, written.revised, written.vanished) == (1, 1, 2)
+
+
+def test_accepted_removals_are_applied_inside_the_range(storage):
+    """Also to the month of which the answer had no bar at all; not to May, which was not asked for."""
+    put(storage, "A", bars(*FOUR))
+    writer = ChainWriter(storage, task("A"), now=LONG_AFTER, refetch=True, accept_removals=True)
+    writer.take(page(("A", bars("2024-06-03T14:00"))))
+    made = writer.complete()["A"]
+
+    assert held(storage, "A") == {"2024-05-31 14:00": 1.0, "2024-06-03 14:00": 1.0}
+    assert writer.written["A"].vanished == 2
+    assert {period: count for period, count in made.rows.items() if period != MAY} == {JUNE: 1}
+
+
+def test_without_a_refetch_what_the_answer_lacks_is_nobodys_business(storage):
+    put(storage, "A", bars(*FOUR))
+    writer = ChainWriter(storage, task("A"), now=LONG_AFTER)
+    writer.complete()
+
+    assert len(held(storage, "A")) == 4
+    assert writer.written == {"A": Written()}
+
+
+@pytest.mark.parametrize("accept", [False, True], ids=["counted", "removed"])
+def test_a_refetch_that_breaks_off_takes_no_bar_for_vanished_that_was_yet_to_come(storage, accept):
+    put(storage, "A", bars("2024-06-03T14:00", "2024-06-04T14:00", "2024-06-28T14:00"))
+    writer = ChainWriter(storage, task("A"), now=LONG_AFTER, refetch=True, accept_removals=accept)
+    writer.take(page(("A", bars("2024-06-03T14:00"))))
+    left = writer.break_off()
+
+    assert left == {"A": TimeRange(at("2024-06-03T14:01"), SPAN.end)}
+    assert list(held(storage, "A")) == ["2024-06-03 14:00", "2024-06-04 14:00", "2024-06-28 14:00"]
+    assert writer.written["A"].vanished == 0
+
+
+def test_a_refetch_with_symbols_out_of_order_removes_nothing_that_came(storage):
+    writer = ChainWriter(storage, task("A", "B"), now=LONG_AFTER, refetch=True, accept_removals=True)
+    for one in ("2024-06-03T14:00", "2024-06-04T14:00"):
+        writer.take(page(("A", bars(one))))
+        writer.take(page(("B", bars(one))))
+        writer.take(page(("A", bars(f"{one[:-2]}30"))))
+    writer.complete()
+
+    assert list(held(storage, "A")) == ["2024-06-03 14:00", "2024-06-03 14:30", "2024-06-04 14:00", "2024-06-04 14:30"]
+
+
+def test_removals_of_a_symbol_that_was_finished_are_applied_although_the_chain_broke(storage):
+    """Once it is covered, nobody asks again: what vanished from a whole month would stay for ever, and uncounted."""
+    put(storage, "A", bars("2024-06-03T14:00", "2024-07-01T14:00"))
+    writer = ChainWriter(storage, task("A", "B"), now=LONG_AFTER, refetch=True, accept_removals=True)
+    writer.take(page(("A", bars("2024-06-03T14:00")), ("B", bars("2024-06-03T14:00"))))
+    writer.break_off()
+
+    assert known(storage, "A").covered == (SPAN,)
+    assert (list(held(storage, "A")), writer.written["A"].vanished) == (["2024-06-03 14:00"], 1)
+
+
+# --------------------------------------------------------------------------------------------- prices of one base (adjusted)
+
+BEFORE, AFTER = between("2024-05-31T08:00", "2024-06-01T00:00"), between("2024-07-15T08:00", "2024-07-16T00:00")
+
+
+def split_task(*symbols: str, overlap: TimeRange | None) -> FetchTask:
+    return task(*symbols, dataset=SPLIT, overlap=overlap)
+
+
+def fetched(writer: ChainWriter, *answers: Page) -> list[TimeRange]:
+    """Give each chain that the writer asks for its answer; return what it asked."""
+    asked = []
+    for span, answer in zip(writer.spans(), answers, strict=True):
+        asked.append(span)
+        writer.take(answer)
+    return asked
+
+
+def test_an_adjusted_series_is_extended_where_the_session_before_it_is_the_same(storage):
+    put(storage, "A", bars("2024-05-31T14:00", "2024-05-31T14:01"), SPLIT)
+    writer = ChainWriter(storage, split_task("A", overlap=BEFORE), now=LONG_AFTER)
+    asked = fetched(writer, page(("A", bars("2024-05-31T14:00", "2024-05-31T14:01", "2024-06-03T14:00"))))
+
+    assert asked == [TimeRange(BEFORE.start, SPAN.end)]
+    assert writer.complete()["A"].covered == (SPAN,)
+    assert writer.rebased == set()
+    assert list(held(storage, "A", SPLIT)) == ["2024-05-31 14:00", "2024-05-31 14:01", "2024-06-03 14:00"]
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        pytest.param(bars("2024-05-31T14:00", "2024-05-31T14:01", price=0.5), id="other-prices"),
+        pytest.param(bars("2024-05-31T14:00"), id="a-bar-less"),
+        pytest.param(bars("2024-05-31T13:59", "2024-05-31T14:00", "2024-05-31T14:01"), id="a-bar-more"),
+        pytest.param(EMPTY, id="none"),
+    ],
+)
+def test_an_adjusted_series_is_not_extended_where_the_session_differs(storage, again):
+    """Nothing of it is kept and nothing claimed; its neighbour, which is the same, goes on."""
+    for symbol in ("A", "B"):
+        put(storage, symbol, bars("2024-05-31T14:00", "2024-05-31T14:01"), SPLIT)
+    writer = ChainWriter(storage, split_task("A", "B", overlap=BEFORE), now=LONG_AFTER)
+    fetched(
+        writer,
+        page(
+            ("A", pa.concat_tables([again, bars("2024-06-03T14:00", price=0.5)])),
+            ("B", bars("2024-05-31T14:00", "2024-05-31T14:01", "2024-06-03T14:00")),
+        ),
+    )
+
+    assert list(writer.complete()) == ["B"]
+    assert writer.rebased == {"A"}
+    assert held(storage, "A", SPLIT) == {"2024-05-31 14:00": 1.0, "2024-05-31 14:01": 1.0}
+    assert known(storage, "A", SPLIT).covered == ()
+
+
+@pytest.mark.parametrize("price", [1.0, 0.5])
+def test_a_session_behind_the_range_is_asked_for_first(storage, price):
+    """It would come too late: the bars of the range must not be kept before the comparison."""
+    put(storage, "A", bars("2024-07-15T14:00"), SPLIT)
+    writer = ChainWriter(storage, split_task("A", overlap=AFTER), now=LONG_AFTER)
+    asked = fetched(
+        writer, page(("A", bars("2024-07-15T14:00", price=price))), page(("A", bars("2024-06-03T14:00", price=price)))
+    )
+
+    assert asked == [AFTER, SPAN]
+    assert list(writer.complete()) == (["A"] if price == 1.0 else [])
+    expected = ["2024-06-03 14:00", "2024-07-15 14:00"] if price == 1.0 else ["2024-07-15 14:00"]
+    assert list(held(storage, "A", SPLIT)) == expected
+
+
+def test_an_adjusted_answer_replaces_what_lay_in_its_range(storage):
+    """What was not covered could be of another price base."""
+    put(storage, "A", bars("2024-06-04T14:00", "2024-07-01T14:00", price=9.0), SPLIT)
+    writer = ChainWriter(storage, task("A", dataset=SPLIT), now=LONG_AFTER)
+    writer.take(page(("A", bars("2024-06-03T14:00"))))
+    writer.complete()
+
+    assert held(storage, "A", SPLIT) == {"2024-06-03 14:00": 1.0}
+
+
+@pytest.mark.parametrize("overlap", [BEFORE, AFTER], ids=["before-the-range", "behind-the-range"])
+def test_what_is_left_of_an_adjusted_task_is_compared_too(storage, overlap):
+    """B was not reached (an invalid neighbour is enough); A was compared before its first bar was kept."""
+    for symbol in ("A", "B"):
+        put(storage, symbol, bars(overlap.start), SPLIT)
+    whole = split_task("A", "B", overlap=overlap)
+    writer = ChainWriter(storage, whole, now=LONG_AFTER)
+    spans = writer.spans()
+    next(spans)
+    writer.take(
+        page(("A", bars(overlap.start)), ("B", bars(overlap.start)))
+        if overlap is AFTER
+        else page(("A", bars(overlap.start, "2024-06-03T14:00")))
+    )
+    if overlap is AFTER:
+        next(spans)
+        writer.take(page(("A", bars("2024-06-03T14:00"))))
+    left = list(unfinished(whole, writer.break_off()))
+
+    assert [(one.symbols, one.range, one.overlap) for one in left] == [
+        (("A",), TimeRange(at("2024-06-03T14:01"), SPAN.end), None),
+        (("B",), SPAN, overlap),
+    ]
+
+
+def test_a_file_that_somebody_wrote_meanwhile_is_not_vouched_for_though_it_has_the_same_size(storage):
+    """`store` in another process, after a chain has written a file and before it covers it."""
+    writer = ChainWriter(storage, task("A"), now=LONG_AFTER)
+    writer.take(page(("A", bars("2024-06-03 14:30", "2024-06-03 14:31", price=1.25))))
+    writer._flush("A")
+    size = storage.files.size(Partition(Series("A", MINUTES), JUNE).key)
+    storage.store(to_frame([("A", bars("2024-06-03 14:30", "2024-06-03 14:31", price=1.5))]))
+    assert storage.files.size(Partition(Series("A", MINUTES), JUNE).key) == size
+
+    known = writer.complete()["A"]
+
+    assert (known.rows, known.files) == ({JUNE: 2}, {})
+    assert examine(storage, Series("A", MINUTES), now=LONG_AFTER).findings == []

@@ -1,0 +1,88 @@
+"""Progress: the reference's lines, now and then; or nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from data_engine.ingest.progress import PlainLines, Progress, Silent, Standing, lines
+
+STANDING = Standing(
+    total=500,
+    successful=120,
+    failed=5,
+    pages=12_400,
+    pages_expected=49_027,
+    bars=120_000_000,
+    seconds=330.0,
+    per_minute=198.4,
+    allowed=200.0,
+)
+
+
+def test_the_lines_are_the_reference_s_and_one_of_our_own():
+    assert lines(STANDING) == (
+        "Progress: 125/500 (25.0%)\n"
+        "  Successful: 120 | Failed: 5 | Remaining: 375\n"
+        "  Elapsed: 5m 30s | Est. remaining: 16m 15s\n"
+        "  Pages: 12,400 of about 49,027 | 198/min of 200"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changed", "line", "expected"),
+    [
+        pytest.param({"pages": 0}, 2, "  Elapsed: 5m 30s | Est. remaining: unknown", id="before-the-first-page"),
+        pytest.param({"seconds": 0.0}, 2, "  Elapsed: 0.0s | Est. remaining: unknown", id="before-any-time"),
+        pytest.param({"pages": 50_000}, 2, "  Elapsed: 5m 30s | Est. remaining: 0.0s", id="more-pages-than-expected"),
+        pytest.param({"pages": 50_000}, 3, "  Pages: 50,000 of about 50,000 | 198/min of 200", id="never-more-than-of"),
+        pytest.param({"allowed": None}, 3, "  Pages: 12,400 of about 49,027 | 198/min", id="no-limit"),
+        pytest.param({"total": 0, "successful": 0, "failed": 0}, 0, "Progress: 0/0 (100.0%)", id="nothing-to-do"),
+        pytest.param({"successful": 495}, 0, "Progress: 500/500 (100.0%)", id="done"),
+        pytest.param({"total": 3, "successful": 1, "failed": 0}, 0, "Progress: 1/3 (33.3%)", id="thirds"),
+    ],
+)
+def test_lines_at_the_edges(changed, line, expected):
+    assert lines(replace(STANDING, **changed)).splitlines()[line] == expected
+
+
+def test_what_remains_is_told_by_pages():
+    """Twice the pages in the same time: the rest goes twice as fast."""
+    half = replace(STANDING, pages=100, pages_expected=400, seconds=60.0)
+
+    assert half.done == 125
+    assert half.remaining_seconds == 180.0
+    assert replace(half, pages=200).remaining_seconds == 60.0
+    assert replace(half, pages=400).remaining_seconds == 0.0
+
+
+def test_lines_come_at_most_once_in_a_while_and_not_at_once():
+    clock = [100.0]
+    written: list[tuple[float, str]] = []
+    progress = PlainLines(lambda text: written.append((clock[0], text)), every=5.0, clock=lambda: clock[0])
+    for tick in range(0, 200, 3):  # tenths of a second
+        clock[0] = 100 + tick / 10
+        progress.moved(STANDING)
+    progress.ended()
+
+    assert written == [(at, lines(STANDING)) for at in (105.1, 110.2, 115.3)]
+
+
+def test_a_note_is_a_line_at_once():
+    written: list[str] = []
+    progress = PlainLines(written.append, clock=lambda: 0.0)
+    progress.note("AAPL: asked again in full")
+    progress.moved(STANDING)
+    progress.ended()
+
+    assert written == ["AAPL: asked again in full"]
+
+
+def test_silence_is_the_default(capfd):
+    progress: Progress = Silent()
+    progress.note("anything")
+    progress.moved(STANDING)
+    progress.ended()
+
+    assert capfd.readouterr() == ("", "")

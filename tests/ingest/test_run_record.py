@@ -1,0 +1,134 @@
+"""What is kept of a run: as much as a person asks for later, and never much."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data_engine.errors import CredentialsRefused, Interrupted
+from data_engine.ingest.outcome import IngestionReport, Outcome
+from data_engine.ingest.plan import IngestionPlan
+from data_engine.ingest.run_log import KEPT_BYTES, KEPT_RUNS, Asked, Failed, Run, appended, dump, load, parsed, run_of
+from data_engine.market.series import Dataset
+from data_engine.market.time_range import TimeRange
+
+BEGAN = datetime(2024, 6, 3, 20, 45, 7, 123456, tzinfo=UTC)
+SPAN = TimeRange(datetime(2024, 6, 3, 4, tzinfo=UTC), datetime(2024, 6, 4, 4, tzinfo=UTC))
+PLAN = IngestionPlan(Dataset.from_name("equities_1min"), ("AAPL", "ZZZQ"), SPAN, (), {"ZZZQ": 1})
+
+
+def small(number: int = 0, **named: object) -> Run:
+    return Run(BEGAN.replace(microsecond=0) + timedelta(days=number), 1.5, "update", None, "data-engine 0", (), **named)  # type: ignore[arg-type]
+
+
+def test_a_run_is_what_was_asked_got_and_failed() -> None:
+    outcomes = (Outcome("AAPL", bars=900, written=7), Outcome("ZZZQ", "no_data", "No data available"))
+    report = IngestionReport(outcomes, requests=3, pages=2, seconds=1.23456, added=5, revised=2, notes=("clamped",))
+
+    run = run_of("ingest", [PLAN], report, began=BEGAN, index="ours", by="data-engine 0")
+
+    assert run == Run(
+        BEGAN.replace(microsecond=0),
+        1.235,
+        "ingest",
+        "ours",
+        "data-engine 0",
+        (Asked("equities_1min", 2, ("AAPL", "ZZZQ"), SPAN.start, SPAN.end, complete=1),),
+        requests=3,
+        pages=2,
+        added=5,
+        revised=2,
+        succeeded=1,
+        failures=(Failed("no_data", "No data available", 1, ("ZZZQ",)),),
+        notes=("clamped",),
+    )
+    assert (run.state, run.failed) == ("failed", 1)
+
+
+@pytest.mark.parametrize(
+    ("error", "state"), [(CredentialsRefused("no"), "stopped"), (Interrupted("enough"), "interrupted"), (None, "done")]
+)
+def test_the_state_says_how_it_ended(error: Exception | None, state: str) -> None:
+    assert run_of("update", [PLAN], None, error, began=BEGAN).state == state  # type: ignore[arg-type]
+
+
+def test_symbols_that_failed_alike_are_one_entry() -> None:
+    outcomes = tuple(Outcome(f"S{number}", "interrupted", "not finished") for number in range(500))
+
+    (failure,) = run_of("ingest", [], IngestionReport(outcomes), began=BEGAN).failures
+
+    assert (failure.symbols, failure.named) == (500, tuple(f"S{number}" for number in range(20)))
+
+
+def test_however_differently_they_failed_the_line_stays_short_and_counts_all() -> None:
+    outcomes = tuple(Outcome(f"S{number}", "refused", f"{number} " + "x" * 5000) for number in range(500))
+
+    run = run_of("ingest", [], IngestionReport(outcomes), began=BEGAN)
+
+    assert run.failed == 500
+    assert run.failures[-1] == Failed("other", "481 more reasons", 481, tuple(f"S{number}" for number in range(19, 39)))
+    assert len(dump(run)) < 12_000
+
+
+words = st.text(max_size=30)
+moments = st.datetimes(datetime(2016, 1, 1), datetime(2100, 1, 1)).map(lambda at: at.replace(microsecond=0, tzinfo=UTC))
+asked = st.builds(Asked, words, st.integers(0, 9), st.tuples(words), moments, moments, st.integers(0, 9), st.integers(0, 9))
+failures = st.builds(Failed, words, words, st.integers(0, 9), st.tuples(words, words))
+some_runs = st.builds(
+    Run,
+    moments,
+    st.floats(0, 1e6),
+    words,
+    st.none() | words,
+    words,
+    st.lists(asked, max_size=2).map(tuple),
+    failures=st.lists(failures, max_size=2).map(tuple),
+    notes=st.lists(words, max_size=2).map(tuple),
+    error=st.none() | st.tuples(words, words),
+)
+
+
+@given(some_runs)
+def test_a_line_is_read_as_it_was_written(run: Run) -> None:
+    line = dump(run)
+
+    assert load(line) == run
+    assert line.count(b"\n") == 1
+    assert json.loads(line)["state"] == run.state
+
+
+@pytest.mark.parametrize("line", [b"", b"{", b"[]", b"7", b'{"format":2}', b'{"format":1}', b"\xff\xfe", b"null", b"[" * 100_000])
+def test_a_damaged_line_is_a_value_error(line: bytes) -> None:
+    with pytest.raises(ValueError):
+        load(line)
+
+
+def test_damaged_lines_are_passed_over_and_kept() -> None:
+    content = appended(b'{"format":99,"from":"the future"}\nhalf a li', small())
+
+    assert content.splitlines()[:2] == [b'{"format":99,"from":"the future"}', b"half a li"]
+    assert parsed(content) == [small()]
+
+
+def test_the_latest_come_first_and_the_oldest_go() -> None:
+    content: bytes | None = None
+    for number in range(KEPT_RUNS + 7):
+        content = appended(content, small(number))
+
+    kept = parsed(content)
+    assert [kept[0], kept[-1], len(kept)] == [small(KEPT_RUNS + 6), small(7), KEPT_RUNS]
+    assert parsed(None) == []
+
+
+def test_a_history_of_long_lines_stays_small() -> None:
+    long = small(notes=tuple("n" * 400 for _ in range(20)))
+    content = b"".join(dump(long) for _ in range(400))
+
+    made = appended(content, small(1))
+
+    assert KEPT_BYTES - 10_000 < len(made) <= KEPT_BYTES
+    assert parsed(made)[0] == small(1)

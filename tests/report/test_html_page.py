@@ -1,0 +1,160 @@
+"""The page as a file: everything in it, nothing that it loads, and no text of the store that could be markup."""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+from hashlib import sha256
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from data_engine.errors import InputError
+from data_engine.read.parquet_storage import ParquetStorage
+from data_engine.report.contents import look
+from data_engine.report.html_page import MARK, check_target, render, save
+from data_engine.store.selection import Choice
+from pages import ATTACK, NOW, blocks_of, head_of, make_store
+from running import here
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    storage = make_store(tmp_path_factory.mktemp("html") / ATTACK.replace("/", "-").strip())
+    return render(look(storage, Choice(), now=NOW, by="data-engine test"))
+
+
+class Elements(HTMLParser):
+    """All start tags of a page, by another parser than ours."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+
+def test_no_text_of_the_store_is_in_the_page_but_as_base64(page: str) -> None:
+    head = head_of(page)
+
+    assert ATTACK.replace("/", "-").strip() in head["store"]
+    assert head["runs"][0]["error"] == ["refused", ATTACK]
+    assert "hacked" not in page
+    assert "AAPL" not in page
+    assert all(re.fullmatch(r"[A-Za-z0-9+/=,]*", block) for block in blocks_of(page))
+    scripts = [attributes for tag, attributes in Elements(page).tags if tag == "script"]
+    assert scripts == [{"type": "text/plain", "class": "data"}] * len(blocks_of(page)) + [{}]
+
+
+def test_nothing_is_loaded_and_only_what_it_was_made_with_runs(page: str) -> None:
+    tags = Elements(page).tags
+    policy = next(one["content"] for tag, one in tags if one.get("http-equiv") == "Content-Security-Policy") or ""
+    program = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    style = re.findall(r"<style>(.*?)</style>", page, re.DOTALL)
+
+    assert [tag for tag, one in tags if "src" in one or (tag == "link")] == []
+    assert {one["href"] for tag, one in tags if tag == "a"} == {"#coverage", "#chart", "#flags", "#runs"}
+    assert [name for _, one in tags for name in one if name.startswith("on") or name == "style"] == []
+    hashes = [f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'" for text in (*style, *program)]
+    assert policy == f"default-src 'none'; style-src {hashes[0]}; script-src {hashes[1]}; base-uri 'none'; form-action 'none'"
+    without_data = re.sub(r'class="data">[^<]*<', "", page)
+    assert re.findall(r"(?:https?|wss?):|//[a-z]|url\(|@import", without_data) == []
+
+
+def test_the_program_makes_no_markup_of_text(page: str) -> None:
+    (program,) = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+
+    assert (
+        re.findall(
+            r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function|fetch\(|XMLHttp|import\(", program
+        )
+        == []
+    )
+
+
+def test_a_page_is_replaced_and_nothing_else(tmp_path: Path, page: str) -> None:
+    path = check_target(tmp_path / "page.html", None)
+    assert save(page, path) == len(page.encode()) == path.stat().st_size
+    assert save(MARK, check_target(path, None)) == len(MARK)
+    assert [one.name for one in tmp_path.iterdir()] == ["page.html"]
+
+    (tmp_path / "thesis.html").write_text("<!doctype html>\n<p>Years of work")
+    for wrong, text in (
+        (tmp_path, "is a folder"),
+        (tmp_path / "nowhere" / "page.html", "there is no folder"),
+        (tmp_path / "thesis.html", "is no page of data-engine"),
+    ):
+        with pytest.raises(InputError, match=text):
+            check_target(wrong, None)
+
+
+def test_a_page_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    path = tmp_path / "gone" / "page.html"
+    (tmp_path / "gone").rmdir()
+
+    with pytest.raises(InputError, match="cannot be written"):
+        save(MARK, path)
+
+
+# --------------------------------------------------------------------------------------------------------- the command
+
+
+def test_the_command_writes_the_page_and_says_where(tmp_path: Path) -> None:
+    make_store(tmp_path / "store")
+    before = {path: path.read_bytes() for path in (tmp_path / "store").rglob("*") if path.is_file()}
+
+    ran = here("report", "--base-path", "store")
+    said = here("report", "AAPL", "--minutes", "0", "--quick", "--out", "other.html", "--json", "--base-path", "store")
+
+    path = tmp_path / "data-engine-report.html"
+    assert ran.code == 0, ran.text
+    assert ran.out.splitlines()[0].startswith(f"{path}  ")
+    head = head_of(path.read_text())
+    assert len(head["datasets"]) == 2
+    assert said.json == {
+        "page": str(tmp_path / "other.html"),
+        "bytes": (tmp_path / "other.html").stat().st_size,
+        "series": 2,
+        "contradictions": said.json["contradictions"],
+        "warnings": said.json["warnings"],
+        "holes": None,
+        "runs": 2,
+        "quick": True,
+    }
+    assert {path: path.read_bytes() for path in (tmp_path / "store").rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "text"),
+    [
+        (("NVDA",), 2, "NVDA: not in the store"),
+        (("A;B",), 2, "A;B"),
+        (("--timeframe", "2Fortnight"), 2, "2Fortnight"),
+        (("--minutes", "-1"), 2, "--minutes"),
+        (("--out", "."), 2, "is a folder"),
+        (("--out", "store/page.html"), 2, "lies in the store"),
+        (("--out", "no/page.html"), 2, "there is no folder"),
+        (("--out", "settings.toml"), 2, "is no page of data-engine"),
+    ],
+)
+def test_bad_input_is_one_message_and_nothing_is_written(tmp_path: Path, words: tuple[str, ...], code: int, text: str) -> None:
+    make_store(tmp_path / "store")
+    (tmp_path / "settings.toml").write_text("[a]\n")
+
+    ran = here("report", *words, "--base-path", "store")
+
+    assert (ran.code, text in ran.err, "Traceback" in ran.err, ran.out) == (code, True, False, ""), ran.text
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["settings.toml", "store"]
+
+
+def test_a_store_without_series_has_a_page_too(tmp_path: Path) -> None:
+    ParquetStorage(tmp_path / "store").files.update("metadata/indices/x.csv", lambda _: b"symbol,added_date\nA,2024-01-01\n")
+
+    ran = here("report", "--base-path", "store")
+
+    assert ran.code == 0, ran.text
+    assert head_of((tmp_path / "data-engine-report.html").read_text())["datasets"] == []
