@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from data_engine.ingest.run_log import Asked, Failed, Run, RunHistory
-from data_engine.market.bars import make_table, micros
+from data_engine.ingest.run_log import FailureGroup, RequestedDataset, RunLog, RunRecord
+from data_engine.market.bars import make_table, to_micros
 from data_engine.market.exchange_calendar import extended_hours, sessions
 from data_engine.market.series import Dataset, Series
 from data_engine.market.time_range import TimeRange, new_york_days, new_york_midnight
@@ -33,7 +33,7 @@ def minutes_of(days: list[date], base: float) -> Any:
     times, opens = [], []
     for number, day in enumerate(days):
         span = extended_hours(day)
-        stamps = np.arange(micros(span.start), micros(span.end), 120_000_000)
+        stamps = np.arange(to_micros(span.start), to_micros(span.end), 120_000_000)
         times.append(stamps)
         opens.append(base + number + np.arange(stamps.size) / 1000)
     opened = np.concatenate(opens)
@@ -45,7 +45,7 @@ def minutes_of(days: list[date], base: float) -> Any:
 def days_of(days: list[date], base: float) -> Any:
     """Return daily bars."""
     opened = base + np.arange(len(days)) * 1.0
-    stamps = np.array([micros(new_york_midnight(day)) for day in days], np.int64)
+    stamps = np.array([to_micros(new_york_midnight(day)) for day in days], np.int64)
     return make_table(stamps, [opened, opened + 2, opened - 2, opened + 1, opened * 1000, opened, opened])
 
 
@@ -96,14 +96,14 @@ def make_store(base: Path) -> ParquetStorage:
         provisional=(new_york_days(days[-3], LAST),),
     )
     storage.files.update("metadata/indices/odd.csv", lambda _: f"symbol,{ATTACK}\n".encode())
-    history = RunHistory(storage.files)
-    asked = Asked("equities_1min", 2, ("AAPL", "MSFT"), whole.start, whole.end, 1, 1000)
+    history = RunLog(storage.files)
+    asked = RequestedDataset("equities_1min", 2, ("AAPL", "MSFT"), whole.start, whole.end, 1, 1000)
     history.add(
-        Run(datetime(2024, 7, 1, tzinfo=UTC), 3.2, "ingest", ATTACK, "data-engine 0", (asked,), 9, 9, 30_000, succeeded=2)
+        RunRecord(datetime(2024, 7, 1, tzinfo=UTC), 3.2, "ingest", ATTACK, "data-engine 0", (asked,), 9, 9, 30_000, succeeded=2)
     )
-    refused = (Failed("refused", ATTACK, 1, ("MSFT",)),)
+    refused = (FailureGroup("refused", ATTACK, 1, ("MSFT",)),)
     history.add(
-        Run(
+        RunRecord(
             datetime(2024, 7, 2, tzinfo=UTC),
             75.0,
             "update",

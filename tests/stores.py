@@ -28,7 +28,7 @@ import pytest
 
 from data_engine.store.file_store import FileStore
 from data_engine.store.local_files import LocalFiles
-from data_engine.store.s3.s3_files import ObjectFiles
+from data_engine.store.s3.s3_files import S3Files
 
 KEY, SECRET = "AKIATESTSOFTHESTORE00", "sEcReTofThoseTestsOfTheStore+/0123456789"
 BUCKET = "bars"
@@ -257,7 +257,7 @@ def place_in_memory(folders: Iterator[Path]) -> Place:
         return obstore.head(store, key)["e_tag"]
 
     def made(**options: Any) -> FileStore:
-        return ObjectFiles("memory://store", store=store, **options)
+        return S3Files("memory://store", store=store, **options)
 
     return Place("memory", "memory://store", {}, made, content, put, mark, folders)
 
@@ -279,7 +279,7 @@ def place_on(kind: str, server: Server, folders: Iterator[Path]) -> Place:
 
     def made(**options: Any) -> FileStore:
         with variables(server.env):
-            return ObjectFiles(f"s3://{BUCKET}/{prefix}", **options)
+            return S3Files(f"s3://{BUCKET}/{prefix}", **options)
 
     return Place(kind, f"s3://{BUCKET}/{prefix}", server.env, made, content, put, mark, folders)
 

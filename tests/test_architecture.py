@@ -43,7 +43,6 @@ NEVER = {
 
 # Of the pipeline, the modules that know the vendor by name; all others know `BarSource`.
 KNOW_ALPACA = {"ingest.pipeline", "ingest.audit", "ingest.dask.dask_worker", "ingest.dask.shared_rate_limit"}
-KNOW_ALPACA |= {"ingest.page_writer", "ingest.run", "ingest.task", "ingest.worker_pool"}  # until the seam is there
 
 # What touches the world, by kind; and, below, the modules that may. All others may not.
 WORLD = {

@@ -35,7 +35,7 @@ def test_no_more_work_at_once_than_places():
 
     def work() -> None:
         nonlocal inside, most
-        with cores.PLACES:
+        with cores.CPU_SLOTS:
             with lock:
                 inside += 1
                 most = max(most, inside)
@@ -58,7 +58,7 @@ def test_a_forked_child_has_all_its_places():
     code = (
         "import os\n"
         "from contextlib import ExitStack\n"
-        "from data_engine.cpu import PLACES, count\n"
+        "from data_engine.cpu import CPU_SLOTS, count\n"
         "with ExitStack() as held:\n"
         "    for _ in range(count()): held.enter_context(PLACES)\n"
         "    child = os.fork()\n"
@@ -72,4 +72,4 @@ def test_a_forked_child_has_all_its_places():
 
 
 def test_inflating_decoding_and_encoding_share_the_places():
-    assert transport.PLACES is asking.PLACES is bar_files.PLACES is cores.PLACES
+    assert transport.PLACES is asking.PLACES is bar_files.PLACES is cores.CPU_SLOTS

@@ -16,7 +16,7 @@ def count() -> int:
     return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
-class Places:
+class CpuSlots:
     """One place a core, to be taken with ``with``.
 
     Whoever holds one waits for nobody who could want one, and asks for no second.
@@ -38,5 +38,5 @@ class Places:
         self._free.release()
 
 
-PLACES = Places()
+CPU_SLOTS = CpuSlots()
 """Those of this process."""

@@ -21,7 +21,7 @@ from typing import TypeVar
 from data_engine.alpaca.credentials import DATA_URL, check_data_url
 from data_engine.errors import ConfigError, InputError
 from data_engine.market.series import Feed
-from data_engine.store.location import DRIVE, storage_path
+from data_engine.store.location import DRIVE, parse_location
 
 DEFAULT_FOLDER = "stock_data"
 
@@ -155,7 +155,7 @@ def load_settings(
     file = find_settings_file(settings_path, said.environ, folders)
     stored = FileSettings() if file is None else parse_settings(_read(file), file=file, section=section, home=folders.home)
 
-    chosen = said.choose(base_path, "DATA_ENGINE_BASE_PATH", lambda value: storage_path(value, folders.home, folders.cwd))
+    chosen = said.choose(base_path, "DATA_ENGINE_BASE_PATH", lambda value: parse_location(value, folders.home, folders.cwd))
     source = "DATA_ENGINE_BASE_PATH" if base_path is None else "--base-path"
     if chosen is None and file is not None and stored.base_path is not None:
         chosen, source = stored.base_path, f"{file.name} [{section}]: {file}"
@@ -166,7 +166,7 @@ def load_settings(
     named_feed = said.choose(feed, "DATA_ENGINE_FEED", _feed, "--feed")
     url = said.choose(None, "APCA_API_DATA_URL", check_data_url)
     if chosen is None and not said.problems:
-        chosen, source = storage_path(f"~/{DEFAULT_FOLDER}", folders.home, folders.cwd), "default"
+        chosen, source = parse_location(f"~/{DEFAULT_FOLDER}", folders.home, folders.cwd), "default"
     if said.problems or chosen is None:
         raise ConfigError("\n".join(said.problems))
     return Settings(
@@ -192,7 +192,7 @@ def find_settings_file(named: str | Path | None, environ: Mapping[str, str], fol
         places = (folder / SETTINGS_NAME for folder in (folders.cwd, folders.config))
         return next((place for place in places if _exists(place)), None)
     try:
-        path = Path(storage_path(given, folders.home, folders.cwd))
+        path = Path(parse_location(given, folders.home, folders.cwd))
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from error
     if not _exists(path):
@@ -323,7 +323,7 @@ def _stored_path(value: object, home: Path | None, start: Path, section: str) ->
         raise ConfigError("variables are not replaced; write the folder itself, or ~ for your home")
     if section != "windows" and DRIVE.match(text):
         raise ConfigError(f"is a path of Windows, in the section [{section}]")
-    return storage_path(text, home, start)
+    return parse_location(text, home, start)
 
 
 def _whole(value: object, most: int, what: str) -> int:

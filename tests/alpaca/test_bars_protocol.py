@@ -12,12 +12,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from data_engine.alpaca import bars_protocol as wire
-from data_engine.alpaca.bars_page import Page
-from data_engine.alpaca.bars_protocol import BarsRequest, complaint, read_any, read_page, refused_symbol
+from data_engine.alpaca.bars_protocol import BarsRequest, error_message, read_any, read_page, refused_symbol
 from data_engine.alpaca.page_decoder import read_plain
 from data_engine.alpaca.page_decoder_native import library, read_compiled
 from data_engine.errors import BadAnswer
 from data_engine.market.bars import BAR_SCHEMA
+from data_engine.market.bars_page import BarsPage
 from data_engine.market.series import Adjustment, Dataset, Feed, Timeframe
 from data_engine.market.time_range import TimeRange
 from real_data import FOLDER
@@ -116,12 +116,12 @@ def written(bars: dict[str, list[dict[str, object]]], token: str | None = None, 
     return json.dumps({"bars": bars, "next_page_token": token}, **{"separators": (",", ":"), **how}).encode()
 
 
-def meaning(page: Page) -> object:
+def meaning(page: BarsPage) -> object:
     """Each symbol's bars in order of symbol; where in the table they stand is the decoder's own affair."""
     return contents(page), page.token, page.size
 
 
-def contents(page: Page) -> list[tuple[str, dict[str, list[object]]]]:
+def contents(page: BarsPage) -> list[tuple[str, dict[str, list[object]]]]:
     return [(symbol, bars.to_pydict()) for symbol, bars in page.bars()]
 
 
@@ -136,7 +136,7 @@ def expected(bars: dict[str, list[dict[str, object]]]) -> list[tuple[str, dict[s
     return made
 
 
-def fast_equals_general(body: bytes) -> list[Page | None]:
+def fast_equals_general(body: bytes) -> list[BarsPage | None]:
     """Hold the decoders against each other; return the pages of the fast ones, None where one did not take it on."""
     pages = [read(body) for read in FAST.values()]
     for page in pages:
@@ -228,7 +228,7 @@ def survives(body: bytes) -> None:
         general = None
     for name, read in FAST.items():
         page = read(body)
-        if page is not None and (general is not None or name != "plain" or not page.runs):
+        if page is not None and (general is not None or name != "plain" or not page.slices):
             assert meaning(page) == general, name
 
 
@@ -306,13 +306,13 @@ def test_no_bars_at_all_is_a_page():
     body = b'{"bars":{},"next_page_token":null}'
 
     assert None not in fast_equals_general(body)
-    assert (read_page(body, REQUEST).runs, read_page(body, REQUEST).token) == ((), None)
+    assert (read_page(body, REQUEST).slices, read_page(body, REQUEST).token) == ((), None)
 
 
 def test_an_empty_list_of_bars_is_no_run(decoder):
     body = b'{"bars":{"AAPL":[]},"next_page_token":"abc"}'
 
-    assert (read_page(body, REQUEST).runs, read_page(body, REQUEST).token) == ((), "abc")
+    assert (read_page(body, REQUEST).slices, read_page(body, REQUEST).token) == ((), "abc")
 
 
 def test_symbols_are_read_in_ascending_order_whatever_the_order_of_keys(decoder):
@@ -517,7 +517,7 @@ PLAIN, HTML = "application/json; charset=utf-8", "text/html"
     ],
 )  # fmt: skip
 def test_what_an_error_answer_says_for_people(body, kind, said):
-    assert complaint(body, kind) == said
+    assert error_message(body, kind) == said
 
 
 @pytest.mark.parametrize(

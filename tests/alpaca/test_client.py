@@ -17,7 +17,7 @@ from data_engine import AlpacaClient
 from data_engine.alpaca import http_client as asking
 from data_engine.alpaca.bars_protocol import BarsRequest
 from data_engine.alpaca.retry import RetryPolicy
-from data_engine.alpaca.transport import Answer, TransportFailed
+from data_engine.alpaca.transport import Response, TransportFailed
 from data_engine.errors import (
     BadAnswer,
     ConfigError,
@@ -325,7 +325,7 @@ def test_the_limit_is_learned_from_ordinary_answers(connect, market):
         client = connect(server)
         client.fetch_bars("AAPL", "2024-06-03", "2024-06-03")
 
-        assert client.pace.limit == 1000
+        assert client.rate_limiter.limit == 1000
 
 
 def test_all_weather_at_once_changes_no_bar(connect, market):
@@ -435,11 +435,11 @@ def test_tries_are_bounded(connect, play, tries):
 class Scripted:
     """A transport that needs no network: plays answers, the last one for ever, and remembers what was asked."""
 
-    def __init__(self, *answers: Answer | TransportFailed) -> None:
+    def __init__(self, *answers: Response | TransportFailed) -> None:
         self.answers = list(answers)
         self.asked: list[str] = []
 
-    def get(self, path_and_query: str) -> Answer:
+    def get(self, path_and_query: str) -> Response:
         self.asked.append(path_and_query)
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, TransportFailed):
@@ -450,9 +450,9 @@ class Scripted:
         """Nothing is open."""
 
 
-def said(status: int, body: str = '{"bars":{},"next_page_token":null}', **headers: str) -> Answer:
+def said(status: int, body: str = '{"bars":{},"next_page_token":null}', **headers: str) -> Response:
     named = {"content-type": "application/json", **{name.replace("_", "-"): text for name, text in headers.items()}}
-    return Answer(status, named, body.encode(), len(body))
+    return Response(status, named, body.encode(), len(body))
 
 
 class Virtual:
@@ -481,7 +481,7 @@ def virtual(monkeypatch):
     clock = Virtual()
     monkeypatch.setattr(asking, "time", clock)
 
-    def client_of(*answers: Answer | TransportFailed, **options: object) -> tuple[AlpacaClient, Scripted, Virtual]:
+    def client_of(*answers: Response | TransportFailed, **options: object) -> tuple[AlpacaClient, Scripted, Virtual]:
         transport = Scripted(*answers)
         client = AlpacaClient(KEY, SECRET, transport=transport, **options)
         client._stop = clock
@@ -596,7 +596,7 @@ def test_pages_are_yielded_as_they_come():
     answers = [said(200, json.dumps({"bars": {"AAPL": [bar("2024-06-03T08:00:00Z")]}, "next_page_token": "a"})), said(401)]
     pages = AlpacaClient(KEY, SECRET, transport=Scripted(*answers)).pages(REQUEST)
 
-    assert next(pages).runs == (("AAPL", 0, 1),)
+    assert next(pages).slices == (("AAPL", 0, 1),)
     with pytest.raises(CredentialsRefused):
         next(pages)
 
@@ -646,7 +646,7 @@ def test_interruptions_leave_no_trace_in_the_pace(monkeypatch):
     client.resume()
     list(client.pages(REQUEST))
 
-    assert client.pace.reserve(clock.monotonic()) == 0.0
+    assert client.rate_limiter.acquire(clock.monotonic()) == 0.0
 
 
 # Arguments

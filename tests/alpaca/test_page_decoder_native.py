@@ -17,9 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_engine.alpaca import page_decoder_native as compiled_page
-from data_engine.alpaca.bars_page import LISTS_BEGIN
 from data_engine.alpaca.page_decoder import read_plain
 from data_engine.alpaca.page_decoder_native import library, read_compiled
+from data_engine.alpaca.page_format import LISTS_BEGIN
 
 SOURCE = Path(compiled_page.__file__).with_suffix(".c")
 CODE = library()

@@ -1,7 +1,7 @@
-"""Pacing, held against simulated servers: many workers share one `Pace`, and minutes pass in virtual time.
+"""Pacing, held against simulated servers: many workers share one `RateLimiter`, and minutes pass in virtual time.
 
 The servers here are written from the facts of the protocol (a token bucket that holds a minute's allowance), not from the
-model inside `Pace`. Nothing sleeps, and no clock is read.
+model inside `RateLimiter`. Nothing sleeps, and no clock is read.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_engine.alpaca.rate_limit import Bucket, Pace
+from data_engine.alpaca.rate_limit import Bucket, RateLimiter
 
 UNIX = 1_717_400_000.0  # the time of day at virtual second 0
 
@@ -27,7 +27,7 @@ UNIX = 1_717_400_000.0  # the time of day at virtual second 0
 
 
 class Server(Protocol):
-    def ask(self, now: float) -> tuple[int, dict[str, str]]: ...
+    def get_json(self, now: float) -> tuple[int, dict[str, str]]: ...
 
 
 @dataclass
@@ -39,7 +39,7 @@ class TokenBucketServer:
     tokens: float | None = None  # full
     at: float = 0.0
 
-    def ask(self, now: float) -> tuple[int, dict[str, str]]:
+    def get_json(self, now: float) -> tuple[int, dict[str, str]]:
         held = self.limit if self.tokens is None else self.tokens
         self.tokens, self.at = min(self.limit, held + (now - self.at) * self.limit / 60), now
         if self.tokens < 1:
@@ -57,7 +57,7 @@ class FixedWindowServer:
     headers: bool = True
     counts: dict[int, int] = field(default_factory=dict)
 
-    def ask(self, now: float) -> tuple[int, dict[str, str]]:
+    def get_json(self, now: float) -> tuple[int, dict[str, str]]:
         window = int((now + 17) // 60)
         count = self.counts[window] = self.counts.get(window, 0) + 1
         headers = _limit_headers(self.limit, max(0, self.limit - count), UNIX + (window + 1) * 60 - 17) if self.headers else {}
@@ -72,7 +72,7 @@ class UnlimitedServer:
     retry_after: int = 0
     count: int = 0
 
-    def ask(self, now: float) -> tuple[int, dict[str, str]]:
+    def get_json(self, now: float) -> tuple[int, dict[str, str]]:
         self.count += 1
         return (429, {"retry-after": str(self.retry_after)}) if self.count == self.refused else (200, {})
 
@@ -116,7 +116,7 @@ class Walk:
 
 
 def walk(
-    pace: Pace,
+    pace: RateLimiter,
     server: Server,
     *,
     workers: int,
@@ -139,7 +139,7 @@ def walk(
         if now > seconds:
             break
         if what == "claim" and brought < bring:
-            wait = pace.reserve(now)
+            wait = pace.acquire(now)
             done.waited += wait
             at(now + wait, "send")
         elif what == "send":
@@ -150,7 +150,7 @@ def walk(
                 trip = chance.uniform(*latency)
                 at(now + trip / 2, "arrive", (trip / 2, 0, {}))
         elif what == "arrive":
-            status, headers = server.ask(now)
+            status, headers = server.get_json(now)
             done.answers.append((now, status))
             brought += status == 200
             at(now + back, "hear", (0.0, status, headers))
@@ -170,7 +170,7 @@ CREWS = {200: (8, (0.05, 0.3)), 600: (8, (0.05, 0.3)), 1000: (16, (0.2, 0.8)), 1
 def test_with_headers_the_allowance_is_used_and_hardly_anything_refused(limit):
     workers, latency = CREWS[limit]
 
-    run = walk(pace := Pace(), TokenBucketServer(limit), workers=workers, latency=latency, seconds=240)
+    run = walk(pace := RateLimiter(), TokenBucketServer(limit), workers=workers, latency=latency, seconds=240)
 
     assert limit == pace.limit
     assert run.passed(180, 240) >= 0.95 * limit
@@ -180,7 +180,7 @@ def test_with_headers_the_allowance_is_used_and_hardly_anything_refused(limit):
 @pytest.mark.parametrize("workers", [1, 4, 16, 32])
 @pytest.mark.parametrize("latency", [(0.01, 0.02), (0.2, 1.0)], ids=["near", "far"])
 def test_any_crew_keeps_to_a_stated_limit_of_600(workers, latency):
-    run = walk(Pace(), TokenBucketServer(600), workers=workers, latency=latency, seconds=240)
+    run = walk(RateLimiter(), TokenBucketServer(600), workers=workers, latency=latency, seconds=240)
 
     could = workers / (sum(latency) / 2) * 60
     assert run.passed(180, 240) >= 0.95 * min(600, could * 0.9)
@@ -188,7 +188,7 @@ def test_any_crew_keeps_to_a_stated_limit_of_600(workers, latency):
 
 
 def test_the_whole_bucket_is_spent_before_anybody_waits():
-    run = walk(Pace(), TokenBucketServer(600), workers=8, seconds=60)
+    run = walk(RateLimiter(), TokenBucketServer(600), workers=8, seconds=60)
 
     assert run.passed() >= 1.9 * 600
 
@@ -197,22 +197,22 @@ def test_the_whole_bucket_is_spent_before_anybody_waits():
 @given(share=st.floats(0, 1), workers=st.integers(1, 32), seed=st.integers(0, 9))
 def test_whatever_an_earlier_run_left_in_the_bucket_few_are_refused(share, workers, seed):
     """Those whose first requests are under way together cannot know; after them nobody overdraws by more than a few."""
-    run = walk(Pace(), TokenBucketServer(200, tokens=200 * share), workers=workers, seconds=120, seed=seed)
+    run = walk(RateLimiter(), TokenBucketServer(200, tokens=200 * share), workers=workers, seconds=120, seed=seed)
 
     assert sum(status == 429 for _, status in run.answers) <= workers + 2
 
 
 def test_a_fixed_window_with_headers_is_used_well_and_hardly_overdrawn():
-    run = walk(Pace(), FixedWindowServer(600), workers=16, seconds=300)
+    run = walk(RateLimiter(), FixedWindowServer(600), workers=16, seconds=300)
 
     assert run.passed(180, 300) >= 0.95 * 2 * 600
     assert run.refused <= 0.01
 
 
 def test_a_limit_that_changes_is_taken_over():
-    pace = Pace()
+    pace = RateLimiter()
     for limit in (200, 1000):
-        pace.reserve(0.0)
+        pace.acquire(0.0)
         pace.answered(0.1, 200, {"x-ratelimit-limit": str(limit), "x-ratelimit-remaining": "150"}, unix=UNIX)
 
         assert limit == pace.limit
@@ -221,11 +221,11 @@ def test_a_limit_that_changes_is_taken_over():
 
 @pytest.mark.parametrize("text", ["", "many", "-5", "1.5", "0", "²"])
 def test_a_header_that_is_no_number_teaches_nothing(text):
-    pace = Pace()
-    pace.reserve(0.0)
+    pace = RateLimiter()
+    pace.acquire(0.0)
     pace.answered(0.1, 200, {"x-ratelimit-limit": text, "x-ratelimit-remaining": text}, unix=UNIX)
 
-    assert (pace.limit, pace.allowed, pace.reserve(0.2)) == (None, None, 0.0)
+    assert (pace.limit, pace.allowed, pace.acquire(0.2)) == (None, None, 0.0)
 
 
 # Nothing is stated
@@ -235,7 +235,7 @@ def test_a_header_that_is_no_number_teaches_nothing(text):
 def test_without_headers_the_run_completes_with_few_refusals(limit):
     workers, latency = CREWS[limit]
 
-    run = walk(Pace(), TokenBucketServer(limit, headers=False), workers=workers, latency=latency, bring=4 * limit)
+    run = walk(RateLimiter(), TokenBucketServer(limit, headers=False), workers=workers, latency=latency, bring=4 * limit)
 
     assert run.passed() >= 4 * limit
     assert run.refused <= 0.10
@@ -246,7 +246,7 @@ def test_without_headers_the_run_completes_with_few_refusals(limit):
 def test_without_headers_a_bucket_that_another_run_emptied_is_no_reason_to_crawl(share):
     server = TokenBucketServer(600, headers=False, tokens=600 * share)
 
-    run = walk(Pace(), server, workers=8, bring=4 * 600, seconds=1200)
+    run = walk(RateLimiter(), server, workers=8, bring=4 * 600, seconds=1200)
 
     assert run.passed() >= 4 * 600
     assert run.ended <= 1.5 * (4 - share) * 60
@@ -254,7 +254,7 @@ def test_without_headers_a_bucket_that_another_run_emptied_is_no_reason_to_crawl
 
 
 def test_a_fixed_window_without_headers_is_survived():
-    run = walk(Pace(), FixedWindowServer(600, headers=False), workers=16, bring=3000)
+    run = walk(RateLimiter(), FixedWindowServer(600, headers=False), workers=16, bring=3000)
 
     assert run.passed() >= 3000
     assert run.refused <= 0.10
@@ -264,7 +264,7 @@ def test_a_fixed_window_without_headers_is_survived():
 @settings(max_examples=20, deadline=None)
 @given(workers=st.integers(1, 64), seed=st.integers(0, 99))
 def test_an_unlimited_server_is_never_waited_for(workers, seed):
-    run = walk(pace := Pace(), UnlimitedServer(), workers=workers, seconds=5, seed=seed)
+    run = walk(pace := RateLimiter(), UnlimitedServer(), workers=workers, seconds=5, seed=seed)
 
     assert (run.waited, pace.allowed) == (0.0, None)
 
@@ -275,19 +275,19 @@ def test_an_unlimited_server_is_never_waited_for(workers, seed):
 @settings(max_examples=40, deadline=None)
 @given(bound=st.integers(1, 3000), workers=st.integers(1, 32), seed=st.integers(0, 99))
 def test_no_minute_holds_more_than_the_users_bound_and_one_seconds_worth(bound, workers, seed):
-    run = walk(Pace(bound), UnlimitedServer(), workers=workers, latency=(0.1, 0.1), seconds=150, seed=seed)
+    run = walk(RateLimiter(bound), UnlimitedServer(), workers=workers, latency=(0.1, 0.1), seconds=150, seed=seed)
 
     assert run.busiest_minute <= bound + max(1, bound / 60)
 
 
 def test_the_users_bound_is_used():
-    run = walk(Pace(600), UnlimitedServer(), workers=8, seconds=120)
+    run = walk(RateLimiter(600), UnlimitedServer(), workers=8, seconds=120)
 
     assert run.passed(60, 120) >= 0.98 * 600
 
 
 def test_the_lower_of_bound_and_limit_counts():
-    run = walk(pace := Pace(300), TokenBucketServer(600), workers=8, latency=(0.1, 0.1), seconds=180)
+    run = walk(pace := RateLimiter(300), TokenBucketServer(600), workers=8, latency=(0.1, 0.1), seconds=180)
 
     assert (pace.limit, pace.allowed) == (600, 300.0)
     assert run.busiest_minute <= 305
@@ -295,7 +295,7 @@ def test_the_lower_of_bound_and_limit_counts():
 
 
 def test_the_users_bound_holds_after_a_pause_too():
-    run = walk(Pace(600), UnlimitedServer(refused=1000, retry_after=30), workers=32, latency=(0.1, 0.1), seconds=240)
+    run = walk(RateLimiter(600), UnlimitedServer(refused=1000, retry_after=30), workers=32, latency=(0.1, 0.1), seconds=240)
 
     assert run.busiest_minute <= 610
 
@@ -303,18 +303,18 @@ def test_the_users_bound_holds_after_a_pause_too():
 # Refusals
 
 
-def refuse(pace: Pace, now: float, **headers: str) -> None:
+def refuse(pace: RateLimiter, now: float, **headers: str) -> None:
     pace.answered(now, 429, {name.replace("_", "-"): text for name, text in headers.items()}, unix=UNIX + now)
 
 
-def pace_of(claims: int, answers: int = 100) -> Pace:
+def pace_of(claims: int, answers: int = 100) -> RateLimiter:
     """Return a pace that has heard *answers* good answers in ten seconds, with *claims* requests under way at second 10."""
-    pace = Pace()
+    pace = RateLimiter()
     for number in range(answers):
-        pace.reserve(number * 10 / answers)
+        pace.acquire(number * 10 / answers)
         pace.answered(number * 10 / answers, 200, {}, unix=UNIX)
     for _ in range(claims):
-        pace.reserve(10.0)
+        pace.acquire(10.0)
     return pace
 
 
@@ -343,7 +343,7 @@ def test_a_refusal_makes_everybody_wait():
 
     left = pace.pause_left(10.2)
     assert left > 0
-    assert all(pace.reserve(10.2) >= left for _ in range(8))
+    assert all(pace.acquire(10.2) >= left for _ in range(8))
 
 
 def test_refusals_one_after_the_other_lengthen_the_pause_up_to_half_a_minute():
@@ -352,7 +352,7 @@ def test_refusals_one_after_the_other_lengthen_the_pause_up_to_half_a_minute():
         refuse(pace, now)
         pauses.append(pace.pause_left(now))
         now += pauses[-1] + 2
-        pace.reserve(now)
+        pace.acquire(now)
 
     assert sorted(pauses) == pauses
     assert (pauses[0], pauses[-1]) == (1.0, 30.0)
@@ -372,7 +372,7 @@ def test_the_wait_that_a_refusal_asks_for_binds_all_workers(headers):
     refuse(pace, 10.0, **headers)
 
     assert pace.pause_left(10.0) == pytest.approx(7)
-    assert min(pace.reserve(10.0) for _ in range(4)) >= 6.999
+    assert min(pace.acquire(10.0) for _ in range(4)) >= 6.999
     assert pace.pause_left(17.0) == pytest.approx(0, abs=1e-6)
 
 
@@ -386,12 +386,12 @@ def test_a_later_refusal_may_lengthen_the_pause_and_never_shortens_it():
 
 @pytest.mark.parametrize("status", [None, 500, 503, 400])
 def test_other_failures_do_not_slow_anybody_down(status):
-    pace = Pace()
+    pace = RateLimiter()
     for _ in range(100):
-        pace.reserve(0.0)
+        pace.acquire(0.0)
         pace.answered(0.1, status, {}, unix=UNIX)
 
-    assert (pace.reserve(0.2), pace.pause_left(0.2), pace.allowed) == (0.0, 0.0, None)
+    assert (pace.acquire(0.2), pace.pause_left(0.2), pace.allowed) == (0.0, 0.0, None)
 
 
 def test_an_estimate_grows_while_all_goes_well_and_shrinks_at_a_refusal():
@@ -399,10 +399,10 @@ def test_an_estimate_grows_while_all_goes_well_and_shrinks_at_a_refusal():
     refuse(pace, 10.0)
     first = pace.allowed
     for now in range(15, 100):
-        pace.reserve(now)
+        pace.acquire(now)
         pace.answered(now, 200, {}, unix=UNIX)
     grown = pace.allowed
-    pace.reserve(101.0)
+    pace.acquire(101.0)
     refuse(pace, 101.0)
 
     assert grown > first

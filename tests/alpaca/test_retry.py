@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_engine.alpaca.retry import RetryPolicy, hinted_wait
+from data_engine.alpaca.retry import RetryPolicy, retry_after
 
 NOW = datetime(2024, 6, 3, 12, tzinfo=UTC)
 UNIX = NOW.timestamp()
@@ -70,15 +70,15 @@ HINTS = {
 
 @pytest.mark.parametrize(("headers", "seconds"), HINTS.values(), ids=HINTS)
 def test_the_wait_that_a_server_asks_for(headers, seconds):
-    assert hinted_wait(headers, UNIX) == seconds
+    assert retry_after(headers, UNIX) == seconds
 
 
 @given(st.dictionaries(st.sampled_from(["retry-after", "x-ratelimit-reset"]), st.text(max_size=30)))
 def test_whatever_a_server_writes_the_wait_is_bounded(headers):
-    wait = hinted_wait(headers, UNIX)
+    wait = retry_after(headers, UNIX)
 
     assert wait is None or 0 <= wait <= 120
 
 
 def test_a_date_beyond_all_numbers_says_nothing():
-    assert hinted_wait({"retry-after": "Mon, 03 Jun 2024 12:00:30 +99999999999999999999"}, UNIX) is None
+    assert retry_after({"retry-after": "Mon, 03 Jun 2024 12:00:30 +99999999999999999999"}, UNIX) is None

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from data_engine.alpaca import transport
-from data_engine.alpaca.transport import Answer, HttpTransport, TransportFailed
+from data_engine.alpaca.transport import HttpTransport, Response, TransportFailed
 from hostile import Hostile, Play, gzipped, http
 
 KEY, SECRET = "PKTESTKEY0123456789", "s3cretSECRETs3cretSECRET"
@@ -47,7 +47,7 @@ def test_an_answer_is_what_the_server_said(connect):
     with Hostile(http(404, b"gone", "text/plain", [("X-RateLimit-Limit", "200")])) as server:
         answer = connect(server.url + "/").get(PATH)
 
-    assert answer == Answer(404, {"x-ratelimit-limit": "200", "content-type": "text/plain", "content-length": "4"}, b"gone", 4)
+    assert answer == Response(404, {"x-ratelimit-limit": "200", "content-type": "text/plain", "content-length": "4"}, b"gone", 4)
 
 
 def test_a_request_carries_the_keys_and_asks_for_gzip(connect):

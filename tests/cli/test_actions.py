@@ -162,7 +162,7 @@ def test_refused_keys_are_exit_3(base: Path) -> None:
 def test_a_held_store_is_exit_7(server: Sandbox, base: Path) -> None:
     from data_engine.store.local_files import LocalFiles
 
-    with LocalFiles(base).hold("run", seconds=0):
+    with LocalFiles(base).lock("run", seconds=0):
         assert run("actions", "--base-path", base, url=server.url).code == 7
 
 

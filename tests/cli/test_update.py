@@ -363,7 +363,7 @@ def test_a_second_process_that_may_not_wait_ends_with_seven(present: Sandbox, tm
     before = content(base)
     dates = ("--start", "2024-06-04", "--end", "2024-06-04") if command == "ingest" else ()
 
-    with LocalFiles(base).hold("run", seconds=0):
+    with LocalFiles(base).lock("run", seconds=0):
         ran = run(command, "AAPL", *dates, "--wait", 0, "--base-path", base, url=present.url)
 
     assert ran.code == 7, ran.text
@@ -379,7 +379,7 @@ def test_a_second_process_that_waits_says_so_and_goes_on(present: Sandbox, tmp_p
     words = ("ingest", "AAPL", "--start", "2024-06-04", "--end", "2024-06-04", "--wait", 60, "--base-path", base)
 
     with start(*words, url=present.url) as process:
-        with LocalFiles(base).hold("run", seconds=60):
+        with LocalFiles(base).lock("run", seconds=60):
             pass
         ran = ended(process)
 
@@ -390,7 +390,7 @@ def test_readers_need_no_lock(present: Sandbox, tmp_path: Path) -> None:
     base = tmp_path / "store"
     pipeline_of(present, base).ingest_symbols(["AAPL"], "2024-06-03", "2024-06-03")
 
-    with LocalFiles(base).hold("run", seconds=0):
+    with LocalFiles(base).lock("run", seconds=0):
         assert here("status", "--base-path", base).code == 0
         assert here("query", "SELECT count(*) FROM bars_1min", "--base-path", base).code == 0
 

@@ -8,8 +8,8 @@ from datetime import date
 import pytest
 
 from data_engine.corporate_actions.action_store import ActionStore
-from data_engine.corporate_actions.symbol_actions import ActionBook, key
-from data_engine.corporate_actions.ticker_changes import KnownRenames, Rename
+from data_engine.corporate_actions.symbol_actions import SymbolActions, key
+from data_engine.corporate_actions.ticker_changes import TickerChange, TickerChanges
 from data_engine.errors import DamagedFile
 from data_engine.market.corporate_action import Action, decode
 
@@ -28,9 +28,9 @@ def store(place) -> ActionStore:
 
 
 def test_of_an_unknown_symbol_nothing_is_known_and_nothing_is_made(store, place):
-    assert store.read("A") == ActionBook("A")
-    assert store.update("A", lambda book: book) == ActionBook("A")
-    assert (store.symbols(), store.renames(), place.content()) == ([], KnownRenames(), {})
+    assert store.read("A") == SymbolActions("A")
+    assert store.update("A", lambda book: book) == SymbolActions("A")
+    assert (store.symbols(), store.renames(), place.content()) == ([], TickerChanges(), {})
 
 
 def test_an_update_is_read_back_with_by_whom(store, place):
@@ -46,8 +46,8 @@ def test_renames_are_found_under_both_names(store):
     store.update("META", lambda book: book.mentioned([FB]))
     store.update("A", lambda book: book.mentioned([dividend(1)]))
 
-    rename = Rename("FB", "META", date(2022, 6, 9))
-    assert store.renames() == KnownRenames({"FB": (rename,), "META": (rename,)})
+    rename = TickerChange("FB", "META", date(2022, 6, 9))
+    assert store.renames() == TickerChanges({"FB": (rename,), "META": (rename,)})
     assert (store.renames().of("FB"), store.renames().of("A")) == ((rename,), ())
 
 

@@ -22,7 +22,7 @@ from data_engine.cli import program
 from data_engine.corporate_actions.action_store import ActionStore
 from data_engine.corporate_actions.adjusted_bars import adjusting_step, reading_of
 from data_engine.corporate_actions.adjustment import TIINGO
-from data_engine.corporate_actions.symbol_actions import ActionBook
+from data_engine.corporate_actions.symbol_actions import SymbolActions
 from data_engine.errors import InputError, StoreError
 from data_engine.market.bars import EMPTY
 from data_engine.market.corporate_action import Action, decode
@@ -61,7 +61,7 @@ def announce(
 ) -> None:
     span = new_york_days(date.fromisoformat(first), last)
 
-    def change(book: ActionBook) -> ActionBook:
+    def change(book: SymbolActions) -> SymbolActions:
         return book.answered(span, book.to_ask(span), actions, now=now)[0]
 
     ActionStore(storage.files).update(symbol, change)

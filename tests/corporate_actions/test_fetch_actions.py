@@ -12,8 +12,8 @@ import pytest
 from data_engine import AlpacaClient
 from data_engine.alpaca.retry import RetryPolicy
 from data_engine.corporate_actions.action_store import ActionStore
-from data_engine.corporate_actions.fetch_actions import Gathered, gather
-from data_engine.corporate_actions.ticker_changes import Rename
+from data_engine.corporate_actions.fetch_actions import ActionsReport, gather
+from data_engine.corporate_actions.ticker_changes import TickerChange
 from data_engine.errors import BadAnswer, CredentialsRefused, InputError
 from data_engine.market.time_range import TimeRange, new_york_days
 from data_engine.sandbox import Announcements, Faults, Sandbox, SimulatedMarket
@@ -74,7 +74,7 @@ def store(tmp_path: Path) -> ActionStore:
 
 def bring(
     store: ActionStore, client: AlpacaClient, *symbols: str, span: TimeRange = YEARS, now: datetime = NOW, again: bool = False
-) -> Gathered:
+) -> ActionsReport:
     return gather(store, client, dict.fromkeys(symbols, span), now=now, again=again)
 
 
@@ -216,7 +216,7 @@ def test_earlier_and_later_names_come_along(serve, store):
     sandbox, client = serve()
     made = bring(store, client, "META")
 
-    assert (made.kin, made.renames) == (("FB",), (Rename("FB", "META", date(2022, 6, 9)),))
+    assert (made.related_symbols, made.renames) == (("FB",), (TickerChange("FB", "META", date(2022, 6, 9)),))
     assert [kind for kind, _ in kept(store, "FB")] == ["cash_dividend"] * 3 + ["name_change"]
     assert store.read("FB").covered == (new_york_days(FIRST, date(2022, 6, 9)),)
     assert [record.query["symbols"] for record in sandbox.requests] == ["META", "FB"]
@@ -227,7 +227,7 @@ def test_a_later_name_comes_along_too(serve, store):
     _, client = serve()
     made = bring(store, client, "FB")
 
-    assert made.kin == ("META",)
+    assert made.related_symbols == ("META",)
     assert store.read("META").covered == (new_york_days(date(2022, 6, 9), TODAY),)
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_engine.corporate_actions.symbol_actions import ActionBook, dump, key, load, process_days
+from data_engine.corporate_actions.symbol_actions import SymbolActions, dump, key, load, process_days
 from data_engine.market.corporate_action import Action, decode
 from data_engine.market.time_range import new_york_days
 
@@ -23,18 +23,18 @@ def dividend(ex: str, paid: str, rate: float = 0.25, **more: Any) -> Action:
     return decode("cash_dividend", {"symbol": "A", "ex_date": ex, "process_date": paid, "rate": rate, **more})
 
 
-def asked_for(book: ActionBook, wanted: Any = YEARS, found: list[Action] | None = None, now: datetime = NOW) -> Any:
+def asked_for(book: SymbolActions, wanted: Any = YEARS, found: list[Action] | None = None, now: datetime = NOW) -> Any:
     return book.answered(wanted, book.to_ask(wanted), found or [], now=now)
 
 
 def test_process_dates_are_asked_from_a_month_before_to_a_year_after_the_ex_dates():
     """A dividend is processed when it is paid, weeks after its ex-date; with due bills it goes ex after it was paid."""
     assert process_days(YEARS) == new_york_days(date(2014, 12, 1), date(2025, 6, 29))
-    assert ActionBook("A").to_ask(YEARS) == (process_days(YEARS),)
+    assert SymbolActions("A").to_ask(YEARS) == (process_days(YEARS),)
 
 
 def test_what_was_answered_is_covered_up_to_the_day_of_the_question():
-    book, _, _ = asked_for(ActionBook("A"), new_york_days(date(2024, 1, 1), date(2024, 12, 31)))
+    book, _, _ = asked_for(SymbolActions("A"), new_york_days(date(2024, 1, 1), date(2024, 12, 31)))
 
     assert book.covered == (new_york_days(date(2024, 1, 1), TODAY),)
     assert book.lacking(new_york_days(date(2024, 1, 1), TODAY)) == ()
@@ -43,7 +43,7 @@ def test_what_was_answered_is_covered_up_to_the_day_of_the_question():
 
 
 def test_only_what_may_still_change_is_asked_again():
-    book, _, _ = asked_for(ActionBook("A"))
+    book, _, _ = asked_for(SymbolActions("A"))
 
     later = new_york_days(date(2015, 1, 1), TODAY + timedelta(days=1))
     assert book.to_ask(later) == (new_york_days(TODAY - timedelta(days=30), TODAY + timedelta(days=367)),)
@@ -51,7 +51,7 @@ def test_only_what_may_still_change_is_asked_again():
 
 
 def test_an_earlier_start_asks_for_the_years_before_alone():
-    book, _, _ = asked_for(ActionBook("A"))
+    book, _, _ = asked_for(SymbolActions("A"))
 
     assert book.to_ask(new_york_days(date(2010, 1, 1), date(2016, 1, 1))) == (
         new_york_days(date(2009, 12, 1), date(2014, 11, 30)),
@@ -64,7 +64,7 @@ def test_an_answer_brings_changes_and_takes_out_what_was_withdrawn():
         dividend("2024-06-20", "2024-07-01", id="moved"),
         dividend("2024-06-21", "2024-07-02", id="gone"),
     )
-    book, new, lost = asked_for(ActionBook("A"), found=[gone, moved, old])
+    book, new, lost = asked_for(SymbolActions("A"), found=[gone, moved, old])
     assert (book.actions, new, lost) == ((old, moved, gone), (gone, moved, old), ())
 
     changed = dividend("2024-06-25", "2024-07-05", 0.3, id="moved")
@@ -74,14 +74,14 @@ def test_an_answer_brings_changes_and_takes_out_what_was_withdrawn():
 
 
 def test_what_comes_unasked_is_kept_and_covers_nothing():
-    book = ActionBook("A").mentioned([dividend("2020-05-08", "2020-05-14")])
+    book = SymbolActions("A").mentioned([dividend("2020-05-08", "2020-05-14")])
 
     assert (len(book.actions), book.covered, book.settled) == (1, (), ())
     assert book.mentioned(book.actions) is book
 
 
 def test_the_file_is_json_that_reads_without_this_program():
-    book, _, _ = asked_for(ActionBook("A"), found=[dividend("2020-05-08", "2020-05-14", 0.205, id="x", foreign=False)])
+    book, _, _ = asked_for(SymbolActions("A"), found=[dividend("2020-05-08", "2020-05-14", 0.205, id="x", foreign=False)])
     said = json.loads(dump(book))
 
     assert said == {
@@ -117,10 +117,10 @@ def test_the_file_gives_the_book_back(dividends, first, length):
         dividend((begin + timedelta(days=ex)).isoformat(), (begin + timedelta(days=ex + lag)).isoformat(), rate)
         for ex, lag, rate in dividends
     ]
-    book, _, _ = asked_for(ActionBook("A"), wanted, found)
+    book, _, _ = asked_for(SymbolActions("A"), wanted, found)
 
     assert load(dump(book), "A") == book
-    assert load(dump(ActionBook("A")), "A") == ActionBook("A")
+    assert load(dump(SymbolActions("A")), "A") == SymbolActions("A")
 
 
 @pytest.mark.parametrize(

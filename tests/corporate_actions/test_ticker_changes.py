@@ -6,12 +6,19 @@ from datetime import UTC, date, datetime
 
 import pytest
 
-from data_engine.corporate_actions.ticker_changes import Rename, Tenure, parting, renames_of, tenures, until_parting
+from data_engine.corporate_actions.ticker_changes import (
+    Tenure,
+    TickerChange,
+    renames_of,
+    tenures,
+    ticker_change_of,
+    until_parting,
+)
 from data_engine.market.corporate_action import decode
 from data_engine.market.time_range import TimeRange
 
-FB = Rename("FB", "META", date(2022, 6, 9))
-METV = Rename("META", "METV", date(2022, 1, 31))  # the fund that was META before Facebook
+FB = TickerChange("FB", "META", date(2022, 6, 9))
+METV = TickerChange("META", "METV", date(2022, 1, 31))  # the fund that was META before Facebook
 MIDNIGHT = datetime(2022, 6, 9, 4, tzinfo=UTC)
 
 
@@ -25,35 +32,35 @@ def test_names_changes_are_found_among_actions_and_reverse_splits_may_bring_one(
     split = decode("reverse_split", {"symbol": "A", "new_symbol": "AD", **rates})
     plain = decode("reverse_split", {"symbol": "B", "new_symbol": "", **rates})
 
-    assert renames_of([split, plain, change, change]) == (FB, Rename("A", "AD", date(2023, 1, 3)))
+    assert renames_of([split, plain, change, change]) == (FB, TickerChange("A", "AD", date(2023, 1, 3)))
     assert str(FB) == "FB renamed to META on 2022-06-09"
     assert FB.instant == MIDNIGHT
 
 
 def test_a_series_ends_where_its_security_left_the_ticker():
-    assert parting("FB", [FB]) == FB
-    assert parting("FB", [FB], since=utc(2015, 1, 1), begun=utc(2026, 1, 1)) == FB
+    assert ticker_change_of("FB", [FB]) == FB
+    assert ticker_change_of("FB", [FB], since=utc(2015, 1, 1), begun=utc(2026, 1, 1)) == FB
 
 
 def test_a_series_that_begins_after_that_is_the_next_owners():
-    assert parting("FB", [FB], since=MIDNIGHT) is None
+    assert ticker_change_of("FB", [FB], since=MIDNIGHT) is None
 
 
 def test_the_taker_keeps_its_whole_history():
-    assert parting("META", [FB]) is None
-    assert parting("META", [FB, METV], since=utc(2015, 1, 1)) is None
+    assert ticker_change_of("META", [FB]) is None
+    assert ticker_change_of("META", [FB, METV], since=utc(2015, 1, 1)) is None
 
 
 def test_a_series_that_was_stored_before_the_ticker_was_taken_is_the_old_owners():
-    assert parting("META", [FB, METV], since=utc(2021, 7, 1), begun=utc(2022, 1, 3)) == METV
-    assert parting("META", [FB, METV], since=utc(2021, 7, 1), begun=utc(2022, 7, 1)) is None
+    assert ticker_change_of("META", [FB, METV], since=utc(2021, 7, 1), begun=utc(2022, 1, 3)) == METV
+    assert ticker_change_of("META", [FB, METV], since=utc(2021, 7, 1), begun=utc(2022, 7, 1)) is None
 
 
 def test_on_the_day_of_a_swap_the_ticker_is_the_takers():
     """2020-02-29: Ingersoll Rand became TT, and Gardner Denver became IR."""
     day = date(2020, 2, 29)
 
-    assert parting("IR", [Rename("IR", "TT", day), Rename("GDI", "IR", day)]) is None
+    assert ticker_change_of("IR", [TickerChange("IR", "TT", day), TickerChange("GDI", "IR", day)]) is None
 
 
 def test_what_is_wanted_is_cut_at_new_yorks_midnight():
@@ -89,16 +96,16 @@ def test_a_security_is_followed_through_its_names(symbol, left, expected):
     chain = [
         FB,
         METV,
-        Rename("CBS", "VIAC", date(2019, 12, 4)),
-        Rename("VIAC", "PARA", date(2022, 2, 14)),
-        Rename("PARA", "PSKY", date(2025, 8, 7)),
+        TickerChange("CBS", "VIAC", date(2019, 12, 4)),
+        TickerChange("VIAC", "PARA", date(2022, 2, 14)),
+        TickerChange("PARA", "PSKY", date(2025, 8, 7)),
     ]
 
     assert tenures(symbol, left, lambda name: [one for one in chain if name in (one.old, one.new)]) == tuple(expected)
 
 
 def test_names_that_go_round_come_to_an_end():
-    there, back = Rename("A", "B", date(2020, 1, 2)), Rename("B", "A", date(2021, 1, 4))
+    there, back = TickerChange("A", "B", date(2020, 1, 2)), TickerChange("B", "A", date(2021, 1, 4))
 
     assert tenures("A", None, lambda _name: [there, back]) == (
         Tenure("A", None, there.day),
@@ -110,14 +117,16 @@ def test_names_that_go_round_come_to_an_end():
 def test_a_series_stays_its_first_owners_whoever_comes_and_goes():
     """A left X in March, B took and left it, C has it: a series that was begun under A ends in March."""
     renames = [
-        Rename("X", "A", date(2026, 3, 2)),
-        Rename("BOLD", "X", date(2026, 4, 1)),
-        Rename("X", "B", date(2027, 5, 3)),
-        Rename("COLD", "X", date(2027, 6, 1)),
+        TickerChange("X", "A", date(2026, 3, 2)),
+        TickerChange("BOLD", "X", date(2026, 4, 1)),
+        TickerChange("X", "B", date(2027, 5, 3)),
+        TickerChange("COLD", "X", date(2027, 6, 1)),
     ]
 
-    assert parting("X", renames, since=utc(2020, 1, 1), begun=utc(2026, 1, 5)) == renames[0]
-    assert parting("X", renames, since=utc(2020, 1, 1), begun=utc(2026, 3, 20)) == renames[0]  # nobody had it: the last one
-    assert parting("X", renames, since=utc(2020, 1, 1), begun=utc(2026, 9, 1)) == renames[2]
-    assert parting("X", renames, since=utc(2020, 1, 1), begun=utc(2027, 7, 1)) is None
-    assert parting("X", renames, since=utc(2020, 1, 1)) is None
+    assert ticker_change_of("X", renames, since=utc(2020, 1, 1), begun=utc(2026, 1, 5)) == renames[0]
+    assert (
+        ticker_change_of("X", renames, since=utc(2020, 1, 1), begun=utc(2026, 3, 20)) == renames[0]
+    )  # nobody had it: the last one
+    assert ticker_change_of("X", renames, since=utc(2020, 1, 1), begun=utc(2026, 9, 1)) == renames[2]
+    assert ticker_change_of("X", renames, since=utc(2020, 1, 1), begun=utc(2027, 7, 1)) is None
+    assert ticker_change_of("X", renames, since=utc(2020, 1, 1)) is None

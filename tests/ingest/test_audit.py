@@ -27,7 +27,7 @@ from data_engine.market.time_range import new_york_date, new_york_days
 from data_engine.sandbox import Announcements, Faults, Replay, Sandbox, SimulatedMarket
 from data_engine.sandbox.splits import Split
 from data_engine.store.coverage import Coverage
-from data_engine.store.selection import Choice
+from data_engine.store.selection import DatasetFilter
 from real_data import real
 from running import (
     COLUMNS,
@@ -59,7 +59,7 @@ def clock() -> Clock:
 def audit(server: Sandbox, base: Path, clock: Clock | None = None, **options: Any) -> AuditReport:
     """Audit all that a store holds, or a sample of it."""
     sample, seed = options.pop("sample", 1_000_000), options.pop("seed", 1)
-    choice, names = options.pop("choice", Choice()), options.pop("names", None)
+    choice, names = options.pop("choice", DatasetFilter()), options.pop("names", None)
     now = clock.now if clock else datetime.now(UTC)
     storage = ParquetStorage(base)
     found = auditable(storage, choice, names, now=now, accept=options.get("accept", False))
@@ -155,7 +155,7 @@ def test_accepting_real_revisions_makes_the_store_what_a_refetch_makes_it(fetche
     real_store(fetches[0], tmp_path / "audited")
     real_store(fetches[0], tmp_path / "refetched")
     with Sandbox(Replay(fetches[1])) as server:
-        known = auditable(ParquetStorage(tmp_path / "audited"), Choice(), None, now=datetime.now(UTC)).known
+        known = auditable(ParquetStorage(tmp_path / "audited"), DatasetFilter(), None, now=datetime.now(UTC)).known
         held = {one.series.symbol: (one.first_bar, one.last_bar) for one in known}
         report = audit(server, tmp_path / "audited", accept=True)
         for symbol, (first, last) in held.items():
@@ -281,13 +281,13 @@ def test_without_accept_bars_and_coverage_stay_and_with_it_the_vendors_values_co
 
 
 def test_a_kill_between_bars_and_coverage_leaves_no_lie(base: Path, revised: Sandbox, clock: Clock, monkeypatch) -> None:
-    from data_engine.ingest.page_writer import ChainWriter
+    from data_engine.ingest.page_writer import PageWriter
 
-    def killed(self: ChainWriter) -> None:
+    def killed(self: PageWriter) -> None:
         self._flush(self._current)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(ChainWriter, "complete", killed)
+    monkeypatch.setattr(PageWriter, "complete", killed)
     with pytest.raises(KeyboardInterrupt, match="in the log"):
         audit(revised, base, clock, accept=True)
 
@@ -351,7 +351,7 @@ def test_an_adjusted_series_is_audited_only_by_name_and_never_mixed(tmp_path: Pa
     with Sandbox(Replay(path), clock=clock) as server:
         pipeline_of(server, tmp_path / "store", clock, adjustment="split").ingest_symbols(["AAA"], *RANGE)
     split = {"AAA": (Split(date(2024, 6, 10), 2.0),)}
-    choice = Choice.parse(adjustment="split")
+    choice = DatasetFilter.parse(adjustment="split")
     with Sandbox(Replay(path, splits=split), clock=clock) as server:
         assert audit(server, tmp_path / "store", clock).plan.sessions == 0
         report = audit(server, tmp_path / "store", clock, choice=choice)
@@ -424,7 +424,7 @@ def test_nobody_at_the_address_is_six(base: Path, clock: Clock) -> None:
 
 def test_a_stop_ends_it_and_what_was_compared_is_in_the_log(base: Path, revised: Sandbox, clock: Clock) -> None:
     storage = ParquetStorage(base)
-    known = auditable(storage, Choice(), ["AAA"], now=clock.now).known
+    known = auditable(storage, DatasetFilter(), ["AAA"], now=clock.now).known
     client = client_of(revised, clock)
     plan = plan_audit(known, 3, seed=next(seed for seed in range(99) if draws(known, seed, DAYS[0])))
     revised._on_request = lambda record: client.stop() if record.number == 1 else None
@@ -511,7 +511,7 @@ def test_words_that_cannot_be_used(base: Path, same: Sandbox, words: tuple[str, 
 
 
 def test_another_writer_is_waited_for_no_longer_than_asked(base: Path, same: Sandbox) -> None:
-    with ParquetStorage(base).files.hold("run", seconds=0):
+    with ParquetStorage(base).files.lock("run", seconds=0):
         ran = here("audit", "--base-path", base, url=same.url)
 
     assert (ran.code, same.requests) == (7, [])

@@ -18,8 +18,8 @@ from clusters import Cluster, cluster, until
 from data_engine import AlpacaClient, IngestionPipeline, ingest_single_symbol
 from data_engine.errors import ConfigError, Interrupted
 from data_engine.ingest.dask import dask_pool as dask_runner
-from data_engine.ingest.dask.dask_worker import SignedFiles
-from data_engine.ingest.progress import Silent, Standing
+from data_engine.ingest.dask.dask_worker import MarkedFiles
+from data_engine.ingest.progress import NoProgress, ProgressState
 from data_engine.sandbox import Faults, Replay, Sandbox, SimulatedMarket
 from data_engine.sandbox.server import Record
 from data_engine.store.local_files import LocalFiles
@@ -175,13 +175,13 @@ def test_update_and_the_library_take_a_cluster_too(
     assert count(tmp_path) > held > 0
 
 
-class Watching(Silent):
+class Watching(NoProgress):
     """Remembers all that a run tells while it goes on."""
 
     def __init__(self) -> None:
-        self.seen: list[Standing] = []
+        self.seen: list[ProgressState] = []
 
-    def moved(self, standing: Standing) -> None:
+    def update(self, standing: ProgressState) -> None:
         self.seen.append(standing)
 
 
@@ -348,7 +348,7 @@ def test_a_worker_that_slept_over_the_end_of_its_run_writes_nothing(tmp_path: Pa
     """Nobody holds the store for it then; what it wrote could be of another price base, or of a range that was removed."""
     files = LocalFiles(tmp_path)
     files.update("metadata/runs/one.json", lambda _: b"{}")
-    writer = SignedFiles(files, "metadata/runs/one.json")
+    writer = MarkedFiles(files, "metadata/runs/one.json")
     assert writer.update("a", lambda _: b"in time")
 
     def slow(content: bytes | None) -> bytes:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_engine.ingest.drift import HEADER, AuditPlan, Revision, compare, count_bars, held_sessions, logged, plan_audit
-from data_engine.market.bars import VALUES, make_table, micros
+from data_engine.market.bars import VALUES, make_table, to_micros
 from data_engine.market.series import Dataset, Feed, Series, Timeframe
 from data_engine.market.time_range import TimeRange, new_york_date, new_york_days
 from data_engine.store.coverage import Coverage
@@ -163,7 +163,7 @@ def test_of_nothing_nothing_is_drawn():
 
 
 def table(rows: dict[int, float]):
-    times = np.array([micros(SEEN) + 60_000_000 * minute for minute in sorted(rows)], np.int64)
+    times = np.array([to_micros(SEEN) + 60_000_000 * minute for minute in sorted(rows)], np.int64)
     prices = np.array([rows[minute] for minute in sorted(rows)], float)
     return make_table(times, [prices, prices + 1, prices - 1, prices, np.full(len(rows), 100.0), np.ones(len(rows)), prices])
 

@@ -20,7 +20,7 @@ from data_engine.market.bars import BAR_SCHEMA
 from data_engine.market.series import Dataset, Series, Timeframe
 from data_engine.read.parquet_storage import ParquetStorage
 from data_engine.sandbox import Replay, Sandbox
-from data_engine.store.selection import Choice
+from data_engine.store.selection import DatasetFilter
 from data_engine.verify.verify import verify
 from real_data import bars_of
 from running import bars_in, count, differing, here, pipeline_of, rows, write_minutes
@@ -170,7 +170,7 @@ def test_nothing_is_put_where_the_vendor_was_asked_and_had_nothing(server, stora
 
     assert (made.held, made.covered) == (20, 20)
     assert made.added == 360 - 40
-    assert verify(storage, Choice(), now=NOW).contradictions == []
+    assert verify(storage, DatasetFilter(), now=NOW).contradictions == []
 
 
 def test_nothing_is_claimed_and_an_ingestion_asks_for_it(server, storage, old, query, tmp_path):
@@ -178,7 +178,7 @@ def test_nothing_is_claimed_and_an_ingestion_asks_for_it(server, storage, old, q
     known = storage.coverage.read(Series("AAPL", MINUTES))
 
     assert (known.wanted, known.covered, known.provisional, known.bars) == ((), (), (), 60)
-    verdict = verify(storage, Choice(), now=NOW)
+    verdict = verify(storage, DatasetFilter(), now=NOW)
     assert verdict.findings == []
     server.forget()
     pipeline_of(server, tmp_path / "store", lambda: NOW).ingest_symbols(["AAPL"], "2024-05-31", "2024-06-04")

@@ -11,18 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_engine import ParquetStorage
-from data_engine.alpaca.bars_page import Page
 from data_engine.errors import DamagedFile
-from data_engine.ingest.page_writer import ChainWriter, unfinished
+from data_engine.ingest.page_writer import PageWriter, remaining_tasks
 from data_engine.ingest.plan import FetchTask
 from data_engine.market.bar_frame import to_frame
 from data_engine.market.bars import BAR_SCHEMA, EMPTY, TIMESTAMP, VALUES
+from data_engine.market.bars_page import BarsPage
 from data_engine.market.series import Adjustment, Dataset, Series, Timeframe
 from data_engine.market.time_range import TimeRange
-from data_engine.store.bar_store import Written
+from data_engine.store.bar_store import WriteResult
 from data_engine.store.coverage import Coverage
 from data_engine.store.partitions import Partition, Period
-from data_engine.verify.series_check import examine
+from data_engine.verify.series_check import check_series
 
 MINUTES, HOURS, WEEKS = (Dataset(Timeframe.parse(text)) for text in ("1Min", "1Hour", "1Week"))
 SPLIT = Dataset(Timeframe.parse("1Min"), Adjustment.parse("split"))
@@ -54,13 +54,13 @@ def bars(*stamps: datetime | str, price: float = 1.0) -> pa.Table:
     )
 
 
-def page(*runs: tuple[str, pa.Table]) -> Page:
+def page(*runs: tuple[str, pa.Table]) -> BarsPage:
     """Make a page of each symbol's bars, in the order given."""
     edges = [0]
     for _, table in runs:
         edges.append(edges[-1] + table.num_rows)
     marked = tuple((symbol, edges[number], edges[number + 1]) for number, (symbol, _) in enumerate(runs))
-    return Page(pa.concat_tables([EMPTY, *(table for _, table in runs)]), marked, None, 0)
+    return BarsPage(pa.concat_tables([EMPTY, *(table for _, table in runs)]), marked, None, 0)
 
 
 def task(*symbols: str, span: TimeRange = SPAN, dataset: Dataset = MINUTES, **more: object) -> FetchTask:
@@ -99,7 +99,7 @@ def put(storage: ParquetStorage, symbol: str, table: pa.Table, dataset: Dataset 
 
 def test_a_chain_that_ends_covers_the_whole_range_of_every_symbol(storage):
     """A straddles two pages and two months, B has no bar, C one."""
-    writer = ChainWriter(storage, task("A", "B", "C"), now=LONG_AFTER)
+    writer = PageWriter(storage, task("A", "B", "C"), now=LONG_AFTER)
     taken = [
         writer.take(page(("A", bars("2024-06-03T14:00", "2024-06-28T14:00")))),
         writer.take(page()),
@@ -119,13 +119,13 @@ def test_a_chain_that_ends_covers_the_whole_range_of_every_symbol(storage):
     assert (made["A"].rows, made["B"].rows, made["C"].rows) == ({JUNE: 3, JULY: 1}, {}, {JULY: 1})
     assert (made["A"].first_bar, made["A"].last_bar) == (at("2024-06-03T14:00"), at("2024-07-01T14:00"))
     assert (made["A"].empty_since, made["B"].empty_since) == (None, LONG_AFTER)
-    assert writer.written == {"A": Written(4, added=4), "B": Written(), "C": Written(1, added=1)}
+    assert writer.written == {"A": WriteResult(4, added=4), "B": WriteResult(), "C": WriteResult(1, added=1)}
     assert writer.damaged == {}
 
 
 def test_a_file_is_written_when_the_next_begins_and_covered_when_the_chain_has_ended(storage):
     """Bars are held only until their file is complete; a claim waits for the end."""
-    writer = ChainWriter(storage, task("A", "B"), now=LONG_AFTER)
+    writer = PageWriter(storage, task("A", "B"), now=LONG_AFTER)
     june, july = ("A", bars("2024-06-03T14:00")), ("A", bars("2024-07-01T14:00"))
     on_disk = []
     for one in (page(june), page(july), page(("B", bars("2024-06-03T14:00")))):
@@ -139,7 +139,7 @@ def test_a_file_is_written_when_the_next_begins_and_covered_when_the_chain_has_e
 def test_bars_beside_the_range_are_dropped(storage):
     """A request is widened to whole bars and may carry a session for comparison: the surplus belongs to nobody."""
     span = between("2024-06-03T14:00", "2024-06-03T14:02")
-    writer = ChainWriter(storage, task("A", span=span), now=LONG_AFTER)
+    writer = PageWriter(storage, task("A", span=span), now=LONG_AFTER)
     stamps = [f"2024-06-03T{clock}" for clock in ("13:59", "14:00", "14:01", "14:02")]
 
     assert writer.take(page(("A", bars("2024-05-31T14:00", *stamps, "2024-07-01T14:00")))) == 2
@@ -159,7 +159,7 @@ def test_bars_beside_the_range_are_dropped(storage):
 )
 def test_bars_that_had_not_ended_are_left_out(storage, dataset, now, kept):
     sent = ["14:00", "14:59", "15:00", "15:01"] if dataset is MINUTES else ["14:00", "15:00", "16:00"]
-    writer = ChainWriter(storage, task("A", span=between("2024-06-03T13:00", "2024-06-03T17:00"), dataset=dataset), now=at(now))
+    writer = PageWriter(storage, task("A", span=between("2024-06-03T13:00", "2024-06-03T17:00"), dataset=dataset), now=at(now))
 
     assert writer.take(page(("A", bars(*(f"2024-06-03T{clock}" for clock in sent))))) == len(kept)
     made = writer.complete()["A"]
@@ -194,7 +194,7 @@ def test_bars_that_had_not_ended_are_left_out(storage, dataset, now, kept):
 )
 def test_what_can_still_change_is_provisional(storage, dataset, span, now, final):
     whole = between(*span)
-    writer = ChainWriter(storage, task("A", span=whole, dataset=dataset), now=at(now))
+    writer = PageWriter(storage, task("A", span=whole, dataset=dataset), now=at(now))
     writer.take(page(("A", bars("2024-06-03T04:00"))))
     made = writer.complete()["A"]
 
@@ -205,7 +205,7 @@ def test_what_can_still_change_is_provisional(storage, dataset, span, now, final
 
 def test_a_success_ends_an_old_failure(storage):
     storage.coverage.update(Series("A", MINUTES), lambda old: old.wanting(SPAN).failed("unavailable", "503", LONG_AFTER))
-    ChainWriter(storage, task("A"), now=LONG_AFTER).complete()
+    PageWriter(storage, task("A"), now=LONG_AFTER).complete()
 
     assert known(storage, "A").failure is None
     assert known(storage, "A").wanted == (SPAN,)
@@ -216,61 +216,61 @@ def test_a_success_ends_an_old_failure(storage):
 
 def test_a_chain_that_breaks_off_covers_what_is_certain(storage):
     """A was finished, B had nothing to send, C was under way, D had not begun."""
-    writer = ChainWriter(storage, task("A", "B", "C", "D"), now=LONG_AFTER)
+    writer = PageWriter(storage, task("A", "B", "C", "D"), now=LONG_AFTER)
     writer.take(page(("A", bars("2024-06-03T14:00")), ("C", bars("2024-06-03T14:00"))))
     writer.take(page(("C", bars("2024-07-01T14:00", "2024-07-01T14:05"))))
-    left = writer.break_off()
+    left = writer.abort()
 
     rest = TimeRange(at("2024-07-01T14:06"), SPAN.end)
     assert left == {"C": rest, "D": SPAN}
     assert [known(storage, symbol).covered for symbol in "ABCD"] == [(SPAN,), (SPAN,), (TimeRange(SPAN.start, rest.start),), ()]
     assert [len(held(storage, symbol)) for symbol in "ABCD"] == [1, 0, 3, 0]
     assert known(storage, "C").rows == {JUNE: 1, JULY: 2}
-    assert list(unfinished(task("A", "B", "C", "D"), left)) == [
+    assert list(remaining_tasks(task("A", "B", "C", "D"), left)) == [
         FetchTask(("C",), rest, MINUTES, pytest.approx(120 / 4 * (rest.length / SPAN.length))),
         FetchTask(("D",), SPAN, MINUTES, 30.0),
     ]
 
 
 def test_what_is_left_of_symbols_alike_is_one_task():
-    assert list(unfinished(task("A", "B", "C", "D"), {"D": SPAN, "C": SPAN})) == [FetchTask(("C", "D"), SPAN, MINUTES, 60.0)]
-    assert list(unfinished(task("A"), {})) == []
+    assert list(remaining_tasks(task("A", "B", "C", "D"), {"D": SPAN, "C": SPAN})) == [FetchTask(("C", "D"), SPAN, MINUTES, 60.0)]
+    assert list(remaining_tasks(task("A"), {})) == []
 
 
 def test_a_chain_that_breaks_before_the_first_page_covers_nothing(storage):
-    assert ChainWriter(storage, task("A", "B"), now=LONG_AFTER).break_off() == {"A": SPAN, "B": SPAN}
+    assert PageWriter(storage, task("A", "B"), now=LONG_AFTER).abort() == {"A": SPAN, "B": SPAN}
     assert [known(storage, symbol).covered for symbol in "AB"] == [(), ()]
 
 
 def test_a_chain_that_breaks_after_the_last_bar_of_the_range_leaves_nothing(storage):
-    writer = ChainWriter(storage, task("A"), now=LONG_AFTER)
+    writer = PageWriter(storage, task("A"), now=LONG_AFTER)
     writer.take(page(("A", bars(SPAN.end - MINUTE))))
 
-    assert writer.break_off() == {}
+    assert writer.abort() == {}
     assert known(storage, "A").covered == (SPAN,)
 
 
 def test_a_symbol_whose_only_bars_lie_beside_the_range_is_left_whole(storage):
-    writer = ChainWriter(storage, task("A", "B"), now=LONG_AFTER)
+    writer = PageWriter(storage, task("A", "B"), now=LONG_AFTER)
     writer.take(page(("A", bars(SPAN.start - MINUTE))))
 
-    assert writer.break_off() == {"A": SPAN, "B": SPAN}
+    assert writer.abort() == {"A": SPAN, "B": SPAN}
 
 
 def test_a_symbol_that_breaks_off_is_covered_by_whole_bars(storage):
     """A bar of a week that came covers its week."""
-    writer = ChainWriter(storage, task("A", span=between("2024-05-27T04:00", "2024-06-24T04:00"), dataset=WEEKS), now=LONG_AFTER)
+    writer = PageWriter(storage, task("A", span=between("2024-05-27T04:00", "2024-06-24T04:00"), dataset=WEEKS), now=LONG_AFTER)
     writer.take(page(("A", bars("2024-05-27T04:00", "2024-06-03T04:00"))))
 
-    assert writer.break_off() == {"A": between("2024-06-10T04:00", "2024-06-24T04:00")}
+    assert writer.abort() == {"A": between("2024-06-10T04:00", "2024-06-24T04:00")}
     assert known(storage, "A", WEEKS).covered == (between("2024-05-27T04:00", "2024-06-10T04:00"),)
 
 
 def test_symbols_out_of_order_finish_nothing_early(storage):
     """Against the documentation: then only the end of the chain says that a symbol is whole. What came is kept."""
-    writer = ChainWriter(storage, task("A", "B", "C"), now=LONG_AFTER)
+    writer = PageWriter(storage, task("A", "B", "C"), now=LONG_AFTER)
     writer.take(page(("B", bars("2024-06-03T14:00")), ("A", bars("2024-06-04T14:00"))))
-    left = writer.break_off()
+    left = writer.abort()
 
     assert left == {"A": SPAN, "B": SPAN, "C": SPAN}
     assert [known(storage, symbol).covered for symbol in "ABC"] == [(), (), ()]
@@ -278,7 +278,7 @@ def test_symbols_out_of_order_finish_nothing_early(storage):
 
 
 def test_symbols_out_of_order_are_whole_when_the_chain_ends(storage):
-    writer = ChainWriter(storage, task("A", "B"), now=LONG_AFTER)
+    writer = PageWriter(storage, task("A", "B"), now=LONG_AFTER)
     for one in ("2024-06-03T14:00", "2024-06-04T14:00", "2024-07-01T14:00"):
         writer.take(page(("B", bars(one)), ("A", bars(one))))
     writer.complete()
@@ -292,7 +292,7 @@ MARKET = TimeRange(MARKET_START, MARKET_START + timedelta(hours=100))
 a_market = st.dictionaries(st.sampled_from(["A", "AA", "B", "B.A"]), st.sets(st.integers(0, 99), max_size=8), min_size=1)
 
 
-def serve(market: dict[str, set[int]], wanted: FetchTask, limit: int) -> list[Page]:
+def serve(market: dict[str, set[int]], wanted: FetchTask, limit: int) -> list[BarsPage]:
     """Return the pages of a faithful server: symbols ascending, times ascending, one budget of bars over all."""
     rows = [
         (symbol, MARKET_START + timedelta(hours=hour)) for symbol in sorted(wanted.symbols) for hour in sorted(market[symbol])
@@ -314,12 +314,12 @@ def test_however_often_a_chain_breaks_nothing_is_lost_or_claimed_too_early(tmp_p
     left = [FetchTask(tuple(sorted(market)), MARKET, MINUTES)]
     while left:
         one = left.pop()
-        writer = ChainWriter(storage, one, now=LONG_AFTER)
+        writer = PageWriter(storage, one, now=LONG_AFTER)
         pages = serve(market, one, limit)
         broken_after = breaks.pop() if breaks else len(pages)
         for number, each in enumerate(pages):
             if number == broken_after:
-                left += unfinished(one, writer.break_off())
+                left += remaining_tasks(one, writer.abort())
                 break
             writer.take(each)
         else:
@@ -343,7 +343,7 @@ def test_a_damaged_file_is_the_trouble_of_its_symbol_alone(storage):
     path = Path(storage.files.location) / Partition(Series("A", MINUTES), JUNE).key
     path.parent.mkdir(parents=True)
     path.write_bytes(b"damaged")
-    writer = ChainWriter(storage, task("A", "B"), now=LONG_AFTER)
+    writer = PageWriter(storage, task("A", "B"), now=LONG_AFTER)
     writer.take(page(("A", bars("2024-06-03T14:00", "2024-07-01T14:00")), ("B", bars("2024-06-03T14:00"))))
     made = writer.complete()
 
@@ -358,7 +358,7 @@ def test_damaged_coverage_is_the_trouble_of_its_symbol_alone(storage):
     path = Path(storage.files.location) / "metadata" / "coverage" / "equities_1min" / "symbol=A.json"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"{")
-    writer = ChainWriter(storage, task("A", "B"), now=LONG_AFTER)
+    writer = PageWriter(storage, task("A", "B"), now=LONG_AFTER)
     writer.take(page(("A", bars("2024-06-03T14:00")), ("B", bars("2024-06-03T14:00"))))
 
     assert list(writer.complete()) == ["B"]
@@ -374,7 +374,7 @@ FOUR = ("2024-05-31T14:00", "2024-06-03T14:00", "2024-06-28T14:00", "2024-07-01T
 
 def test_a_refetch_revises_adds_and_never_removes_silently(storage):
     put(storage, "A", bars(*FOUR))
-    writer = ChainWriter(storage, task("A"), now=LONG_AFTER, refetch=True)
+    writer = PageWriter(storage, task("A"), now=LONG_AFTER, refetch=True)
     writer.take(page(("A", bars("2024-06-03T14:00", "2024-06-03T14:01", price=2.0))))
     writer.complete()
 
@@ -388,7 +388,7 @@ def test_a_refetch_revises_adds_and_never_removes_silently(storage):
 def test_accepted_removals_are_applied_inside_the_range(storage):
     """Also to the month of which the answer had no bar at all; not to May, which was not asked for."""
     put(storage, "A", bars(*FOUR))
-    writer = ChainWriter(storage, task("A"), now=LONG_AFTER, refetch=True, accept_removals=True)
+    writer = PageWriter(storage, task("A"), now=LONG_AFTER, refetch=True, accept_removals=True)
     writer.take(page(("A", bars("2024-06-03T14:00"))))
     made = writer.complete()["A"]
 
@@ -399,19 +399,19 @@ def test_accepted_removals_are_applied_inside_the_range(storage):
 
 def test_without_a_refetch_what_the_answer_lacks_is_nobodys_business(storage):
     put(storage, "A", bars(*FOUR))
-    writer = ChainWriter(storage, task("A"), now=LONG_AFTER)
+    writer = PageWriter(storage, task("A"), now=LONG_AFTER)
     writer.complete()
 
     assert len(held(storage, "A")) == 4
-    assert writer.written == {"A": Written()}
+    assert writer.written == {"A": WriteResult()}
 
 
 @pytest.mark.parametrize("accept", [False, True], ids=["counted", "removed"])
 def test_a_refetch_that_breaks_off_takes_no_bar_for_vanished_that_was_yet_to_come(storage, accept):
     put(storage, "A", bars("2024-06-03T14:00", "2024-06-04T14:00", "2024-06-28T14:00"))
-    writer = ChainWriter(storage, task("A"), now=LONG_AFTER, refetch=True, accept_removals=accept)
+    writer = PageWriter(storage, task("A"), now=LONG_AFTER, refetch=True, accept_removals=accept)
     writer.take(page(("A", bars("2024-06-03T14:00"))))
-    left = writer.break_off()
+    left = writer.abort()
 
     assert left == {"A": TimeRange(at("2024-06-03T14:01"), SPAN.end)}
     assert list(held(storage, "A")) == ["2024-06-03 14:00", "2024-06-04 14:00", "2024-06-28 14:00"]
@@ -419,7 +419,7 @@ def test_a_refetch_that_breaks_off_takes_no_bar_for_vanished_that_was_yet_to_com
 
 
 def test_a_refetch_with_symbols_out_of_order_removes_nothing_that_came(storage):
-    writer = ChainWriter(storage, task("A", "B"), now=LONG_AFTER, refetch=True, accept_removals=True)
+    writer = PageWriter(storage, task("A", "B"), now=LONG_AFTER, refetch=True, accept_removals=True)
     for one in ("2024-06-03T14:00", "2024-06-04T14:00"):
         writer.take(page(("A", bars(one))))
         writer.take(page(("B", bars(one))))
@@ -432,9 +432,9 @@ def test_a_refetch_with_symbols_out_of_order_removes_nothing_that_came(storage):
 def test_removals_of_a_symbol_that_was_finished_are_applied_although_the_chain_broke(storage):
     """Once it is covered, nobody asks again: what vanished from a whole month would stay for ever, and uncounted."""
     put(storage, "A", bars("2024-06-03T14:00", "2024-07-01T14:00"))
-    writer = ChainWriter(storage, task("A", "B"), now=LONG_AFTER, refetch=True, accept_removals=True)
+    writer = PageWriter(storage, task("A", "B"), now=LONG_AFTER, refetch=True, accept_removals=True)
     writer.take(page(("A", bars("2024-06-03T14:00")), ("B", bars("2024-06-03T14:00"))))
-    writer.break_off()
+    writer.abort()
 
     assert known(storage, "A").covered == (SPAN,)
     assert (list(held(storage, "A")), writer.written["A"].vanished) == (["2024-06-03 14:00"], 1)
@@ -449,7 +449,7 @@ def split_task(*symbols: str, overlap: TimeRange | None) -> FetchTask:
     return task(*symbols, dataset=SPLIT, overlap=overlap)
 
 
-def fetched(writer: ChainWriter, *answers: Page) -> list[TimeRange]:
+def fetched(writer: PageWriter, *answers: BarsPage) -> list[TimeRange]:
     """Give each chain that the writer asks for its answer; return what it asked."""
     asked = []
     for span, answer in zip(writer.spans(), answers, strict=True):
@@ -460,12 +460,12 @@ def fetched(writer: ChainWriter, *answers: Page) -> list[TimeRange]:
 
 def test_an_adjusted_series_is_extended_where_the_session_before_it_is_the_same(storage):
     put(storage, "A", bars("2024-05-31T14:00", "2024-05-31T14:01"), SPLIT)
-    writer = ChainWriter(storage, split_task("A", overlap=BEFORE), now=LONG_AFTER)
+    writer = PageWriter(storage, split_task("A", overlap=BEFORE), now=LONG_AFTER)
     asked = fetched(writer, page(("A", bars("2024-05-31T14:00", "2024-05-31T14:01", "2024-06-03T14:00"))))
 
     assert asked == [TimeRange(BEFORE.start, SPAN.end)]
     assert writer.complete()["A"].covered == (SPAN,)
-    assert writer.rebased == set()
+    assert writer.price_base_changed == set()
     assert list(held(storage, "A", SPLIT)) == ["2024-05-31 14:00", "2024-05-31 14:01", "2024-06-03 14:00"]
 
 
@@ -482,7 +482,7 @@ def test_an_adjusted_series_is_not_extended_where_the_session_differs(storage, a
     """Nothing of it is kept and nothing claimed; its neighbour, which is the same, goes on."""
     for symbol in ("A", "B"):
         put(storage, symbol, bars("2024-05-31T14:00", "2024-05-31T14:01"), SPLIT)
-    writer = ChainWriter(storage, split_task("A", "B", overlap=BEFORE), now=LONG_AFTER)
+    writer = PageWriter(storage, split_task("A", "B", overlap=BEFORE), now=LONG_AFTER)
     fetched(
         writer,
         page(
@@ -492,7 +492,7 @@ def test_an_adjusted_series_is_not_extended_where_the_session_differs(storage, a
     )
 
     assert list(writer.complete()) == ["B"]
-    assert writer.rebased == {"A"}
+    assert writer.price_base_changed == {"A"}
     assert held(storage, "A", SPLIT) == {"2024-05-31 14:00": 1.0, "2024-05-31 14:01": 1.0}
     assert known(storage, "A", SPLIT).covered == ()
 
@@ -501,7 +501,7 @@ def test_an_adjusted_series_is_not_extended_where_the_session_differs(storage, a
 def test_a_session_behind_the_range_is_asked_for_first(storage, price):
     """It would come too late: the bars of the range must not be kept before the comparison."""
     put(storage, "A", bars("2024-07-15T14:00"), SPLIT)
-    writer = ChainWriter(storage, split_task("A", overlap=AFTER), now=LONG_AFTER)
+    writer = PageWriter(storage, split_task("A", overlap=AFTER), now=LONG_AFTER)
     asked = fetched(
         writer, page(("A", bars("2024-07-15T14:00", price=price))), page(("A", bars("2024-06-03T14:00", price=price)))
     )
@@ -515,7 +515,7 @@ def test_a_session_behind_the_range_is_asked_for_first(storage, price):
 def test_an_adjusted_answer_replaces_what_lay_in_its_range(storage):
     """What was not covered could be of another price base."""
     put(storage, "A", bars("2024-06-04T14:00", "2024-07-01T14:00", price=9.0), SPLIT)
-    writer = ChainWriter(storage, task("A", dataset=SPLIT), now=LONG_AFTER)
+    writer = PageWriter(storage, task("A", dataset=SPLIT), now=LONG_AFTER)
     writer.take(page(("A", bars("2024-06-03T14:00"))))
     writer.complete()
 
@@ -528,7 +528,7 @@ def test_what_is_left_of_an_adjusted_task_is_compared_too(storage, overlap):
     for symbol in ("A", "B"):
         put(storage, symbol, bars(overlap.start), SPLIT)
     whole = split_task("A", "B", overlap=overlap)
-    writer = ChainWriter(storage, whole, now=LONG_AFTER)
+    writer = PageWriter(storage, whole, now=LONG_AFTER)
     spans = writer.spans()
     next(spans)
     writer.take(
@@ -539,7 +539,7 @@ def test_what_is_left_of_an_adjusted_task_is_compared_too(storage, overlap):
     if overlap is AFTER:
         next(spans)
         writer.take(page(("A", bars("2024-06-03T14:00"))))
-    left = list(unfinished(whole, writer.break_off()))
+    left = list(remaining_tasks(whole, writer.abort()))
 
     assert [(one.symbols, one.range, one.overlap) for one in left] == [
         (("A",), TimeRange(at("2024-06-03T14:01"), SPAN.end), None),
@@ -549,7 +549,7 @@ def test_what_is_left_of_an_adjusted_task_is_compared_too(storage, overlap):
 
 def test_a_file_that_somebody_wrote_meanwhile_is_not_vouched_for_though_it_has_the_same_size(storage):
     """`store` in another process, after a chain has written a file and before it covers it."""
-    writer = ChainWriter(storage, task("A"), now=LONG_AFTER)
+    writer = PageWriter(storage, task("A"), now=LONG_AFTER)
     writer.take(page(("A", bars("2024-06-03 14:30", "2024-06-03 14:31", price=1.25))))
     writer._flush("A")
     size = storage.files.size(Partition(Series("A", MINUTES), JUNE).key)
@@ -559,4 +559,4 @@ def test_a_file_that_somebody_wrote_meanwhile_is_not_vouched_for_though_it_has_t
     known = writer.complete()["A"]
 
     assert (known.rows, known.files) == ({JUNE: 2}, {})
-    assert examine(storage, Series("A", MINUTES), now=LONG_AFTER).findings == []
+    assert check_series(storage, Series("A", MINUTES), now=LONG_AFTER).findings == []

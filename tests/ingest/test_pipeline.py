@@ -14,7 +14,7 @@ from data_engine import AlpacaClient, IngestionPipeline, IngestionReport
 from data_engine.alpaca.retry import RetryPolicy
 from data_engine.errors import ConfigError, CredentialsRefused, DataEngineError, Interrupted, ServiceDown
 from data_engine.ingest.outcome import Outcome
-from data_engine.ingest.progress import PlainLines, Standing, lines
+from data_engine.ingest.progress import LogProgress, ProgressState, lines
 from data_engine.sandbox import Faults, Replay, Sandbox, SimulatedMarket
 from data_engine.sandbox.server import Record
 from running import (
@@ -516,7 +516,7 @@ def test_the_summary_is_the_references_with_every_failed_symbol() -> None:
 
 
 def test_the_progress_is_in_the_references_form_and_one_line_of_our_own() -> None:
-    standing = Standing(500, 120, 5, 12_400, 54_000, 124_000_000, 330.0, 198.4, 200.0)
+    standing = ProgressState(500, 120, 5, 12_400, 54_000, 124_000_000, 330.0, 198.4, 200.0)
 
     # The rest: (54,000 - 12,400) pages at 12,400 in 330 seconds are 1,107 seconds.
     assert lines(standing).splitlines() == [
@@ -538,7 +538,7 @@ FORM = re.compile(
 def test_a_run_reports_its_progress_in_that_form(tmp_path: Path) -> None:
     said: list[str] = []
     with Sandbox(SimulatedMarket(), latency=0.02) as server:
-        progress = PlainLines(said.append, every=0.0)
+        progress = LogProgress(said.append, every=0.0)
         pipeline_of(server, tmp_path, progress=progress).ingest_symbols(names_of(8), "2024-06-03", "2024-06-14")
 
     shown = [FORM.fullmatch(text) for text in said]
@@ -552,10 +552,10 @@ def test_a_run_reports_its_progress_in_that_form(tmp_path: Path) -> None:
 def test_lines_come_at_most_once_in_a_while() -> None:
     now = [0.0]
     said: list[str] = []
-    progress = PlainLines(said.append, every=5.0, clock=lambda: now[0])
+    progress = LogProgress(said.append, every=5.0, clock=lambda: now[0])
     for second in range(61):
         now[0] = float(second)
-        progress.moved(Standing(1, 0, 0, 0, 1, 0, float(second), 0.0, None))
+        progress.update(ProgressState(1, 0, 0, 0, 1, 0, float(second), 0.0, None))
 
     assert len(said) == 12
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_engine.ingest.plan import IngestionPlan, Wish, plan_ingestion
+from data_engine.ingest.plan import IngestionPlan, Target, plan_ingestion
 from data_engine.market.series import Adjustment, Dataset, Feed, Series, Timeframe
 from data_engine.market.time_range import TimeRange
 from data_engine.store.coverage import Coverage
@@ -34,8 +34,8 @@ def span(first: str, last: str) -> TimeRange:
     )
 
 
-def nothing_held(symbols: Iterable[str], dataset: Dataset, *ranges: TimeRange) -> list[Wish]:
-    return [Wish(symbol, ranges, Coverage(Series(symbol, dataset))) for symbol in symbols]
+def nothing_held(symbols: Iterable[str], dataset: Dataset, *ranges: TimeRange) -> list[Target]:
+    return [Target(symbol, ranges, Coverage(Series(symbol, dataset))) for symbol in symbols]
 
 
 def universe(count: int) -> list[str]:
@@ -88,7 +88,7 @@ def wishes_of(draw, dataset):
             first_bar=datetime(2019, 1, 2, tzinfo=UTC),  # long ago: emptiness is final
             last_bar=datetime(2020, 6, 1, tzinfo=UTC),
         )
-        wishes.append(Wish(symbol, as_ranges(asked), known))
+        wishes.append(Target(symbol, as_ranges(asked), known))
     return wishes, wanted, held
 
 
@@ -179,21 +179,21 @@ def ranges_of(plan: IngestionPlan) -> list[TimeRange]:
 
 def test_what_is_held_whole_needs_no_request():
     week = span("2024-06-03", "2024-06-07")
-    plan = plan_ingestion([Wish("AAPL", (week,), covered("AAPL", MINUTES, week))], MINUTES, now=NOW, workers=8)
+    plan = plan_ingestion([Target("AAPL", (week,), covered("AAPL", MINUTES, week))], MINUTES, now=NOW, workers=8)
 
     assert (plan.tasks, plan.requests, plan.bars, plan.complete) == ((), 0, 0, 1)
 
 
 def test_refetching_asks_for_what_is_held():
     week = span("2024-06-03", "2024-06-07")
-    plan = plan_ingestion([Wish("AAPL", (week,), covered("AAPL", MINUTES, week), again=True)], MINUTES, now=NOW, workers=8)
+    plan = plan_ingestion([Target("AAPL", (week,), covered("AAPL", MINUTES, week), again=True)], MINUTES, now=NOW, workers=8)
 
     assert ranges_of(plan) == [week]
 
 
 def test_a_range_extended_on_both_sides_is_asked_for_on_both_sides():
     held, wide = span("2024-06-10", "2024-06-14"), span("2024-06-03", "2024-06-21")
-    plan = plan_ingestion([Wish("AAPL", (wide,), covered("AAPL", MINUTES, held))], MINUTES, now=NOW, workers=1)
+    plan = plan_ingestion([Target("AAPL", (wide,), covered("AAPL", MINUTES, held))], MINUTES, now=NOW, workers=1)
 
     assert ranges_of(plan) == [TimeRange(wide.start, held.start), TimeRange(held.end, wide.end)]
 
@@ -228,7 +228,7 @@ def test_symbols_that_miss_the_same_share_a_request():
     held = span("2024-01-02", "2024-08-15")
     night = TimeRange(held.start, datetime(2024, 8, 17, tzinfo=UTC))
     names = universe(500)
-    wishes = [Wish(name, (night,), covered(name, MINUTES, held, bars=2169 * 500)) for name in names]
+    wishes = [Target(name, (night,), covered(name, MINUTES, held, bars=2169 * 500)) for name in names]
 
     plan = plan_ingestion(wishes, MINUTES, now=NOW, workers=8)
     assert set(ranges_of(plan)) == {TimeRange(held.end, night.end)}
@@ -270,7 +270,7 @@ def test_two_missing_ranges_of_many_symbols_are_finished_group_by_group():
 def test_holes_come_first_where_that_is_asked_for():
     held = [span("2024-06-03", "2024-06-07"), span("2024-06-17", "2024-08-14")]
     wanted = TimeRange(held[0].start, NOW)
-    wishes = [Wish(name, (wanted,), covered(name, MINUTES, *held)) for name in ("AAPL", "MSFT")]
+    wishes = [Target(name, (wanted,), covered(name, MINUTES, *held)) for name in ("AAPL", "MSFT")]
     plan = plan_ingestion(wishes, MINUTES, now=NOW, workers=1, holes_first=True)
 
     assert ranges_of(plan) == [TimeRange(held[0].end, held[1].start), TimeRange(held[1].end, NOW)]
@@ -284,7 +284,7 @@ def test_an_adjusted_series_is_asked_for_with_a_session_that_is_held():
         Series("AAPL", dataset), covered=(held,), rows={Period(2024, None): 5}, first_bar=held.start, last_bar=friday
     )
     wanted = TimeRange(held.start, datetime(2024, 6, 15, 4, tzinfo=UTC))
-    (task,) = plan_ingestion([Wish("AAPL", (wanted,), known)], dataset, now=NOW, workers=8).tasks
+    (task,) = plan_ingestion([Target("AAPL", (wanted,), known)], dataset, now=NOW, workers=8).tasks
 
     assert (task.range, task.overlap) == (TimeRange(held.end, wanted.end), TimeRange(friday, held.end))
 
@@ -395,7 +395,7 @@ def test_what_a_series_brought_so_far_is_expected_to_go_on():
         first_bar=held.start,
         last_bar=held.end - ONE_DAY / 4,
     )
-    plan = plan_ingestion([Wish("THIN", (wanted,), known)], MINUTES, now=NOW, workers=8)
+    plan = plan_ingestion([Target("THIN", (wanted,), known)], MINUTES, now=NOW, workers=8)
 
     assert plan.bars == 900  # nine more sessions, of a hundred bars each as in the ten before
     assert plan.held == 1000

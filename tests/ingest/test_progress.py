@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from data_engine.ingest.progress import PlainLines, Progress, Silent, Standing, lines
+from data_engine.ingest.progress import LogProgress, NoProgress, Progress, ProgressState, lines
 
-STANDING = Standing(
+STANDING = ProgressState(
     total=500,
     successful=120,
     failed=5,
@@ -60,29 +60,29 @@ def test_what_remains_is_told_by_pages():
 def test_lines_come_at_most_once_in_a_while_and_not_at_once():
     clock = [100.0]
     written: list[tuple[float, str]] = []
-    progress = PlainLines(lambda text: written.append((clock[0], text)), every=5.0, clock=lambda: clock[0])
+    progress = LogProgress(lambda text: written.append((clock[0], text)), every=5.0, clock=lambda: clock[0])
     for tick in range(0, 200, 3):  # tenths of a second
         clock[0] = 100 + tick / 10
-        progress.moved(STANDING)
-    progress.ended()
+        progress.update(STANDING)
+    progress.close()
 
     assert written == [(at, lines(STANDING)) for at in (105.1, 110.2, 115.3)]
 
 
 def test_a_note_is_a_line_at_once():
     written: list[str] = []
-    progress = PlainLines(written.append, clock=lambda: 0.0)
+    progress = LogProgress(written.append, clock=lambda: 0.0)
     progress.note("AAPL: asked again in full")
-    progress.moved(STANDING)
-    progress.ended()
+    progress.update(STANDING)
+    progress.close()
 
     assert written == ["AAPL: asked again in full"]
 
 
 def test_silence_is_the_default(capfd):
-    progress: Progress = Silent()
+    progress: Progress = NoProgress()
     progress.note("anything")
-    progress.moved(STANDING)
-    progress.ended()
+    progress.update(STANDING)
+    progress.close()
 
     assert capfd.readouterr() == ("", "")

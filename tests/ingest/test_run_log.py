@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from data_engine.errors import CredentialsRefused, Interrupted, StoreError
-from data_engine.ingest.progress import Silent
-from data_engine.ingest.run_log import KEY, RunHistory
+from data_engine.ingest.progress import NoProgress
+from data_engine.ingest.run_log import KEY, RunLog
 from data_engine.sandbox import Sandbox, SimulatedMarket
 from data_engine.store.local_files import LocalFiles
 from running import SECRET, Clock, account, here, names_of, pipeline_of
@@ -51,7 +51,7 @@ def test_each_run_leaves_a_line(server: Sandbox, tmp_path: Path) -> None:
     assert (one["added"], one["requests"]) == (first["bars_written"], first["requests"])
     assert one["failures"] == [{"code": "no_data", "message": "No data available", "symbols": 1, "named": ["ZZZQ"]}]
     assert lines[2]["added"] == update["bars_written"] > 0
-    assert [run.command for run in RunHistory(LocalFiles(tmp_path)).read()] == ["update", "refetch", "ingest"]
+    assert [run.command for run in RunLog(LocalFiles(tmp_path)).read()] == ["update", "refetch", "ingest"]
 
 
 def test_a_run_that_asked_nothing_is_there_too(server: Sandbox, tmp_path: Path) -> None:
@@ -79,10 +79,10 @@ def test_refused_keys_are_a_run_that_failed_as_a_whole_and_no_secret_is_kept(tmp
     assert SECRET not in (tmp_path / KEY).read_text()
 
 
-class Stopped(Silent):
+class Stopped(NoProgress):
     """Somebody who presses Ctrl-C when the first answers are in."""
 
-    def moved(self, standing: object) -> None:
+    def update(self, standing: object) -> None:
         raise KeyboardInterrupt
 
 
@@ -98,7 +98,7 @@ def test_an_interrupted_run_says_so(server: Sandbox, tmp_path: Path) -> None:
 def test_a_history_that_cannot_be_written_fails_no_run(server: Sandbox, tmp_path: Path) -> None:
     (tmp_path / KEY).mkdir(parents=True)  # a folder stands there
 
-    class Heard(Silent):
+    class Heard(NoProgress):
         def __init__(self) -> None:
             self.notes: list[str] = []
 
@@ -111,7 +111,7 @@ def test_a_history_that_cannot_be_written_fails_no_run(server: Sandbox, tmp_path
     assert report["successful"] == ["AAPL"]
     assert heard.notes == ["This run could not be added to the history of the store; its bars are not affected"]
     with pytest.raises(StoreError):
-        RunHistory(LocalFiles(tmp_path)).read()
+        RunLog(LocalFiles(tmp_path)).read()
 
 
 def test_bad_input_leaves_no_line(server: Sandbox, tmp_path: Path) -> None:
@@ -125,4 +125,4 @@ def test_bad_input_leaves_no_line(server: Sandbox, tmp_path: Path) -> None:
 
 
 def test_no_history_is_no_run(tmp_path: Path) -> None:
-    assert RunHistory(LocalFiles(tmp_path)).read() == []
+    assert RunLog(LocalFiles(tmp_path)).read() == []

@@ -12,7 +12,18 @@ from hypothesis import strategies as st
 from data_engine.errors import CredentialsRefused, Interrupted
 from data_engine.ingest.outcome import IngestionReport, Outcome
 from data_engine.ingest.plan import IngestionPlan
-from data_engine.ingest.run_log import KEPT_BYTES, KEPT_RUNS, Asked, Failed, Run, appended, dump, load, parsed, run_of
+from data_engine.ingest.run_log import (
+    KEPT_BYTES,
+    KEPT_RUNS,
+    FailureGroup,
+    RequestedDataset,
+    RunRecord,
+    appended,
+    dump,
+    load,
+    parsed,
+    run_record,
+)
 from data_engine.market.series import Dataset
 from data_engine.market.time_range import TimeRange
 
@@ -21,29 +32,29 @@ SPAN = TimeRange(datetime(2024, 6, 3, 4, tzinfo=UTC), datetime(2024, 6, 4, 4, tz
 PLAN = IngestionPlan(Dataset.from_name("equities_1min"), ("AAPL", "ZZZQ"), SPAN, (), {"ZZZQ": 1})
 
 
-def small(number: int = 0, **named: object) -> Run:
-    return Run(BEGAN.replace(microsecond=0) + timedelta(days=number), 1.5, "update", None, "data-engine 0", (), **named)  # type: ignore[arg-type]
+def small(number: int = 0, **named: object) -> RunRecord:
+    return RunRecord(BEGAN.replace(microsecond=0) + timedelta(days=number), 1.5, "update", None, "data-engine 0", (), **named)  # type: ignore[arg-type]
 
 
 def test_a_run_is_what_was_asked_got_and_failed() -> None:
     outcomes = (Outcome("AAPL", bars=900, written=7), Outcome("ZZZQ", "no_data", "No data available"))
     report = IngestionReport(outcomes, requests=3, pages=2, seconds=1.23456, added=5, revised=2, notes=("clamped",))
 
-    run = run_of("ingest", [PLAN], report, began=BEGAN, index="ours", by="data-engine 0")
+    run = run_record("ingest", [PLAN], report, began=BEGAN, index="ours", by="data-engine 0")
 
-    assert run == Run(
+    assert run == RunRecord(
         BEGAN.replace(microsecond=0),
         1.235,
         "ingest",
         "ours",
         "data-engine 0",
-        (Asked("equities_1min", 2, ("AAPL", "ZZZQ"), SPAN.start, SPAN.end, complete=1),),
+        (RequestedDataset("equities_1min", 2, ("AAPL", "ZZZQ"), SPAN.start, SPAN.end, complete=1),),
         requests=3,
         pages=2,
         added=5,
         revised=2,
         succeeded=1,
-        failures=(Failed("no_data", "No data available", 1, ("ZZZQ",)),),
+        failures=(FailureGroup("no_data", "No data available", 1, ("ZZZQ",)),),
         notes=("clamped",),
     )
     assert (run.state, run.failed) == ("failed", 1)
@@ -53,13 +64,13 @@ def test_a_run_is_what_was_asked_got_and_failed() -> None:
     ("error", "state"), [(CredentialsRefused("no"), "stopped"), (Interrupted("enough"), "interrupted"), (None, "done")]
 )
 def test_the_state_says_how_it_ended(error: Exception | None, state: str) -> None:
-    assert run_of("update", [PLAN], None, error, began=BEGAN).state == state  # type: ignore[arg-type]
+    assert run_record("update", [PLAN], None, error, began=BEGAN).state == state  # type: ignore[arg-type]
 
 
 def test_symbols_that_failed_alike_are_one_entry() -> None:
     outcomes = tuple(Outcome(f"S{number}", "interrupted", "not finished") for number in range(500))
 
-    (failure,) = run_of("ingest", [], IngestionReport(outcomes), began=BEGAN).failures
+    (failure,) = run_record("ingest", [], IngestionReport(outcomes), began=BEGAN).failures
 
     assert (failure.symbols, failure.named) == (500, tuple(f"S{number}" for number in range(20)))
 
@@ -67,19 +78,21 @@ def test_symbols_that_failed_alike_are_one_entry() -> None:
 def test_however_differently_they_failed_the_line_stays_short_and_counts_all() -> None:
     outcomes = tuple(Outcome(f"S{number}", "refused", f"{number} " + "x" * 5000) for number in range(500))
 
-    run = run_of("ingest", [], IngestionReport(outcomes), began=BEGAN)
+    run = run_record("ingest", [], IngestionReport(outcomes), began=BEGAN)
 
     assert run.failed == 500
-    assert run.failures[-1] == Failed("other", "481 more reasons", 481, tuple(f"S{number}" for number in range(19, 39)))
+    assert run.failures[-1] == FailureGroup("other", "481 more reasons", 481, tuple(f"S{number}" for number in range(19, 39)))
     assert len(dump(run)) < 12_000
 
 
 words = st.text(max_size=30)
 moments = st.datetimes(datetime(2016, 1, 1), datetime(2100, 1, 1)).map(lambda at: at.replace(microsecond=0, tzinfo=UTC))
-asked = st.builds(Asked, words, st.integers(0, 9), st.tuples(words), moments, moments, st.integers(0, 9), st.integers(0, 9))
-failures = st.builds(Failed, words, words, st.integers(0, 9), st.tuples(words, words))
+asked = st.builds(
+    RequestedDataset, words, st.integers(0, 9), st.tuples(words), moments, moments, st.integers(0, 9), st.integers(0, 9)
+)
+failures = st.builds(FailureGroup, words, words, st.integers(0, 9), st.tuples(words, words))
 some_runs = st.builds(
-    Run,
+    RunRecord,
     moments,
     st.floats(0, 1e6),
     words,
@@ -93,7 +106,7 @@ some_runs = st.builds(
 
 
 @given(some_runs)
-def test_a_line_is_read_as_it_was_written(run: Run) -> None:
+def test_a_line_is_read_as_it_was_written(run: RunRecord) -> None:
     line = dump(run)
 
     assert load(line) == run

@@ -12,12 +12,12 @@ import pytest
 
 from data_engine import AlpacaClient, ParquetStorage
 from data_engine.errors import CredentialsRefused, DataEngineError, Interrupted
-from data_engine.ingest.dispatcher import Fetching
+from data_engine.ingest.dispatcher import Dispatcher
 from data_engine.ingest.plan import FetchTask
-from data_engine.ingest.progress import Silent
-from data_engine.ingest.run_plan import Job, prepare
-from data_engine.ingest.task import Reason, Result, Terms, do
-from data_engine.ingest.worker_pool import Runner, Tally, ThreadRunner, WorkersLost
+from data_engine.ingest.progress import NoProgress
+from data_engine.ingest.run_plan import RunPlan, plan_run
+from data_engine.ingest.task import Reason, RunOptions, TaskResult, run_task
+from data_engine.ingest.worker_pool import Tally, ThreadPool, WorkerPool, WorkersLost
 from data_engine.market.series import Adjustment, Dataset, Feed, Series, Timeframe
 from data_engine.market.time_range import new_york_days
 from data_engine.sandbox import Faults, Sandbox, SimulatedMarket
@@ -29,9 +29,9 @@ JUNE = new_york_days(datetime(2024, 6, 3).date(), datetime(2024, 6, 28).date())
 NOW = datetime(2026, 8, 3, 12, tzinfo=UTC)
 
 
-def job_of(base: Path, names: list[str], workers: int = 4) -> Job:
+def job_of(base: Path, names: list[str], workers: int = 4) -> RunPlan:
     coverage: CoverageStore = ParquetStorage(base).coverage
-    return prepare(coverage, {MINUTES: dict.fromkeys(names, (JUNE,))}, now=NOW, workers=workers)
+    return plan_run(coverage, {MINUTES: dict.fromkeys(names, (JUNE,))}, now=NOW, workers=workers)
 
 
 class OneByOne:
@@ -49,22 +49,22 @@ class OneByOne:
         self.open = 0
         self.numbers: dict[FetchTask, int] = {}
 
-    def submit(self, task: FetchTask, failed: MutableMapping[Series, Reason]) -> Future[Result]:
+    def submit(self, task: FetchTask, failed: MutableMapping[Series, Reason]) -> Future[TaskResult]:
         self.open += 1
         number = self.numbers.setdefault(task, len(self.numbers))
         self.log.append(f"{number}{'' if self.open > 1 else ' alone'}")
-        future: Future[Result] = Future()
-        future.set_result(do(task, self._client, self._storage, Terms(NOW), failed))
+        future: Future[TaskResult] = Future()
+        future.set_result(run_task(task, self._client, self._storage, RunOptions(NOW), failed))
         return future
 
-    def collect(self, future: Future[Result], task: FetchTask) -> Result | None:
+    def collect(self, future: Future[TaskResult], task: FetchTask) -> TaskResult | None:
         self.open -= 1
         if self.numbers[task] in self._again:
             self._again.remove(self.numbers[task])
             return None
         return future.result()
 
-    def look(self) -> Tally:
+    def tally(self) -> Tally:
         return Tally(self._client.requests)
 
     def stop(self) -> None:
@@ -80,7 +80,7 @@ def test_a_runner_of_a_few_lines_brings_what_threads_bring(tmp_path: Path, again
     with Sandbox(SimulatedMarket(), clock=lambda: NOW) as server:
         pipeline_of(server, tmp_path / "threads", lambda: NOW).ingest_symbols(names, "2024-06-03", "2024-06-28")
         runner = OneByOne(client_of(server), ParquetStorage(tmp_path / "own"), again=set(again))
-        fetching = Fetching(runner, Silent(), workers=4)
+        fetching = Dispatcher(runner, NoProgress(), workers=4)
         job = job_of(tmp_path / "own", names)
         fetching.found.held.update(dict.fromkeys(job.series, 0))
         fetching.work(job.plans, len(names))
@@ -99,7 +99,7 @@ def test_no_more_is_submitted_than_the_window_holds(tmp_path: Path) -> None:
         most = []
         submit = runner.submit
         runner.submit = lambda task, failed: (most.append(runner.open + 1), submit(task, failed))[1]  # type: ignore[method-assign]
-        Fetching(runner, Silent(), workers=8).work(job_of(tmp_path, names_of(12), workers=8).plans, 12)
+        Dispatcher(runner, NoProgress(), workers=8).work(job_of(tmp_path, names_of(12), workers=8).plans, 12)
 
     assert max(most) == 2
 
@@ -107,7 +107,7 @@ def test_no_more_is_submitted_than_the_window_holds(tmp_path: Path) -> None:
 def test_a_symbol_that_is_known_to_fail_is_not_asked_for_by_later_tasks(tmp_path: Path) -> None:
     with Sandbox(SimulatedMarket()) as server:
         runner = OneByOne(client_of(server), ParquetStorage(tmp_path), window=1)
-        fetching = Fetching(runner, Silent(), workers=4)
+        fetching = Dispatcher(runner, NoProgress(), workers=4)
         failed = Series("AAA", MINUTES)
         fetching.found.failed[failed] = ("invalid_symbol", "invalid symbol: AAA")
         fetching.work(job_of(tmp_path, names_of(3)).plans, 3)
@@ -123,15 +123,15 @@ class Failing(OneByOne):
         self.window = len(ends)
         self.log = []
 
-    def submit(self, task: FetchTask, failed: MutableMapping[Series, Reason]) -> Future[Result]:
-        future: Future[Result] = Future()
-        future.set_result(Result(added=1, fatal=self._ends.pop(0)))
+    def submit(self, task: FetchTask, failed: MutableMapping[Series, Reason]) -> Future[TaskResult]:
+        future: Future[TaskResult] = Future()
+        future.set_result(TaskResult(added=1, fatal=self._ends.pop(0)))
         return future
 
-    def collect(self, future: Future[Result], task: FetchTask) -> Result | None:
+    def collect(self, future: Future[TaskResult], task: FetchTask) -> TaskResult | None:
         return future.result()
 
-    def look(self) -> Tally:
+    def tally(self) -> Tally:
         return Tally()
 
 
@@ -144,7 +144,7 @@ def test_what_ended_the_run_is_told_and_not_that_others_were_interrupted_by_it(
     tmp_path: Path, ends: tuple[DataEngineError, ...]
 ) -> None:
     runner = Failing(*ends)
-    fetching = Fetching(runner, Silent(), workers=2)
+    fetching = Dispatcher(runner, NoProgress(), workers=2)
 
     with pytest.raises(CredentialsRefused):
         fetching.work(job_of(tmp_path, names_of(2), workers=2).plans, 2)
@@ -156,7 +156,7 @@ def test_what_ended_the_run_is_told_and_not_that_others_were_interrupted_by_it(
 
 def test_workers_that_are_lost_end_the_run_with_one(tmp_path: Path) -> None:
     with pytest.raises(WorkersLost) as caught:
-        Fetching(Failing(WorkersLost("gone")), Silent(), workers=1).work(job_of(tmp_path, ["AAPL"], 1).plans, 1)
+        Dispatcher(Failing(WorkersLost("gone")), NoProgress(), workers=1).work(job_of(tmp_path, ["AAPL"], 1).plans, 1)
 
     assert (caught.value.code, caught.value.exit_code) == ("workers_lost", 1)
 
@@ -168,23 +168,23 @@ def test_threads_tell_of_every_page(tmp_path: Path) -> None:
     seen: list[int] = []
     with Sandbox(SimulatedMarket(), latency=0.2) as server:
         storage, client = ParquetStorage(tmp_path), client_of(server)
-        runner = ThreadRunner(client, storage, Terms(NOW), 1)
+        runner = ThreadPool(client, storage, RunOptions(NOW), 1)
         (task,) = job_of(tmp_path, names_of(4), workers=1).plans[0].tasks
         future = runner.submit(task, {})
         while not wait([future], timeout=0.02).done:
-            seen.append(runner.look().pages)
+            seen.append(runner.tally().pages)
         result = runner.collect(future, task)
         runner.close()
 
-    assert result.pages == runner.look().pages == len(server.requests) > 2
+    assert result.pages == runner.tally().pages == len(server.requests) > 2
     assert set(range(1, result.pages)) <= set(seen)
-    assert result.bars == runner.look().bars == result.added
+    assert result.bars == runner.tally().bars == result.added
 
 
 def test_what_fails_for_one_thread_is_known_to_all_at_once(tmp_path: Path) -> None:
     failed: dict[Series, Reason] = {}
     with Sandbox(SimulatedMarket(), faults=Faults(fail_symbols=["AAB"])) as server:
-        runner = ThreadRunner(client_of(server), ParquetStorage(tmp_path), Terms(NOW), 1)
+        runner = ThreadPool(client_of(server), ParquetStorage(tmp_path), RunOptions(NOW), 1)
         tasks = job_of(tmp_path, names_of(3), workers=1).plans[0].tasks
         futures = [runner.submit(task, failed) for task in tasks]
         results = [future.result() for future in futures]
@@ -197,7 +197,7 @@ def test_what_fails_for_one_thread_is_known_to_all_at_once(tmp_path: Path) -> No
 def test_a_thread_that_must_end_the_run_stops_the_others(tmp_path: Path) -> None:
     with Sandbox(SimulatedMarket(), faults=Faults(always=401)) as server:
         client = client_of(server)
-        runner = ThreadRunner(client, ParquetStorage(tmp_path), Terms(NOW), 1)
+        runner = ThreadPool(client, ParquetStorage(tmp_path), RunOptions(NOW), 1)
         tasks = job_of(tmp_path, names_of(12), workers=12).plans[0].tasks
         fatal = [runner.submit(task, {}).result().fatal for task in tasks]
         runner.close()
@@ -212,7 +212,7 @@ def test_a_client_is_left_stopped_while_a_thread_is_still_at_it(tmp_path: Path) 
     """It would go on sending after a run that has ended."""
     with Sandbox(SimulatedMarket(), latency=0.5) as server:
         client = client_of(server)
-        runner = ThreadRunner(client, ParquetStorage(tmp_path), Terms(NOW), 1)
+        runner = ThreadPool(client, ParquetStorage(tmp_path), RunOptions(NOW), 1)
         (task,) = job_of(tmp_path, names_of(4), workers=1).plans[0].tasks
         future = runner.submit(task, {})
         runner.stop()
@@ -229,7 +229,7 @@ def test_a_client_is_left_stopped_while_a_thread_is_still_at_it(tmp_path: Path) 
 def test_a_result_is_counts_and_no_bar(tmp_path: Path) -> None:
     with Sandbox(SimulatedMarket()) as server:
         (task,) = job_of(tmp_path, names_of(8), workers=1).plans[0].tasks
-        result = do(task, client_of(server), ParquetStorage(tmp_path), Terms(NOW), {})
+        result = run_task(task, client_of(server), ParquetStorage(tmp_path), RunOptions(NOW), {})
 
     travelled = pickle.loads(pickle.dumps(result))
     assert travelled == result
@@ -239,7 +239,7 @@ def test_a_result_is_counts_and_no_bar(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [Interrupted("x"), CredentialsRefused("x"), WorkersLost("x")], ids=lambda error: error.code)
 def test_what_ended_a_task_travels(error: DataEngineError) -> None:
-    back = pickle.loads(pickle.dumps(Result(fatal=error))).fatal
+    back = pickle.loads(pickle.dumps(TaskResult(fatal=error))).fatal
 
     assert (type(back), str(back), back.code) == (type(error), "x", error.code)
 
@@ -249,20 +249,20 @@ def test_a_stop_from_outside_is_the_end_of_every_task(tmp_path: Path) -> None:
         client = client_of(server)
         client.stop()
         (task,) = job_of(tmp_path, ["AAPL"], workers=1).plans[0].tasks
-        result = do(task, client, ParquetStorage(tmp_path), Terms(NOW), {})
+        result = run_task(task, client, ParquetStorage(tmp_path), RunOptions(NOW), {})
 
     assert isinstance(result.fatal, Interrupted)
     assert (result.pages, server.requests) == (0, [])
 
 
 def test_runners_are_runners(tmp_path: Path) -> None:
-    def runner(made: Runner) -> Runner:
+    def runner(made: WorkerPool) -> WorkerPool:
         return made
 
     with Sandbox(SimulatedMarket()) as server:
         for made in (
-            ThreadRunner(client_of(server), ParquetStorage(tmp_path), Terms(NOW), 1),
+            ThreadPool(client_of(server), ParquetStorage(tmp_path), RunOptions(NOW), 1),
             OneByOne(client_of(server), ParquetStorage(tmp_path)),
         ):
-            assert runner(made).look() == Tally()
+            assert runner(made).tally() == Tally()
             made.close()

@@ -21,7 +21,18 @@ from hypothesis import strategies as st
 from data_engine.errors import InputError
 from data_engine.market.bar_frame import from_frame, to_frame
 from data_engine.market.bar_parquet import from_parquet, to_parquet
-from data_engine.market.bars import BAR_SCHEMA, EMPTY, TIMESTAMP, VALUES, merge, micros, problems, stamps, within, without
+from data_engine.market.bars import (
+    BAR_SCHEMA,
+    EMPTY,
+    TIMESTAMP,
+    VALUES,
+    merge,
+    problems,
+    timestamps_us,
+    to_micros,
+    within,
+    without,
+)
 from data_engine.market.time_range import TimeRange
 from real_data import bars_of, real
 
@@ -128,8 +139,8 @@ def test_within_a_range_are_the_bars_that_start_inside(rows, span):
 
 @given(st.datetimes(datetime(1970, 1, 1), datetime(2199, 1, 1), timezones=st.just(UTC)))
 def test_an_instant_is_a_number_of_microseconds_exactly(instant):
-    assert micros(instant) == np.datetime64(instant.replace(tzinfo=None), "us").astype("int64")
-    assert stamps(pa.table({"timestamp": pa.array([instant], TIMESTAMP)})).tolist() == [micros(instant)]
+    assert to_micros(instant) == np.datetime64(instant.replace(tzinfo=None), "us").astype("int64")
+    assert timestamps_us(pa.table({"timestamp": pa.array([instant], TIMESTAMP)})).tolist() == [to_micros(instant)]
 
 
 # As Parquet
@@ -198,7 +209,7 @@ def test_duckdb_reads_instants_and_doubles(sample):
         ).fetchone()
 
     assert described == {"timestamp": "TIMESTAMP WITH TIME ZONE", **dict.fromkeys(VALUES, "DOUBLE")}
-    assert rows == [(micros(NOON + minute * MINUTE), *row) for minute, row in SAMPLE.items()]
+    assert rows == [(to_micros(NOON + minute * MINUTE), *row) for minute, row in SAMPLE.items()]
     assert (year, hour, later) == (2024, True, True)
 
 
@@ -425,7 +436,7 @@ def test_the_later_of_two_rows_wins_also_in_the_middle_of_real_duplicates():
     )
     (bars,) = from_frame(frame).values()
     values = zip(*(bars.column(name).to_pylist() for name in VALUES), strict=True)
-    assert list(zip(stamps(bars).tolist(), values, strict=True)) == sorted(expected.items())
+    assert list(zip(timestamps_us(bars).tolist(), values, strict=True)) == sorted(expected.items())
 
 
 def test_an_empty_answer_of_alpaca_py_holds_no_bars():

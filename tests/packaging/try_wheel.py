@@ -164,7 +164,7 @@ def run(command: list[str | Path], folder: Path | None = None, **more: str) -> s
 
 
 def expect(holds: bool, otherwise: str) -> None:
-    """Raise `Failed` where a check does not hold."""
+    """Raise `FailureGroup` where a check does not hold."""
     if not holds:
         raise Failed(otherwise)
 

@@ -23,7 +23,7 @@ from data_engine.errors import ConfigError, DamagedFile, InputError, StoreError
 from data_engine.market.bars import EMPTY, VALUES
 from data_engine.market.series import Dataset, Series, Timeframe
 from data_engine.market.time_range import TimeRange
-from data_engine.read.bar_reader import Reading, Which, by_symbol, pieces, steps
+from data_engine.read.bar_reader import BarQuery, ReadOptions, batches, steps, whole_symbols
 from data_engine.store.coverage import Coverage
 from data_engine.store.partitions import Partition, Period
 from data_engine.universe.index_store import MetadataStore
@@ -261,18 +261,18 @@ def test_a_computed_bar_is_whole_though_the_range_ends_in_it(local):
     ],
 )
 def test_a_bar_that_is_under_way_is_left_out(local, now, last):
-    reading = Reading.parse("A", "2024-02-01", None, now=at(now), resample="15Min")
-    ((_, table),) = by_symbol(local, reading)
+    reading = BarQuery.parse("A", "2024-02-01", None, now=at(now), resample="15Min")
+    ((_, table),) = whole_symbols(local, reading)
 
     assert table.column("timestamp")[-1].as_py() == at(last)
-    assert pa.concat_tables(part for _, part in pieces(local, reading)).equals(table)
+    assert pa.concat_tables(part for _, part in batches(local, reading)).equals(table)
 
 
 @pytest.mark.parametrize("start", ["2024-02-05", "2024-02-05T15:00:00Z"])
 def test_todays_bar_is_left_out_until_the_close(local, start):
     def days(now: str) -> int:
-        reading = Reading.parse("A", start, None, now=at(now), resample="1Day")
-        return sum(table.num_rows for _, table in by_symbol(local, reading))
+        reading = BarQuery.parse("A", start, None, now=at(now), resample="1Day")
+        return sum(table.num_rows for _, table in whole_symbols(local, reading))
 
     assert (days("2024-02-05T20:59"), days("2024-02-05T21:00")) == (0, 1 if start == "2024-02-05" else 0)
 
@@ -281,11 +281,11 @@ def test_todays_bar_is_left_out_until_the_close(local, start):
 
 
 def test_what_was_not_chosen_is_read_where_it_is_needed_and_not_given(local):
-    reading = Reading.parse("A", "2024-02-05", "2024-02-06", now=at("2025-01-01"), columns=["vwap"], resample="15Min")
+    reading = BarQuery.parse("A", "2024-02-05", "2024-02-06", now=at("2025-01-01"), columns=["vwap"], resample="15Min")
 
     assert (reading.columns, reading.needed) == (("vwap",), ("volume", "vwap"))
     assert local.load("A", "2024-02-05", "2024-02-06", columns=["vwap"], resample="15Min").columns.tolist() == ["vwap"]
-    assert steps(Reading.parse("A", "2024-02-05", now=at("2025-01-01"), end=None)) == ()
+    assert steps(BarQuery.parse("A", "2024-02-05", now=at("2025-01-01"), end=None)) == ()
 
 
 @pytest.mark.parametrize("new_place", ["memory"], indirect=True)
@@ -504,7 +504,7 @@ def test_without_polars_it_says_how_to_install_it(local, monkeypatch):
 def test_every_form_takes_the_same_arguments():
     parameters = inspect.signature(ParquetStorage.load).parameters.values()
 
-    assert {one.name for one in parameters if one.kind is one.KEYWORD_ONLY} == set(Which.__annotations__)
+    assert {one.name for one in parameters if one.kind is one.KEYWORD_ONLY} == set(ReadOptions.__annotations__)
 
 
 def test_the_schema_of_nothing_is_that_of_something(local):

@@ -28,7 +28,7 @@ from data_engine.market.bar_frame import from_frame, to_frame
 from data_engine.market.bars import EMPTY, VALUES
 from data_engine.market.series import Adjustment, Dataset, Feed, Series, Timeframe
 from data_engine.market.time_range import TimeRange
-from data_engine.store.bar_store import Written
+from data_engine.store.bar_store import WriteResult
 from data_engine.store.coverage import Coverage
 from data_engine.store.partitions import Partition, Period
 from real_data import bars_of, real
@@ -129,7 +129,7 @@ def test_a_file_of_real_bars_is_read_back_by_everyone(storage, reader):
     bars = reader.frame(source)
     written = storage.store(bars)
 
-    assert written == Written(rows=len(bars), added=len(bars))
+    assert written == WriteResult(rows=len(bars), added=len(bars))
     assert reader.difference(source, reader.store(storage)) == []
     polars = pl.scan_parquet(
         storage.place.copy() / "equities_1min", hive_schema={"symbol": pl.String, "year": pl.Int32, "month": pl.Int32}
@@ -208,7 +208,7 @@ def test_storing_twice_is_storing_once(storage, reader):
     before = contents(storage)
     second = storage.store(bars)
 
-    assert (first.added, second) == (len(bars), Written(rows=first.rows))
+    assert (first.added, second) == (len(bars), WriteResult(rows=first.rows))
     assert contents(storage) == before
 
 
@@ -284,7 +284,7 @@ def test_two_spellings_of_one_symbol_lose_no_bar(storage):
 
 
 def test_an_empty_frame_stores_nothing(storage):
-    assert storage.store(pd.DataFrame()) == storage.store(to_frame([])) == Written()
+    assert storage.store(pd.DataFrame()) == storage.store(to_frame([])) == WriteResult()
     assert nothing_is_there(storage)
 
 
@@ -632,18 +632,18 @@ def test_many_holes_are_counted_and_the_command_names_the_dataset(storage):
 
 def test_a_write_says_what_it_did(storage):
     steps = [
-        (bars_at("2024-06-03T14:00", "2024-06-03T14:01"), {}, Written(2, added=2)),
-        (bars_at("2024-06-03T14:01", "2024-06-03T14:02", price=2.0), {}, Written(3, added=1, revised=1)),
-        (bars_at("2024-06-03T14:01", price=2.0), {}, Written(3)),
-        (bars_at("2024-06-03T14:01", price=2.0), {"answered": JUNE.span}, Written(3, vanished=2)),
-        (EMPTY, {"answered": between("2024-06-03T14:01", "2024-06-03T14:02")}, Written(3, vanished=1)),
-        (EMPTY, {}, Written(3)),
+        (bars_at("2024-06-03T14:00", "2024-06-03T14:01"), {}, WriteResult(2, added=2)),
+        (bars_at("2024-06-03T14:01", "2024-06-03T14:02", price=2.0), {}, WriteResult(3, added=1, revised=1)),
+        (bars_at("2024-06-03T14:01", price=2.0), {}, WriteResult(3)),
+        (bars_at("2024-06-03T14:01", price=2.0), {"answered": JUNE.span}, WriteResult(3, vanished=2)),
+        (EMPTY, {"answered": between("2024-06-03T14:01", "2024-06-03T14:02")}, WriteResult(3, vanished=1)),
+        (EMPTY, {}, WriteResult(3)),
         (
             bars_at("2024-06-03T14:01", price=3.0),
             {"answered": JUNE.span, "drop_vanished": True},
-            Written(1, revised=1, vanished=2),
+            WriteResult(1, revised=1, vanished=2),
         ),
-        (EMPTY, {"answered": JUNE.span, "drop_vanished": True}, Written(0, vanished=1)),
+        (EMPTY, {"answered": JUNE.span, "drop_vanished": True}, WriteResult(0, vanished=1)),
     ]
 
     assert [storage.write(A, JUNE, bars, **how) for bars, how, _ in steps] == [expected for *_, expected in steps]
@@ -660,7 +660,7 @@ def test_a_write_that_changes_nothing_does_not_touch_the_file(storage):
 
 
 def test_what_was_written_can_be_added_up():
-    assert Written(1, 2, 3, 4) + Written(10, 20, 30, 40) == Written(11, 22, 33, 44)
+    assert WriteResult(1, 2, 3, 4) + WriteResult(10, 20, 30, 40) == WriteResult(11, 22, 33, 44)
 
 
 def test_the_files_of_a_store_are_listed(storage):

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_engine.market.bars import make_table, micros
+from data_engine.market.bars import make_table, to_micros
 from data_engine.market.exchange_calendar import regular_hours, sessions
 from data_engine.market.time_range import new_york_midnight
 from data_engine.report.candles import NOTHING, Candles, joined, of_bars, of_days, of_minutes, pack
@@ -61,8 +61,8 @@ def minutes_of_week(seed: int = 1) -> pa.Table:
     times = np.concatenate(
         [
             np.arange(
-                micros(datetime(d.year, d.month, d.day, 8, tzinfo=UTC)),
-                micros(datetime(d.year, d.month, d.day, 22, tzinfo=UTC)),
+                to_micros(datetime(d.year, d.month, d.day, 8, tzinfo=UTC)),
+                to_micros(datetime(d.year, d.month, d.day, 22, tzinfo=UTC)),
                 60_000_000,
             )
             for d in WEEK
@@ -88,8 +88,8 @@ def spans() -> tuple[Any, Any, Any]:
     hours = [regular_hours(day) for day in WEEK]
     return (
         np.array([day.toordinal() for day in WEEK], np.int64),
-        np.array([micros(span.start) for span in hours], np.int64),
-        np.array([micros(span.end) for span in hours], np.int64),
+        np.array([to_micros(span.start) for span in hours], np.int64),
+        np.array([to_micros(span.end) for span in hours], np.int64),
     )
 
 
@@ -119,7 +119,7 @@ def test_a_session_without_a_bar_has_no_candle() -> None:
 
 @pytest.mark.parametrize("day", [date(2024, 1, 2), date(2024, 7, 2)], ids=["winter", "summer"])
 def test_a_daily_bar_is_of_its_new_york_day(day: date) -> None:
-    bar = make_table(np.array([micros(new_york_midnight(day))], np.int64), [np.array([1.0])] * 7)
+    bar = make_table(np.array([to_micros(new_york_midnight(day))], np.int64), [np.array([1.0])] * 7)
 
     assert of_days(bar).times.tolist() == [day.toordinal()]
 

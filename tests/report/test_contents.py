@@ -11,7 +11,7 @@ from data_engine.read.parquet_storage import ParquetStorage
 from data_engine.report import contents as overview
 from data_engine.report.contents import Overview, look
 from data_engine.report.coverage_months import STATES
-from data_engine.store.selection import Choice
+from data_engine.store.selection import DatasetFilter
 from data_engine.verify import verify as verification
 from pages import ATTACK, NOW, make_store
 from stores import place_in_memory
@@ -23,7 +23,7 @@ def storage(tmp_path: Path) -> ParquetStorage:
 
 
 def seen(storage: ParquetStorage, *names: str, **named: object) -> Overview:
-    return look(storage, Choice(), list(names) or None, now=NOW, **named)  # type: ignore[arg-type]
+    return look(storage, DatasetFilter(), list(names) or None, now=NOW, **named)  # type: ignore[arg-type]
 
 
 def test_coverage_by_month_is_there_for_every_series(storage: ParquetStorage) -> None:
@@ -52,7 +52,7 @@ def test_coverage_by_month_is_there_for_every_series(storage: ParquetStorage) ->
 
 def test_findings_are_those_of_verify_contradictions_first(storage: ParquetStorage) -> None:
     head = seen(storage).head()
-    verdict = verification.verify(storage, Choice(), now=NOW)
+    verdict = verification.verify(storage, DatasetFilter(), now=NOW)
 
     assert (head["contradictions"], head["warnings"]) == (len(verdict.contradictions), len(verdict.warnings))
     assert head["holes"] == verdict.holes

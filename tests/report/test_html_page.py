@@ -14,7 +14,7 @@ from data_engine.errors import InputError
 from data_engine.read.parquet_storage import ParquetStorage
 from data_engine.report.contents import look
 from data_engine.report.html_page import MARK, check_target, render, save
-from data_engine.store.selection import Choice
+from data_engine.store.selection import DatasetFilter
 from pages import ATTACK, NOW, blocks_of, head_of, make_store
 from running import here
 
@@ -22,7 +22,7 @@ from running import here
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     storage = make_store(tmp_path_factory.mktemp("html") / ATTACK.replace("/", "-").strip())
-    return render(look(storage, Choice(), now=NOW, by="data-engine test"))
+    return render(look(storage, DatasetFilter(), now=NOW, by="data-engine test"))
 
 
 class Elements(HTMLParser):

@@ -3,7 +3,7 @@
 Run as a program it loads everything, then forks once for every job it reads from stdin: a fork costs 10 ms, an interpreter
 with pyarrow in it half a second. No thread is ever started before the fork.
 
-A job is a line of JSON; `Job` says what can be in it. The answer is a line of JSON: ``code`` (what the command line would end
+A job is a line of JSON; `RunPlan` says what can be in it. The answer is a line of JSON: ``code`` (what the command line would end
 with; 99 and a traceback for a fault of ours), ``killed``, and what the report says.
 """
 
@@ -46,7 +46,7 @@ from data_engine.read.parquet_storage import ParquetStorage
 from data_engine.settings import Settings, load_settings
 from data_engine.store.local_files import LocalFiles
 from data_engine.store.s3 import s3_files as object_files
-from data_engine.store.s3.s3_files import ObjectFiles
+from data_engine.store.s3.s3_files import S3Files
 
 POINTS = (
     "before draft",
@@ -186,7 +186,7 @@ def install(reached: Reached) -> None:
     around(files_module, "_move", at("before move"), at("after move"))
     around(files_module, "_sync_folder", at("moved"), lambda *_: None)
     around(os, "fsync", at("before fsync"), at("after fsync"))
-    for place in (LocalFiles, ObjectFiles):
+    for place in (LocalFiles, S3Files):
         around(place, "update", lambda *a: reached(f"before {kind(*a)}"), lambda *a: reached(f"after {kind(*a)}"))
     around(LocalFiles, "_unlink", at("before removal"), at("after removal"))
     around(Path, "unlink", at("before unlink"), at("after unlink"))
@@ -251,8 +251,8 @@ def work(job: Job) -> dict[str, Any]:
     if job.action == "remove":
         storage = ParquetStorage(job.base)
         span = TimeRange(datetime.fromisoformat(job.start), datetime.fromisoformat(job.end or job.now))
-        with storage.files.hold("run", seconds=job.wait):
-            storage.files.clean()
+        with storage.files.lock("run", seconds=job.wait):
+            storage.files.remove_stale_drafts()
             for symbol in job.symbols:
                 storage.remove(Series(symbol, Dataset.from_name("equities_1min")), span)
         return {"code": 0}

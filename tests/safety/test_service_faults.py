@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from data_engine.alpaca.rate_limit import Pace
+from data_engine.alpaca.rate_limit import RateLimiter
 from data_engine.sandbox import Faults
 from data_engine.sandbox.faults import KINDS
 
@@ -151,7 +151,7 @@ def test_a_server_that_refuses_for_ever_is_given_up_after_a_time(stage, tmp_path
 
 def test_a_refusal_before_any_answer_does_not_stop_the_run_for_minutes():
     """As when the run before has just emptied the account's bucket. 16 workers once waited 20, 40 ... 320 s."""
-    pace = Pace()
+    pace = RateLimiter()
     for _ in range(16):
         pace.reserve(0.0)
     for _ in range(16):

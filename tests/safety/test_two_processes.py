@@ -132,7 +132,7 @@ def test_a_lock_of_a_file_whose_owner_was_killed_blocks_nobody(stage, expected, 
         for stripe in range(64):
             with files._stripe(stripe, seconds=0.0):
                 pass
-        with files.hold("run", seconds=0.0):
+        with files.lock("run", seconds=0.0):
             pass
     stage.forks.run(replace(stage.job(), base=str(base)))
 
@@ -159,7 +159,7 @@ def test_two_pipelines_in_one_process_on_one_storage(stage, expected, tmp_path):
 def test_a_pipeline_that_finds_its_own_process_at_work_is_refused_when_it_does_not_wait(stage, tmp_path):
     job = replace(stage.job(), base=str(tmp_path / "store"), wait=0.0)
     pipeline = pipeline_of(job)
-    with pipeline.storage.files.hold("run", seconds=0), pytest.raises(StoreBusy, match="store"):
+    with pipeline.storage.files.lock("run", seconds=0), pytest.raises(StoreBusy, match="store"):
         pipeline.ingest_symbols(SYMBOLS, job.start)
 
     assert not list((tmp_path / "store").rglob("*.parquet"))

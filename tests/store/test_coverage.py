@@ -112,9 +112,9 @@ def test_a_fingerprint_lasts_as_long_as_its_file_is_what_was_counted():
     made = known.answered(between(0, 30), rows={february: 0, march: 3}, files={march: three}, **empty)
     assert made.files == {january: one, march: three}
     assert known.answered(between(0, 30), rows={}, **empty).files == known.files
-    assert known.unmarked([february, march]).files == {january: one}
-    assert known.unmarked([march]) == known
-    assert known.withdrawn().files == {}
+    assert known.without_fingerprints([february, march]).files == {january: one}
+    assert known.without_fingerprints([march]) == known
+    assert known.cleared().files == {}
     assert known.without(between(800, 801), {}, None, None).files == {january: one}, "hour 800 is in February"
 
 
@@ -168,7 +168,7 @@ def test_emptiness_is_final_after_a_week(first_bar, empty_since, now, settled):
     )
 
     expected = {"nothing": (), "all": (everything,), "from the first bar": (TimeRange(START + 5 * DAY, everything.end),)}
-    assert known.settled(START + now) == expected[settled]
+    assert known.trusted(START + now) == expected[settled]
 
 
 @given(a_coverage(), some_ranges, st.integers(0, 300))
@@ -176,8 +176,8 @@ def test_missing_is_what_was_wanted_less_what_is_settled(known, wanted, age):
     now = at(60 + age)
     missing = known.missing(wanted, now)
 
-    assert as_set(missing) == as_set(wanted) - as_set(known.settled(now))
-    assert as_set(known.settled(now)) <= as_set(known.covered)
+    assert as_set(missing) == as_set(wanted) - as_set(known.trusted(now))
+    assert as_set(known.trusted(now)) <= as_set(known.covered)
     assert canonical(missing)
 
 
@@ -240,7 +240,7 @@ def test_what_was_removed_is_not_counted():
 
 @given(a_coverage())
 def test_what_is_withdrawn_is_wanted_still(known):
-    made = known.withdrawn()
+    made = known.cleared()
 
     assert made.covered == made.provisional == ()
     assert (made.wanted, made.first_bar, made.rows) == (known.wanted, known.first_bar, known.rows)

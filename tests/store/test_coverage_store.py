@@ -158,7 +158,7 @@ import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from data_engine.store.coverage_store import CoverageStore
-from data_engine.store.location import open_files
+from data_engine.store.location import open_file_store
 from data_engine.market.time_range import TimeRange
 from data_engine.market.series import Dataset, Series, Timeframe
 base, first = sys.argv[1], int(sys.argv[2])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from data_engine.store.document import revise
+from data_engine.store.document import update_document
 from data_engine.store.local_files import LocalFiles
 
 KEY = "metadata/value.json"
@@ -20,7 +20,9 @@ def numbers(content: bytes | None) -> list[int]:
 
 
 def change(files: LocalFiles, by: Callable[[list[int]], list[int]]) -> list[int]:
-    return revise(files, KEY, by, load=numbers, seal=lambda made: [*made, 0], dump=lambda made: json.dumps(made).encode())
+    return update_document(
+        files, KEY, by, load=numbers, seal=lambda made: [*made, 0], dump=lambda made: json.dumps(made).encode()
+    )
 
 
 def test_a_value_is_changed_sealed_written_and_returned(tmp_path: Path) -> None:

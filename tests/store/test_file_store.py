@@ -64,7 +64,7 @@ def drafts(base: Path) -> list[Path]:
 PREAMBLE = """
 import os, pathlib, signal, sys, time
 from data_engine.errors import StoreBusy, StoreError
-from data_engine.store.location import open_files
+from data_engine.store.location import open_file_store
 base, key = sys.argv[1:3]
 files = open_files(base if base.startswith("s3:") else pathlib.Path(base))
 def say(word):
@@ -167,7 +167,7 @@ def test_what_is_not_there_is_none(place):
 
 def test_files_know_their_folder_where_they_have_one(place):
     assert place.files.folder == (Path(place.base) if place.on_disk else None)
-    assert place.files.caution() is None
+    assert place.files.write_warning() is None
 
 
 def test_reading_creates_nothing(place):
@@ -180,7 +180,7 @@ def test_reading_creates_nothing(place):
 
 
 def test_there_is_nothing_to_clean_where_nothing_was_written(place):
-    assert place.files.clean() == 0
+    assert place.files.remove_stale_drafts() == 0
     assert place.content() == {}
 
 
@@ -411,9 +411,9 @@ def test_a_killed_writer_leaves_old_or_new_and_a_draft_that_clean_removes(files,
     assert files.get(KEY) == content
     assert len(drafts(base)) == left
     assert [draft for draft in drafts(base) if draft.suffix == ".parquet" or draft.parent != base / "metadata" / "drafts"] == []
-    assert files.clean() == left
+    assert files.remove_stale_drafts() == left
     assert on_disk(base) == {KEY: content}
-    assert files.clean() == 0
+    assert files.remove_stale_drafts() == 0
 
 
 @posix
@@ -435,7 +435,7 @@ def test_the_run_of_a_killed_process_holds_nobody_up(base):
         child.kill()
         child.wait(60)
 
-        with LocalFiles(base).hold("run", seconds=0):
+        with LocalFiles(base).lock("run", seconds=0):
             pass
 
 
@@ -447,7 +447,7 @@ def test_clean_leaves_the_draft_of_a_living_writer(base):
     with started(pausing, base):
         (draft,) = drafts(base)
 
-        assert files.clean() == 0
+        assert files.remove_stale_drafts() == 0
         assert draft.read_bytes() == NEW
         assert files.get(KEY) == OLD
         with pytest.raises(
@@ -463,7 +463,7 @@ def test_clean_passes_over_a_file_that_is_no_draft(files, base):
     foreign = base / "metadata" / "drafts" / "notes.tmp"
     foreign.touch()
 
-    assert files.clean() == 0
+    assert files.remove_stale_drafts() == 0
     assert foreign.exists()
 
 
@@ -502,13 +502,13 @@ def test_a_held_store_keeps_other_runs_away_but_not_other_writes(shared_place):
     files = shared_place.open(lock_seconds=0)
     with started(f"with files.hold('run', seconds=0): {HERE_AND_WAIT}", base):
         message = re.escape(f"another process holds the store {base} and did not let go within 0.05 s")
-        with pytest.raises(StoreBusy, match=message), files.hold("run", seconds=0.05, waiting=lambda: waits.append("waiting")):
+        with pytest.raises(StoreBusy, match=message), files.lock("run", seconds=0.05, waiting=lambda: waits.append("waiting")):
             pytest.fail("two runs at once")
         put(files, NEW)
-        with files.hold("another", seconds=0):
+        with files.lock("another", seconds=0):
             pass
 
-    with files.hold("run", seconds=0, waiting=lambda: waits.append("again")):
+    with files.lock("run", seconds=0, waiting=lambda: waits.append("again")):
         assert waits == ["waiting"]
     assert shared_place.content() == {KEY: NEW}
 
@@ -517,7 +517,7 @@ def test_a_run_that_waits_begins_when_the_other_ends(shared_place):
     with started(f"with files.hold('run', seconds=0): {HERE_AND_WAIT}\nput({OLD!r})", shared_place.base) as child:
         assert child.stdin is not None
         # Being told to wait is what ends the other run: so this one has certainly waited.
-        with shared_place.files.hold("run", seconds=60, waiting=child.stdin.close):
+        with shared_place.files.lock("run", seconds=60, waiting=child.stdin.close):
             pass
         child.stdin = None
         child.wait(60)
@@ -527,7 +527,7 @@ def test_a_run_that_waits_begins_when_the_other_ends(shared_place):
 
 def test_a_run_is_held_once_within_a_process_too(place):
     files = place.files
-    with files.hold("run", seconds=0), pytest.raises(StoreBusy), files.hold("run", seconds=0):
+    with files.lock("run", seconds=0), pytest.raises(StoreBusy), files.lock("run", seconds=0):
         pytest.fail("two runs at once")
 
 
@@ -541,7 +541,7 @@ def test_a_store_whose_path_is_a_file(tmp_path, below):
 
     with pytest.raises(StoreError, match=re.escape(str(tmp_path / "file")) + ".*: a part of the path is a file, not a folder"):
         put(files, NEW)
-    assert (files.get(KEY), files.size(KEY), list(files.list("metadata")), files.clean()) == (None, None, [], 0)
+    assert (files.get(KEY), files.size(KEY), list(files.list("metadata")), files.remove_stale_drafts()) == (None, None, [], 0)
     assert files.free_bytes() > 0
     assert on_disk(tmp_path) == {"file": OLD}
 

@@ -9,13 +9,13 @@ import pytest
 from data_engine import ParquetStorage
 from data_engine.errors import ConfigError
 from data_engine.store.local_files import LocalFiles
-from data_engine.store.location import open_files, storage_path
-from data_engine.store.s3.s3_files import ObjectFiles
+from data_engine.store.location import open_file_store, parse_location
+from data_engine.store.s3.s3_files import S3Files
 from running import here
 
 
 def test_a_folder_is_opened_as_one_and_not_made(tmp_path):
-    files = open_files(tmp_path / "store")
+    files = open_file_store(tmp_path / "store")
 
     assert isinstance(files, LocalFiles)
     assert (files.location, files.folder) == (str(tmp_path / "store"), tmp_path / "store")
@@ -24,9 +24,9 @@ def test_a_folder_is_opened_as_one_and_not_made(tmp_path):
 
 def test_an_address_is_opened_as_a_bucket_and_nothing_is_asked_of_it(monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    files = open_files("s3://bars/a/b")
+    files = open_file_store("s3://bars/a/b")
 
-    assert isinstance(files, ObjectFiles)
+    assert isinstance(files, S3Files)
     assert (files.location, files.folder, repr(files)) == ("s3://bars/a/b", None, "ObjectFiles('s3://bars/a/b')")
 
 
@@ -41,7 +41,7 @@ def test_an_address_is_opened_as_a_bucket_and_nothing_is_asked_of_it(monkeypatch
     ],
 )
 def test_words_name_places(value, place):
-    assert storage_path(value, Path("/home"), Path("/start")) == place
+    assert parse_location(value, Path("/home"), Path("/start")) == place
 
 
 def test_every_command_says_what_to_install_where_obstore_is_not(monkeypatch, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from data_engine.errors import StoreError
 from data_engine.store.s3 import capabilities as conditions
 from data_engine.store.s3.bucket import Bucket
-from data_engine.store.s3.capabilities import LockSlot, WriterSlot, try_out
+from data_engine.store.s3.capabilities import ConditionalLock, PollingLock, probe
 from object_server import Service, serving
 
 
@@ -33,14 +33,14 @@ KINDS = {
 def test_a_service_is_found_to_honour_what_it_honours(monkeypatch, honours, expected):
     """And nothing is left of the trial."""
     with serving(honours=honours) as service:
-        found = try_out(bucket_of(service, monkeypatch))
+        found = probe(bucket_of(service, monkeypatch))
 
         assert (found.writing, found.removing) == expected
         assert service.things == {}
 
 
 def test_the_real_services_and_the_memory_honour_conditions(place):
-    found = try_out(place.files._bucket) if not place.on_disk else None
+    found = probe(place.files._bucket) if not place.on_disk else None
     if found is None:
         pytest.skip("a disk has locks")
 
@@ -55,7 +55,7 @@ def test_a_service_that_refuses_conditions_honours_none(monkeypatch):
         return (501, "NotImplemented", "no such header") if "if-match" in headers or "if-none-match" in headers else None
 
     with serving(refuse=refuse) as service:
-        found = try_out(bucket_of(service, monkeypatch))
+        found = probe(bucket_of(service, monkeypatch))
 
         assert (found.writing, found.removing) == (False, False)
         assert service.things == {}
@@ -66,7 +66,7 @@ def test_a_service_that_refuses_conditions_on_removing_alone_honours_the_others(
         return (501, "NotImplemented", "no such header") if method == "DELETE" and "if-match" in headers else None
 
     with serving(refuse=refuse) as service:
-        found = try_out(bucket_of(service, monkeypatch))
+        found = probe(bucket_of(service, monkeypatch))
 
         assert (found.writing, found.removing) == (True, False)
         assert service.things == {}
@@ -77,14 +77,14 @@ def test_a_place_that_may_not_be_written_to_is_an_error_and_no_finding(monkeypat
         bucket = bucket_of(service, monkeypatch)
 
         with pytest.raises(StoreError, match=r"^cannot write s3://bars/a/metadata/locks/probe-[0-9a-f]+.lock: permission denied"):
-            try_out(bucket)
+            probe(bucket)
 
 
 @pytest.mark.parametrize("ahead", [timedelta(hours=-3), timedelta(0), timedelta(days=1)], ids=str)
 def test_an_age_is_told_by_the_servers_clock_whatever_this_machines_says(monkeypatch, ahead):
     with serving(ahead=ahead) as service:
         bucket = bucket_of(service, monkeypatch)
-        honours = try_out(bucket)
+        honours = probe(bucket)
         bucket.put("x", b"1", "create", "one")
         service.ahead -= timedelta(seconds=100)
         bucket.put("y", b"1", "create", "one")
@@ -99,7 +99,7 @@ def test_an_age_is_told_by_the_servers_clock_whatever_this_machines_says(monkeyp
 def test_of_two_who_claim_a_slot_at_once_one_is_refused(monkeypatch):
     with serving() as service:
         bucket = bucket_of(service, monkeypatch)
-        slots = [LockSlot(bucket, "lock", try_out(bucket)) for _ in range(2)]
+        slots = [ConditionalLock(bucket, "lock", probe(bucket)) for _ in range(2)]
         first = slots[0].swap(b"first", None)
         assert slots[1].swap(b"second", None) is None
         seen = slots[1].read()
@@ -124,12 +124,12 @@ def test_where_nothing_is_honoured_of_those_who_claim_at_once_the_last_is_the_wr
 
     with serving(honours=set()) as service:
         bucket = bucket_of(service, monkeypatch)
-        honours = try_out(bucket)
+        honours = probe(bucket)
         service.before = together
         results: dict[int, object] = {}
 
         def claim(number: int) -> None:
-            results[number] = WriterSlot(bucket, "x/claim.lock", honours).swap(b'{"owner": "%d"}' % number, None)
+            results[number] = PollingLock(bucket, "x/claim.lock", honours).swap(b'{"owner": "%d"}' % number, None)
 
         threads = [threading.Thread(target=claim, args=(number,)) for number in range(3)]
         for thread in threads:
@@ -147,4 +147,4 @@ def test_a_claim_that_took_too_long_to_write_is_not_relied_on(monkeypatch):
     with serving(honours=set()) as service:
         bucket = bucket_of(service, monkeypatch)
 
-        assert WriterSlot(bucket, "claim.lock", try_out(bucket)).swap(b'{"owner": "me"}', None) is None
+        assert PollingLock(bucket, "claim.lock", probe(bucket)).swap(b'{"owner": "me"}', None) is None

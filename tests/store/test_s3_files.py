@@ -15,7 +15,7 @@ import pytest
 
 from data_engine.errors import StoreBusy, StoreError
 from data_engine.store.s3 import s3_files as object_files
-from data_engine.store.s3.s3_files import ObjectFiles, SingleWriterWarning
+from data_engine.store.s3.s3_files import S3Files, SingleWriterWarning
 from object_server import serving
 
 URL = "s3://bars/store"
@@ -49,7 +49,7 @@ def until(true, seconds: float = 30.0) -> None:
 
 
 def test_reading_tries_nothing_out_and_writes_nothing(service):
-    files = ObjectFiles(URL)
+    files = S3Files(URL)
     assert (files.get("x"), files.size("x"), list(files.list("y")), files.folders(""), files.free_bytes()) == (
         None,
         None,
@@ -62,8 +62,8 @@ def test_reading_tries_nothing_out_and_writes_nothing(service):
 
 def test_a_process_tries_a_service_out_once(service):
     for _ in range(3):
-        ObjectFiles(URL).update("x", add)
-    ObjectFiles("s3://bars/another").update("x", add)
+        S3Files(URL).update("x", add)
+    S3Files("s3://bars/another").update("x", add)
 
     probes = {key for method, key, _ in service.asked if method == "PUT" and "probe" in key}
     assert len(probes) == 1
@@ -71,7 +71,7 @@ def test_a_process_tries_a_service_out_once(service):
 
 
 def test_a_change_is_one_read_and_one_write_and_no_change_is_one_read(service):
-    files = ObjectFiles(URL)
+    files = S3Files(URL)
     files.update("x", add)
     del service.asked[:]
     files.update("x", add)
@@ -81,7 +81,7 @@ def test_a_change_is_one_read_and_one_write_and_no_change_is_one_read(service):
 
 
 def test_a_conflict_reads_again_and_changes_what_is_there_then(service):
-    files, seen = ObjectFiles(URL), []
+    files, seen = S3Files(URL), []
     files.update("x", add)
 
     def change(old: bytes | None) -> bytes:
@@ -95,7 +95,7 @@ def test_a_conflict_reads_again_and_changes_what_is_there_then(service):
 
 
 def test_somebody_who_removes_the_file_meanwhile_is_a_conflict_too(service):
-    files, seen = ObjectFiles(URL), []
+    files, seen = S3Files(URL), []
     files.update("x", add)
 
     def change(old: bytes | None) -> bytes:
@@ -108,7 +108,7 @@ def test_somebody_who_removes_the_file_meanwhile_is_a_conflict_too(service):
 
 
 def test_a_file_that_others_change_again_and_again_is_busy_after_a_while(service):
-    files = ObjectFiles(URL, lock_seconds=0.2)
+    files = S3Files(URL, lock_seconds=0.2)
     files.update("x", add)
     numbers = iter(range(10_000))
     service.before = lambda method, key: service.put(key, str(next(numbers)).encode()) if method == "PUT" else None
@@ -122,7 +122,7 @@ def test_a_file_that_others_change_again_and_again_is_busy_after_a_while(service
 
 def test_a_write_whose_answer_is_lost_is_done_once(service):
     """It is sent again, and refused: its own first attempt has changed the object. That is not somebody else's change."""
-    files = ObjectFiles(URL)
+    files = S3Files(URL)
     files.update("x", add)
     for _ in range(5):
         lost = iter([True])
@@ -133,8 +133,8 @@ def test_a_write_whose_answer_is_lost_is_done_once(service):
 
 
 def test_a_new_file_whose_answer_is_lost_is_done_once(service):
-    files = ObjectFiles(URL)
-    files.caution()
+    files = S3Files(URL)
+    files.write_warning()
     lost = iter([True])
     service.unlucky = lambda method, key: method == "PUT" and next(lost, False)
 
@@ -143,7 +143,7 @@ def test_a_new_file_whose_answer_is_lost_is_done_once(service):
 
 
 def test_a_removal_whose_answer_is_lost_is_done(service):
-    files = ObjectFiles(URL)
+    files = S3Files(URL)
     files.update("x", add)
     lost = iter([True])
     service.unlucky = lambda method, key: method == "DELETE" and next(lost, False)
@@ -154,7 +154,7 @@ def test_a_removal_whose_answer_is_lost_is_done(service):
 
 def test_a_service_that_fails_leaves_the_file_and_frees_the_way(service, monkeypatch):
     monkeypatch.setattr("data_engine.store.s3.bucket._RETRY", {"max_retries": 1})
-    files = ObjectFiles(URL)
+    files = S3Files(URL)
     files.update("x", add)
     service.refuse = lambda method, *_: (503, "SlowDown", "no") if method == "PUT" else None
     with pytest.raises(StoreError, match="cannot write s3://bars/store/x: SlowDown: no"):
@@ -166,7 +166,7 @@ def test_a_service_that_fails_leaves_the_file_and_frees_the_way(service, monkeyp
 
 
 def test_what_the_killed_tried_out_is_cleaned_up_after_an_hour(service):
-    files = ObjectFiles(URL)
+    files = S3Files(URL)
     service.ahead = timedelta(hours=-1, seconds=-10)
     service.put("store/metadata/locks/probe-0123.lock", b"first")
     service.put("store/metadata/locks/run.lock", b"{}")
@@ -174,7 +174,7 @@ def test_what_the_killed_tried_out_is_cleaned_up_after_an_hour(service):
     service.put("store/metadata/locks/probe-4567.lock", b"first")
     service.ahead = timedelta(0)
 
-    assert files.clean() == 1
+    assert files.remove_stale_drafts() == 1
     assert sorted(service.things) == ["store/metadata/locks/probe-4567.lock", "store/metadata/locks/run.lock"]
 
 
@@ -184,7 +184,7 @@ def test_what_the_killed_tried_out_is_cleaned_up_after_an_hour(service):
 def test_a_removal_that_knows_no_conditions_empties_the_file_first(service):
     """On condition; so what somebody else writes meanwhile is not removed."""
     service.honours = {"create", "match"}
-    files, seen = ObjectFiles(URL), []
+    files, seen = S3Files(URL), []
     files.update(KEY, add)
 
     def change(old: bytes | None) -> bytes:
@@ -202,7 +202,7 @@ def test_a_removal_that_knows_no_conditions_empties_the_file_first(service):
 def test_nobody_writes_to_a_file_that_is_being_removed(service, monkeypatch):
     """The remover is held up between emptying and removing; a writer waits until the object is gone."""
     service.honours = {"create", "match"}
-    files = ObjectFiles(URL)
+    files = S3Files(URL)
     files.update(KEY, add)
     emptied, go_on = threading.Event(), threading.Event()
 
@@ -217,7 +217,7 @@ def test_nobody_writes_to_a_file_that_is_being_removed(service, monkeypatch):
         assert emptied.wait(30)
         assert (files.get(KEY), files.size(KEY), list(files.list("equities_1min"))) == (None, None, [])
         # Another process has locks of its own: here, files of its own.
-        other = ObjectFiles(URL)
+        other = S3Files(URL)
         other._grounds = object_files.Grounds()
         reads = len(asked(service, "GET"))
         writing = pool.submit(other.update, KEY, lambda old: b"new after " + (old or b"nothing"))
@@ -231,7 +231,7 @@ def test_nobody_writes_to_a_file_that_is_being_removed(service, monkeypatch):
 
 def test_what_a_killed_remover_emptied_is_written_again_after_a_minute(service):
     service.honours = {"create", "match"}
-    files = ObjectFiles(URL, lock_seconds=0.1)
+    files = S3Files(URL, lock_seconds=0.1)
     service.ahead = timedelta(seconds=-30)
     service.put(f"store/{KEY}", b"")
     service.ahead = timedelta(0)
@@ -249,8 +249,8 @@ def test_what_a_killed_remover_emptied_is_written_again_after_a_minute(service):
 
 
 def test_a_hold_is_an_object_that_says_who_holds_it_and_is_empty_afterwards(service):
-    files = ObjectFiles(URL)
-    with files.hold("run", seconds=0):
+    files = S3Files(URL)
+    with files.lock("run", seconds=0):
         said = json.loads(service.things["store/metadata/locks/run.lock"].content)
         assert said["seconds"] == object_files.LEASE_SECONDS == 60
 
@@ -259,26 +259,26 @@ def test_a_hold_is_an_object_that_says_who_holds_it_and_is_empty_afterwards(serv
 
 
 def test_a_killed_holder_keeps_others_away_for_a_minute_by_the_servers_clock(service):
-    files = ObjectFiles(URL)
+    files = S3Files(URL)
     claim = json.dumps({"owner": "x", "host": "far", "pid": 7, "since": "2024-01-01T00:00:00Z", "seconds": 60.0}).encode()
     service.ahead = timedelta(seconds=-55)
     service.put("store/metadata/locks/run.lock", claim)
     service.ahead = timedelta(0)
-    with pytest.raises(StoreBusy, match="process 7 on far"), files.hold("run", seconds=0):
+    with pytest.raises(StoreBusy, match="process 7 on far"), files.lock("run", seconds=0):
         pytest.fail("two at once")
     service.ahead = timedelta(seconds=-68)
     service.put("store/metadata/locks/run.lock", claim)
     service.ahead = timedelta(0)
 
-    with files.hold("run", seconds=0):
+    with files.lock("run", seconds=0):
         pass
 
 
 def test_who_lost_the_hold_writes_nothing_more(service):
-    files = ObjectFiles(URL, lease_seconds=0.3)
-    other = ObjectFiles(URL)
+    files = S3Files(URL, lease_seconds=0.3)
+    other = S3Files(URL)
     other._grounds = object_files.Grounds()
-    with files.hold("run", seconds=0):
+    with files.lock("run", seconds=0):
         files.update("x", add)
         service.put("store/metadata/locks/run.lock", b'{"owner": "somebody else"}')
         until(lambda: not files._grounds.held[0].valid)
@@ -293,7 +293,7 @@ def test_who_lost_the_hold_writes_nothing_more(service):
 
 HOLD = """
 import sys
-from data_engine.store.s3.s3_files import ObjectFiles
+from data_engine.store.s3.s3_files import S3Files
 with ObjectFiles(sys.argv[1], lease_seconds=1.0).hold("run", seconds=0):
     print("here", flush=True)
     sys.stdin.read()
@@ -308,12 +308,12 @@ def test_a_run_that_was_killed_keeps_others_away_for_as_long_as_its_claim_lasts(
         [sys.executable, "-c", HOLD, shared_place.base], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as child:
         assert child.stdout.readline() == b"here\n"
-        with pytest.raises(StoreBusy), shared_place.files.hold("run", seconds=2.5):
+        with pytest.raises(StoreBusy), shared_place.files.lock("run", seconds=2.5):
             pytest.fail("it is renewed")
         child.kill()
         child.wait(30)
 
-        with shared_place.files.hold("run", seconds=30):
+        with shared_place.files.lock("run", seconds=30):
             pass
 
 
@@ -332,16 +332,16 @@ def test_where_conditions_are_ignored_that_is_said(ignorant):
         "s3://bars/store: this service ignores If-Match and If-None-Match, so only one process at a time may write here; "
         "a second one ends with exit code 7"
     )
-    assert ObjectFiles(URL).caution() == text
+    assert S3Files(URL).write_warning() == text
 
 
 def test_where_conditions_are_ignored_the_first_write_warns(ignorant):
-    files = ObjectFiles(URL)
-    with pytest.warns(SingleWriterWarning, match="only one process at a time may write here"), files.hold("run", seconds=0):
+    files = S3Files(URL)
+    with pytest.warns(SingleWriterWarning, match="only one process at a time may write here"), files.lock("run", seconds=0):
         files.update("x", add)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with files.hold("run", seconds=0):
+        with files.lock("run", seconds=0):
             assert files.update("x", lambda old: b"" if old == b"1" else None) is True
 
     assert "store/x" not in ignorant.things
@@ -353,7 +353,7 @@ warnings.simplefilter("ignore")
 from data_engine.store.s3 import capabilities as conditions
 conditions._SETTLE_SECONDS = 0.2
 from data_engine.errors import StoreBusy
-from data_engine.store.s3.s3_files import ObjectFiles
+from data_engine.store.s3.s3_files import S3Files
 try:
     ObjectFiles(sys.argv[1]).update("x", lambda old: str(int(old or b"0") + 1).encode())
     print("written", flush=True)
@@ -381,24 +381,24 @@ def test_where_conditions_are_ignored_a_second_process_is_refused_until_the_firs
 
 
 def test_where_conditions_are_ignored_the_threads_of_one_process_lose_nothing(ignorant):
-    both = ObjectFiles(URL), ObjectFiles(URL)
-    both[0].caution()
-    with both[0].hold("run", seconds=0), ThreadPoolExecutor(8) as pool:
+    both = S3Files(URL), S3Files(URL)
+    both[0].write_warning()
+    with both[0].lock("run", seconds=0), ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: both[number % 2].update("x", add), range(60)))
 
     assert ignorant.things["store/x"].content == b"60"
 
 
 def test_where_conditions_are_ignored_a_process_holds_once(ignorant):
-    both, waits = (ObjectFiles(URL), ObjectFiles(URL)), []
-    both[0].caution()
+    both, waits = (S3Files(URL), S3Files(URL)), []
+    both[0].write_warning()
     with (
-        both[0].hold("run", seconds=0),
+        both[0].lock("run", seconds=0),
         pytest.raises(StoreBusy, match="another run of this process holds the store"),
-        both[1].hold("run", seconds=0.05, waiting=lambda: waits.append("waiting")),
+        both[1].lock("run", seconds=0.05, waiting=lambda: waits.append("waiting")),
     ):
         pytest.fail("two at once")
-    with both[1].hold("run", seconds=0):
+    with both[1].lock("run", seconds=0):
         pass
 
     assert waits == ["waiting"]

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from data_engine.errors import StoreBusy, StoreError
-from data_engine.store.s3.lease import MARGIN, Lease, Seen, owner_of
+from data_engine.store.s3.lease import MARGIN, Lease, LeaseRecord, owner_of
 
 
 class Slot:
@@ -18,18 +18,18 @@ class Slot:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.seen: Seen | None = None
+        self.seen: LeaseRecord | None = None
         self.written = 0
         self.age = 0.0
         self.broken = False
 
-    def read(self) -> Seen | None:
+    def read(self) -> LeaseRecord | None:
         with self.lock:
             if self.broken:
                 raise StoreError("the line is cut")
-            return None if self.seen is None else Seen(self.seen.content, self.seen.tag, self.age)
+            return None if self.seen is None else LeaseRecord(self.seen.content, self.seen.tag, self.age)
 
-    def swap(self, content: bytes, seen: Seen | None) -> Seen | None:
+    def swap(self, content: bytes, seen: LeaseRecord | None) -> LeaseRecord | None:
         with self.lock:
             if self.broken:
                 raise StoreError("the line is cut")
@@ -37,13 +37,13 @@ class Slot:
                 return None
             self.written += 1
             self.age = 0.0
-            self.seen = Seen(content, f"tag {self.written}", 0.0)
+            self.seen = LeaseRecord(content, f"tag {self.written}", 0.0)
             return self.seen
 
     def put(self, content: bytes, age: float = 0.0) -> None:
         with self.lock:
             self.written += 1
-            self.seen, self.age = Seen(content, f"tag {self.written}", 0.0), age
+            self.seen, self.age = LeaseRecord(content, f"tag {self.written}", 0.0), age
 
 
 def until(true: Callable[[], bool], seconds: float = 30.0) -> None:

@@ -16,7 +16,7 @@ from data_engine import (
     ingest_symbol_list,
 )
 from data_engine.alpaca.transport import HttpTransport, Transport
-from data_engine.ingest.progress import PlainLines, Progress, Silent
+from data_engine.ingest.progress import LogProgress, NoProgress, Progress
 from data_engine.store.file_store import FileStore
 from data_engine.store.local_files import LocalFiles
 
@@ -40,6 +40,6 @@ MetadataStore().store("tech_stocks", names)
 members: pd.DataFrame = MetadataStore().load("tech_stocks")
 
 files: FileStore = LocalFiles("somewhere")
-progress: Progress = Silent()
-progress = PlainLines(print)
+progress: Progress = NoProgress()
+progress = LogProgress(print)
 transport: Transport = HttpTransport("https://data.alpaca.markets", {})

@@ -11,7 +11,7 @@ from data_engine.errors import SymbolListError
 from data_engine.market.symbol import check_symbol
 from data_engine.store.csv_document import load_rows
 from data_engine.universe.index_files import dump_history, load_history, names_days, read_dated
-from data_engine.universe.membership import Event
+from data_engine.universe.membership import MembershipChange
 from real_data import real
 
 
@@ -66,7 +66,7 @@ def test_a_list_with_days_is_one_list_a_day():
 
 
 def test_our_own_history_is_such_a_file():
-    events = [Event(date(2024, 1, 2), "added", "NA"), Event(date(2024, 1, 3), "removed", "NA")]
+    events = [MembershipChange(date(2024, 1, 2), "added", "NA"), MembershipChange(date(2024, 1, 3), "removed", "NA")]
 
     assert changes(dump_history(events).decode()) == [("2024-01-02", "added", "NA"), ("2024-01-03", "removed", "NA")]
     assert load_history(dump_history(events), check_symbol) == events

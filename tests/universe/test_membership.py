@@ -16,18 +16,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_engine.errors import InputError
-from data_engine.market.bars import make_table, stamps
+from data_engine.market.bars import make_table, timestamps_us
 from data_engine.market.time_range import TimeRange
 from data_engine.universe.index_files import read_sources
 from data_engine.universe.membership import (
     ADDED,
     FOREVER,
     REMOVED,
-    Event,
+    MembershipChange,
     Snapshot,
     build_history,
+    continue_history,
     differences,
-    joined,
     keep_members,
     member_rows,
     members_within,
@@ -40,19 +40,19 @@ D = [date(2024, 1, 1) + timedelta(days=number) for number in range(12)]
 CHANGES, SEED, CURRENT = (f"universe/pitindex/sp500_{name}.csv" for name in ("changes", "seed", "current"))
 
 
-def added(day: date, *symbols: str) -> list[Event]:
-    return [Event(day, ADDED, symbol, "f: line 1") for symbol in symbols]
+def added(day: date, *symbols: str) -> list[MembershipChange]:
+    return [MembershipChange(day, ADDED, symbol, "f: line 1") for symbol in symbols]
 
 
-def removed(day: date, *symbols: str) -> list[Event]:
-    return [Event(day, REMOVED, symbol, "f: line 2") for symbol in symbols]
+def removed(day: date, *symbols: str) -> list[MembershipChange]:
+    return [MembershipChange(day, REMOVED, symbol, "f: line 2") for symbol in symbols]
 
 
 def listed(day: date | None, *symbols: str) -> Snapshot:
     return Snapshot(day, symbols, "list")
 
 
-def plain(events: Iterable[Event]) -> list[tuple[date, str, str]]:
+def plain(events: Iterable[MembershipChange]) -> list[tuple[date, str, str]]:
     return [(event.day, event.action, event.symbol) for event in events]
 
 
@@ -60,7 +60,7 @@ def plain(events: Iterable[Event]) -> list[tuple[date, str, str]]:
 
 
 def test_a_member_is_one_from_midnight_of_the_day_it_is_added_to_midnight_of_the_day_it_is_removed():
-    events = [Event(date(2024, 3, 8), ADDED, "A"), Event(date(2024, 3, 11), REMOVED, "A")]
+    events = [MembershipChange(date(2024, 3, 8), ADDED, "A"), MembershipChange(date(2024, 3, 11), REMOVED, "A")]
 
     # The clocks of New York changed on 10 March 2024.
     assert memberships(events, "A") == (TimeRange(datetime(2024, 3, 8, 5, tzinfo=UTC), datetime(2024, 3, 11, 4, tzinfo=UTC)),)
@@ -100,7 +100,7 @@ events_of_a = st.lists(st.tuples(st.integers(0, 11), st.sampled_from([ADDED, REM
 
 @given(events_of_a)
 def test_ranges_agree_with_replaying_every_day(made):
-    events = [Event(D[day], action, "A") for day, action in sorted(made, key=lambda one: one[0])]
+    events = [MembershipChange(D[day], action, "A") for day, action in sorted(made, key=lambda one: one[0])]
     noons = [datetime(2024, 1, 1, 17, tzinfo=UTC) + timedelta(days=number) for number in range(12)]
 
     by_day = ["A" in replay(events, day) for day in D]
@@ -117,7 +117,7 @@ def test_a_step_of_reading_keeps_the_bars_of_the_days_as_a_member_of_their_first
     table = make_table(times, [np.arange(4.0)] * 7)
     step = keep_members({"A": (span,)})
 
-    assert stamps(step("A", table)).tolist() == times[1:3].tolist()
+    assert timestamps_us(step("A", table)).tolist() == times[1:3].tolist()
     assert step("A", table).schema == table.schema
     assert step("B", table).num_rows == 0
     assert step("A", pa.Table.from_batches([], table.schema)).num_rows == 0
@@ -229,7 +229,7 @@ def test_what_a_store_has_noted_later_goes_on_and_what_nobody_explains_is_named(
     made = build_history(added(D[2], "B"), [listed(D[0], "A")])
     stored = [*added(D[6], "A", "C"), *added(D[8], "E")]
 
-    both = joined(made, stored)
+    both = continue_history(made, stored)
 
     assert [sorted(replay(both.events, day)) for day in (D[2], D[5], D[6], D[8])] == [
         ["A", "B"],
@@ -244,14 +244,14 @@ def test_what_a_store_has_noted_later_goes_on_and_what_nobody_explains_is_named(
 def test_what_a_store_says_of_imported_days_is_forgotten():
     made = build_history(added(D[2], "B"), [listed(D[0], "A")])
 
-    assert joined(made, [*added(D[1], "Q"), *added(D[2], "A")]) == made
+    assert continue_history(made, [*added(D[1], "Q"), *added(D[2], "A")]) == made
 
 
 @given(st.lists(st.tuples(st.integers(0, 11), st.sets(st.sampled_from("ABCDE"))), max_size=8), st.integers(0, 11))
 def test_from_a_list_of_any_day_the_same_history_comes(steps, at):
     lists: dict[date, set[str]] = {}
     now: set[str] = set("AB")
-    events: list[Event] = []
+    events: list[MembershipChange] = []
     for number, day in enumerate(D):
         wanted = next((symbols for step, symbols in steps if step == number), now)
         events += differences(sorted(now), sorted(wanted), day)

@@ -8,7 +8,7 @@ import duckdb
 import numpy as np
 import pytest
 
-from data_engine.market.bars import VALUES, make_table, micros, within
+from data_engine.market.bars import VALUES, make_table, to_micros, within
 from data_engine.market.exchange_calendar import regular_hours
 from data_engine.market.time_range import TimeRange, new_york_days, new_york_midnight
 from data_engine.verify.daily_reconciliation import Difference, SessionSums
@@ -21,7 +21,7 @@ WHOLE = new_york_days(DAY, DAY)
 def minutes():
     """Return a day: one bar before the open, three within, one after the close."""
     hours = regular_hours(DAY)
-    starts = [micros(hours.start) + 60_000_000 * number for number in (-5, 0, 1, 200, 215)]
+    starts = [to_micros(hours.start) + 60_000_000 * number for number in (-5, 0, 1, 200, 215)]
     prices = [9.0, 10.0, 12.0, 11.0, 20.0]
     column = np.array(prices)
     values = {"open": column, "high": column + 1, "low": column - 1, "close": column + 0.5, "volume": np.full(5, 100.0)}
@@ -30,7 +30,7 @@ def minutes():
 
 def day(**changed: float):
     values = {"open": 10.0, "high": 13.0, "low": 9.0, "close": 11.5, "volume": 500.0, "trade_count": 5.0, "vwap": 11.0, **changed}
-    return make_table(np.array([micros(new_york_midnight(DAY))]), [np.array([values[name]]) for name in VALUES])
+    return make_table(np.array([to_micros(new_york_midnight(DAY))]), [np.array([values[name]]) for name in VALUES])
 
 
 def differences(days, *, covered=(WHOLE,), cut: bool = False) -> list[Difference]:

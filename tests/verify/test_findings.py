@@ -24,7 +24,7 @@ def test_a_code_is_one_or_the_other():
 def test_a_finding_says_what_is_done_about_it():
     bad, odd = Finding("file_missing", "it is gone", A, key="a/b"), Finding("hole", "nothing there")
 
-    assert (bad.grave, bad.mendable, odd.grave, odd.mendable) == (True, True, False, False)
+    assert (bad.is_contradiction, bad.repairable, odd.is_contradiction, odd.repairable) == (True, True, False, False)
     assert (contradictions([bad, odd]), warnings([bad, odd])) == ([bad], [odd])
     assert (str(bad), str(odd)) == ("AAPL in equities_1min: it is gone", "nothing there")
     assert bad.to_json() == {

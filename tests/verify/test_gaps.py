@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_engine.market.bars import micros
+from data_engine.market.bars import to_micros
 from data_engine.market.exchange_calendar import regular_hours, sessions
 from data_engine.market.series import Dataset, Series, Timeframe
 from data_engine.market.time_range import TimeRange, new_york_days, new_york_midnight
@@ -40,7 +40,7 @@ def minutes(rng: np.random.Generator, density: float) -> list[datetime]:
 
 
 def filled(symbol: str, times: list[datetime], dataset: Dataset = MINUTES, covered: TimeRange = WHOLE) -> Presence:
-    stamps = np.array([micros(one) for one in times], np.int64)
+    stamps = np.array([to_micros(one) for one in times], np.int64)
     half = len(stamps) // 2
     return presence(Series(symbol, dataset), [stamps[:half], stamps[half:]], (covered,))
 
@@ -205,7 +205,7 @@ def real_presences(name: str, drop: TimeRange | None = None) -> list[Presence]:
     query = f"SELECT symbol, epoch_us(timestamp) FROM '{real(name)}' ORDER BY ALL"
     by_symbol: dict[str, list[int]] = {}
     for symbol, stamp in duckdb.sql(query).fetchall():
-        if drop is None or not micros(drop.start) <= stamp < micros(drop.end):
+        if drop is None or not to_micros(drop.start) <= stamp < to_micros(drop.end):
             by_symbol.setdefault(symbol, []).append(stamp)
     first, last = min(times[0] for times in by_symbol.values()), max(times[-1] for times in by_symbol.values())
     reach = [datetime.fromtimestamp(stamp / 1e6, UTC) for stamp in (first, last)]

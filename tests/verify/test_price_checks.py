@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_engine.market.bars import VALUES, make_table, micros, take
+from data_engine.market.bars import VALUES, make_table, take, to_micros
 from data_engine.market.series import Dataset, Timeframe
 from data_engine.verify.price_checks import Flag, SanityCheck
 from real_data import bars_of
@@ -23,7 +23,7 @@ OPEN = datetime(2024, 6, 3, 13, 30, tzinfo=UTC)  # a Monday, 09:30 New York
 def table(rows: list[dict[str, float]], first: datetime = OPEN, step: timedelta = timedelta(minutes=1)) -> pa.Table:
     """Return bars in a row; what a row does not say is that of an ordinary bar."""
     usual = {"open": 10.0, "high": 10.5, "low": 9.5, "close": 10.0, "volume": 100.0, "trade_count": 3.0, "vwap": 10.0}
-    times = np.array([micros(first + number * step) for number in range(len(rows))], np.int64)
+    times = np.array([to_micros(first + number * step) for number in range(len(rows))], np.int64)
     return make_table(times, [np.array([{**usual, **row}[name] for row in rows]) for name in VALUES])
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_engine.market.bar_grid import in_future, off_grid
-from data_engine.market.bars import instant, micros
+from data_engine.market.bars import from_micros, to_micros
 from data_engine.market.exchange_calendar import extended_hours, is_session
 from data_engine.market.series import Dataset, Feed, Timeframe
 from data_engine.verify.session_checks import days_of, described, outside_sessions
@@ -23,7 +23,7 @@ NEW_YORK = ZoneInfo("America/New_York")
 
 
 def stamps(*instants: datetime) -> np.ndarray:
-    return np.array([micros(one) for one in instants], np.int64)
+    return np.array([to_micros(one) for one in instants], np.int64)
 
 
 def new_york(text: str) -> datetime:
@@ -79,7 +79,7 @@ def test_other_feeds_have_hours_of_their_own():
 @given(st.sampled_from(["1Min", "7Min", "1Hour", "7Hour", "1Day", "1Week", "3Month"]), st.integers(0, 10**15))
 def test_a_stamp_is_off_the_grid_where_it_is_not_its_own_floor(name, stamp):
     timeframe = Timeframe.parse(name)
-    on = micros(timeframe.floor(instant(stamp)))
+    on = to_micros(timeframe.floor(from_micros(stamp)))
 
     assert off_grid(np.array([on], np.int64), timeframe).size == 0
     assert (off_grid(np.array([stamp], np.int64), timeframe).size == 0) == (stamp == on)

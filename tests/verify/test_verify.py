@@ -20,7 +20,7 @@ import pytest
 
 from data_engine import ParquetStorage
 from data_engine.corporate_actions.action_store import ActionStore
-from data_engine.ingest.page_writer import ChainWriter
+from data_engine.ingest.page_writer import PageWriter
 from data_engine.ingest.plan import FetchTask
 from data_engine.market.bar_frame import to_frame
 from data_engine.market.bars import BAR_SCHEMA, EMPTY, VALUES
@@ -32,11 +32,11 @@ from data_engine.store.coverage import Fingerprint
 from data_engine.store.file_store import Change
 from data_engine.store.local_files import LocalFiles
 from data_engine.store.partitions import Partition, Period
-from data_engine.store.selection import Choice
+from data_engine.store.selection import DatasetFilter
 from data_engine.verify import repair as mending
 from data_engine.verify.findings import Finding
-from data_engine.verify.repair import repair
-from data_engine.verify.series_check import Examined, Held, examine, unfinished
+from data_engine.verify.repair import repair_series
+from data_engine.verify.series_check import Examined, Held, check_series, unfinished
 from data_engine.verify.verify import verify
 from real_data import real
 from running import Clock, content, here, pipeline_of, write_minutes
@@ -46,7 +46,7 @@ A, B = Series("AAPL", MINUTES), Series("MSFT", MINUTES)
 MAY, JUNE, JULY = FILES = tuple(Period(2024, month) for month in (5, 6, 7))
 DAYS = [date(2024, 5, 30), date(2024, 5, 31), date(2024, 6, 3), date(2024, 6, 28), date(2024, 7, 1)]
 WEDNESDAY = datetime(2024, 7, 3, 15, tzinfo=UTC)
-EVERYTHING = Choice()
+EVERYTHING = DatasetFilter()
 
 
 def at(text: str) -> datetime:
@@ -132,7 +132,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str, Period | None, str]] = {
 }  # fmt: skip
 
 
-def findings(base: Path, choice: Choice = EVERYTHING, *, quick: bool = False) -> dict[Series, list[Finding]]:
+def findings(base: Path, choice: DatasetFilter = EVERYTHING, *, quick: bool = False) -> dict[Series, list[Finding]]:
     """Return the contradictions of each series that there is."""
     verdict = verify(ParquetStorage(base), choice, now=WEDNESDAY, quick=quick)
     found: dict[Series, list[Finding]] = {one: [] for one in (A, B) if one.dataset in choice}
@@ -146,7 +146,7 @@ def findings(base: Path, choice: Choice = EVERYTHING, *, quick: bool = False) ->
 def mended(base: Path, series: Series = A) -> ParquetStorage:
     """Repair one series, and return the store."""
     storage = ParquetStorage(base)
-    repair(storage, series, examine(storage, series, now=WEDNESDAY).findings, now=WEDNESDAY)
+    repair_series(storage, series, check_series(storage, series, now=WEDNESDAY).findings, now=WEDNESDAY)
     return storage
 
 
@@ -158,7 +158,7 @@ def test_a_store_as_it_was_made_has_no_contradiction(base):
 
 
 def test_what_is_held_is_counted_from_the_files(base):
-    made = examine(ParquetStorage(base), A, now=WEDNESDAY)
+    made = check_series(ParquetStorage(base), A, now=WEDNESDAY)
 
     assert made.held == Held({MAY: 40, JUNE: 40, JULY: 20}, at("2024-05-30T14:00"), at("2024-07-01T14:19"))
     assert made.findings == []
@@ -204,11 +204,11 @@ def test_only_the_chosen_series_are_looked_at(base):
     storage = ParquetStorage(base)
     bars_of(base, JUNE).unlink()
 
-    assert findings(base, Choice.parse("1Day")) == {}
+    assert findings(base, DatasetFilter.parse("1Day")) == {}
     assert verify(storage, EVERYTHING, ["MSFT"], now=WEDNESDAY).findings == []
     assert [one.series for one in verify(storage, EVERYTHING, ["AAPL"], now=WEDNESDAY).contradictions] == [A]
-    assert list(findings(base, Choice(MINUTES.timeframe, MINUTES.feed))) == [A, B]
-    assert days not in Choice(MINUTES.timeframe)
+    assert list(findings(base, DatasetFilter(MINUTES.timeframe, MINUTES.feed))) == [A, B]
+    assert days not in DatasetFilter(MINUTES.timeframe)
 
 
 def test_files_without_any_coverage_are_looked_at_too(base):
@@ -285,7 +285,7 @@ def test_a_refetch_that_was_killed_is_no_contradiction(base, server, clock):
     """Its first file is revised and not yet counted: the fingerprint was dropped before."""
     storage = ParquetStorage(base)
     task = FetchTask(("AAPL",), TimeRange(at("2024-06-01T00:00"), at("2024-07-01T00:00")), MINUTES, 40)
-    writer = ChainWriter(storage, task, now=WEDNESDAY, refetch=True)
+    writer = PageWriter(storage, task, now=WEDNESDAY, refetch=True)
     june = storage.read(A, JUNE)
     revised = june.set_column(4, BAR_SCHEMA.field("close"), pc.add(june.column("close"), 0.01))
     writer._write("AAPL", JUNE, revised)
@@ -325,7 +325,7 @@ def test_bars_that_a_repair_leaves_are_counted_by_it(base):
     known = mended(base).coverage.read(A)
 
     assert (known.rows, set(known.files)) == ({MAY: 40, JUNE: 33, JULY: 20}, set(FILES))
-    assert [one.code for one in examine(ParquetStorage(base), A, now=WEDNESDAY).findings] == []
+    assert [one.code for one in check_series(ParquetStorage(base), A, now=WEDNESDAY).findings] == []
 
 
 def test_what_somebody_stores_while_a_repair_looks_is_vouched_for_by_nobody(base, monkeypatch):
@@ -335,7 +335,7 @@ def test_what_somebody_stores_while_a_repair_looks_is_vouched_for_by_nobody(base
     revised = june.set_column(4, BAR_SCHEMA.field("close"), pc.add(june.column("close"), 0.01))
 
     def look(*words: object, **more: object) -> Examined:
-        made = examine(*words, **more)
+        made = check_series(*words, **more)
         if not writers:
             writers.append(threading.Thread(target=storage.store, args=(to_frame([("AAPL", revised)]),)))
             writers[0].start()
@@ -366,7 +366,7 @@ def test_a_file_that_somebody_writes_while_it_is_set_aside_stays(base):
 
     storage.files = Busy(base)
     found = [Finding("file_changed", "", A, JUNE, key)]
-    repair(storage, A, found, now=WEDNESDAY)
+    repair_series(storage, A, found, now=WEDNESDAY)
 
     assert bars_of(base, JUNE).read_bytes() == b"written meanwhile"
 
@@ -396,7 +396,7 @@ def test_a_repair_leaves_the_neighbours_and_the_other_files_alone(base):
 def test_a_repair_of_a_sound_series_claims_what_it_claimed(base):
     storage = ParquetStorage(base)
     before = storage.coverage.read(A)
-    repair(storage, A, [], now=WEDNESDAY)
+    repair_series(storage, A, [], now=WEDNESDAY)
     after = storage.coverage.read(A)
 
     assert (after.wanted, after.covered, after.provisional, after.rows) == (

@@ -19,11 +19,12 @@ from urllib.parse import quote, urlencode
 
 import numpy as np
 
-from data_engine.alpaca.bars_page import KEYS, PAGE_LIMIT, Page
 from data_engine.alpaca.page_decoder import read_plain
 from data_engine.alpaca.page_decoder_native import library, read_compiled
+from data_engine.alpaca.page_format import KEYS, PAGE_LIMIT
 from data_engine.errors import BadAnswer
-from data_engine.market.bars import VALUES, make_table, micros, numbers, problems
+from data_engine.market.bars import VALUES, make_table, numbers, problems, to_micros
+from data_engine.market.bars_page import BarsPage
 from data_engine.market.series import Dataset
 from data_engine.market.time_range import TimeRange
 
@@ -84,7 +85,7 @@ def rfc3339(instant: datetime, below: str = "") -> str:
     return text + "Z"
 
 
-def read_page(body: bytes, request: BarsRequest) -> Page:
+def read_page(body: bytes, request: BarsRequest) -> BarsPage:
     """Read one answer to *request*.
 
     Raises:
@@ -102,7 +103,7 @@ def read_page(body: bytes, request: BarsRequest) -> Page:
 # -------------------------------------------------------------------------------------------------- the general decoder
 
 
-def read_any(body: bytes, request: BarsRequest | None = None) -> Page:
+def read_any(body: bytes, request: BarsRequest | None = None) -> BarsPage:
     """Read a page of any JSON form that the API documents.
 
     Raises:
@@ -153,7 +154,7 @@ def read_any(body: bytes, request: BarsRequest | None = None) -> Page:
         values = [np.array(columns[key], dtype=np.float64) for key in list(KEYS)[1:]]
     except OverflowError as error:
         raise refuse(f"a number is too large: {error}") from error
-    return Page(make_table(np.array(columns["t"], dtype=np.int64), values), tuple(runs), token, len(body))
+    return BarsPage(make_table(np.array(columns["t"], dtype=np.int64), values), tuple(runs), token, len(body))
 
 
 _INSTANT = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)")
@@ -171,13 +172,13 @@ def _instant(value: object, refuse: Any) -> int:
     nanos = int((match[2] or "").ljust(9, "0"))
     if nanos % 1000:
         raise refuse(f"a bar's time is {value!r}, finer than a microsecond")
-    return micros(whole) + nanos // 1000
+    return to_micros(whole) + nanos // 1000
 
 
 # ------------------------------------------------------------------------------------------------------------- the judge
 
 
-def _check(page: Page, request: BarsRequest) -> None:
+def _check(page: BarsPage, request: BarsRequest) -> None:
     """Judge all bars of a page at once; only a page that is refused is looked at row by row."""
 
     def refuse(reason: str) -> BadAnswer:
@@ -186,26 +187,26 @@ def _check(page: Page, request: BarsRequest) -> None:
     if page.table.num_rows > request.limit:
         raise refuse(f"{page.table.num_rows} bars came, {request.limit} at most were asked for")
     asked = set(request.symbols)
-    for symbol, _, _ in page.runs:
+    for symbol, _, _ in page.slices:
         if symbol not in asked:
             raise refuse(f"bars of {symbol!r} came, which was not asked for")
     times = page.times
     if not times.size:
         return
     forward = np.diff(times) > 0
-    forward[[start - 1 for _, start, _ in page.runs if start]] = True
+    forward[[start - 1 for _, start, _ in page.slices if start]] = True
     if not (forward.all() and all(np.isfinite(numbers(page.table.column(name))).all() for name in VALUES)):
         found = ((symbol, problems(bars)) for symbol, bars in page.bars())
         raise refuse("; ".join(f"{symbol}: {trouble}" for symbol, trouble in found if trouble))
-    outside = np.flatnonzero((times < micros(request.span.start)) | (times >= micros(request.span.end)))
+    outside = np.flatnonzero((times < to_micros(request.span.start)) | (times >= to_micros(request.span.end)))
     if outside.size:
-        symbol = next(symbol for symbol, start, stop in page.runs if start <= outside[0] < stop)
+        symbol = next(symbol for symbol, start, stop in page.slices if start <= outside[0] < stop)
         raise refuse(
             f"{symbol}: a bar at {np.datetime64(int(times[outside[0]]), 'us')}Z lies outside the range that was asked for"
         )
 
 
-def complaint(body: bytes, content_type: str) -> str:
+def error_message(body: bytes, content_type: str) -> str:
     """Return what an error answer says for people: its JSON message, or its title where it is a web page."""
     text = body[:4096].decode("utf-8", "replace")
     if "json" in content_type.lower():

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from data_engine.alpaca.actions_protocol import ActionsRequest, read_actions
-from data_engine.alpaca.http_client import Asker
+from data_engine.alpaca.http_client import ApiSession
 from data_engine.alpaca.retry import RetryPolicy
 from data_engine.alpaca.transport import Transport
 from data_engine.errors import BadAnswer, RecentDataRefused
@@ -25,8 +25,8 @@ from data_engine.market.symbol import check_symbol
 if TYPE_CHECKING:
     import pandas as pd
 
-    from data_engine.alpaca.bars_page import Page
     from data_engine.alpaca.bars_protocol import BarsRequest
+    from data_engine.market.bars_page import BarsPage
 
 
 DELAY = timedelta(minutes=16)
@@ -37,7 +37,7 @@ _EMPTY_PAGES = 100  # in a row, each with a token: no field report knows more th
 _SYMBOLS_PER_REQUEST = 500
 
 
-class AlpacaClient(Asker):
+class AlpacaClient(ApiSession):
     """Historical bars and corporate actions from Alpaca. Safe to share between threads.
 
     Args:
@@ -125,7 +125,7 @@ class AlpacaClient(Asker):
             CredentialsRefused: the keys were not accepted.
             SourceUnavailable: no usable answer after bounded retries.
         """
-        from data_engine.market.bar_frame import MARK, mark, to_frame
+        from data_engine.market.bar_frame import ATTRS_KEY, frame_identity, to_frame
 
         names = [symbols] if isinstance(symbols, str) else list(symbols)
         wanted = tuple(dict.fromkeys(check_symbol(name) for name in names))
@@ -144,11 +144,18 @@ class AlpacaClient(Asker):
                 for symbol, bars in page.bars():
                     tables.setdefault(symbol, []).append(bars)
         frame = to_frame(_whole_bars(tables, dataset.timeframe, span, now))
-        frame.attrs[MARK] = mark(dataset, asof, currency)
+        frame.attrs[ATTRS_KEY] = frame_identity(dataset, asof, currency)
         return frame
 
     def request(
-        self, symbols: Sequence[str], dataset: Dataset, span: Any, *, delayed: bool = False, now: datetime | None = None
+        self,
+        symbols: Sequence[str],
+        dataset: Dataset,
+        span: Any,
+        *,
+        delayed: bool = False,
+        now: datetime | None = None,
+        asof: date | None = None,
     ) -> BarsRequest | None:
         """Return the request that brings every whole bar starting in *span*, or None where all of it is still to come.
 
@@ -160,9 +167,9 @@ class AlpacaClient(Asker):
         now = now or self.now()
         end = now - DELAY if (delayed or self._recent_refused) and dataset.feed in (Feed.SIP, Feed.ACCOUNT) else now
         clamped = dataset.timeframe.widen(span).before(end)
-        return BarsRequest(tuple(symbols), dataset, clamped) if clamped else None
+        return BarsRequest(tuple(symbols), dataset, clamped, asof=asof) if clamped else None
 
-    def pages(self, request: BarsRequest) -> Iterator[Page]:
+    def pages(self, request: BarsRequest) -> Iterator[BarsPage]:
         """Yield the pages of the answer to *request* until the server says that there are no more.
 
         Symbols come in ascending order, each symbol's bars in time order; a symbol may straddle pages. Short and empty
@@ -180,7 +187,7 @@ class AlpacaClient(Asker):
         last: dict[str, int] = {}
         while True:
             try:
-                page = self.ask(request, token, partial(read_page, request=request))
+                page = self.get_json(request, token, partial(read_page, request=request))
             except RecentDataRefused:
                 if token is not None:
                     raise  # other parameters would not fit the token
@@ -193,9 +200,9 @@ class AlpacaClient(Asker):
             yield page
             if page.token is None:
                 return
-            empty = 0 if page.runs else empty + 1
+            empty = 0 if page.slices else empty + 1
             # A page without bars may name itself again; one with bars that does would bring them for ever.
-            again = page.token in seen and not (page.token == token and not page.runs)
+            again = page.token in seen and not (page.token == token and not page.slices)
             if again or empty > _EMPTY_PAGES:
                 raise BadAnswer(f"the pages do not end (answer to: {request})")
             token = page.token
@@ -222,7 +229,7 @@ class AlpacaClient(Asker):
         seen: set[str] = set()
         empty = 0
         while True:
-            page = self.ask(request, token, partial(read_actions, request=request))
+            page = self.get_json(request, token, partial(read_actions, request=request))
             found.update((action.key, action) for action in page.actions)
             if page.token is None:
                 return tuple(sorted(found.values(), key=lambda action: action.order))
@@ -246,10 +253,10 @@ class AlpacaClient(Asker):
         return replace(request, span=span) if span else None
 
 
-def _in_sequence(page: Page, last: dict[str, int], request: BarsRequest) -> None:
+def _in_sequence(page: BarsPage, last: dict[str, int], request: BarsRequest) -> None:
     """Check that a symbol's bars go on where its last page ended; remember where they end now."""
     times = page.times
-    for symbol, start, stop in page.runs:
+    for symbol, start, stop in page.slices:
         if symbol in last and int(times[start]) <= last[symbol]:
             raise BadAnswer(f"{symbol}: a page repeats bars of an earlier one (answer to: {request})")
         last[symbol] = int(times[stop - 1])

@@ -1,4 +1,4 @@
-"""Asking Alpaca one question until it is answered: `Asker`.
+"""Asking Alpaca one question until it is answered: `ApiSession`.
 
 It has the keys, waits its turn, asks again where that can help, and knows what a refusal means. What the questions are is
 `alpaca`'s; how long to wait is `pacing`'s and `retry`'s; sockets are `transport`'s.
@@ -23,10 +23,10 @@ from data_engine.alpaca.credentials import (
     given_credentials,
     missing_credentials_message,
 )
-from data_engine.alpaca.rate_limit import Pace
-from data_engine.alpaca.retry import RetryPolicy, hinted_wait, server_time
-from data_engine.alpaca.transport import Answer, HttpTransport, Transport, TransportFailed
-from data_engine.cpu import PLACES
+from data_engine.alpaca.rate_limit import RateLimiter
+from data_engine.alpaca.retry import RetryPolicy, retry_after, server_time
+from data_engine.alpaca.transport import HttpTransport, Response, Transport, TransportFailed
+from data_engine.cpu import CPU_SLOTS
 from data_engine.errors import (
     BadAnswer,
     ConfigError,
@@ -49,7 +49,7 @@ _FORGOTTEN = 300.0  # seconds without a failure, after which the next one is a n
 _T = TypeVar("_T")
 
 
-class Question(Protocol):
+class ApiRequest(Protocol):
     """What can be asked: a value that says where its pages are, and prints for people."""
 
     @property
@@ -60,7 +60,7 @@ class Question(Protocol):
         """Return path and query of the first page, or of the page that *token* names."""
 
 
-class Asker:
+class ApiSession:
     """One account at one address. Safe to share between threads.
 
     Args:
@@ -93,7 +93,7 @@ class Asker:
         credentials = _credentials(api_key, api_secret)
         self.credentials_source = credentials.source
         self.policy = policy or RetryPolicy()
-        self.pace = Pace(requests_per_minute)
+        self.rate_limiter = RateLimiter(requests_per_minute)
         self.now = now
         self._transport = transport or HttpTransport(
             self.base_url,
@@ -128,6 +128,11 @@ class Asker:
         return self._requests
 
     @property
+    def allowed(self) -> float | None:
+        """The requests per minute that are kept to; None where nothing limits."""
+        return self.rate_limiter.allowed
+
+    @property
     def server_time(self) -> datetime | None:
         """What time it was at the server at the last answer, in UTC; None before the first, or where it does not say."""
         return self._server_time
@@ -140,7 +145,7 @@ class Asker:
         """Undo `stop`."""
         self._stop.clear()
 
-    def ask(self, question: Question, token: str | None, read: Callable[[bytes], _T]) -> _T:
+    def get_json(self, question: ApiRequest, token: str | None, read: Callable[[bytes], _T]) -> _T:
         """Return what *read* makes of one page of JSON, the first or the one that *token* names.
 
         Args:
@@ -154,12 +159,12 @@ class Asker:
         """
         failures = 0
         while True:
-            answer = self._answer(question, token)
+            answer = self._response(question, token)
             try:
                 if "json" not in answer.headers.get("content-type", ""):
                     kind = answer.headers.get("content-type") or "no content type"
                     raise BadAnswer(f"an answer of {kind} where JSON was due (answer to: {question})")
-                with PLACES:
+                with CPU_SLOTS:
                     return read(answer.body)
             except BadAnswer:
                 failures += 1
@@ -167,35 +172,35 @@ class Asker:
                     raise
                 self._wait(self.policy.wait(failures, random.random()))  # noqa: S311 - jitter is no secret
 
-    def _answer(self, question: Question, token: str | None) -> Answer:
+    def _response(self, question: ApiRequest, token: str | None) -> Response:
         """Return the first answer 200, asking again where that can help."""
         path = question.target(token)
         failures = 0
         while True:
             answer = self._send(path)
             hint = None
-            if isinstance(answer, Answer):
+            if isinstance(answer, Response):
                 if answer.status == 200:
                     self._reached()
                     self._server_time = server_time(answer.headers) or self._server_time
                     return answer
-                self._raise_for_good(answer, question)
+                self._raise_for_status(answer, question)
                 what = "API rate limit exceeded" if answer.status == 429 else f"the server answered {answer.status}"
-                hint = hinted_wait(answer.headers, time.time())
+                hint = retry_after(answer.headers, time.time())
             else:
                 what = str(answer)
             self._count_failure(what)
-            if isinstance(answer, Answer) and answer.status == 429:
+            if isinstance(answer, Response) and answer.status == 429:
                 continue  # pacing makes everybody wait
             failures += 1
             if failures >= self.policy.tries:
                 raise SourceUnavailable(f"{what}, {failures} times (asked for: {question})")
             self._wait(max(hint or 0.0, self.policy.wait(failures, random.random())))  # noqa: S311 - jitter is no secret
 
-    def _raise_for_good(self, answer: Answer, question: Question) -> None:
+    def _raise_for_status(self, answer: Response, question: ApiRequest) -> None:
         """Raise what asking again would not change. A server that repeats the credentials is not quoted with them."""
         try:
-            raise_for_good(replace(answer, body=self._credentials.redact(answer.body)), question)
+            raise_for_status(replace(answer, body=self._credentials.redact(answer.body)), question)
         except SourceError:
             self._reached()  # a refusal is an answer, too
             raise
@@ -214,12 +219,12 @@ class Asker:
         if down > self.policy.give_up_after:
             raise ServiceDown(f"Alpaca cannot be reached: no usable answer for {down:.0f} s; the last was: {what}")
 
-    def _send(self, path: str) -> Answer | TransportFailed:
-        answer: Answer | TransportFailed | None = None
-        wait = self.pace.reserve(time.monotonic())
+    def _send(self, path: str) -> Response | TransportFailed:
+        answer: Response | TransportFailed | None = None
+        wait = self.rate_limiter.acquire(time.monotonic())
         try:
             self._wait(wait)
-            while left := self.pace.pause_left(time.monotonic()):
+            while left := self.rate_limiter.pause_left(time.monotonic()):
                 self._wait(left)
             with self._lock:
                 self._requests += 1
@@ -228,8 +233,8 @@ class Asker:
             except TransportFailed as error:
                 answer = error
         finally:
-            known = answer if isinstance(answer, Answer) else None
-            self.pace.answered(
+            known = answer if isinstance(answer, Response) else None
+            self.rate_limiter.answered(
                 time.monotonic(), known.status if known else None, known.headers if known else {}, unix=time.time()
             )
         return answer
@@ -251,7 +256,7 @@ def _credentials(key: str | None, secret: str | None) -> Credentials:
 _RECENT = "subscription does not permit querying recent"
 
 
-def raise_for_good(answer: Answer, request: Question) -> None:
+def raise_for_status(answer: Response, request: ApiRequest) -> None:
     """Raise what asking again would not change; return where it may.
 
     Raises:
@@ -262,12 +267,12 @@ def raise_for_good(answer: Answer, request: Question) -> None:
         BadAnswer: a redirect.
         RequestRefused: any other 4xx.
     """
-    from data_engine.alpaca.bars_protocol import complaint, refused_symbol
+    from data_engine.alpaca.bars_protocol import error_message, refused_symbol
 
     status = answer.status
     if status in (408, 425, 429) or status >= 500:
         return
-    message = complaint(answer.body, answer.headers.get("content-type", ""))
+    message = error_message(answer.body, answer.headers.get("content-type", ""))
     if status == 401 or (status == 403 and (message == "forbidden." or "json" not in answer.headers.get("content-type", ""))):
         raise CredentialsRefused(f"Alpaca refused the credentials ({status}: {message})")
     if status == 403 and _RECENT in message:

@@ -14,8 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
-from data_engine.alpaca.bars_page import KEYS, LISTS_BEGIN, Page, frame, runs_of
+from data_engine.alpaca.page_format import KEYS, LISTS_BEGIN, frame, slices_of
 from data_engine.market.bars import BAR_SCHEMA, EMPTY, TIMESTAMP, VALUES, arrow, numbers
+from data_engine.market.bars_page import BarsPage
 
 _SYMBOL = re.compile(rb',?"([A-Za-z0-9./^_=+$*-]+)":\[')
 
@@ -26,7 +27,7 @@ _TO_CELLS = bytes.maketrans(b"}[],", b"\n\n\n ")
 _NOT_CELLS = b'{"chlnotvwZ'  # the keys' letters, too: a row of the proven shape has no others but the T of its time
 
 
-def read_plain(body: bytes) -> Page | None:
+def read_plain(body: bytes) -> BarsPage | None:
     """Read a page whose every row has the same keys in the same order and only digits for values; None for any other.
 
     The proof: with digits and points deleted, the rows must equal the first row repeated. What remains to be read is then
@@ -46,16 +47,16 @@ def read_plain(body: bytes) -> Page | None:
             return None
         symbols.append(head[1].decode())
     if not symbols:
-        return Page(EMPTY, (), token, len(body))
+        return BarsPage(EMPTY, (), token, len(body))
     counts = _count_rows(body.translate(None, _VALUE_BYTES), len(symbols))
     if counts is None:
         return None
     first, rows = counts
     table = _read_rows(body, first, lists=len(symbols))
-    runs = runs_of(symbols, list(accumulate(rows)))
+    runs = slices_of(symbols, list(accumulate(rows)))
     if table is None or runs is None or table.num_rows != sum(rows):
         return None
-    return Page(table, runs, token, len(body))
+    return BarsPage(table, runs, token, len(body))
 
 
 def _count_rows(skeleton: bytes, lists: int) -> tuple[bytes, list[int]] | None:

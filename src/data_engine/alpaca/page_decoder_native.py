@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data_engine.alpaca.bars_page import KEYS, LISTS_BEGIN, PAGE_LIMIT, Page, frame, runs_of
 from data_engine.alpaca.page_decoder import read_plain
+from data_engine.alpaca.page_format import KEYS, LISTS_BEGIN, PAGE_LIMIT, frame, slices_of
 from data_engine.market.bars import EMPTY, make_table
+from data_engine.market.bars_page import BarsPage
 
 if TYPE_CHECKING:
     import ctypes
@@ -53,7 +54,7 @@ def library() -> ctypes.CDLL | None:
     return loaded
 
 
-def read_compiled(body: bytes, code: ctypes.CDLL) -> Page | None:
+def read_compiled(body: bytes, code: ctypes.CDLL) -> BarsPage | None:
     """Read a page without white space whose values are plain numbers and whole seconds of UTC; None for any other.
 
     Unlike `plain_page.read_plain` it reads each row for itself, so the keys' order is free, and a number has the form that JSON
@@ -68,7 +69,7 @@ def read_compiled(body: bytes, code: ctypes.CDLL) -> Page | None:
         return None
     end, token = framed
     if end == LISTS_BEGIN:
-        return Page(EMPTY, (), token, len(body))
+        return BarsPage(EMPTY, (), token, len(body))
     # One more than a page can have: who asked refuses such a page, and says how many came.
     capacity = min(len(body) // _SHORTEST_ROW, PAGE_LIMIT) + 1
     columns = np.empty((len(KEYS), capacity))
@@ -82,8 +83,8 @@ def read_compiled(body: bytes, code: ctypes.CDLL) -> Page | None:
     if lists < 0 or stopped[0] != end:
         return None
     begins, ends, stops = heads[:lists].T.tolist()
-    runs = runs_of([body[begin:stop].decode() for begin, stop in zip(begins, ends, strict=True)], stops)
+    runs = slices_of([body[begin:stop].decode() for begin, stop in zip(begins, ends, strict=True)], stops)
     if runs is None:
         return None
     rows = stops[-1]
-    return Page(make_table(times[:rows], list(columns[1:, :rows])), runs, token, len(body))
+    return BarsPage(make_table(times[:rows], list(columns[1:, :rows])), runs, token, len(body))

@@ -1,7 +1,7 @@
 """How fast to ask: the account's limit, learned from the answers and shared by all workers.
 
 Alpaca counts requests per account with a token bucket: it holds a minute's allowance and refills evenly. Ordinary answers
-say ``X-RateLimit-Limit`` and ``X-RateLimit-Remaining``; a refusal (429) often says nothing. `Pace` keeps a model of the
+say ``X-RateLimit-Limit`` and ``X-RateLimit-Remaining``; a refusal (429) often says nothing. `RateLimiter` keeps a model of the
 bucket that never believes in more tokens than the server does:
 
 * headers seen: the model's tokens are spent freely, then refilled at the learned rate, so requests leave evenly spaced;
@@ -18,7 +18,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from data_engine.alpaca.retry import hinted_wait
+from data_engine.alpaca.retry import retry_after
 
 _FILL = 0.99  # of the learned rate: clocks differ a little, and a 429 costs more than a hundredth
 
@@ -66,7 +66,7 @@ class Bucket:
         return 0.0 if self.tokens >= 0 else -self.tokens / self.rate
 
 
-class Pace:
+class RateLimiter:
     """The account's allowance, shared between threads.
 
     Args:
@@ -103,7 +103,7 @@ class Pace:
             rates = [bucket.rate * 60 for bucket in (self._bound, self._bucket) if bucket is not None]
             return min(rates) if rates else None
 
-    def reserve(self, now: float) -> float:
+    def acquire(self, now: float) -> float:
         """Claim the next request; return how many seconds from *now* it may be sent. Every claim needs an `answered`."""
         with self._lock:
             if self._first_at is None:
@@ -162,7 +162,7 @@ class Pace:
     def _refused(self, now: float, headers: Mapping[str, str], unix: float) -> None:
         # Refusals of requests that left before the first of them was heard are one event, not many.
         fresh = self._excused < 0 and now >= self._pause_until
-        hint = hinted_wait(headers, unix)
+        hint = retry_after(headers, unix)
         if hint is not None:
             self._pause_until = max(self._pause_until, now + hint)
         if not fresh:

@@ -31,7 +31,7 @@ class RetryPolicy:
         return jitter * min(self.cap, self.base * 2.0 ** min(failures - 1, 30))
 
 
-def hinted_wait(headers: Mapping[str, str], now: float) -> float | None:
+def retry_after(headers: Mapping[str, str], now: float) -> float | None:
     """Return the seconds that a refusing server asks us to wait, or None where it does not say.
 
     Args:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from data_engine.cpu import PLACES
+from data_engine.cpu import CPU_SLOTS
 from data_engine.errors import SourceError
 
 _CONNECT_SECONDS = 10.0
@@ -24,7 +24,7 @@ _MOST_BYTES = 64 << 20  # 10,000 bars are about 1 MB of JSON
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """What the server said.
 
     Attributes:
@@ -49,7 +49,7 @@ class TransportFailed(SourceError):
 class Transport(Protocol):
     """Whatever can ask the vendor something."""
 
-    def get(self, path_and_query: str) -> Answer:
+    def get(self, path_and_query: str) -> Response:
         """Send one GET request and return the whole answer.
 
         Raises:
@@ -87,7 +87,7 @@ class HttpTransport:
     def __repr__(self) -> str:
         return f"HttpTransport({self._base_url!r})"
 
-    def get(self, path_and_query: str) -> Answer:
+    def get(self, path_and_query: str) -> Response:
         """Send one GET request and return the whole answer."""
         from urllib3.exceptions import HTTPError
 
@@ -118,10 +118,10 @@ class HttpTransport:
         raw = b"".join(parts)
         headers = {name.lower(): text for name, text in response.headers.items()}
         if headers.get("content-encoding", "").lower() not in ("gzip", "x-gzip"):
-            return Answer(response.status, headers, raw, len(raw))
-        with PLACES:
+            return Response(response.status, headers, raw, len(raw))
+        with CPU_SLOTS:
             body = _inflate(raw)
-        return Answer(response.status, headers, body, len(raw))
+        return Response(response.status, headers, body, len(raw))
 
     def close(self) -> None:
         """Let go of the connections."""

@@ -27,7 +27,7 @@ from data_engine.cli import (
     update,
     verify,
 )
-from data_engine.cli.console import broken_pipe, complain, print_json
+from data_engine.cli.console import broken_pipe, print_error, print_json
 from data_engine.errors import DataEngineError
 
 _EPILOG = "Try `data-engine demo` without an account. Exit codes and everything else: docs/reference/command-line.md."
@@ -77,15 +77,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except click.Abort as error:
         # click makes one of every KeyboardInterrupt, of ours too.
-        complain(str(error.__cause__) if isinstance(error.__cause__, DataEngineError) else "interrupted")
+        print_error(str(error.__cause__) if isinstance(error.__cause__, DataEngineError) else "interrupted")
         return 130
     except DataEngineError as error:
         if _wants_json(arguments) and not error.told:
             print_json({"error": {"code": error.code, "message": str(error)}})
-        complain(str(error))
+        print_error(str(error))
         return error.exit_code
     except KeyboardInterrupt:
-        complain("interrupted")
+        print_error("interrupted")
         return 130
     except BrokenPipeError:
         broken_pipe()
@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("DATA_ENGINE_DEBUG"):
             raise
-        complain(f"this is a fault of data-engine: {type(error).__name__}: {error} (DATA_ENGINE_DEBUG=1 shows where)")
+        print_error(f"this is a fault of data-engine: {type(error).__name__}: {error} (DATA_ENGINE_DEBUG=1 shows where)")
         return 1
     return code if isinstance(code, int) else 0
 

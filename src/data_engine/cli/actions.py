@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from data_engine.cli.console import name_store, number, print_json, refuse_unknown, stoppable, store_options, warn_writer
+from data_engine.cli.console import number, print_json, print_store, refuse_unknown, stop_on_signal, store_options, warn_writer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import datetime
 
-    from data_engine.corporate_actions.fetch_actions import Gathered
+    from data_engine.corporate_actions.fetch_actions import ActionsReport
     from data_engine.errors import DamagedFile
     from data_engine.market.time_range import TimeRange
     from data_engine.read.parquet_storage import ParquetStorage
@@ -64,7 +64,7 @@ def actions(
     limit = number(requests_per_minute, "--requests-per-minute")
     settings = load_settings(base_path=base_path, settings_path=settings_path, requests_per_minute=limit)
     storage = ParquetStorage(settings.base_path)
-    name_store(settings, storage.files)
+    print_store(settings, storage.files)
     storage.check_exists()
     names = SymbolLoader.from_list(symbols) if symbols else None
     if index_name is not None:
@@ -73,7 +73,7 @@ def actions(
     wanted, damaged = _wanted(storage, names, start, end, now)
     client = AlpacaClient(base_url=settings.data_url, requests_per_minute=settings.requests_per_minute, connections=1)
     warn_writer(storage.files)
-    with client, stoppable(), storage.files.hold("run", seconds=wait):
+    with client, stop_on_signal(), storage.files.lock("run", seconds=wait):
         made = gather(ActionStore(storage.files), client, wanted, now=now, again=refetch)
     made.failed += damaged
     if as_json:
@@ -118,11 +118,11 @@ def _wanted(
 def _starts(storage: ParquetStorage, names: Sequence[str] | None) -> tuple[dict[str, datetime], dict[str, DamagedFile]]:
     """Return from when on each stored symbol has bars, or is meant to have some, in any dataset; and of whom nothing is known."""
     from data_engine.errors import DamagedFile
-    from data_engine.store.selection import Choice, chosen_series
+    from data_engine.store.selection import DatasetFilter, select_series
 
     starts: dict[str, datetime] = {}
     damaged: dict[str, DamagedFile] = {}
-    for series in chosen_series(storage.coverage, Choice(), names):
+    for series in select_series(storage.coverage, DatasetFilter(), names):
         try:
             known = storage.coverage.read(series)
         except DamagedFile as error:
@@ -134,7 +134,7 @@ def _starts(storage: ParquetStorage, names: Sequence[str] | None) -> tuple[dict[
     return starts, {symbol: error for symbol, error in damaged.items() if symbol not in starts}
 
 
-def _exit_code(made: Gathered) -> int:
+def _exit_code(made: ActionsReport) -> int:
     from data_engine.errors import SourceUnavailable
 
     lost = {symbol for symbol, _, _ in made.failed}
@@ -143,15 +143,16 @@ def _exit_code(made: Gathered) -> int:
     return 1 if made.failed else 0
 
 
-def _lines(made: Gathered, wanted: dict[str, TimeRange]) -> Iterator[str]:
+def _lines(made: ActionsReport, wanted: dict[str, TimeRange]) -> Iterator[str]:
     """Yield what came, for people."""
     from data_engine.corporate_actions.symbol_actions import days
 
     first = min(days(span)[0] for span in wanted.values())
     last = max(days(span)[1] for span in wanted.values())
-    kin = f" (and {', '.join(made.kin)}, the same securities)" if made.kin else ""
+    related = f" (and {', '.join(made.related_symbols)}, the same securities)" if made.related_symbols else ""
     count = f"{len(made.symbols):,} symbol{'s' if len(made.symbols) != 1 else ''}"
-    yield f"Corporate actions of {count}{kin}, {first} to {last}: {made.requests:,} request{'s' if made.requests != 1 else ''}"
+    answers = f"{made.requests:,} request{'s' if made.requests != 1 else ''}"
+    yield f"Corporate actions of {count}{related}, {first} to {last}: {answers}"
     for kind, held in sorted(made.held.items()):
         yield f"  {kind.replace('_', ' '):<28} {held:>7,}   {made.added[kind]:,} new or changed"
     if not made.held:

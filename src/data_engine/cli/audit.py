@@ -8,11 +8,11 @@ import click
 
 from data_engine.cli.console import (
     choice_options,
-    name_store,
     number,
     pace_options,
     print_json,
-    stoppable,
+    print_store,
+    stop_on_signal,
     store_options,
     warn_writer,
 )
@@ -71,7 +71,7 @@ def audit(
     from data_engine.ingest.pipeline import IngestionPipeline
     from data_engine.market.time_range import new_york_date
     from data_engine.settings import load_settings
-    from data_engine.store.selection import Choice
+    from data_engine.store.selection import DatasetFilter
     from data_engine.universe.symbol_lists import SymbolLoader
 
     settings = load_settings(
@@ -87,14 +87,14 @@ def audit(
     if drawn_by is None:
         drawn_by = int(f"{new_york_date(now):%Y%m%d}")
     names = SymbolLoader.from_list(symbols) if symbols else None
-    choice = Choice.parse(timeframe, feed, adjustment)
+    choice = DatasetFilter.parse(timeframe, feed, adjustment)
 
     def drawn() -> tuple[Auditable, AuditPlan]:
         found = auditable(storage, choice, names, now=now, accept=accept)
         return found, plan_audit(found.known, sample, seed=drawn_by, asof=found.asof)
 
     if dry_run:
-        name_store(settings, storage.files)
+        print_store(settings, storage.files)
         storage.check_exists()
         _, plan = drawn()
         print_json(_plan_fields(plan)) if as_json else click.echo("\n".join(_plan_lines(plan)))
@@ -102,8 +102,8 @@ def audit(
     name_run(settings, pipeline)
     storage.check_exists()
     warn_writer(storage.files)
-    with stoppable(), quiet_logs(), storage.files.hold("run", seconds=0.0 if wait is None else wait):
-        storage.files.clean()
+    with stop_on_signal(), quiet_logs(), storage.files.lock("run", seconds=0.0 if wait is None else wait):
+        storage.files.remove_stale_drafts()
         found, plan = drawn()
         audit = Audit(storage, pipeline.client, found.known, now=now, workers=pipeline.workers, accept=accept)
         report = audit.run(plan, found.failed)

@@ -95,12 +95,12 @@ def number(text: str | None, option: str) -> int | None:
         raise ConfigError(f"{option} {text!r} is not a whole number") from None
 
 
-def say(text: str) -> None:
+def print_err(text: str) -> None:
     """Tell people something that is not the result: on stderr."""
     click.echo(text, err=True)
 
 
-def complain(text: str) -> None:
+def print_error(text: str) -> None:
     """Tell people what went wrong: on stderr."""
     click.echo(f"Error: {text}", err=True)
 
@@ -140,18 +140,18 @@ def refuse_unknown(
         raise InputError(f"{', '.join(strange[:10])}{more}: {what}")
 
 
-def name_store(settings: Settings, files: FileStore, *more: str) -> None:
+def print_store(settings: Settings, files: FileStore, *more: str) -> None:
     """Say in the first line where the store is, who said so, and what else was found."""
-    say(" | ".join((f"Store: {files.location} ({settings.base_path_source})", *more)))
+    print_err(" | ".join((f"Store: {files.location} ({settings.base_path_source})", *more)))
 
 
 def warn_writer(files: FileStore) -> None:
     """Say what whoever is about to write to a store should know of its place."""
-    if (text := files.caution()) is not None:
-        say(text)
+    if (text := files.write_warning()) is not None:
+        print_err(text)
 
 
-def steady_memory() -> None:
+def tune_allocator() -> None:
     """Have memory used again where it would be given back and asked for anew. To be called before pyarrow is loaded.
 
     Pages come and go by the megabyte: with the allocators as they are, every one of them costs hundreds of page faults, and
@@ -178,21 +178,21 @@ def size(count: float) -> str:
     return f"{count:.1f} GB" if count < 1000 else f"{count / 1000:.1f} TB"
 
 
-def watcher(*, as_json: bool, quiet: bool = False) -> Progress:
+def progress_for(*, as_json: bool, quiet: bool = False) -> Progress:
     """Return who shows the progress: a live display on a terminal, plain lines elsewhere, stderr only beside JSON."""
-    from data_engine.ingest.progress import PlainLines, Silent
+    from data_engine.ingest.progress import LogProgress, NoProgress
 
     if quiet:
-        return Silent()
+        return NoProgress()
     if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
         from data_engine.cli.display import LiveDisplay
 
         return LiveDisplay()
-    return PlainLines(lambda text: click.echo(text, err=as_json))
+    return LogProgress(lambda text: click.echo(text, err=as_json))
 
 
 @contextmanager
-def stoppable() -> Iterator[None]:
+def stop_on_signal() -> Iterator[None]:
     """Make SIGTERM the same as Ctrl-C, and a second one of either the end at once."""
     if threading.current_thread() is not threading.main_thread():
         yield

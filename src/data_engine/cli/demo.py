@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from data_engine.cli.console import name_store, size, stoppable, watcher
+from data_engine.cli.console import print_store, progress_for, size, stop_on_signal
 from data_engine.cli.run_output import show
 
 if TYPE_CHECKING:
@@ -49,20 +49,20 @@ def demo(base_path: str) -> None:
     from data_engine.read.parquet_storage import ParquetStorage
     from data_engine.sandbox import Sandbox, SimulatedMarket
     from data_engine.settings import load_settings
-    from data_engine.store.location import open_files
+    from data_engine.store.location import open_file_store
 
     settings = load_settings(base_path=base_path)
-    storage = ParquetStorage(files=open_files(settings.base_path))
+    storage = ParquetStorage(files=open_file_store(settings.base_path))
     if storage.exists() and storage.files.get(_MARK) is None:
         raise InputError(
             f"{storage.files.location} is a store that `demo` did not make: its simulated bars must never meet others; "
             "name another folder with --base-path"
         )
     storage.files.update(_MARK, lambda _: b"The bars of this store are simulated. `data-engine demo` made it.\n")
-    with Sandbox(SimulatedMarket()) as server, stoppable():
-        name_store(settings, storage.files, "a SIMULATED market: none of these prices is real")
+    with Sandbox(SimulatedMarket()) as server, stop_on_signal():
+        print_store(settings, storage.files, "a SIMULATED market: none of these prices is real")
         client = AlpacaClient("demo", "demo", base_url=server.url)
-        pipeline = IngestionPipeline(settings=settings, storage=storage, client=client, progress=watcher(as_json=False))
+        pipeline = IngestionPipeline(settings=settings, storage=storage, client=client, progress=progress_for(as_json=False))
         click.echo(f"Ingesting {_START} to {_END}, one-minute bars of the thirty tickers in {_list().name}, from {server.url}\n")
         report = pipeline.ingest_from_csv(_list(), _START, _END)
     show(report, as_json=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from data_engine.ingest.outcome import duration
-from data_engine.ingest.progress import Standing
+from data_engine.ingest.progress import ProgressState
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -25,7 +25,7 @@ class LiveDisplay:
         """Print the sentence above the display."""
         self._console.print(text, markup=False)
 
-    def moved(self, standing: Standing) -> None:
+    def update(self, standing: ProgressState) -> None:
         """Draw how far the run has come."""
         from rich.live import Live
 
@@ -34,14 +34,14 @@ class LiveDisplay:
             self._live.start()
         self._live.update(_drawing(standing))
 
-    def ended(self) -> None:
+    def close(self) -> None:
         """Take the display away."""
         if self._live is not None:
             self._live.stop()
             self._live = None
 
 
-def _drawing(standing: Standing) -> Group:
+def _drawing(standing: ProgressState) -> Group:
     from rich.console import Group
     from rich.progress_bar import ProgressBar
     from rich.table import Table

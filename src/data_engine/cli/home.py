@@ -9,10 +9,10 @@ def show() -> None:
     """Print where the store is and what it holds, or the first three commands to try."""
     from data_engine.settings import load_settings
     from data_engine.store.coverage_store import CoverageStore
-    from data_engine.store.location import open_files
+    from data_engine.store.location import open_file_store
 
     settings = load_settings()
-    files = open_files(settings.base_path)
+    files = open_file_store(settings.base_path)
     click.echo(f"Store: {files.location} ({settings.base_path_source})")
     store = CoverageStore(files)
     held = {dataset: [store.read(series) for series in store.series(dataset)] for dataset in store.datasets()}

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 
 import click
 
-from data_engine.cli.console import name_store, print_json, store_options, warn_writer
+from data_engine.cli.console import print_json, print_store, store_options, warn_writer
 
 
 @click.command("import")
@@ -40,12 +40,12 @@ def bring_in(
 
     settings = load_settings(base_path=base_path, settings_path=settings_path)
     storage = ParquetStorage(settings.base_path)
-    name_store(settings, storage.files)
+    print_store(settings, storage.files)
     sources, strange = find_sources(folder, feed=feed, adjustment=adjustment)
     with ExitStack() as held:
         if not dry_run:
             warn_writer(storage.files)
-            held.enter_context(storage.files.hold("run", seconds=wait))
+            held.enter_context(storage.files.lock("run", seconds=wait))
         made = import_bars(storage, sources, now=datetime.now(UTC), dry_run=dry_run)
     failed = [*strange, *made.failed]
     if as_json:

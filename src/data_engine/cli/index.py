@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from data_engine.cli.console import name_store, print_json, say, store_options, warn_writer
+from data_engine.cli.console import print_err, print_json, print_store, store_options, warn_writer
 
 if TYPE_CHECKING:
     from data_engine.store.file_store import FileStore
@@ -51,7 +51,7 @@ def bring_past(
     """
     lists, files = _open(base_path, settings_path)
     warn_writer(files)
-    with files.hold("run", seconds=wait):
+    with files.lock("run", seconds=wait):
         made = lists.import_history(name, changes, members=members, as_of=as_of, since=since, column=column, force=force)
     if as_json:
         print_json(
@@ -65,11 +65,11 @@ def bring_past(
             }
         )
     for text in made.warnings[:_SHOWN]:
-        say(f"Warning: {text}")
+        print_err(f"Warning: {text}")
     if len(made.warnings) > _SHOWN:
-        say(f"and {len(made.warnings) - _SHOWN} more warnings (--json prints all)")
+        print_err(f"and {len(made.warnings) - _SHOWN} more warnings (--json prints all)")
     if made.to_come:
-        say(f"{made.to_come} changes are of days to come, and were left out; import the file again then")
+        print_err(f"{made.to_come} changes are of days to come, and were left out; import the file again then")
     if not as_json:
         click.echo(f"Index {made.name}: known from {made.since} on, last change {made.last_change}, {made.members:,} members now")
 
@@ -87,7 +87,9 @@ def show_members(name: str, on: str | None, base_path: str | None, settings_path
         listed = [{"symbol": symbol, "added_date": day} for symbol, day in members.items()]
         print_json({"index": name, "on": on, "known_since": events[0].day if events else None, "members": listed})
         return
-    say(f"Index {name}{f' on {on}' if on else ''}: {len(members):,} members, known since {events[0].day if events else 'no day'}")
+    print_err(
+        f"Index {name}{f' on {on}' if on else ''}: {len(members):,} members, known since {events[0].day if events else 'no day'}"
+    )
     for symbol, day in members.items():
         click.echo(f"{symbol:<8} {day}")
 
@@ -120,12 +122,12 @@ def list_names(base_path: str | None, settings_path: str | None, as_json: bool) 
 def _open(base_path: str | None, settings_path: str | None) -> tuple[MetadataStore, FileStore]:
     """Return the lists of a store that there is."""
     from data_engine.settings import load_settings
-    from data_engine.store.bar_store import BarFiles
-    from data_engine.store.location import open_files
+    from data_engine.store.bar_store import BarStore
+    from data_engine.store.location import open_file_store
     from data_engine.universe.index_store import MetadataStore
 
     settings = load_settings(base_path=base_path, settings_path=settings_path)
-    storage = BarFiles(open_files(settings.base_path))
-    name_store(settings, storage.files)
+    storage = BarStore(open_file_store(settings.base_path))
+    print_store(settings, storage.files)
     storage.check_exists()
     return MetadataStore(files=storage.files), storage.files

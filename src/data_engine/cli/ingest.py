@@ -9,17 +9,17 @@ import click
 
 from data_engine.cli.console import (
     dataset_options,
-    name_store,
     number,
     pace_options,
+    print_err,
     print_json,
-    say,
+    print_store,
+    progress_for,
     size,
-    steady_memory,
-    stoppable,
+    stop_on_signal,
     store_options,
+    tune_allocator,
     warn_writer,
-    watcher,
 )
 from data_engine.cli.run_output import cluster_option, name_run, quiet_logs, show, show_failure
 
@@ -74,7 +74,7 @@ def ingest(
     as_json: bool,
 ) -> None:
     """Bring the bars of many symbols into the store. What is there already is not asked for again."""
-    steady_memory()
+    tune_allocator()
     from data_engine.errors import DataEngineError, InputError
     from data_engine.ingest.pipeline import IngestionPipeline
     from data_engine.settings import load_settings
@@ -92,7 +92,7 @@ def ingest(
         pipeline = IngestionPipeline(
             settings=settings,
             adjustment=adjustment,
-            progress=watcher(as_json=as_json),
+            progress=progress_for(as_json=as_json),
             wait=600.0 if wait is None else wait,
             dask=dask,
         )
@@ -106,15 +106,15 @@ def ingest(
             names = _symbols(pipeline, symbols, csv_path, column, text_path, index_name)
         stored_as = index_name if symbols or csv_path or text_path else None
         if dry_run:
-            name_store(settings, pipeline.storage.files)
+            print_store(settings, pipeline.storage.files)
             plan = pipeline.plan(names, start, end, timeframe, refetch=refetch)
             print_json(plan_fields(plan)) if as_json else click.echo(plan_text(plan))
             return
         name_run(settings, pipeline)
         warn_writer(pipeline.storage.files)
         what = f"{timeframe} bars, feed {pipeline.feed.value}, {pipeline.adjustment}"
-        say(f"{len(names)} symbols, {what}, {'Dask: ' + dask if dask else f'{pipeline.workers} workers'}")
-        with stoppable(), quiet_logs():
+        print_err(f"{len(names)} symbols, {what}, {'Dask: ' + dask if dask else f'{pipeline.workers} workers'}")
+        with stop_on_signal(), quiet_logs():
             report = pipeline.ingest_symbols(
                 names, start, end, timeframe, stored_as, refetch=refetch, accept_removals=accept_removals, force=force
             )

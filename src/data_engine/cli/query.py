@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from data_engine.cli.console import json_text, name_store, print_json, say, size, store_options
+from data_engine.cli.console import json_text, print_err, print_json, print_store, size, store_options
 
 if TYPE_CHECKING:
     import duckdb
@@ -38,7 +38,7 @@ def query(
     """Run SQL over the store with DuckDB: a view per dataset (bars_1min, bars_1day ...) and coverage."""
     from data_engine.errors import InputError
     from data_engine.market.dates import any_span
-    from data_engine.read.duckdb_views import ask, connect, explained, interruptible, run
+    from data_engine.read.duckdb_views import ask, connect, interruptible, run, translate_errors
     from data_engine.read.parquet_storage import ParquetStorage
     from data_engine.read.query_output import csv_text, format_of, write
     from data_engine.settings import load_settings
@@ -49,12 +49,12 @@ def query(
     form = "json" if as_json else format_of(form, out)
     settings = load_settings(base_path=base_path, settings_path=settings_path)
     storage = ParquetStorage(settings.base_path)
-    name_store(settings, storage.files)
+    print_store(settings, storage.files)
     storage.check_exists()
     if out is not None:
         check_out(out, storage.files.folder)
     span = None if start is None and end is None else any_span(start, end)
-    with connect(storage, span, coverage="coverage" in sql.lower()) as connection, explained(connection):
+    with connect(storage, span, coverage="coverage" in sql.lower()) as connection, translate_errors(connection):
 
         def answer() -> None:
             if form in ("table", "json"):
@@ -63,7 +63,7 @@ def query(
                 for text in csv_text(ask(connection, sql)):
                     click.echo(text, nl=False)
             else:
-                say(f"{out}: {size(write(ask(connection, sql), out, form))}")
+                print_err(f"{out}: {size(write(ask(connection, sql), out, form))}")
 
         interruptible(connection, answer)
 
@@ -74,7 +74,7 @@ def _show(result: duckdb.DuckDBPyRelation, form: str, out: Path | None) -> None:
     if out is not None:
         text = _table(result) if fields is None else json_text(fields) + "\n"
         out.write_text(text, encoding="utf-8")
-        say(f"{out}: {size(out.stat().st_size)}")
+        print_err(f"{out}: {size(out.stat().st_size)}")
     elif fields is None:
         click.echo(_table(result), nl=False)
     else:

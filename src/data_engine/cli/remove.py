@@ -6,8 +6,8 @@ import click
 
 from data_engine.cli.console import (
     choice_options,
-    name_store,
     print_json,
+    print_store,
     store_options,
     warn_writer,
 )
@@ -45,15 +45,15 @@ def remove(
     from data_engine.read.parquet_storage import ParquetStorage
     from data_engine.settings import load_settings
     from data_engine.store.removal import plan_removal
-    from data_engine.store.selection import Choice
+    from data_engine.store.selection import DatasetFilter
     from data_engine.universe.symbol_lists import SymbolLoader
 
     settings = load_settings(base_path=base_path, settings_path=settings_path)
     storage = ParquetStorage(settings.base_path)
-    name_store(settings, storage.files)
+    print_store(settings, storage.files)
     storage.check_exists()
     names = SymbolLoader.from_list(symbols)
-    plan = plan_removal(storage, Choice.parse(timeframe, feed, adjustment), names, start, end)
+    plan = plan_removal(storage, DatasetFilter.parse(timeframe, feed, adjustment), names, start, end)
     strange = [name for name in names if name not in {series.symbol for series, _, _ in plan}]
     if strange:
         raise InputError(f"{', '.join(strange)}: not in the store; nothing was removed")
@@ -62,8 +62,8 @@ def remove(
         removed = {series: bars for series, _, bars in plan}
     else:
         warn_writer(storage.files)
-        with storage.files.hold("run", seconds=wait):
-            storage.files.clean()
+        with storage.files.lock("run", seconds=wait):
+            storage.files.remove_stale_drafts()
             for series, span, _ in plan:
                 removed[series] = storage.remove(series, span)
     if as_json:

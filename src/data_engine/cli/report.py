@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from data_engine.cli.console import choice_options, name_store, print_json, say, size, store_options
+from data_engine.cli.console import choice_options, print_err, print_json, print_store, size, store_options
 
 DEFAULT = "data-engine-report.html"
 
@@ -46,22 +46,22 @@ def report(
     from data_engine.report import contents as overview
     from data_engine.report import html_page
     from data_engine.settings import load_settings
-    from data_engine.store.selection import Choice
+    from data_engine.store.selection import DatasetFilter
     from data_engine.universe.symbol_lists import SymbolLoader
     from data_engine.version import __version__
 
     settings = load_settings(base_path=base_path, settings_path=settings_path)
     storage = ParquetStorage(settings.base_path)
-    name_store(settings, storage.files)
+    print_store(settings, storage.files)
     storage.check_exists()
     path = html_page.check_target(Path(out), storage.files.folder)
     names = SymbolLoader.from_list(symbols) if symbols else None
-    choice = Choice.parse(timeframe, feed, adjustment)
+    choice = DatasetFilter.parse(timeframe, feed, adjustment)
     by = f"data-engine {__version__}"
     seen = overview.look(storage, choice, names, now=datetime.now(UTC), quick=quick, minutes=minutes, by=by)
     written = html_page.save(html_page.render(seen), path)
     for note in seen.notes:
-        say(f"Note: {note}")
+        print_err(f"Note: {note}")
     verdict = seen.verdict
     if as_json:
         print_json(

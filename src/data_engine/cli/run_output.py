@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from data_engine.cli.console import (
-    name_store,
+    print_err,
     print_json,
-    say,
+    print_store,
     size,
 )
 
@@ -54,9 +54,9 @@ def name_run(settings: Settings, pipeline: IngestionPipeline) -> None:
     try:
         words = _found_words(pipeline)
     except ConfigError:
-        name_store(settings, pipeline.storage.files)
+        print_store(settings, pipeline.storage.files)
         raise
-    name_store(settings, pipeline.storage.files, *words)
+    print_store(settings, pipeline.storage.files, *words)
 
 
 def _found_words(pipeline: IngestionPipeline) -> tuple[str, ...]:
@@ -75,7 +75,7 @@ def show(report: IngestionReport, *, as_json: bool, brief: bool = False) -> None
     text = report.line() if brief else report.summary()
     if as_json:
         print_json(report.to_json())
-        say(text)
+        print_err(text)
     else:
         click.echo(text)
 

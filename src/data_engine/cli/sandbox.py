@@ -6,7 +6,7 @@ import time
 
 import click
 
-from data_engine.cli.console import say, stoppable
+from data_engine.cli.console import print_err, stop_on_signal
 
 
 @click.command()
@@ -68,7 +68,7 @@ def sandbox(
             faults=Faults.parse(faults) if faults else None,
             keys=keys,
             actions=None if actions is None else Announcements.read(actions),
-            on_request=(lambda record: say(f"{record.status} {record.path} {record.rows} bars {record.fault or ''}"))
+            on_request=(lambda record: print_err(f"{record.status} {record.path} {record.rows} bars {record.fault or ''}"))
             if log
             else None,
         )
@@ -76,7 +76,7 @@ def sandbox(
         raise  # among them a file that is not there, which is an OSError, too
     except OSError as error:
         raise InputError(f"port {port} cannot be used: {error.strerror or error}") from error
-    with server, stoppable():
+    with server, stop_on_signal():
         what = ", ".join(bars) if bars else "a simulated market"
         click.echo(f"Serving {what} at {server.url}")
         pair = "ALPACA_API_KEY=any ALPACA_SECRET_KEY=any" if keys is None else "and the credentials that --key names"
@@ -87,4 +87,4 @@ def sandbox(
         except KeyboardInterrupt:
             counts = server.counts
             requests = sum(count for status, count in counts.items() if status != "rows")
-            say(f"Stopped after {requests} requests, {counts['rows']:,} bars")
+            print_err(f"Stopped after {requests} requests, {counts['rows']:,} bars")

@@ -8,8 +8,8 @@ import click
 
 from data_engine.cli.console import (
     choice_options,
-    name_store,
     print_json,
+    print_store,
     refuse_unknown,
     size,
     store_options,
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from data_engine.market.series import Series
     from data_engine.read.parquet_storage import ParquetStorage
-    from data_engine.store.selection import Choice
-    from data_engine.verify.status import IndexStanding, SeriesStanding
+    from data_engine.store.selection import DatasetFilter
+    from data_engine.verify.status import IndexStatus, SeriesStatus
 
 
 @click.command()
@@ -52,28 +52,28 @@ def status(
     from data_engine.errors import InputError
     from data_engine.read.parquet_storage import ParquetStorage
     from data_engine.settings import load_settings
-    from data_engine.store.selection import Choice
+    from data_engine.store.selection import DatasetFilter
     from data_engine.universe.index_store import MetadataStore
     from data_engine.universe.symbol_lists import SymbolLoader
-    from data_engine.verify.status import stand, stand_of_index
+    from data_engine.verify.status import index_status, series_status
 
     settings = load_settings(base_path=base_path, settings_path=settings_path)
     storage = ParquetStorage(settings.base_path)
-    name_store(settings, storage.files)
+    print_store(settings, storage.files)
     storage.check_exists()
     if symbols and index_name is not None:
         raise InputError("name symbols or --index, not both")
-    choice = Choice.parse(timeframe, feed, adjustment)
+    choice = DatasetFilter.parse(timeframe, feed, adjustment)
     names = SymbolLoader.from_list(symbols) if symbols else None
     events = None if index_name is None else MetadataStore(files=storage.files).history(index_name)
     if events is not None:
         names = sorted({event.symbol for event in events})
-    found = list(stand(storage, choice, names))
+    found = list(series_status(storage, choice, names))
     if symbols:
         refuse_unknown(names or (), {one.series.symbol for one in found})
     of_index = []
     if events is not None:
-        of_index = stand_of_index(events, [one for one in storage.coverage.datasets() if one in choice], found)
+        of_index = index_status(events, [one for one in storage.coverage.datasets() if one in choice], found)
     digest = _digest(storage, choice, names) if with_digest else None
     if with_digest and not as_json:
         click.echo(digest)
@@ -97,7 +97,7 @@ def status(
         click.echo(line)
 
 
-def _index_lines(name: str, one: IndexStanding) -> list[str]:
+def _index_lines(name: str, one: IndexStatus) -> list[str]:
     """Return who of an index has no bars, for people."""
     lines = [f"{name} in {one.dataset.name}: {one.members - len(one.without):,} of {one.members:,} members have bars"]
     if one.without:
@@ -110,7 +110,7 @@ def _index_lines(name: str, one: IndexStanding) -> list[str]:
     return lines
 
 
-def _digest(storage: ParquetStorage, choice: Choice, names: Sequence[str] | None) -> str:
+def _digest(storage: ParquetStorage, choice: DatasetFilter, names: Sequence[str] | None) -> str:
     """Return the digest of all bars of a choice, those without coverage included."""
     from data_engine.market.digest import series_digest, store_digest
     from data_engine.verify.verify import known_series
@@ -121,7 +121,7 @@ def _digest(storage: ParquetStorage, choice: Choice, names: Sequence[str] | None
     return store_digest({one: series_digest(tables(one)) for one in known_series(storage, choice, names)})
 
 
-def _lines(found: Sequence[SeriesStanding], *, everything: bool) -> list[str]:
+def _lines(found: Sequence[SeriesStatus], *, everything: bool) -> list[str]:
     """Return a summary per dataset, then the series: all of them if there are few, else those that lack something."""
     from data_engine.market.time_range import iso
 
@@ -154,14 +154,14 @@ def _lines(found: Sequence[SeriesStanding], *, everything: bool) -> list[str]:
     return lines or ["No series of that kind is in the store."]
 
 
-def _beyond(one: SeriesStanding) -> str:
+def _beyond(one: SeriesStatus) -> str:
     """Say of a series whose security left the ticker what it holds of the time after."""
     if one.rename is None or one.coverage.last_bar is None or one.coverage.last_bar < one.rename.instant:
         return ""
     return f"; bars of after that are the next owner's: `data-engine remove {one.series.symbol} --start {one.rename.day}`"
 
 
-def _counts(found: Sequence[SeriesStanding]) -> dict[str, int]:
+def _counts(found: Sequence[SeriesStatus]) -> dict[str, int]:
     counts: dict[str, int] = {}
     for one in found:
         counts[one.state] = counts.get(one.state, 0) + 1

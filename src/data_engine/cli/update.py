@@ -8,11 +8,11 @@ from data_engine.cli.console import (
     choice_options,
     number,
     pace_options,
-    steady_memory,
-    stoppable,
+    progress_for,
+    stop_on_signal,
     store_options,
+    tune_allocator,
     warn_writer,
-    watcher,
 )
 from data_engine.cli.run_output import cluster_option, name_run, quiet_logs, show, show_failure
 
@@ -45,7 +45,7 @@ def update(
     as_json: bool,
 ) -> None:
     """Finish what was asked for and not completed, then bring every stored series (or those) up to now."""
-    steady_memory()
+    tune_allocator()
     from data_engine.errors import DataEngineError, InputError
     from data_engine.ingest.pipeline import IngestionPipeline
     from data_engine.settings import load_settings
@@ -61,7 +61,7 @@ def update(
         )
         pipeline = IngestionPipeline(
             settings=settings,
-            progress=watcher(as_json=as_json, quiet=quiet),
+            progress=progress_for(as_json=as_json, quiet=quiet),
             # A nightly job must not pile up behind a backfill that runs for days.
             wait=0.0 if wait is None else wait,
             dask=dask,
@@ -70,7 +70,7 @@ def update(
             name_run(settings, pipeline)
         pipeline.storage.check_exists()
         warn_writer(pipeline.storage.files)
-        with stoppable(), quiet_logs():
+        with stop_on_signal(), quiet_logs():
             report = pipeline.update(symbols or None, index_name, timeframe=timeframe, feed=feed, adjustment=adjustment)
     except DataEngineError as error:
         show_failure(error, as_json=as_json)

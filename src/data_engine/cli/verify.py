@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from data_engine.cli.console import choice_options, name_store, print_json, refuse_unknown, store_options, warn_writer
+from data_engine.cli.console import choice_options, print_json, print_store, refuse_unknown, store_options, warn_writer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from data_engine.market.series import Dataset
     from data_engine.verify.findings import Finding
-    from data_engine.verify.verify import Verdict
+    from data_engine.verify.verify import VerificationReport
 
 
 CONTRADICTION = 5
@@ -51,7 +51,7 @@ def verify(
     from data_engine.errors import InputError
     from data_engine.read.parquet_storage import ParquetStorage
     from data_engine.settings import load_settings
-    from data_engine.store.selection import Choice
+    from data_engine.store.selection import DatasetFilter
     from data_engine.universe.symbol_lists import SymbolLoader
     from data_engine.verify import repair as mending
     from data_engine.verify import verify as verification
@@ -62,7 +62,7 @@ def verify(
         raise InputError("--quick looks, and --repair mends what a whole look has found: use one of them")
     settings = load_settings(base_path=base_path, settings_path=settings_path)
     storage = ParquetStorage(settings.base_path)
-    name_store(settings, storage.files)
+    print_store(settings, storage.files)
     storage.check_exists()
     names = SymbolLoader.from_list(symbols) if symbols else None
     now = datetime.now(UTC)
@@ -71,8 +71,8 @@ def verify(
         if mend and not dry_run:
             # Before the first look: what another run has just replaced must not be judged by how it was.
             warn_writer(storage.files)
-            held.enter_context(storage.files.hold("run", seconds=wait))
-        choice = Choice.parse(timeframe, feed, adjustment)
+            held.enter_context(storage.files.lock("run", seconds=wait))
+        choice = DatasetFilter.parse(timeframe, feed, adjustment)
         if names is not None:
             refuse_unknown(names, {one.symbol for one in verification.known_series(storage, choice, names)})
         verdict = verification.verify(storage, choice, names, now=now, quick=quick)
@@ -80,8 +80,8 @@ def verify(
         if not as_json:
             for line in _lines(verdict, mend=mend):
                 click.echo(line)
-        if mend and not dry_run and any(finding.mendable for finding in verdict.findings):
-            left = mending.mend(storage, verdict.findings, now=now)
+        if mend and not dry_run and any(finding.repairable for finding in verdict.findings):
+            left = mending.repair(storage, verdict.findings, now=now)
             repaired = True
     commands = _updates(verdict.findings) if repaired else []
     if as_json:
@@ -105,17 +105,17 @@ def verify(
     context.exit(CONTRADICTION if left else 0)
 
 
-def _lines(verdict: Verdict, *, mend: bool) -> list[str]:
+def _lines(verdict: VerificationReport, *, mend: bool) -> list[str]:
     """Return the verdict for people: contradictions, then warnings, then a line of counts."""
     lines = []
     for finding in verdict.contradictions:
         lines.append(str(finding))
         if mend:
-            lines.append(f"  {'to be done' if finding.mendable else 'by a person'}: {_plan(finding)}")
+            lines.append(f"  {'to be done' if finding.repairable else 'by a person'}: {_plan(finding)}")
     warnings = verdict.warnings
     for finding in warnings[:_SHOWN]:
         lines.append(f"Warning: {finding}")
-        if mend and finding.mendable:
+        if mend and finding.repairable:
             lines.append(f"  to be done: {_plan(finding)}")
     if len(warnings) > _SHOWN:
         lines.append(f"and {len(warnings) - _SHOWN} more warnings (--json prints all)")
@@ -134,7 +134,7 @@ def _updates(findings: Sequence[Finding]) -> list[str]:
     """Return the commands that ask for what a repair no longer covers: one for each dataset."""
     by_dataset: dict[Dataset, list[str]] = {}
     for finding in findings:
-        if finding.series is not None and finding.mendable and (finding.grave or finding.code == "not_counted"):
+        if finding.series is not None and finding.repairable and (finding.is_contradiction or finding.code == "not_counted"):
             names = by_dataset.setdefault(finding.series.dataset, [])
             if finding.series.symbol not in names:
                 names.append(finding.series.symbol)

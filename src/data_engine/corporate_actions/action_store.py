@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from data_engine.corporate_actions import symbol_actions as codec
-from data_engine.corporate_actions.symbol_actions import ActionBook
-from data_engine.corporate_actions.ticker_changes import KnownRenames, Rename, renames_of
+from data_engine.corporate_actions.symbol_actions import SymbolActions
+from data_engine.corporate_actions.ticker_changes import TickerChange, TickerChanges, renames_of
 from data_engine.errors import DamagedFile
-from data_engine.store.document import revise
+from data_engine.store.document import update_document
 from data_engine.store.file_store import FileStore
 from data_engine.store.partitions import symbols_of
 from data_engine.version import __version__
@@ -25,7 +25,7 @@ class ActionStore:
     def __init__(self, files: FileStore) -> None:
         self._files = files
 
-    def read(self, symbol: str) -> ActionBook:
+    def read(self, symbol: str) -> SymbolActions:
         """Return what is held of a symbol's actions; nothing, where there is no file.
 
         Raises:
@@ -33,7 +33,7 @@ class ActionStore:
         """
         return self._load(self._files.get(codec.key(symbol)), symbol)
 
-    def update(self, symbol: str, change: Callable[[ActionBook], ActionBook]) -> ActionBook:
+    def update(self, symbol: str, change: Callable[[SymbolActions], SymbolActions]) -> SymbolActions:
         """Replace a symbol's book by what *change* makes of it; unchanged, nothing is written.
 
         Raises:
@@ -41,10 +41,10 @@ class ActionStore:
             StoreError: it cannot be written.
         """
 
-        def seal(made: ActionBook) -> ActionBook:
+        def seal(made: SymbolActions) -> SymbolActions:
             return replace(made, by=f"data-engine {__version__}")
 
-        return revise(
+        return update_document(
             self._files, codec.key(symbol), change, load=lambda data: self._load(data, symbol), seal=seal, dump=codec.dump
         )
 
@@ -52,9 +52,9 @@ class ActionStore:
         """Return the symbols that have a book, sorted."""
         return symbols_of(self._files.list(codec.FOLDER))
 
-    def renames(self) -> KnownRenames:
+    def renames(self) -> TickerChanges:
         """Return all name changes that are known, and of which symbols none can be."""
-        found: dict[str, set[Rename]] = {}
+        found: dict[str, set[TickerChange]] = {}
         unreadable: dict[str, str] = {}
         for symbol in self.symbols():
             data = self._files.get(codec.key(symbol))
@@ -70,11 +70,11 @@ class ActionStore:
                 found.setdefault(rename.old, set()).add(rename)
                 found.setdefault(rename.new, set()).add(rename)
         ordered = {symbol: tuple(sorted(made, key=lambda one: (one.day, one.old))) for symbol, made in found.items()}
-        return KnownRenames(ordered, unreadable)
+        return TickerChanges(ordered, unreadable)
 
-    def _load(self, data: bytes | None, symbol: str) -> ActionBook:
+    def _load(self, data: bytes | None, symbol: str) -> SymbolActions:
         if data is None:
-            return ActionBook(symbol)
+            return SymbolActions(symbol)
         try:
             return codec.load(data, symbol)
         except ValueError as error:

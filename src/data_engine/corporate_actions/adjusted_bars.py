@@ -24,15 +24,15 @@ from data_engine.corporate_actions.adjustment import (
     factors,
     payouts,
 )
-from data_engine.corporate_actions.symbol_actions import ActionBook, days
-from data_engine.corporate_actions.ticker_changes import Rename, Tenure, parting, renames_of, tenures
+from data_engine.corporate_actions.symbol_actions import SymbolActions, days
+from data_engine.corporate_actions.ticker_changes import Tenure, TickerChange, renames_of, tenures, ticker_change_of
 from data_engine.errors import InputError, StoreError
-from data_engine.market.bars import instant, numbers, stamps, within
+from data_engine.market.bars import from_micros, numbers, timestamps_us, within
 from data_engine.market.corporate_action import Action
 from data_engine.market.exchange_calendar import regular_hours, sessions
 from data_engine.market.series import RAW, Adjustment, Dataset, Feed, Series, Timeframe
 from data_engine.market.time_range import TimeRange, missing, new_york_date, new_york_days, new_york_midnight
-from data_engine.store.bar_store import BarFiles
+from data_engine.store.bar_store import BarStore
 
 Step = Callable[[str, pa.Table], pa.Table]
 """A symbol and some of its raw bars, to the same bars adjusted."""
@@ -43,7 +43,7 @@ _BACK = timedelta(days=14)  # how long before an ex-date the last trade may lie:
 
 
 def reading_of(
-    storage: BarFiles, dataset: Dataset, as_of: date | None = None, *, now: datetime, convention: str = PREVIOUS_CLOSE
+    storage: BarStore, dataset: Dataset, as_of: date | None = None, *, now: datetime, convention: str = PREVIOUS_CLOSE
 ) -> tuple[Dataset, Step | None]:
     """Return which dataset to read for the one that is wanted, and the step that its tables need; None where they need none.
 
@@ -71,7 +71,7 @@ def reading_of(
 
 
 def adjusting_step(
-    storage: BarFiles, raw: Dataset, adjustment: Adjustment, as_of: date, *, convention: str = PREVIOUS_CLOSE
+    storage: BarStore, raw: Dataset, adjustment: Adjustment, as_of: date, *, convention: str = PREVIOUS_CLOSE
 ) -> Step:
     """Return the step that adjusts raw bars; it may be called from several threads, and several times for one symbol.
 
@@ -92,7 +92,7 @@ def adjusting_step(
             return table
         if symbol not in known:
             known[symbol] = _Security(storage, actions, Series(symbol, raw), as_of, convention)
-        return adjust(table, known[symbol].factors(adjustment, instant(int(stamps(table)[0]))))
+        return adjust(table, known[symbol].factors(adjustment, from_micros(int(timestamps_us(table)[0]))))
 
     return step
 
@@ -100,13 +100,13 @@ def adjusting_step(
 class _Security:
     """One series' security: its tickers, its actions, and the closes that they are measured by."""
 
-    def __init__(self, storage: BarFiles, actions: ActionStore, series: Series, as_of: date, convention: str) -> None:
+    def __init__(self, storage: BarStore, actions: ActionStore, series: Series, as_of: date, convention: str) -> None:
         self._storage = storage
         self._actions = actions
         self._series = series
         self._as_of = as_of
         self._convention = convention
-        self._books: dict[str, ActionBook] = {}
+        self._books: dict[str, SymbolActions] = {}
         self._prices: dict[tuple[str, date, bool], float | None] = {}
 
     def factors(self, adjustment: Adjustment, first: datetime) -> Factors:
@@ -129,16 +129,16 @@ class _Security:
                 values[symbol, day] = self._price((symbol,), day, before=False)
         return factors(every, adjustment, self._as_of, after=after, closes=closes, values=values, convention=self._convention)
 
-    def _tenures(self, first: datetime) -> tuple[Rename | None, tuple[Tenure, ...]]:
+    def _tenures(self, first: datetime) -> tuple[TickerChange | None, tuple[Tenure, ...]]:
         symbol = self._series.symbol
         begun = self._storage.coverage.read(self._series).begun
-        left = parting(symbol, self._renames(symbol), since=first, begun=begun)
+        left = ticker_change_of(symbol, self._renames(symbol), since=first, begun=begun)
         return left, tenures(symbol, left, self._renames)
 
-    def _renames(self, symbol: str) -> Iterable[Rename]:
+    def _renames(self, symbol: str) -> Iterable[TickerChange]:
         return renames_of(self._book(symbol).actions)
 
-    def _book(self, symbol: str) -> ActionBook:
+    def _book(self, symbol: str) -> SymbolActions:
         if symbol not in self._books:
             self._books[symbol] = self._actions.read(symbol)
         return self._books[symbol]
@@ -204,13 +204,13 @@ class _Security:
         return not any(any(sessions(*days(hole))) for hole in holes)
 
 
-def _last_close(storage: BarFiles, series: Series, span: TimeRange) -> tuple[date, float] | None:
+def _last_close(storage: BarStore, series: Series, span: TimeRange) -> tuple[date, float] | None:
     """Return the day and the close of the last regular session inside *span* that has a bar."""
     for period in reversed(list(storage.periods(series, span))):
         table = storage.read(series, period, ["timestamp", "close"], within=span)
         if not series.dataset.timeframe.intraday:
             if table.num_rows:
-                return new_york_date(instant(int(stamps(table)[-1]))), float(numbers(table.column("close"))[-1])
+                return new_york_date(from_micros(int(timestamps_us(table)[-1]))), float(numbers(table.column("close"))[-1])
             continue
         for day in reversed(list(sessions(*days(span)))):
             bars = within(table, regular_hours(day))

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from data_engine.errors import InputError
-from data_engine.market.bars import arrow, micros, numbers, stamps
+from data_engine.market.bars import arrow, numbers, timestamps_us, to_micros
 from data_engine.market.corporate_action import Action, CashDividend, SpinOff, Split, StockDividend
 from data_engine.market.series import Adjustment, Dataset, Feed
 from data_engine.market.time_range import new_york_midnight
@@ -174,8 +174,8 @@ def adjust(table: pa.Table, made: Factors) -> pa.Table:
         table: raw bars of one series, sorted, or some columns of them, ``timestamp`` among these.
         made: by `factors`.
     """
-    times = stamps(table)
-    bounds = [int(at) for at in np.searchsorted(times, [micros(new_york_midnight(day)) for day in made.days])]
+    times = timestamps_us(table)
+    bounds = [int(at) for at in np.searchsorted(times, [to_micros(new_york_midnight(day)) for day in made.days])]
     pieces = [
         (start, stop, shares, cash)
         for start, stop, shares, cash in zip([0, *bounds], bounds, made.shares, made.cash, strict=False)

@@ -14,8 +14,8 @@ from typing import Any
 
 from data_engine.alpaca.client import AlpacaClient
 from data_engine.corporate_actions.action_store import ActionStore
-from data_engine.corporate_actions.symbol_actions import ActionBook, days
-from data_engine.corporate_actions.ticker_changes import Rename, renames_of
+from data_engine.corporate_actions.symbol_actions import SymbolActions, days
+from data_engine.corporate_actions.ticker_changes import TickerChange, renames_of
 from data_engine.errors import BadAnswer, InvalidSymbol, RequestRefused, ServiceDown, SourceUnavailable, StoreError, UriTooLong
 from data_engine.market.corporate_action import Action
 from data_engine.market.time_range import TimeRange, new_york_date, new_york_days, union
@@ -24,7 +24,7 @@ _MOST_SYMBOLS, _MOST_CHARACTERS = 200, 2500  # of one request; an answer of a th
 
 
 @dataclass(slots=True)
-class Gathered:
+class ActionsReport:
     """What came of bringing corporate actions into a store.
 
     Attributes:
@@ -42,8 +42,8 @@ class Gathered:
     added: Counter[str] = field(default_factory=Counter)
     held: Counter[str] = field(default_factory=Counter)
     withdrawn: list[Action] = field(default_factory=list)
-    renames: tuple[Rename, ...] = ()
-    kin: tuple[str, ...] = ()
+    renames: tuple[TickerChange, ...] = ()
+    related_symbols: tuple[str, ...] = ()
     failed: list[tuple[str, str, str]] = field(default_factory=list)
     requests: int = 0
     _told: set[str] = field(default_factory=set, repr=False)
@@ -66,14 +66,14 @@ class Gathered:
             "held": dict(sorted(self.held.items())),
             "withdrawn": [str(action) for action in self.withdrawn],
             "renames": [{"old": one.old, "new": one.new, "date": one.day} for one in self.renames],
-            "further_symbols": list(self.kin),
+            "further_symbols": list(self.related_symbols),
             "requests": self.requests,
         }
 
 
 def gather(
     store: ActionStore, client: AlpacaClient, wanted: Mapping[str, TimeRange], *, now: datetime, again: bool = False
-) -> Gathered:
+) -> ActionsReport:
     """Bring all actions whose ex-dates lie in a range into the store; what is settled is not asked for again.
 
     Args:
@@ -88,9 +88,9 @@ def gather(
         ServiceDown: no usable answer for minutes.
         StoreError: the store cannot be written.
     """
-    made = Gathered(tuple(wanted))
+    made = ActionsReport(tuple(wanted))
     before = client.requests
-    books: dict[str, ActionBook] = {}
+    books: dict[str, SymbolActions] = {}
     done: dict[str, TimeRange] = {}
     todo = dict(wanted)
     try:
@@ -100,7 +100,7 @@ def gather(
             todo = {symbol: span for symbol, span in _kin(done, books).items() if done.get(symbol) != span}
     finally:
         made.requests = client.requests - before
-    made.kin = tuple(sorted(symbol for symbol in done if symbol not in wanted))
+    made.related_symbols = tuple(sorted(symbol for symbol in done if symbol not in wanted))
     # A rename is in the books of both its tickers, and counted once.
     every = {action.key: action for book in books.values() for action in book.actions}
     made.held.update(action.kind for action in every.values())
@@ -112,8 +112,8 @@ def _bring(
     store: ActionStore,
     client: AlpacaClient,
     wanted: Mapping[str, TimeRange],
-    made: Gathered,
-    books: dict[str, ActionBook],
+    made: ActionsReport,
+    books: dict[str, SymbolActions],
     *,
     now: datetime,
     again: bool,
@@ -127,7 +127,7 @@ def _bring(
             made.failed.append((symbol, error.code, str(error)))
             continue
         books[symbol] = known
-        asks[symbol] = (ActionBook(symbol) if again else known).to_ask(span)
+        asks[symbol] = (SymbolActions(symbol) if again else known).to_ask(span)
         if not asks[symbol] and known.lacking(span):
             books[symbol] = store.update(symbol, lambda book, span=span: book.answered(span, (), (), now=now)[0])  # type: ignore[misc]
     for ranges, symbols in _alike(asks):
@@ -145,8 +145,8 @@ def _keep(
     wanted: Mapping[str, TimeRange],
     asked: tuple[TimeRange, ...],
     found: Sequence[Action],
-    made: Gathered,
-    books: dict[str, ActionBook],
+    made: ActionsReport,
+    books: dict[str, SymbolActions],
     *,
     now: datetime,
 ) -> None:
@@ -160,7 +160,7 @@ def _keep(
         new: tuple[Action, ...] = ()
         gone: tuple[Action, ...] = ()
 
-        def change(book: ActionBook, symbol: str = symbol) -> ActionBook:
+        def change(book: SymbolActions, symbol: str = symbol) -> SymbolActions:
             nonlocal new, gone
             if symbol not in symbols:
                 return book.mentioned(by_symbol[symbol])
@@ -201,7 +201,7 @@ def _answers(
         yield symbols, found, None
 
 
-def _kin(done: Mapping[str, TimeRange], books: Mapping[str, ActionBook]) -> dict[str, TimeRange]:
+def _kin(done: Mapping[str, TimeRange], books: Mapping[str, SymbolActions]) -> dict[str, TimeRange]:
     """Return further tickers of the securities, each with the days on which they may have had it, and those wanted anyway."""
     found: dict[str, list[TimeRange]] = {}
     for symbol, span in done.items():

@@ -1,4 +1,4 @@
-"""What is held of one symbol's corporate actions, and since when nothing of it can be missing: `ActionBook`.
+"""What is held of one symbol's corporate actions, and since when nothing of it can be missing: `SymbolActions`.
 
 People ask for ex-dates; the endpoint answers by process date, which for a dividend is the day it is paid. So for the ex-dates
 of a range, process dates are asked from a month before it (a due-bill dividend goes ex after it was paid) to a year after it.
@@ -34,7 +34,7 @@ _BEGIN = date(1970, 1, 2)
 
 
 @dataclass(frozen=True, slots=True)
-class ActionBook:
+class SymbolActions:
     """The corporate actions of one symbol.
 
     Attributes:
@@ -63,7 +63,7 @@ class ActionBook:
 
     def answered(
         self, wanted: TimeRange, asked: Sequence[TimeRange], found: Iterable[Action], *, now: datetime
-    ) -> tuple[ActionBook, tuple[Action, ...], tuple[Action, ...]]:
+    ) -> tuple[SymbolActions, tuple[Action, ...], tuple[Action, ...]]:
         """Return the book after an answer, what is new in it, and what was in it and is no longer so.
 
         Args:
@@ -92,7 +92,7 @@ class ActionBook:
         )
         return book, new, gone
 
-    def mentioned(self, found: Iterable[Action]) -> ActionBook:
+    def mentioned(self, found: Iterable[Action]) -> SymbolActions:
         """Return the book with actions that came unasked, in an answer about others; nothing more is covered."""
         known = {action.key for action in self.actions}
         more = [action for action in found if action.key not in known]
@@ -120,7 +120,7 @@ def key(symbol: str) -> str:
     return f"{FOLDER}/symbol={encode_symbol(symbol)}.json"
 
 
-def dump(book: ActionBook) -> bytes:
+def dump(book: SymbolActions) -> bytes:
     """Write a book: JSON, one action a line; days are pairs, both included."""
     head = {
         "format": _FORMAT,
@@ -135,7 +135,7 @@ def dump(book: ActionBook) -> bytes:
     return ("{\n" + ",\n".join([*lines, f' "actions": [{kept}]']) + "\n}\n").encode()
 
 
-def load(data: bytes, symbol: str) -> ActionBook:
+def load(data: bytes, symbol: str) -> SymbolActions:
     """Undo `dump`.
 
     Raises:
@@ -147,7 +147,7 @@ def load(data: bytes, symbol: str) -> ActionBook:
     if made.get("symbol") != symbol:
         raise ValueError(f"it is about {made.get('symbol')!r}")
     try:
-        return ActionBook(
+        return SymbolActions(
             symbol,
             tuple(sorted((restore(kept) for kept in made["actions"]), key=lambda action: action.order)),
             _ranges(made["covered"]),

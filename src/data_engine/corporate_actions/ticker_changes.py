@@ -16,7 +16,7 @@ from data_engine.market.time_range import TimeRange, new_york_midnight, union
 
 
 @dataclass(frozen=True, slots=True)
-class Rename:
+class TickerChange:
     """A security that left a ticker.
 
     Attributes:
@@ -44,7 +44,7 @@ class Rename:
 
 
 @dataclass(frozen=True, slots=True)
-class KnownRenames:
+class TickerChanges:
     """What a store knows of renames.
 
     Attributes:
@@ -52,29 +52,29 @@ class KnownRenames:
         unreadable: symbols whose actions cannot be read, and why: what became of them is not known.
     """
 
-    by_symbol: Mapping[str, tuple[Rename, ...]] = field(default_factory=dict)
+    by_symbol: Mapping[str, tuple[TickerChange, ...]] = field(default_factory=dict)
     unreadable: Mapping[str, str] = field(default_factory=dict)
 
-    def of(self, symbol: str) -> tuple[Rename, ...]:
+    def of(self, symbol: str) -> tuple[TickerChange, ...]:
         """Return the renames that a symbol takes part in."""
         return self.by_symbol.get(symbol, ())
 
 
-def renames_of(actions: Iterable[Action]) -> tuple[Rename, ...]:
+def renames_of(actions: Iterable[Action]) -> tuple[TickerChange, ...]:
     """Return the name changes among *actions*, in order of time; a reverse split may bring a new ticker, too."""
     made = set()
     for action in actions:
         new = action.record.get("new_symbol") if action.kind == "reverse_split" else None
         if isinstance(action.event, NameChange):
-            made.add(Rename(action.event.old, action.event.new, action.day))
+            made.add(TickerChange(action.event.old, action.event.new, action.day))
         elif isinstance(new, str) and new:
-            made.add(Rename(action.symbol, new, action.day))
+            made.add(TickerChange(action.symbol, new, action.day))
     return tuple(sorted((one for one in made if one.old != one.new), key=lambda one: (one.day, one.old, one.new)))
 
 
-def parting(
-    symbol: str, renames: Iterable[Rename], *, since: datetime | None = None, begun: datetime | None = None
-) -> Rename | None:
+def ticker_change_of(
+    symbol: str, renames: Iterable[TickerChange], *, since: datetime | None = None, begun: datetime | None = None
+) -> TickerChange | None:
     """Return the rename at which the security of a series left its ticker, or None where it has not.
 
     Args:
@@ -96,7 +96,7 @@ def parting(
     return later[0] if later else None
 
 
-def until_parting(ranges: Iterable[TimeRange], rename: Rename | None) -> tuple[TimeRange, ...]:
+def until_parting(ranges: Iterable[TimeRange], rename: TickerChange | None) -> tuple[TimeRange, ...]:
     """Return what is wanted of a series without what comes after its security left the ticker."""
     pieces = (span if rename is None else span.before(rename.instant) for span in ranges)
     return union(piece for piece in pieces if piece is not None)
@@ -117,12 +117,12 @@ class Tenure:
     after: date | None = None
 
 
-def tenures(symbol: str, left: Rename | None, renames: Callable[[str], Iterable[Rename]]) -> tuple[Tenure, ...]:
+def tenures(symbol: str, left: TickerChange | None, renames: Callable[[str], Iterable[TickerChange]]) -> tuple[Tenure, ...]:
     """Return under which tickers the security of a series has been known, in order of time.
 
     Args:
         symbol: of the series.
-        left: where its security left the ticker, as `parting` says.
+        left: where its security left the ticker, as `ticker_change_of` says.
         renames: the renames that are known of a ticker.
     """
     end = None if left is None else left.day
@@ -143,7 +143,7 @@ def tenures(symbol: str, left: Rename | None, renames: Callable[[str], Iterable[
     return tuple(found)
 
 
-def _taken(renames: Iterable[Rename], symbol: str, *, before: date | None) -> Rename | None:
+def _taken(renames: Iterable[TickerChange], symbol: str, *, before: date | None) -> TickerChange | None:
     """Return the last rename by which a security took *symbol*, before a day."""
     candidates = [one for one in renames if one.new == symbol and (before is None or one.day < before)]
     return max(candidates, key=lambda one: one.day, default=None)

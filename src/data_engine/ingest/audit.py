@@ -14,10 +14,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from data_engine.alpaca.bars_page import Page
 from data_engine.alpaca.client import AlpacaClient
 from data_engine.corporate_actions.action_store import ActionStore
-from data_engine.corporate_actions.ticker_changes import parting, until_parting
+from data_engine.corporate_actions.ticker_changes import ticker_change_of, until_parting
 from data_engine.errors import (
     CredentialsRefused,
     DamagedFile,
@@ -31,15 +30,16 @@ from data_engine.errors import (
     StoreBusy,
 )
 from data_engine.ingest.drift import VANISHED, AuditPlan, Revision, compare, count_bars, log_key, logged
-from data_engine.ingest.page_writer import ChainWriter
+from data_engine.ingest.page_writer import PageWriter
 from data_engine.ingest.plan import FetchTask
-from data_engine.ingest.task import Reason, may_concern_one
+from data_engine.ingest.task import Reason, may_split
 from data_engine.market.bars import EMPTY, within
+from data_engine.market.bars_page import BarsPage
 from data_engine.market.series import Dataset, Series
 from data_engine.market.time_range import TimeRange, intersection, iso
-from data_engine.store.bar_store import BarFiles
+from data_engine.store.bar_store import BarStore
 from data_engine.store.coverage import Coverage
-from data_engine.store.selection import Choice, chosen_series
+from data_engine.store.selection import DatasetFilter, select_series
 
 _TICK_SECONDS = 0.2
 
@@ -116,7 +116,7 @@ class _Looked:
     """What came of one task."""
 
     task: FetchTask
-    pages: list[Page] = field(default_factory=list)
+    pages: list[BarsPage] = field(default_factory=list)
     bars: int = 0
     revisions: list[Revision] = field(default_factory=list)
     failed: dict[Series, Reason] = field(default_factory=dict)
@@ -138,7 +138,7 @@ class Auditable:
 
 
 def auditable(
-    storage: BarFiles, choice: Choice, names: Sequence[str] | None, *, now: datetime, accept: bool = False
+    storage: BarStore, choice: DatasetFilter, names: Sequence[str] | None, *, now: datetime, accept: bool = False
 ) -> Auditable:
     """Return what is known of the series that an audit may draw from.
 
@@ -154,7 +154,7 @@ def auditable(
         )
     found = Auditable()
     renames = ActionStore(storage.files).renames()
-    for series in chosen_series(storage.coverage, choice, names):
+    for series in select_series(storage.coverage, choice, names):
         if series.dataset.adjustment.is_raw or choice.adjustment is not None:
             if series.symbol in renames.unreadable:
                 found.failed[series] = DamagedFile.code, renames.unreadable[series.symbol]
@@ -164,7 +164,7 @@ def auditable(
             except DamagedFile as error:
                 found.failed[series] = (error.code, str(error))
                 continue
-            left = parting(series.symbol, renames.of(series.symbol), since=known.first_bar, begun=known.begun)
+            left = ticker_change_of(series.symbol, renames.of(series.symbol), since=known.first_bar, begun=known.begun)
             found.known.append(replace(known, covered=until_parting(known.covered, left)))
             if left is not None and left.instant <= now:
                 found.asof[series] = left.last_day
@@ -189,7 +189,7 @@ class Audit:
 
     def __init__(
         self,
-        storage: BarFiles,
+        storage: BarStore,
         client: AlpacaClient,
         known: Sequence[Coverage],
         *,
@@ -254,7 +254,7 @@ class Audit:
         if isinstance(error, InvalidSymbol) and error.symbol in task.symbols:
             parts = [tuple(name for name in task.symbols if name != error.symbol)]
             looked.failed[Series(error.symbol, task.dataset)] = (error.code, str(error))
-        elif len(task.symbols) > 1 and may_concern_one(error):
+        elif len(task.symbols) > 1 and may_split(error):
             middle = len(task.symbols) // 2
             parts = [task.symbols[:middle], task.symbols[middle:]]
         else:
@@ -270,11 +270,11 @@ class Audit:
         return looked
 
     def _compared(self, task: FetchTask) -> _Looked:
-        request = self._client.request(task.symbols, task.dataset, task.range, now=self._now)
+        request = self._client.request(task.symbols, task.dataset, task.range, now=self._now, asof=task.asof)
         looked = _Looked(task)
         if request is None:
             return looked
-        pages = list(self._client.pages(replace(request, asof=task.asof)))
+        pages = list(self._client.pages(request))
         until = min([request.span.end, *(page.until for page in pages if page.until is not None)])
         came: dict[str, list[pa.Table]] = {}
         for page in pages:
@@ -336,10 +336,10 @@ class Audit:
 
     def _take_over(self, report: AuditReport, looked: _Looked, symbols: set[str]) -> None:
         task = replace(looked.task, symbols=tuple(sorted(symbols)))
-        writer = ChainWriter(self._storage, task, now=self._now, refetch=True)
+        writer = PageWriter(self._storage, task, now=self._now, refetch=True)
         for page in sorted(looked.pages, key=_first_symbol):
-            runs = tuple(run for run in page.runs if run[0] in symbols)
-            writer.take(replace(page, runs=runs))
+            runs = tuple(run for run in page.slices if run[0] in symbols)
+            writer.take(replace(page, slices=runs))
         writer.complete()
         for written in writer.written.values():
             report.accepted += written.added + written.revised
@@ -347,6 +347,6 @@ class Audit:
             report.failed[Series(symbol, task.dataset)] = (error.code, str(error))
 
 
-def _first_symbol(page: Page) -> str:
+def _first_symbol(page: BarsPage) -> str:
     """Return by what pages are in order: halves of a task that were asked one after the other are."""
-    return page.runs[0][0] if page.runs else ""
+    return page.slices[0][0] if page.slices else ""

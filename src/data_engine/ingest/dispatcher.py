@@ -16,9 +16,9 @@ from typing import Any
 
 from data_engine.errors import DataEngineError, Interrupted
 from data_engine.ingest.plan import FetchTask, IngestionPlan
-from data_engine.ingest.progress import Progress, Standing
-from data_engine.ingest.task import Reason, Result
-from data_engine.ingest.worker_pool import Runner
+from data_engine.ingest.progress import Progress, ProgressState
+from data_engine.ingest.task import Reason, TaskResult
+from data_engine.ingest.worker_pool import WorkerPool
 from data_engine.market.series import Series
 
 _STOP_SECONDS = 4.0  # after Ctrl-C, for what is in flight to be stored
@@ -27,7 +27,7 @@ _TICK_SECONDS = 0.2
 
 
 @dataclass(slots=True)
-class Findings:
+class RunState:
     """What a run knows while it goes on.
 
     Attributes:
@@ -44,7 +44,7 @@ class Findings:
 
     left: dict[Series, int] = field(default_factory=dict)
     failed: dict[Series, Reason] = field(default_factory=dict)
-    rebased: set[Series] = field(default_factory=set)
+    price_base_changed: set[Series] = field(default_factory=set)
     held: dict[Series, int] = field(default_factory=dict)
     written: dict[Series, int] = field(default_factory=dict)
     added: int = 0
@@ -52,10 +52,10 @@ class Findings:
     vanished: int = 0
     fatal: DataEngineError | None = None
 
-    def take(self, task: FetchTask, result: Result) -> None:
+    def take(self, task: FetchTask, result: TaskResult) -> None:
         """Add what came of one task."""
         self.failed.update(result.failed)
-        self.rebased |= result.rebased
+        self.price_base_changed |= result.price_base_changed
         self.held.update(result.held)
         for series, written in result.written.items():
             self.written[series] = self.written.get(series, 0) + written
@@ -69,7 +69,7 @@ class Findings:
             self.fatal = result.fatal
 
 
-class Fetching:
+class Dispatcher:
     """Has the tasks of a plan done.
 
     Args:
@@ -78,9 +78,9 @@ class Fetching:
         workers: among how many the work is divided.
     """
 
-    def __init__(self, runner: Runner, progress: Progress, *, workers: int) -> None:
-        self.found = Findings()
-        self.tally = runner.look()
+    def __init__(self, runner: WorkerPool, progress: Progress, *, workers: int) -> None:
+        self.found = RunState()
+        self.tally = runner.tally()
         self.progress = progress
         self.workers = workers
         self._runner = runner
@@ -119,10 +119,10 @@ class Fetching:
                         alone.append(task)
                     else:
                         self.found.take(task, result)
-                self.tally = self._runner.look()
+                self.tally = self._runner.tally()
                 if self.found.fatal is not None:
                     raise self.found.fatal
-                self.progress.moved(self._standing(total, expected))
+                self.progress.update(self._standing(total, expected))
         except BaseException as error:
             self._end(running)
             if isinstance(error, DataEngineError) and self.found.fatal is not None and self.found.fatal is not error:
@@ -149,13 +149,13 @@ class Fetching:
         for future in running:
             future.cancel()
         with suppress(DataEngineError):
-            self.tally = self._runner.look()
+            self.tally = self._runner.tally()
 
-    def _standing(self, total: int, expected: int) -> Standing:
+    def _standing(self, total: int, expected: int) -> ProgressState:
         found, tally, seconds = self.found, self.tally, self.seconds
         failed = len(found.failed)
         waiting = sum(1 for series, tasks in found.left.items() if tasks and series not in found.failed)
-        return Standing(
+        return ProgressState(
             total=total,
             successful=total - failed - waiting,
             failed=failed,

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from data_engine.ingest.plan import FetchTask, bars_per_session
-from data_engine.market.bars import VALUES, Int64s, instant, micros, numbers, stamps
+from data_engine.market.bars import VALUES, Int64s, from_micros, numbers, timestamps_us, to_micros
 from data_engine.market.exchange_calendar import can_hold_bars, sessions
 from data_engine.market.series import Dataset, Feed, Series
 from data_engine.market.time_range import TimeRange, from_iso, iso, new_york_date, new_york_midnight
@@ -151,7 +151,7 @@ class _Draw:
     def tasks(self, units: Sequence[int], asof: Mapping[Series, date]) -> Iterator[FetchTask]:
         """Yield the tasks of one session."""
         dataset = self.dataset_of(units[0])
-        start = instant(int(self.starts[units[0]]))
+        start = from_micros(int(self.starts[units[0]]))
         end = dataset.timeframe.next(start) if not dataset.timeframe.intraday else start + timedelta(days=1)
         by_day: dict[date | None, list[int]] = {}
         for unit in sorted(units, key=lambda unit: self._known[self.owners[unit]].series.symbol):
@@ -181,10 +181,10 @@ def held_sessions(known: Coverage) -> Int64s:
             begin, end = (4 * _HOUR, 20 * _HOUR) if dataset.feed in (Feed.SIP, Feed.IEX) else (0, 24 * _HOUR)
         held = np.zeros(len(starts), bool)
         for piece in known.covered:
-            held |= (starts + begin >= micros(piece.start)) & (starts + end <= micros(piece.end))
+            held |= (starts + begin >= to_micros(piece.start)) & (starts + end <= to_micros(piece.end))
         chosen: Int64s = starts[held]
         return chosen
-    return np.array([micros(bar.start) for bar in _long_bars(known, first, last)], np.int64)
+    return np.array([to_micros(bar.start) for bar in _long_bars(known, first, last)], np.int64)
 
 
 def _long_bars(known: Coverage, first: datetime, last: datetime) -> Iterator[TimeRange]:
@@ -200,7 +200,7 @@ def _long_bars(known: Coverage, first: datetime, last: datetime) -> Iterator[Tim
 @lru_cache(maxsize=1024)
 def _midnights(first: date, last: date) -> Int64s:
     # No session is on a day of 23 or 25 hours: clocks change on Sundays.
-    return np.array([micros(new_york_midnight(day)) for day in sessions(first, last)], np.int64)
+    return np.array([to_micros(new_york_midnight(day)) for day in sessions(first, last)], np.int64)
 
 
 def _hashes(seed: int, series: Series, starts: Int64s) -> Any:
@@ -247,14 +247,14 @@ class Revision:
 
 def compare(series: Series, stored: pa.Table, fetched: pa.Table) -> list[Revision]:
     """Return what differs between two sorted tables of the same range, by time and field; one entry for each field."""
-    old, new = stamps(stored), stamps(fetched)
+    old, new = timestamps_us(stored), timestamps_us(fetched)
     _, left, right = np.intersect1d(old, new, assume_unique=True, return_indices=True)
     found: list[tuple[int, int, Revision]] = []
 
     def note(rows: Any, change: str, number: int, column: str, olds: Any, news: Any) -> None:
         for row, time in enumerate(rows.tolist()):
             before, after = (None if values is None else float(values[row]) for values in (olds, news))
-            found.append((time, number, Revision(series, instant(time), change, column, before, after)))
+            found.append((time, number, Revision(series, from_micros(time), change, column, before, after)))
 
     gone, come = ~np.isin(old, new, assume_unique=True), ~np.isin(new, old, assume_unique=True)
     for number, column in enumerate(VALUES):

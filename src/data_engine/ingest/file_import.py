@@ -22,12 +22,23 @@ import pyarrow.parquet as pq
 from data_engine.errors import DataEngineError, InputError, MissingFileError
 from data_engine.market.bar_frame import to_frame
 from data_engine.market.bar_grid import check_stamps, in_future
-from data_engine.market.bars import EMPTY, TIMESTAMP, VALUES, instant, make_table, micros, numbers, problems, stamps, take
+from data_engine.market.bars import (
+    EMPTY,
+    TIMESTAMP,
+    VALUES,
+    from_micros,
+    make_table,
+    numbers,
+    problems,
+    take,
+    timestamps_us,
+    to_micros,
+)
 from data_engine.market.series import Adjustment, Dataset, Feed, Series
 from data_engine.market.symbol import check_symbol
 from data_engine.market.time_range import iso
 from data_engine.read.parquet_storage import ParquetStorage
-from data_engine.store.bar_store import by_period
+from data_engine.store.bar_store import split_by_period
 from data_engine.store.partitions import decode_symbol
 
 _BELOW = re.compile(r"symbol=(?P<symbol>[^/]+)/year=\d{1,4}(/month=\d{1,2})?/[^/]+\.parquet")
@@ -178,9 +189,9 @@ def read_source(source: Source, now: datetime) -> pa.Table:
     if trouble:
         raise InputError(trouble)
     check_stamps({source.series.symbol: made}, source.series.dataset)
-    late = in_future(stamps(made), now)
+    late = in_future(timestamps_us(made), now)
     if late.size:
-        raise InputError(f"{iso(instant(late[0]))} has not come yet")
+        raise InputError(f"{iso(from_micros(late[0]))} has not come yet")
     return made
 
 
@@ -219,7 +230,7 @@ def _floats(column: pa.ChunkedArray, name: str) -> Any:
 
 def _last_wins(table: pa.Table) -> pa.Table:
     """Return a table sorted by time; of several rows of one time, the last."""
-    times = stamps(table)
+    times = timestamps_us(table)
     _, last = np.unique(times[::-1], return_index=True)
     return take(table, times.size - 1 - last)
 
@@ -227,14 +238,14 @@ def _last_wins(table: pa.Table) -> pa.Table:
 def _unknown(storage: ParquetStorage, series: Series, table: pa.Table, made: Imported) -> pa.Table:
     """Return the bars that the store neither holds nor knows not to exist."""
     known = storage.coverage.read(series)
-    times = stamps(table)
+    times = timestamps_us(table)
     held = np.zeros(times.size, bool)
-    for period, part in by_period(table, series.dataset):
-        at = int(np.searchsorted(times, stamps(part)[0]))
-        held[at : at + part.num_rows] = np.isin(stamps(part), stamps(storage.read(series, period, ["timestamp"])))
+    for period, part in split_by_period(table, series.dataset):
+        at = int(np.searchsorted(times, timestamps_us(part)[0]))
+        held[at : at + part.num_rows] = np.isin(timestamps_us(part), timestamps_us(storage.read(series, period, ["timestamp"])))
     covered = np.zeros(times.size, bool)
     for piece in known.covered:
-        covered |= (times >= micros(piece.start)) & (times < micros(piece.end))
+        covered |= (times >= to_micros(piece.start)) & (times < to_micros(piece.end))
     made.held += int(np.count_nonzero(held))
     made.covered += int(np.count_nonzero(covered & ~held))
     return take(table, ~(held | covered))

@@ -1,4 +1,4 @@
-"""One chain of pages on its way to disk: `ChainWriter`.
+"""One chain of pages on its way to disk: `PageWriter`.
 
 Bars are held only until their file is complete: the server sends symbols in ascending order and each symbol's bars in time
 order, so a file is written when the next one begins. Coverage follows when the chain has ended; a chain that breaks off
@@ -18,14 +18,14 @@ from datetime import datetime
 import numpy as np
 import pyarrow as pa
 
-from data_engine.alpaca.bars_page import Page
 from data_engine.errors import DamagedFile, DataEngineError, FileInUse, StoreBusy
 from data_engine.ingest.plan import FetchTask
-from data_engine.market.bars import EMPTY, Int64s, instant, stamps, take, within
+from data_engine.market.bars import EMPTY, Int64s, from_micros, take, timestamps_us, within
+from data_engine.market.bars_page import BarsPage
 from data_engine.market.exchange_calendar import final_before
 from data_engine.market.series import Series
 from data_engine.market.time_range import TimeRange
-from data_engine.store.bar_store import BarFiles, Written, by_period
+from data_engine.store.bar_store import BarStore, WriteResult, split_by_period
 from data_engine.store.coverage import Coverage, Fingerprint
 from data_engine.store.partitions import Partition, Period, periods
 
@@ -43,21 +43,21 @@ class _Arrival:
     files: dict[Period, Fingerprint] = field(default_factory=dict)
     first: datetime | None = None
     last: datetime | None = None
-    written: Written = field(default_factory=Written)
+    written: WriteResult = field(default_factory=WriteResult)
     times: list[Int64s] = field(default_factory=list)
     again: list[pa.Table] = field(default_factory=list)
     compared: bool = False
-    unmarked: bool = False
+    without_fingerprints: bool = False
     removed: bool = False
 
-    def note(self, period: Period, written: Written) -> None:
+    def note(self, period: Period, written: WriteResult) -> None:
         """Remember what is in a file now."""
         self.rows[period] = written.rows
         if written.fingerprint is not None:
             self.files[period] = written.fingerprint
 
 
-class ChainWriter:
+class PageWriter:
     """Takes the pages of one task and keeps their bars.
 
     Args:
@@ -69,7 +69,7 @@ class ChainWriter:
     """
 
     def __init__(
-        self, storage: BarFiles, task: FetchTask, *, now: datetime, refetch: bool = False, accept_removals: bool = False
+        self, storage: BarStore, task: FetchTask, *, now: datetime, refetch: bool = False, accept_removals: bool = False
     ) -> None:
         self._storage = storage
         self._task = task
@@ -84,7 +84,7 @@ class ChainWriter:
         self._current = ""
         self._ordered = True
         self.damaged: dict[str, DataEngineError] = {}
-        self.rebased: set[str] = set()
+        self.price_base_changed: set[str] = set()
 
     def spans(self) -> Iterator[TimeRange]:
         """Yield what to ask for, one chain of pages after the other: the range, with the session to be compared."""
@@ -101,11 +101,11 @@ class ChainWriter:
         yield span
 
     @property
-    def written(self) -> dict[str, Written]:
+    def written(self) -> dict[str, WriteResult]:
         """What was written so far, by symbol."""
         return {symbol: arrival.written for symbol, arrival in self._arrivals.items()}
 
-    def take(self, page: Page) -> int:
+    def take(self, page: BarsPage) -> int:
         """Keep the bars of one page; return how many of them belong to the task."""
         taken = 0
         # A clamped end can cut through a bar that has ended since: half its trades would be missing.
@@ -122,10 +122,10 @@ class ChainWriter:
                 self._arrivals[symbol].again.append(within(bars, self._task.overlap))
                 if kept.num_rows:
                     self._compare(symbol)
-            if symbol in self.rebased:
+            if symbol in self.price_base_changed:
                 continue
             taken += kept.num_rows
-            for period, part in by_period(kept, self._task.dataset):
+            for period, part in split_by_period(kept, self._task.dataset):
                 self._add(symbol, period, part)
         return taken
 
@@ -135,20 +135,20 @@ class ChainWriter:
         for symbol in self._task.symbols:
             self._compare(symbol)
             self._flush(symbol)
-            if symbol not in self.damaged and symbol not in self.rebased:
+            if symbol not in self.damaged and symbol not in self.price_base_changed:
                 made = self._cover(symbol, self._task.range)
                 if made is not None:
                     known[symbol] = made
         return known
 
-    def break_off(self) -> dict[str, TimeRange]:
+    def abort(self) -> dict[str, TimeRange]:
         """Write what is pending and cover what is certain; return what is left to ask, by symbol. The chain broke."""
         left: dict[str, TimeRange] = {}
         for symbol in self._task.symbols:
             if self._ordered and symbol < self._current:
                 self._compare(symbol)
             self._flush(symbol)
-            if symbol in self.damaged or symbol in self.rebased:
+            if symbol in self.damaged or symbol in self.price_base_changed:
                 continue
             last = self._arrivals[symbol].last
             if self._ordered and symbol < self._current:
@@ -178,7 +178,7 @@ class ChainWriter:
         held = pa.concat_tables([EMPTY, *stored])
         # No bar on either side tells nothing: then it is not known that the base is the same.
         if not held.num_rows or not held.equals(pa.concat_tables([EMPTY, *arrival.again])):
-            self.rebased.add(symbol)
+            self.price_base_changed.add(symbol)
         arrival.again = []
 
     def _add(self, symbol: str, period: Period, part: pa.Table) -> None:
@@ -187,10 +187,10 @@ class ChainWriter:
             self._flush(symbol)
         arrival.period = period
         arrival.pending.append(part)
-        times = stamps(part)
+        times = timestamps_us(part)
         if self._refetch:
             arrival.times.append(times)
-        first, last = (instant(int(times[at])) for at in (0, -1))
+        first, last = (from_micros(int(times[at])) for at in (0, -1))
         arrival.first = first if arrival.first is None else min(first, arrival.first)
         arrival.last = last if arrival.last is None else max(last, arrival.last)
 
@@ -217,10 +217,10 @@ class ChainWriter:
     def _unmark(self, symbol: str) -> None:
         """Drop the fingerprints of files that stay covered while they are rewritten: a killed refetch is no damage."""
         arrival = self._arrivals[symbol]
-        if self._again and not arrival.unmarked:
+        if self._again and not arrival.without_fingerprints:
             touched = tuple(periods(self._task.range, self._task.dataset))
-            self._storage.coverage.update(Series(symbol, self._task.dataset), lambda known: known.unmarked(touched))
-            arrival.unmarked = True
+            self._storage.coverage.update(Series(symbol, self._task.dataset), lambda known: known.without_fingerprints(touched))
+            arrival.without_fingerprints = True
 
     def _look_for_vanished(self, symbol: str, span: TimeRange) -> None:
         """Count the stored bars of an answered range that did not come, or take them out. Only what is complete can tell."""
@@ -231,12 +231,12 @@ class ChainWriter:
             self._unmark(symbol)
             for period in list(self._storage.periods(series, span)):
                 stored = self._storage.read(series, period)
-                again = take(stored, np.isin(stamps(stored), came))
+                again = take(stored, np.isin(timestamps_us(stored), came))
                 answered = span.intersect(period.span)
                 written = self._storage.write(series, period, again, answered=answered, drop_vanished=self._accept_removals)
                 arrival.note(period, written)
                 arrival.removed |= bool(written.vanished and self._accept_removals)
-                arrival.written += Written(vanished=written.vanished)
+                arrival.written += WriteResult(vanished=written.vanished)
         except _OF_ONE_FILE as error:
             self.damaged[symbol] = error
 
@@ -288,7 +288,7 @@ class ChainWriter:
             return None
 
 
-def unfinished(task: FetchTask, left: dict[str, TimeRange]) -> Iterator[FetchTask]:
+def remaining_tasks(task: FetchTask, left: dict[str, TimeRange]) -> Iterator[FetchTask]:
     """Yield what is left of a task that broke off: symbols with the same rest together."""
     by_rest: dict[TimeRange, list[str]] = {}
     for symbol, rest in left.items():

@@ -15,21 +15,21 @@ from typing import TYPE_CHECKING
 from data_engine.alpaca.client import DELAY, AlpacaClient
 from data_engine.corporate_actions.action_store import ActionStore
 from data_engine.errors import ConfigError, DataEngineError, InputError
-from data_engine.ingest.dispatcher import Fetching
+from data_engine.ingest.dispatcher import Dispatcher
 from data_engine.ingest.outcome import IngestionReport
 from data_engine.ingest.plan import IngestionPlan
-from data_engine.ingest.progress import Progress, Silent
-from data_engine.ingest.run import Ingestion
-from data_engine.ingest.run_log import RunHistory, run_of
-from data_engine.ingest.run_plan import Job, prepare
-from data_engine.ingest.task import Terms
-from data_engine.ingest.update_targets import wishes_of_update
-from data_engine.ingest.worker_pool import LOCAL, SIGNS, Runner, ThreadRunner
+from data_engine.ingest.progress import NoProgress, Progress
+from data_engine.ingest.run import IngestionRun
+from data_engine.ingest.run_log import RunLog, run_record
+from data_engine.ingest.run_plan import RunPlan, plan_run
+from data_engine.ingest.task import RunOptions
+from data_engine.ingest.update_targets import update_targets
+from data_engine.ingest.worker_pool import LOCAL, RUN_MARKERS, ThreadPool, WorkerPool
 from data_engine.market.dates import DateLike, Span, parse_span
 from data_engine.market.series import Adjustment, Dataset, Feed, Series, Timeframe
 from data_engine.market.time_range import TimeRange, iso
 from data_engine.settings import Settings, check_threads, load_settings
-from data_engine.store.selection import Choice
+from data_engine.store.selection import DatasetFilter
 from data_engine.universe.index_names import check_index_name, index_name_of
 from data_engine.universe.index_store import MetadataStore
 from data_engine.universe.symbol_lists import SymbolLoader
@@ -91,7 +91,7 @@ class IngestionPipeline:
         self.adjustment = Adjustment.parse(adjustment)
         self.storage = storage or ParquetStorage(settings.base_path)
         self.metadata = metadata or MetadataStore(files=self.storage.files)
-        self.progress: Progress = progress or Silent()
+        self.progress: Progress = progress or NoProgress()
         self.dask = None if dask is None else check_address(dask)
         self._client = client
         self._wait = wait
@@ -154,8 +154,8 @@ class IngestionPipeline:
         dataset = self._dataset(timeframe)
         now = self._now()
         span = self._span(names, dataset, start_date, end_date, now)
-        terms = Terms(now, self.feed is Feed.DELAYED_SIP, refetch, accept_removals)
-        with closing(self._runner(terms)) as runner, self._held():
+        options = RunOptions(now, self.feed is Feed.DELAYED_SIP, refetch, accept_removals)
+        with closing(self._runner(options)) as runner, self._held():
             if index_name is not None:
                 self.metadata.store(index_name, names, force=force)
             job = self._job({dataset: dict.fromkeys(names, (span.range,))}, now, again=refetch)
@@ -233,11 +233,11 @@ class IngestionPipeline:
         """
         now = self._now()
         self.storage.check_exists()
-        choice = Choice.parse(timeframe, feed, adjustment)
+        choice = DatasetFilter.parse(timeframe, feed, adjustment)
         names = None if symbols is None else SymbolLoader.from_list(symbols)
         members = None if index_name is None else list(self.metadata.members(index_name))
-        owed = wishes_of_update(self.storage.coverage, choice, names, members, now=now)
-        with closing(self._runner(Terms(now, self.feed is Feed.DELAYED_SIP))) as runner, self._held():
+        owed = update_targets(self.storage.coverage, choice, names, members, now=now)
+        with closing(self._runner(RunOptions(now, self.feed is Feed.DELAYED_SIP))) as runner, self._held():
             return self._walk(self._job(owed, now, holes_first=True), runner, [], "update", index_name)
 
     # ----------------------------------------------------------------------------------------------------------- the walk
@@ -255,16 +255,16 @@ class IngestionPipeline:
             start = min(starts)
         return parse_span(start, end, now=now)
 
-    def _runner(self, terms: Terms) -> Runner:
+    def _runner(self, options: RunOptions) -> WorkerPool:
         """Return who does the tasks; made before anything is written, since missing credentials are bad input."""
         if self.dask is None:
-            return ThreadRunner(self.client, self.storage, terms, self.workers)
-        from data_engine.ingest.dask.dask_pool import DaskRunner
+            return ThreadPool(self.client, self.storage, options, self.workers)
+        from data_engine.ingest.dask.dask_pool import DaskPool
 
-        return DaskRunner(
+        return DaskPool(
             self.dask,
             self.storage,
-            terms,
+            options,
             workers=self.workers,
             data_url=self.settings.data_url,
             requests_per_minute=self.settings.requests_per_minute,
@@ -279,9 +279,9 @@ class IngestionPipeline:
         def waiting() -> None:
             self.progress.note(f"Another process is writing to {files.location}; waiting up to {self._wait:g} s for it to finish")
 
-        with files.hold("run", seconds=self._wait, waiting=waiting):
-            files.clean()
-            for key in list(files.list(SIGNS)):
+        with files.lock("run", seconds=self._wait, waiting=waiting):
+            files.remove_stale_drafts()
+            for key in list(files.list(RUN_MARKERS)):
                 files.delete(key)  # of a run that was killed: what its workers still do comes to nothing
             yield
 
@@ -292,9 +292,9 @@ class IngestionPipeline:
         *,
         again: bool = False,
         holes_first: bool = False,
-    ) -> Job:
+    ) -> RunPlan:
         renames = ActionStore(self.storage.files).renames()
-        return prepare(
+        return plan_run(
             self.storage.coverage,
             wishes,
             now=now,
@@ -312,10 +312,10 @@ class IngestionPipeline:
             notes.append(f"delayed_sip: the end was clamped to 16 minutes ago ({iso((now - DELAY).replace(microsecond=0))})")
         return notes
 
-    def _walk(self, job: Job, runner: Runner, notes: list[str], command: str, index_name: str | None) -> IngestionReport:
-        fetching = Fetching(runner, self.progress, workers=self.workers)
+    def _walk(self, job: RunPlan, runner: WorkerPool, notes: list[str], command: str, index_name: str | None) -> IngestionReport:
+        fetching = Dispatcher(runner, self.progress, workers=self.workers)
         try:
-            report = Ingestion(job, fetching, self.storage, notes).run()
+            report = IngestionRun(job, fetching, self.storage, notes, delay=DELAY).run()
         except DataEngineError as error:
             if not isinstance(error, InputError):  # a wrong clock, whose run leaves nothing behind
                 self._remember(job, command, index_name, error.report, error)
@@ -324,13 +324,18 @@ class IngestionPipeline:
         return report
 
     def _remember(
-        self, job: Job, command: str, index_name: str | None, report: IngestionReport | None, error: DataEngineError | None = None
+        self,
+        job: RunPlan,
+        command: str,
+        index_name: str | None,
+        report: IngestionReport | None,
+        error: DataEngineError | None = None,
     ) -> None:
         """Add the run to the history of the store: after all else, since nothing depends on it."""
         from data_engine.version import __version__
 
-        run = run_of(command, job.plans, report, error, began=job.now, index=index_name, by=f"data-engine {__version__}")
-        if not RunHistory(self.storage.files).add(run) and error is None:
+        run = run_record(command, job.plans, report, error, began=job.now, index=index_name, by=f"data-engine {__version__}")
+        if not RunLog(self.storage.files).add(run) and error is None:
             self.progress.note("This run could not be added to the history of the store; its bars are not affected")
 
 

@@ -114,7 +114,7 @@ class IngestionPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class Target:
     """What is wanted of one symbol, and what is known of it.
 
     Attributes:
@@ -133,7 +133,7 @@ class Wish:
 
 
 def plan_ingestion(
-    wishes: Sequence[Wish],
+    wishes: Sequence[Target],
     dataset: Dataset,
     *,
     now: datetime,

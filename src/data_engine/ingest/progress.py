@@ -15,7 +15,7 @@ from data_engine.ingest.outcome import duration
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class ProgressState:
     """How far a run has come.
 
     Attributes:
@@ -59,27 +59,27 @@ class Progress(Protocol):
     def note(self, text: str) -> None:
         """Say a sentence that is no failure: what was found, what was clamped, who is waited for."""
 
-    def moved(self, standing: Standing) -> None:
+    def update(self, standing: ProgressState) -> None:
         """Show how far the run has come; called several times a second."""
 
-    def ended(self) -> None:
+    def close(self) -> None:
         """Take any live display away; called once, also when the run fails."""
 
 
-class Silent:
+class NoProgress:
     """Progress that nobody watches: the default of the library."""
 
     def note(self, text: str) -> None:
         """Do nothing."""
 
-    def moved(self, standing: Standing) -> None:
+    def update(self, standing: ProgressState) -> None:
         """Do nothing."""
 
-    def ended(self) -> None:
+    def close(self) -> None:
         """Do nothing."""
 
 
-class PlainLines:
+class LogProgress:
     """Progress as lines for a log: the reference's three, and one of pages, at most once every *every* seconds.
 
     Args:
@@ -100,17 +100,17 @@ class PlainLines:
         """Write the sentence as a line."""
         self._write(text)
 
-    def moved(self, standing: Standing) -> None:
+    def update(self, standing: ProgressState) -> None:
         """Write the four lines, if the last ones are old enough."""
         if self._clock() >= self._next:
             self._next = self._clock() + self._every
             self._write(lines(standing))
 
-    def ended(self) -> None:
+    def close(self) -> None:
         """Do nothing: lines stay."""
 
 
-def lines(standing: Standing) -> str:
+def lines(standing: ProgressState) -> str:
     """Return how far a run has come, in the reference's form."""
     share = 100 * standing.done / standing.total if standing.total else 100.0
     left = standing.remaining_seconds

@@ -8,24 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
 
-from data_engine.alpaca.client import DELAY
 from data_engine.errors import ClockError, DataEngineError, Interrupted, StoreError
-from data_engine.ingest.dispatcher import Fetching, Findings
+from data_engine.ingest.dispatcher import Dispatcher, RunState
 from data_engine.ingest.outcome import NO_DATA, IngestionReport, Outcome
 from data_engine.ingest.plan import IngestionPlan
-from data_engine.ingest.run_plan import Job, prepare
+from data_engine.ingest.run_plan import RunPlan, plan_run
 from data_engine.market.exchange_calendar import can_hold_bars
 from data_engine.market.series import Dataset, Series
 from data_engine.market.symbol import suggestion
 from data_engine.market.time_range import TimeRange, iso, union
-from data_engine.store.bar_store import BarFiles
+from data_engine.store.bar_store import BarStore
 from data_engine.store.coverage import Coverage
 
 _HEADROOM = 64 << 20  # bytes that are left free on the disk
 
 
-class Ingestion:
+class IngestionRun:
     """Does one job, and reports.
 
     Args:
@@ -33,9 +33,13 @@ class Ingestion:
         fetching: does its tasks.
         storage: of the bars; the caller holds it against other runs.
         notes: what is to be said in any case; more is added.
+        delay: The length of the latest data that a plan may not permit.
     """
 
-    def __init__(self, job: Job, fetching: Fetching, storage: BarFiles, notes: Sequence[str] = ()) -> None:
+    def __init__(
+        self, job: RunPlan, fetching: Dispatcher, storage: BarStore, notes: Sequence[str] = (), *, delay: timedelta
+    ) -> None:
+        self._delay = delay
         self._job = job
         self._fetching = fetching
         self._storage = storage
@@ -59,7 +63,7 @@ class Ingestion:
             self._remember_wishes(job)
             if any(plan.tasks for plan in job.plans):
                 fetching.work(job.plans, len(job.series))
-            if fetching.found.rebased:
+            if fetching.found.price_base_changed:
                 second = self._rebase()
                 self._remember_wishes(second)
                 fetching.work(second.plans, len(job.series))
@@ -68,9 +72,9 @@ class Ingestion:
         except KeyboardInterrupt:
             error = Interrupted("interrupted; what had arrived is stored, and the same command goes on from here")
         finally:
-            fetching.progress.ended()
-        if fetching.tally.recent_refused and any(plan.span.end > job.now - DELAY for plan in job.plans):
-            end = iso((job.now - DELAY).replace(microsecond=0))
+            fetching.progress.close()
+        if fetching.tally.recent_refused and any(plan.span.end > job.now - self._delay for plan in job.plans):
+            end = iso((job.now - self._delay).replace(microsecond=0))
             notes.append(f"the plan does not permit the latest 15 minutes of SIP data; the end was clamped to about {end}")
         if isinstance(error, ClockError):
             self._forget_wishes()
@@ -90,7 +94,7 @@ class Ingestion:
                 f"{free / 1e9:,.1f} GB are free; free some space, or choose a shorter range or another --base-path"
             )
 
-    def _remember_wishes(self, job: Job) -> None:
+    def _remember_wishes(self, job: RunPlan) -> None:
         """Write down what is wanted before the first request: whatever happens, `update` knows what is still owed."""
         for plan in job.plans:
             for symbol in plan.outstanding:
@@ -99,7 +103,7 @@ class Ingestion:
 
                 def wish(known: Coverage, ranges: tuple[TimeRange, ...] = ranges, withdraw: bool = withdraw) -> Coverage:
                     # Before a file of another price base is moved into place, nothing is claimed any more.
-                    made = known.withdrawn() if withdraw else known
+                    made = known.cleared() if withdraw else known
                     return replace(made, wanted=union((*made.wanted, *ranges)))
 
                 self._fetching.found.held[series] = self._storage.coverage.update(series, wish).bars
@@ -118,15 +122,15 @@ class Ingestion:
                 if known == Coverage(series, begun=known.begun, updated=known.updated, by=known.by):
                     self._storage.coverage.remove(series)
 
-    def _rebase(self) -> Job:
+    def _rebase(self) -> RunPlan:
         """Return the job that fetches the series whose price base has changed again, in full."""
-        rebased = sorted(self._fetching.found.rebased, key=lambda series: (series.dataset.name, series.symbol))
+        rebased = sorted(self._fetching.found.price_base_changed, key=lambda series: (series.dataset.name, series.symbol))
         names = ", ".join(map(str, rebased[:10])) + (f" and {len(rebased) - 10} more" if len(rebased) > 10 else "")
         self._notes.append(f"prices were adjusted anew since they were stored, so these were fetched again in full: {names}")
         wishes: dict[Dataset, dict[str, tuple[TimeRange, ...]]] = {}
         for series in rebased:
             wishes.setdefault(series.dataset, {})[series.symbol] = self._storage.coverage.read(series).wanted
-        return prepare(
+        return plan_run(
             self._storage.coverage,
             wishes,
             now=self._job.now,
@@ -141,7 +145,7 @@ class Ingestion:
         for plan in job.plans:
             for symbol in plan.symbols:
                 series = Series(symbol, plan.dataset)
-                code, message = verdict(found, series, plan, error)
+                code, message = failure_of(found, series, plan, error)
                 label = symbol if len(job.plans) == 1 else f"{symbol} ({plan.dataset.name})"
                 outcomes.append(Outcome(label, code, message, found.held[series], found.written.get(series, 0)))
                 if code is not None and symbol in plan.outstanding and code not in ("damaged_file", ClockError.code):
@@ -168,7 +172,9 @@ class Ingestion:
             return  # the report says it; what is on disk claims nothing more than before
 
 
-def verdict(found: Findings, series: Series, plan: IngestionPlan, error: DataEngineError | None) -> tuple[str | None, str | None]:
+def failure_of(
+    found: RunState, series: Series, plan: IngestionPlan, error: DataEngineError | None
+) -> tuple[str | None, str | None]:
     """Return code and message of why a series failed, or None and None.
 
     Args:
@@ -179,7 +185,7 @@ def verdict(found: Findings, series: Series, plan: IngestionPlan, error: DataEng
     """
     if series in found.failed:
         return found.failed[series]
-    if found.left.get(series) or (error is not None and series in found.rebased):
+    if found.left.get(series) or (error is not None and series in found.price_base_changed):
         if error is None or isinstance(error, Interrupted):
             return "interrupted", "not finished: the run was interrupted"
         return error.code, f"not finished: {error}"

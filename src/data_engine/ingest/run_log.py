@@ -21,7 +21,7 @@ from data_engine.store.file_store import FileStore
 KEY = "metadata/history/runs.jsonl"
 
 
-class RunHistory:
+class RunLog:
     """What the runs of a store asked, got and failed. It is for people: no run depends on it.
 
     Args:
@@ -31,7 +31,7 @@ class RunHistory:
     def __init__(self, files: FileStore) -> None:
         self._files = files
 
-    def add(self, run: Run) -> bool:
+    def add(self, run: RunRecord) -> bool:
         """Write down a run, and forget the oldest; return whether that could be done.
 
         A history that cannot be written is no reason for a run to fail, so nothing of it is raised.
@@ -41,7 +41,7 @@ class RunHistory:
         except StoreError:
             return False
 
-    def read(self) -> list[Run]:
+    def read(self) -> list[RunRecord]:
         """Return the runs that are remembered, the latest first; none where there is no history.
 
         Raises:
@@ -66,7 +66,7 @@ _TEXT = 400  # characters of one message
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RequestedDataset:
     """What a run wanted of one dataset.
 
     Attributes:
@@ -89,7 +89,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
+class FailureGroup:
     """Symbols that failed for the same reason.
 
     Attributes:
@@ -106,7 +106,7 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class RunRecord:
     """One run of ``ingest`` or ``update``.
 
     Attributes:
@@ -132,14 +132,14 @@ class Run:
     command: str
     index: str | None
     by: str
-    asked: tuple[Asked, ...]
+    asked: tuple[RequestedDataset, ...]
     requests: int = 0
     pages: int = 0
     added: int = 0
     revised: int = 0
     vanished: int = 0
     succeeded: int = 0
-    failures: tuple[Failed, ...] = ()
+    failures: tuple[FailureGroup, ...] = ()
     notes: tuple[str, ...] = ()
     error: tuple[str, str] | None = None
 
@@ -156,7 +156,7 @@ class Run:
         return "failed" if self.failures else "done"
 
 
-def run_of(
+def run_record(
     command: str,
     plans: Iterable[IngestionPlan],
     report: IngestionReport | None,
@@ -165,7 +165,7 @@ def run_of(
     began: datetime,
     index: str | None = None,
     by: str = "",
-) -> Run:
+) -> RunRecord:
     """Return what is worth keeping of a run.
 
     Args:
@@ -178,7 +178,7 @@ def run_of(
         by: which version of the program.
     """
     asked = tuple(
-        Asked(
+        RequestedDataset(
             plan.dataset.name,
             len(plan.symbols),
             plan.symbols[:_NAMES],
@@ -190,7 +190,7 @@ def run_of(
         for plan in plans
     )
     told = report or IngestionReport(())
-    return Run(
+    return RunRecord(
         began.replace(microsecond=0),
         round(told.seconds, 3),
         command,
@@ -209,13 +209,13 @@ def run_of(
     )
 
 
-def dump(run: Run) -> bytes:
+def dump(run: RunRecord) -> bytes:
     """Write a run as one line, its end included."""
     fields = {"format": FORMAT, **asdict(run), "state": run.state, "failed": run.failed}
     return json.dumps(fields, default=_plain, separators=(",", ":")).encode() + b"\n"
 
 
-def load(line: bytes) -> Run:
+def load(line: bytes) -> RunRecord:
     """Undo `dump`.
 
     Raises:
@@ -226,19 +226,21 @@ def load(line: bytes) -> Run:
         if fields.pop("format") != FORMAT:
             raise ValueError("another format")
         asked = tuple(
-            Asked(**{**one, "named": _texts(one["named"]), "start": from_iso(one["start"]), "end": from_iso(one["end"])})
+            RequestedDataset(
+                **{**one, "named": _texts(one["named"]), "start": from_iso(one["start"]), "end": from_iso(one["end"])}
+            )
             for one in fields["asked"]
         )
-        failures = tuple(Failed(**{**one, "named": _texts(one["named"])}) for one in fields["failures"])
+        failures = tuple(FailureGroup(**{**one, "named": _texts(one["named"])}) for one in fields["failures"])
         error = None if fields["error"] is None else (str(fields["error"][0]), str(fields["error"][1]))
         known = {name: value for name, value in fields.items() if name not in ("state", "failed")}
         made = {"began": from_iso(fields["began"]), "asked": asked, "failures": failures, "error": error}
-        return Run(**{**known, **made, "notes": _texts(fields["notes"])})
+        return RunRecord(**{**known, **made, "notes": _texts(fields["notes"])})
     except (KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise ValueError(f"it lacks {error}" if isinstance(error, KeyError) else str(error)) from error
 
 
-def appended(content: bytes | None, run: Run) -> bytes:
+def appended(content: bytes | None, run: RunRecord) -> bytes:
     """Return the history with one more run: the latest `KEPT_RUNS` lines, of at most `KEPT_BYTES`.
 
     Lines that cannot be read, or are of a newer format, are kept as they are until they are too old.
@@ -253,7 +255,7 @@ def appended(content: bytes | None, run: Run) -> bytes:
     return b"".join(lines)
 
 
-def parsed(content: bytes | None) -> list[Run]:
+def parsed(content: bytes | None) -> list[RunRecord]:
     """Return the runs of a history, the latest first; lines that cannot be read are left out."""
     runs = []
     for line in reversed((content or b"").splitlines()):
@@ -264,18 +266,18 @@ def parsed(content: bytes | None) -> list[Run]:
     return runs
 
 
-def _alike(outcomes: Iterable[Outcome]) -> tuple[Failed, ...]:
+def _alike(outcomes: Iterable[Outcome]) -> tuple[FailureGroup, ...]:
     """Return the failures by reason: as many series may fail alike as there are."""
     reasons: dict[tuple[str, str], list[str]] = {}
     for outcome in outcomes:
         if outcome.code is not None:
             reasons.setdefault((outcome.code, _short(outcome.message or "")), []).append(outcome.symbol)
-    listed = [Failed(code, text, len(names), tuple(names[:_NAMES])) for (code, text), names in reasons.items()]
+    listed = [FailureGroup(code, text, len(names), tuple(names[:_NAMES])) for (code, text), names in reasons.items()]
     if len(listed) <= _FAILURES:
         return tuple(listed)
     rest = listed[_FAILURES - 1 :]
     names = [name for one in rest for name in one.named]
-    more = Failed("other", f"{len(rest)} more reasons", sum(one.symbols for one in rest), tuple(names[:_NAMES]))
+    more = FailureGroup("other", f"{len(rest)} more reasons", sum(one.symbols for one in rest), tuple(names[:_NAMES]))
     return (*listed[: _FAILURES - 1], more)
 
 

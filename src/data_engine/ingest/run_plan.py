@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 
-from data_engine.corporate_actions.ticker_changes import KnownRenames, Rename, parting, until_parting
+from data_engine.corporate_actions.ticker_changes import TickerChange, TickerChanges, ticker_change_of, until_parting
 from data_engine.errors import DamagedFile
-from data_engine.ingest.plan import IngestionPlan, Wish, plan_ingestion
+from data_engine.ingest.plan import IngestionPlan, Target, plan_ingestion
 from data_engine.market.series import Dataset, Series
 from data_engine.market.time_range import TimeRange, union
 from data_engine.store.coverage import Coverage
@@ -16,7 +16,7 @@ from data_engine.store.coverage_store import CoverageStore
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class RunPlan:
     """What one run is to do: the wishes of each dataset, made into plans.
 
     Attributes:
@@ -34,7 +34,7 @@ class Job:
     broken: Mapping[Series, tuple[str, str]]
     now: datetime
     again: bool = False
-    renames: KnownRenames = field(default_factory=KnownRenames)
+    renames: TickerChanges = field(default_factory=TickerChanges)
     cut: Mapping[Series, str] = field(default_factory=dict)
 
     @property
@@ -48,7 +48,7 @@ class Job:
         return [Series(symbol, plan.dataset) for plan in self.plans for symbol in plan.symbols]
 
 
-def prepare(
+def plan_run(
     coverage: CoverageStore,
     wishes: Mapping[Dataset, Mapping[str, tuple[TimeRange, ...]]],
     *,
@@ -56,8 +56,8 @@ def prepare(
     workers: int,
     again: bool = False,
     holes_first: bool = False,
-    renames: KnownRenames | None = None,
-) -> Job:
+    renames: TickerChanges | None = None,
+) -> RunPlan:
     """Read what is known, and plan what is missing.
 
     Args:
@@ -69,7 +69,7 @@ def prepare(
         holes_first: ask for what ends before now first.
         renames: that are known; a series is not asked for beyond the day on which its security left the ticker.
     """
-    renames = renames or KnownRenames()
+    renames = renames or TickerChanges()
     cut: dict[Series, str] = {}
     known: dict[Series, Coverage] = {}
     broken: dict[Series, tuple[str, str]] = {}
@@ -94,17 +94,17 @@ def prepare(
                 past = tuple(one for one in renames.of(symbol) if one.instant <= now)  # others are announced, and may change
                 wanted, why, asof = _one_owners(known[series], wanted, past)
                 if wanted or why is None:
-                    usable.append(Wish(symbol, wanted, known[series], again=again, asof=asof))
+                    usable.append(Target(symbol, wanted, known[series], again=again, asof=asof))
                     cut.update({series: why} if why else {})
                 else:
                     broken[series] = "renamed", f"{why}; `data-engine remove {symbol}` makes room for the other one"
         plan = plan_ingestion(usable, dataset, now=now, workers=workers, holes_first=holes_first)
         plans.append(replace(plan, symbols=tuple(ranges), wanted={**dict(ranges), **plan.wanted}))
-    return Job(tuple(plans), known, broken, now, again, renames, cut)
+    return RunPlan(tuple(plans), known, broken, now, again, renames, cut)
 
 
 def _one_owners(
-    known: Coverage, wanted: tuple[TimeRange, ...], renames: tuple[Rename, ...]
+    known: Coverage, wanted: tuple[TimeRange, ...], renames: tuple[TickerChange, ...]
 ) -> tuple[tuple[TimeRange, ...], str | None, date | None]:
     """Return the part of what is wanted in which the ticker is one security's, why that is not all, and as of when to ask.
 
@@ -114,10 +114,10 @@ def _one_owners(
     if not renames or not wanted:
         return wanted, None, None
     held = [span.start for span in known.wanted] + ([known.first_bar] if known.first_bar else [])
-    left = parting(known.series.symbol, renames, since=min(span.start for span in wanted), begun=known.begun)
+    left = ticker_change_of(known.series.symbol, renames, since=min(span.start for span in wanted), begun=known.begun)
     if left is None:
         # What is wanted begins after every rename; what is held may not.
-        left = parting(known.series.symbol, renames, since=min(held), begun=known.begun) if held else None
+        left = ticker_change_of(known.series.symbol, renames, since=min(held), begun=known.begun) if held else None
     if left is None:
         return wanted, None, None
     before = until_parting(wanted, left)

@@ -1,7 +1,7 @@
-"""One task from its first request to what came of it: `do`. Threads call it here, the processes of a cluster call it there.
+"""One task from its first request to what came of it: `run_task`. Threads call it here, the processes of a cluster call it there.
 
 One task's failure is data: its symbols fail, their neighbours go on. What ends the whole run (refused credentials, a full disk,
-a service that is down, a stop) comes back as `Result.fatal`, with all that was done until then.
+a service that is down, a stop) comes back as `TaskResult.fatal`, with all that was done until then.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from data_engine.alpaca.client import AlpacaClient
 from data_engine.errors import (
     BadAnswer,
     ClockError,
@@ -24,12 +23,13 @@ from data_engine.errors import (
     SourceUnavailable,
     UriTooLong,
 )
-from data_engine.ingest.page_writer import ChainWriter, unfinished
+from data_engine.ingest.page_writer import PageWriter, remaining_tasks
 from data_engine.ingest.plan import FetchTask
+from data_engine.ingest.source import BarSource
 from data_engine.market.series import Series
 from data_engine.market.symbol import suggestion
 from data_engine.market.time_range import TimeRange, iso
-from data_engine.store.bar_store import BarFiles
+from data_engine.store.bar_store import BarStore
 from data_engine.store.coverage import Coverage
 
 Reason = tuple[str, str]
@@ -39,7 +39,7 @@ _AHEAD = timedelta(minutes=2)
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class RunOptions:
     """What holds for every task of a run. A small value: it may travel.
 
     Attributes:
@@ -56,7 +56,7 @@ class Terms:
 
 
 @dataclass(slots=True)
-class Result:
+class TaskResult:
     """What came of one task: counts, and no bar. A small value: it may travel.
 
     Attributes:
@@ -73,7 +73,7 @@ class Result:
     """
 
     failed: dict[Series, Reason] = field(default_factory=dict)
-    rebased: set[Series] = field(default_factory=set)
+    price_base_changed: set[Series] = field(default_factory=set)
     held: dict[Series, int] = field(default_factory=dict)
     written: dict[Series, int] = field(default_factory=dict)
     added: int = 0
@@ -84,25 +84,25 @@ class Result:
     fatal: DataEngineError | None = None
 
 
-def do(
+def run_task(
     task: FetchTask,
-    client: AlpacaClient,
-    storage: BarFiles,
-    terms: Terms,
+    source: BarSource,
+    storage: BarStore,
+    options: RunOptions,
     failed: MutableMapping[Series, Reason],
-    heard: Callable[[int], None] | None = None,
-) -> Result:
+    on_page: Callable[[int], None] | None = None,
+) -> TaskResult:
     """Fetch all that a task asks for and keep it, and whatever it falls into when a part of it fails.
 
     Args:
         task: what to ask for.
-        client: asks.
+        source: answers.
         storage: keeps.
-        terms: of the run.
+        options: of the run.
         failed: series that are known to fail are not asked for; those that fail here are added.
-        heard: told of every page, with how many bars of it belong to the task.
+        on_page: told of every page, with how many bars of it belong to the task.
     """
-    work = _Work(client, storage, terms, failed, heard)
+    work = _Work(source, storage, options, failed, on_page)
     try:
         work.all_of(task)
     except DataEngineError as error:
@@ -115,18 +115,18 @@ class _Work:
 
     def __init__(
         self,
-        client: AlpacaClient,
-        storage: BarFiles,
-        terms: Terms,
+        source: BarSource,
+        storage: BarStore,
+        options: RunOptions,
         failed: MutableMapping[Series, Reason],
-        heard: Callable[[int], None] | None,
+        on_page: Callable[[int], None] | None,
     ) -> None:
-        self.result = Result()
-        self._client = client
+        self.result = TaskResult()
+        self._source = source
         self._storage = storage
-        self._terms = terms
+        self._options = options
         self._failed = failed
-        self._heard = heard
+        self._on_page = on_page
 
     def all_of(self, task: FetchTask) -> None:
         stack = [task]
@@ -137,46 +137,48 @@ class _Work:
                 part = replace(part, symbols=good)
                 left, error = self._chain(part)
                 if left and error is not None:
-                    stack += self._after(list(unfinished(part, left)), error)
+                    stack += self._after(list(remaining_tasks(part, left)), error)
 
     def _chain(self, task: FetchTask) -> tuple[dict[str, TimeRange], SourceError | None]:
         """Fetch one chain of pages and keep its bars; return what is left to ask, and why."""
-        terms = self._terms
-        how = {"refetch": terms.refetch, "accept_removals": terms.accept_removals}
-        writer = ChainWriter(self._storage, task, now=terms.now, **how)
+        options = self._options
+        how = {"refetch": options.refetch, "accept_removals": options.accept_removals}
+        writer = PageWriter(self._storage, task, now=options.now, **how)
         left: dict[str, TimeRange] = {}
         trouble: SourceError | None = None
         known: dict[str, Coverage] = {}
         try:
             for span in writer.spans():
-                request = self._client.request(task.symbols, task.dataset, span, delayed=terms.delayed, now=terms.now)
+                request = self._source.request(
+                    task.symbols, task.dataset, span, delayed=options.delayed, now=options.now, asof=task.asof
+                )
                 if request is None:
                     return {}, None
-                for page in self._client.pages(replace(request, asof=task.asof)):
+                for page in self._source.pages(request):
                     self._check_clock()
                     bars = writer.take(page)
                     self.result.pages += 1
                     self.result.bars += bars
-                    if self._heard is not None:
-                        self._heard(bars)
+                    if self._on_page is not None:
+                        self._on_page(bars)
             known = writer.complete()
         except (CredentialsRefused, ServiceDown, Interrupted):
-            writer.break_off()
+            writer.abort()
             raise
         except SourceError as error:
-            left, trouble = writer.break_off(), error
+            left, trouble = writer.abort(), error
         finally:
             self._note(task, writer, known)
         return left, trouble
 
     def _check_clock(self) -> None:
         """Refuse to go on with a clock that is ahead: what has not happened yet would count as final, and empty."""
-        server, now = self._client.server_time, self._terms.now
+        server, now = self._source.server_time, self._options.now
         if server is not None and now - server > _AHEAD:
             here = iso(now.replace(microsecond=0))
             raise ClockError(f"this machine's clock is ahead of Alpaca's: {here} here, {iso(server)} there; set it right")
 
-    def _note(self, task: FetchTask, writer: ChainWriter, known: dict[str, Coverage]) -> None:
+    def _note(self, task: FetchTask, writer: PageWriter, known: dict[str, Coverage]) -> None:
         result = self.result
         for symbol, coverage in known.items():
             result.held[Series(symbol, task.dataset)] = coverage.bars
@@ -189,7 +191,7 @@ class _Work:
             result.vanished += written.vanished
         for symbol, damage in writer.damaged.items():
             self._fail(Series(symbol, task.dataset), damage)
-        result.rebased.update(Series(symbol, task.dataset) for symbol in writer.rebased)
+        result.price_base_changed.update(Series(symbol, task.dataset) for symbol in writer.price_base_changed)
 
     def _fail(self, series: Series, error: DataEngineError) -> None:
         """Note that a series cannot be completed, with what its name may have been meant to be."""
@@ -205,11 +207,11 @@ class _Work:
             return rest
         parts: list[FetchTask] = []
         for task in rest:
-            if len(task.symbols) > 1 and may_concern_one(error):
+            if len(task.symbols) > 1 and may_split(error):
                 middle = len(task.symbols) // 2
                 halves = (task.symbols[:middle], task.symbols[middle:])
                 parts += [replace(task, symbols=half, estimate=task.estimate / 2) for half in halves]
-            elif len(rest) > 1 and may_concern_one(error):
+            elif len(rest) > 1 and may_split(error):
                 parts.append(task)  # the one that broke off in the middle, now alone
             else:
                 for symbol in task.symbols:
@@ -217,7 +219,7 @@ class _Work:
         return parts
 
 
-def may_concern_one(error: SourceError) -> bool:
+def may_split(error: SourceError) -> bool:
     """Tell whether fewer symbols in the request may get another answer. A plan that lacks a feed lacks it for all of them."""
     if isinstance(error, RequestRefused) and not isinstance(error, UriTooLong):
         return error.concerns_symbols

@@ -9,13 +9,13 @@ from data_engine.errors import DamagedFile, InputError
 from data_engine.market.series import Dataset
 from data_engine.market.time_range import TimeRange, union
 from data_engine.store.coverage_store import CoverageStore
-from data_engine.store.selection import Choice
+from data_engine.store.selection import DatasetFilter
 
 _LEAST = timedelta(microseconds=1)
 
 
-def wishes_of_update(
-    coverage: CoverageStore, choice: Choice, names: Sequence[str] | None, members: Sequence[str] | None, *, now: datetime
+def update_targets(
+    coverage: CoverageStore, choice: DatasetFilter, names: Sequence[str] | None, members: Sequence[str] | None, *, now: datetime
 ) -> dict[Dataset, dict[str, tuple[TimeRange, ...]]]:
     """Return the ranges that an update wants, by dataset and symbol.
 
@@ -33,7 +33,7 @@ def wishes_of_update(
     wishes: dict[Dataset, dict[str, tuple[TimeRange, ...]]] = {}
     for dataset in coverage.datasets():
         if dataset in choice:
-            made = _wishes(coverage, dataset, names if members is None else members, now, begin_new=members is not None)
+            made = _targets_of(coverage, dataset, names if members is None else members, now, begin_new=members is not None)
             if made:
                 wishes[dataset] = made
     known = {symbol for of_dataset in wishes.values() for symbol in of_dataset}
@@ -48,7 +48,7 @@ def wishes_of_update(
     return wishes
 
 
-def _wishes(
+def _targets_of(
     coverage: CoverageStore, dataset: Dataset, names: Sequence[str] | None, now: datetime, *, begin_new: bool
 ) -> dict[str, tuple[TimeRange, ...]]:
     stored = {series.symbol: series for series in coverage.series(dataset)}

@@ -1,4 +1,4 @@
-"""Who does the tasks of a run: the seam, and `ThreadRunner`, the threads of this process. A cluster's is in `dask_runner`."""
+"""Who does the tasks of a run: the seam, and `ThreadPool`, the threads of this process. A cluster's is in `dask_runner`."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from data_engine.alpaca.client import AlpacaClient
 from data_engine.errors import DataEngineError, Interrupted
 from data_engine.ingest.plan import FetchTask
-from data_engine.ingest.task import Reason, Result, Terms, do
+from data_engine.ingest.source import BarSource
+from data_engine.ingest.task import Reason, RunOptions, TaskResult, run_task
 from data_engine.market.series import Series
-from data_engine.store.bar_store import BarFiles
+from data_engine.store.bar_store import BarStore
 
 LOCAL = "local"
 """In place of the address of a Dask scheduler: a cluster of this machine's cores, for one run."""
 
-SIGNS = "metadata/runs"
+RUN_MARKERS = "metadata/runs"
 """Where a run whose workers are elsewhere leaves its sign in the store; they write only while it is there."""
 
 
@@ -47,7 +47,7 @@ class Tally:
     recent_refused: bool = False
 
 
-class Runner(Protocol):
+class WorkerPool(Protocol):
     """Whoever does tasks, many at a time. Used from the thread that runs the pipeline only."""
 
     @property
@@ -57,10 +57,10 @@ class Runner(Protocol):
     def submit(self, task: FetchTask, failed: MutableMapping[Series, Reason]) -> Future[Any]:
         """Have a task done. Series in *failed* are not asked for; the mapping may be added to."""
 
-    def collect(self, future: Future[Any], task: FetchTask) -> Result | None:
+    def collect(self, future: Future[Any], task: FetchTask) -> TaskResult | None:
         """Return what came of a task whose future is done; None where it is to be done again, with nothing beside it."""
 
-    def look(self) -> Tally:
+    def tally(self) -> Tally:
         """Return how far it has come.
 
         Raises:
@@ -74,65 +74,69 @@ class Runner(Protocol):
         """Let go of threads and connections."""
 
 
-class ThreadRunner:
+class ThreadPool:
     """Threads of this process, which share a client and a storage.
 
     Args:
-        client: asks. It may be the caller's, who goes on with it.
+        source: answers. It may be the caller's, who goes on with it.
         storage: keeps.
-        terms: of the run.
+        options: of the run.
         workers: threads.
     """
 
-    def __init__(self, client: AlpacaClient, storage: BarFiles, terms: Terms, workers: int) -> None:
-        self._client = client
+    def __init__(self, source: BarSource, storage: BarStore, options: RunOptions, workers: int) -> None:
+        self._source = source
         self._storage = storage
-        self._terms = terms
+        self._options = options
         self._lock = threading.Lock()
         self._pages = 0
         self._bars = 0
-        self._requests_before = client.requests
-        self._futures: set[Future[Result]] = set()
+        self._requests_before = source.requests
+        self._futures: set[Future[TaskResult]] = set()
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="ingest")
         self.window = 2 * workers
-        client.resume()
+        source.resume()
 
-    def submit(self, task: FetchTask, failed: MutableMapping[Series, Reason]) -> Future[Result]:
+    def submit(self, task: FetchTask, failed: MutableMapping[Series, Reason]) -> Future[TaskResult]:
         """Have a task done; what fails is in *failed* at once, for the tasks beside it."""
         future = self._pool.submit(self._do, task, failed)
         self._futures.add(future)
         future.add_done_callback(self._futures.discard)
         return future
 
-    def collect(self, future: Future[Result], task: FetchTask) -> Result:  # noqa: ARG002 - others need the task
+    def collect(self, future: Future[TaskResult], task: FetchTask) -> TaskResult:  # noqa: ARG002 - others need the task
         """Return what came of a task."""
         return future.result()
 
-    def look(self) -> Tally:
+    def tally(self) -> Tally:
         """Return how far it has come, by the page."""
-        client = self._client
+        source = self._source
         with self._lock:
             return Tally(
-                client.requests - self._requests_before, self._pages, self._bars, client.pace.allowed, client.recent_refused
+                source.requests - self._requests_before,
+                self._pages,
+                self._bars,
+                source.allowed,
+                source.recent_refused,
             )
 
     def stop(self) -> None:
         """Have nothing more sent."""
-        self._client.stop()
+        self._source.stop()
 
     def close(self) -> None:
         """Let the threads end. The client may send again, unless one of them is still at it."""
         self._pool.shutdown(wait=False, cancel_futures=True)
         if all(future.done() for future in tuple(self._futures)):
-            self._client.resume()
+            self._source.resume()
 
-    def _do(self, task: FetchTask, failed: MutableMapping[Series, Reason]) -> Result:
-        result = do(task, self._client, self._storage, self._terms, failed, self._heard)
+    def _do(self, task: FetchTask, failed: MutableMapping[Series, Reason]) -> TaskResult:
+        result = run_task(task, self._source, self._storage, self._options, failed, self._on_page)
         if result.fatal is not None and not isinstance(result.fatal, Interrupted):
-            self._client.stop()  # at once, before this thread can take another task
+            self._source.stop()  # at once, before this thread can take another task
         return result
 
-    def _heard(self, bars: int) -> None:
+    def _on_page(self, bars: int) -> None:
         with self._lock:
             self._pages += 1
             self._bars += bars

@@ -123,11 +123,11 @@ def _spelled(name: object, canonical: Callable[[str], str]) -> str:
     return canonical(name)
 
 
-MARK = "data_engine"
+ATTRS_KEY = "data_engine"
 """The key in a frame's ``attrs``."""
 
 
-def mark(
+def frame_identity(
     dataset: Dataset, asof: object = None, currency: str | None = None, computed: str | None = None
 ) -> dict[str, str | None]:
     """Return the mark of a frame with bars of a dataset, as they were fetched, or *computed* from it: what, in words."""
@@ -141,13 +141,13 @@ def mark(
     }
 
 
-def marked(bars: pd.DataFrame, timeframe: object, feed: object, adjustment: object) -> Dataset:
+def dataset_of_frame(bars: pd.DataFrame, timeframe: object, feed: object, adjustment: object) -> Dataset:
     """Return which bars a frame holds: what its mark says, what the arguments say, else minutes, sip, raw.
 
     Raises:
         InputError: an argument contradicts the mark, or the bars are of a kind that the store does not tell apart.
     """
-    found = bars.attrs.get(MARK) or {}
+    found = bars.attrs.get(ATTRS_KEY) or {}
     if found.get("computed") is not None:
         raise InputError(f"these bars were computed ({found['computed']}); a store holds what the vendor gave")
     for name in ("asof", "currency"):

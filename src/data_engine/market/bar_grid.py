@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from data_engine.errors import InputError
-from data_engine.market.bars import Int64s, instant, micros, stamps
+from data_engine.market.bars import Int64s, from_micros, timestamps_us, to_micros
 from data_engine.market.series import Dataset, Feed, Timeframe
 from data_engine.market.time_range import NEW_YORK, iso
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def in_future(times: Int64s, now: datetime) -> Int64s:
     """Return the stamps that lie after *now*; times are sorted."""
-    late: Int64s = times[int(np.searchsorted(times, micros(now), side="right")) :]
+    late: Int64s = times[int(np.searchsorted(times, to_micros(now), side="right")) :]
     return late
 
 
@@ -38,12 +38,12 @@ def check_stamps(tables: Mapping[str, pa.Table], dataset: Dataset) -> None:
     """
     timeframe = dataset.timeframe
     for symbol, table in tables.items():
-        wrong = off_grid(stamps(table), timeframe)
+        wrong = off_grid(timestamps_us(table), timeframe)
         if wrong.size:
-            stamp = iso(instant(wrong[0]))
+            stamp = iso(from_micros(wrong[0]))
             raise InputError(f"{symbol}: {stamp} is not the start of a {timeframe} bar; say which timeframe these bars have")
     if timeframe.intraday and tables:
-        every = np.concatenate([stamps(table) for table in tables.values()])
+        every = np.concatenate([timestamps_us(table) for table in tables.values()])
         if _only_midnights(every, overnight=dataset.feed not in (Feed.SIP, Feed.IEX)):
             raise InputError("every stamp is a midnight: these are daily bars; say timeframe='1Day'")
 
@@ -54,7 +54,7 @@ def off_grid(times: Int64s, timeframe: Timeframe) -> Int64s:
         step = int(timeframe.length.total_seconds()) * 1_000_000
         off = times % _DAY % step != 0
     else:
-        off = np.array([timeframe.floor(instant(time)) != instant(time) for time in times], dtype=bool)
+        off = np.array([timeframe.floor(from_micros(time)) != from_micros(time) for time in times], dtype=bool)
     wrong: Int64s = times[off]
     return wrong
 
@@ -64,7 +64,7 @@ def _only_midnights(times: Int64s, *, overnight: bool) -> bool:
     if not times.size or (times % 3_600_000_000).any():
         return False
     several = np.unique(times // _DAY).size > 1
-    clocks = {instant(time).astimezone(NEW_YORK).hour for time in np.unique(times)}
+    clocks = {from_micros(time).astimezone(NEW_YORK).hour for time in np.unique(times)}
     if clocks == {0}:
         return several or not overnight
     return several and not (times % _DAY).any()

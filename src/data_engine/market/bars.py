@@ -30,21 +30,21 @@ EMPTY = pa.Table.from_batches([], BAR_SCHEMA)
 Int64s = np.ndarray[Any, np.dtype[np.int64]]
 
 
-def micros(instant: datetime) -> int:
+def to_micros(instant: datetime) -> int:
     """Return an aware instant as microseconds since 1970, exactly."""
     delta = instant - _EPOCH
     return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
 
 
-def instant(stamp: int) -> datetime:
-    """Undo `micros`: return microseconds since 1970 as an aware UTC instant, exactly."""
+def from_micros(stamp: int) -> datetime:
+    """Undo `to_micros`: return microseconds since 1970 as an aware UTC instant, exactly."""
     return _EPOCH + timedelta(microseconds=int(stamp))
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def stamps(table: pa.Table) -> Int64s:
+def timestamps_us(table: pa.Table) -> Int64s:
     """Return the timestamps of a table as microseconds since 1970, without copying where it is in one piece."""
     times: Int64s = numbers(table.column("timestamp"), np.int64)
     return times
@@ -75,13 +75,13 @@ def make_table(times: Int64s, values: Sequence[Any]) -> pa.Table:
 
 def take(table: pa.Table, rows: Any) -> pa.Table:
     """Return some rows of a table, by a numpy array of positions or of truth values."""
-    return make_table(stamps(table)[rows], [numbers(table.column(name))[rows] for name in VALUES])
+    return make_table(timestamps_us(table)[rows], [numbers(table.column(name))[rows] for name in VALUES])
 
 
 def within(table: pa.Table, span: TimeRange) -> pa.Table:
     """Return the rows of a sorted table that start inside *span*, without copying."""
-    times = stamps(table)
-    start, stop = np.searchsorted(times, [micros(span.start), micros(span.end)])
+    times = timestamps_us(table)
+    start, stop = np.searchsorted(times, [to_micros(span.start), to_micros(span.end)])
     return table.slice(int(start), int(stop - start))
 
 
@@ -117,11 +117,11 @@ def merge(stored: pa.Table, fetched: pa.Table, answered: TimeRange | None = None
     """
     if stored.num_rows == 0:
         return Merged(fetched, fetched.num_rows, 0, 0)
-    old, new = stamps(stored), stamps(fetched)
+    old, new = timestamps_us(stored), timestamps_us(fetched)
     again = np.isin(old, new, assume_unique=True)
     vanished = 0
     if answered is not None:
-        asked = (old >= micros(answered.start)) & (old < micros(answered.end))
+        asked = (old >= to_micros(answered.start)) & (old < to_micros(answered.end))
         vanished = int(np.count_nonzero(asked & ~again))
     if fetched.num_rows == 0:
         return Merged(stored, 0, 0, vanished)
@@ -136,13 +136,13 @@ def merge(stored: pa.Table, fetched: pa.Table, answered: TimeRange | None = None
         if not added and not revised:
             return Merged(stored, 0, 0, vanished)
     both = pa.concat_tables([take(stored, ~again), fetched])
-    return Merged(take(both, np.argsort(stamps(both), kind="stable")), added, revised, vanished)
+    return Merged(take(both, np.argsort(timestamps_us(both), kind="stable")), added, revised, vanished)
 
 
 def without(stored: pa.Table, span: TimeRange, kept: pa.Table = EMPTY) -> pa.Table:
     """Return *stored* without its rows inside *span*, except those whose timestamps *kept* has."""
-    old = stamps(stored)
-    gone = (old >= micros(span.start)) & (old < micros(span.end)) & ~np.isin(old, stamps(kept))
+    old = timestamps_us(stored)
+    gone = (old >= to_micros(span.start)) & (old < to_micros(span.end)) & ~np.isin(old, timestamps_us(kept))
     return take(stored, ~gone)
 
 
@@ -156,7 +156,7 @@ def _differing(left: pa.Table, left_rows: Any, right: pa.Table, right_rows: Any)
 
 def problems(table: pa.Table) -> str | None:
     """Return why a table of `BAR_SCHEMA` cannot be bars of one series, or None where it can."""
-    times = stamps(table)
+    times = timestamps_us(table)
     steps = np.diff(times)
     if steps.size and steps.min() <= 0:
         at = int(np.argmax(steps <= 0)) + 1

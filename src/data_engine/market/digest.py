@@ -12,7 +12,7 @@ from hashlib import blake2b
 import numpy as np
 import pyarrow as pa
 
-from data_engine.market.bars import VALUES, numbers, stamps
+from data_engine.market.bars import VALUES, numbers, timestamps_us
 from data_engine.market.series import Series
 
 _SIZE = 16  # bytes: enough that equal digests mean equal bars
@@ -28,7 +28,7 @@ def series_digest(tables: Iterable[pa.Table]) -> str:
     for table in tables:
         # Row by row, so that it does not matter where one file ends and the next begins.
         rows = np.empty((table.num_rows, 1 + len(VALUES)), dtype="<i8")
-        rows[:, 0] = stamps(table)
+        rows[:, 0] = timestamps_us(table)
         for at, name in enumerate(VALUES, start=1):
             rows[:, at] = (numbers(table.column(name)) + 0.0).view("<i8")  # -0.0 is 0.0
         hasher.update(rows.tobytes())

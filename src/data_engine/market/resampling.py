@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from data_engine.errors import InputError
-from data_engine.market.bars import VALUES, Int64s, arrow, numbers, stamps
+from data_engine.market.bars import VALUES, Int64s, arrow, numbers, timestamps_us
 from data_engine.market.exchange_calendar import is_session
 from data_engine.market.series import Timeframe
 from data_engine.market.session_hours import Hours, held, in_hours
@@ -122,11 +122,11 @@ def resample(table: pa.Table, bars: Resampling) -> pa.Table:
     inside = in_hours(table, bars.hours)
     if not inside.num_rows:
         return inside.slice(0, 0)
-    found = held(stamps(inside), bars.hours)
+    found = held(timestamps_us(inside), bars.hours)
     if bars.minutes is None:
         first, times = found.starts, found.midnights
     else:
-        first, times = _cut(stamps(inside), found.opens, found.stops - found.starts, bars.minutes * 60_000_000)
+        first, times = _cut(timestamps_us(inside), found.opens, found.stops - found.starts, bars.minutes * 60_000_000)
     columns = [arrow(times, inside.schema.field("timestamp").type)]
     columns += [arrow(_value(inside, name, first), pa.float64()) for name in inside.column_names[1:]]
     return pa.Table.from_arrays(columns, schema=inside.schema)

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from data_engine.errors import InputError
-from data_engine.market.bars import Int64s, arrow, instant, micros, numbers, stamps
+from data_engine.market.bars import Int64s, arrow, from_micros, numbers, timestamps_us, to_micros
 from data_engine.market.exchange_calendar import extended_hours, regular_hours, sessions
 from data_engine.market.time_range import TimeRange, new_york_date, new_york_midnight
 
@@ -69,7 +69,7 @@ def held(times: Int64s, hours: Hours) -> Held:
     """
     if not times.size:
         return Held(*(np.empty(0, np.int64) for _ in range(4)))
-    first, last = (new_york_date(instant(int(time))).year for time in (times[0], times[-1]))
+    first, last = (new_york_date(from_micros(int(time))).year for time in (times[0], times[-1]))
     midnights, opens, closes = np.concatenate([_edges(year, hours) for year in range(first, last + 1)], axis=1)
     starts, stops = np.searchsorted(times, opens), np.searchsorted(times, closes)
     some = stops > starts
@@ -83,9 +83,9 @@ def _edges(year: int, hours: Hours) -> Any:
     spans = [hours.of(day) for day in days]
     made = np.array(
         [
-            [micros(new_york_midnight(day)) for day in days],
-            [micros(span.start) for span in spans],
-            [micros(span.end) for span in spans],
+            [to_micros(new_york_midnight(day)) for day in days],
+            [to_micros(span.start) for span in spans],
+            [to_micros(span.end) for span in spans],
         ],
         dtype=np.int64,
     )
@@ -102,7 +102,7 @@ def in_hours(table: pa.Table, hours: Hours) -> pa.Table:
     """
     if hours is Hours.ALL:
         return table
-    found = held(stamps(table), hours)
+    found = held(timestamps_us(table), hours)
     count = table.num_rows
     if int((found.stops - found.starts).sum()) == count:
         return table

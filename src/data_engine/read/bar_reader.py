@@ -1,6 +1,6 @@
 """What is wanted of a store's bars, as a value, and the walks that bring it: whole symbols, pieces, Arrow, a DuckDB relation.
 
-Every form of an answer comes of the same `Reading` and passes the same `steps`, so they cannot differ.
+Every form of an answer comes of the same `BarQuery` and passes the same `steps`, so they cannot differ.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from data_engine.corporate_actions.adjusted_bars import reading_of
 from data_engine.corporate_actions.adjustment import CONVENTIONS, PREVIOUS_CLOSE
 from data_engine.cpu import count
 from data_engine.errors import InputError
-from data_engine.market.bars import BAR_SCHEMA, VALUES, micros, stamps
+from data_engine.market.bars import BAR_SCHEMA, VALUES, timestamps_us, to_micros
 from data_engine.market.dates import DateLike, parse_day, parse_span
 from data_engine.market.resampling import Resampling, resample
 from data_engine.market.series import Adjustment, Dataset, Feed, Series, Timeframe
@@ -29,7 +29,7 @@ from data_engine.market.session_hours import Hours, in_hours
 from data_engine.market.symbol import check_symbol
 from data_engine.market.time_range import TimeRange, new_york_date, new_york_midnight
 from data_engine.read.duckdb_views import select
-from data_engine.store.bar_store import BarFiles
+from data_engine.store.bar_store import BarStore
 from data_engine.store.partitions import Partition, Period
 from data_engine.universe.membership import keep_members
 
@@ -52,13 +52,13 @@ SessionName = Literal["all", "regular", "extended"]
 Incomplete = Literal["warn", "raise", "ignore"]
 
 Step = Callable[[str, pa.Table], pa.Table]
-"""What a symbol's table passes on its way: the symbol and its bars (by time; ``timestamp`` and `Reading.needed`) in, bars out.
+"""What a symbol's table passes on its way: the symbol and its bars (by time; ``timestamp`` and `BarQuery.needed`) in, bars out.
 
 It must give the same for whole days of New York one by one as for all at once: pieces are cut at midnights.
 """
 
 
-class Which(TypedDict, total=False):
+class ReadOptions(TypedDict, total=False):
     """The arguments, by keyword, that all ways of reading share; `ParquetStorage.load` says what they mean."""
 
     index: str | None
@@ -74,7 +74,7 @@ class Which(TypedDict, total=False):
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class BarQuery:
     """What is wanted.
 
     Attributes:
@@ -128,7 +128,7 @@ class Reading:
         members: Mapping[str, Sequence[TimeRange]] | None = None,
         as_of: date | str | None = None,
         convention: str = PREVIOUS_CLOSE,
-    ) -> Reading:
+    ) -> BarQuery:
         """Read people's arguments; `ParquetStorage.load` says what they mean.
 
         Args:
@@ -211,7 +211,7 @@ class Reading:
         return TimeRange(self.span.start, max(self.span.end, self.resampling.end_before(self.before)))
 
 
-def adjusted(store: BarFiles, reading: Reading, *, now: datetime) -> Reading:
+def adjusted(store: BarStore, reading: BarQuery, *, now: datetime) -> BarQuery:
     """Return the reading of the dataset that answers it: the vendor's adjusted one, or the raw one and the step that adjusts it.
 
     Args:
@@ -229,7 +229,7 @@ def adjusted(store: BarFiles, reading: Reading, *, now: datetime) -> Reading:
     return replace(reading, series=series, dataset=dataset, as_of=reading.as_of or new_york_date(now), adjust=step)
 
 
-def steps(reading: Reading) -> tuple[Step, ...]:
+def steps(reading: BarQuery) -> tuple[Step, ...]:
     """Return what a symbol's table passes on its way, in this order."""
     hours, computed = reading.hours, reading.resampling
     made: list[Step] = []
@@ -247,7 +247,7 @@ def steps(reading: Reading) -> tuple[Step, ...]:
     return tuple(made)
 
 
-def by_symbol(store: BarFiles, reading: Reading) -> Iterator[tuple[str, pa.Table]]:
+def whole_symbols(store: BarStore, reading: BarQuery) -> Iterator[tuple[str, pa.Table]]:
     """Yield the answer, a symbol at a time and each whole; a symbol without a file is left out.
 
     Raises:
@@ -258,7 +258,7 @@ def by_symbol(store: BarFiles, reading: Reading) -> Iterator[tuple[str, pa.Table
         yield symbol, _passed(passed, symbol, pa.concat_tables([table for _, _, table in parts]))
 
 
-def pieces(store: BarFiles, reading: Reading) -> Iterator[tuple[str, pa.Table]]:
+def batches(store: BarStore, reading: BarQuery) -> Iterator[tuple[str, pa.Table]]:
     """Yield the answer by symbol and time in pieces of about a file each, without empty ones; few are in memory at once.
 
     Files end at midnight UTC, in the middle of a winter evening in New York; pieces end at midnight in New York, so that a
@@ -269,7 +269,7 @@ def pieces(store: BarFiles, reading: Reading) -> Iterator[tuple[str, pa.Table]]:
         kept = None
         for _, period, table in parts:
             morning = new_york_midnight(new_york_date(period.start) + _DAY)
-            at = int(np.searchsorted(stamps(table), micros(morning)))
+            at = int(np.searchsorted(timestamps_us(table), to_micros(morning)))
             evening = table.slice(0, at)
             whole = evening if kept is None else pa.concat_tables([kept, evening])
             kept = table.slice(at)
@@ -279,13 +279,13 @@ def pieces(store: BarFiles, reading: Reading) -> Iterator[tuple[str, pa.Table]]:
             yield symbol, piece
 
 
-def in_arrow(parts: Iterable[tuple[str, pa.Table]], reading: Reading) -> pa.Table:
+def in_arrow(parts: Iterable[tuple[str, pa.Table]], reading: BarQuery) -> pa.Table:
     """Return parts of an answer as one table: ``symbol`` (text), ``timestamp`` (microseconds, UTC) and the columns chosen."""
     named = [named_table(symbol, table) for symbol, table in parts]
     return pa.concat_tables(named) if named else schema_of(reading).empty_table()
 
 
-def schema_of(reading: Reading) -> pa.Schema:
+def schema_of(reading: BarQuery) -> pa.Schema:
     """Return the schema of an answer."""
     return pa.schema([_SYMBOL, *(BAR_SCHEMA.field(name) for name in ("timestamp", *reading.columns))])
 
@@ -304,19 +304,19 @@ def named_table(symbol: str, table: pa.Table) -> pa.Table:
 class Stream:
     """An answer that DuckDB (and whatever knows Arrow's C stream) reads piece by piece, from the files anew each time."""
 
-    def __init__(self, store: BarFiles, reading: Reading) -> None:
+    def __init__(self, store: BarStore, reading: BarQuery) -> None:
         self._store, self._reading = store, reading
 
     def __arrow_c_schema__(self) -> object:
         return schema_of(self._reading).__arrow_c_schema__()
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
-        parts = pieces(self._store, self._reading)
-        batches = chain.from_iterable(named_table(symbol, table).to_batches() for symbol, table in parts)
-        return pa.RecordBatchReader.from_batches(schema_of(self._reading), batches).__arrow_c_stream__(requested_schema)
+        parts = batches(self._store, self._reading)
+        made = chain.from_iterable(named_table(symbol, table).to_batches() for symbol, table in parts)
+        return pa.RecordBatchReader.from_batches(schema_of(self._reading), made).__arrow_c_stream__(requested_schema)
 
 
-def relation(store: BarFiles, reading: Reading, connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyRelation:
+def relation(store: BarStore, reading: BarQuery, connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyRelation:
     """Return an answer as a relation of a connection; no bar is read before the relation is asked for some.
 
     Bars as they are stored, in a folder, DuckDB reads from the files itself: the columns that a query uses, on all cores.
@@ -335,7 +335,7 @@ def relation(store: BarFiles, reading: Reading, connection: duckdb.DuckDBPyConne
     return connection.from_arrow(Stream(store, reading))
 
 
-def _files(store: BarFiles, reading: Reading, ahead: int) -> Iterator[tuple[str, Period, pa.Table]]:
+def _files(store: BarStore, reading: BarQuery, ahead: int) -> Iterator[tuple[str, Period, pa.Table]]:
     """Yield what is needed of each file, in order of symbol and time; *ahead* of them are read beforehand, in threads."""
     reach = reading.reach
     columns = ["timestamp", *reading.needed]
@@ -372,7 +372,7 @@ def _passed(passed: Sequence[Step], symbol: str, table: pa.Table) -> pa.Table:
 
 
 def _between(table: pa.Table, start: datetime, end: datetime) -> pa.Table:
-    first, stop = np.searchsorted(stamps(table), [micros(start), micros(end)])
+    first, stop = np.searchsorted(timestamps_us(table), [to_micros(start), to_micros(end)])
     return table.slice(int(first), max(0, int(stop - first)))
 
 

@@ -8,13 +8,13 @@ from dataclasses import replace
 from data_engine.market.exchange_calendar import can_hold_bars
 from data_engine.market.series import RAW, Dataset, Feed, Series
 from data_engine.market.time_range import TimeRange, difference, intersection, new_york_date, union
-from data_engine.read.bar_reader import Reading
-from data_engine.store.bar_store import BarFiles
+from data_engine.read.bar_reader import BarQuery
+from data_engine.store.bar_store import BarStore
 from data_engine.store.coverage import Coverage
 from data_engine.store.partitions import Partition
 
 
-def not_whole(store: BarFiles, reading: Reading) -> Iterator[str]:
+def incomplete_messages(store: BarStore, reading: BarQuery) -> Iterator[str]:
     """Yield a sentence for each series of which something was asked for and is not held, or a computed bar lacks minutes."""
     lacking: dict[str, TimeRange] = {}
     for one in reading.series:
@@ -37,7 +37,7 @@ def not_whole(store: BarFiles, reading: Reading) -> Iterator[str]:
         )
 
 
-def _lost_files(store: BarFiles, known: Coverage, reading: Reading) -> Iterator[str]:
+def _lost_files(store: BarStore, known: Coverage, reading: BarQuery) -> Iterator[str]:
     """Yield a sentence where bars are counted in files that are not there any more."""
     counted = [period for period in sorted(known.rows) if period.span.intersect(reading.reach)]
     lost = [period for period in counted if store.files.size(Partition(known.series, period).key) is None]
@@ -50,14 +50,14 @@ def _lost_files(store: BarFiles, known: Coverage, reading: Reading) -> Iterator[
         )
 
 
-def _owed_of_member(known: Coverage, reading: Reading) -> TimeRange | None:
+def _owed_of_member(known: Coverage, reading: BarQuery) -> TimeRange | None:
     """Return the first range in which a symbol was a member and is not held, whether or not anybody asked for it."""
     was = intersection(reading.members[known.series.symbol], (reading.reach,))
     owed = difference(was, (*known.covered, *known.provisional))
     return next((piece for piece in owed if can_hold_bars(piece, known.series.dataset)), None)
 
 
-def _holes(known: Coverage, reading: Reading) -> Iterator[str]:
+def _holes(known: Coverage, reading: BarQuery) -> Iterator[str]:
     one = known.series
     holes = [hole for hole in known.incomplete(reading.reach) if can_hold_bars(hole, one.dataset)]
     if holes:
@@ -68,7 +68,7 @@ def _holes(known: Coverage, reading: Reading) -> Iterator[str]:
         )
 
 
-def _cut_bars(known: Coverage, reading: Reading) -> Iterator[str]:
+def _cut_bars(known: Coverage, reading: BarQuery) -> Iterator[str]:
     """Yield a sentence where what was ingested begins or ends in the middle of a computed bar of the answer."""
     if reading.resampling is None:
         return
@@ -87,7 +87,7 @@ def _cut_bars(known: Coverage, reading: Reading) -> Iterator[str]:
             yield f"{what}: {', '.join(map(str, lacking))}; `{command}` brings them"
 
 
-def _only_raw(store: BarFiles, known: Coverage) -> Iterator[str]:
+def _only_raw(store: BarStore, known: Coverage) -> Iterator[str]:
     """Yield a sentence where raw bars could be adjusted, but the vendor's adjusted ones of others are held, and read."""
     one = known.series
     if one.dataset.adjustment.is_raw or known.wanted or known.rows:

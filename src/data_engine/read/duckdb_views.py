@@ -22,7 +22,7 @@ from data_engine.store.partitions import Partition
 if TYPE_CHECKING:
     import duckdb
 
-    from data_engine.store.bar_store import BarFiles
+    from data_engine.store.bar_store import BarStore
 
 
 _T = TypeVar("_T")
@@ -44,7 +44,7 @@ def view_name(dataset: Dataset) -> str:
 
 
 @contextmanager
-def connect(storage: BarFiles, span: TimeRange | None = None, *, coverage: bool = True) -> Iterator[duckdb.DuckDBPyConnection]:
+def connect(storage: BarStore, span: TimeRange | None = None, *, coverage: bool = True) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open an in-memory DuckDB with a view per dataset of the store, and ``coverage``.
 
     A view has the columns ``symbol, timestamp, open, high, low, close, volume, trade_count, vwap, year`` (and ``month``).
@@ -83,14 +83,14 @@ def connect(storage: BarFiles, span: TimeRange | None = None, *, coverage: bool 
 
 
 def ask(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.DuckDBPyRelation:
-    """Return the answer of one statement that reads, not yet computed; computing it belongs inside `explained`, too.
+    """Return the answer of one statement that reads, not yet computed; computing it belongs inside `translate_errors`, too.
 
     Raises:
         InputError: it is not one statement, or it would write.
     """
     import duckdb
 
-    with explained(connection):
+    with translate_errors(connection):
         statements = connection.extract_statements(sql)
         if len(statements) == 1 and statements[0].type == duckdb.StatementType.EXPLAIN:
             # EXPLAIN ANALYZE carries out what it explains: that must read, too.
@@ -106,7 +106,7 @@ def run(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.DuckDBPyRelat
     Raises:
         InputError: it is not one statement, it would write, or DuckDB cannot run it; the message has the names of the views.
     """
-    with explained(connection):
+    with translate_errors(connection):
         # DuckDB is lazy, and runs a relation anew at every look: read it once, here, where its errors are ours to tell.
         return connection.from_arrow(ask(connection, sql).to_arrow_table())
 
@@ -131,7 +131,7 @@ def interruptible(connection: duckdb.DuckDBPyConnection, work: Callable[[], _T])
 
 
 @contextmanager
-def explained(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+def translate_errors(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
     """Make DuckDB's errors `InputError`s, with the names of the views."""
     import duckdb
 
@@ -143,7 +143,7 @@ def explained(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
         raise InputError(f"{str(error).strip()}\nThe views are: {names or 'none'}, and coverage") from None
 
 
-def datasets(storage: BarFiles) -> list[Dataset]:
+def datasets(storage: BarStore) -> list[Dataset]:
     """Return the datasets of a store that hold a file, whether or not their coverage is there."""
     found = []
     for name in storage.files.folders(""):
@@ -178,7 +178,7 @@ def select(
     return f"SELECT {', '.join(columns)} FROM {files}{inside}"  # noqa: S608 - our names, quoted paths
 
 
-def _view(storage: BarFiles, dataset: Dataset, folder: Path, span: TimeRange | None) -> str:
+def _view(storage: BarStore, dataset: Dataset, folder: Path, span: TimeRange | None) -> str:
     keys = [f"{dataset.name}/**/*.parquet"] if span is None else list(_files(storage, dataset, span))
     if not keys:
         # Something must give the view its columns.
@@ -198,7 +198,7 @@ def _literal(location: str) -> str:
     return re.sub(r"([\[*?])", r"[\1]", location)
 
 
-def _files(storage: BarFiles, dataset: Dataset, span: TimeRange) -> Iterator[str]:
+def _files(storage: BarStore, dataset: Dataset, span: TimeRange) -> Iterator[str]:
     """Yield the files of a dataset that can hold bars of a range: exact names, no glob over all months."""
     for symbol in storage.symbols(dataset):
         series = Series(symbol, dataset)

@@ -13,27 +13,27 @@ import pyarrow as pa
 
 from data_engine.corporate_actions.adjustment import PREVIOUS_CLOSE
 from data_engine.errors import ConfigError, InputError, StoreError
-from data_engine.market.bar_frame import MARK, from_frame, mark, marked, to_frame
+from data_engine.market.bar_frame import ATTRS_KEY, dataset_of_frame, frame_identity, from_frame, to_frame
 from data_engine.market.bar_grid import check_stamps
-from data_engine.market.bars import instant, stamps
+from data_engine.market.bars import from_micros, timestamps_us
 from data_engine.market.dates import DateLike, parse_span
 from data_engine.market.series import Series
 from data_engine.market.symbol import check_symbol
 from data_engine.market.time_range import TimeRange
 from data_engine.read.bar_reader import (
+    BarQuery,
     Incomplete,
-    Reading,
+    ReadOptions,
     SessionName,
-    Which,
     adjusted,
-    by_symbol,
+    batches,
     in_arrow,
     named_table,
-    pieces,
     relation,
+    whole_symbols,
 )
-from data_engine.read.completeness import not_whole
-from data_engine.store.bar_store import BarFiles, Written, by_period
+from data_engine.read.completeness import incomplete_messages
+from data_engine.store.bar_store import BarStore, WriteResult, split_by_period
 from data_engine.store.coverage import Coverage
 from data_engine.store.partitions import Period
 from data_engine.universe.index_store import MetadataStore
@@ -52,7 +52,7 @@ class IncompleteWarning(UserWarning):
     """A range that was asked to be ingested is not held whole."""
 
 
-class ParquetStorage(BarFiles):
+class ParquetStorage(BarStore):
     """Bars in plain Parquet files. Safe between threads and processes.
 
     Args:
@@ -64,12 +64,14 @@ class ParquetStorage(BarFiles):
     def __init__(self, base_path: Path | str | None = None, *, files: FileStore | None = None) -> None:
         if files is None:
             from data_engine.settings import load_settings
-            from data_engine.store.location import open_files
+            from data_engine.store.location import open_file_store
 
-            files = open_files(load_settings(base_path=base_path).base_path)
+            files = open_file_store(load_settings(base_path=base_path).base_path)
         super().__init__(files)
 
-    def store(self, bars: pd.DataFrame, *, timeframe: object = None, feed: object = None, adjustment: object = None) -> Written:
+    def store(
+        self, bars: pd.DataFrame, *, timeframe: object = None, feed: object = None, adjustment: object = None
+    ) -> WriteResult:
         """Merge a frame of bars into the store: one row per (symbol, timestamp), the new one wins.
 
         Storing twice is storing once, and the other bars of a month stay. No coverage is claimed: that these bars are all
@@ -88,14 +90,14 @@ class ParquetStorage(BarFiles):
             StoreError: the store cannot be written.
         """
         tables = from_frame(bars, canonical=check_symbol)
-        dataset = marked(bars, timeframe, feed, adjustment)
+        dataset = dataset_of_frame(bars, timeframe, feed, adjustment)
         check_stamps(tables, dataset)
-        total = Written()
+        total = WriteResult()
         for symbol, table in tables.items():
             series = Series(symbol, dataset)
-            parts = dict(by_period(table, dataset))
+            parts = dict(split_by_period(table, dataset))
             # Nobody vouches for these files as a whole any more: first, so that a killed `store` does not look like damage.
-            self.coverage.update(series, partial(Coverage.unmarked, periods=parts))
+            self.coverage.update(series, partial(Coverage.without_fingerprints, periods=parts))
             for period, part in parts.items():
                 total += self.write(series, period, part)
             self._note_rows(series, parts, table)
@@ -144,7 +146,7 @@ class ParquetStorage(BarFiles):
             StoreError: there is no store, or a file of it cannot be read.
             InputError: an argument cannot be used.
         """
-        which = Which(
+        which = ReadOptions(
             index=index,
             as_of=as_of,
             convention=convention,
@@ -157,8 +159,8 @@ class ParquetStorage(BarFiles):
             incomplete=incomplete,
         )
         wanted = self._wanted(symbols, start, end, which)
-        frame = to_frame(by_symbol(self, wanted), wanted.columns)
-        frame.attrs[MARK] = mark(replace(wanted.dataset, adjustment=wanted.adjustment), computed=wanted.computed)
+        frame = to_frame(whole_symbols(self, wanted), wanted.columns)
+        frame.attrs[ATTRS_KEY] = frame_identity(replace(wanted.dataset, adjustment=wanted.adjustment), computed=wanted.computed)
         return frame
 
     def load_arrow(
@@ -166,21 +168,21 @@ class ParquetStorage(BarFiles):
         symbols: str | Iterable[str] | None = None,
         start: DateLike | None = None,
         end: DateLike | None = None,
-        **which: Unpack[Which],
+        **which: Unpack[ReadOptions],
     ) -> pa.Table:
         """Return the bars of `load`, with the same arguments, as an Arrow table.
 
         Its columns are ``symbol`` (text), ``timestamp`` (microseconds, UTC) and the values; its rows are sorted by the first two.
         """
         wanted = self._wanted(symbols, start, end, which)
-        return in_arrow(by_symbol(self, wanted), wanted)
+        return in_arrow(whole_symbols(self, wanted), wanted)
 
     def load_polars(
         self,
         symbols: str | Iterable[str] | None = None,
         start: DateLike | None = None,
         end: DateLike | None = None,
-        **which: Unpack[Which],
+        **which: Unpack[ReadOptions],
     ) -> pl.DataFrame:
         """Return the bars of `load`, with the same arguments, as a Polars frame with the columns of `load_arrow`.
 
@@ -192,7 +194,7 @@ class ParquetStorage(BarFiles):
         except ImportError:
             raise ConfigError("load_polars needs Polars, which is not installed: pip install 'data-engine[polars]'") from None
         wanted = self._wanted(symbols, start, end, which)
-        frame = pl.from_arrow(in_arrow(by_symbol(self, wanted), wanted))
+        frame = pl.from_arrow(in_arrow(whole_symbols(self, wanted), wanted))
         assert isinstance(frame, pl.DataFrame)  # noqa: S101 - of a table; a series is made of an array
         return frame
 
@@ -203,7 +205,7 @@ class ParquetStorage(BarFiles):
         end: DateLike | None = None,
         *,
         connection: duckdb.DuckDBPyConnection | None = None,
-        **which: Unpack[Which],
+        **which: Unpack[ReadOptions],
     ) -> duckdb.DuckDBPyRelation:
         """Return the bars of `load`, with the same arguments, as a DuckDB relation with the columns of `load_arrow`.
 
@@ -228,7 +230,7 @@ class ParquetStorage(BarFiles):
         symbols: str | Iterable[str] | None = None,
         start: DateLike | None = None,
         end: DateLike | None = None,
-        **which: Unpack[Which],
+        **which: Unpack[ReadOptions],
     ) -> Iterator[tuple[str, pa.Table]]:
         """Iterate over the bars of `load`, with the same arguments, where they do not fit memory.
 
@@ -237,9 +239,11 @@ class ParquetStorage(BarFiles):
         together, the pieces are the table of `load_arrow`.
         """
         wanted = self._wanted(symbols, start, end, which)
-        return ((symbol, named_table(symbol, table)) for symbol, table in pieces(self, wanted))
+        return ((symbol, named_table(symbol, table)) for symbol, table in batches(self, wanted))
 
-    def _wanted(self, symbols: str | Iterable[str] | None, start: DateLike | None, end: DateLike | None, which: Which) -> Reading:
+    def _wanted(
+        self, symbols: str | Iterable[str] | None, start: DateLike | None, end: DateLike | None, which: ReadOptions
+    ) -> BarQuery:
         """Read the arguments of a user's call, and do about ranges that are not whole as they say."""
         if start is None:
             raise InputError("start is missing: say from which day on, such as 2024-01-31")
@@ -251,23 +255,23 @@ class ParquetStorage(BarFiles):
             symbols = list(members) if symbols is None else symbols
         if symbols is None:
             raise InputError("nobody is asked for: name symbols, or an index")
-        wanted = Reading.parse(symbols, start, end, now=now, members=members, **which)
+        wanted = BarQuery.parse(symbols, start, end, now=now, members=members, **which)
         self.check_exists()
         wanted = adjusted(self, wanted, now=now)
         if wanted.incomplete != "ignore":
-            for text in not_whole(self, wanted):
+            for text in incomplete_messages(self, wanted):
                 if wanted.incomplete == "raise":
                     raise StoreError(text)
                 warnings.warn(text, IncompleteWarning, stacklevel=3)
         return wanted
 
     def _note_rows(self, series: Series, written: Collection[Period], table: pa.Table) -> None:
-        times = stamps(table)
-        first, last = instant(int(times[0])), instant(int(times[-1]))
+        times = timestamps_us(table)
+        first, last = from_micros(int(times[0])), from_micros(int(times[-1]))
 
         def change(known: Coverage) -> Coverage:
             return replace(
-                known.unmarked(written),
+                known.without_fingerprints(written),
                 # Counted here, where nobody else can be counting: a neighbour may have written since.
                 rows={**known.rows, **{period: self.count(series, period) for period in written}},
                 first_bar=min(first, known.first_bar or first),

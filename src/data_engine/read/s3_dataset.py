@@ -18,11 +18,11 @@ from data_engine.market.time_range import TimeRange
 from data_engine.store.partitions import Partition
 
 if TYPE_CHECKING:
-    from data_engine.store.bar_store import BarFiles
+    from data_engine.store.bar_store import BarStore
     from data_engine.store.file_store import FileStore
 
 
-def dataset_of(storage: BarFiles, dataset: Dataset, span: TimeRange | None) -> ds.Dataset:
+def dataset_of(storage: BarStore, dataset: Dataset, span: TimeRange | None) -> ds.Dataset:
     """Return the bars of a dataset (that start inside *span*). The files are listed now, and read when they are asked for.
 
     The columns are ``symbol``, those of a file, ``year`` (and ``month``).

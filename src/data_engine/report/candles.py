@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from data_engine.market.bars import Int64s, numbers, stamps
+from data_engine.market.bars import Int64s, numbers, timestamps_us
 
 COLUMNS = ("open", "high", "low", "close", "volume")
 
@@ -70,7 +70,7 @@ NOTHING = Candles(np.empty(0, np.int64), np.empty((len(COLUMNS), 0)))
 
 def of_days(table: pa.Table) -> Candles:
     """Return daily bars, by `BAR_SCHEMA`, as they are: a bar of a day begins at midnight in New York, the same day in UTC."""
-    return _finite(Candles(stamps(table) // _DAY + _EPOCH, _values(table)))
+    return _finite(Candles(timestamps_us(table) // _DAY + _EPOCH, _values(table)))
 
 
 def of_minutes(table: pa.Table, days: Int64s, starts: Int64s, ends: Int64s) -> Candles:
@@ -82,7 +82,7 @@ def of_minutes(table: pa.Table, days: Int64s, starts: Int64s, ends: Int64s) -> C
         starts: of each session, microseconds since 1970.
         ends: of each session, excluded.
     """
-    times = stamps(table)
+    times = timestamps_us(table)
     begin, stop = np.searchsorted(times, starts), np.searchsorted(times, ends)
     filled = np.flatnonzero(stop > begin)
     if not filled.size:
@@ -107,7 +107,7 @@ def of_minutes(table: pa.Table, days: Int64s, starts: Int64s, ends: Int64s) -> C
 
 def of_bars(table: pa.Table) -> Candles:
     """Return bars of minutes or hours, by the columns ``timestamp`` and `COLUMNS`, as they are, by the minute."""
-    return _finite(Candles(stamps(table) // 60_000_000, _values(table)))
+    return _finite(Candles(timestamps_us(table) // 60_000_000, _values(table)))
 
 
 def joined(parts: Sequence[Candles]) -> Candles:

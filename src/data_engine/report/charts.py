@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from data_engine.errors import StoreError
-from data_engine.market.bars import Int64s, instant, micros
+from data_engine.market.bars import Int64s, from_micros, to_micros
 from data_engine.market.exchange_calendar import is_session, regular_hours, sessions
 from data_engine.market.series import Adjustment, Dataset, Feed, Series, Timeframe
 from data_engine.market.time_range import TimeRange, new_york_date, new_york_days
 from data_engine.report.candles import COLUMNS, NOTHING, Candles, joined, of_bars, of_days, of_minutes, pack
-from data_engine.store.bar_store import BarFiles
+from data_engine.store.bar_store import BarStore
 from data_engine.store.partitions import Partition, Period
 
 DAILY_CHARACTERS = 6_500_000
@@ -68,7 +68,7 @@ class Chart:
 
 
 def charts(
-    storage: BarFiles, known: Iterable[Series], *, now: datetime, quick: bool, minutes: int, notes: list[str]
+    storage: BarStore, known: Iterable[Series], *, now: datetime, quick: bool, minutes: int, notes: list[str]
 ) -> list[Chart]:
     """Return a chart for each feed and adjustment that any bar of a day or shorter is held of.
 
@@ -125,7 +125,7 @@ class _Reader:
     """Makes candles of one feed and adjustment out of files."""
 
     def __init__(
-        self, storage: BarFiles, days: Dataset, intraday: Dataset | None, now: datetime, quick: bool, notes: list[str]
+        self, storage: BarStore, days: Dataset, intraday: Dataset | None, now: datetime, quick: bool, notes: list[str]
     ) -> None:
         self._storage = storage
         self._days = days
@@ -155,7 +155,7 @@ class _Reader:
         """Return the bars of a symbol from *since* (minutes since 1970) on."""
         assert self._intraday is not None  # noqa: S101 - asked for only where there is one
         series = Series(symbol, self._intraday)
-        first = Period.of(instant(since * 60_000_000), self._intraday)
+        first = Period.of(from_micros(since * 60_000_000), self._intraday)
         periods = [period for period in self._periods(series) if period >= first]
         return joined([of_bars(table) for period in periods for table in self._table(series, period)]).since(since)
 
@@ -207,7 +207,7 @@ def _add_minutes(chart: Chart, reader: _Reader, last: Mapping[str, list[int]], l
 
 
 def _minute(when: datetime) -> int:
-    return micros(when) // 60_000_000
+    return to_micros(when) // 60_000_000
 
 
 @lru_cache(maxsize=4096)
@@ -223,8 +223,8 @@ def _hours(dataset: Dataset, period: Period) -> tuple[Int64s, Int64s, Int64s]:
     else:
         hours = [new_york_days(day, day) for day in days]
     inside = [number for number, one in enumerate(hours) if one.intersect(span)]
-    starts = np.array([micros(hours[number].start) for number in inside], np.int64)
-    ends = np.array([micros(hours[number].end) for number in inside], np.int64)
+    starts = np.array([to_micros(hours[number].start) for number in inside], np.int64)
+    ends = np.array([to_micros(hours[number].end) for number in inside], np.int64)
     return np.array([days[number].toordinal() for number in inside], np.int64), starts, ends
 
 

@@ -9,17 +9,17 @@ from typing import Any
 
 from data_engine.errors import DamagedFile, InputError, StoreError
 from data_engine.ingest import run_log as runs
-from data_engine.ingest.run_log import Run, RunHistory
+from data_engine.ingest.run_log import RunLog, RunRecord
 from data_engine.market.series import Dataset, Series
 from data_engine.market.time_range import iso
 from data_engine.report.charts import Chart, charts
 from data_engine.report.coverage_months import STATES, Calendar, calendar_of, months_of, reach_of
-from data_engine.store.bar_store import BarFiles
+from data_engine.store.bar_store import BarStore
 from data_engine.store.coverage import Coverage
-from data_engine.store.selection import Choice
+from data_engine.store.selection import DatasetFilter
 from data_engine.verify import verify as verification
 from data_engine.verify.findings import Finding
-from data_engine.verify.verify import Verdict
+from data_engine.verify.verify import VerificationReport
 
 FINDINGS = 2_000
 """How many findings a page lists; all are counted."""
@@ -52,14 +52,14 @@ class Overview:
     minutes: int
     coverage: dict[Dataset, list[Coverage]]
     problems: dict[Series, str]
-    verdict: Verdict
-    runs: list[Run]
+    verdict: VerificationReport
+    runs: list[RunRecord]
     charts: list[Chart]
     notes: list[str] = field(default_factory=list)
 
     def head(self) -> dict[str, Any]:
         """Return everything but the candles, as the fields of a JSON object."""
-        findings = sorted(self.verdict.findings, key=lambda finding: not finding.grave)
+        findings = sorted(self.verdict.findings, key=lambda finding: not finding.is_contradiction)
         return {
             "format": 1,
             "store": self.store,
@@ -131,8 +131,8 @@ class Overview:
 
 
 def look(
-    storage: BarFiles,
-    choice: Choice,
+    storage: BarStore,
+    choice: DatasetFilter,
     names: Sequence[str] | None = None,
     *,
     now: datetime,
@@ -171,7 +171,7 @@ def look(
             found, problems[series] = Coverage(series), str(error)
         coverage.setdefault(series.dataset, []).append(found)
     try:
-        history = RunHistory(storage.files).read()
+        history = RunLog(storage.files).read()
     except StoreError as error:
         history = []
         notes.append(f"the history of runs cannot be read: {error}")
@@ -188,10 +188,10 @@ def _symbols(chart: Chart) -> list[str]:
 
 def _finding(finding: Finding) -> dict[str, Any]:
     fields = finding.to_json()
-    return {**fields, "message": _short(finding.message), "grave": finding.grave}
+    return {**fields, "message": _short(finding.message), "grave": finding.is_contradiction}
 
 
-def _run(run: Run) -> dict[str, Any]:
+def _run(run: RunRecord) -> dict[str, Any]:
     return {
         "began": iso(run.began),
         "seconds": run.seconds,

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from data_engine.market.bars import Int64s, micros
+from data_engine.market.bars import Int64s, to_micros
 from data_engine.market.exchange_calendar import extended_hours, session_starts, sessions
 from data_engine.market.series import Dataset, Feed
 from data_engine.market.time_range import TimeRange, difference, new_york_date, new_york_days, union
@@ -89,7 +89,7 @@ def calendar_of(dataset: Dataset, first: date, last: date, now: datetime) -> Cal
     place = {month: number for number, month in enumerate(months)}
     days = [new_york_date(span.start) for span in spans]
     kept = [(span, place[day.year, day.month]) for span, day in zip(spans, days, strict=True) if (day.year, day.month) in place]
-    starts, ends = ([micros(getattr(span, side)) for span, _ in kept] for side in ("start", "end"))
+    starts, ends = ([to_micros(getattr(span, side)) for span, _ in kept] for side in ("start", "end"))
     return Calendar(tuple(months), *(np.array(values, np.int64) for values in (starts, ends, [number for _, number in kept])))
 
 
@@ -155,7 +155,7 @@ def _inside(calendar: Calendar, ranges: Iterable[TimeRange]) -> Any:
     """Tell of each session whether one range holds all of it."""
     mask = np.zeros(calendar.starts.size, bool)
     for piece in ranges:
-        mask |= (calendar.starts >= micros(piece.start)) & (calendar.ends <= micros(piece.end))
+        mask |= (calendar.starts >= to_micros(piece.start)) & (calendar.ends <= to_micros(piece.end))
     return mask
 
 
@@ -163,7 +163,7 @@ def _touched(calendar: Calendar, ranges: Iterable[TimeRange]) -> Any:
     """Tell of each session whether a range has a part of it."""
     mask = np.zeros(calendar.starts.size, bool)
     for piece in ranges:
-        mask |= (calendar.starts < micros(piece.end)) & (calendar.ends > micros(piece.start))
+        mask |= (calendar.starts < to_micros(piece.end)) & (calendar.ends > to_micros(piece.start))
     return mask
 
 

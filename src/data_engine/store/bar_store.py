@@ -1,4 +1,4 @@
-"""The bar files of a store: `BarFiles`, one Parquet file per symbol and month (or year), merged and never overwritten blindly."""
+"""The bar files of a store: `BarStore`, one Parquet file per symbol and month (or year), merged and never overwritten blindly."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 import numpy as np
 import pyarrow as pa
 
-from data_engine.cpu import PLACES
+from data_engine.cpu import CPU_SLOTS
 from data_engine.errors import DamagedFile, StoreError
 from data_engine.market.bar_parquet import from_parquet, to_parquet
-from data_engine.market.bars import EMPTY, instant, merge, micros, stamps, without
+from data_engine.market.bars import EMPTY, from_micros, merge, timestamps_us, to_micros, without
 from data_engine.market.bars import within as cut
 from data_engine.market.series import Dataset, Series
 from data_engine.market.time_range import TimeRange
@@ -23,7 +23,7 @@ from data_engine.store.partitions import Partition, Period, decode_symbol, perio
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class WriteResult:
     """What a write did to one file, or to several.
 
     Attributes:
@@ -40,13 +40,13 @@ class Written:
     vanished: int = 0
     fingerprint: Fingerprint | None = field(default=None, compare=False)
 
-    def __add__(self, other: Written) -> Written:
-        return Written(
+    def __add__(self, other: WriteResult) -> WriteResult:
+        return WriteResult(
             self.rows + other.rows, self.added + other.added, self.revised + other.revised, self.vanished + other.vanished
         )
 
 
-class BarFiles:
+class BarStore:
     """Bars in plain Parquet files, one file at a time. Safe between threads and processes.
 
     Args:
@@ -62,7 +62,7 @@ class BarFiles:
 
     def write(
         self, series: Series, period: Period, fetched: pa.Table, *, answered: TimeRange | None = None, drop_vanished: bool = False
-    ) -> Written:
+    ) -> WriteResult:
         """Merge bars into one file.
 
         Args:
@@ -77,7 +77,7 @@ class BarFiles:
             StoreError: the file cannot be written; the old one is untouched.
         """
         key = Partition(series, period).key
-        result = Written()
+        result = WriteResult()
 
         def change(data: bytes | None) -> bytes | None:
             nonlocal result
@@ -87,12 +87,14 @@ class BarFiles:
             if drop_vanished and merged.vanished and answered is not None:
                 table = merge(without(stored, answered, kept=fetched), fetched).table
             elif not merged.changed:
-                result = Written(stored.num_rows, vanished=merged.vanished, fingerprint=Fingerprint.of(data) if data else None)
+                result = WriteResult(
+                    stored.num_rows, vanished=merged.vanished, fingerprint=Fingerprint.of(data) if data else None
+                )
                 return None
-            with PLACES:
+            with CPU_SLOTS:
                 content = to_parquet(table) if table.num_rows else b""
             made = Fingerprint.of(content) if content else None
-            result = Written(table.num_rows, merged.added, merged.revised, merged.vanished, made)
+            result = WriteResult(table.num_rows, merged.added, merged.revised, merged.vanished, made)
             return content
 
         self.files.update(key, change)
@@ -164,8 +166,8 @@ class BarFiles:
         held = sorted(partition.period for partition in self.partitions(series.dataset, series.symbol))
         if not held:
             return None, None
-        ends = [stamps(self.read(series, period, ["timestamp"])) for period in (held[0], held[-1])]
-        return instant(int(ends[0][0])), instant(int(ends[1][-1]))
+        ends = [timestamps_us(self.read(series, period, ["timestamp"])) for period in (held[0], held[-1])]
+        return from_micros(int(ends[0][0])), from_micros(int(ends[1][-1]))
 
     def periods(self, series: Series, span: TimeRange) -> Iterator[Period]:
         """Yield the files of a series that *span* touches, in order of time; exact names, no glob."""
@@ -216,12 +218,12 @@ class BarFiles:
             raise DamagedFile(f"{self.files.location}/{key} cannot be read as bars: {error}") from error
 
 
-def by_period(table: pa.Table, dataset: Dataset) -> Iterator[tuple[Period, pa.Table]]:
+def split_by_period(table: pa.Table, dataset: Dataset) -> Iterator[tuple[Period, pa.Table]]:
     """Cut a sorted table at the edges of its files, without copying."""
-    times = stamps(table)
+    times = timestamps_us(table)
     at = 0
     while at < len(times):
         period = Period.of(datetime.fromtimestamp(int(times[at]) // 1_000_000, UTC), dataset)
-        stop = int(np.searchsorted(times, micros(period.next().start)))
+        stop = int(np.searchsorted(times, to_micros(period.next().start)))
         yield period, table.slice(at, stop - at)
         at = stop

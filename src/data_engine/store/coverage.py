@@ -92,7 +92,7 @@ class Coverage:
         """How many bars the files hold."""
         return sum(self.rows.values())
 
-    def settled(self, now: datetime) -> tuple[TimeRange, ...]:
+    def trusted(self, now: datetime) -> tuple[TimeRange, ...]:
         """Return what need not be asked again: *covered*, without emptiness that is less than a week old.
 
         Emptiness before the first bar counts once that bar is more than a week old; that of a series without any bar, a
@@ -107,7 +107,7 @@ class Coverage:
 
     def missing(self, wanted: Iterable[TimeRange], now: datetime) -> tuple[TimeRange, ...]:
         """Return the parts of *wanted* that have to be asked for."""
-        return difference(wanted, self.settled(now))
+        return difference(wanted, self.trusted(now))
 
     def wanting(self, span: TimeRange) -> Coverage:
         """Return the same with one more wish."""
@@ -174,12 +174,12 @@ class Coverage:
             last_bar=last,
         )
 
-    def unmarked(self, periods: Iterable[Period]) -> Coverage:
+    def without_fingerprints(self, periods: Iterable[Period]) -> Coverage:
         """Return the same without the fingerprints of some files, which are about to change while their range stays covered."""
         gone = frozenset(periods)
         return replace(self, files={period: mark for period, mark in self.files.items() if period not in gone})
 
-    def withdrawn(self) -> Coverage:
+    def cleared(self) -> Coverage:
         """Return the same with nothing claimed, before files of another price base are moved into place."""
         return replace(self, covered=(), provisional=(), files={})
 

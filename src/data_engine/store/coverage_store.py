@@ -10,7 +10,7 @@ from data_engine.errors import DamagedFile
 from data_engine.market.series import Dataset, Series
 from data_engine.store import coverage_file as codec
 from data_engine.store.coverage import Coverage
-from data_engine.store.document import revise
+from data_engine.store.document import update_document
 from data_engine.store.file_store import FileStore
 from data_engine.store.partitions import symbols_of
 
@@ -51,7 +51,7 @@ class CoverageStore:
             now = self._now().replace(microsecond=0)
             return replace(made, begun=made.begun or now, updated=now, by=self._by or _program())
 
-        return revise(
+        return update_document(
             self._files, codec.key(series), change, load=lambda data: self._load(data, series), seal=seal, dump=codec.dump
         )
 

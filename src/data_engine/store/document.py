@@ -10,7 +10,7 @@ from data_engine.store.file_store import FileStore
 _Value = TypeVar("_Value")
 
 
-def revise(
+def update_document(
     files: FileStore,
     key: str,
     change: Callable[[_Value], _Value],

@@ -53,13 +53,13 @@ class FileStore(Protocol):
     def free_bytes(self) -> int | None:
         """Return how much may still be written, or None where nothing says."""
 
-    def clean(self) -> int:
+    def remove_stale_drafts(self) -> int:
         """Remove what killed writers left behind; return how many files."""
 
-    def caution(self) -> str | None:
+    def write_warning(self) -> str | None:
         """Return what whoever is about to write here should know, or None."""
 
-    def hold(self, name: str, *, seconds: float, waiting: Callable[[], None] | None = None) -> AbstractContextManager[None]:
+    def lock(self, name: str, *, seconds: float, waiting: Callable[[], None] | None = None) -> AbstractContextManager[None]:
         """Keep other runs away while the context lasts."""
 
 

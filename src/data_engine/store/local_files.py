@@ -158,7 +158,7 @@ class LocalFiles:
         except OSError:
             return None
 
-    def caution(self) -> str | None:
+    def write_warning(self) -> str | None:
         """Return None: the kernel's locks do what they say."""
         return None
 
@@ -179,7 +179,7 @@ class LocalFiles:
                 break
         return True
 
-    def clean(self) -> int:
+    def remove_stale_drafts(self) -> int:
         """Remove the drafts of writers that were killed; return how many. Those of living writers are left alone."""
         drafts = self.base / "metadata" / "drafts"
         removed = 0
@@ -196,7 +196,7 @@ class LocalFiles:
         return removed
 
     @contextmanager
-    def hold(self, name: str, *, seconds: float, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+    def lock(self, name: str, *, seconds: float, waiting: Callable[[], None] | None = None) -> Iterator[None]:
         """Hold the lock *name* of this folder, to keep other runs away; single writes do not need it.
 
         Args:

@@ -14,7 +14,7 @@ DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 """How a path of Windows begins."""
 
 
-def storage_path(value: object, home: Path | None, start: Path) -> Path | str:
+def parse_location(value: object, home: Path | None, start: Path) -> Path | str:
     """Return where a store is: an absolute path, or an ``s3://`` address without a slash at its end.
 
     Args:
@@ -48,19 +48,19 @@ def storage_path(value: object, home: Path | None, start: Path) -> Path | str:
     return Path(text) if DRIVE.match(text) else start / text
 
 
-def open_files(place: Path | str) -> FileStore:
+def open_file_store(place: Path | str) -> FileStore:
     """Return the files of a store. Nothing is read, written or sent.
 
     Args:
-        place: what `storage_path` returns.
+        place: what `parse_location` returns.
 
     Raises:
         ConfigError: an address that cannot be used, or the package for it is not installed.
     """
     if isinstance(place, str):
-        from data_engine.store.s3.s3_files import ObjectFiles
+        from data_engine.store.s3.s3_files import S3Files
 
-        return ObjectFiles(place)
+        return S3Files(place)
     return LocalFiles(place)
 
 

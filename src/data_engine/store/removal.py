@@ -8,12 +8,12 @@ from data_engine.market.bars import within
 from data_engine.market.dates import DateLike, any_span
 from data_engine.market.series import Series
 from data_engine.market.time_range import TimeRange
-from data_engine.store.bar_store import BarFiles
-from data_engine.store.selection import Choice, chosen_series
+from data_engine.store.bar_store import BarStore
+from data_engine.store.selection import DatasetFilter, select_series
 
 
 def plan_removal(
-    storage: BarFiles, choice: Choice, names: Sequence[str], start: DateLike | None, end: DateLike | None
+    storage: BarStore, choice: DatasetFilter, names: Sequence[str], start: DateLike | None, end: DateLike | None
 ) -> list[tuple[Series, TimeRange, int]]:
     """Return which series lose which range, and how many bars that is.
 
@@ -29,7 +29,7 @@ def plan_removal(
     """
     span = any_span(start, end)
     plan = []
-    for series in chosen_series(storage.coverage, choice, names):
+    for series in select_series(storage.coverage, choice, names):
         bars = 0
         for partition in storage.partitions(series.dataset, series.symbol):
             shared = partition.period.span.intersect(span)

@@ -10,7 +10,7 @@ from data_engine.store.coverage_store import CoverageStore
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class DatasetFilter:
     """Which datasets a command is about; None is all.
 
     Attributes:
@@ -24,7 +24,7 @@ class Choice:
     adjustment: Adjustment | None = None
 
     @classmethod
-    def parse(cls, timeframe: object = None, feed: object = None, adjustment: object = None) -> Choice:
+    def parse(cls, timeframe: object = None, feed: object = None, adjustment: object = None) -> DatasetFilter:
         """Read what people write.
 
         Raises:
@@ -44,7 +44,7 @@ class Choice:
         )
 
 
-def chosen_series(coverage: CoverageStore, choice: Choice, names: Sequence[str] | None) -> Iterator[Series]:
+def select_series(coverage: CoverageStore, choice: DatasetFilter, names: Sequence[str] | None) -> Iterator[Series]:
     """Yield the known series of the chosen datasets, by dataset and symbol; with *names*, only theirs."""
     wanted = None if names is None else set(names)
     for dataset in coverage.datasets():

@@ -22,7 +22,7 @@ from pathlib import Path
 from data_engine.errors import InputError, SymbolListError
 from data_engine.market.symbol import check_symbol
 from data_engine.store.csv_document import _lines, dump_rows, load_rows
-from data_engine.universe.membership import ADDED, REMOVED, Event, Snapshot, replay
+from data_engine.universe.membership import ADDED, REMOVED, MembershipChange, Snapshot, replay
 from data_engine.universe.symbol_lists import SymbolLoader, read_text
 
 LIST_HEADER = ("symbol", "added_date")
@@ -57,23 +57,23 @@ Canonical = Callable[[str], str]
 """Makes one symbol of its spellings; raises `InputError` for what cannot be a symbol."""
 
 
-def dump_history(events: Iterable[Event]) -> bytes:
+def dump_history(events: Iterable[MembershipChange]) -> bytes:
     """Write a history as the bytes of its file."""
     return dump_rows(HISTORY_HEADER, ((event.day.isoformat(), event.action, event.symbol) for event in events))
 
 
-def load_history(content: bytes, canonical: Canonical) -> list[Event]:
+def load_history(content: bytes, canonical: Canonical) -> list[MembershipChange]:
     """Undo `dump_history`.
 
     Raises:
         ValueError: somebody made something else of the file; the message names the line.
     """
-    events: list[Event] = []
+    events: list[MembershipChange] = []
 
     def take(day: str, action: str, symbol: str) -> None:
         if action not in (ADDED, REMOVED):
             raise ValueError(f"the action is added or removed, was {action!r}")
-        event = Event(date.fromisoformat(day), action, canonical(symbol))
+        event = MembershipChange(date.fromisoformat(day), action, canonical(symbol))
         if events and event.day < events[-1].day:
             raise ValueError("the days are not in order")
         events.append(event)
@@ -86,7 +86,7 @@ def load_history(content: bytes, canonical: Canonical) -> list[Event]:
 
 
 @dataclass(slots=True)
-class Dated:
+class IndexSources:
     """What the files say.
 
     Attributes:
@@ -94,20 +94,22 @@ class Dated:
         snapshots: whole lists, each of a day.
     """
 
-    changes: list[Event] = field(default_factory=list)
+    changes: list[MembershipChange] = field(default_factory=list)
     snapshots: list[Snapshot] = field(default_factory=list)
 
-    def add(self, other: Dated) -> None:
+    def add(self, other: IndexSources) -> None:
         """Take in what another file says."""
         self.changes += other.changes
         self.snapshots += other.snapshots
 
-    def known_by(self, day: date) -> tuple[Dated, int]:
+    def known_by(self, day: date) -> tuple[IndexSources, int]:
         """Return what is of *day* or earlier, and how many changes are still to come."""
         past = [change for change in self.changes if change.day <= day]
-        return Dated(past, [one for one in self.snapshots if one.day is None or one.day <= day]), len(self.changes) - len(past)
+        return IndexSources(past, [one for one in self.snapshots if one.day is None or one.day <= day]), len(self.changes) - len(
+            past
+        )
 
-    def anchored(self, stored: Sequence[Event]) -> list[Snapshot]:
+    def anchored(self, stored: Sequence[MembershipChange]) -> list[Snapshot]:
         """Return the lists; where there are none, that of a stored history, as near to the last change as it reaches back."""
         if self.snapshots or not stored:
             return self.snapshots
@@ -115,7 +117,7 @@ class Dated:
         return [Snapshot(day, tuple(replay(stored, day)), "the stored list")]
 
 
-def read_dated(text: str, name: str, canonical: Canonical) -> Dated:
+def read_dated(text: str, name: str, canonical: Canonical) -> IndexSources:
     """Read a file of changes, or of lists with their days.
 
     Args:
@@ -153,11 +155,11 @@ class _Reader:
     def __init__(self, name: str, canonical: Canonical) -> None:
         self._name = name
         self._canonical = canonical
-        self._changes: list[Event] = []
+        self._changes: list[MembershipChange] = []
         self._lists: dict[date, dict[str, int]] = {}
         self._problems: list[str] = []
 
-    def concluded(self) -> Dated:
+    def concluded(self) -> IndexSources:
         if self._problems:
             count = len(self._problems)
             shown = "\n".join(f"  {text}" for text in self._problems[:_MAX_PROBLEMS])
@@ -170,7 +172,7 @@ class _Reader:
         lists = [
             Snapshot(day, tuple(symbols), f"{self._name}: line {min(symbols.values())}") for day, symbols in self._lists.items()
         ]
-        return Dated(self._changes, lists)
+        return IndexSources(self._changes, lists)
 
     def read_table(self, text: str) -> None:
         for separator in _SEPARATORS:
@@ -257,7 +259,7 @@ class _Reader:
     def _change(self, line: int, day: date, action: str, who: str) -> None:
         symbol = self._symbol(line, who)
         if symbol is not None:
-            self._changes.append(Event(day, action, symbol, f"{self._name}: line {line}"))
+            self._changes.append(MembershipChange(day, action, symbol, f"{self._name}: line {line}"))
 
     def _member(self, line: int, day: date, who: str) -> None:
         symbol = self._symbol(line, who)
@@ -298,7 +300,7 @@ def _column(header: list[str], names: Iterable[str]) -> int | None:
 
 def read_sources(
     changes: Sequence[str | Path], members: str | Path | None = None, as_of: date | None = None, column: str | None = None
-) -> Dated:
+) -> IndexSources:
     """Read files of changes, and a list of the members on one day.
 
     Args:
@@ -316,7 +318,7 @@ def read_sources(
         raise InputError("name a file of changes (--changes), or a list with its day (--members, --as-of)")
     if members is None and (as_of is not None or column is not None):
         raise InputError("--as-of and --column are about the file that --members names")
-    found = Dated()
+    found = IndexSources()
     for path in changes:
         found.add(read_dated(read_text(path), Path(path).name, check_symbol))
     if members is not None:

@@ -24,7 +24,16 @@ from data_engine.store.csv_document import dump_rows, load_rows
 from data_engine.store.file_store import FileStore
 from data_engine.universe.index_files import LIST_HEADER, dump_history, load_history, read_sources
 from data_engine.universe.index_names import check_index_name, name_fault
-from data_engine.universe.membership import Event, Members, build_history, differences, joined, members_within, replay, seed
+from data_engine.universe.membership import (
+    Members,
+    MembershipChange,
+    build_history,
+    continue_history,
+    differences,
+    members_within,
+    replay,
+    seed,
+)
 from data_engine.universe.symbol_lists import SymbolLoader
 
 if TYPE_CHECKING:
@@ -192,7 +201,7 @@ class MetadataStore:
             listed = self._listed(name)
             events = self._events(name, content) if content is not None else seed(listed)
             history = build_history(past.changes, past.anchored(events), since=first, force=force)
-            history = history if force else joined(history, events)
+            history = history if force else continue_history(history, events)
             now = replay(history.events)
             if not force:
                 _refuse_loss(name, listed or {}, list(now))
@@ -218,7 +227,7 @@ class MetadataStore:
             raise _not_known(index_name, events, new_york_date(span.start))
         return members_within(events, span)
 
-    def history(self, index_name: str) -> list[Event]:
+    def history(self, index_name: str) -> list[MembershipChange]:
         """Return all that came and left, in order; those of the first day make the first list.
 
         Raises:
@@ -282,7 +291,7 @@ class MetadataStore:
         content = self._files.get(_list_key(name))
         return None if content is None else self._parse(name, content)
 
-    def _history(self, name: str) -> list[Event] | None:
+    def _history(self, name: str) -> list[MembershipChange] | None:
         content = self._files.get(_history_key(name))
         return None if content is None else self._events(name, content)
 
@@ -300,7 +309,7 @@ class MetadataStore:
             raise self._damaged(_list_key(name), error) from error
         return members
 
-    def _events(self, name: str, content: bytes) -> list[Event]:
+    def _events(self, name: str, content: bytes) -> list[MembershipChange]:
         try:
             return load_history(content, check_symbol)
         except ValueError as error:
@@ -309,7 +318,7 @@ class MetadataStore:
     def _damaged(self, key: str, error: ValueError) -> DamagedFile:
         return DamagedFile(f"{self._files.location}/{key} is not what it should be: {error}")
 
-    def _effective(self, name: str, events: Sequence[Event], on: date | None) -> date:
+    def _effective(self, name: str, events: Sequence[MembershipChange], on: date | None) -> date:
         """Return the day of a change: never before the last one, also when the clock went back."""
         last = events[-1].day if events else date.min
         if on is None:
@@ -331,7 +340,7 @@ class MetadataStore:
         return UnknownIndexError(f"no index {name!r}; {there}")
 
 
-def _not_known(name: str, events: Sequence[Event], day: date) -> InputError:
+def _not_known(name: str, events: Sequence[MembershipChange], day: date) -> InputError:
     since = events[0].day if events else "no day"
     return InputError(
         f"index {name!r} is known since {since}; what it was on {day} is not known "
@@ -373,6 +382,6 @@ def _history_key(name: str) -> str:
 
 def _open(base_path: str | Path | None) -> FileStore:
     from data_engine.settings import load_settings
-    from data_engine.store.location import open_files
+    from data_engine.store.location import open_file_store
 
-    return open_files(load_settings(base_path=base_path).base_path)
+    return open_file_store(load_settings(base_path=base_path).base_path)

@@ -32,7 +32,7 @@ Members = dict[str, date]
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class MembershipChange:
     """A symbol that came or left.
 
     Attributes:
@@ -76,18 +76,18 @@ class History:
         warnings: sentences on what contradicts itself in the sources, with the lines.
     """
 
-    events: tuple[Event, ...]
+    events: tuple[MembershipChange, ...]
     until: date
     warnings: tuple[str, ...] = ()
 
 
-def seed(listed: Members | None) -> list[Event]:
+def seed(listed: Members | None) -> list[MembershipChange]:
     """Make the history of a list that has none: someone wrote it by hand."""
-    made = [Event(day, ADDED, symbol) for symbol, day in (listed or {}).items()]
+    made = [MembershipChange(day, ADDED, symbol) for symbol, day in (listed or {}).items()]
     return sorted(made, key=lambda event: event.day)
 
 
-def replay(events: Iterable[Event], until: date | None = None) -> Members:
+def replay(events: Iterable[MembershipChange], until: date | None = None) -> Members:
     """Return the members after *events*, or at the end of the day *until*."""
     members: Members = {}
     for event in events:
@@ -100,19 +100,19 @@ def replay(events: Iterable[Event], until: date | None = None) -> Members:
     return members
 
 
-def differences(before: Iterable[str], wanted: Sequence[str], day: date) -> list[Event]:
+def differences(before: Iterable[str], wanted: Sequence[str], day: date) -> list[MembershipChange]:
     """Return the events that make one list of another."""
     listed, now = list(before), set(wanted)
     there = set(listed)
-    removed = [Event(day, REMOVED, symbol) for symbol in listed if symbol not in now]
-    return removed + [Event(day, ADDED, symbol) for symbol in wanted if symbol not in there]
+    removed = [MembershipChange(day, REMOVED, symbol) for symbol in listed if symbol not in now]
+    return removed + [MembershipChange(day, ADDED, symbol) for symbol in wanted if symbol not in there]
 
 
 # ----------------------------------------------------------------------------------------------- a history from other sources
 
 
 def build_history(
-    changes: Iterable[Event], snapshots: Iterable[Snapshot], *, since: date | None = None, force: bool = False
+    changes: Iterable[MembershipChange], snapshots: Iterable[Snapshot], *, since: date | None = None, force: bool = False
 ) -> History:
     """Make a history of dated changes and of the list at one or several days.
 
@@ -149,16 +149,16 @@ def build_history(
             f"since {since}: the first change or list is of {first}, which is earlier; leave it out, or name an earlier day"
         )
     first = since or first
-    events = [*(Event(first, ADDED, symbol) for symbol in before), *effective]
+    events = [*(MembershipChange(first, ADDED, symbol) for symbol in before), *effective]
     opening = replay(events, first)
-    events = [Event(first, ADDED, symbol) for symbol in opening] + [event for event in effective if event.day > first]
+    events = [MembershipChange(first, ADDED, symbol) for symbol in opening] + [event for event in effective if event.day > first]
     for one in lists[1:]:
         events = _believed(events, one, warnings)
     until = max(*(one.day for one in lists if one.day), *(change.day for change in ordered), first)
     return History(tuple(events), until, tuple(warnings))
 
 
-def joined(made: History, stored: Sequence[Event]) -> History:
+def continue_history(made: History, stored: Sequence[MembershipChange]) -> History:
     """Return a history that goes on with what a store has noted after its end.
 
     Args:
@@ -176,17 +176,19 @@ def joined(made: History, stored: Sequence[Event]) -> History:
     return History(tuple(events), max([made.until, *(event.day for event in stored)]), tuple(warnings))
 
 
-def _dated(snapshots: Iterable[Snapshot], ordered: Sequence[Event]) -> Iterator[Snapshot]:
+def _dated(snapshots: Iterable[Snapshot], ordered: Sequence[MembershipChange]) -> Iterator[Snapshot]:
     for one in snapshots:
         if one.day is None and not ordered:
             raise InputError(f"{one.place}: of which day is this list? Say so with --as-of (as_of=...)")
         yield one if one.day is not None else Snapshot(ordered[-1].day, one.symbols, one.place)
 
 
-def _undone(symbols: Sequence[str], changes: Sequence[Event], warnings: list[str]) -> tuple[list[str], list[Event]]:
+def _undone(
+    symbols: Sequence[str], changes: Sequence[MembershipChange], warnings: list[str]
+) -> tuple[list[str], list[MembershipChange]]:
     """Return the list before *changes*, which lead to *symbols*, and those of them that fit."""
     members = dict.fromkeys(symbols)
-    effective: list[Event] = []
+    effective: list[MembershipChange] = []
     found: list[str] = []
     for change in reversed(changes):
         present = change.symbol in members
@@ -202,10 +204,10 @@ def _undone(symbols: Sequence[str], changes: Sequence[Event], warnings: list[str
     return list(members), effective[::-1]
 
 
-def _applied(symbols: Sequence[str], changes: Sequence[Event], warnings: list[str]) -> list[Event]:
+def _applied(symbols: Sequence[str], changes: Sequence[MembershipChange], warnings: list[str]) -> list[MembershipChange]:
     """Return those of *changes* that fit a list which *symbols* was before."""
     members = set(symbols)
-    effective: list[Event] = []
+    effective: list[MembershipChange] = []
     for change in changes:
         present = change.symbol in members
         if (change.action == ADDED) is present:
@@ -216,7 +218,7 @@ def _applied(symbols: Sequence[str], changes: Sequence[Event], warnings: list[st
     return effective
 
 
-def _believed(events: list[Event], one: Snapshot, warnings: list[str]) -> list[Event]:
+def _believed(events: list[MembershipChange], one: Snapshot, warnings: list[str]) -> list[MembershipChange]:
     """Return the events with what a later list has otherwise as changes of its day."""
     day = one.day or date.min
     past = [event for event in events if event.day <= day]
@@ -226,7 +228,7 @@ def _believed(events: list[Event], one: Snapshot, warnings: list[str]) -> list[E
         return events
     warnings.append(f"{one.place}: the list of {day} differs from what the changes lead to: {_listed(new)}; the list is believed")
     corrected = {event.symbol for event in new}
-    rest: list[Event] = []
+    rest: list[MembershipChange] = []
     members_now = set(one.symbols)
     for event in events[len(past) :]:
         if event.symbol in corrected and (event.action == ADDED) is (event.symbol in members_now):
@@ -246,7 +248,7 @@ def _refuse_nonsense(wrong: int, changes: int, warnings: Sequence[str], *, force
         )
 
 
-def _listed(events: Sequence[Event]) -> str:
+def _listed(events: Sequence[MembershipChange]) -> str:
     said = [("+" if event.action == ADDED else "-") + event.symbol for event in events]
     return " ".join(said[:_SHOWN]) + (f" and {len(said) - _SHOWN} more" if len(said) > _SHOWN else "")
 
@@ -254,21 +256,21 @@ def _listed(events: Sequence[Event]) -> str:
 # ------------------------------------------------------------------------------------------------------------- memberships
 
 
-def memberships(events: Iterable[Event], symbol: str) -> tuple[TimeRange, ...]:
+def memberships(events: Iterable[MembershipChange], symbol: str) -> tuple[TimeRange, ...]:
     """Return when a symbol was a member: sorted, disjoint; up to `FOREVER` where it still is one, empty where it never was."""
     return _ranges(event for event in events if event.symbol == symbol)
 
 
-def members_within(events: Iterable[Event], span: TimeRange) -> dict[str, tuple[TimeRange, ...]]:
+def members_within(events: Iterable[MembershipChange], span: TimeRange) -> dict[str, tuple[TimeRange, ...]]:
     """Return every symbol that was a member at any time inside *span*, sorted, and when it was; clipped to *span*."""
-    by_symbol: dict[str, list[Event]] = {}
+    by_symbol: dict[str, list[MembershipChange]] = {}
     for event in events:
         by_symbol.setdefault(event.symbol, []).append(event)
     found = ((symbol, intersection(_ranges(ours), (span,))) for symbol, ours in sorted(by_symbol.items()))
     return {symbol: ranges for symbol, ranges in found if ranges}
 
 
-def _ranges(events: Iterable[Event]) -> tuple[TimeRange, ...]:
+def _ranges(events: Iterable[MembershipChange]) -> tuple[TimeRange, ...]:
     """Return the memberships of one symbol. Who leaves and returns on one day never left."""
     pieces: list[TimeRange] = []
     since: date | None = None
@@ -293,9 +295,9 @@ def member_rows(times: Any, ranges: Sequence[TimeRange]) -> Any:
     """
     import numpy as np
 
-    from data_engine.market.bars import micros
+    from data_engine.market.bars import to_micros
 
-    edges = np.array([micros(at) for piece in ranges for at in (piece.start, piece.end)], np.int64)
+    edges = np.array([to_micros(at) for piece in ranges for at in (piece.start, piece.end)], np.int64)
     return np.searchsorted(edges, times, side="right") % 2 == 1
 
 
@@ -305,8 +307,8 @@ def keep_members(ranges: Mapping[str, Sequence[TimeRange]]) -> Callable[[str, pa
     def step(symbol: str, table: pa.Table) -> pa.Table:
         import pyarrow as pa
 
-        from data_engine.market.bars import stamps
+        from data_engine.market.bars import timestamps_us
 
-        return table.filter(pa.array(member_rows(stamps(table), ranges.get(symbol, ()))))
+        return table.filter(pa.array(member_rows(timestamps_us(table), ranges.get(symbol, ()))))
 
     return step

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from data_engine.market.bars import instant, micros, numbers, stamps
+from data_engine.market.bars import from_micros, numbers, timestamps_us, to_micros
 from data_engine.market.exchange_calendar import regular_hours, sessions
 from data_engine.market.time_range import TimeRange, new_york_date, new_york_days
 
@@ -62,16 +62,16 @@ class SessionSums:
 
     def look(self, table: pa.Table) -> None:
         """Take the bars of the next file, by `BAR_SCHEMA`."""
-        times = stamps(table)
+        times = timestamps_us(table)
         if not times.size:
             return
         columns = {name: numbers(table.column(name)) for name in ("open", "high", "low", "close", "volume")}
-        for day in sessions(new_york_date(instant(times[0])), new_york_date(instant(times[-1]))):
+        for day in sessions(new_york_date(from_micros(times[0])), new_york_date(from_micros(times[-1]))):
             whole = new_york_days(day, day)
             if not any(piece.start <= whole.start and whole.end <= piece.end for piece in self._covered):
                 continue
             hours = regular_hours(day)
-            spans = [micros(at) for at in (whole.start, whole.end, hours.start, hours.end)]
+            spans = [to_micros(at) for at in (whole.start, whole.end, hours.start, hours.end)]
             begin, end, start, stop = np.searchsorted(times, spans).tolist()
             volume = float(columns["volume"][begin:end].sum())
             # A session can be cut in two by the end of a month of UTC, though not its regular hours.
@@ -105,5 +105,5 @@ class SessionSums:
 
 def _daily(days: pa.Table) -> Iterable[tuple[date, list[float]]]:
     columns = [numbers(days.column(name)) for name in ("open", "high", "low", "close", "volume")]
-    for row, time in enumerate(stamps(days)):
-        yield new_york_date(instant(time)), [float(column[row]) for column in columns]
+    for row, time in enumerate(timestamps_us(days)):
+        yield new_york_date(from_micros(time)), [float(column[row]) for column in columns]

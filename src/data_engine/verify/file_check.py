@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from data_engine.errors import StoreError
 from data_engine.market.bar_grid import in_future, off_grid
 from data_engine.market.bar_parquet import from_parquet
-from data_engine.market.bars import BAR_SCHEMA, Int64s, instant, problems, stamps
+from data_engine.market.bars import BAR_SCHEMA, Int64s, from_micros, problems, timestamps_us
 from data_engine.market.time_range import iso
 from data_engine.store.coverage import Fingerprint
 from data_engine.store.file_store import FileStore
@@ -26,7 +26,7 @@ from data_engine.verify.findings import Finding
 
 
 @dataclass(frozen=True, slots=True)
-class Inspected:
+class CheckedFile:
     """What one file shows.
 
     Attributes:
@@ -50,7 +50,7 @@ class Inspected:
     times: Int64s | None = None
 
 
-def inspect(files: FileStore, partition: Partition, now: datetime, notice: Callable[[pa.Table], None]) -> Inspected | None:
+def check_file(files: FileStore, partition: Partition, now: datetime, notice: Callable[[pa.Table], None]) -> CheckedFile | None:
     """Read a whole file; None where there is none.
 
     Args:
@@ -62,7 +62,7 @@ def inspect(files: FileStore, partition: Partition, now: datetime, notice: Calla
     try:
         data = files.get(partition.key)
     except StoreError as error:
-        return Inspected(partition, _finding("file_unreadable", str(error), partition))
+        return CheckedFile(partition, _finding("file_unreadable", str(error), partition))
     if data is None:
         return None  # removed since it was listed
     where = f"{files.location}/{partition.key}"
@@ -71,18 +71,18 @@ def inspect(files: FileStore, partition: Partition, now: datetime, notice: Calla
         table = _decoded(data)
     except ValueError as error:
         finding = _finding("file_damaged", f"{where} cannot be read as bars: {error}", partition)
-        return Inspected(partition, finding, size=len(data), fingerprint=mark)
-    times = stamps(table)
-    first, last = (instant(times[0]), instant(times[-1])) if len(times) else (None, None)
+        return CheckedFile(partition, finding, size=len(data), fingerprint=mark)
+    times = timestamps_us(table)
+    first, last = (from_micros(times[0]), from_micros(times[-1])) if len(times) else (None, None)
     trouble = problems(table) or _misplaced(first, last, partition.period)
     bad = _finding("bars_damaged", f"{where}: {trouble}", partition) if trouble else _off_or_late(times, partition, now, where)
     if bad is not None:
-        return Inspected(partition, bad, len(times), size=len(data), fingerprint=mark)
+        return CheckedFile(partition, bad, len(times), size=len(data), fingerprint=mark)
     notice(table)
-    return Inspected(partition, None, len(times), first, last, len(data), mark, times)
+    return CheckedFile(partition, None, len(times), first, last, len(data), mark, times)
 
 
-def inspect_footer(files: FileStore, partition: Partition, now: datetime) -> Inspected | None:
+def check_footer(files: FileStore, partition: Partition, now: datetime) -> CheckedFile | None:
     """Read the end of a file alone (on a disk of this machine; elsewhere the whole); None where there is no file.
 
     Args:
@@ -101,7 +101,7 @@ def inspect_footer(files: FileStore, partition: Partition, now: datetime) -> Ins
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and (error.errno is not None or _is_folder(files, partition.key)):
             text = f"cannot read {where}: {error.strerror or error}"
-            return Inspected(partition, _finding("file_unreadable", text, partition))
+            return CheckedFile(partition, _finding("file_unreadable", text, partition))
         trouble, rows, first, last = _no_parquet(size, error), 0, None, None
     finding = None
     if trouble is not None:
@@ -112,7 +112,7 @@ def inspect_footer(files: FileStore, partition: Partition, now: datetime) -> Ins
             finding = _finding("bars_damaged", f"{where}: {misplaced}", partition)
         elif last is not None and last > now:
             finding = _finding("bars_in_future", f"{where} holds a bar of {iso(last)}", partition)
-    return Inspected(partition, finding, rows, first, last, size)
+    return CheckedFile(partition, finding, rows, first, last, size)
 
 
 def schema_trouble(schema: pa.Schema) -> str | None:
@@ -163,11 +163,11 @@ def _off_or_late(times: Int64s, partition: Partition, now: datetime, where: str)
     timeframe = partition.series.dataset.timeframe
     off = off_grid(times, timeframe)
     if off.size:
-        text = f"{where}: {iso(instant(off[0]))} is not the start of a {timeframe} bar ({off.size:,} such bars)"
+        text = f"{where}: {iso(from_micros(off[0]))} is not the start of a {timeframe} bar ({off.size:,} such bars)"
         return _finding("bars_off_grid", text, partition)
     late = in_future(times, now)
     if late.size:
-        return _finding("bars_in_future", f"{where} holds {late.size:,} bars from {iso(instant(late[0]))} on", partition)
+        return _finding("bars_in_future", f"{where} holds {late.size:,} bars from {iso(from_micros(late[0]))} on", partition)
     return None
 
 
@@ -192,4 +192,4 @@ def _bounds(metadata: pq.FileMetaData) -> tuple[datetime | None, datetime | None
             return None, None
         lows.append(bounds.min_raw)  # microseconds; `min` would import pandas
         highs.append(bounds.max_raw)
-    return (instant(min(lows)), instant(max(highs))) if lows else (None, None)
+    return (from_micros(min(lows)), from_micros(max(highs))) if lows else (None, None)

@@ -80,7 +80,7 @@ class Finding:
             raise ValueError(f"{self.code!r} is no code of a finding")
 
     @property
-    def grave(self) -> bool:
+    def is_contradiction(self) -> bool:
         """Whether it is a contradiction."""
         return self.code in CONTRADICTIONS
 
@@ -90,7 +90,7 @@ class Finding:
         return CONTRADICTIONS.get(self.code) or WARNINGS[self.code]
 
     @property
-    def mendable(self) -> bool:
+    def repairable(self) -> bool:
         """Whether a repair does anything about it."""
         return not self.remedy.startswith("nothing")
 
@@ -111,9 +111,9 @@ class Finding:
 
 def contradictions(findings: Iterable[Finding]) -> list[Finding]:
     """Return those that are contradictions."""
-    return [finding for finding in findings if finding.grave]
+    return [finding for finding in findings if finding.is_contradiction]
 
 
 def warnings(findings: Iterable[Finding]) -> list[Finding]:
     """Return those that are none."""
-    return [finding for finding in findings if not finding.grave]
+    return [finding for finding in findings if not finding.is_contradiction]

@@ -10,7 +10,7 @@ from data_engine.corporate_actions.symbol_actions import key as action_key
 from data_engine.errors import DamagedFile, StoreError
 from data_engine.market.series import Dataset, Series
 from data_engine.store import coverage_file as codec
-from data_engine.store.bar_store import BarFiles
+from data_engine.store.bar_store import BarStore
 from data_engine.store.file_store import FileStore
 from data_engine.store.partitions import Partition, decode_symbol
 from data_engine.universe.index_store import MetadataStore
@@ -27,7 +27,7 @@ _DRAFTS = "metadata/drafts"
 _ALL_HISTORY = "9999-12-31"
 
 
-def strangers(storage: BarFiles) -> Iterator[Finding]:
+def foreign_files(storage: BarStore) -> Iterator[Finding]:
     """Yield what is wrong, or strange, beside the series of a store."""
     files = storage.files
     for name in files.folders(""):

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from data_engine.market.bars import Int64s, instant, micros
+from data_engine.market.bars import Int64s, from_micros, to_micros
 from data_engine.market.exchange_calendar import can_hold_bars, regular_hours, session_starts, sessions
 from data_engine.market.series import Dataset, Series
 from data_engine.market.time_range import TimeRange, difference, new_york_date, union
@@ -103,7 +103,7 @@ def presence(series: Series, times: Sequence[Int64s], covered: Iterable[TimeRang
     grid = _grid(series.dataset, ranges[0].start.year, ranges[-1].end.year)
     within = np.zeros(grid.starts.size, bool)
     for piece in ranges:
-        within |= (grid.starts >= micros(piece.start)) & (grid.ends <= micros(piece.end))
+        within |= (grid.starts >= to_micros(piece.start)) & (grid.ends <= to_micros(piece.end))
     rows = np.flatnonzero(within)
     first = int(rows[0]) if rows.size else 0
     filled = np.zeros(((int(rows[-1]) + 1 - first) if rows.size else 0, grid.width), bool)
@@ -141,7 +141,7 @@ def gaps(dataset: Dataset, series: Sequence[Presence]) -> tuple[list[Hole], dict
             kind = "vendor" if others >= _OTHERS and lacking >= _MOST * others else "lone"
             first = int(grid.starts[row]) + start * grid.step
             last = min(int(grid.starts[row]) + stop * grid.step, int(grid.ends[row]))
-            found.append(Hole(one, kind, TimeRange(instant(first), instant(last)), stop - start, others, lacking))
+            found.append(Hole(one, kind, TimeRange(from_micros(first), from_micros(last)), stop - start, others, lacking))
     return found, thin
 
 
@@ -244,12 +244,12 @@ def _grid(dataset: Dataset, first: int, last: int) -> _Grid:
     if timeframe.intraday:
         ordinals = np.array([day.toordinal() for day in days], np.int64)
         hours = [regular_hours(day) for day in days]
-        starts = np.array([micros(timeframe.floor(span.start)) for span in hours], np.int64)
-        ends = np.array([micros(span.end) for span in hours], np.int64)
+        starts = np.array([to_micros(timeframe.floor(span.start)) for span in hours], np.int64)
+        ends = np.array([to_micros(span.end) for span in hours], np.int64)
         return _Grid(ordinals, starts, ends, -(-(ends - starts) // step), step)
-    everything = TimeRange(instant(0).replace(year=first), instant(0).replace(year=last + 1))
+    everything = TimeRange(from_micros(0).replace(year=first), from_micros(0).replace(year=last + 1))
     bars = sorted({timeframe.floor(start) for start in session_starts(everything)})
-    starts = np.array([micros(start) for start in bars], np.int64)
-    ends = np.array([micros(timeframe.next(start)) for start in bars], np.int64)
+    starts = np.array([to_micros(start) for start in bars], np.int64)
+    ends = np.array([to_micros(timeframe.next(start)) for start in bars], np.int64)
     ordinals = np.array([new_york_date(start).toordinal() for start in bars], np.int64)
     return _Grid(ordinals, starts, ends, np.ones(starts.size, np.int64), max(step, 32 * 86_400_000_000))

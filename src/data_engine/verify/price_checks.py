@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from data_engine.market.bars import Int64s, instant, micros, numbers, stamps
+from data_engine.market.bars import Int64s, from_micros, numbers, timestamps_us, to_micros
 from data_engine.market.exchange_calendar import is_session, regular_hours
 from data_engine.market.series import Dataset
 from data_engine.market.time_range import iso, new_york_date, new_york_midnight
@@ -89,7 +89,7 @@ class SanityCheck:
         """Take the bars of the next file, by `BAR_SCHEMA`."""
         if not table.num_rows:
             return
-        times = stamps(table)
+        times = timestamps_us(table)
         values = {name: numbers(table.column(name)) for name in (*_PRICES, "volume", "trade_count", "vwap")}
         for code, wrong in _rules(values).items():
             self._note(code, times, np.flatnonzero(wrong), values)
@@ -107,7 +107,7 @@ class SanityCheck:
             self._counts[code] = self._counts.get(code, 0) + int(rows.size)
             kept = self._examples.setdefault(code, [])
             for row in rows[: _EXAMPLES - len(kept)].tolist():
-                kept.append(f"{iso(instant(times[row]))} {_shown(code, values, row)}")
+                kept.append(f"{iso(from_micros(times[row]))} {_shown(code, values, row)}")
 
     def _look_at_jumps(self, times: Int64s, values: dict[str, Any]) -> None:
         """Hold each session's first price against the last price of the session before."""
@@ -117,12 +117,12 @@ class SanityCheck:
             if before is None or not (before > 0 and opened > 0) or apart > self._far:
                 continue
             ratio = opened / before
-            if 1 / JUMP <= ratio <= JUMP or new_york_date(instant(times[first])) in self._ex_dates:
+            if 1 / JUMP <= ratio <= JUMP or new_york_date(from_micros(times[first])) in self._ex_dates:
                 continue
             self._counts["price_jump"] = self._counts.get("price_jump", 0) + 1
             kept = self._examples.setdefault("price_jump", [])
             if len(kept) < _EXAMPLES:
-                kept.append(f"{iso(instant(times[first]))} from {before:g} to {opened:g}")
+                kept.append(f"{iso(from_micros(times[first]))} from {before:g} to {opened:g}")
 
 
 def _rules(values: dict[str, Any]) -> dict[str, Any]:
@@ -157,10 +157,10 @@ def _sessions(times: Int64s, dataset: Dataset) -> tuple[list[int], list[int]]:
     firsts, lasts = [], []
     at = 0
     while at < times.size:
-        day = new_york_date(instant(times[at]))
+        day = new_york_date(from_micros(times[at]))
         if is_session(day):
             hours = regular_hours(day)
-            start, stop = np.searchsorted(times, [micros(hours.start), micros(hours.end)]).tolist()
+            start, stop = np.searchsorted(times, [to_micros(hours.start), to_micros(hours.end)]).tolist()
             if stop > start:
                 firsts.append(start)
                 lasts.append(stop - 1)
@@ -171,7 +171,7 @@ def _sessions(times: Int64s, dataset: Dataset) -> tuple[list[int], list[int]]:
 
 def _next_day(times: Int64s, at: int, day: date) -> int:
     """Return the first row from *at* on that is of a later New York day."""
-    return max(at, int(np.searchsorted(times, micros(new_york_midnight(day + timedelta(days=1))))))
+    return max(at, int(np.searchsorted(times, to_micros(new_york_midnight(day + timedelta(days=1))))))
 
 
 def _shown(code: str, values: dict[str, Any], row: int) -> str:

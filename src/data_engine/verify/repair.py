@@ -14,13 +14,13 @@ from data_engine.errors import StoreError
 from data_engine.market.exchange_calendar import final_before
 from data_engine.market.series import Series
 from data_engine.market.time_range import TimeRange, difference, intersection, new_york_date, new_york_days, union
-from data_engine.store.bar_store import BarFiles
+from data_engine.store.bar_store import BarStore
 from data_engine.store.coverage import Coverage
 from data_engine.store.file_store import FileStore
 from data_engine.store.partitions import Partition
 from data_engine.verify.findings import Finding
 from data_engine.verify.foreign_files import SET_ASIDE
-from data_engine.verify.series_check import examine
+from data_engine.verify.series_check import check_series
 
 TAKEN_OUT = ("bars_damaged", "bars_in_future", "bars_off_grid", "file_changed", "file_damaged", "file_swapped")
 """The codes of files of a series that are set aside."""
@@ -28,7 +28,7 @@ TAKEN_OUT = ("bars_damaged", "bars_in_future", "bars_off_grid", "file_changed", 
 _UNCLAIMED = (*TAKEN_OUT, "file_missing", "rows_differ")
 
 
-def mend(storage: BarFiles, findings: Sequence[Finding], *, now: datetime) -> list[Finding]:
+def repair(storage: BarStore, findings: Sequence[Finding], *, now: datetime) -> list[Finding]:
     """Repair what can be repaired; return what a person must see to.
 
     Args:
@@ -37,26 +37,26 @@ def mend(storage: BarFiles, findings: Sequence[Finding], *, now: datetime) -> li
         now: of that look.
     """
     if any(finding.code == "drafts_left" for finding in findings):
-        storage.files.clean()
-    left = [finding for finding in findings if finding.grave and not finding.mendable]
+        storage.files.remove_stale_drafts()
+    left = [finding for finding in findings if finding.is_contradiction and not finding.repairable]
     foreign = [finding for finding in findings if finding.code == "foreign_bars"]
     left += [finding for finding in foreign if not _set_aside(storage.files, finding.key)]
     by_series: dict[Series, list[Finding]] = {}
     for finding in findings:
-        if finding.series is not None and finding.mendable and (finding.grave or finding.code == "not_counted"):
+        if finding.series is not None and finding.repairable and (finding.is_contradiction or finding.code == "not_counted"):
             by_series.setdefault(finding.series, []).append(finding)
     for series, ours in by_series.items():
-        repair(storage, series, ours, now=now)
+        repair_series(storage, series, ours, now=now)
     return left
 
 
-def repair(storage: BarFiles, series: Series, findings: Sequence[Finding], *, now: datetime) -> None:
+def repair_series(storage: BarStore, series: Series, findings: Sequence[Finding], *, now: datetime) -> None:
     """Make the claims of a series true again.
 
     Args:
         storage: of the series; the caller holds it against other runs.
         series: which.
-        findings: of `examine`.
+        findings: of `check_series`.
         now: what is final by then may stay covered.
     """
     codes = {finding.code for finding in findings}
@@ -76,7 +76,7 @@ def repair(storage: BarFiles, series: Series, findings: Sequence[Finding], *, no
 
     def mended(known: Coverage) -> Coverage:
         # Looked at in here: whoever stores bars meanwhile counts them after this, and not before.
-        held = examine(storage, series, now=now).held
+        held = check_series(storage, series, now=now).held
         wanted = known.wanted
         if "coverage_damaged" in codes:
             wanted = union((*wanted, *(past for span in spans if (past := span.before(now)))))

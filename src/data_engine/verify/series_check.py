@@ -13,12 +13,12 @@ from data_engine.market.bars import EMPTY, Int64s, within
 from data_engine.market.exchange_calendar import can_hold_bars, final_before
 from data_engine.market.series import Dataset, Series, Timeframe
 from data_engine.market.time_range import TimeRange, difference, intersection, iso
-from data_engine.store.bar_store import BarFiles
+from data_engine.store.bar_store import BarStore
 from data_engine.store.coverage import Coverage, Fingerprint
 from data_engine.store.coverage_file import key
 from data_engine.store.partitions import Partition, Period
 from data_engine.verify.daily_reconciliation import SessionSums
-from data_engine.verify.file_check import Inspected, inspect, inspect_footer
+from data_engine.verify.file_check import CheckedFile, check_file, check_footer
 from data_engine.verify.findings import Finding
 from data_engine.verify.price_checks import SanityCheck
 from data_engine.verify.session_checks import described, outside_sessions
@@ -67,8 +67,8 @@ class Examined:
     times: list[Int64s]
 
 
-def examine(
-    storage: BarFiles,
+def check_series(
+    storage: BarStore,
     series: Series,
     *,
     now: datetime,
@@ -88,7 +88,7 @@ def examine(
     """
     made = _examine(storage, series, now, quick, catalogue, ex_dates)
     for _ in range(_TRIES):
-        if not any(finding.grave for finding in made.findings):
+        if not any(finding.is_contradiction for finding in made.findings):
             break
         # A run may have written between our look at the coverage and at the files: then look again.
         again = _examine(storage, series, now, quick, catalogue, ex_dates)
@@ -101,12 +101,12 @@ def examine(
 
 def unfinished(known: Coverage, now: datetime) -> tuple[TimeRange, ...]:
     """Return the ranges in which a run that was killed, or is under way, may have written more than is counted."""
-    owed = difference(known.wanted, known.settled(now))
+    owed = difference(known.wanted, known.trusted(now))
     return tuple(piece for piece in owed if can_hold_bars(piece, known.series.dataset))
 
 
 def _examine(
-    storage: BarFiles, series: Series, now: datetime, quick: bool, catalogue: Catalogue | None, ex_dates: Collection[date]
+    storage: BarStore, series: Series, now: datetime, quick: bool, catalogue: Catalogue | None, ex_dates: Collection[date]
 ) -> Examined:
     findings: list[Finding] = []
     known: Coverage | None = None
@@ -124,10 +124,10 @@ def _examine(
         if sums is not None:
             sums.look(table)
 
-    looks: dict[Period, Inspected] = {}
+    looks: dict[Period, CheckedFile] = {}
     for partition in storage.partitions(series.dataset, series.symbol):
         files = storage.files
-        look = inspect_footer(files, partition, now) if quick else inspect(files, partition, now, notice)
+        look = check_footer(files, partition, now) if quick else check_file(files, partition, now, notice)
         if look is not None:
             looks[partition.period] = look
     wrong = {period: look.finding for period, look in looks.items() if look.finding}
@@ -154,13 +154,13 @@ def _examine(
 class _Claims:
     """What a coverage counts, held against the files."""
 
-    def __init__(self, storage: BarFiles, known: Coverage, now: datetime, catalogue: Catalogue | None) -> None:
+    def __init__(self, storage: BarStore, known: Coverage, now: datetime, catalogue: Catalogue | None) -> None:
         self._files = storage.files
         self._known = known
         self._open = unfinished(known, now)
         self._catalogue = catalogue
 
-    def against(self, looks: Mapping[Period, Inspected]) -> dict[Period, Finding]:
+    def against(self, looks: Mapping[Period, CheckedFile]) -> dict[Period, Finding]:
         """Return what is wrong with which file, the worst of each."""
         found = {}
         for period in {*self._known.rows, *looks}:
@@ -181,7 +181,7 @@ class _Claims:
         text = f"{self._files.location}/{partition.key} is not there; the coverage counts {counted:,} bars in it"
         return Finding("file_missing", text, partition.series, period, partition.key)
 
-    def _changed(self, look: Inspected) -> Finding | None:
+    def _changed(self, look: CheckedFile) -> Finding | None:
         """Return how a file that can be believed differs from the one that was counted, where that is a contradiction."""
         partition = look.partition
         series, period, path = partition.series, partition.period, f"{self._files.location}/{partition.key}"
@@ -201,14 +201,14 @@ class _Claims:
         text = f"{path} is not the file that was counted ({size}): another program changed it, or the disk did"
         return Finding("file_changed", text, series, period, partition.key)
 
-    def _owner(self, look: Inspected) -> Partition | None:
+    def _owner(self, look: CheckedFile) -> Partition | None:
         """Return whose content a file has, if it is another file's."""
         if look.fingerprint is None or self._catalogue is None:
             return None
         return next((one for one in self._catalogue().get(look.fingerprint, ()) if one != look.partition), None)
 
 
-def _is_marked(look: Inspected, mark: Fingerprint | None) -> bool:
+def _is_marked(look: CheckedFile, mark: Fingerprint | None) -> bool:
     """Tell whether a file has the content that was counted; where it was not read, whether it has the size."""
     if mark is None:
         return False
@@ -254,7 +254,7 @@ def _claims_reach(known: Coverage, held: Held, said: datetime | None, really: da
     return known.rows.get(period) == held.rows.get(period)
 
 
-def _uncounted(known: Coverage, good: Mapping[Period, Inspected], location: str) -> list[Finding]:
+def _uncounted(known: Coverage, good: Mapping[Period, CheckedFile], location: str) -> list[Finding]:
     """Return which files the coverage does not count as they are: bars first, coverage second, so a kill leaves such."""
     files = []
     for period, look in sorted(good.items(), key=lambda item: item[0]):
@@ -280,7 +280,7 @@ def _oddities(series: Series, sanity: SanityCheck, times: Sequence[Int64s]) -> l
     return found
 
 
-def _disagreements(storage: BarFiles, series: Series, sums: SessionSums) -> list[Finding]:
+def _disagreements(storage: BarStore, series: Series, sums: SessionSums) -> list[Finding]:
     """Return where the minutes differ from daily bars, if both are held, by more than they do where nothing is wrong."""
     twin = Series(series.symbol, Dataset(_DAYS, series.dataset.adjustment, series.dataset.feed))
     tables = []

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from data_engine.market.bars import Int64s, instant, micros
+from data_engine.market.bars import Int64s, from_micros, to_micros
 from data_engine.market.exchange_calendar import extended_hours, is_session, sessions
 from data_engine.market.series import Dataset, Feed, Timeframe
 from data_engine.market.time_range import new_york_date
@@ -25,10 +25,10 @@ def outside_sessions(times: Int64s, dataset: Dataset) -> Int64s:
         return times[:0]
     timeframe = dataset.timeframe
     if not timeframe.intraday:
-        whole = np.array([_holds_session(timeframe, instant(time)) for time in times], dtype=bool)
+        whole = np.array([_holds_session(timeframe, from_micros(time)) for time in times], dtype=bool)
         lone: Int64s = times[~whole]
         return lone
-    opens, closes = _hours(new_york_date(instant(times[0])), new_york_date(instant(times[-1])))
+    opens, closes = _hours(new_york_date(from_micros(times[0])), new_york_date(from_micros(times[-1])))
     ends = np.minimum(times + int(timeframe.length.total_seconds()) * 1_000_000, times - times % _DAY + _DAY)
     # The last session that opens before the bar ends must not have closed before the bar begins.
     at = np.searchsorted(opens, ends, side="left") - 1
@@ -40,7 +40,7 @@ def outside_sessions(times: Int64s, dataset: Dataset) -> Int64s:
 
 def days_of(times: Int64s) -> list[date]:
     """Return the New York days of some stamps, each once, in order."""
-    return sorted({new_york_date(instant(time)) for time in times})
+    return sorted({new_york_date(from_micros(time)) for time in times})
 
 
 def _holds_session(timeframe: Timeframe, start: datetime) -> bool:
@@ -53,8 +53,8 @@ def _holds_session(timeframe: Timeframe, start: datetime) -> bool:
 def _hours(first: date, last: date) -> tuple[Int64s, Int64s]:
     """Return when the extended hours of each session around some days open and close, in microseconds."""
     hours = [extended_hours(day) for day in sessions(first - timedelta(days=7), last)]
-    opens = np.array([micros(span.start) for span in hours], np.int64)
-    closes = np.array([micros(span.end) for span in hours], np.int64)
+    opens = np.array([to_micros(span.start) for span in hours], np.int64)
+    closes = np.array([to_micros(span.end) for span in hours], np.int64)
     return opens, closes
 
 

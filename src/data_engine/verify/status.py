@@ -7,20 +7,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from data_engine.corporate_actions.action_store import ActionStore
-from data_engine.corporate_actions.ticker_changes import Rename, parting, until_parting
+from data_engine.corporate_actions.ticker_changes import TickerChange, ticker_change_of, until_parting
 from data_engine.errors import DamagedFile
 from data_engine.market.exchange_calendar import can_hold_bars
 from data_engine.market.series import Dataset, Series
 from data_engine.market.time_range import TimeRange, difference, intersection, iso, union
-from data_engine.store.bar_store import BarFiles
+from data_engine.store.bar_store import BarStore
 from data_engine.store.coverage import Coverage
 from data_engine.store.partitions import Partition
-from data_engine.store.selection import Choice, chosen_series
-from data_engine.universe.membership import Event, memberships, replay
+from data_engine.store.selection import DatasetFilter, select_series
+from data_engine.universe.membership import MembershipChange, memberships, replay
 
 
 @dataclass(frozen=True, slots=True)
-class SeriesStanding:
+class SeriesStatus:
     """How one series stands.
 
     Attributes:
@@ -39,7 +39,7 @@ class SeriesStanding:
     files: int = 0
     bytes: int = 0
     problem: str | None = None
-    rename: Rename | None = None
+    rename: TickerChange | None = None
 
     @property
     def unasked(self) -> tuple[TimeRange, ...]:
@@ -86,27 +86,27 @@ class SeriesStanding:
         }
 
 
-def stand(storage: BarFiles, choice: Choice, names: Sequence[str] | None = None) -> Iterator[SeriesStanding]:
+def series_status(storage: BarStore, choice: DatasetFilter, names: Sequence[str] | None = None) -> Iterator[SeriesStatus]:
     """Yield how every chosen series of a store stands, by dataset and symbol. Coverage files and sizes alone are read."""
     renames = ActionStore(storage.files).renames()
-    for series in chosen_series(storage.coverage, choice, names):
+    for series in select_series(storage.coverage, choice, names):
         try:
             known = storage.coverage.read(series)
         except DamagedFile as error:
-            yield SeriesStanding(series, Coverage(series), problem=str(error))
+            yield SeriesStatus(series, Coverage(series), problem=str(error))
             continue
         owed = known.incomplete(TimeRange(known.wanted[0].start, known.wanted[-1].end)) if known.wanted else ()
         begins = known.wanted[0].start if known.wanted else known.first_bar
-        left = parting(series.symbol, renames.of(series.symbol), since=begins, begun=known.begun)
+        left = ticker_change_of(series.symbol, renames.of(series.symbol), since=begins, begun=known.begun)
         owed = until_parting(owed, left)
         sizes = [storage.files.size(Partition(series, period).key) for period in known.rows]
         held = [size for size in sizes if size is not None]
         missing = tuple(hole for hole in owed if can_hold_bars(hole, series.dataset))
-        yield SeriesStanding(series, known, missing, len(held), sum(held), renames.unreadable.get(series.symbol), left)
+        yield SeriesStatus(series, known, missing, len(held), sum(held), renames.unreadable.get(series.symbol), left)
 
 
 @dataclass(frozen=True, slots=True)
-class IndexStanding:
+class IndexStatus:
     """Who of an index has no bars in a dataset.
 
     Attributes:
@@ -137,7 +137,9 @@ class IndexStanding:
         }
 
 
-def stand_of_index(events: Sequence[Event], datasets: Iterable[Dataset], found: Iterable[SeriesStanding]) -> list[IndexStanding]:
+def index_status(
+    events: Sequence[MembershipChange], datasets: Iterable[Dataset], found: Iterable[SeriesStatus]
+) -> list[IndexStatus]:
     """Return who of an index has no bars, by dataset.
 
     A file of bars counts for a former member where its month (of days: its year) meets the time of the membership.
@@ -145,7 +147,7 @@ def stand_of_index(events: Sequence[Event], datasets: Iterable[Dataset], found: 
     Args:
         events: the history of the index.
         datasets: in which to look.
-        found: what `stand` said of these datasets; series of other symbols are passed over.
+        found: what `series_status` said of these datasets; series of other symbols are passed over.
     """
     symbols = {event.symbol for event in events}
     by_dataset: dict[Dataset, dict[str, Coverage]] = {dataset: {} for dataset in datasets}
@@ -163,7 +165,7 @@ def stand_of_index(events: Sequence[Event], datasets: Iterable[Dataset], found: 
                 former[symbol] = ranges
         lacking = tuple(symbol for symbol, ranges in former.items() if not _has_bars(held.get(symbol), ranges))
         without = tuple(sorted(symbol for symbol in now if symbol not in held))
-        standings.append(IndexStanding(dataset, span, len(now), without, len(former), lacking))
+        standings.append(IndexStatus(dataset, span, len(now), without, len(former), lacking))
     return standings
 
 

@@ -16,14 +16,14 @@ from data_engine.corporate_actions.action_store import ActionStore
 from data_engine.errors import DamagedFile, StoreError
 from data_engine.market.series import Dataset, Series
 from data_engine.market.time_range import difference, intersection
-from data_engine.store.bar_store import BarFiles
+from data_engine.store.bar_store import BarStore
 from data_engine.store.coverage import Fingerprint
 from data_engine.store.partitions import Partition
-from data_engine.store.selection import Choice
+from data_engine.store.selection import DatasetFilter
 from data_engine.verify.findings import Finding, contradictions, warnings
-from data_engine.verify.foreign_files import strangers
+from data_engine.verify.foreign_files import foreign_files
 from data_engine.verify.gaps import KINDS, Hole, Presence, gaps, presence, unheld
-from data_engine.verify.series_check import Examined, examine
+from data_engine.verify.series_check import Examined, check_series
 
 _READERS = 4
 
@@ -31,7 +31,7 @@ _SHOWN = 3
 
 
 @dataclass(slots=True)
-class Verdict:
+class VerificationReport:
     """What came of looking at a store.
 
     Attributes:
@@ -56,13 +56,13 @@ class Verdict:
 
 
 def verify(
-    storage: BarFiles,
-    choice: Choice,
+    storage: BarStore,
+    choice: DatasetFilter,
     names: Sequence[str] | None = None,
     *,
     now: datetime,
     quick: bool = False,
-) -> Verdict:
+) -> VerificationReport:
     """Look at every chosen series; without a choice of symbols, at what lies beside them, too.
 
     Args:
@@ -72,7 +72,7 @@ def verify(
         now: bars and claims that lie beyond what is final by then cannot be true.
         quick: read the ends of the files alone: rows, columns, first and last stamp. No bar is judged, and no hole.
     """
-    verdict = Verdict()
+    verdict = VerificationReport()
     actions = ActionStore(storage.files)
     by_dataset: dict[Dataset, list[Series]] = {}
     for series in known_series(storage, choice, names):
@@ -83,11 +83,13 @@ def verify(
         def look(
             series: Series, catalogue: Callable[[], Mapping[Fingerprint, Sequence[Partition]]] = catalogue
         ) -> tuple[Examined, Presence | None]:
-            made = examine(storage, series, now=now, quick=quick, catalogue=catalogue, ex_dates=_ex_dates(actions, series))
+            made = check_series(storage, series, now=now, quick=quick, catalogue=catalogue, ex_dates=_ex_dates(actions, series))
             if made.known is None or quick:
                 return made, None
             # What a damaged or lost file held is no gap of the market's.
-            known_bad = [finding.period.span for finding in made.findings if finding.grave and finding.period is not None]
+            known_bad = [
+                finding.period.span for finding in made.findings if finding.is_contradiction and finding.period is not None
+            ]
             filled = presence(series, made.times, difference(made.known.covered, known_bad))
             made.times.clear()  # one bit a minute is kept of them
             return made, filled
@@ -96,11 +98,11 @@ def verify(
             looked = list(pool.map(look, ours))
         _conclude(verdict, dataset, [made for made, _ in looked], [filled for _, filled in looked if filled], now)
     if names is None:
-        verdict.findings += strangers(storage)
+        verdict.findings += foreign_files(storage)
     return verdict
 
 
-def known_series(storage: BarFiles, choice: Choice, names: Sequence[str] | None) -> Iterator[Series]:
+def known_series(storage: BarStore, choice: DatasetFilter, names: Sequence[str] | None) -> Iterator[Series]:
     """Yield the series that have coverage or files, by dataset and symbol."""
     found = {dataset: {series.symbol for series in storage.coverage.series(dataset)} for dataset in storage.coverage.datasets()}
     for name in storage.files.folders(""):
@@ -122,11 +124,11 @@ def _ex_dates(actions: ActionStore, series: Series) -> Collection[date]:
         return ()  # said where what lies beside the series is looked at
 
 
-def _has_files(storage: BarFiles, dataset: Dataset, symbol: str) -> bool:
+def _has_files(storage: BarStore, dataset: Dataset, symbol: str) -> bool:
     return next(storage.partitions(dataset, symbol), None) is not None
 
 
-def _catalogue(storage: BarFiles, dataset: Dataset) -> dict[Fingerprint, list[Partition]]:
+def _catalogue(storage: BarStore, dataset: Dataset) -> dict[Fingerprint, list[Partition]]:
     """Return which files of a dataset were counted with which content."""
     found: dict[Fingerprint, list[Partition]] = {}
     for series in storage.coverage.series(dataset):
@@ -139,7 +141,9 @@ def _catalogue(storage: BarFiles, dataset: Dataset) -> dict[Fingerprint, list[Pa
     return found
 
 
-def _conclude(verdict: Verdict, dataset: Dataset, looked: Sequence[Examined], filled: Sequence[Presence], now: datetime) -> None:
+def _conclude(
+    verdict: VerificationReport, dataset: Dataset, looked: Sequence[Examined], filled: Sequence[Presence], now: datetime
+) -> None:
     """Add the findings of one dataset: those of each series, and what only all of them together can tell."""
     surprising, thin = gaps(dataset, filled)
     by_series: dict[Series, list[Hole]] = {}

@@ -1,4 +1,4 @@
-"""The workers of a Dask cluster as a `Runner`: tasks go out, counts come back, bars go from the workers to the store.
+"""The workers of a Dask cluster as a `WorkerPool`: tasks go out, counts come back, bars go from the workers to the store.
 
 Dask is touched here, in `dask_worker` and in `cluster_pace`, and nowhere else, through its ``concurrent.futures`` executor. What
 it promises is that a task is done at least once: the task of a worker that was killed is done again elsewhere, and one that was
@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, Any
 
 from data_engine.errors import ConfigError, Interrupted, StoreError
 from data_engine.ingest.plan import FetchTask
-from data_engine.ingest.task import Reason, Result, Terms
-from data_engine.ingest.worker_pool import LOCAL, SIGNS, Tally, WorkersLost
+from data_engine.ingest.task import Reason, RunOptions, TaskResult
+from data_engine.ingest.worker_pool import LOCAL, RUN_MARKERS, Tally, WorkersLost
 from data_engine.market.series import Series
-from data_engine.store.bar_store import BarFiles
+from data_engine.store.bar_store import BarStore
 from data_engine.version import __version__
 
 if TYPE_CHECKING:
@@ -55,13 +55,13 @@ _MISSING = "--dask needs Dask's distributed, which is not installed: pip install
 _NO_GUARD = "A script that uses dask='local' makes its calls below: if __name__ == \"__main__\":"
 
 
-class DaskRunner:
+class DaskPool:
     """The workers of a Dask cluster. They make their own clients, with the credentials of their own environment.
 
     Args:
         address: of the scheduler, or `LOCAL`.
         storage: where the workers write; its location must mean the same to all of them.
-        terms: of the run.
+        options: of the run.
         workers: of a local cluster: how many requests may be under way at once.
         data_url: where bars come from; the workers' environment must say the same.
         requests_per_minute: an upper bound for the whole cluster; None learns the account's limit.
@@ -76,8 +76,8 @@ class DaskRunner:
     def __init__(
         self,
         address: str,
-        storage: BarFiles,
-        terms: Terms,
+        storage: BarStore,
+        options: RunOptions,
         *,
         workers: int,
         data_url: str,
@@ -115,7 +115,9 @@ class DaskRunner:
         if not shared:
             share = None if requests_per_minute is None else max(1, requests_per_minute // max(1, processes))
             note(_alone_note(processes, share))
-        self._order = Order(run, __version__, storage.files.location, f"{SIGNS}/{run}.json", data_url, terms, shared, share)
+        self._order = Order(
+            run, __version__, storage.files.location, f"{RUN_MARKERS}/{run}.json", data_url, options, shared, share
+        )
         self._executor = client.get_executor(pure=False)  # pure: five equal tasks would be done once
         self._tally = Tally()
         self._opened = True
@@ -135,10 +137,10 @@ class DaskRunner:
         self._under_way += 1
         order = self._order
         if self._recent_refused:  # by one process: the others need not find out for themselves
-            order = replace(order, terms=replace(order.terms, delayed=True))
+            order = replace(order, options=replace(order.options, delayed=True))
         return self._executor.submit(work, order, task, named)  # type: ignore[no-any-return]
 
-    def collect(self, future: Future[Handed], task: FetchTask) -> Result | None:
+    def collect(self, future: Future[Handed], task: FetchTask) -> TaskResult | None:
         """Return what came of a task; None where its worker died or lost the scheduler, and it is tried once more, alone."""
         from distributed import KilledWorker
 
@@ -147,7 +149,7 @@ class DaskRunner:
         try:
             handed = future.result()
         except CancelledError:
-            return Result(fatal=self._lost("the scheduler is gone"))
+            return TaskResult(fatal=self._lost("the scheduler is gone"))
         except KilledWorker as error:
             # Beside a task that kills its worker all others of that worker look as bad; alone, each shows what it is.
             if self._tries[task] == 1:
@@ -157,13 +159,13 @@ class DaskRunner:
                 f"the workers died while they fetched this, {error.allowed_failures + 1} times in a row; look at their logs, "
                 "and at their memory limit",
             )
-            return Result(failed={Series(symbol, task.dataset): reason for symbol in task.symbols})
+            return TaskResult(failed={Series(symbol, task.dataset): reason for symbol in task.symbols})
         except ImportError as error:
-            return Result(fatal=ConfigError(f"a Dask worker cannot run this version of data_engine: {error}"))
+            return TaskResult(fatal=ConfigError(f"a Dask worker cannot run this version of data_engine: {error}"))
         if isinstance(handed.result.fatal, Interrupted) and not self._stopped:
             if self._tries[task] < _MOST_TRIES:
                 return None
-            return Result(fatal=self._lost("workers cannot reach the scheduler"))
+            return TaskResult(fatal=self._lost("workers cannot reach the scheduler"))
         del self._tries[task]
         self._bars += handed.result.bars
         if not self._order.shared:
@@ -173,7 +175,7 @@ class DaskRunner:
         self._recent_refused |= handed.recent_refused
         return handed.result
 
-    def look(self) -> Tally:
+    def tally(self) -> Tally:
         """Return how far it has come: by the request where the scheduler holds the pace, else by the task.
 
         Raises:
@@ -200,7 +202,7 @@ class DaskRunner:
         try:
             if self._signed:
                 with suppress(StoreError):  # then the next run removes it
-                    self._files.delete(self._order.sign)
+                    self._files.delete(self._order.run_marker)
             if self._opened and self._order.shared:
                 self._tell_scheduler(cluster_pace.forget, self._order.run)
         finally:
@@ -216,13 +218,13 @@ class DaskRunner:
         location = self._files.location
         if self._files.folder is None and not location.startswith("s3://"):
             raise ConfigError(f"the store {location} is this process's own; --dask needs a folder or an s3:// address")
-        if (caution := self._files.caution()) is not None:
+        if (caution := self._files.write_warning()) is not None:
             raise ConfigError(f"--dask needs a store that many processes can write to. {caution}")
 
     def _sign(self) -> None:
         """Leave a sign in the store, by which a worker knows that it sees the same one. The caller holds the store."""
         words = {"host": platform.node(), "pid": os.getpid(), "by": f"data-engine {__version__}"}
-        self._files.update(self._order.sign, lambda _: json.dumps(words).encode())
+        self._files.update(self._order.run_marker, lambda _: json.dumps(words).encode())
         self._signed = True
 
     def _connect(self, workers: int) -> Client:

@@ -18,11 +18,11 @@ from data_engine.alpaca.client import AlpacaClient
 from data_engine.alpaca.credentials import DATA_URL, check_data_url, find_credentials
 from data_engine.errors import ConfigError, DataEngineError, Interrupted
 from data_engine.ingest.plan import FetchTask
-from data_engine.ingest.task import Reason, Result, Terms, do
+from data_engine.ingest.task import Reason, RunOptions, TaskResult, run_task
 from data_engine.market.series import Series
-from data_engine.store.bar_store import BarFiles
+from data_engine.store.bar_store import BarStore
 from data_engine.store.file_store import Change, FileStore
-from data_engine.store.location import open_files, storage_path
+from data_engine.store.location import open_file_store, parse_location
 from data_engine.version import __version__
 
 _PROCESS = uuid.uuid4().hex
@@ -40,7 +40,7 @@ class Order:
         location: of the store: a path that means the same on every worker, or an ``s3://`` address.
         sign: a file that is in this store while the run goes on, and in no other.
         data_url: where the client thinks that the bars come from.
-        terms: for every task.
+        options: for every task.
         shared: whether the scheduler holds the pace.
         requests_per_minute: where it does not: an upper bound for this process.
     """
@@ -48,9 +48,9 @@ class Order:
     run: str
     version: str
     location: str
-    sign: str
+    run_marker: str
     data_url: str
-    terms: Terms
+    options: RunOptions
     shared: bool
     requests_per_minute: int | None = None
 
@@ -66,7 +66,7 @@ class Handed:
         recent_refused: whether the account's plan refused the latest minutes.
     """
 
-    result: Result
+    result: TaskResult
     process: str = _PROCESS
     requests: int = 0
     recent_refused: bool = False
@@ -77,10 +77,10 @@ class _Bench:
     """What a process has for one run."""
 
     client: AlpacaClient
-    storage: BarFiles
+    storage: BarStore
 
 
-class SignedFiles:
+class MarkedFiles:
     """The files of a store, to be written while a run goes on: a process that slept over its end changes nothing any more.
 
     Nobody holds the store for it then: another run may have replaced or removed what it was about to add to.
@@ -136,8 +136,8 @@ def work(order: Order, task: FetchTask, failed: dict[Series, Reason]) -> Handed:
         with _lock:
             bench = _benches.get(order.run) or _set_up(order)
     except DataEngineError as error:
-        return Handed(Result(fatal=error))
-    result = do(task, bench.client, bench.storage, order.terms, failed)
+        return Handed(TaskResult(fatal=error))
+    result = run_task(task, bench.client, bench.storage, order.options, failed)
     if result.fatal is not None and not isinstance(result.fatal, Interrupted):
         bench.client.stop()  # what comes after it in this process is not even begun
     return Handed(result, _PROCESS, bench.client.requests, bench.client.recent_refused)
@@ -179,20 +179,20 @@ def _set_up(order: Order) -> _Bench:
     here = f"the Dask worker {worker.address} on {platform.node()}"
     if (reason := objection(order.version, order.data_url)) is not None:
         raise ConfigError(f"{here} cannot take part: {reason}")
-    files = open_files(storage_path(order.location, None, Path()))
-    if files.get(order.sign) is None:
+    files = open_file_store(parse_location(order.location, None, Path()))
+    if files.get(order.run_marker) is None:
         raise ConfigError(
             f"{here} does not see the store {order.location}: it needs a disk that all workers and this machine share, "
             "under the same path, or an s3:// address"
         )
-    storage = BarFiles(cast("FileStore", SignedFiles(files, order.sign)))
+    storage = BarStore(cast("FileStore", MarkedFiles(files, order.run_marker)))
     client = AlpacaClient(
         base_url=order.data_url, requests_per_minute=order.requests_per_minute, connections=max(1, worker.state.nthreads)
     )
     if order.shared:
         from data_engine.ingest.dask.shared_rate_limit import SharedPace
 
-        client.pace = SharedPace(order.run, worker)
+        client.rate_limiter = SharedPace(order.run, worker)
     while len(_benches) >= _MOST_BENCHES:
         del _benches[next(iter(_benches))]
     return _benches.setdefault(order.run, _Bench(client, storage))

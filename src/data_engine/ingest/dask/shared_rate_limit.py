@@ -1,7 +1,7 @@
-"""The account's limit, shared by a whole Dask cluster: one `Pace` inside the scheduler, which every worker asks.
+"""The account's limit, shared by a whole Dask cluster: one `RateLimiter` inside the scheduler, which every worker asks.
 
 `ClusterPace` is a plugin of the scheduler. It answers the workers' calls through the scheduler's table of handlers, as Dask's own
-semaphores do. `SharedPace` is what a worker's client gets in place of a `Pace` of its own. What a worker claimed and never
+semaphores do. `SharedPace` is what a worker's client gets in place of a `RateLimiter` of its own. What a worker claimed and never
 answered for is given back when the worker dies; a run whose client has gone is ended, and nobody sends another request for it.
 
 Only imported where a cluster is used: it needs ``distributed``.
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from distributed import SchedulerPlugin
 
-from data_engine.alpaca.rate_limit import Pace
+from data_engine.alpaca.rate_limit import RateLimiter
 from data_engine.errors import Interrupted
 from data_engine.version import __version__
 
@@ -44,7 +44,7 @@ class _Run:
     """One run of one client, as the scheduler sees it."""
 
     client: str
-    pace: Pace
+    rate_limiter: RateLimiter
     claims: Counter[str] = field(default_factory=Counter)
     requests: int = 0
     pages: int = 0
@@ -83,7 +83,7 @@ class ClusterPace(SchedulerPlugin):
 
     def begin(self, run: str, client: str, requests_per_minute: int | None) -> None:
         """Expect claims for a run."""
-        self._runs[run] = _Run(client, Pace(requests_per_minute))
+        self._runs[run] = _Run(client, RateLimiter(requests_per_minute))
 
     def end(self, run: str) -> None:
         """Refuse all further claims for a run; answers still count."""
@@ -97,7 +97,7 @@ class ClusterPace(SchedulerPlugin):
     def tally(self, run: str, threads: int) -> ClusterTally:
         """Return how far a run has come."""
         one = self._runs.get(run)
-        return ClusterTally(threads, one.requests, one.pages, one.pace.allowed) if one else ClusterTally(threads)
+        return ClusterTally(threads, one.requests, one.pages, one.rate_limiter.allowed) if one else ClusterTally(threads)
 
     async def data_engine_reserve(self, run: str, worker: str) -> float | None:
         """Claim a worker's next request; return how many seconds from now it may be sent, None where the run has ended."""
@@ -106,12 +106,12 @@ class ClusterPace(SchedulerPlugin):
             return None
         one.claims[worker] += 1
         one.requests += 1
-        return one.pace.reserve(time.monotonic())
+        return one.rate_limiter.acquire(time.monotonic())
 
     async def data_engine_pause(self, run: str) -> float | None:
         """Return for how many more seconds nobody may send, None where the run has ended."""
         one = self._going(run)
-        return one.pace.pause_left(time.monotonic()) if one else None
+        return one.rate_limiter.pause_left(time.monotonic()) if one else None
 
     async def data_engine_answered(self, run: str, worker: str, status: int | None, headers: dict[str, str]) -> None:
         """Learn from the answer to a request that was claimed."""
@@ -119,13 +119,13 @@ class ClusterPace(SchedulerPlugin):
         if one is not None and one.claims[worker] > 0:  # a worker that was given up may come back
             one.claims[worker] -= 1
             one.pages += status == 200
-            one.pace.answered(time.monotonic(), status, headers, unix=time.time())
+            one.rate_limiter.answered(time.monotonic(), status, headers, unix=time.time())
 
     def remove_worker(self, scheduler: Scheduler, worker: str, **_: Any) -> None:  # noqa: ARG002
         """Give back what a worker that has gone had claimed."""
         for one in self._runs.values():
             for _claim in range(one.claims.pop(worker, 0)):
-                one.pace.answered(time.monotonic(), None, {}, unix=time.time())
+                one.rate_limiter.answered(time.monotonic(), None, {}, unix=time.time())
 
     def remove_client(self, scheduler: Scheduler, client: str) -> None:  # noqa: ARG002
         """End the runs of a client that has gone."""
@@ -182,7 +182,7 @@ def _plugin(scheduler: Scheduler | None) -> ClusterPace | None:
     return plugin if isinstance(plugin, ClusterPace) else None
 
 
-class SharedPace(Pace):
+class SharedPace(RateLimiter):
     """A worker's share of the cluster's pace: every claim is the scheduler's answer.
 
     Args:
@@ -196,7 +196,7 @@ class SharedPace(Pace):
         self._worker = worker
         self._mine = threading.local()  # when the thread's claim is due
 
-    def reserve(self, now: float) -> float:
+    def acquire(self, now: float) -> float:
         """Claim the next request; return how many seconds from *now* to wait at most, before `pause_left` is asked.
 
         Raises:

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from data_engine.errors import StoreError
 from data_engine.store.s3.bucket import Bucket, Conflict
-from data_engine.store.s3.lease import Seen, owner_of
+from data_engine.store.s3.lease import LeaseRecord, owner_of
 
 LOCKS = "metadata/locks"
 """The folder of locks and of what is tried out."""
@@ -22,7 +22,7 @@ _SETTLE_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Honours:
+class Capabilities:
     """What a service was found to honour.
 
     Attributes:
@@ -40,7 +40,7 @@ class Honours:
         return time.monotonic() + self.clock - modified.timestamp()
 
 
-def try_out(bucket: Bucket) -> Honours:
+def probe(bucket: Bucket) -> Capabilities:
     """Find out what a service honours, with an object of no meaning, which is removed.
 
     Raises:
@@ -68,7 +68,7 @@ def try_out(bucket: Bucket) -> Honours:
         removing = writing and bucket.can_delete_on_condition and _removes_on_condition(bucket, key, first)
     finally:
         bucket.delete(key)
-    return Honours(writing, removing, clock)
+    return Capabilities(writing, removing, clock)
 
 
 def _removes_on_condition(bucket: Bucket, key: str, stale: str) -> bool:
@@ -88,29 +88,29 @@ def _removes_on_condition(bucket: Bucket, key: str, stale: str) -> bool:
     return bucket.get(key) is None
 
 
-class LockSlot:
+class ConditionalLock:
     """A lock object where conditions are honoured: of two who claim it, one is refused."""
 
-    def __init__(self, bucket: Bucket, key: str, honours: Honours) -> None:
+    def __init__(self, bucket: Bucket, key: str, honours: Capabilities) -> None:
         self._bucket = bucket
         self._key = key
         self._honours = honours
 
-    def read(self) -> Seen | None:
+    def read(self) -> LeaseRecord | None:
         """Return the claim that is there."""
         found = self._bucket.get(self._key)
-        return None if found is None else Seen(found.content, found.tag, self._honours.age(found.modified))
+        return None if found is None else LeaseRecord(found.content, found.tag, self._honours.age(found.modified))
 
-    def swap(self, content: bytes, seen: Seen | None) -> Seen | None:
+    def swap(self, content: bytes, seen: LeaseRecord | None) -> LeaseRecord | None:
         """Replace the claim that was *seen*; None where another one is there by now."""
         try:
             tag = self._bucket.put(self._key, content, "create" if seen is None else seen.tag, uuid4().hex)
         except Conflict:
             return None
-        return Seen(content, tag, 0.0)
+        return LeaseRecord(content, tag, 0.0)
 
 
-class WriterSlot(LockSlot):
+class PollingLock(ConditionalLock):
     """A lock object where nothing is honoured: who claims it waits, and looks whether the claim is still its own.
 
     Two who claim at once both write within half the wait from having looked, so that after it both see the later one.
@@ -118,7 +118,7 @@ class WriterSlot(LockSlot):
     way for longer could still let two in, until one of them renews its claim and finds the other's.
     """
 
-    def swap(self, content: bytes, seen: Seen | None) -> Seen | None:
+    def swap(self, content: bytes, seen: LeaseRecord | None) -> LeaseRecord | None:
         """Replace the claim that was *seen*; None where another one is there by now."""
         started = time.monotonic()
         there = self.read()

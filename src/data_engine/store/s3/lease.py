@@ -30,7 +30,7 @@ _POLL = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class LeaseRecord:
     """A claim as it was read.
 
     Attributes:
@@ -47,10 +47,10 @@ class Seen:
 class Slot(Protocol):
     """The one object that a claim is."""
 
-    def read(self) -> Seen | None:
+    def read(self) -> LeaseRecord | None:
         """Return the claim that is there."""
 
-    def swap(self, content: bytes, seen: Seen | None) -> Seen | None:
+    def swap(self, content: bytes, seen: LeaseRecord | None) -> LeaseRecord | None:
         """Replace the claim that was *seen*; None where another one is there by now."""
 
 
@@ -70,7 +70,7 @@ class Lease:
         self._owner = uuid4().hex
         self._since = datetime.now(UTC).replace(microsecond=0)
         self._written = 0
-        self._seen: Seen | None = None
+        self._seen: LeaseRecord | None = None
         self._until = 0.0
         self._lost = False
         self._stop = threading.Event()
@@ -163,10 +163,10 @@ class Lease:
 
 def owner_of(content: bytes) -> object:
     """Return who wrote a claim, or None where that cannot be read."""
-    return _says(Seen(content, "", 0.0)).get("owner")
+    return _says(LeaseRecord(content, "", 0.0)).get("owner")
 
 
-def _is_over(seen: Seen, watched: float) -> bool:
+def _is_over(seen: LeaseRecord, watched: float) -> bool:
     if not seen.content:
         return True
     lasts = _says(seen).get("seconds")
@@ -174,7 +174,7 @@ def _is_over(seen: Seen, watched: float) -> bool:
     return seen.age > lasts + MARGIN or watched > lasts
 
 
-def _says(seen: Seen) -> dict[str, object]:
+def _says(seen: LeaseRecord) -> dict[str, object]:
     with suppress(ValueError):
         fields = json.loads(seen.content)
         if isinstance(fields, dict):
@@ -182,6 +182,6 @@ def _says(seen: Seen) -> dict[str, object]:
     return {}
 
 
-def _holder(seen: Seen) -> str:
+def _holder(seen: LeaseRecord) -> str:
     fields = _says(seen)
     return f"process {fields.get('pid', '?')} on {fields.get('host', '?')}, since {fields.get('since', '?')}"

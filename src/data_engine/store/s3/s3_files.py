@@ -1,11 +1,11 @@
-"""The files of a store in a bucket: `ObjectFiles`.
+"""The files of a store in a bucket: `S3Files`.
 
 There are no locks. A file is one object, and a write is one request for all of it that the server carries out only if the object
 is still the one that was read (``If-Match``) or there still is none (``If-None-Match``); otherwise the object is read and changed
 again. So no change is lost, whoever writes from wherever, and a killed writer leaves old or new.
 
 Not every service looks at these conditions; one that does not know them answers as if they had been met. So before its first
-write a process tries them out. Where they are not honoured, one process at a time may write (`WriterSlot`).
+write a process tries them out. Where they are not honoured, one process at a time may write (`PollingLock`).
 
 An empty object is no file. Where a service honours conditions on writing but not on removing, a file is emptied first, on
 condition, and then removed; nobody writes to an empty object until it is certain that its remover is done.
@@ -30,7 +30,7 @@ from uuid import uuid4
 from data_engine.errors import StoreBusy
 from data_engine.store.file_store import Change, check_key
 from data_engine.store.s3.bucket import Bucket, Conflict, Stored
-from data_engine.store.s3.capabilities import LOCKS, Honours, LockSlot, WriterSlot, try_out
+from data_engine.store.s3.capabilities import LOCKS, Capabilities, ConditionalLock, PollingLock, probe
 from data_engine.store.s3.lease import Lease
 
 LEASE_SECONDS = 60.0
@@ -65,10 +65,10 @@ class Grounds:
 # Of this process: by address, and what each bucket's service was found to honour.
 _GROUNDS: dict[tuple[str | None, str], Grounds] = {}
 
-_HONOURS: dict[tuple[str | None, str], Honours] = {}
+_HONOURS: dict[tuple[str | None, str], Capabilities] = {}
 
 
-class ObjectFiles:
+class S3Files:
     """A prefix of a bucket of S3, or of a service that speaks its protocol.
 
     Safe between threads, processes and machines.
@@ -89,7 +89,7 @@ class ObjectFiles:
         self._lease_seconds = LEASE_SECONDS if lease_seconds is None else lease_seconds
         self._service = self._bucket.endpoint, "/".join(url.split("/")[:3])
         # An object store that was handed over is its own place: nobody else in this process can name it.
-        self._grounds, self._honours = Grounds(), dict[tuple[str | None, str], Honours]()
+        self._grounds, self._honours = Grounds(), dict[tuple[str | None, str], Capabilities]()
         if store is None:
             self._grounds, self._honours = _GROUNDS.setdefault((self._bucket.endpoint, url), self._grounds), _HONOURS
 
@@ -173,7 +173,7 @@ class ObjectFiles:
         """Remove a file; return whether it was there."""
         return self.update(key, lambda content: None if content is None else b"")
 
-    def _replace(self, key: str, found: Stored | None, content: bytes, honours: Honours) -> bool:
+    def _replace(self, key: str, found: Stored | None, content: bytes, honours: Capabilities) -> bool:
         """Write or remove a file that is as it was *found*; return False where it is so no longer."""
         writer = uuid4().hex
         mode = "overwrite" if not honours.writing else "create" if found is None else found.tag
@@ -196,13 +196,13 @@ class ObjectFiles:
             return now is not None and now.writer == writer if content else now is None and found is not None
         return True
 
-    def _is_being_removed(self, found: Stored | None, honours: Honours) -> bool:
+    def _is_being_removed(self, found: Stored | None, honours: Capabilities) -> bool:
         """Tell whether an object was emptied by somebody who may be about to remove it."""
         if found is None or found.content or honours.removing or not honours.writing:
             return False
         return honours.age(found.modified) < _REMOVED_SECONDS
 
-    def clean(self) -> int:
+    def remove_stale_drafts(self) -> int:
         """Remove what processes left behind that were killed while they tried the service out; return how many objects."""
         honours = self._ready()
         removed = 0
@@ -215,7 +215,7 @@ class ObjectFiles:
     # ---------------------------------------------------------------------------------------------------------- holding
 
     @contextmanager
-    def hold(self, name: str, *, seconds: float, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+    def lock(self, name: str, *, seconds: float, waiting: Callable[[], None] | None = None) -> Iterator[None]:
         """Hold the lock *name* of this place, to keep other runs away; single writes do not need it.
 
         The lock is an object, renewed every 20 seconds; a killed holder keeps others away for about a minute. A holder that
@@ -233,7 +233,7 @@ class ObjectFiles:
             with self._held_by_this_process(seconds, waiting):
                 yield
             return
-        lease = Lease(LockSlot(self._bucket, f"{LOCKS}/{name}.lock", self._probed()), self.location, self._lease_seconds)
+        lease = Lease(ConditionalLock(self._bucket, f"{LOCKS}/{name}.lock", self._probed()), self.location, self._lease_seconds)
         lease.take(seconds, waiting)
         self._grounds.held.append(lease)
         try:
@@ -266,7 +266,7 @@ class ObjectFiles:
         grounds = self._grounds
         with grounds.lock:
             if grounds.writer is None:
-                slot = WriterSlot(self._bucket, f"{LOCKS}/writer.lock", self._probed())
+                slot = PollingLock(self._bucket, f"{LOCKS}/writer.lock", self._probed())
                 lease = Lease(slot, self.location, self._lease_seconds)
                 lease.take(seconds, waiting)
                 grounds.writer = lease
@@ -284,7 +284,7 @@ class ObjectFiles:
 
     # ---------------------------------------------------------------------------------------------------------- trying out
 
-    def caution(self) -> str | None:
+    def write_warning(self) -> str | None:
         """Return what whoever is about to write here should know, or None; the service is tried out for it, once a process."""
         if self._probed(quietly=True).writing:
             return None
@@ -293,17 +293,17 @@ class ObjectFiles:
             "a second one ends with exit code 7"
         )
 
-    def _ready(self) -> Honours:
+    def _ready(self) -> Capabilities:
         honours = self._probed()
         if not honours.writing:
             self._become_writer(0.0)
         return honours
 
-    def _probed(self, *, quietly: bool = False) -> Honours:
+    def _probed(self, *, quietly: bool = False) -> Capabilities:
         with self._grounds.lock:
             honours = self._honours.get(self._service)
             if honours is None:
-                honours = self._honours[self._service] = try_out(self._bucket)
+                honours = self._honours[self._service] = probe(self._bucket)
                 if not quietly and not honours.writing:
-                    warnings.warn(self.caution() or "", SingleWriterWarning, stacklevel=4)
+                    warnings.warn(self.write_warning() or "", SingleWriterWarning, stacklevel=4)
             return honours

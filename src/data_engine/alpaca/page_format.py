@@ -1,4 +1,4 @@
-"""A page of bars as a value, and what all who decode one must know of its form.
+"""The form of a page of bars: what all who decode one must know.
 
 Source: the OpenAPI file of Alpaca's market data API, and recorded answers (docs/explanation/protocol.md).
 """
@@ -7,13 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from itertools import pairwise
-
-import pyarrow as pa
-
-from data_engine.market.bars import Int64s, stamps
 
 PAGE_LIMIT = 10_000
 """The most bars that one answer carries, over all symbols together."""
@@ -25,34 +19,6 @@ LISTS_BEGIN = len(b'{"bars":{')
 """Where the first symbol stands in a page without white space."""
 
 _TAIL = re.compile(rb'\},"next_page_token":(?:null|"([!#-\[\]-~]+)")\}[ \t\n\r]*')
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """The bars of one answer.
-
-    Attributes:
-        table: all bars, by `BAR_SCHEMA` but sorted only within a run.
-        runs: ``(symbol, start, stop)`` rows of the table, in order of symbol.
-        token: what to ask for the next page with; None on the last one.
-        size: bytes of JSON.
-        until: the end of what was really asked for, which a plan without recent data clamps; None where nobody says.
-    """
-
-    table: pa.Table
-    runs: tuple[tuple[str, int, int], ...]
-    token: str | None
-    size: int
-    until: datetime | None = None
-
-    @property
-    def times(self) -> Int64s:
-        """The timestamps of all bars, in microseconds since 1970."""
-        return stamps(self.table)
-
-    def bars(self) -> list[tuple[str, pa.Table]]:
-        """Return each symbol's bars, in order of symbol, without copying."""
-        return [(symbol, self.table.slice(start, stop - start)) for symbol, start, stop in self.runs]
 
 
 def frame(body: bytes) -> tuple[int, str | None] | None:
@@ -67,7 +33,7 @@ def frame(body: bytes) -> tuple[int, str | None] | None:
     return end, tail[1].decode() if tail[1] is not None else None
 
 
-def runs_of(symbols: Sequence[str], stops: Sequence[int]) -> tuple[tuple[str, int, int], ...] | None:
+def slices_of(symbols: Sequence[str], stops: Sequence[int]) -> tuple[tuple[str, int, int], ...] | None:
     """Return the runs of lists that follow each other, each up to its stop; None where a symbol stands twice."""
     if len(set(symbols)) < len(symbols):
         return None
