@@ -49,8 +49,8 @@ def fill(folder: str) -> dict[str, object]:
             # 2,100 minutes of a month: the first hundred of each of its first days.
             minutes = first + np.concatenate([day * 1440 + 870 + np.arange(100) for day in range(21)])
             values = [np.round(100 + rng.random(minutes.size), 2) for _ in range(7)]
-            rows[period] = storage.write(series, period, make_table(minutes * 60_000_000, values)).rows
-        storage.coverage.update(series, lambda known, rows=rows: replace(known, rows=rows))
+            rows[period] = storage.bars.write(series, period, make_table(minutes * 60_000_000, values)).rows
+        storage.bars.coverage.update(series, lambda known, rows=rows: replace(known, rows=rows))
     return {"files": 6000}
 
 
@@ -60,7 +60,7 @@ def query(folder: str) -> dict[str, object]:
     sql = "SELECT count(*), sum(volume), max(high) FROM "
 
     def view() -> object:
-        with connect(storage, day, coverage=False) as connection:
+        with connect(storage.bars, day, coverage=False) as connection:
             return connection.sql(sql + "bars_1min").fetchall()
 
     def glob() -> object:

@@ -56,7 +56,7 @@ def put(storage: ParquetStorage, symbol: str, dataset: Dataset, days: list[date]
     for period in sorted({Period(day.year, day.month if dataset.timeframe.intraday else None) for day in days}):
         ours = [day for day in days if day.year == period.year and period.month in (None, day.month)]
         table = minutes_of(ours, base) if dataset.timeframe.intraday else days_of(ours, base)
-        written = storage.write(series, period, table)
+        written = storage.bars.write(series, period, table)
         rows[period], files[period] = written.rows, written.fingerprint
         stamps += table.column("timestamp").to_pylist()
     ends = {"first_bar": min(stamps), "last_bar": max(stamps)} if stamps else {}
@@ -64,7 +64,7 @@ def put(storage: ParquetStorage, symbol: str, dataset: Dataset, days: list[date]
     def change(before: Coverage) -> Coverage:
         return replace(before, rows=rows, files=files, **ends, **known)
 
-    storage.coverage.update(series, change)
+    storage.bars.coverage.update(series, change)
 
 
 def make_store(base: Path) -> ParquetStorage:

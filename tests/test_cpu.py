@@ -60,10 +60,10 @@ def test_a_forked_child_has_all_its_places():
         "from contextlib import ExitStack\n"
         "from data_engine.cpu import CPU_SLOTS, count\n"
         "with ExitStack() as held:\n"
-        "    for _ in range(count()): held.enter_context(PLACES)\n"
+        "    for _ in range(count()): held.enter_context(CPU_SLOTS)\n"
         "    child = os.fork()\n"
         "    if child == 0:\n"
-        "        with PLACES: os._exit(7)\n"
+        "        with CPU_SLOTS: os._exit(7)\n"
         "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
@@ -72,4 +72,4 @@ def test_a_forked_child_has_all_its_places():
 
 
 def test_inflating_decoding_and_encoding_share_the_places():
-    assert transport.PLACES is asking.PLACES is bar_files.PLACES is cores.CPU_SLOTS
+    assert transport.CPU_SLOTS is asking.CPU_SLOTS is bar_files.CPU_SLOTS is cores.CPU_SLOTS

@@ -283,7 +283,7 @@ def test_the_series_of_a_fund_stays_the_funds_when_another_company_takes_its_tic
     bars = Replay(write_minutes(tmp_path / "bars.parquet", ["META"], days))
     with Sandbox(bars, actions=Announcements(records), clock=clock) as server:
         pipeline = pipeline_of(server, tmp_path / "store", clock)
-        pipeline.storage.coverage = CoverageStore(pipeline.storage.files, now=clock)
+        pipeline.storage.bars.coverage = CoverageStore(pipeline.storage.files, now=clock)
         pipeline.ingest_symbols(["META"], "2022-01-26")
         clock.now = datetime(2022, 6, 15, 12, tzinfo=UTC)
         assert here("actions", "--base-path", tmp_path / "store", url=server.url).code == 0
@@ -309,7 +309,7 @@ def test_a_rename_that_is_announced_changes_nothing_before_its_day(tmp_path: Pat
     bars = Replay(write_minutes(tmp_path / "bars.parquet", ["FB"], [date(2022, 6, day) for day in (1, 2, 3, 6, 7, 8)]))
     with Sandbox(bars, actions=Announcements(RECORDS), clock=clock) as server:
         pipeline = pipeline_of(server, tmp_path / "store", clock)
-        pipeline.storage.coverage = CoverageStore(pipeline.storage.files, now=clock)
+        pipeline.storage.bars.coverage = CoverageStore(pipeline.storage.files, now=clock)
         pipeline.ingest_symbols(["FB"], "2022-06-01")
         here("actions", "--base-path", tmp_path / "store", url=server.url)
         for day, asof in ((7, None), (8, None), (9, "2022-06-08")):

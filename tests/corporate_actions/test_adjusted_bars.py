@@ -80,9 +80,9 @@ FB = decode("name_change", {"old_symbol": "FB", "new_symbol": "META", "process_d
 
 def adjusted(storage: ParquetStorage, symbol: str, as_of: date = TODAY, adjustment: Adjustment = ALL, **more: Any) -> list[float]:
     """Return the adjusted closes of all minutes of a symbol."""
-    step = adjusting_step(storage, MINUTES, adjustment, as_of, **more)
+    step = adjusting_step(storage.bars, MINUTES, adjustment, as_of, **more)
     series = Series(symbol, MINUTES)
-    tables = [storage.read(series, part.period) for part in storage.partitions(MINUTES, symbol)]
+    tables = [storage.bars.read(series, part.period) for part in storage.bars.partitions(MINUTES, symbol)]
     made: list[float] = step(symbol, pa.concat_tables(tables)).column("close").to_pylist()
     return made
 
@@ -97,7 +97,7 @@ def test_a_split_is_applied_as_of_a_day(storage):
 
 
 def test_a_table_without_bars_needs_nothing(storage):
-    assert adjusting_step(storage, MINUTES, ALL, TODAY)("NVDA", EMPTY) is EMPTY
+    assert adjusting_step(storage.bars, MINUTES, ALL, TODAY)("NVDA", EMPTY) is EMPTY
 
 
 # --------------------------------------------------------------------------------------------------------- what is not known
@@ -185,7 +185,7 @@ def test_a_stock_that_rested_for_days_is_measured_by_its_last_trade(storage):
     def cover(known: Coverage) -> Coverage:
         return replace(known, covered=(span,), wanted=(span,))
 
-    storage.coverage.update(Series("THIN", MINUTES), cover)
+    storage.bars.coverage.update(Series("THIN", MINUTES), cover)
 
     assert adjusted(storage, "THIN") == [78.0, 78.0]
 
@@ -250,22 +250,22 @@ def test_what_the_ticker_did_before_is_not_the_securitys(storage):
 
 
 def test_raw_bars_are_read_as_they_are(storage):
-    assert reading_of(storage, MINUTES, now=NOW) == (MINUTES, None)
+    assert reading_of(storage.bars, MINUTES, now=NOW) == (MINUTES, None)
 
 
 def test_the_vendors_adjusted_bars_are_read_where_there_are_some_and_no_day_is_named(storage):
     put(storage, "NVDA", {"2024-06-07 12:00": 1200.0})
     announce(storage, "NVDA", split("NVDA", "2024-06-10", 10))
     vendors = Dataset(Timeframe.parse("1Min"), SPLIT)
-    dataset, step = reading_of(storage, vendors, now=NOW)
+    dataset, step = reading_of(storage.bars, vendors, now=NOW)
     assert (dataset, step is None) == (MINUTES, False)
 
     bars = storage.load("NVDA", "2024-06-07", "2024-06-07")
     bars.attrs.clear()
     storage.store(bars, adjustment="split")
 
-    assert reading_of(storage, vendors, now=NOW) == (vendors, None)
-    dataset, step = reading_of(storage, vendors, date(2024, 6, 9), now=NOW)
+    assert reading_of(storage.bars, vendors, now=NOW) == (vendors, None)
+    dataset, step = reading_of(storage.bars, vendors, date(2024, 6, 9), now=NOW)
     assert (dataset, step is None) == (MINUTES, False)
 
 
@@ -284,12 +284,12 @@ def test_whose_raw_bars_could_be_adjusted_is_not_silently_left_out_of_the_vendor
 
 def test_a_day_to_come_is_refused(storage):
     with pytest.raises(InputError, match="as_of 2024-06-29 lies in the future"):
-        reading_of(storage, Dataset(Timeframe.parse("1Min"), SPLIT), TODAY + timedelta(days=1), now=NOW)
+        reading_of(storage.bars, Dataset(Timeframe.parse("1Min"), SPLIT), TODAY + timedelta(days=1), now=NOW)
 
 
 def test_weeks_are_refused(storage):
     with pytest.raises(InputError, match="1Week"):
-        reading_of(storage, Dataset(Timeframe.parse("1Week"), SPLIT), now=NOW)
+        reading_of(storage.bars, Dataset(Timeframe.parse("1Week"), SPLIT), now=NOW)
 
 
 # ----------------------------------------------------------------------------------------------------------------- by `load`

@@ -62,8 +62,8 @@ def audit(server: Sandbox, base: Path, clock: Clock | None = None, **options: An
     choice, names = options.pop("choice", DatasetFilter()), options.pop("names", None)
     now = clock.now if clock else datetime.now(UTC)
     storage = ParquetStorage(base)
-    found = auditable(storage, choice, names, now=now, accept=options.get("accept", False))
-    audit = Audit(storage, client_of(server, clock), found.known, now=now, workers=2, **options)
+    found = auditable(storage.bars, choice, names, now=now, accept=options.get("accept", False))
+    audit = Audit(storage.bars, client_of(server, clock), found.known, now=now, workers=2, **options)
     return audit.run(plan_audit(found.known, sample, seed=seed, asof=found.asof), found.failed)
 
 
@@ -155,7 +155,7 @@ def test_accepting_real_revisions_makes_the_store_what_a_refetch_makes_it(fetche
     real_store(fetches[0], tmp_path / "audited")
     real_store(fetches[0], tmp_path / "refetched")
     with Sandbox(Replay(fetches[1])) as server:
-        known = auditable(ParquetStorage(tmp_path / "audited"), DatasetFilter(), None, now=datetime.now(UTC)).known
+        known = auditable(ParquetStorage(tmp_path / "audited").bars, DatasetFilter(), None, now=datetime.now(UTC)).known
         held = {one.series.symbol: (one.first_bar, one.last_bar) for one in known}
         report = audit(server, tmp_path / "audited", accept=True)
         for symbol, (first, last) in held.items():
@@ -395,9 +395,9 @@ def test_one_symbols_failure_leaves_its_neighbours_alone(base: Path, revised: Sa
 def test_a_symbol_that_the_vendor_no_longer_takes_fails_alone(base: Path, same: Sandbox, clock: Clock) -> None:
     storage = ParquetStorage(base)
     series, odd = (Series(name, Dataset(Timeframe.parse("1Min"))) for name in ("AAA", "A-B"))
-    for period in storage.coverage.read(series).rows:
-        storage.write(odd, period, storage.read(series, period))
-    storage.coverage.update(odd, lambda _: replace(storage.coverage.read(series), series=odd))
+    for period in storage.bars.coverage.read(series).rows:
+        storage.bars.write(odd, period, storage.bars.read(series, period))
+    storage.bars.coverage.update(odd, lambda _: replace(storage.bars.coverage.read(series), series=odd))
 
     report = audit(same, base, clock)
 
@@ -424,13 +424,13 @@ def test_nobody_at_the_address_is_six(base: Path, clock: Clock) -> None:
 
 def test_a_stop_ends_it_and_what_was_compared_is_in_the_log(base: Path, revised: Sandbox, clock: Clock) -> None:
     storage = ParquetStorage(base)
-    known = auditable(storage, DatasetFilter(), ["AAA"], now=clock.now).known
+    known = auditable(storage.bars, DatasetFilter(), ["AAA"], now=clock.now).known
     client = client_of(revised, clock)
     plan = plan_audit(known, 3, seed=next(seed for seed in range(99) if draws(known, seed, DAYS[0])))
     revised._on_request = lambda record: client.stop() if record.number == 1 else None
 
     with pytest.raises(Interrupted):
-        Audit(storage, client, known, now=clock.now, workers=1).run(plan)
+        Audit(storage.bars, client, known, now=clock.now, workers=1).run(plan)
 
     assert len(log(base)) == 16
 

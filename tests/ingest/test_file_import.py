@@ -75,7 +75,7 @@ def storage(tmp_path: Path) -> ParquetStorage:
 def brought(storage: ParquetStorage, folder: Path, **options):
     sources, strange = find_sources(folder, **options)
     assert strange == []
-    return import_bars(storage, sources, now=NOW)
+    return import_bars(storage.bars, sources, now=NOW)
 
 
 def test_every_bar_is_in_the_store_and_the_originals_are_untouched(storage, old, query, tmp_path):
@@ -170,15 +170,15 @@ def test_nothing_is_put_where_the_vendor_was_asked_and_had_nothing(server, stora
 
     assert (made.held, made.covered) == (20, 20)
     assert made.added == 360 - 40
-    assert verify(storage, DatasetFilter(), now=NOW).contradictions == []
+    assert verify(storage.bars, DatasetFilter(), now=NOW).contradictions == []
 
 
 def test_nothing_is_claimed_and_an_ingestion_asks_for_it(server, storage, old, query, tmp_path):
     brought(storage, old)
-    known = storage.coverage.read(Series("AAPL", MINUTES))
+    known = storage.bars.coverage.read(Series("AAPL", MINUTES))
 
     assert (known.wanted, known.covered, known.provisional, known.bars) == ((), (), (), 60)
-    verdict = verify(storage, DatasetFilter(), now=NOW)
+    verdict = verify(storage.bars, DatasetFilter(), now=NOW)
     assert verdict.findings == []
     server.forget()
     pipeline_of(server, tmp_path / "store", lambda: NOW).ingest_symbols(["AAPL"], "2024-05-31", "2024-06-04")
@@ -269,7 +269,7 @@ def test_a_path_of_another_layout_is_named(old):
 
 def test_a_store_is_not_imported_into_itself(old):
     with pytest.raises(InputError, match="lie in the store"):
-        import_bars(ParquetStorage(old), find_sources(old)[0], now=NOW)
+        import_bars(ParquetStorage(old).bars, find_sources(old)[0], now=NOW)
 
 
 def test_nothing_to_import_is_said(tmp_path):
@@ -315,7 +315,7 @@ def test_verify_names_a_store_of_the_reference_and_the_way_out(old):
 def test_all_real_bars_come_over(storage, tmp_path):
     name = "minute/polygon_sip_ext_8sym_20240603_20240816.parquet"
     sources, _ = find_sources(as_the_reference_writes(bars_of(name), tmp_path / "old"))
-    made = import_bars(storage, sources, now=datetime(2026, 1, 1, tzinfo=UTC))
+    made = import_bars(storage.bars, sources, now=datetime(2026, 1, 1, tzinfo=UTC))
 
     assert (made.added, made.failed) == (258_824, [])
     assert differing(bars_in(tmp_path / "store"), bars_of(name)) == 0

@@ -70,8 +70,8 @@ def task(*symbols: str, span: TimeRange = SPAN, dataset: Dataset = MINUTES, **mo
 def held(storage: ParquetStorage, symbol: str, dataset: Dataset = MINUTES) -> dict[str, float]:
     """Return the closing prices on disk, by minute, file by file."""
     found: dict[str, float] = {}
-    for partition in storage.partitions(dataset, symbol):
-        for row in storage.read(partition.series, partition.period).to_pylist():
+    for partition in storage.bars.partitions(dataset, symbol):
+        for row in storage.bars.read(partition.series, partition.period).to_pylist():
             assert row["timestamp"] in partition.period.span
             assert f"{row['timestamp']:%Y-%m-%d %H:%M}" not in found
             found[f"{row['timestamp']:%Y-%m-%d %H:%M}"] = row["close"]
@@ -79,7 +79,7 @@ def held(storage: ParquetStorage, symbol: str, dataset: Dataset = MINUTES) -> di
 
 
 def known(storage: ParquetStorage, symbol: str, dataset: Dataset = MINUTES) -> Coverage:
-    return storage.coverage.read(Series(symbol, dataset))
+    return storage.bars.coverage.read(Series(symbol, dataset))
 
 
 def put(storage: ParquetStorage, symbol: str, table: pa.Table, dataset: Dataset = MINUTES) -> None:
@@ -87,7 +87,7 @@ def put(storage: ParquetStorage, symbol: str, table: pa.Table, dataset: Dataset 
     for period in (MAY, JUNE, JULY):
         inside = [stamp for stamp in table.column("timestamp").to_pylist() if stamp in period.span]
         if inside:
-            storage.write(
+            storage.bars.write(
                 Series(symbol, dataset),
                 period,
                 table.filter(pa.array([stamp in period.span for stamp in table.column("timestamp").to_pylist()])),
@@ -99,7 +99,7 @@ def put(storage: ParquetStorage, symbol: str, table: pa.Table, dataset: Dataset 
 
 def test_a_chain_that_ends_covers_the_whole_range_of_every_symbol(storage):
     """A straddles two pages and two months, B has no bar, C one."""
-    writer = PageWriter(storage, task("A", "B", "C"), now=LONG_AFTER)
+    writer = PageWriter(storage.bars, task("A", "B", "C"), now=LONG_AFTER)
     taken = [
         writer.take(page(("A", bars("2024-06-03T14:00", "2024-06-28T14:00")))),
         writer.take(page()),
@@ -125,7 +125,7 @@ def test_a_chain_that_ends_covers_the_whole_range_of_every_symbol(storage):
 
 def test_a_file_is_written_when_the_next_begins_and_covered_when_the_chain_has_ended(storage):
     """Bars are held only until their file is complete; a claim waits for the end."""
-    writer = PageWriter(storage, task("A", "B"), now=LONG_AFTER)
+    writer = PageWriter(storage.bars, task("A", "B"), now=LONG_AFTER)
     june, july = ("A", bars("2024-06-03T14:00")), ("A", bars("2024-07-01T14:00"))
     on_disk = []
     for one in (page(june), page(july), page(("B", bars("2024-06-03T14:00")))):
@@ -139,7 +139,7 @@ def test_a_file_is_written_when_the_next_begins_and_covered_when_the_chain_has_e
 def test_bars_beside_the_range_are_dropped(storage):
     """A request is widened to whole bars and may carry a session for comparison: the surplus belongs to nobody."""
     span = between("2024-06-03T14:00", "2024-06-03T14:02")
-    writer = PageWriter(storage, task("A", span=span), now=LONG_AFTER)
+    writer = PageWriter(storage.bars, task("A", span=span), now=LONG_AFTER)
     stamps = [f"2024-06-03T{clock}" for clock in ("13:59", "14:00", "14:01", "14:02")]
 
     assert writer.take(page(("A", bars("2024-05-31T14:00", *stamps, "2024-07-01T14:00")))) == 2
@@ -159,7 +159,9 @@ def test_bars_beside_the_range_are_dropped(storage):
 )
 def test_bars_that_had_not_ended_are_left_out(storage, dataset, now, kept):
     sent = ["14:00", "14:59", "15:00", "15:01"] if dataset is MINUTES else ["14:00", "15:00", "16:00"]
-    writer = PageWriter(storage, task("A", span=between("2024-06-03T13:00", "2024-06-03T17:00"), dataset=dataset), now=at(now))
+    writer = PageWriter(
+        storage.bars, task("A", span=between("2024-06-03T13:00", "2024-06-03T17:00"), dataset=dataset), now=at(now)
+    )
 
     assert writer.take(page(("A", bars(*(f"2024-06-03T{clock}" for clock in sent))))) == len(kept)
     made = writer.complete()["A"]
@@ -194,7 +196,7 @@ def test_bars_that_had_not_ended_are_left_out(storage, dataset, now, kept):
 )
 def test_what_can_still_change_is_provisional(storage, dataset, span, now, final):
     whole = between(*span)
-    writer = PageWriter(storage, task("A", span=whole, dataset=dataset), now=at(now))
+    writer = PageWriter(storage.bars, task("A", span=whole, dataset=dataset), now=at(now))
     writer.take(page(("A", bars("2024-06-03T04:00"))))
     made = writer.complete()["A"]
 
@@ -204,8 +206,8 @@ def test_what_can_still_change_is_provisional(storage, dataset, span, now, final
 
 
 def test_a_success_ends_an_old_failure(storage):
-    storage.coverage.update(Series("A", MINUTES), lambda old: old.wanting(SPAN).failed("unavailable", "503", LONG_AFTER))
-    PageWriter(storage, task("A"), now=LONG_AFTER).complete()
+    storage.bars.coverage.update(Series("A", MINUTES), lambda old: old.wanting(SPAN).failed("unavailable", "503", LONG_AFTER))
+    PageWriter(storage.bars, task("A"), now=LONG_AFTER).complete()
 
     assert known(storage, "A").failure is None
     assert known(storage, "A").wanted == (SPAN,)
@@ -216,7 +218,7 @@ def test_a_success_ends_an_old_failure(storage):
 
 def test_a_chain_that_breaks_off_covers_what_is_certain(storage):
     """A was finished, B had nothing to send, C was under way, D had not begun."""
-    writer = PageWriter(storage, task("A", "B", "C", "D"), now=LONG_AFTER)
+    writer = PageWriter(storage.bars, task("A", "B", "C", "D"), now=LONG_AFTER)
     writer.take(page(("A", bars("2024-06-03T14:00")), ("C", bars("2024-06-03T14:00"))))
     writer.take(page(("C", bars("2024-07-01T14:00", "2024-07-01T14:05"))))
     left = writer.abort()
@@ -238,12 +240,12 @@ def test_what_is_left_of_symbols_alike_is_one_task():
 
 
 def test_a_chain_that_breaks_before_the_first_page_covers_nothing(storage):
-    assert PageWriter(storage, task("A", "B"), now=LONG_AFTER).abort() == {"A": SPAN, "B": SPAN}
+    assert PageWriter(storage.bars, task("A", "B"), now=LONG_AFTER).abort() == {"A": SPAN, "B": SPAN}
     assert [known(storage, symbol).covered for symbol in "AB"] == [(), ()]
 
 
 def test_a_chain_that_breaks_after_the_last_bar_of_the_range_leaves_nothing(storage):
-    writer = PageWriter(storage, task("A"), now=LONG_AFTER)
+    writer = PageWriter(storage.bars, task("A"), now=LONG_AFTER)
     writer.take(page(("A", bars(SPAN.end - MINUTE))))
 
     assert writer.abort() == {}
@@ -251,7 +253,7 @@ def test_a_chain_that_breaks_after_the_last_bar_of_the_range_leaves_nothing(stor
 
 
 def test_a_symbol_whose_only_bars_lie_beside_the_range_is_left_whole(storage):
-    writer = PageWriter(storage, task("A", "B"), now=LONG_AFTER)
+    writer = PageWriter(storage.bars, task("A", "B"), now=LONG_AFTER)
     writer.take(page(("A", bars(SPAN.start - MINUTE))))
 
     assert writer.abort() == {"A": SPAN, "B": SPAN}
@@ -259,7 +261,9 @@ def test_a_symbol_whose_only_bars_lie_beside_the_range_is_left_whole(storage):
 
 def test_a_symbol_that_breaks_off_is_covered_by_whole_bars(storage):
     """A bar of a week that came covers its week."""
-    writer = PageWriter(storage, task("A", span=between("2024-05-27T04:00", "2024-06-24T04:00"), dataset=WEEKS), now=LONG_AFTER)
+    writer = PageWriter(
+        storage.bars, task("A", span=between("2024-05-27T04:00", "2024-06-24T04:00"), dataset=WEEKS), now=LONG_AFTER
+    )
     writer.take(page(("A", bars("2024-05-27T04:00", "2024-06-03T04:00"))))
 
     assert writer.abort() == {"A": between("2024-06-10T04:00", "2024-06-24T04:00")}
@@ -268,7 +272,7 @@ def test_a_symbol_that_breaks_off_is_covered_by_whole_bars(storage):
 
 def test_symbols_out_of_order_finish_nothing_early(storage):
     """Against the documentation: then only the end of the chain says that a symbol is whole. What came is kept."""
-    writer = PageWriter(storage, task("A", "B", "C"), now=LONG_AFTER)
+    writer = PageWriter(storage.bars, task("A", "B", "C"), now=LONG_AFTER)
     writer.take(page(("B", bars("2024-06-03T14:00")), ("A", bars("2024-06-04T14:00"))))
     left = writer.abort()
 
@@ -278,7 +282,7 @@ def test_symbols_out_of_order_finish_nothing_early(storage):
 
 
 def test_symbols_out_of_order_are_whole_when_the_chain_ends(storage):
-    writer = PageWriter(storage, task("A", "B"), now=LONG_AFTER)
+    writer = PageWriter(storage.bars, task("A", "B"), now=LONG_AFTER)
     for one in ("2024-06-03T14:00", "2024-06-04T14:00", "2024-07-01T14:00"):
         writer.take(page(("B", bars(one)), ("A", bars(one))))
     writer.complete()
@@ -314,7 +318,7 @@ def test_however_often_a_chain_breaks_nothing_is_lost_or_claimed_too_early(tmp_p
     left = [FetchTask(tuple(sorted(market)), MARKET, MINUTES)]
     while left:
         one = left.pop()
-        writer = PageWriter(storage, one, now=LONG_AFTER)
+        writer = PageWriter(storage.bars, one, now=LONG_AFTER)
         pages = serve(market, one, limit)
         broken_after = breaks.pop() if breaks else len(pages)
         for number, each in enumerate(pages):
@@ -343,7 +347,7 @@ def test_a_damaged_file_is_the_trouble_of_its_symbol_alone(storage):
     path = Path(storage.files.location) / Partition(Series("A", MINUTES), JUNE).key
     path.parent.mkdir(parents=True)
     path.write_bytes(b"damaged")
-    writer = PageWriter(storage, task("A", "B"), now=LONG_AFTER)
+    writer = PageWriter(storage.bars, task("A", "B"), now=LONG_AFTER)
     writer.take(page(("A", bars("2024-06-03T14:00", "2024-07-01T14:00")), ("B", bars("2024-06-03T14:00"))))
     made = writer.complete()
 
@@ -358,7 +362,7 @@ def test_damaged_coverage_is_the_trouble_of_its_symbol_alone(storage):
     path = Path(storage.files.location) / "metadata" / "coverage" / "equities_1min" / "symbol=A.json"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"{")
-    writer = PageWriter(storage, task("A", "B"), now=LONG_AFTER)
+    writer = PageWriter(storage.bars, task("A", "B"), now=LONG_AFTER)
     writer.take(page(("A", bars("2024-06-03T14:00")), ("B", bars("2024-06-03T14:00"))))
 
     assert list(writer.complete()) == ["B"]
@@ -374,7 +378,7 @@ FOUR = ("2024-05-31T14:00", "2024-06-03T14:00", "2024-06-28T14:00", "2024-07-01T
 
 def test_a_refetch_revises_adds_and_never_removes_silently(storage):
     put(storage, "A", bars(*FOUR))
-    writer = PageWriter(storage, task("A"), now=LONG_AFTER, refetch=True)
+    writer = PageWriter(storage.bars, task("A"), now=LONG_AFTER, refetch=True)
     writer.take(page(("A", bars("2024-06-03T14:00", "2024-06-03T14:01", price=2.0))))
     writer.complete()
 
@@ -388,7 +392,7 @@ def test_a_refetch_revises_adds_and_never_removes_silently(storage):
 def test_accepted_removals_are_applied_inside_the_range(storage):
     """Also to the month of which the answer had no bar at all; not to May, which was not asked for."""
     put(storage, "A", bars(*FOUR))
-    writer = PageWriter(storage, task("A"), now=LONG_AFTER, refetch=True, accept_removals=True)
+    writer = PageWriter(storage.bars, task("A"), now=LONG_AFTER, refetch=True, accept_removals=True)
     writer.take(page(("A", bars("2024-06-03T14:00"))))
     made = writer.complete()["A"]
 
@@ -399,7 +403,7 @@ def test_accepted_removals_are_applied_inside_the_range(storage):
 
 def test_without_a_refetch_what_the_answer_lacks_is_nobodys_business(storage):
     put(storage, "A", bars(*FOUR))
-    writer = PageWriter(storage, task("A"), now=LONG_AFTER)
+    writer = PageWriter(storage.bars, task("A"), now=LONG_AFTER)
     writer.complete()
 
     assert len(held(storage, "A")) == 4
@@ -409,7 +413,7 @@ def test_without_a_refetch_what_the_answer_lacks_is_nobodys_business(storage):
 @pytest.mark.parametrize("accept", [False, True], ids=["counted", "removed"])
 def test_a_refetch_that_breaks_off_takes_no_bar_for_vanished_that_was_yet_to_come(storage, accept):
     put(storage, "A", bars("2024-06-03T14:00", "2024-06-04T14:00", "2024-06-28T14:00"))
-    writer = PageWriter(storage, task("A"), now=LONG_AFTER, refetch=True, accept_removals=accept)
+    writer = PageWriter(storage.bars, task("A"), now=LONG_AFTER, refetch=True, accept_removals=accept)
     writer.take(page(("A", bars("2024-06-03T14:00"))))
     left = writer.abort()
 
@@ -419,7 +423,7 @@ def test_a_refetch_that_breaks_off_takes_no_bar_for_vanished_that_was_yet_to_com
 
 
 def test_a_refetch_with_symbols_out_of_order_removes_nothing_that_came(storage):
-    writer = PageWriter(storage, task("A", "B"), now=LONG_AFTER, refetch=True, accept_removals=True)
+    writer = PageWriter(storage.bars, task("A", "B"), now=LONG_AFTER, refetch=True, accept_removals=True)
     for one in ("2024-06-03T14:00", "2024-06-04T14:00"):
         writer.take(page(("A", bars(one))))
         writer.take(page(("B", bars(one))))
@@ -432,7 +436,7 @@ def test_a_refetch_with_symbols_out_of_order_removes_nothing_that_came(storage):
 def test_removals_of_a_symbol_that_was_finished_are_applied_although_the_chain_broke(storage):
     """Once it is covered, nobody asks again: what vanished from a whole month would stay for ever, and uncounted."""
     put(storage, "A", bars("2024-06-03T14:00", "2024-07-01T14:00"))
-    writer = PageWriter(storage, task("A", "B"), now=LONG_AFTER, refetch=True, accept_removals=True)
+    writer = PageWriter(storage.bars, task("A", "B"), now=LONG_AFTER, refetch=True, accept_removals=True)
     writer.take(page(("A", bars("2024-06-03T14:00")), ("B", bars("2024-06-03T14:00"))))
     writer.abort()
 
@@ -460,7 +464,7 @@ def fetched(writer: PageWriter, *answers: BarsPage) -> list[TimeRange]:
 
 def test_an_adjusted_series_is_extended_where_the_session_before_it_is_the_same(storage):
     put(storage, "A", bars("2024-05-31T14:00", "2024-05-31T14:01"), SPLIT)
-    writer = PageWriter(storage, split_task("A", overlap=BEFORE), now=LONG_AFTER)
+    writer = PageWriter(storage.bars, split_task("A", overlap=BEFORE), now=LONG_AFTER)
     asked = fetched(writer, page(("A", bars("2024-05-31T14:00", "2024-05-31T14:01", "2024-06-03T14:00"))))
 
     assert asked == [TimeRange(BEFORE.start, SPAN.end)]
@@ -482,7 +486,7 @@ def test_an_adjusted_series_is_not_extended_where_the_session_differs(storage, a
     """Nothing of it is kept and nothing claimed; its neighbour, which is the same, goes on."""
     for symbol in ("A", "B"):
         put(storage, symbol, bars("2024-05-31T14:00", "2024-05-31T14:01"), SPLIT)
-    writer = PageWriter(storage, split_task("A", "B", overlap=BEFORE), now=LONG_AFTER)
+    writer = PageWriter(storage.bars, split_task("A", "B", overlap=BEFORE), now=LONG_AFTER)
     fetched(
         writer,
         page(
@@ -501,7 +505,7 @@ def test_an_adjusted_series_is_not_extended_where_the_session_differs(storage, a
 def test_a_session_behind_the_range_is_asked_for_first(storage, price):
     """It would come too late: the bars of the range must not be kept before the comparison."""
     put(storage, "A", bars("2024-07-15T14:00"), SPLIT)
-    writer = PageWriter(storage, split_task("A", overlap=AFTER), now=LONG_AFTER)
+    writer = PageWriter(storage.bars, split_task("A", overlap=AFTER), now=LONG_AFTER)
     asked = fetched(
         writer, page(("A", bars("2024-07-15T14:00", price=price))), page(("A", bars("2024-06-03T14:00", price=price)))
     )
@@ -515,7 +519,7 @@ def test_a_session_behind_the_range_is_asked_for_first(storage, price):
 def test_an_adjusted_answer_replaces_what_lay_in_its_range(storage):
     """What was not covered could be of another price base."""
     put(storage, "A", bars("2024-06-04T14:00", "2024-07-01T14:00", price=9.0), SPLIT)
-    writer = PageWriter(storage, task("A", dataset=SPLIT), now=LONG_AFTER)
+    writer = PageWriter(storage.bars, task("A", dataset=SPLIT), now=LONG_AFTER)
     writer.take(page(("A", bars("2024-06-03T14:00"))))
     writer.complete()
 
@@ -528,7 +532,7 @@ def test_what_is_left_of_an_adjusted_task_is_compared_too(storage, overlap):
     for symbol in ("A", "B"):
         put(storage, symbol, bars(overlap.start), SPLIT)
     whole = split_task("A", "B", overlap=overlap)
-    writer = PageWriter(storage, whole, now=LONG_AFTER)
+    writer = PageWriter(storage.bars, whole, now=LONG_AFTER)
     spans = writer.spans()
     next(spans)
     writer.take(
@@ -549,7 +553,7 @@ def test_what_is_left_of_an_adjusted_task_is_compared_too(storage, overlap):
 
 def test_a_file_that_somebody_wrote_meanwhile_is_not_vouched_for_though_it_has_the_same_size(storage):
     """`store` in another process, after a chain has written a file and before it covers it."""
-    writer = PageWriter(storage, task("A"), now=LONG_AFTER)
+    writer = PageWriter(storage.bars, task("A"), now=LONG_AFTER)
     writer.take(page(("A", bars("2024-06-03 14:30", "2024-06-03 14:31", price=1.25))))
     writer._flush("A")
     size = storage.files.size(Partition(Series("A", MINUTES), JUNE).key)
@@ -559,4 +563,4 @@ def test_a_file_that_somebody_wrote_meanwhile_is_not_vouched_for_though_it_has_t
     known = writer.complete()["A"]
 
     assert (known.rows, known.files) == ({JUNE: 2}, {})
-    assert check_series(storage, Series("A", MINUTES), now=LONG_AFTER).findings == []
+    assert check_series(storage.bars, Series("A", MINUTES), now=LONG_AFTER).findings == []

@@ -30,7 +30,7 @@ NOW = datetime(2026, 8, 3, 12, tzinfo=UTC)
 
 
 def job_of(base: Path, names: list[str], workers: int = 4) -> RunPlan:
-    coverage: CoverageStore = ParquetStorage(base).coverage
+    coverage: CoverageStore = ParquetStorage(base).bars.coverage
     return plan_run(coverage, {MINUTES: dict.fromkeys(names, (JUNE,))}, now=NOW, workers=workers)
 
 

@@ -380,7 +380,7 @@ def broken_off(tmp_path) -> ParquetStorage:
     storage = ParquetStorage(tmp_path / "store")
     storage.store(frame("A", pd.date_range("2024-02-05 09:00", "2024-02-05 15:37", freq="min", inclusive="left")))
     wanted, covered = between("2024-02-05T05:00", "2024-02-05T17:00"), between("2024-02-05T05:00", "2024-02-05T15:37")
-    storage.coverage.update(A, lambda known: Coverage(A, (wanted,), (covered,), rows=known.rows))
+    storage.bars.coverage.update(A, lambda known: Coverage(A, (wanted,), (covered,), rows=known.rows))
     return storage
 
 

@@ -57,7 +57,7 @@ def storage(place) -> ParquetStorage:
 
 @pytest.fixture
 def connection(storage) -> Iterator[duckdb.DuckDBPyConnection]:
-    with connect(storage) as open_:
+    with connect(storage.bars) as open_:
         yield open_
 
 
@@ -83,12 +83,12 @@ def test_there_is_a_view_per_dataset_and_the_coverage(storage, connection):
 
 
 def test_a_dataset_without_files_has_no_view(storage):
-    storage.remove(Series("A", datasets(storage)[0]), between("2000-01-01", "2100-01-01"))
+    storage.bars.remove(Series("A", datasets(storage)[0]), between("2000-01-01", "2100-01-01"))
     wanted = Series("A", Dataset(Timeframe.parse("5Min")))
-    storage.coverage.update(wanted, lambda known: known.wanting(between("2024-01-01", "2024-02-01")))
+    storage.bars.coverage.update(wanted, lambda known: known.wanting(between("2024-01-01", "2024-02-01")))
 
     assert [view_name(dataset) for dataset in datasets(storage)] == ["bars_1min"]
-    with connect(storage) as open_:
+    with connect(storage.bars) as open_:
         assert run(open_, "SELECT dataset, state FROM coverage").fetchall() == [("equities_5min", "missing")]
 
 
@@ -111,7 +111,7 @@ def test_a_symbol_of_digits_stays_text_also_where_it_is_alone(place):
     """DuckDB would read ``symbol=2330`` as a number."""
     storage = ParquetStorage(files=place.files)
     storage.store(frame("2330", "2024-06-03T14:00"))
-    with connect(storage) as open_:
+    with connect(storage.bars) as open_:
         assert run(open_, "SELECT symbol, typeof(symbol) FROM bars_1min WHERE symbol = '2330'").fetchall() == [
             ("2330", "VARCHAR")
         ]
@@ -131,7 +131,7 @@ def test_times_are_shown_in_utc(connection):
     ],
 )
 def test_views_of_a_span_hold_the_bars_that_start_inside(storage, span, expected):
-    with connect(storage, span) as open_:
+    with connect(storage.bars, span) as open_:
         assert run(open_, "SELECT count(*), count(DISTINCT symbol) FROM bars_1min").fetchall() == [
             (expected, 3 if expected else 0)
         ]
@@ -141,10 +141,10 @@ def test_views_of_a_span_hold_the_bars_that_start_inside(storage, span, expected
 
 def test_the_coverage_is_a_table(storage):
     wanted, covered, tail = (between("2024-06-01", day) for day in ("2024-08-01", "2024-06-10", "2024-06-12"))
-    storage.coverage.update(
+    storage.bars.coverage.update(
         A, lambda known: Coverage(A, (wanted,), (covered,), (TimeRange(covered.end, tail.end),), rows=known.rows)
     )
-    with connect(storage) as open_:
+    with connect(storage.bars) as open_:
         rows = run(
             open_, "SELECT * REPLACE (epoch(range_start) AS range_start, epoch(range_end) AS range_end) FROM coverage"
         ).fetchall()
@@ -159,7 +159,7 @@ def test_the_coverage_is_a_table(storage):
 
 
 def test_the_coverage_can_be_left_out(storage):
-    with connect(storage, coverage=False) as open_, pytest.raises(InputError, match="coverage"):
+    with connect(storage.bars, coverage=False) as open_, pytest.raises(InputError, match="coverage"):
         run(open_, "FROM coverage")
 
 
@@ -178,7 +178,7 @@ def test_a_bad_statement_names_the_views_there_are(connection, sql, why):
 
 
 def test_an_empty_store_has_no_views_and_is_not_made(place):
-    with connect(ParquetStorage(files=place.files)) as open_:
+    with connect(ParquetStorage(files=place.files).bars) as open_:
         assert run(open_, "SELECT count(*) FROM coverage").fetchall() == [(0,)]
         with pytest.raises(InputError, match="bars_1min does not exist"):
             run(open_, "FROM bars_1min")
@@ -259,7 +259,7 @@ def test_a_statement_that_fails_over_the_rows_is_an_input_error_too(connection):
 )
 def test_nothing_of_the_store_is_changed_through_a_statement(storage, place, sql):
     before = place.content()
-    with connect(storage) as open_, suppress(InputError):
+    with connect(storage.bars) as open_, suppress(InputError):
         run(open_, sql.format(base=place.base))
 
     assert place.content() == before
@@ -290,14 +290,17 @@ def test_a_store_may_lie_anywhere(tmp_path, name):
 def test_a_store_inside_something_like_a_partition_is_refused(tmp_path, name):
     """DuckDB would take that part of the path for the bars' own, and give every bar another symbol or year."""
     store = filled(tmp_path / name / "store")
-    with pytest.raises(InputError, match=f"part '{name}', which DuckDB takes for a partition; move the store"), connect(store):
+    with (
+        pytest.raises(InputError, match=f"part '{name}', which DuckDB takes for a partition; move the store"),
+        connect(store.bars),
+    ):
         pass
 
 
 def test_a_damaged_file_is_an_error_that_names_it_where_its_bars_are_asked_for(storage, place):
     key = "equities_1min/symbol=A/year=2024/month=06/data.parquet"
     place.put(key, b"damaged")
-    with connect(storage) as open_:
+    with connect(storage.bars) as open_:
         with pytest.raises(InputError, match=re.escape(key)):
             run(open_, "SELECT avg(close) FROM bars_1min")
         assert run(open_, "SELECT avg(close) FROM bars_1min WHERE symbol = '2330'").fetchall() == [(1.0,)]
@@ -350,7 +353,7 @@ def test_of_a_bucket_only_those_files_are_read_that_can_hold_what_is_asked_for(p
     """A wrong answer would be the same; what is held here is that months that cannot matter cost nothing."""
     fill(ParquetStorage(files=place.files))
     watched = Watched(place.files)
-    with connect(ParquetStorage(files=watched), span, coverage=False) as open_:
+    with connect(ParquetStorage(files=watched).bars, span, coverage=False) as open_:
         found = run(open_, f"SELECT count(*) FROM bars_1min WHERE {condition}").fetchall()
     with connect(filled(place.copy() / "again"), span) as local:
         assert found == run(local, f"SELECT count(*) FROM bars_1min WHERE {condition}").fetchall()
@@ -360,9 +363,9 @@ def test_of_a_bucket_only_those_files_are_read_that_can_hold_what_is_asked_for(p
 
 
 def test_damaged_coverage_of_one_series_does_not_hide_the_others(storage, place):
-    storage.coverage.update(Series("INF", MINUTES), lambda known: known.wanting(between("2024-06-01", "2024-06-02")))
+    storage.bars.coverage.update(Series("INF", MINUTES), lambda known: known.wanting(between("2024-06-01", "2024-06-02")))
     place.put("metadata/coverage/equities_1min/symbol=A.json", b"{")
-    with connect(storage) as open_:
+    with connect(storage.bars) as open_:
         assert run(open_, "SELECT count(*) FROM bars_1min").fetchall() == [(9,)]
         found = run(open_, "SELECT symbol, state, range_start IS NULL FROM coverage ORDER BY 1").fetchall()
 

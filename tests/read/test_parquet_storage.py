@@ -163,7 +163,7 @@ def test_daily_bars_lie_in_a_file_a_year(storage, reader):
         f"equities_1day/symbol={symbol}/year={year}/data.parquet"
         for symbol, year in reader.rows(f"SELECT DISTINCT symbol, year(date::DATE) FROM '{path}'")
     }
-    assert set(contents(storage)) == expected
+    assert set(contents(storage.bars)) == expected
 
 
 def test_a_day_that_is_fetched_again_leaves_the_rest_of_its_month(storage, reader):
@@ -205,11 +205,11 @@ def test_of_bars_that_were_fetched_several_times_the_latest_win(storage, reader)
 def test_storing_twice_is_storing_once(storage, reader):
     bars = reader.frame(bars_of("minute/alpaca_iex_SPY_202506.parquet").replace("greatest(1, floor(volume / 100))", "1"))
     first = storage.store(bars)
-    before = contents(storage)
+    before = contents(storage.bars)
     second = storage.store(bars)
 
     assert (first.added, second) == (len(bars), WriteResult(rows=first.rows))
-    assert contents(storage) == before
+    assert contents(storage.bars) == before
 
 
 def test_any_order_and_cutting_gives_the_same_bytes(new_place, reader):
@@ -290,7 +290,7 @@ def test_an_empty_frame_stores_nothing(storage):
 
 def test_storing_claims_no_coverage_but_notes_what_is_there(storage):
     storage.store(frame("A", "2024-06-03T14:00", "2024-06-04T14:00", "2024-07-01T14:00"))
-    known = storage.coverage.read(A)
+    known = storage.bars.coverage.read(A)
 
     assert known.wanted == known.covered == known.provisional == ()
     assert known.rows == {JUNE: 2, Period(2024, 7): 1}
@@ -308,7 +308,7 @@ def test_symbols_that_readers_take_for_something_else_survive(storage, reader):
     assert dict(reader.rows(f"SELECT symbol, close FROM ({reader.store(storage)})")) == {
         symbol: price for (symbol, _), price in expected.items()
     }
-    assert storage.symbols(MINUTES) == sorted(STRANGE)
+    assert storage.bars.symbols(MINUTES) == sorted(STRANGE)
 
 
 # ------------------------------------------------------------------------------------------------ which bars these are
@@ -340,7 +340,7 @@ def test_bars_land_in_the_dataset_that_they_are_of(storage, mark, arguments, dat
     bars = frame("A", "2024-06-03T14:00")
     storage.store(bars if mark is None else marked(bars, **mark), **arguments)
 
-    assert list(contents(storage)) == [f"{dataset}/symbol=A/year=2024/month=06/data.parquet"]
+    assert list(contents(storage.bars)) == [f"{dataset}/symbol=A/year=2024/month=06/data.parquet"]
 
 
 @pytest.mark.parametrize(
@@ -382,7 +382,7 @@ def test_loaded_bars_carry_their_mark_into_the_next_store(storage, new_place):
     other = PlacedStorage(new_place())
     other.store(loaded)
 
-    assert contents(other) == contents(storage) != {}
+    assert contents(other) == contents(storage.bars) != {}
     with pytest.raises(InputError, match="contradicts the bars"):
         other.store(loaded, timeframe="1Min")
 
@@ -552,7 +552,7 @@ def test_where_there_is_no_store_it_says_so_and_makes_none(storage):
     with pytest.raises(StoreError, match=re.escape(f"no store at {storage.place.base}; `data-engine ingest` creates one")):
         storage.load("A", "2024-06-03", "2024-06-03")
 
-    assert not storage.exists()
+    assert not storage.bars.exists()
     assert nothing_is_there(storage)
     assert repr(storage) == f"PlacedStorage({storage.place.base!r})"
 
@@ -565,7 +565,7 @@ def broken_off(storage) -> ParquetStorage:
     """A store in which June was wanted and only its first week came; 2024-06-19 is a holiday."""
     storage.store(frame("A", "2024-06-03T14:00"))
     wanted, covered = between("2024-06-01T04:00", "2024-07-01T04:00"), between("2024-06-01T04:00", "2024-06-08T04:00")
-    storage.coverage.update(A, lambda known: Coverage(A, (wanted,), (covered,), rows=known.rows))
+    storage.bars.coverage.update(A, lambda known: Coverage(A, (wanted,), (covered,), rows=known.rows))
     return storage
 
 
@@ -617,7 +617,7 @@ def test_a_provisional_tail_is_there(broken_off):
 def test_many_holes_are_counted_and_the_command_names_the_dataset(storage):
     series = Series("BRK.B", Dataset(Timeframe.parse("1Day"), Adjustment.parse("split"), Feed.IEX))
     days = [between(f"2024-06-{day:02d}T04:00", f"2024-06-{day + 1:02d}T04:00") for day in (3, 5, 7, 11, 13)]
-    storage.coverage.update(series, lambda _: Coverage(series, tuple(days)))
+    storage.bars.coverage.update(series, lambda _: Coverage(series, tuple(days)))
 
     expected = (
         f"BRK.B in equities_1day_split_iex is not held whole, though it was asked for: {days[0]}, {days[1]}, {days[2]} and 2 more"
@@ -646,15 +646,15 @@ def test_a_write_says_what_it_did(storage):
         (EMPTY, {"answered": JUNE.span, "drop_vanished": True}, WriteResult(0, vanished=1)),
     ]
 
-    assert [storage.write(A, JUNE, bars, **how) for bars, how, _ in steps] == [expected for *_, expected in steps]
-    assert contents(storage) == {}
+    assert [storage.bars.write(A, JUNE, bars, **how) for bars, how, _ in steps] == [expected for *_, expected in steps]
+    assert contents(storage.bars) == {}
 
 
 def test_a_write_that_changes_nothing_does_not_touch_the_file(storage):
     bars = bars_at("2024-06-03T14:00")
-    storage.write(A, JUNE, bars)
+    storage.bars.write(A, JUNE, bars)
     before = storage.place.mark(Partition(A, JUNE).key)
-    storage.write(A, JUNE, bars)
+    storage.bars.write(A, JUNE, bars)
 
     assert storage.place.mark(Partition(A, JUNE).key) == before
 
@@ -669,16 +669,16 @@ def test_the_files_of_a_store_are_listed(storage):
     storage.store(frame("Z", "2024-06-03T04:00", "2024-06-04T04:00"), timeframe="1Day")
     storage.place.put("equities_1min/README.txt", b"not ours")
 
-    assert storage.symbols(MINUTES) == ["A", "A.B", "B"]
-    assert storage.symbols(DAYS) == ["Z"]
-    assert storage.symbols(Dataset(Timeframe.parse("5Min"))) == []
-    assert list(storage.partitions(MINUTES, "B")) == [
+    assert storage.bars.symbols(MINUTES) == ["A", "A.B", "B"]
+    assert storage.bars.symbols(DAYS) == ["Z"]
+    assert storage.bars.symbols(Dataset(Timeframe.parse("5Min"))) == []
+    assert list(storage.bars.partitions(MINUTES, "B")) == [
         Partition(Series("B", MINUTES), period) for period in (Period(2023, 12), JUNE)
     ]
-    assert len(list(storage.partitions(MINUTES))) == 6
-    assert list(storage.periods(A, between("2024-01-01", "2025-01-01"))) == [JUNE]
-    assert storage.read(A, Period(2024, 1)).equals(EMPTY)
-    assert storage.read(A, Period(2024, 1), ["timestamp"]).equals(EMPTY.select(["timestamp"]))
+    assert len(list(storage.bars.partitions(MINUTES))) == 6
+    assert list(storage.bars.periods(A, between("2024-01-01", "2025-01-01"))) == [JUNE]
+    assert storage.bars.read(A, Period(2024, 1)).equals(EMPTY)
+    assert storage.bars.read(A, Period(2024, 1), ["timestamp"]).equals(EMPTY.select(["timestamp"]))
 
 
 # ---------------------------------------------------------------------------------------------------- several at once
@@ -705,7 +705,7 @@ def check_seventy_five(storage, reader):
     """All bars are there, and are counted as often as they are there."""
     expected = [("A", f"{stamp.replace('T', ' ')}:00+00") for stamp in SEVENTY_FIVE]
     assert reader.rows(f"SELECT symbol, timestamp::VARCHAR FROM ({reader.store(storage)}) ORDER BY ALL") == expected
-    assert storage.coverage.read(A).rows == {JUNE: 75}
+    assert storage.bars.coverage.read(A).rows == {JUNE: 75}
 
 
 def test_of_75_updates_of_one_month_by_three_processes_75_are_kept(shared_place, reader):
@@ -754,7 +754,7 @@ def covered(storage: ParquetStorage, start: str, end: str) -> None:
     def change(known: Coverage) -> Coverage:
         return known.wanting(span).answered(span, final_before=span.end, now=span.end, rows={}, first=None, last=None)
 
-    storage.coverage.update(A, change)
+    storage.bars.coverage.update(A, change)
 
 
 THREE_MONTHS = ["2024-05-31T14:00", "2024-06-03T14:00", "2024-06-28T14:00", "2024-07-01T14:00"]
@@ -819,7 +819,7 @@ def test_removing_the_first_bars_does_not_make_the_rest_be_asked_for_again(three
 def test_a_damaged_file_is_named_and_left_as_it_is(storage, damage: Callable[[bytes], bytes]):
     storage.store(pd.concat([frame("A", "2024-06-03T14:00", "2024-07-03T14:00"), frame("B", "2024-06-03T14:00")]))
     key = Partition(A, JUNE).key
-    damaged = damage(contents(storage)[key])
+    damaged = damage(contents(storage.bars)[key])
     if not damaged and not storage.place.on_disk:
         pytest.skip("an empty object is no file")
     storage.place.put(key, damaged)
@@ -828,11 +828,11 @@ def test_a_damaged_file_is_named_and_left_as_it_is(storage, damage: Callable[[by
         lambda: storage.load("A", "2024-06-03", "2024-06-03"),
         lambda: storage.load(["A", "B"], "2024-06-03", "2024-07-31", columns=["close"]),
         lambda: storage.store(frame("A", "2024-06-04T14:00")),
-        lambda: storage.remove(A, JUNE.span),
+        lambda: storage.bars.remove(A, JUNE.span),
     ):
         with pytest.raises(DamagedFile, match=f"^{re.escape(f'{storage.place.base}/{key}')} cannot be read as bars: "):
             use()
-    assert contents(storage)[key] == damaged
+    assert contents(storage.bars)[key] == damaged
     assert len(storage.load("A", "2024-07-01", "2024-07-31")) == len(storage.load("B", "2024-06-03", "2024-06-03")) == 1
 
 

@@ -138,9 +138,9 @@ def test_real_minutes_make_the_sessions_that_sql_makes(tmp_path: Path) -> None:
     bars = bars_of("minute/polygon_sip_ext_8sym_20240603_20240816.parquet")
     storage = ParquetStorage(tmp_path)
     storage.store(duckdb.sql(bars).df())
-    known = [Series(symbol, MINUTES) for symbol in storage.symbols(MINUTES)]
+    known = [Series(symbol, MINUTES) for symbol in storage.bars.symbols(MINUTES)]
 
-    (chart,) = charts(storage, known, now=datetime(2024, 8, 20, tzinfo=UTC), quick=False, minutes=0, notes=[])
+    (chart,) = charts(storage.bars, known, now=datetime(2024, 8, 20, tzinfo=UTC), quick=False, minutes=0, notes=[])
 
     expected = duckdb.sql(f"""
         SELECT symbol, here::DATE,

@@ -23,7 +23,7 @@ def storage(tmp_path: Path) -> ParquetStorage:
 
 
 def seen(storage: ParquetStorage, *names: str, **named: object) -> Overview:
-    return look(storage, DatasetFilter(), list(names) or None, now=NOW, **named)  # type: ignore[arg-type]
+    return look(storage.bars, DatasetFilter(), list(names) or None, now=NOW, **named)  # type: ignore[arg-type]
 
 
 def test_coverage_by_month_is_there_for_every_series(storage: ParquetStorage) -> None:
@@ -52,7 +52,7 @@ def test_coverage_by_month_is_there_for_every_series(storage: ParquetStorage) ->
 
 def test_findings_are_those_of_verify_contradictions_first(storage: ParquetStorage) -> None:
     head = seen(storage).head()
-    verdict = verification.verify(storage, DatasetFilter(), now=NOW)
+    verdict = verification.verify(storage.bars, DatasetFilter(), now=NOW)
 
     assert (head["contradictions"], head["warnings"]) == (len(verdict.contradictions), len(verdict.warnings))
     assert head["holes"] == verdict.holes

@@ -22,7 +22,7 @@ from running import here
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     storage = make_store(tmp_path_factory.mktemp("html") / ATTACK.replace("/", "-").strip())
-    return render(look(storage, DatasetFilter(), now=NOW, by="data-engine test"))
+    return render(look(storage.bars, DatasetFilter(), now=NOW, by="data-engine test"))
 
 
 class Elements(HTMLParser):

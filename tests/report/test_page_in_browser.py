@@ -86,7 +86,7 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> ParquetStorage:
 @pytest.fixture(scope="module")
 def file(storage: ParquetStorage, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "report.html"
-    save(render(look(storage, DatasetFilter(), now=NOW, by="data-engine test")), path)
+    save(render(look(storage.bars, DatasetFilter(), now=NOW, by="data-engine test")), path)
     return path
 
 
@@ -270,7 +270,7 @@ def test_what_does_not_fit_is_said_with_the_command_that_brings_it(
     browser: Any, storage: ParquetStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(charts, "MINUTE_CHARACTERS", 1)
-    save(render(look(storage, DatasetFilter(), now=NOW)), tmp_path / "small.html")
+    save(render(look(storage.bars, DatasetFilter(), now=NOW)), tmp_path / "small.html")
 
     for shown in opened(browser, tmp_path / "small.html"):
         choose(shown, "MSFT")
@@ -368,7 +368,7 @@ def test_everything_is_reached_by_tab_and_named(shown: Shown) -> None:
 
 def test_an_empty_store_has_a_page_that_says_so(browser: Any, tmp_path: Path) -> None:
     storage = ParquetStorage(tmp_path / "store")
-    save(render(look(storage, DatasetFilter(), now=NOW)), tmp_path / "empty.html")
+    save(render(look(storage.bars, DatasetFilter(), now=NOW)), tmp_path / "empty.html")
 
     for shown in opened(browser, tmp_path / "empty.html"):
         assert shown.text("#map-readout") == "The store holds no series."

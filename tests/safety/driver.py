@@ -98,7 +98,7 @@ class Job:
         give_up_after: seconds.
         read_seconds: of silence.
         uid: who to become.
-        open_files: the most that may be open.
+        open_file_store: the most that may be open.
         frame: path of a pickled frame.
         lease: seconds that a hold on a bucket lasts.
     """
@@ -123,7 +123,7 @@ class Job:
     give_up_after: float = 600.0
     read_seconds: float = 30.0
     uid: int | None = None
-    open_files: int | None = None
+    open_file_store: int | None = None
     frame: str = ""
     lease: float | None = None
 
@@ -254,7 +254,7 @@ def work(job: Job) -> dict[str, Any]:
         with storage.files.lock("run", seconds=job.wait):
             storage.files.remove_stale_drafts()
             for symbol in job.symbols:
-                storage.remove(Series(symbol, Dataset.from_name("equities_1min")), span)
+                storage.bars.remove(Series(symbol, Dataset.from_name("equities_1min")), span)
         return {"code": 0}
     try:
         pipeline = pipeline_of(job)
@@ -279,10 +279,10 @@ def child(job: Job, answer: int) -> None:
     """Be the forked process: never returns."""
     result: dict[str, Any] = {}
     try:
-        if job.open_files is not None:
+        if job.open_file_store is not None:
             import resource
 
-            resource.setrlimit(resource.RLIMIT_NOFILE, (job.open_files, job.open_files))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (job.open_file_store, job.open_file_store))
         if job.uid is not None:
             os.setgroups([])
             os.setgid(job.uid)

@@ -349,7 +349,7 @@ def test_a_limit_of_open_files(stage, expected, half, tmp_path, spare):
     base = tmp_path / "store"
     shutil.copytree(half, base)
     # stdin, stdout, stderr, two ends of pipes, and what the process that forks has open besides.
-    told = stage.forks.run(replace(stage.job(workers=8, tries=2), base=str(base), open_files=8 + spare))
+    told = stage.forks.run(replace(stage.job(workers=8, tries=2), base=str(base), open_file_store=8 + spare))
 
     assert told["code"] in (1, 4, 6), told
     if told["code"] == 4:

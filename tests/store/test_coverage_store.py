@@ -162,7 +162,7 @@ from data_engine.store.location import open_file_store
 from data_engine.market.time_range import TimeRange
 from data_engine.market.series import Dataset, Series, Timeframe
 base, first = sys.argv[1], int(sys.argv[2])
-files = open_files(base if base.startswith("s3:") else Path(base))
+files = open_file_store(base if base.startswith("s3:") else Path(base))
 store, series = CoverageStore(files), Series("A", Dataset(Timeframe.parse("1Min")))
 start, day = datetime(2024, 1, 1, tzinfo=UTC), timedelta(days=1)
 print("here", flush=True), sys.stdin.readline()

@@ -66,7 +66,7 @@ import os, pathlib, signal, sys, time
 from data_engine.errors import StoreBusy, StoreError
 from data_engine.store.location import open_file_store
 base, key = sys.argv[1:3]
-files = open_files(base if base.startswith("s3:") else pathlib.Path(base))
+files = open_file_store(base if base.startswith("s3:") else pathlib.Path(base))
 def say(word):
     print(word, flush=True)
 def put(content):
@@ -431,7 +431,7 @@ def test_the_lock_of_a_killed_writer_is_free_at_once(base):
 
 @posix
 def test_the_run_of_a_killed_process_holds_nobody_up(base):
-    with started(f"with files.hold('run', seconds=0): {HERE_AND_WAIT}", base) as child:
+    with started(f"with files.lock('run', seconds=0): {HERE_AND_WAIT}", base) as child:
         child.kill()
         child.wait(60)
 
@@ -500,7 +500,7 @@ with ThreadPoolExecutor(2) as pool:
 def test_a_held_store_keeps_other_runs_away_but_not_other_writes(shared_place):
     waits, base = [], shared_place.base
     files = shared_place.open(lock_seconds=0)
-    with started(f"with files.hold('run', seconds=0): {HERE_AND_WAIT}", base):
+    with started(f"with files.lock('run', seconds=0): {HERE_AND_WAIT}", base):
         message = re.escape(f"another process holds the store {base} and did not let go within 0.05 s")
         with pytest.raises(StoreBusy, match=message), files.lock("run", seconds=0.05, waiting=lambda: waits.append("waiting")):
             pytest.fail("two runs at once")
@@ -514,7 +514,7 @@ def test_a_held_store_keeps_other_runs_away_but_not_other_writes(shared_place):
 
 
 def test_a_run_that_waits_begins_when_the_other_ends(shared_place):
-    with started(f"with files.hold('run', seconds=0): {HERE_AND_WAIT}\nput({OLD!r})", shared_place.base) as child:
+    with started(f"with files.lock('run', seconds=0): {HERE_AND_WAIT}\nput({OLD!r})", shared_place.base) as child:
         assert child.stdin is not None
         # Being told to wait is what ends the other run: so this one has certainly waited.
         with shared_place.files.lock("run", seconds=60, waiting=child.stdin.close):

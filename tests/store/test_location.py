@@ -27,7 +27,7 @@ def test_an_address_is_opened_as_a_bucket_and_nothing_is_asked_of_it(monkeypatch
     files = open_file_store("s3://bars/a/b")
 
     assert isinstance(files, S3Files)
-    assert (files.location, files.folder, repr(files)) == ("s3://bars/a/b", None, "ObjectFiles('s3://bars/a/b')")
+    assert (files.location, files.folder, repr(files)) == ("s3://bars/a/b", None, "S3Files('s3://bars/a/b')")
 
 
 @pytest.mark.parametrize(

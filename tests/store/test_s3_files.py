@@ -294,7 +294,7 @@ def test_who_lost_the_hold_writes_nothing_more(service):
 HOLD = """
 import sys
 from data_engine.store.s3.s3_files import S3Files
-with ObjectFiles(sys.argv[1], lease_seconds=1.0).hold("run", seconds=0):
+with S3Files(sys.argv[1], lease_seconds=1.0).lock("run", seconds=0):
     print("here", flush=True)
     sys.stdin.read()
 """
@@ -355,7 +355,7 @@ conditions._SETTLE_SECONDS = 0.2
 from data_engine.errors import StoreBusy
 from data_engine.store.s3.s3_files import S3Files
 try:
-    ObjectFiles(sys.argv[1]).update("x", lambda old: str(int(old or b"0") + 1).encode())
+    S3Files(sys.argv[1]).update("x", lambda old: str(int(old or b"0") + 1).encode())
     print("written", flush=True)
 except StoreBusy as error:
     print(error.exit_code, error, flush=True)
@@ -414,8 +414,8 @@ from data_engine import ParquetStorage, MetadataStore
 from data_engine.cli import main
 storage = ParquetStorage({str(tmp_path / "store")!r})
 MetadataStore(storage.files.location).store("x", ["A"])
-with storage.files.hold("run", seconds=0):
-    storage.files.clean()
+with storage.files.lock("run", seconds=0):
+    storage.files.remove_stale_drafts()
 main(["status", "--base-path", storage.files.location])
 main(["query", "SELECT 1", "--base-path", storage.files.location])
 sys.stderr.write("\\n" + " ".join(sys.modules))

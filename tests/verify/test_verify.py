@@ -134,7 +134,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str, Period | None, str]] = {
 
 def findings(base: Path, choice: DatasetFilter = EVERYTHING, *, quick: bool = False) -> dict[Series, list[Finding]]:
     """Return the contradictions of each series that there is."""
-    verdict = verify(ParquetStorage(base), choice, now=WEDNESDAY, quick=quick)
+    verdict = verify(ParquetStorage(base).bars, choice, now=WEDNESDAY, quick=quick)
     found: dict[Series, list[Finding]] = {one: [] for one in (A, B) if one.dataset in choice}
     for finding in verdict.contradictions:
         assert finding.series is not None
@@ -146,7 +146,7 @@ def findings(base: Path, choice: DatasetFilter = EVERYTHING, *, quick: bool = Fa
 def mended(base: Path, series: Series = A) -> ParquetStorage:
     """Repair one series, and return the store."""
     storage = ParquetStorage(base)
-    repair_series(storage, series, check_series(storage, series, now=WEDNESDAY).findings, now=WEDNESDAY)
+    repair_series(storage.bars, series, check_series(storage.bars, series, now=WEDNESDAY).findings, now=WEDNESDAY)
     return storage
 
 
@@ -158,7 +158,7 @@ def test_a_store_as_it_was_made_has_no_contradiction(base):
 
 
 def test_what_is_held_is_counted_from_the_files(base):
-    made = check_series(ParquetStorage(base), A, now=WEDNESDAY)
+    made = check_series(ParquetStorage(base).bars, A, now=WEDNESDAY)
 
     assert made.held == Held({MAY: 40, JUNE: 40, JULY: 20}, at("2024-05-30T14:00"), at("2024-07-01T14:19"))
     assert made.findings == []
@@ -205,8 +205,8 @@ def test_only_the_chosen_series_are_looked_at(base):
     bars_of(base, JUNE).unlink()
 
     assert findings(base, DatasetFilter.parse("1Day")) == {}
-    assert verify(storage, EVERYTHING, ["MSFT"], now=WEDNESDAY).findings == []
-    assert [one.series for one in verify(storage, EVERYTHING, ["AAPL"], now=WEDNESDAY).contradictions] == [A]
+    assert verify(storage.bars, EVERYTHING, ["MSFT"], now=WEDNESDAY).findings == []
+    assert [one.series for one in verify(storage.bars, EVERYTHING, ["AAPL"], now=WEDNESDAY).contradictions] == [A]
     assert list(findings(base, DatasetFilter(MINUTES.timeframe, MINUTES.feed))) == [A, B]
     assert days not in DatasetFilter(MINUTES.timeframe)
 
@@ -216,7 +216,7 @@ def test_files_without_any_coverage_are_looked_at_too(base):
     bars_of(base, JUNE).write_bytes(b"")
 
     assert [one.code for one in findings(base)[A]] == ["file_damaged"]
-    verdict = verify(ParquetStorage(base), EVERYTHING, now=WEDNESDAY)
+    verdict = verify(ParquetStorage(base).bars, EVERYTHING, now=WEDNESDAY)
     assert [(one.code, one.series) for one in verdict.warnings] == [("not_counted", A)]
     assert "month=05/data.parquet and 1 more files hold bars that no coverage counts" in verdict.warnings[0].message
 
@@ -226,7 +226,7 @@ def test_bars_outside_every_session_are_named(tmp_path):
     index = pd.MultiIndex.from_product([["AAPL"], pd.to_datetime(stamps, utc=True)], names=["symbol", "timestamp"])
     ParquetStorage(tmp_path).store(pd.DataFrame(1.0, index=index, columns=list(VALUES)))
 
-    verdict = verify(ParquetStorage(tmp_path), EVERYTHING, now=WEDNESDAY)
+    verdict = verify(ParquetStorage(tmp_path).bars, EVERYTHING, now=WEDNESDAY)
 
     assert verdict.contradictions == []
     (said,) = verdict.warnings
@@ -238,22 +238,22 @@ def test_bars_outside_every_session_are_named(tmp_path):
 def more_bars(base: Path) -> None:
     """Write a bar into June, and count it nowhere."""
     storage = ParquetStorage(base)
-    june = storage.read(A, JUNE)
+    june = storage.bars.read(A, JUNE)
     more = june.slice(0, 1).set_column(0, "timestamp", pa.array([at("2024-06-14T14:00")], pa.timestamp("us", tz="UTC")))
-    storage.write(A, JUNE, more.cast(BAR_SCHEMA))
+    storage.bars.write(A, JUNE, more.cast(BAR_SCHEMA))
 
 
 def test_bars_beyond_what_is_counted_are_no_false_claim_while_something_is_wanted(base):
     """What a killed run leaves, or one that is under way: wishes first, then bars, coverage last."""
     storage = ParquetStorage(base)
     june = TimeRange(at("2024-06-13T04:00"), at("2024-06-15T04:00"))
-    storage.coverage.update(A, lambda known: replace(known, covered=difference(known.covered, (june,))))
+    storage.bars.coverage.update(A, lambda known: replace(known, covered=difference(known.covered, (june,))))
     more_bars(base)
 
-    verdict = verify(storage, EVERYTHING, now=WEDNESDAY)
+    verdict = verify(storage.bars, EVERYTHING, now=WEDNESDAY)
     assert verdict.contradictions == []
     assert [one.code for one in verdict.warnings] == ["not_counted", "not_held"]
-    assert unfinished(storage.coverage.read(A), WEDNESDAY) == (june,)
+    assert unfinished(storage.bars.coverage.read(A), WEDNESDAY) == (june,)
 
 
 def test_bars_in_a_finished_month_that_nobody_counted_were_put_there_by_somebody_else(base):
@@ -268,7 +268,7 @@ def test_what_a_user_stores_is_counted_and_nobody_vouches_for_it(base):
     ParquetStorage(base).store(frame)
 
     assert findings(base) == {A: [], B: []}
-    assert set(ParquetStorage(base).coverage.read(A).files) == {MAY, JULY}
+    assert set(ParquetStorage(base).bars.coverage.read(A).files) == {MAY, JULY}
 
 
 def test_a_coverage_of_an_older_program_has_no_fingerprints_and_is_no_contradiction(base):
@@ -278,20 +278,20 @@ def test_a_coverage_of_an_older_program_has_no_fingerprints_and_is_no_contradict
 
     assert findings(base) == {A: [], B: []}
     mended(base)
-    assert set(ParquetStorage(base).coverage.read(A).files) == set(FILES)
+    assert set(ParquetStorage(base).bars.coverage.read(A).files) == set(FILES)
 
 
 def test_a_refetch_that_was_killed_is_no_contradiction(base, server, clock):
     """Its first file is revised and not yet counted: the fingerprint was dropped before."""
     storage = ParquetStorage(base)
     task = FetchTask(("AAPL",), TimeRange(at("2024-06-01T00:00"), at("2024-07-01T00:00")), MINUTES, 40)
-    writer = PageWriter(storage, task, now=WEDNESDAY, refetch=True)
-    june = storage.read(A, JUNE)
+    writer = PageWriter(storage.bars, task, now=WEDNESDAY, refetch=True)
+    june = storage.bars.read(A, JUNE)
     revised = june.set_column(4, BAR_SCHEMA.field("close"), pc.add(june.column("close"), 0.01))
     writer._write("AAPL", JUNE, revised)
 
     assert findings(base) == {A: [], B: []}
-    assert set(storage.coverage.read(A).files) == {MAY, JULY}
+    assert set(storage.bars.coverage.read(A).files) == {MAY, JULY}
 
 
 # --------------------------------------------------------------------------------------------------------------- mending
@@ -303,7 +303,7 @@ def test_a_repair_claims_only_what_is_proven_and_an_update_brings_the_rest_back(
     damage(base)
     storage = mended(base)
 
-    known = storage.coverage.read(A)
+    known = storage.bars.coverage.read(A)
     assert findings(base) == {A: [], B: []}
     if period is None:
         assert known.covered == known.provisional == ()
@@ -316,7 +316,7 @@ def test_a_repair_claims_only_what_is_proven_and_an_update_brings_the_rest_back(
     assert report["failed"] == []
     assert content(base) == before
     assert findings(base) == {A: [], B: []}
-    assert storage.coverage.read(A).bars == 100
+    assert storage.bars.coverage.read(A).bars == 100
 
 
 def test_bars_that_a_repair_leaves_are_counted_by_it(base):
@@ -325,13 +325,13 @@ def test_bars_that_a_repair_leaves_are_counted_by_it(base):
     known = mended(base).coverage.read(A)
 
     assert (known.rows, set(known.files)) == ({MAY: 40, JUNE: 33, JULY: 20}, set(FILES))
-    assert [one.code for one in check_series(ParquetStorage(base), A, now=WEDNESDAY).findings] == []
+    assert [one.code for one in check_series(ParquetStorage(base).bars, A, now=WEDNESDAY).findings] == []
 
 
 def test_what_somebody_stores_while_a_repair_looks_is_vouched_for_by_nobody(base, monkeypatch):
     """`store` does not wait for a repair: its bars must not look like damage afterwards, or the next repair takes them out."""
     storage, writers = ParquetStorage(base), []
-    june = storage.read(A, JUNE)
+    june = storage.bars.read(A, JUNE)
     revised = june.set_column(4, BAR_SCHEMA.field("close"), pc.add(june.column("close"), 0.01))
 
     def look(*words: object, **more: object) -> Examined:
@@ -347,7 +347,7 @@ def test_what_somebody_stores_while_a_repair_looks_is_vouched_for_by_nobody(base
     mended(base)
     writers[0].join()
 
-    assert storage.read(A, JUNE).equals(revised)
+    assert storage.bars.read(A, JUNE).equals(revised)
     assert findings(base) == {A: [], B: []}
 
 
@@ -366,7 +366,7 @@ def test_a_file_that_somebody_writes_while_it_is_set_aside_stays(base):
 
     storage.files = Busy(base)
     found = [Finding("file_changed", "", A, JUNE, key)]
-    repair_series(storage, A, found, now=WEDNESDAY)
+    repair_series(storage.bars, A, found, now=WEDNESDAY)
 
     assert bars_of(base, JUNE).read_bytes() == b"written meanwhile"
 
@@ -386,18 +386,18 @@ def test_a_repair_of_several_damages_leads_back_too(server, clock, base):
 def test_a_repair_leaves_the_neighbours_and_the_other_files_alone(base):
     before = content(base)
     bars_of(base, JUNE).write_bytes(b"")
-    others = ParquetStorage(base).coverage.read(B)
+    others = ParquetStorage(base).bars.coverage.read(B)
     storage = mended(base)
 
     assert content(base) == {key: data for key, data in before.items() if "AAPL/year=2024/month=06" not in key}
-    assert storage.coverage.read(B) == others
+    assert storage.bars.coverage.read(B) == others
 
 
 def test_a_repair_of_a_sound_series_claims_what_it_claimed(base):
     storage = ParquetStorage(base)
-    before = storage.coverage.read(A)
-    repair_series(storage, A, [], now=WEDNESDAY)
-    after = storage.coverage.read(A)
+    before = storage.bars.coverage.read(A)
+    repair_series(storage.bars, A, [], now=WEDNESDAY)
+    after = storage.bars.coverage.read(A)
 
     assert (after.wanted, after.covered, after.provisional, after.rows) == (
         before.wanted, before.covered, before.provisional, before.rows,
@@ -410,10 +410,10 @@ def test_a_repair_of_a_sound_series_claims_what_it_claimed(base):
 
 def test_what_was_wanted_and_is_not_held_is_a_warning_with_the_last_failure(base):
     storage = ParquetStorage(base)
-    storage.coverage.update(
+    storage.bars.coverage.update(
         A, lambda known: known.wanting(TimeRange(at("2024-04-01T04:00"), at("2024-04-03T04:00"))).failed("gone", "503", WEDNESDAY)
     )
-    verdict = verify(storage, EVERYTHING, now=WEDNESDAY)
+    verdict = verify(storage.bars, EVERYTHING, now=WEDNESDAY)
 
     assert verdict.contradictions == []
     (said,) = verdict.warnings
@@ -431,7 +431,7 @@ def test_a_hole_in_the_real_tape_is_one_warning_however_many_symbols_lack_it(tmp
     names = ["AAPL", "NVDA", "SPY", "ACHR", "MSTR", "ARM", "SPCX", "INTC"]
     with Sandbox(Replay(tmp_path / "cut.parquet"), gzip_level=0) as sandbox:
         pipeline_of(sandbox, tmp_path / "store").ingest_symbols(names, "2024-06-03", "2024-08-16")
-    verdict = verify(ParquetStorage(tmp_path / "store"), EVERYTHING, now=datetime(2026, 1, 1, tzinfo=UTC))
+    verdict = verify(ParquetStorage(tmp_path / "store").bars, EVERYTHING, now=datetime(2026, 1, 1, tzinfo=UTC))
 
     assert verdict.contradictions == []
     (hole,) = [one for one in verdict.warnings if one.code == "hole"]
@@ -442,14 +442,14 @@ def test_a_hole_in_the_real_tape_is_one_warning_however_many_symbols_lack_it(tmp
 def test_minutes_are_held_against_daily_bars(server, base, clock):
     pipeline_of(server, base, clock).ingest_symbols(["AAPL", "MSFT"], "2024-05-30", "2024-07-01", "1Day")
     storage = ParquetStorage(base)
-    assert verify(storage, EVERYTHING, now=WEDNESDAY).findings == []
+    assert verify(storage.bars, EVERYTHING, now=WEDNESDAY).findings == []
 
     days = Series("AAPL", Dataset(Timeframe.parse("1Day")))
-    table = storage.read(days, Period(2024, None))
-    storage.write(
+    table = storage.bars.read(days, Period(2024, None))
+    storage.bars.write(
         days, Period(2024, None), table.set_column(1, BAR_SCHEMA.field("open"), pc.multiply(table.column("open"), 1.01))
     )
-    (said,) = [one for one in verify(storage, EVERYTHING, now=WEDNESDAY).warnings if one.code == "minutes_differ_from_days"]
+    (said,) = [one for one in verify(storage.bars, EVERYTHING, now=WEDNESDAY).warnings if one.code == "minutes_differ_from_days"]
     assert said.series == A
     assert "2024-05-30 open 100 by the minutes, 101 by the day" in said.message
     assert said.message.endswith("and 2 more")
@@ -462,12 +462,12 @@ def test_a_price_jump_is_explained_by_a_corporate_action(tmp_path):
     storage = ParquetStorage(tmp_path)
     storage.store(frame)
 
-    assert [one.code for one in verify(storage, EVERYTHING, now=WEDNESDAY).warnings] == ["price_jump"]
+    assert [one.code for one in verify(storage.bars, EVERYTHING, now=WEDNESDAY).warnings] == ["price_jump"]
     days = new_york_days(date(2024, 6, 8), date(2024, 6, 11))
     record = {"symbol": "NVDA", "ex_date": "2024-06-10", "process_date": "2024-06-10", "new_rate": 10, "old_rate": 1}
     split = decode("forward_split", record)
     ActionStore(storage.files).update("NVDA", lambda book: book.answered(days, book.to_ask(days), [split], now=WEDNESDAY)[0])
-    assert verify(storage, EVERYTHING, now=WEDNESDAY).findings == []
+    assert verify(storage.bars, EVERYTHING, now=WEDNESDAY).findings == []
 
 
 # ------------------------------------------------------------------------------------------------------- the command line

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from data_engine.corporate_actions.fetch_actions import ActionsReport
     from data_engine.errors import DamagedFile
     from data_engine.market.time_range import TimeRange
-    from data_engine.read.parquet_storage import ParquetStorage
+    from data_engine.store.bar_store import BarStore
 
 
 _SHOWN = 40
@@ -54,8 +54,9 @@ def actions(
     from data_engine.corporate_actions.action_store import ActionStore
     from data_engine.corporate_actions.fetch_actions import gather
     from data_engine.errors import InputError
-    from data_engine.read.parquet_storage import ParquetStorage
     from data_engine.settings import load_settings
+    from data_engine.store.bar_store import BarStore
+    from data_engine.store.location import open_file_store
     from data_engine.universe.index_store import MetadataStore
     from data_engine.universe.symbol_lists import SymbolLoader
 
@@ -63,7 +64,7 @@ def actions(
         raise InputError("name symbols or --index, not both")
     limit = number(requests_per_minute, "--requests-per-minute")
     settings = load_settings(base_path=base_path, settings_path=settings_path, requests_per_minute=limit)
-    storage = ParquetStorage(settings.base_path)
+    storage = BarStore(open_file_store(settings.base_path))
     print_store(settings, storage.files)
     storage.check_exists()
     names = SymbolLoader.from_list(symbols) if symbols else None
@@ -85,7 +86,7 @@ def actions(
 
 
 def _wanted(
-    storage: ParquetStorage, names: Sequence[str] | None, start: str | None, end: str | None, now: datetime
+    storage: BarStore, names: Sequence[str] | None, start: str | None, end: str | None, now: datetime
 ) -> tuple[dict[str, TimeRange], list[tuple[str, str, str]]]:
     """Return the days that are asked about, by symbol: from the first bar on that is stored or wanted, unless *start* says.
 
@@ -115,7 +116,7 @@ def _wanted(
     return {name: whole_days(span.start, span.end) for name, span in spans.items()}, failed
 
 
-def _starts(storage: ParquetStorage, names: Sequence[str] | None) -> tuple[dict[str, datetime], dict[str, DamagedFile]]:
+def _starts(storage: BarStore, names: Sequence[str] | None) -> tuple[dict[str, datetime], dict[str, DamagedFile]]:
     """Return from when on each stored symbol has bars, or is meant to have some, in any dataset; and of whom nothing is known."""
     from data_engine.errors import DamagedFile
     from data_engine.store.selection import DatasetFilter, select_series

@@ -82,7 +82,7 @@ def audit(
     )
     now = datetime.now(UTC)
     pipeline = IngestionPipeline(settings=settings)
-    storage = pipeline.storage
+    storage = pipeline.storage.bars
     drawn_by = number(seed, "--seed")
     if drawn_by is None:
         drawn_by = int(f"{new_york_date(now):%Y%m%d}")

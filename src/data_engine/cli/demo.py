@@ -53,7 +53,7 @@ def demo(base_path: str) -> None:
 
     settings = load_settings(base_path=base_path)
     storage = ParquetStorage(files=open_file_store(settings.base_path))
-    if storage.exists() and storage.files.get(_MARK) is None:
+    if storage.bars.exists() and storage.files.get(_MARK) is None:
         raise InputError(
             f"{storage.files.location} is a store that `demo` did not make: its simulated bars must never meet others; "
             "name another folder with --base-path"
@@ -70,7 +70,7 @@ def demo(base_path: str) -> None:
     click.echo(f"\nOn disk, in {storage.files.location}:")
     for line in _tree(storage):
         click.echo(f"  {line}")
-    with connect(storage) as connection:
+    with connect(storage.bars) as connection:
         for title, sql in _QUERIES:
             click.echo(f"\n{title}:\n\n{sql}\n\n{run(connection, sql)}")
     program = "data-engine" if shutil.which("data-engine") else sys.argv[0]

@@ -35,11 +35,12 @@ def bring_in(
     from datetime import UTC, datetime
 
     from data_engine.ingest.file_import import find_sources, import_bars, to_json
-    from data_engine.read.parquet_storage import ParquetStorage
     from data_engine.settings import load_settings
+    from data_engine.store.bar_store import BarStore
+    from data_engine.store.location import open_file_store
 
     settings = load_settings(base_path=base_path, settings_path=settings_path)
-    storage = ParquetStorage(settings.base_path)
+    storage = BarStore(open_file_store(settings.base_path))
     print_store(settings, storage.files)
     sources, strange = find_sources(folder, feed=feed, adjustment=adjustment)
     with ExitStack() as held:

@@ -39,16 +39,16 @@ def query(
     from data_engine.errors import InputError
     from data_engine.market.dates import any_span
     from data_engine.read.duckdb_views import ask, connect, interruptible, run, translate_errors
-    from data_engine.read.parquet_storage import ParquetStorage
     from data_engine.read.query_output import csv_text, format_of, write
     from data_engine.settings import load_settings
-    from data_engine.store.location import check_out
+    from data_engine.store.bar_store import BarStore
+    from data_engine.store.location import check_out, open_file_store
 
     if as_json and (form not in (None, "json") or out is not None):
         raise InputError("--json prints the result on stdout as JSON: leave --format and --out away, or --json")
     form = "json" if as_json else format_of(form, out)
     settings = load_settings(base_path=base_path, settings_path=settings_path)
-    storage = ParquetStorage(settings.base_path)
+    storage = BarStore(open_file_store(settings.base_path))
     print_store(settings, storage.files)
     storage.check_exists()
     if out is not None:

@@ -42,14 +42,15 @@ def remove(
 ) -> None:
     """Take bars and their coverage out of the store."""
     from data_engine.errors import InputError
-    from data_engine.read.parquet_storage import ParquetStorage
     from data_engine.settings import load_settings
+    from data_engine.store.bar_store import BarStore
+    from data_engine.store.location import open_file_store
     from data_engine.store.removal import plan_removal
     from data_engine.store.selection import DatasetFilter
     from data_engine.universe.symbol_lists import SymbolLoader
 
     settings = load_settings(base_path=base_path, settings_path=settings_path)
-    storage = ParquetStorage(settings.base_path)
+    storage = BarStore(open_file_store(settings.base_path))
     print_store(settings, storage.files)
     storage.check_exists()
     names = SymbolLoader.from_list(symbols)

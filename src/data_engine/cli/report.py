@@ -42,16 +42,17 @@ def report(
     """Write one self-contained HTML page: coverage, holes and flags, candles, and what each run did."""
     from datetime import UTC, datetime
 
-    from data_engine.read.parquet_storage import ParquetStorage
     from data_engine.report import contents as overview
     from data_engine.report import html_page
     from data_engine.settings import load_settings
+    from data_engine.store.bar_store import BarStore
+    from data_engine.store.location import open_file_store
     from data_engine.store.selection import DatasetFilter
     from data_engine.universe.symbol_lists import SymbolLoader
     from data_engine.version import __version__
 
     settings = load_settings(base_path=base_path, settings_path=settings_path)
-    storage = ParquetStorage(settings.base_path)
+    storage = BarStore(open_file_store(settings.base_path))
     print_store(settings, storage.files)
     storage.check_exists()
     path = html_page.check_target(Path(out), storage.files.folder)

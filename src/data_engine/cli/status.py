@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from data_engine.market.series import Series
-    from data_engine.read.parquet_storage import ParquetStorage
+    from data_engine.store.bar_store import BarStore
     from data_engine.store.selection import DatasetFilter
     from data_engine.verify.status import IndexStatus, SeriesStatus
 
@@ -50,15 +50,16 @@ def status(
 ) -> None:
     """Say what the store holds, and what is wanted and missing: series, ranges, bars, bytes."""
     from data_engine.errors import InputError
-    from data_engine.read.parquet_storage import ParquetStorage
     from data_engine.settings import load_settings
+    from data_engine.store.bar_store import BarStore
+    from data_engine.store.location import open_file_store
     from data_engine.store.selection import DatasetFilter
     from data_engine.universe.index_store import MetadataStore
     from data_engine.universe.symbol_lists import SymbolLoader
     from data_engine.verify.status import index_status, series_status
 
     settings = load_settings(base_path=base_path, settings_path=settings_path)
-    storage = ParquetStorage(settings.base_path)
+    storage = BarStore(open_file_store(settings.base_path))
     print_store(settings, storage.files)
     storage.check_exists()
     if symbols and index_name is not None:
@@ -110,7 +111,7 @@ def _index_lines(name: str, one: IndexStatus) -> list[str]:
     return lines
 
 
-def _digest(storage: ParquetStorage, choice: DatasetFilter, names: Sequence[str] | None) -> str:
+def _digest(storage: BarStore, choice: DatasetFilter, names: Sequence[str] | None) -> str:
     """Return the digest of all bars of a choice, those without coverage included."""
     from data_engine.market.digest import series_digest, store_digest
     from data_engine.verify.verify import known_series

@@ -68,7 +68,7 @@ def update(
         )
         if not quiet:
             name_run(settings, pipeline)
-        pipeline.storage.check_exists()
+        pipeline.storage.bars.check_exists()
         warn_writer(pipeline.storage.files)
         with stop_on_signal(), quiet_logs():
             report = pipeline.update(symbols or None, index_name, timeframe=timeframe, feed=feed, adjustment=adjustment)

@@ -49,8 +49,9 @@ def verify(
     from datetime import UTC, datetime
 
     from data_engine.errors import InputError
-    from data_engine.read.parquet_storage import ParquetStorage
     from data_engine.settings import load_settings
+    from data_engine.store.bar_store import BarStore
+    from data_engine.store.location import open_file_store
     from data_engine.store.selection import DatasetFilter
     from data_engine.universe.symbol_lists import SymbolLoader
     from data_engine.verify import repair as mending
@@ -61,7 +62,7 @@ def verify(
     if quick and mend:
         raise InputError("--quick looks, and --repair mends what a whole look has found: use one of them")
     settings = load_settings(base_path=base_path, settings_path=settings_path)
-    storage = ParquetStorage(settings.base_path)
+    storage = BarStore(open_file_store(settings.base_path))
     print_store(settings, storage.files)
     storage.check_exists()
     names = SymbolLoader.from_list(symbols) if symbols else None

@@ -9,7 +9,7 @@ from data_engine.corporate_actions import symbol_actions as codec
 from data_engine.corporate_actions.symbol_actions import SymbolActions
 from data_engine.corporate_actions.ticker_changes import TickerChange, TickerChanges, renames_of
 from data_engine.errors import DamagedFile
-from data_engine.store.document import update_document
+from data_engine.store.document import Document
 from data_engine.store.file_store import FileStore
 from data_engine.store.partitions import symbols_of
 from data_engine.version import __version__
@@ -31,7 +31,7 @@ class ActionStore:
         Raises:
             DamagedFile: the file cannot be read as this symbol's book. Others are not affected.
         """
-        return self._load(self._files.get(codec.key(symbol)), symbol)
+        return self._document(symbol).read()
 
     def update(self, symbol: str, change: Callable[[SymbolActions], SymbolActions]) -> SymbolActions:
         """Replace a symbol's book by what *change* makes of it; unchanged, nothing is written.
@@ -40,13 +40,7 @@ class ActionStore:
             DamagedFile: as `read`.
             StoreError: it cannot be written.
         """
-
-        def seal(made: SymbolActions) -> SymbolActions:
-            return replace(made, by=f"data-engine {__version__}")
-
-        return update_document(
-            self._files, codec.key(symbol), change, load=lambda data: self._load(data, symbol), seal=seal, dump=codec.dump
-        )
+        return self._document(symbol).update(change)
 
     def symbols(self) -> list[str]:
         """Return the symbols that have a book, sorted."""
@@ -62,7 +56,7 @@ class ActionStore:
             if data is None or (b'"new_symbol"' not in data and data.startswith(codec.HEAD) and data.endswith(codec.TAIL)):
                 continue
             try:
-                renames = renames_of(self._load(data, symbol).actions)
+                renames = renames_of(self._document(symbol).parse(data).actions)
             except DamagedFile as error:
                 unreadable[symbol] = str(error)
                 continue
@@ -72,13 +66,18 @@ class ActionStore:
         ordered = {symbol: tuple(sorted(made, key=lambda one: (one.day, one.old))) for symbol, made in found.items()}
         return TickerChanges(ordered, unreadable)
 
-    def _load(self, data: bytes | None, symbol: str) -> SymbolActions:
-        if data is None:
-            return SymbolActions(symbol)
-        try:
-            return codec.load(data, symbol)
-        except ValueError as error:
-            raise DamagedFile(
-                f"the corporate actions of {symbol} are not readable: {self._files.location}/{codec.key(symbol)}: {error}; "
-                "remove that file, and `data-engine actions` brings them anew"
-            ) from error
+    def _document(self, symbol: str) -> Document[SymbolActions]:
+        return Document(
+            self._files,
+            codec.key(symbol),
+            f"the corporate actions of {symbol}",
+            "remove that file and run `data-engine actions`",
+            SymbolActions(symbol),
+            load=lambda content: codec.load(content, symbol),
+            dump=codec.dump,
+            seal=_sealed,
+        )
+
+
+def _sealed(made: SymbolActions) -> SymbolActions:
+    return replace(made, by=f"data-engine {__version__}")

@@ -20,7 +20,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_engine.errors import DataEngineError, InputError, MissingFileError
-from data_engine.market.bar_frame import to_frame
 from data_engine.market.bar_grid import check_stamps, in_future
 from data_engine.market.bars import (
     EMPTY,
@@ -37,8 +36,7 @@ from data_engine.market.bars import (
 from data_engine.market.series import Adjustment, Dataset, Feed, Series
 from data_engine.market.symbol import check_symbol
 from data_engine.market.time_range import iso
-from data_engine.read.parquet_storage import ParquetStorage
-from data_engine.store.bar_store import split_by_period
+from data_engine.store.bar_store import BarStore, split_by_period
 from data_engine.store.partitions import decode_symbol
 
 _BELOW = re.compile(r"symbol=(?P<symbol>[^/]+)/year=\d{1,4}(/month=\d{1,2})?/[^/]+\.parquet")
@@ -116,7 +114,7 @@ def find_sources(
     return sorted(sources, key=lambda one: (one.series.dataset.name, one.series.symbol, str(one.path))), strange
 
 
-def import_bars(storage: ParquetStorage, sources: Sequence[Source], *, now: datetime, dry_run: bool = False) -> Imported:
+def import_bars(storage: BarStore, sources: Sequence[Source], *, now: datetime, dry_run: bool = False) -> Imported:
     """Bring the bars of some files into a store; where two files have a bar of the same time, the later one in order wins.
 
     Args:
@@ -146,9 +144,7 @@ def import_bars(storage: ParquetStorage, sources: Sequence[Source], *, now: date
         try:
             new = _unknown(storage, series, table, made)
             if new.num_rows and not dry_run:
-                dataset = series.dataset
-                frame = to_frame([(series.symbol, new)])
-                storage.store(frame, timeframe=dataset.timeframe, feed=dataset.feed, adjustment=dataset.adjustment)
+                storage.add(series, new)
             made.added += new.num_rows
             made.by_series[series] = new.num_rows
         except DataEngineError as error:
@@ -206,7 +202,7 @@ def _datasets(root: Path) -> Iterator[tuple[str, Path]]:
         yield name, place
 
 
-def _refuse_own(storage: ParquetStorage, sources: Sequence[Source]) -> None:
+def _refuse_own(storage: BarStore, sources: Sequence[Source]) -> None:
     folder = storage.files.folder
     if folder is not None and any(source.path.resolve().is_relative_to(folder.resolve()) for source in sources):
         raise InputError(f"the files lie in the store {folder} itself; import them into another one, with --base-path")
@@ -235,7 +231,7 @@ def _last_wins(table: pa.Table) -> pa.Table:
     return take(table, times.size - 1 - last)
 
 
-def _unknown(storage: ParquetStorage, series: Series, table: pa.Table, made: Imported) -> pa.Table:
+def _unknown(storage: BarStore, series: Series, table: pa.Table, made: Imported) -> pa.Table:
     """Return the bars that the store neither holds nor knows not to exist."""
     known = storage.coverage.read(series)
     times = timestamps_us(table)

@@ -232,11 +232,11 @@ class IngestionPipeline:
             DataEngineError: as `ingest_symbols`.
         """
         now = self._now()
-        self.storage.check_exists()
+        self.storage.bars.check_exists()
         choice = DatasetFilter.parse(timeframe, feed, adjustment)
         names = None if symbols is None else SymbolLoader.from_list(symbols)
         members = None if index_name is None else list(self.metadata.members(index_name))
-        owed = update_targets(self.storage.coverage, choice, names, members, now=now)
+        owed = update_targets(self.storage.bars.coverage, choice, names, members, now=now)
         with closing(self._runner(RunOptions(now, self.feed is Feed.DELAYED_SIP))) as runner, self._held():
             return self._walk(self._job(owed, now, holes_first=True), runner, [], "update", index_name)
 
@@ -248,7 +248,7 @@ class IngestionPipeline:
     def _span(self, names: Sequence[str], dataset: Dataset, start: DateLike | None, end: DateLike | None, now: datetime) -> Span:
         """Return the range that was asked for; without a start, from where the earliest of these series was asked for."""
         if start is None:
-            known = [self.storage.coverage.read(Series(symbol, dataset)) for symbol in names]
+            known = [self.storage.bars.coverage.read(Series(symbol, dataset)) for symbol in names]
             starts = [coverage.wanted[0].start for coverage in known if coverage.wanted]
             if not starts:
                 raise InputError(f"none of these symbols is in {dataset.name} yet: say from when on, with --start (start_date)")
@@ -258,12 +258,12 @@ class IngestionPipeline:
     def _runner(self, options: RunOptions) -> WorkerPool:
         """Return who does the tasks; made before anything is written, since missing credentials are bad input."""
         if self.dask is None:
-            return ThreadPool(self.client, self.storage, options, self.workers)
+            return ThreadPool(self.client, self.storage.bars, options, self.workers)
         from data_engine.ingest.dask.dask_pool import DaskPool
 
         return DaskPool(
             self.dask,
-            self.storage,
+            self.storage.bars,
             options,
             workers=self.workers,
             data_url=self.settings.data_url,
@@ -295,7 +295,7 @@ class IngestionPipeline:
     ) -> RunPlan:
         renames = ActionStore(self.storage.files).renames()
         return plan_run(
-            self.storage.coverage,
+            self.storage.bars.coverage,
             wishes,
             now=now,
             workers=self.workers,
@@ -315,7 +315,7 @@ class IngestionPipeline:
     def _walk(self, job: RunPlan, runner: WorkerPool, notes: list[str], command: str, index_name: str | None) -> IngestionReport:
         fetching = Dispatcher(runner, self.progress, workers=self.workers)
         try:
-            report = IngestionRun(job, fetching, self.storage, notes, delay=DELAY).run()
+            report = IngestionRun(job, fetching, self.storage.bars, notes, delay=DELAY).run()
         except DataEngineError as error:
             if not isinstance(error, InputError):  # a wrong clock, whose run leaves nothing behind
                 self._remember(job, command, index_name, error.report, error)

@@ -1,4 +1,4 @@
-"""Where bars come from, as a run sees it: `BarSource`. Only the pipeline, the audit and the Dask modules know a vendor by name."""
+"""Where bars come from, as a run sees it: `BarSource`. A vendor is known by name to the pipeline, the audit and Dask alone."""
 
 from __future__ import annotations
 

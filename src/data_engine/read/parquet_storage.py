@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime
-from functools import partial
 from typing import TYPE_CHECKING, Unpack
 
 import pyarrow as pa
@@ -15,7 +14,6 @@ from data_engine.corporate_actions.adjustment import PREVIOUS_CLOSE
 from data_engine.errors import ConfigError, InputError, StoreError
 from data_engine.market.bar_frame import ATTRS_KEY, dataset_of_frame, frame_identity, from_frame, to_frame
 from data_engine.market.bar_grid import check_stamps
-from data_engine.market.bars import from_micros, timestamps_us
 from data_engine.market.dates import DateLike, parse_span
 from data_engine.market.series import Series
 from data_engine.market.symbol import check_symbol
@@ -33,9 +31,7 @@ from data_engine.read.bar_reader import (
     whole_symbols,
 )
 from data_engine.read.completeness import incomplete_messages
-from data_engine.store.bar_store import BarStore, WriteResult, split_by_period
-from data_engine.store.coverage import Coverage
-from data_engine.store.partitions import Period
+from data_engine.store.bar_store import BarStore, WriteResult
 from data_engine.universe.index_store import MetadataStore
 
 if TYPE_CHECKING:
@@ -52,7 +48,7 @@ class IncompleteWarning(UserWarning):
     """A range that was asked to be ingested is not held whole."""
 
 
-class ParquetStorage(BarStore):
+class ParquetStorage:
     """Bars in plain Parquet files. Safe between threads and processes.
 
     Args:
@@ -67,7 +63,15 @@ class ParquetStorage(BarStore):
             from data_engine.store.location import open_file_store
 
             files = open_file_store(load_settings(base_path=base_path).base_path)
-        super().__init__(files)
+        self.bars = BarStore(files)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.files.location!r})"
+
+    @property
+    def files(self) -> FileStore:
+        """The place of the store's files."""
+        return self.bars.files
 
     def store(
         self, bars: pd.DataFrame, *, timeframe: object = None, feed: object = None, adjustment: object = None
@@ -92,16 +96,7 @@ class ParquetStorage(BarStore):
         tables = from_frame(bars, canonical=check_symbol)
         dataset = dataset_of_frame(bars, timeframe, feed, adjustment)
         check_stamps(tables, dataset)
-        total = WriteResult()
-        for symbol, table in tables.items():
-            series = Series(symbol, dataset)
-            parts = dict(split_by_period(table, dataset))
-            # Nobody vouches for these files as a whole any more: first, so that a killed `store` does not look like damage.
-            self.coverage.update(series, partial(Coverage.without_fingerprints, periods=parts))
-            for period, part in parts.items():
-                total += self.write(series, period, part)
-            self._note_rows(series, parts, table)
-        return total
+        return sum((self.bars.add(Series(symbol, dataset), table) for symbol, table in tables.items()), WriteResult())
 
     def load(
         self,
@@ -159,7 +154,7 @@ class ParquetStorage(BarStore):
             incomplete=incomplete,
         )
         wanted = self._wanted(symbols, start, end, which)
-        frame = to_frame(whole_symbols(self, wanted), wanted.columns)
+        frame = to_frame(whole_symbols(self.bars, wanted), wanted.columns)
         frame.attrs[ATTRS_KEY] = frame_identity(replace(wanted.dataset, adjustment=wanted.adjustment), computed=wanted.computed)
         return frame
 
@@ -175,7 +170,7 @@ class ParquetStorage(BarStore):
         Its columns are ``symbol`` (text), ``timestamp`` (microseconds, UTC) and the values; its rows are sorted by the first two.
         """
         wanted = self._wanted(symbols, start, end, which)
-        return in_arrow(whole_symbols(self, wanted), wanted)
+        return in_arrow(whole_symbols(self.bars, wanted), wanted)
 
     def load_polars(
         self,
@@ -194,7 +189,7 @@ class ParquetStorage(BarStore):
         except ImportError:
             raise ConfigError("load_polars needs Polars, which is not installed: pip install 'data-engine[polars]'") from None
         wanted = self._wanted(symbols, start, end, which)
-        frame = pl.from_arrow(in_arrow(whole_symbols(self, wanted), wanted))
+        frame = pl.from_arrow(in_arrow(whole_symbols(self.bars, wanted), wanted))
         assert isinstance(frame, pl.DataFrame)  # noqa: S101 - of a table; a series is made of an array
         return frame
 
@@ -223,7 +218,7 @@ class ParquetStorage(BarStore):
         import duckdb
 
         wanted = self._wanted(symbols, start, end, which)
-        return relation(self, wanted, duckdb.default_connection() if connection is None else connection)
+        return relation(self.bars, wanted, duckdb.default_connection() if connection is None else connection)
 
     def batches(
         self,
@@ -239,7 +234,7 @@ class ParquetStorage(BarStore):
         together, the pieces are the table of `load_arrow`.
         """
         wanted = self._wanted(symbols, start, end, which)
-        return ((symbol, named_table(symbol, table)) for symbol, table in batches(self, wanted))
+        return ((symbol, named_table(symbol, table)) for symbol, table in batches(self.bars, wanted))
 
     def _wanted(
         self, symbols: str | Iterable[str] | None, start: DateLike | None, end: DateLike | None, which: ReadOptions
@@ -250,33 +245,17 @@ class ParquetStorage(BarStore):
         now, index = datetime.now(UTC), which.get("index")
         members: Mapping[str, Sequence[TimeRange]] = {}
         if index is not None:
-            self.check_exists()
+            self.bars.check_exists()
             members = MetadataStore(files=self.files).memberships(index, parse_span(start, end, now=now).range)
             symbols = list(members) if symbols is None else symbols
         if symbols is None:
             raise InputError("nobody is asked for: name symbols, or an index")
         wanted = BarQuery.parse(symbols, start, end, now=now, members=members, **which)
-        self.check_exists()
-        wanted = adjusted(self, wanted, now=now)
+        self.bars.check_exists()
+        wanted = adjusted(self.bars, wanted, now=now)
         if wanted.incomplete != "ignore":
-            for text in incomplete_messages(self, wanted):
+            for text in incomplete_messages(self.bars, wanted):
                 if wanted.incomplete == "raise":
                     raise StoreError(text)
                 warnings.warn(text, IncompleteWarning, stacklevel=3)
         return wanted
-
-    def _note_rows(self, series: Series, written: Collection[Period], table: pa.Table) -> None:
-        times = timestamps_us(table)
-        first, last = from_micros(int(times[0])), from_micros(int(times[-1]))
-
-        def change(known: Coverage) -> Coverage:
-            return replace(
-                known.without_fingerprints(written),
-                # Counted here, where nobody else can be counting: a neighbour may have written since.
-                rows={**known.rows, **{period: self.count(series, period) for period in written}},
-                first_bar=min(first, known.first_bar or first),
-                last_bar=max(last, known.last_bar or last),
-                empty_since=None,
-            )
-
-        self.coverage.update(series, change)

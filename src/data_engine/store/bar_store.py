@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +17,7 @@ from data_engine.market.bars import EMPTY, from_micros, merge, timestamps_us, to
 from data_engine.market.bars import within as cut
 from data_engine.market.series import Dataset, Series
 from data_engine.market.time_range import TimeRange
-from data_engine.store.coverage import Fingerprint
+from data_engine.store.coverage import Coverage, Fingerprint
 from data_engine.store.coverage_store import CoverageStore
 from data_engine.store.file_store import FileStore
 from data_engine.store.partitions import Partition, Period, decode_symbol, periods, series_folder
@@ -98,6 +99,37 @@ class BarStore:
             return content
 
         self.files.update(key, change)
+        return result
+
+    def add(self, series: Series, table: pa.Table) -> WriteResult:
+        """Merge bars of a series into its files, and count them in its coverage; no range is covered by that.
+
+        Args:
+            series: The series of the bars.
+            table: Bars by `BAR_SCHEMA`, sorted; where a file has a bar of the same time, these win.
+
+        Raises:
+            DamagedFile: If a file cannot be read; it is left as it is.
+            StoreError: If the store cannot be written.
+        """
+        parts = dict(split_by_period(table, series.dataset))
+        # Nobody vouches for these files as a whole any more: first, so that a killed `add` does not look like damage.
+        self.coverage.update(series, partial(Coverage.without_fingerprints, periods=parts))
+        result = sum((self.write(series, period, part) for period, part in parts.items()), WriteResult())
+        times = timestamps_us(table)
+        first, last = from_micros(int(times[0])), from_micros(int(times[-1]))
+
+        def count(known: Coverage) -> Coverage:
+            return replace(
+                known.without_fingerprints(parts),
+                # Counted here, where nobody else can be counting: a neighbour may have written since.
+                rows={**known.rows, **{period: self.count(series, period) for period in parts}},
+                first_bar=min(first, known.first_bar or first),
+                last_bar=max(last, known.last_bar or last),
+                empty_since=None,
+            )
+
+        self.coverage.update(series, count)
         return result
 
     def read(

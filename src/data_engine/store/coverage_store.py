@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from data_engine.errors import DamagedFile
 from data_engine.market.series import Dataset, Series
 from data_engine.store import coverage_file as codec
 from data_engine.store.coverage import Coverage
-from data_engine.store.document import update_document
+from data_engine.store.document import Document
 from data_engine.store.file_store import FileStore
 from data_engine.store.partitions import symbols_of
 
@@ -37,7 +36,7 @@ class CoverageStore:
         Raises:
             DamagedFile: the file cannot be read as this series' coverage. Other series are not affected.
         """
-        return self._load(self._files.get(codec.key(series)), series)
+        return self._document(series).read()
 
     def update(self, series: Series, change: Callable[[Coverage], Coverage]) -> Coverage:
         """Replace what is known of a series by what *change* makes of it; unchanged, nothing is written.
@@ -46,14 +45,7 @@ class CoverageStore:
             DamagedFile: as `read`.
             StoreError: it cannot be written.
         """
-
-        def seal(made: Coverage) -> Coverage:
-            now = self._now().replace(microsecond=0)
-            return replace(made, begun=made.begun or now, updated=now, by=self._by or _program())
-
-        return update_document(
-            self._files, codec.key(series), change, load=lambda data: self._load(data, series), seal=seal, dump=codec.dump
-        )
+        return self._document(series).update(change)
 
     def remove(self, series: Series) -> bool:
         """Forget a series; return whether anything was known."""
@@ -74,16 +66,21 @@ class CoverageStore:
         for symbol in symbols_of(self._files.list(codec.folder(dataset))):
             yield Series(symbol, dataset)
 
-    def _load(self, data: bytes | None, series: Series) -> Coverage:
-        if data is None:
-            return Coverage(series)
-        try:
-            return codec.load(data, series)
-        except ValueError as error:
-            raise DamagedFile(
-                f"the coverage of {series} is not readable: {self._files.location}/{codec.key(series)}: {error}; "
-                "`data-engine verify --repair` rebuilds it"
-            ) from error
+    def _document(self, series: Series) -> Document[Coverage]:
+        return Document(
+            self._files,
+            codec.key(series),
+            f"the coverage of {series}",
+            "`data-engine verify --repair` rebuilds it",
+            Coverage(series),
+            load=lambda content: codec.load(content, series),
+            dump=codec.dump,
+            seal=self._seal,
+        )
+
+    def _seal(self, made: Coverage) -> Coverage:
+        now = self._now().replace(microsecond=0)
+        return replace(made, begun=made.begun or now, updated=now, by=self._by or _program())
 
 
 def _program() -> str:

@@ -94,7 +94,7 @@ class S3Files:
             self._grounds, self._honours = _GROUNDS.setdefault((self._bucket.endpoint, url), self._grounds), _HONOURS
 
     def __repr__(self) -> str:
-        return f"ObjectFiles({self.location!r})"
+        return f"S3Files({self.location!r})"
 
     @property
     def location(self) -> str:
