@@ -1,4 +1,4 @@
-"""What the tests of the page share: a store with something of everything in it, and a reader of pages that runs no program."""
+"""Shared by the tests of the report: a store with something of everything, and a reader of reports that runs no script."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ FIRST, LAST = date(2024, 4, 1), date(2024, 7, 3)
 
 
 def minutes_of(days: list[date], base: float) -> Any:
-    """Return bars of every second minute of extended hours, prices that tell day and minute."""
+    """Return bars of every second minute of extended hours, with prices that identify day and minute."""
     times, opens = [], []
     for number, day in enumerate(days):
         span = extended_hours(day)
-        stamps = np.arange(to_micros(span.start), to_micros(span.end), 120_000_000)
-        times.append(stamps)
-        opens.append(base + number + np.arange(stamps.size) / 1000)
+        timestamps = np.arange(to_micros(span.start), to_micros(span.end), 120_000_000)
+        times.append(timestamps)
+        opens.append(base + number + np.arange(timestamps.size) / 1000)
     opened = np.concatenate(opens)
     closed = opened + 0.01 * np.where(np.arange(opened.size) % 2, 1, -1)
     columns = [opened, opened + 0.05, opened - 0.05, closed, np.full(opened.size, 100.0), np.full(opened.size, 3.0), opened]
@@ -45,21 +45,21 @@ def minutes_of(days: list[date], base: float) -> Any:
 def days_of(days: list[date], base: float) -> Any:
     """Return daily bars."""
     opened = base + np.arange(len(days)) * 1.0
-    stamps = np.array([to_micros(new_york_midnight(day)) for day in days], np.int64)
-    return make_table(stamps, [opened, opened + 2, opened - 2, opened + 1, opened * 1000, opened, opened])
+    timestamps = np.array([to_micros(new_york_midnight(day)) for day in days], np.int64)
+    return make_table(timestamps, [opened, opened + 2, opened - 2, opened + 1, opened * 1000, opened, opened])
 
 
 def put(storage: ParquetStorage, symbol: str, dataset: Dataset, days: list[date], base: float, **known: Any) -> None:
-    """Write bars and their coverage, as a run would leave them."""
+    """Write bars and their coverage as a run does."""
     series = Series(symbol, dataset)
-    rows, files, stamps = {}, {}, []
+    rows, files, timestamps = {}, {}, []
     for period in sorted({Period(day.year, day.month if dataset.timeframe.intraday else None) for day in days}):
         ours = [day for day in days if day.year == period.year and period.month in (None, day.month)]
         table = minutes_of(ours, base) if dataset.timeframe.intraday else days_of(ours, base)
         written = storage.bars.write(series, period, table)
         rows[period], files[period] = written.rows, written.fingerprint
-        stamps += table.column("timestamp").to_pylist()
-    ends = {"first_bar": min(stamps), "last_bar": max(stamps)} if stamps else {}
+        timestamps += table.column("timestamp").to_pylist()
+    ends = {"first_bar": min(timestamps), "last_bar": max(timestamps)} if timestamps else {}
 
     def change(before: Coverage) -> Coverage:
         return replace(before, rows=rows, files=files, **ends, **known)
@@ -68,7 +68,7 @@ def put(storage: ParquetStorage, symbol: str, dataset: Dataset, days: list[date]
 
 
 def make_store(base: Path) -> ParquetStorage:
-    """Write a store: a whole series, one with daily bars too, one that broke off, one of a hostile name, and a history."""
+    """Write a store: a complete series with daily bars, one that failed, one with a hostile name, and a run log."""
     storage = ParquetStorage(base)
     whole = new_york_days(FIRST, LAST)
     days = list(sessions(FIRST, LAST))
@@ -96,20 +96,22 @@ def make_store(base: Path) -> ParquetStorage:
         provisional=(new_york_days(days[-3], LAST),),
     )
     storage.files.update("metadata/indices/odd.csv", lambda _: f"symbol,{ATTACK}\n".encode())
-    history = RunLog(storage.files)
-    asked = RequestedDataset("equities_1min", 2, ("AAPL", "MSFT"), whole.start, whole.end, 1, 1000)
-    history.add(
-        RunRecord(datetime(2024, 7, 1, tzinfo=UTC), 3.2, "ingest", ATTACK, "data-engine 0", (asked,), 9, 9, 30_000, succeeded=2)
+    log = RunLog(storage.files)
+    requested = RequestedDataset("equities_1min", 2, ("AAPL", "MSFT"), whole.start, whole.end, 1, 1000)
+    log.add(
+        RunRecord(
+            datetime(2024, 7, 1, tzinfo=UTC), 3.2, "ingest", ATTACK, "data-engine 0", (requested,), 9, 9, 30_000, succeeded=2
+        )
     )
     refused = (FailureGroup("refused", ATTACK, 1, ("MSFT",)),)
-    history.add(
+    log.add(
         RunRecord(
             datetime(2024, 7, 2, tzinfo=UTC),
             75.0,
             "update",
             None,
             "data-engine 0",
-            (asked,),
+            (requested,),
             4,
             3,
             5,
@@ -125,11 +127,11 @@ def make_store(base: Path) -> ParquetStorage:
 
 
 def blocks_of(page: str) -> list[str]:
-    """Return the data of a page as its text has it."""
+    """Return the data blocks of a report."""
     return re.findall(r'<script type="text/plain" class="data">(.*?)</script>', page)
 
 
 def head_of(page: str) -> dict[str, Any]:
-    """Return what a page shows, but its candles."""
+    """Return the data of a report without candles."""
     made: dict[str, Any] = json.loads(zlib.decompress(b64decode(blocks_of(page)[0]), -15))
     return made

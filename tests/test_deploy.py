@@ -171,7 +171,7 @@ def test_the_script_of_slurm_is_sound() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="the script is bash")
 @pytest.mark.slow
 def test_the_script_of_slurm_runs_where_srun_starts_its_tasks_here(tmp_path: Path) -> None:
-    pytest.importorskip("distributed", reason="Dask's distributed is not installed: pip install 'data-engine[dask]'")
+    pytest.importorskip("distributed", reason="Dask's distributed is not installed: pip install '.[dask]'")
     path = bin_folder(tmp_path / "bin")
     (path / "srun").write_text('#!/bin/bash\n[[ $1 == --ntasks=2 ]] || exit 9\nshift\n"$@" &\n"$@" &\nwait\n')
     (path / "hostname").write_text("#!/bin/sh\necho 127.0.0.1\n")

@@ -9,6 +9,9 @@ import ast
 import inspect
 import os
 import re
+import shlex
+import shutil
+import subprocess
 import sys
 import warnings
 from importlib import import_module
@@ -21,12 +24,16 @@ from click.testing import CliRunner
 
 from data_engine import errors
 from data_engine.cli import program
-from data_engine.cli.verify import CONTRADICTION
+from data_engine.cli.exit_codes import INCONSISTENT, MEANINGS
+from data_engine.sandbox import Sandbox, SimulatedMarket
 from data_engine.settings import _KEYS
+from running import run
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")] + sorted((ROOT / "docs").rglob("*.md"))
 COMMAND_LINE = ROOT / "docs/reference/command-line.md"
+README = ROOT / "README.md"
+BACKUP = ROOT / "docs/how-to/copy-or-back-up-a-store.md"
 ERRORS = ROOT / "docs/reference/errors-and-exit-codes.md"
 SETTINGS = ROOT / "docs/reference/settings.md"
 
@@ -174,14 +181,15 @@ def test_the_table_of_errors_is_that_of_the_code():
     }
 
 
-def test_the_table_of_exit_codes_names_every_code_there_is():
-    documented = {int(row[0]) for row in table(ERRORS, "Exit codes")}
+def test_the_table_of_exit_codes_is_that_of_the_code():
+    documented = {int(code): meaning for code, meaning in table(ERRORS, "Exit codes")}
 
-    assert documented == {0, 1, 2, CONTRADICTION, *(one.exit_code for one in error_classes())}
+    assert set(documented) == {0, 1, 2, INCONSISTENT, *(one.exit_code for one in error_classes())}
+    assert documented == {code: meaning.removesuffix(".") for code, meaning in MEANINGS.items()}
 
 
-def test_the_readme_gives_exit_codes_the_same_meaning():
-    assert table(ROOT / "README.md", "Exit codes") == table(ERRORS, "Exit codes")
+def test_no_other_page_has_a_table_of_exit_codes_of_its_own():
+    assert [name(page) for page in PAGES if page != ERRORS and re.search(r"^#+ Exit codes$", text(page), re.MULTILINE)] == []
 
 
 # ------------------------------------------------------------------------------------------------------------- settings
@@ -191,6 +199,119 @@ def test_every_setting_and_variable_of_the_code_is_documented():
     used = {variable for file in (ROOT / "src").rglob("*.py") for variable in _VARIABLE.findall(text(file))}
 
     assert {word for word in (*used, *_KEYS) if f"`{word}`" not in text(SETTINGS)} == set()
+
+
+# --------------------------------------------------------------------------------------------------------- modules and tests
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=name)
+def test_the_files_and_modules_that_a_page_names_are_there(page):
+    files = set(re.findall(r"\b(?:src|tests|benchmarks|examples)/[\w./-]*\.\w+", text(page)))
+    modules = set(re.findall(r"\bdata_engine(?:\.[a-z]\w*)+", text(page)))
+
+    assert [file for file in sorted(files) if not (ROOT / file).exists()] == []
+    assert [module for module in sorted(modules) if not is_there(module)] == []
+
+
+def is_there(dotted: str) -> bool:
+    """Tell whether a dotted name leads to a module, or to something in one."""
+    module, _, attribute = dotted.rpartition(".")
+    try:
+        import_module(dotted)
+    except ModuleNotFoundError:
+        return module != "" and hasattr(import_module(module), attribute)
+    return True
+
+
+def test_a_page_has_one_title():
+    heads = [(name(page), re.findall(r"^# (.+)$", _FENCE.sub("", text(page)), re.MULTILINE)) for page in PAGES]
+
+    assert [page for page, head in heads if len(head) != 1] == []
+
+
+# ------------------------------------------------------------------------------------- examples that run: README, a backup
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder in which ``data-engine demo`` was run."""
+    folder = tmp_path_factory.mktemp("readme")
+    shell("data-engine demo", folder)
+    return folder
+
+
+def shell(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a script of a page, with ``data-engine`` on the path; it ends at the first command that fails."""
+    bin_folder = folder / "bin"
+    if not bin_folder.exists():
+        bin_folder.mkdir()
+        (bin_folder / "data-engine").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m data_engine "$@"\n')
+        (bin_folder / "data-engine").chmod(0o755)
+    env = {**os.environ, "PATH": f"{bin_folder}{os.pathsep}{os.environ.get('PATH', '')}", "PYTHONIOENCODING": "utf-8"}
+    return subprocess.run(
+        ["/bin/sh", "-ec", script],
+        cwd=folder,
+        env=env,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="the examples are of a POSIX shell")
+def test_what_the_readme_reads_after_the_demo_is_there(demo):
+    (code,) = (block for page, block in examples("python") if page == README)
+    (asked,) = (block for page, block in examples("console") if page == README and "data-engine query" in block)
+    command, _, printed = asked.removeprefix("$ ").partition("\n")
+
+    ran = subprocess.run(
+        [sys.executable, "-c", code], cwd=demo, capture_output=True, text=True, encoding="utf-8", timeout=120, check=False
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout.count("AAPL") == 1
+    assert shell(command, demo).stdout == printed
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="the examples are of a POSIX shell")
+def test_a_backup_as_the_page_says_is_clean(demo):
+    (script,) = (block for page, block in examples("sh") if page == BACKUP)
+
+    done = shell(script.replace("STORE", "demo_data").replace("BACKUP", "copied"), demo)
+    digests = [shell(f"data-engine status --digest --base-path {store}", demo).stdout for store in ("demo_data", "copied")]
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert digests[0] == digests[1] != ""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="the examples are of a POSIX shell")
+@pytest.mark.parametrize("first", ["coverage", "bars"])
+def test_the_last_step_of_a_backup_finds_what_a_writer_changed(demo, tmp_path, first):
+    """No order is safe while something writes: bars go after their coverage was copied, or coverage comes after the bars were."""
+    (script,) = (block for page, block in examples("sh") if page == BACKUP)
+    last = script.splitlines()[-1]
+    store, copy = tmp_path / "store", tmp_path / "copied"
+    shutil.copytree(demo / "demo_data", store)
+    parts = ("metadata", "equities_1min") if first == "coverage" else ("equities_1min", "metadata")
+
+    shutil.copytree(store / parts[0], copy / parts[0])
+    if first == "coverage":
+        ran = run("remove", "KO", "--start", "2024-05-01", "--end", "2024-05-31", "--base-path", store)
+    else:
+        with Sandbox(SimulatedMarket()) as server:
+            ran = run("ingest", "KO", "--start", "2024-07-01", "--end", "2024-07-31", "--base-path", store, url=server.url)
+    shutil.copytree(store / parts[1], copy / parts[1])
+    checked = shell(last.replace("BACKUP", str(copy)), demo)
+
+    assert ran.code == 0, ran.text
+    assert last.startswith("data-engine verify")
+    assert checked.returncode == INCONSISTENT, checked.stdout
+    assert "KO" in checked.stdout
+    assert [name(page) for page in PAGES if re.search("copy the coverage first", text(page), re.IGNORECASE)] == []
 
 
 # -------------------------------------------------------------------------------------------------------- as a program

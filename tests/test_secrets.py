@@ -137,9 +137,10 @@ def test_reprs_and_reports_hold_no_keys(tmp_path: Path) -> None:
         report = pipeline.ingest_symbols(["AAPL", "BRK-B"], "2024-06-03", "2024-06-03")
         found = find_credentials({"ALPACA_API_KEY": KEY, "ALPACA_SECRET_KEY": SECRET})
 
-        for thing in (client, pipeline, pipeline.settings, pipeline.storage, report, found, client.rate_limiter, client.policy):
+        session = client._session
+        for thing in (client, pipeline, pipeline.settings, pipeline.storage, report, found, session.rate_limiter, session.policy):
             assert clean(repr(thing), str(thing)), type(thing)
-        assert clean(repr(vars(pipeline)), repr(client._transport))
+        assert clean(repr(vars(pipeline)), repr(session._transport))
         assert clean(str(report.to_json()), report.summary(), report.line(), pickle.dumps(dict(report)).decode("latin-1"))
         assert files_are_clean(tmp_path)
 

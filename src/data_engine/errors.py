@@ -27,6 +27,7 @@ Every class carries ``code``, a stable word for machines, and ``exit_code``, wha
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -204,3 +205,21 @@ class Interrupted(DataEngineError, KeyboardInterrupt):
 
     code = "interrupted"
     exit_code = 130
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a series could not be completed, as data: one series' failure never stops the others.
+
+    Attributes:
+        code: A stable word, for machines; that of an error above, or a word of its own such as ``no_data``.
+        message: The reason, for people.
+    """
+
+    code: str
+    message: str
+
+    @classmethod
+    def of(cls, error: DataEngineError) -> Failure:
+        """Return the failure that an error is for the series that it concerns."""
+        return cls(error.code, str(error))

@@ -14,7 +14,7 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 from data_engine import AlpacaClient
-from data_engine.alpaca import http_client as asking
+from data_engine.alpaca import http_client
 from data_engine.alpaca.bars_protocol import BarsRequest
 from data_engine.alpaca.retry import RetryPolicy
 from data_engine.alpaca.transport import Response, TransportFailed
@@ -284,7 +284,7 @@ def test_delayed_sip_is_sip_up_to_sixteen_minutes_ago(connect, market):
 def test_a_clock_that_is_wrong_is_suspected(connect, market):
     now = utc(2024, 6, 3, 18)
     with Sandbox(market, plan="free", clock=lambda: now - timedelta(hours=1)) as server:
-        with pytest.raises(RecentDataRefused, match="is this machine's clock right"):
+        with pytest.raises(RecentDataRefused, match=r"1Min bars of AAPL.*clock"):
             connect(server, now=lambda: now).fetch_bars("AAPL", "2024-06-03")
 
         assert statuses(server) == [403, 403]
@@ -366,25 +366,23 @@ def test_an_empty_page_may_repeat_the_token_that_it_was_asked_with(connect, agai
     ("play", "error", "said"),
     [
         (http(401, b"<html><head><title>401 Authorization Required</title></head></html>", "text/html"), CredentialsRefused,
-         "Alpaca refused the credentials (401: 401 Authorization Required)"),
-        (http(401, b'{"message":"unauthorized"}'), CredentialsRefused, "Alpaca refused the credentials (401: unauthorized)"),
-        (http(403, b'{"message":"forbidden."}'), CredentialsRefused, "Alpaca refused the credentials (403: forbidden.)"),
+         "401: 401 Authorization Required"),
+        (http(401, b'{"message":"unauthorized"}'), CredentialsRefused, "401: unauthorized"),
+        (http(403, b'{"message":"forbidden."}'), CredentialsRefused, "403: forbidden."),
         (http(403, b"<html><title>403 Forbidden</title></html>", "text/html"), CredentialsRefused,
-         "Alpaca refused the credentials (403: 403 Forbidden)"),
+         "403: 403 Forbidden"),
         (http(400, b'{"message":"invalid symbol: MSFT"}'), InvalidSymbol, "invalid symbol: MSFT"),
         (http(400, b'{"message":"code=400, message=invalid symbol: MSFT"}'), InvalidSymbol, "invalid symbol: MSFT"),
-        (http(400, b'{"message":"invalid symbol: OTHER"}'), RequestRefused, None),
-        (http(400, b'{"message":"end should not be before start"}'), RequestRefused,
-         f"Alpaca refused the request (400: end should not be before start; asked for: {REQUEST})"),
-        (http(403, b'{"message":"subscription does not permit otc data"}'), RequestRefused, None),
-        (http(404, b"{}"), RequestRefused, None),
-        (http(422, b'{"message":"no"}'), RequestRefused, None),
-        (http(204, kind=None), RequestRefused, None),
-        (http(414, b"<html>", "text/html"), UriTooLong, "2 symbols are too many for one request (414)"),
-        (http(413), UriTooLong, None),
-        (http(431), UriTooLong, None),
-        (http(302, headers=[("Location", "http://127.0.0.1:9/")]), BadAnswer,
-         f"the server redirects elsewhere (302); credentials are not sent there (asked for: {REQUEST})"),
+        (http(400, b'{"message":"invalid symbol: OTHER"}'), RequestRefused, "invalid symbol: OTHER"),
+        (http(400, b'{"message":"end should not be before start"}'), RequestRefused, "400: end should not be before start"),
+        (http(403, b'{"message":"subscription does not permit otc data"}'), RequestRefused, "does not permit otc"),
+        (http(404, b"{}"), RequestRefused, "404"),
+        (http(422, b'{"message":"no"}'), RequestRefused, "422: no"),
+        (http(204, kind=None), RequestRefused, "204"),
+        (http(414, b"<html>", "text/html"), UriTooLong, "2 symbols"),
+        (http(413), UriTooLong, "2 symbols"),
+        (http(431), UriTooLong, "2 symbols"),
+        (http(302, headers=[("Location", "http://127.0.0.1:9/")]), BadAnswer, "302"),
     ],
 )  # fmt: skip
 def test_what_asking_again_would_not_change_is_asked_once(connect, play, error, said):
@@ -394,7 +392,8 @@ def test_what_asking_again_would_not_change_is_asked_once(connect, play, error, 
             list(client.pages(REQUEST))
 
     assert type(caught.value) is error
-    assert said in (None, str(caught.value))
+    assert said in str(caught.value)
+    assert str(REQUEST) in str(caught.value) or error not in (RequestRefused, BadAnswer)
     assert (len(server.heard), client.requests) == (1, 1)
 
 
@@ -479,12 +478,12 @@ class Virtual:
 def virtual(monkeypatch):
     """Clients over scripted answers, and the clock that they live by."""
     clock = Virtual()
-    monkeypatch.setattr(asking, "time", clock)
+    monkeypatch.setattr(http_client, "time", clock)
 
     def client_of(*answers: Response | TransportFailed, **options: object) -> tuple[AlpacaClient, Scripted, Virtual]:
         transport = Scripted(*answers)
         client = AlpacaClient(KEY, SECRET, transport=transport, **options)
-        client._stop = clock
+        client._session._stop = clock
         return client, transport, clock
 
     return client_of
@@ -524,9 +523,7 @@ def test_tries_of_429_are_not_counted(virtual):
 def test_a_service_that_is_down_ends_the_run(virtual, answer):
     """After ten minutes without any usable answer, however many tries each request has."""
     client, _, clock = virtual(answer, policy=RetryPolicy(tries=10**9))
-    with pytest.raises(
-        ServiceDown, match=r"^Alpaca cannot be reached: no usable answer for 6[0-9][0-9] s; the last was: "
-    ) as caught:
+    with pytest.raises(ServiceDown, match=r"6[0-9][0-9] s\b") as caught:
         client.fetch_bars("AAPL", "2024-06-03", "2024-06-03")
 
     assert 600 <= clock.passed <= 700
@@ -555,7 +552,7 @@ def test_an_outage_long_ago_does_not_shorten_the_next(virtual):
 
 
 def test_a_token_that_comes_again_is_an_end(connect):
-    with Hostile(page({}, "a"), page({}, "b"), page({}, "a")) as server, pytest.raises(BadAnswer, match="the pages do not end"):
+    with Hostile(page({}, "a"), page({}, "b"), page({}, "a")) as server, pytest.raises(BadAnswer):
         list(connect(server).pages(REQUEST))
 
     assert len(server.heard) == 3
@@ -563,7 +560,7 @@ def test_a_token_that_comes_again_is_an_end(connect):
 
 def test_empty_pages_without_end_are_an_end():
     transport = Scripted(*[said(200, json.dumps({"bars": {}, "next_page_token": str(n)})) for n in range(1000)])
-    with pytest.raises(BadAnswer, match="the pages do not end"):
+    with pytest.raises(BadAnswer):
         list(AlpacaClient(KEY, SECRET, transport=transport).pages(REQUEST))
 
     assert len(transport.asked) == 101
@@ -574,7 +571,7 @@ def test_pages_with_bars_end_where_the_range_does():
     first = datetime(2024, 6, 3, 4, tzinfo=UTC)
     pages = [{"AAPL": [bar((first + timedelta(minutes=n)).strftime("%Y-%m-%dT%H:%M:%SZ"))]} for n in range(2000)]
     transport = Scripted(*[said(200, json.dumps({"bars": bars, "next_page_token": str(n)})) for n, bars in enumerate(pages)] * 3)
-    with pytest.raises(BadAnswer, match="outside the range"):
+    with pytest.raises(BadAnswer, match=r"AAPL: the bar at 2024-06-04T04:0"):
         list(AlpacaClient(KEY, SECRET, transport=transport, policy=QUICK).pages(REQUEST))
 
 
@@ -587,7 +584,7 @@ def test_bars_of_an_earlier_page_are_refused(again):
         said(200, json.dumps({"bars": {"AAPL": [bar(stamp) for stamp in stamps]}, "next_page_token": token}))
         for stamps, token in zip(pages, ("a", None), strict=True)
     ]
-    with pytest.raises(BadAnswer, match="AAPL: a page repeats bars of an earlier one"):
+    with pytest.raises(BadAnswer, match="AAPL"):
         list(AlpacaClient(KEY, SECRET, transport=Scripted(*answers)).pages(REQUEST))
 
 
@@ -637,7 +634,7 @@ def test_stopping_wakes_who_waits_for_the_next_try(connect, market):
 
 def test_interruptions_leave_no_trace_in_the_pace(monkeypatch):
     clock = Virtual()
-    monkeypatch.setattr(asking, "time", clock)
+    monkeypatch.setattr(http_client, "time", clock)
     client = AlpacaClient(KEY, SECRET, transport=Scripted(said(200, x_ratelimit_limit="60", x_ratelimit_remaining="59")))
     client.stop()
     for _ in range(100):
@@ -677,7 +674,7 @@ def test_a_bad_argument_is_refused_before_anything_is_sent(arguments, options):
 def test_half_a_pair_of_credentials_is_refused(pair, monkeypatch):
     monkeypatch.setenv("ALPACA_API_KEY", "other")
     monkeypatch.setenv("ALPACA_SECRET_KEY", "others")
-    with pytest.raises(ConfigError, match="belong together; one of them is missing") as caught:
+    with pytest.raises(ConfigError, match=r"api_key and api_secret") as caught:
         AlpacaClient(*pair)
 
     assert not any(secret in str(caught.value) for secret in pair if secret)
@@ -767,7 +764,7 @@ def test_what_a_key_read_from_a_file_ends_with_is_cut_off(market, tail):
 @pytest.mark.parametrize("name", ["api_key", "api_secret"])
 def test_a_secret_that_cannot_be_sent_is_refused_without_showing_it(name, tail):
     pair = {"api_key": KEY, "api_secret": SECRET}
-    with pytest.raises(ConfigError, match=f"^{name} contains") as caught:
+    with pytest.raises(ConfigError, match=name) as caught:
         AlpacaClient(**{**pair, name: pair[name] + tail})
 
     shown = "".join(traceback.format_exception(caught.value)) + repr(caught.value) + repr(vars(caught.value))

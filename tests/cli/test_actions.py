@@ -125,13 +125,13 @@ def test_a_symbol_that_alpaca_refuses_fails_alone(server: Sandbox, base: Path) -
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (("KO",), 2, "KO: not in the store; say from when on, with --start"),
-        (("AAPL", "--index", "one"), 2, "not both"),
-        (("--index", "none"), 2, "no index 'none'"),
-        (("AAPL", "--start", "soon"), 2, "'soon' is not a date"),
-        (("AAPL", "--start", "2024-06-03", "--end", "2024-06-02"), 2, "is not after start"),
+        (("KO",), 2, "KO"),
+        (("AAPL", "--index", "one"), 2, "--index"),
+        (("--index", "none"), 2, "'none'"),
+        (("AAPL", "--start", "soon"), 2, "'soon'"),
+        (("AAPL", "--start", "2024-06-03", "--end", "2024-06-02"), 2, "2024-06-02"),
         (("A B",), 2, "A B"),
-        (("AAPL", "--requests-per-minute", "many"), 2, "'many' is not a whole number"),
+        (("AAPL", "--requests-per-minute", "many"), 2, "--requests-per-minute 'many'"),
     ],
 )
 def test_bad_input_is_one_message_and_nothing_is_sent(server: Sandbox, base: Path, words, code, said) -> None:
@@ -171,7 +171,7 @@ def test_the_sandbox_serves_a_file_of_actions(tmp_path: Path) -> None:
     (tmp_path / "wrong.json").write_text("[]")
     ran = here("sandbox", "--actions", tmp_path / "wrong.json", env={})
 
-    assert (ran.code, "not an answer of /v1/corporate-actions" in ran.err) == (2, True)
+    assert (ran.code, "wrong.json" in ran.err) == (2, True)
 
 
 # ----------------------------------------------------------------------------------------------------------------- renames
@@ -183,7 +183,7 @@ def test_an_ingestion_stops_where_the_security_left_the_ticker(server: Sandbox, 
     ran = here("ingest", "FB", "META", "AAPL", *SPRING, "--base-path", base, url=server.url)
 
     assert ran.code == 0
-    assert f"{RENAME}: FB was asked for up to then" in ran.out
+    assert RENAME in ran.out
     ends = {symbols: end for symbols, _, end in asked(server)}
     assert ends["FB"] == "2022-06-09T03:59:59.999999999Z"
     assert [end for symbols, end in ends.items() if "FB" not in symbols] > ["2022-06-17"]
@@ -215,7 +215,8 @@ def test_but_not_in_the_series_of_the_one_before(server: Sandbox, base: Path) ->
 
     assert (ran.code, asked(server)) == (1, [])
     assert ran.json["failed"][0]["code"] == "renamed"
-    assert f"{RENAME}, and the store holds FB of before" in ran.json["failed"][0]["message"]
+    assert RENAME in ran.json["failed"][0]["message"]
+    assert "`data-engine remove FB`" in ran.json["failed"][0]["message"]
 
 
 def test_nor_the_one_before_in_the_series_of_the_next_owner(server: Sandbox, base: Path) -> None:
@@ -224,7 +225,7 @@ def test_nor_the_one_before_in_the_series_of_the_next_owner(server: Sandbox, bas
     server.forget()
     ran = here("ingest", "FB", *SPRING, "--base-path", base, url=server.url)
 
-    assert (ran.code, f"{RENAME}, and the store holds FB of after that, which is another security" in ran.out) == (0, True)
+    assert (ran.code, RENAME in ran.out) == (0, True)
     assert min(start for _, start, _ in asked(server)) == "2022-06-09T04:00:00Z"
     server.forget()
     ran = here("ingest", "FB", "--start", "2022-06-01", "--end", "2022-06-03", "--json", "--base-path", base, url=server.url)
@@ -238,9 +239,10 @@ def test_status_says_it(server: Sandbox, base: Path) -> None:
     ran = here("status", "--base-path", base, url=server.url)
 
     assert RENAME not in before
-    assert f"{RENAME}; bars of after that are the next owner's: `data-engine remove FB --start 2022-06-09`" in ran.out
+    (line,) = [line for line in ran.out.splitlines() if RENAME in line]
+    assert "`data-engine remove FB --start 2022-06-09`" in line
     one = here("status", "FB", "--json", "--base-path", base, url=server.url).json["series"][0]
-    assert one["rename"] == {"new": "META", "date": "2022-06-09"}
+    assert one["ticker_change"] == {"new": "META", "date": "2022-06-09"}
 
 
 def test_an_update_never_extends_a_series_with_the_next_owners_bars(tmp_path: Path) -> None:
@@ -267,7 +269,7 @@ def test_an_update_never_extends_a_series_with_the_next_owners_bars(tmp_path: Pa
         clock.now = datetime(2022, 6, 16, 12, tzinfo=UTC)
         pipeline.update()
         assert [symbols for symbols, _, _ in asked(server)] == ["META"]
-    assert here("status", "--base-path", tmp_path / "store", env={}).out.count(" held ") == 2
+    assert here("status", "--base-path", tmp_path / "store", env={}).out.count(" complete ") == 2
 
 
 def test_the_series_of_a_fund_stays_the_funds_when_another_company_takes_its_ticker(tmp_path: Path) -> None:
@@ -334,4 +336,6 @@ def test_a_damaged_book_fails_its_series_alone(server: Sandbox, base: Path) -> N
     assert (ran.code, ran.json["successful"]) == (1, ["AAPL"])
     assert [(one["symbol"], one["code"]) for one in ran.json["failed"]] == [("NVDA", "damaged_file")]
     assert [symbols for symbols, _, _ in asked(server)] == ["AAPL"]
-    assert "the corporate actions of NVDA are not readable" in here("status", "--base-path", base, env={}).out
+    shown = here("status", "--base-path", base, env={}).out
+    assert "metadata/actions/symbol=NVDA.json" in shown
+    assert "`data-engine actions" in shown

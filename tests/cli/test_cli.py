@@ -11,8 +11,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 
+from data_engine.cli import program
+from data_engine.cli.exit_codes import INCONSISTENT, MEANINGS, Command
 from data_engine.sandbox import Faults, Sandbox, SimulatedMarket
 from running import KEY, account, bars_in, content, count, differing, ended, here, names_of, pipeline_of, run, start
 
@@ -59,6 +62,46 @@ def test_every_command_of_the_contract_explains_itself(command: str) -> None:
 
     assert (ran.code, ran.err) == (0, "")
     assert ran.out.startswith(f"Usage: data-engine {command} ")
+    assert "\nEXIT STATUS:\n  0 " in ran.out
+
+
+def every_command() -> dict[str, click.Command]:
+    found: dict[str, click.Command] = {}
+    for name, command in program.commands.items():
+        found[name] = command
+        if isinstance(command, click.Group):
+            found.update({f"{name} {inner}": one for inner, one in command.commands.items()})
+    return found
+
+
+def test_no_summary_of_a_command_is_cut_off() -> None:
+    summaries = {name: (command.help or "").split("\n\n")[0] for name, command in every_command().items()}
+
+    assert {name: text for name, text in summaries.items() if len(text) > 55 or not text.endswith(".")} == {}
+    assert "..." not in here("--help").out.split("Commands:")[1].split("EXIT STATUS:")[0]
+
+
+def test_the_first_sentence_of_an_option_is_short() -> None:
+    options = [one for command in every_command().values() for one in command.params if isinstance(one, click.Option)]
+    firsts = {option.name: re.split(r"(?<=\.) ", (option.help or "").split(" [")[0])[0] for option in options}
+
+    assert {name: text for name, text in firsts.items() if not 0 < len(text) <= 70} == {}
+
+
+def test_exit_codes_of_help_are_those_of_the_table() -> None:
+    listed = {name: command.exit_codes for name, command in every_command().items() if isinstance(command, Command)}
+
+    assert listed.keys() == every_command().keys()
+    assert all(set(codes) <= set(MEANINGS) and list(codes) == sorted(codes) for codes in listed.values())
+    assert [name for name, codes in listed.items() if INCONSISTENT in codes and name != "index"] == ["verify"]
+
+
+def test_the_default_of_wait_is_in_the_help() -> None:
+    found = {name: option.default for name, one in every_command().items() for option in one.params if option.name == "wait"}
+
+    assert found == {"ingest": 600, **dict.fromkeys(sorted(found.keys() - {"ingest"}), 0)}
+    assert "[default: 600;" in here("ingest", "--help").out
+    assert "[default: 0;" in here("update", "--help").out
 
 
 @pytest.mark.parametrize(
@@ -95,12 +138,16 @@ def test_the_first_line_on_stderr_names_the_store_and_who_said_so(server: Sandbo
 
 @pytest.mark.parametrize(
     "command",
-    [("update",), ("status",), ("query", "SELECT 1"), ("remove", "AAPL"), ("verify",), ("report",)],
+    [
+        *(("update",), ("status",), ("query", "SELECT 1"), ("remove", "AAPL"), ("verify",), ("report",)),
+        *(("actions",), ("audit",), ("index", "list")),
+    ],
 )
 def test_only_ingest_creates_a_store(tmp_path: Path, command: tuple[str, ...]) -> None:
-    ran = here(*command, "--base-path", tmp_path / "nowhere")
+    ran = here(*command, "--base-path", tmp_path / "nowhere", env={})  # without credentials, too
 
     assert (ran.code, f"no store at {tmp_path / 'nowhere'}" in ran.err) == (4, True)
+    assert ran.err.startswith(f"Store: {tmp_path / 'nowhere'} (--base-path)")
     assert ran.out == ""
     assert not (tmp_path / "nowhere").exists()
 
@@ -436,7 +483,8 @@ def test_the_demo_keeps_out_of_stores_that_it_did_not_make(small: Path) -> None:
     ran = here("demo", "--base-path", small)
 
     assert (ran.code, content(small)) == (2, before)
-    assert "its simulated bars must never meet others" in ran.err
+    assert str(small) in ran.err
+    assert "--base-path" in ran.err
 
 
 def test_what_lies_between_two_ranges_is_not_shown_as_held(server: Sandbox, tmp_path: Path) -> None:
@@ -446,8 +494,9 @@ def test_what_lies_between_two_ranges_is_not_shown_as_held(server: Sandbox, tmp_
     ran = here("status", "--base-path", tmp_path / "gap")
     spoken = here("status", "--base-path", tmp_path / "gap", "--json").json
 
-    assert "           nobody asked for 2024-01-13T05:00:00Z .. 2024-04-02T04:00:00Z" in ran.out.splitlines()
-    assert spoken["series"][0]["unasked"] == [["2024-01-13T05:00:00Z", "2024-04-02T04:00:00Z"]]
+    (line,) = [line for line in ran.out.splitlines() if "not requested" in line]
+    assert line.split()[-3::2] == ["2024-01-13T05:00:00Z", "2024-04-02T04:00:00Z"]
+    assert spoken["series"][0]["not_requested"] == [["2024-01-13T05:00:00Z", "2024-04-02T04:00:00Z"]]
 
 
 def test_a_plan_is_printed_as_it_is(small: Path) -> None:

@@ -49,7 +49,7 @@ def test_a_stored_list_and_changes_give_it_a_past(base: Path) -> None:
         ["AAPL", "NVDA"],
         ["AAPL", "TSLA"],
     ]
-    with pytest.raises(InputError, match="known since 2024-03-04; what it was on 2024-03-03 is not known"):
+    with pytest.raises(InputError, match=r"2024-03-04.*2024-03-03"):
         lists(base).members("tech", "2024-03-03")
 
 
@@ -76,7 +76,7 @@ def test_a_list_goes_on_being_stored_after_an_import(base: Path) -> None:
 def test_changes_of_days_to_come_wait(base: Path) -> None:
     (base.parent / "changes.csv").write_text(CHANGES + "2024-06-03,added,AMD\n")
     store = MetadataStore(base, today=lambda: date(2024, 6, 1))
-    with pytest.raises(InputError, match="as_of 2024-06-02: a list cannot be of a day to come"):
+    with pytest.raises(InputError, match="as_of 2024-06-02"):
         store.import_history("new", members=base.parent / "changes.csv", as_of="2024-06-02")
 
     made = store.import_history("tech", base.parent / "changes.csv", force=False)
@@ -89,7 +89,7 @@ def test_an_import_that_would_drop_a_fifth_of_the_list_needs_force(base: Path) -
     store = MetadataStore(base, today=lambda: date(2024, 6, 1))
     store.store("old", ["A", "B"], on=date(2024, 1, 1))
     words = {"members": base.parent / "list.txt", "as_of": "2024-02-01"}
-    with pytest.raises(InputError, match="more than 20 %"):
+    with pytest.raises(InputError, match="20 %"):
         store.import_history("old", **words)
 
     store.import_history("old", **words, force=True)
@@ -106,9 +106,9 @@ def test_memberships_are_those_of_the_span_and_a_span_before_the_first_list_is_r
         "NVDA": (new_york_days(date(2024, 3, 5), date(2024, 3, 5)),),
         "TSLA": (new_york_days(date(2024, 3, 6), date(2024, 3, 6)),),
     }
-    with pytest.raises(InputError, match=r"on 2024-03-03 is not known \(`data-engine index import tech"):
+    with pytest.raises(InputError, match=r"2024-03-03.*`data-engine index import tech"):
         lists(base).memberships("tech", TimeRange(datetime(2024, 3, 4, 4, tzinfo=UTC), span.end))
-    with pytest.raises(UnknownIndexError, match="there are: tech"):
+    with pytest.raises(UnknownIndexError, match="tech"):
         lists(base).memberships("tec", span)
 
 
@@ -155,13 +155,13 @@ def test_a_contradiction_is_a_warning_with_its_line(base: Path) -> None:
 
     ran = here("index", "import", "tech", "--changes", base.parent / "changes.csv", "--base-path", base)
 
-    assert (ran.code, "2 of 7 changes do not fit" in ran.err) == (2, True)
+    assert (ran.code, "2 of 7 changes" in ran.err) == (2, True)
     assert here("index", "import", "tech", "--changes", base.parent / "changes.csv", "--base-path", base, "--force").code == 0
     more = "".join(f"2024-04-01,added,A{n}\n2024-04-02,removed,A{n}\n" for n in range(9))
     (base.parent / "changes.csv").write_text(CHANGES + "2024-03-07,added,TSLA\n" + more)
     ran = here("index", "import", "tech", "--changes", base.parent / "changes.csv", "--base-path", base)
     assert ran.code == 0
-    assert "Warning: changes.csv: line 5: TSLA added on 2024-03-06, though it is no member after that; passed over" in ran.err
+    assert "Warning: changes.csv: line 5: TSLA added on 2024-03-06" in ran.err
 
 
 def test_the_commands_want_a_store(tmp_path: Path) -> None:
@@ -187,9 +187,9 @@ def test_ever_ingests_all_that_were_members_at_any_time_in_the_range(base: Path,
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("AAPL", "--ever", "--start", "2024-03-04"), "--ever goes with --index alone"),
-        (("--index", "tech", "AAPL", "--ever", "--start", "2024-03-04"), "--ever goes with --index alone"),
-        (("--index", "tech", "--ever"), "--ever needs --start"),
+        (("AAPL", "--ever", "--start", "2024-03-04"), "--index"),
+        (("--index", "tech", "AAPL", "--ever", "--start", "2024-03-04"), "--index"),
+        (("--index", "tech", "--ever"), "--start"),
         (("--index", "tech", "--ever", "--start", "2020-01-01"), "known since"),
     ],
     ids=["no-index", "a-list-too", "no-start", "before-the-first-list"],
@@ -197,7 +197,7 @@ def test_ever_ingests_all_that_were_members_at_any_time_in_the_range(base: Path,
 def test_ever_is_refused_where_it_means_nothing(base: Path, server: Sandbox, words: tuple[str, ...], said: str) -> None:
     ran = here("ingest", *words, "--base-path", base, url=server.url)
 
-    assert (ran.code, said in ran.err, server.requests) == (2, True, [])
+    assert (ran.code, said in ran.err.splitlines()[-1], server.requests) == (2, True, [])
 
 
 def test_status_names_members_without_bars_and_those_that_were_members_then(base: Path, server: Sandbox) -> None:

@@ -92,8 +92,8 @@ def test_the_provisional_tail_is_asked_again(server: Sandbox, clock: Clock, tmp_
 
     # From Tuesday 20:00 New York, where the final part ends.
     assert [begin for _, begin, _ in asked(server)] == ["2024-06-05T00:00:00Z"]
-    assert report.added == 60
-    assert report.revised == 0
+    assert report.changes.added == 60
+    assert report.changes.revised == 0
 
 
 def test_an_interrupted_backfill_is_finished(server: Sandbox, clock: Clock, tmp_path: Path) -> None:
@@ -162,9 +162,8 @@ def test_members_that_an_update_does_not_begin_are_failures_and_not_passed_over(
 
     assert (report["successful"], report.exit_code) == (["AAPL"], 1)
     assert [symbol for symbol, _ in report["failed"]] == ["MSFT", "NVDA", "INTC"]
-    assert {message for _, message in report["failed"]} == {
-        "never ingested here; `data-engine ingest` with --start begins a series"
-    }
+    assert set(report["codes"].values()) == {"never_ingested"}
+    assert {"data-engine ingest" in message and "--start" in message for _, message in report["failed"]} == {True}
     assert not (tmp_path / "metadata/coverage/equities_1min/symbol=MSFT.json").exists()
 
 
@@ -210,7 +209,7 @@ def test_an_update_of_strangers_is_refused(server: Sandbox, clock: Clock, tmp_pa
     pipeline_of(server, tmp_path, clock).ingest_symbols(["AAPL"], "2024-05-01", "2024-05-10")
     server.forget()
 
-    with pytest.raises(InputError, match="MSFT: never ingested here"):
+    with pytest.raises(InputError, match="MSFT"):
         pipeline_of(server, tmp_path, clock).update(["AAPL", "MSFT"])
     with pytest.raises(KeyError, match="nobody"):
         pipeline_of(server, tmp_path, clock).update(index_name="nobody")
@@ -280,7 +279,7 @@ def test_an_adjusted_series_whose_overlap_is_equal_is_only_extended(
         assert server.counts["rows"] == 2 * 3 * 20
 
     assert report.exit_code == 0
-    assert (report.added, report.revised) == (2 * 2 * 20, 0)
+    assert (report.changes.added, report.changes.revised) == (2 * 2 * 20, 0)
     assert not any("again in full" in note for note in report["notes"])
 
 
@@ -300,7 +299,7 @@ def test_after_a_split_the_series_is_fetched_again_in_full_and_the_report_says_s
     assert "AAPL" in said[0]
     assert "MSFT" not in said[0]
     assert content(tmp_path / "store") == content(tmp_path / "whole")
-    assert report.revised == 4 * 20
+    assert report.changes.revised == 4 * 20
     prices = duckdb.sql(
         f"SELECT max(open) FROM ({bars_in(tmp_path / 'store', 'equities_1min_split')}) "
         "WHERE symbol = 'AAPL' AND timestamp < '2024-06-03'"
@@ -313,7 +312,7 @@ def test_a_raw_series_is_not_touched_by_a_split(files: tuple[Path, Path], clock:
     with Sandbox(Replay(files[1], splits={"AAPL": [Split(date(2024, 6, 3), 4)]}), clock=clock) as server:
         report = pipeline_of(server, tmp_path / "store", clock).update()
 
-    assert (report.added, report.revised) == (2 * 2 * 20, 0)
+    assert (report.changes.added, report.changes.revised) == (2 * 2 * 20, 0)
     assert report["notes"] == []
 
 
@@ -412,7 +411,7 @@ def test_status_says_what_is_held_and_what_is_missing(server: Sandbox, clock: Cl
     said = status(tmp_path)
 
     by_symbol = {one["symbol"]: one for one in said["series"]}
-    assert {name: one["state"] for name, one in by_symbol.items()} == {"AAPL": "held", "MSFT": "failed", "ZZZQ": "empty"}
+    assert {name: one["state"] for name, one in by_symbol.items()} == {"AAPL": "complete", "MSFT": "failed", "ZZZQ": "empty"}
     assert by_symbol["MSFT"]["missing"] == [["2024-05-01T04:00:00Z", "2024-05-11T04:00:00Z"]]
     assert by_symbol["MSFT"]["failure"]["code"] == "unavailable"
     assert by_symbol["AAPL"]["missing"] == []
@@ -456,7 +455,20 @@ def test_status_of_a_damaged_series_says_which_file(server: Sandbox, clock: Cloc
 
     states = {one["symbol"]: one["state"] for one in status(tmp_path)["series"]}
 
-    assert states == {"AAPL": "damaged", "MSFT": "held"}
+    assert states == {"AAPL": "damaged", "MSFT": "complete"}
+
+
+def test_status_says_how_many_incomplete_series_it_does_not_list(server: Sandbox, clock: Clock, tmp_path: Path) -> None:
+    names = names_of(62)
+    server.faults = Faults(fail_symbols=names[:60])
+    pipeline_of(server, tmp_path, clock).ingest_symbols(names, "2024-05-01", "2024-05-01", "1Day")
+
+    lines = here("status", "--base-path", tmp_path).out.splitlines()
+    every = here("status", "--all", "--base-path", tmp_path).out.splitlines()
+
+    assert len([line for line in lines if " failed " in line and line.startswith("  ")]) == 40
+    assert [line.split()[1:3] for line in lines if line.startswith("  and ")] == [["20", "more"], ["2", "complete"]]
+    assert [name for name in names if not any(line.startswith(f"  {name} ") for line in every)] == []
 
 
 # -------------------------------------------------------------------------------------------------------------------- remove
@@ -483,7 +495,7 @@ def test_remove_takes_bars_and_coverage_out_and_an_ingest_brings_them_back(serve
 
     report = pipeline_of(server, tmp_path, clock).ingest_symbols(*words)
 
-    assert report.added == gone
+    assert report.changes.added == gone
     assert content(tmp_path) == before
 
 
@@ -551,7 +563,7 @@ def test_a_range_that_was_wanted_and_is_not_held_is_named_when_it_is_loaded(
 
     with pytest.warns(UserWarning, match=r"2024-05-06.*data-engine update AAPL"):
         storage.load("AAPL", "2024-05-01", "2024-05-10")
-    with pytest.raises(StoreError, match="not held whole"):
+    with pytest.raises(StoreError, match=r"AAPL.*2024-05-06"):
         storage.load("AAPL", "2024-05-01", "2024-05-10", incomplete="raise")
     assert len(storage.load("AAPL", "2024-05-01", "2024-05-10", incomplete="ignore")) == count(tmp_path)
     storage.load("AAPL", "2024-05-01", "2024-05-03")  # that part is whole: no warning

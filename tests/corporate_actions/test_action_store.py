@@ -1,4 +1,4 @@
-"""The books of a store: changed whole, each damaged alone. On every kind of place."""
+"""Stored corporate actions: replaced whole; a damaged file does not affect others. On every kind of place."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def store(place) -> ActionStore:
 
 def test_of_an_unknown_symbol_nothing_is_known_and_nothing_is_made(store, place):
     assert store.read("A") == SymbolActions("A")
-    assert store.update("A", lambda book: book) == SymbolActions("A")
+    assert store.update("A", lambda known: known) == SymbolActions("A")
     assert (store.symbols(), store.renames(), place.content()) == ([], TickerChanges(), {})
 
 
 def test_an_update_is_read_back_with_by_whom(store, place):
-    made = store.update("BRK.B", lambda book: book.mentioned([dividend(1)]))
+    made = store.update("BRK.B", lambda known: known.mentioned([dividend(1)]))
 
     assert made.by.startswith("data-engine ")
     assert ActionStore(place.open()).read("BRK.B") == made
@@ -43,8 +43,8 @@ def test_an_update_is_read_back_with_by_whom(store, place):
 
 
 def test_renames_are_found_under_both_names(store):
-    store.update("META", lambda book: book.mentioned([FB]))
-    store.update("A", lambda book: book.mentioned([dividend(1)]))
+    store.update("META", lambda known: known.mentioned([FB]))
+    store.update("A", lambda known: known.mentioned([dividend(1)]))
 
     rename = TickerChange("FB", "META", date(2022, 6, 9))
     assert store.renames() == TickerChanges({"FB": (rename,), "META": (rename,)})
@@ -53,7 +53,7 @@ def test_renames_are_found_under_both_names(store):
 
 @pytest.mark.parametrize("damage", [lambda data: data[:-3], lambda data: data[5:], lambda data: b"[]"])
 def test_where_a_book_is_damaged_no_rename_is_known_and_that_is_said(store, place, damage):
-    store.update("A", lambda book: book.mentioned([dividend(1)]))
+    store.update("A", lambda known: known.mentioned([dividend(1)]))
     place.put(key("A"), damage(place.content()[key("A")]))
 
     assert list(store.renames().unreadable) == ["A"]
@@ -61,20 +61,20 @@ def test_where_a_book_is_damaged_no_rename_is_known_and_that_is_said(store, plac
 
 def test_threads_lose_none_of_each_others_actions(store):
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda number: store.update("A", lambda book: book.mentioned([dividend(number)])), range(1, 13)))
+        list(pool.map(lambda number: store.update("A", lambda known: known.mentioned([dividend(number)])), range(1, 13)))
 
     assert [action.record["rate"] for action in sorted(store.read("A").actions, key=lambda one: one.record["rate"])] == [
         *range(1, 13)
     ]
 
 
-def test_a_damaged_book_is_named_and_left_alone(store, place):
+def test_a_damaged_file_is_named_and_left_alone(store, place):
     place.put(key("A"), b"{")
-    store.update("B", lambda book: book.mentioned([dividend(1)]))
+    store.update("B", lambda known: known.mentioned([dividend(1)]))
 
-    with pytest.raises(DamagedFile, match=r"corporate actions of A are not readable: .*symbol=A\.json: .*data-engine actions"):
+    with pytest.raises(DamagedFile, match=r"corporate actions of A.*symbol=A\.json.*`data-engine actions`"):
         store.read("A")
     with pytest.raises(DamagedFile):
-        store.update("A", lambda book: book.mentioned([dividend(1)]))
+        store.update("A", lambda known: known.mentioned([dividend(1)]))
     assert place.content()[key("A")] == b"{"
     assert len(store.read("B").actions) == 1

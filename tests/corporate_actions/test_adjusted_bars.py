@@ -20,7 +20,7 @@ import pytest
 from data_engine import ParquetStorage
 from data_engine.cli import program
 from data_engine.corporate_actions.action_store import ActionStore
-from data_engine.corporate_actions.adjusted_bars import adjusting_step, reading_of
+from data_engine.corporate_actions.adjusted_bars import adjusting_step, dataset_to_read
 from data_engine.corporate_actions.adjustment import TIINGO
 from data_engine.corporate_actions.symbol_actions import SymbolActions
 from data_engine.errors import InputError, StoreError
@@ -61,8 +61,8 @@ def announce(
 ) -> None:
     span = new_york_days(date.fromisoformat(first), last)
 
-    def change(book: SymbolActions) -> SymbolActions:
-        return book.answered(span, book.to_ask(span), actions, now=now)[0]
+    def change(known: SymbolActions) -> SymbolActions:
+        return known.answered(span, known.to_fetch(span), actions, now=now)[0]
 
     ActionStore(storage.files).update(symbol, change)
 
@@ -106,7 +106,7 @@ def test_a_table_without_bars_needs_nothing(storage):
 def test_without_actions_it_is_an_error_that_names_the_command(storage):
     put(storage, "AAPL", {"2024-05-09 12:00": 100.0})
 
-    with pytest.raises(StoreError, match="no corporate actions of AAPL were fetched for 2024-05-10 to 2024-06-28") as caught:
+    with pytest.raises(StoreError, match=r"AAPL.* 2024-05-10 to 2024-06-28") as caught:
         adjusted(storage, "AAPL")
     command = re.search("`data-engine (.*?)`", str(caught.value))
     assert command is not None
@@ -135,7 +135,7 @@ def test_what_lies_between_the_first_bar_and_as_of_must_be_known(storage, first,
     if missing is None:
         assert adjusted(storage, "AAPL", as_of) == [100.0]
     else:
-        with pytest.raises(StoreError, match=f"fetched for {missing},"):
+        with pytest.raises(StoreError, match=f" {missing}; "):
             adjusted(storage, "AAPL", as_of)
 
 
@@ -166,7 +166,7 @@ def test_tiingo_needs_the_close_of_the_ex_date(storage):
     assert adjusted(storage, "AAPL", convention=TIINGO) == [80 / (1 + 2 / 78), 78.0]
 
 
-def test_a_close_that_is_not_held_is_an_error_that_names_the_command(storage):
+def test_a_close_that_is_not_stored_is_an_error_that_names_the_command(storage):
     put(storage, "AAPL", {"2024-05-08 15:59": 80.0, "2024-05-13 12:00": 78.0})
     announce(storage, "AAPL", dividend("AAPL", "2024-05-13", 2.0))
 
@@ -221,7 +221,7 @@ def test_the_past_of_a_renamed_security_is_under_its_earlier_name(storage):
     """META's series has FB's bars; a split of FB's is recorded as FB's."""
     put(storage, "META", {"2020-01-02 12:00": 400.0, "2021-01-04 12:00": 200.0, "2023-01-03 12:00": 100.0})
     announce(storage, "META", FB, split("META", "2022-12-01", 2))
-    with pytest.raises(StoreError, match=r"no corporate actions of FB were fetched for 2020-01-03 to 2022-06-09"):
+    with pytest.raises(StoreError, match=r"FB.* 2020-01-03 to 2022-06-09.*`data-engine actions FB --start 2020-01-03`"):
         adjusted(storage, "META")
 
     announce(storage, "FB", FB, split("FB", "2020-06-01", 2), last=date(2022, 6, 9))
@@ -250,22 +250,22 @@ def test_what_the_ticker_did_before_is_not_the_securitys(storage):
 
 
 def test_raw_bars_are_read_as_they_are(storage):
-    assert reading_of(storage.bars, MINUTES, now=NOW) == (MINUTES, None)
+    assert dataset_to_read(storage.bars, MINUTES, now=NOW) == (MINUTES, None)
 
 
 def test_the_vendors_adjusted_bars_are_read_where_there_are_some_and_no_day_is_named(storage):
     put(storage, "NVDA", {"2024-06-07 12:00": 1200.0})
     announce(storage, "NVDA", split("NVDA", "2024-06-10", 10))
     vendors = Dataset(Timeframe.parse("1Min"), SPLIT)
-    dataset, step = reading_of(storage.bars, vendors, now=NOW)
+    dataset, step = dataset_to_read(storage.bars, vendors, now=NOW)
     assert (dataset, step is None) == (MINUTES, False)
 
     bars = storage.load("NVDA", "2024-06-07", "2024-06-07")
     bars.attrs.clear()
     storage.store(bars, adjustment="split")
 
-    assert reading_of(storage.bars, vendors, now=NOW) == (vendors, None)
-    dataset, step = reading_of(storage.bars, vendors, date(2024, 6, 9), now=NOW)
+    assert dataset_to_read(storage.bars, vendors, now=NOW) == (vendors, None)
+    dataset, step = dataset_to_read(storage.bars, vendors, date(2024, 6, 9), now=NOW)
     assert (dataset, step is None) == (MINUTES, False)
 
 
@@ -274,22 +274,22 @@ def test_whose_raw_bars_could_be_adjusted_is_not_silently_left_out_of_the_vendor
     for symbol, more in (("NVDA", {}), ("AAPL", {}), ("MSFT", {"adjustment": "split"})):
         put(storage, symbol, {"2024-06-07 12:00": 1200.0}, **more)
 
-    with pytest.warns(IncompleteWarning, match=r"AAPL is not in equities_1min_split, .* with a day \(as_of=...\) its raw bars"):
+    with pytest.warns(IncompleteWarning, match=r"AAPL .*equities_1min_split.*as_of="):
         made = storage.load(["AAPL", "MSFT"], "2024-06-07", "2024-06-07", adjustment="split")
     assert set(made.index.get_level_values("symbol")) == {"MSFT"}
-    with pytest.raises(StoreError, match="AAPL is not in equities_1min_split"):
+    with pytest.raises(StoreError, match=r"AAPL .*equities_1min_split"):
         storage.load("AAPL", "2024-06-07", "2024-06-07", adjustment="split", incomplete="raise")
     assert len(storage.load("MSFT", "2024-06-07", "2024-06-07", adjustment="split", incomplete="raise")) == 1
 
 
 def test_a_day_to_come_is_refused(storage):
-    with pytest.raises(InputError, match="as_of 2024-06-29 lies in the future"):
-        reading_of(storage.bars, Dataset(Timeframe.parse("1Min"), SPLIT), TODAY + timedelta(days=1), now=NOW)
+    with pytest.raises(InputError, match="as_of 2024-06-29 "):
+        dataset_to_read(storage.bars, Dataset(Timeframe.parse("1Min"), SPLIT), TODAY + timedelta(days=1), now=NOW)
 
 
 def test_weeks_are_refused(storage):
     with pytest.raises(InputError, match="1Week"):
-        reading_of(storage.bars, Dataset(Timeframe.parse("1Week"), SPLIT), now=NOW)
+        dataset_to_read(storage.bars, Dataset(Timeframe.parse("1Week"), SPLIT), now=NOW)
 
 
 # ----------------------------------------------------------------------------------------------------------------- by `load`
@@ -340,23 +340,23 @@ def test_longer_bars_are_made_of_adjusted_minutes(split_week):
 
 
 def test_adjusted_bars_are_not_stored_as_the_vendors(split_week, tmp_path):
-    with pytest.raises(InputError, match=r"were computed \(adjusted \(split\) as of 2024-06-10\)"):
+    with pytest.raises(InputError, match=r"adjusted \(split\) as of 2024-06-10"):
         ParquetStorage(tmp_path / "other").store(split_week.load("NVDA", **AS_OF))
 
 
-def test_load_names_the_command_that_brings_actions(storage):
+def test_load_names_the_command_that_fetches_actions(storage):
     put(storage, "AAPL", {"2024-05-09 12:00": 100.0})
 
-    with pytest.raises(StoreError, match="`data-engine actions AAPL --start 2024-05-10` brings them"):
+    with pytest.raises(StoreError, match="`data-engine actions AAPL --start 2024-05-10`"):
         storage.load("AAPL", "2024-05-09", "2024-05-09", adjustment="all", as_of="2024-06-28")
 
 
 def test_what_cannot_be_meant_is_refused(split_week):
-    with pytest.raises(InputError, match="as_of='2024-06-10' goes with an adjustment"):
+    with pytest.raises(InputError, match=r"as_of='2024-06-10'.*adjustment"):
         split_week.load("NVDA", **WEEK, as_of="2024-06-10")
-    with pytest.raises(InputError, match="convention 'mine' is not one of previous close, tiingo"):
+    with pytest.raises(InputError, match=r"'mine'.* previous close, tiingo"):
         split_week.load("NVDA", **AS_OF, convention="mine")
-    with pytest.raises(InputError, match="as_of is a day, such as 2024-01-31"):
+    with pytest.raises(InputError, match=r"as_of.*2024-06-10T12:00:00Z"):
         split_week.load("NVDA", **{**AS_OF, "as_of": "2024-06-10T12:00:00Z"})
 
 

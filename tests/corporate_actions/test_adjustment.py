@@ -205,18 +205,18 @@ def test_a_spin_off_is_a_payment_in_shares_of_known_value():
 @pytest.mark.parametrize(
     ("action", "closes", "said"),
     [
-        (dividend("2024-05-10", 1.0), {}, "the close before that day is not known"),
-        (dividend("2024-05-10", 9.0), {date(2024, 5, 10): 8.0}, "9 a share, where the close before was 8"),
+        (dividend("2024-05-10", 1.0), {}, "2024-05-10: the close before"),
+        (dividend("2024-05-10", 9.0), {date(2024, 5, 10): 8.0}, "2024-05-10: 9 .* 8"),
         (
             dividend("2024-05-10", 1.0, currency="CAD"),
             {date(2024, 5, 10): 8.0},
-            "dividend of 1 CAD on 2024-05-10: its value in US",
+            "dividend of 1 CAD on 2024-05-10",
         ),
-        (spin_off("2024-05-10", "NEW", 1), {date(2024, 5, 10): 8.0}, "spin-off of NEW on 2024-05-10: what a share of NEW was"),
+        (spin_off("2024-05-10", "NEW", 1), {date(2024, 5, 10): 8.0}, "spin-off of NEW on 2024-05-10"),
         (
             decode("cash_dividend", {"symbol": "A", "rate": 1, "process_date": "2024-05-16"}),
             {},
-            "the record that came has no ex-date",
+            "has no ex-date",
         ),
     ],
     ids=["no-close", "more-than-the-share", "currency", "spin-off", "no-ex-date"],
@@ -245,7 +245,7 @@ def test_other_kinds_change_no_price(kind):
 
 
 def test_an_unknown_convention_is_refused():
-    with pytest.raises(InputError, match="choose one of previous close, tiingo"):
+    with pytest.raises(InputError, match=r"'crsp'.*previous close, tiingo"):
         factors([], ALL, FAR, convention="crsp")
 
 

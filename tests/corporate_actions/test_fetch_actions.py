@@ -12,7 +12,7 @@ import pytest
 from data_engine import AlpacaClient
 from data_engine.alpaca.retry import RetryPolicy
 from data_engine.corporate_actions.action_store import ActionStore
-from data_engine.corporate_actions.fetch_actions import ActionsReport, gather
+from data_engine.corporate_actions.fetch_actions import ActionsReport, fetch_actions
 from data_engine.corporate_actions.ticker_changes import TickerChange
 from data_engine.errors import BadAnswer, CredentialsRefused, InputError
 from data_engine.market.time_range import TimeRange, new_york_days
@@ -75,7 +75,7 @@ def store(tmp_path: Path) -> ActionStore:
 def bring(
     store: ActionStore, client: AlpacaClient, *symbols: str, span: TimeRange = YEARS, now: datetime = NOW, again: bool = False
 ) -> ActionsReport:
-    return gather(store, client, dict.fromkeys(symbols, span), now=now, again=again)
+    return fetch_actions(store, client, dict.fromkeys(symbols, span), now=now, again=again)
 
 
 def kept(store: ActionStore, symbol: str) -> list[tuple[str, dict[str, Any]]]:
@@ -108,7 +108,7 @@ def test_the_client_gets_what_alpaca_py_gets(serve):
 @pytest.mark.parametrize("faults", ["empty=0.4", "429=0.4", "502=0.3,reset=0.3", "500=0.3,cut_gzip=0.3"])
 def test_the_client_weathers_what_it_weathers_with_bars(serve, faults):
     _, client = serve(faults=Faults.parse(faults))
-    client.policy = RetryPolicy(tries=12, base=0.001, cap=0.01, give_up_after=20.0)
+    client._session.policy = RetryPolicy(tries=12, base=0.001, cap=0.01, give_up_after=20.0)
     found = [client.corporate_actions("AAPL", FIRST, date(2030, 1, 1)) for _ in range(6)]
 
     assert {len(actions) for actions in found} == {40}
@@ -182,11 +182,11 @@ def test_days_that_settled_answers_prove_are_covered_without_a_request(serve, st
     _, client = serve()
     bring(store, client, "AAPL")
     span = new_york_days(date(2016, 1, 1), date(2016, 12, 31))
-    store.update("AAPL", lambda book: type(book)("AAPL", book.actions, (), book.settled, book.fetched, book.by))
-    assert store.read("AAPL").lacking(span)
+    store.update("AAPL", lambda known: type(known)("AAPL", known.actions, (), known.settled, known.fetched, known.by))
+    assert store.read("AAPL").missing(span)
 
     assert bring(store, client, "AAPL", span=span).requests == 0
-    assert store.read("AAPL").lacking(span) == ()
+    assert store.read("AAPL").missing(span) == ()
 
 
 def test_a_refetch_asks_for_everything(serve, store):
@@ -236,7 +236,7 @@ def test_a_symbol_without_actions_has_an_empty_book_that_covers(serve, store):
     made = bring(store, client, "ZZZT")
 
     assert (made.failed, made.held) == ([], {})
-    assert store.read("ZZZT").lacking(YEARS) == ()
+    assert store.read("ZZZT").missing(YEARS) == ()
 
 
 def test_a_malformed_symbol_fails_alone(serve, store):
@@ -283,7 +283,7 @@ def test_many_symbols_are_as_few_requests_as_a_request_line_allows(serve, store)
     assert sum(len(record.query["symbols"].split(",")) for record in sandbox.requests) == 450
 
 
-def test_what_is_announced_is_held_before_it_is_paid(serve, store):
+def test_what_is_announced_is_stored_before_it_is_paid(serve, store):
     """Ex two days ago, paid in three weeks: by process date it lies in the future."""
     ex, paid = str(TODAY - timedelta(days=2)), str(TODAY + timedelta(days=20))
     _, client = serve({"cash_dividends": [{"symbol": "AAPL", "rate": 1, "ex_date": ex, "process_date": paid}]})

@@ -23,66 +23,66 @@ def dividend(ex: str, paid: str, rate: float = 0.25, **more: Any) -> Action:
     return decode("cash_dividend", {"symbol": "A", "ex_date": ex, "process_date": paid, "rate": rate, **more})
 
 
-def asked_for(book: SymbolActions, wanted: Any = YEARS, found: list[Action] | None = None, now: datetime = NOW) -> Any:
-    return book.answered(wanted, book.to_ask(wanted), found or [], now=now)
+def answered(known: SymbolActions, wanted: Any = YEARS, found: list[Action] | None = None, now: datetime = NOW) -> Any:
+    return known.answered(wanted, known.to_fetch(wanted), found or [], now=now)
 
 
-def test_process_dates_are_asked_from_a_month_before_to_a_year_after_the_ex_dates():
+def test_process_dates_are_requested_from_a_month_before_to_a_year_after_the_ex_dates():
     """A dividend is processed when it is paid, weeks after its ex-date; with due bills it goes ex after it was paid."""
     assert process_days(YEARS) == new_york_days(date(2014, 12, 1), date(2025, 6, 29))
-    assert SymbolActions("A").to_ask(YEARS) == (process_days(YEARS),)
+    assert SymbolActions("A").to_fetch(YEARS) == (process_days(YEARS),)
 
 
 def test_what_was_answered_is_covered_up_to_the_day_of_the_question():
-    book, _, _ = asked_for(SymbolActions("A"), new_york_days(date(2024, 1, 1), date(2024, 12, 31)))
+    known, _, _ = answered(SymbolActions("A"), new_york_days(date(2024, 1, 1), date(2024, 12, 31)))
 
-    assert book.covered == (new_york_days(date(2024, 1, 1), TODAY),)
-    assert book.lacking(new_york_days(date(2024, 1, 1), TODAY)) == ()
+    assert known.covered == (new_york_days(date(2024, 1, 1), TODAY),)
+    assert known.missing(new_york_days(date(2024, 1, 1), TODAY)) == ()
     tomorrow = new_york_days(TODAY, TODAY + timedelta(days=1))
-    assert book.lacking(tomorrow) == (new_york_days(TODAY + timedelta(days=1), TODAY + timedelta(days=1)),)
+    assert known.missing(tomorrow) == (new_york_days(TODAY + timedelta(days=1), TODAY + timedelta(days=1)),)
 
 
-def test_only_what_may_still_change_is_asked_again():
-    book, _, _ = asked_for(SymbolActions("A"))
+def test_only_what_may_still_change_is_requested_again():
+    known, _, _ = answered(SymbolActions("A"))
 
     later = new_york_days(date(2015, 1, 1), TODAY + timedelta(days=1))
-    assert book.to_ask(later) == (new_york_days(TODAY - timedelta(days=30), TODAY + timedelta(days=367)),)
-    assert book.to_ask(new_york_days(date(2016, 1, 1), date(2022, 12, 31))) == ()
+    assert known.to_fetch(later) == (new_york_days(TODAY - timedelta(days=30), TODAY + timedelta(days=367)),)
+    assert known.to_fetch(new_york_days(date(2016, 1, 1), date(2022, 12, 31))) == ()
 
 
 def test_an_earlier_start_asks_for_the_years_before_alone():
-    book, _, _ = asked_for(SymbolActions("A"))
+    known, _, _ = answered(SymbolActions("A"))
 
-    assert book.to_ask(new_york_days(date(2010, 1, 1), date(2016, 1, 1))) == (
+    assert known.to_fetch(new_york_days(date(2010, 1, 1), date(2016, 1, 1))) == (
         new_york_days(date(2009, 12, 1), date(2014, 11, 30)),
     )
 
 
-def test_an_answer_brings_changes_and_takes_out_what_was_withdrawn():
+def test_a_response_adds_changes_and_removes_what_was_withdrawn():
     old, moved, gone = (
         dividend("2020-05-08", "2020-05-14", id="old"),
         dividend("2024-06-20", "2024-07-01", id="moved"),
         dividend("2024-06-21", "2024-07-02", id="gone"),
     )
-    book, new, lost = asked_for(SymbolActions("A"), found=[gone, moved, old])
-    assert (book.actions, new, lost) == ((old, moved, gone), (gone, moved, old), ())
+    known, new, lost = answered(SymbolActions("A"), found=[gone, moved, old])
+    assert (known.actions, new, lost) == ((old, moved, gone), (gone, moved, old), ())
 
     changed = dividend("2024-06-25", "2024-07-05", 0.3, id="moved")
-    book, new, lost = asked_for(book, found=[changed], now=NOW + timedelta(days=1))
+    known, new, lost = answered(known, found=[changed], now=NOW + timedelta(days=1))
 
-    assert (book.actions, new, lost) == ((old, changed), (changed,), (gone,))
+    assert (known.actions, new, lost) == ((old, changed), (changed,), (gone,))
 
 
 def test_what_comes_unasked_is_kept_and_covers_nothing():
-    book = SymbolActions("A").mentioned([dividend("2020-05-08", "2020-05-14")])
+    known = SymbolActions("A").mentioned([dividend("2020-05-08", "2020-05-14")])
 
-    assert (len(book.actions), book.covered, book.settled) == (1, (), ())
-    assert book.mentioned(book.actions) is book
+    assert (len(known.actions), known.covered, known.settled) == (1, (), ())
+    assert known.mentioned(known.actions) is known
 
 
 def test_the_file_is_json_that_reads_without_this_program():
-    book, _, _ = asked_for(SymbolActions("A"), found=[dividend("2020-05-08", "2020-05-14", 0.205, id="x", foreign=False)])
-    said = json.loads(dump(book))
+    known, _, _ = answered(SymbolActions("A"), found=[dividend("2020-05-08", "2020-05-14", 0.205, id="x", foreign=False)])
+    said = json.loads(dump(known))
 
     assert said == {
         "format": 1,
@@ -117,9 +117,9 @@ def test_the_file_gives_the_book_back(dividends, first, length):
         dividend((begin + timedelta(days=ex)).isoformat(), (begin + timedelta(days=ex + lag)).isoformat(), rate)
         for ex, lag, rate in dividends
     ]
-    book, _, _ = asked_for(SymbolActions("A"), wanted, found)
+    known, _, _ = answered(SymbolActions("A"), wanted, found)
 
-    assert load(dump(book), "A") == book
+    assert load(dump(known), "A") == known
     assert load(dump(SymbolActions("A")), "A") == SymbolActions("A")
 
 
@@ -127,9 +127,9 @@ def test_the_file_gives_the_book_back(dividends, first, length):
     ("data", "said"),
     [
         (b"{", "Expecting"),
-        (b"[]", "its format is not 1"),
-        (b'{"format": 2}', "its format is not 1"),
-        (b'{"format": 1, "symbol": "B"}', "it is about 'B'"),
+        (b"[]", "format is not 1"),
+        (b'{"format": 2}', "format is not 1"),
+        (b'{"format": 1, "symbol": "B"}', "'B'"),
         (b'{"format": 1, "symbol": "A"}', "missing"),
         (b'{"format": 1, "symbol": "A", "actions": [{}], "covered": [], "settled": [], "fetched": null}', "without a type"),
         (b'{"format": 1, "symbol": "A", "actions": [], "covered": [["x", "y"]], "settled": [], "fetched": null}', "isoformat"),

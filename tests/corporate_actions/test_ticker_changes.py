@@ -12,7 +12,7 @@ from data_engine.corporate_actions.ticker_changes import (
     renames_of,
     tenures,
     ticker_change_of,
-    until_parting,
+    until_ticker_change,
 )
 from data_engine.market.corporate_action import decode
 from data_engine.market.time_range import TimeRange
@@ -69,9 +69,9 @@ def test_what_is_wanted_is_cut_at_new_yorks_midnight():
         for a, b in (((2022, 1, 1), (2025, 1, 1)), ((2015, 1, 1), (2016, 1, 1)), ((2023, 1, 1), (2024, 1, 1)))
     )
 
-    assert until_parting([before, whole, after], FB) == (before, TimeRange(whole.start, MIDNIGHT))
-    assert until_parting([after], FB) == ()
-    assert until_parting([after, before], None) == (before, after)
+    assert until_ticker_change([before, whole, after], FB) == (before, TimeRange(whole.start, MIDNIGHT))
+    assert until_ticker_change([after], FB) == ()
+    assert until_ticker_change([after, before], None) == (before, after)
 
 
 @pytest.mark.parametrize(

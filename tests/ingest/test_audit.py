@@ -18,8 +18,8 @@ import pytest
 
 from data_engine import ParquetStorage
 from data_engine.corporate_actions.action_store import ActionStore
-from data_engine.corporate_actions.fetch_actions import gather
-from data_engine.errors import CredentialsRefused, InputError, Interrupted
+from data_engine.corporate_actions.fetch_actions import fetch_actions
+from data_engine.errors import CredentialsRefused, Failure, InputError, Interrupted
 from data_engine.ingest.audit import Audit, AuditReport, auditable
 from data_engine.ingest.drift import count_bars, plan_audit
 from data_engine.market.series import Dataset, Series, Timeframe
@@ -166,7 +166,7 @@ def test_accepting_real_revisions_makes_the_store_what_a_refetch_makes_it(fetche
     assert differing(bars_in(tmp_path / "audited"), bars_in(tmp_path / "refetched")) == 0
     assert content(tmp_path / "audited") == content(tmp_path / "refetched")
     verdict = here("verify", "--json", "--base-path", tmp_path / "audited")
-    assert (verdict.code, verdict.json["contradictions"]) == (0, [])
+    assert (verdict.code, verdict.json["inconsistencies"]) == (0, [])
 
 
 # ------------------------------------------------------------------------------------------------------------------ the log
@@ -277,7 +277,7 @@ def test_without_accept_bars_and_coverage_stay_and_with_it_the_vendors_values_co
     assert coverage(base, "BBB") == known[1]
     assert audit(revised, base, clock).revisions[0].change == "vanished"
     verdict = here("verify", "--json", "--base-path", base)
-    assert (verdict.code, verdict.json["contradictions"]) == (0, [])
+    assert (verdict.code, verdict.json["inconsistencies"]) == (0, [])
 
 
 def test_a_kill_between_bars_and_coverage_leaves_no_lie(base: Path, revised: Sandbox, clock: Clock, monkeypatch) -> None:
@@ -293,7 +293,7 @@ def test_a_kill_between_bars_and_coverage_leaves_no_lie(base: Path, revised: San
 
     assert len(log(base)) == 16  # first of all
     verdict = here("verify", "--json", "--base-path", base)
-    assert (verdict.code, verdict.json["contradictions"]) == (0, [])
+    assert (verdict.code, verdict.json["inconsistencies"]) == (0, [])
     assert rows(base) != []
 
 
@@ -368,7 +368,7 @@ def test_of_a_security_that_left_the_ticker_only_its_own_days_are_asked_and_as_o
     with Sandbox(Replay(path), actions=Announcements(left), clock=clock) as server:
         pipeline_of(server, tmp_path / "store", clock).ingest_symbols(["AAA", "BBB"], *RANGE)
         wanted = {"AAA": new_york_days(DAYS[0], DAYS[-1])}
-        gather(ActionStore(ParquetStorage(tmp_path / "store").files), client_of(server, clock), wanted, now=clock.now)
+        fetch_actions(ActionStore(ParquetStorage(tmp_path / "store").files), client_of(server, clock), wanted, now=clock.now)
         server.forget()
         report = audit(server, tmp_path / "store", clock)
 
@@ -388,7 +388,7 @@ def test_one_symbols_failure_leaves_its_neighbours_alone(base: Path, revised: Sa
     report = audit(revised, base, clock)
 
     series = Series("BBB", Dataset(Timeframe.parse("1Min")))
-    assert ({one: code for one, (code, _) in report.failed.items()}, report.exit_code) == ({series: "damaged_file"}, 1)
+    assert ({one: failure.code for one, failure in report.failed.items()}, report.exit_code) == ({series: "damaged_file"}, 1)
     assert report.logged == 16
 
 
@@ -401,7 +401,7 @@ def test_a_symbol_that_the_vendor_no_longer_takes_fails_alone(base: Path, same: 
 
     report = audit(same, base, clock)
 
-    assert report.failed == {odd: ("invalid_symbol", "invalid symbol: A-B")}
+    assert report.failed == {odd: Failure("invalid_symbol", "invalid symbol: A-B")}
     assert (report.bars, report.revisions, report.exit_code) == (160, [], 1)
 
 
@@ -410,7 +410,7 @@ def test_coverage_that_cannot_be_read_is_told_with_the_others(base: Path, same: 
 
     report = audit(same, base, clock)
 
-    assert ([code for code, _ in report.failed.values()], report.bars, report.exit_code) == (["damaged_file"], 80, 1)
+    assert ([failure.code for failure in report.failed.values()], report.bars, report.exit_code) == (["damaged_file"], 80, 1)
 
 
 def test_nobody_at_the_address_is_six(base: Path, clock: Clock) -> None:
@@ -419,7 +419,7 @@ def test_nobody_at_the_address_is_six(base: Path, clock: Clock) -> None:
 
     report = audit(server, base, clock, sample=2)
 
-    assert ({code for code, _ in report.failed.values()}, report.exit_code, report.logged) == ({"unavailable"}, 6, 0)
+    assert ({failure.code for failure in report.failed.values()}, report.exit_code, report.logged) == ({"unavailable"}, 6, 0)
 
 
 def test_a_stop_ends_it_and_what_was_compared_is_in_the_log(base: Path, revised: Sandbox, clock: Clock) -> None:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from data_engine.cli.import_files import bring_in
+from data_engine.cli.import_files import import_files
 from data_engine.errors import InputError, MissingFileError
 from data_engine.ingest.file_import import find_sources, import_bars
 from data_engine.market.bars import BAR_SCHEMA
@@ -170,7 +170,7 @@ def test_nothing_is_put_where_the_vendor_was_asked_and_had_nothing(server, stora
 
     assert (made.held, made.covered) == (20, 20)
     assert made.added == 360 - 40
-    assert verify(storage.bars, DatasetFilter(), now=NOW).contradictions == []
+    assert verify(storage.bars, DatasetFilter(), now=NOW).inconsistencies == []
 
 
 def test_nothing_is_claimed_and_an_ingestion_asks_for_it(server, storage, old, query, tmp_path):
@@ -283,7 +283,7 @@ def test_nothing_to_import_is_said(tmp_path):
 
 
 def command(*words: object):
-    return CliRunner().invoke(bring_in, [str(word) for word in words])
+    return CliRunner().invoke(import_files, [str(word) for word in words])
 
 
 def test_the_command_imports_and_says_what_it_did(old, query, tmp_path):

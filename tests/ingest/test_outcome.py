@@ -9,21 +9,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data_engine.errors import Failure
 from data_engine.ingest.outcome import NO_DATA, IngestionReport, Outcome, duration
+from data_engine.market.bars import Changes
 
 MIXED = IngestionReport(
     (
         Outcome("TSLA", bars=12, written=3),
-        Outcome("XYZ", "invalid_symbol", "invalid symbol: XYZ"),
+        Outcome("XYZ", Failure("invalid_symbol", "invalid symbol: XYZ")),
         Outcome("AAPL", bars=1000, written=0),
-        Outcome("ZVZZT", "no_data", NO_DATA),
+        Outcome("ZVZZT", Failure("no_data", NO_DATA)),
     ),
     requests=1234,
     pages=1200,
     seconds=1365.00049,
-    added=1_000_002,
-    revised=3,
-    vanished=4,
+    changes=Changes(1_000_002, 3, 4),
     notes=("the end was clamped to 16 minutes ago",),
 )
 
@@ -69,14 +69,14 @@ def test_reports_with_the_same_facts_are_equal():
 
 
 def failed(*codes: str) -> tuple[Outcome, ...]:
-    return (Outcome("GOOD"), *(Outcome(f"BAD{number}", code, "why") for number, code in enumerate(codes)))
+    return (Outcome("GOOD"), *(Outcome(f"BAD{number}", Failure(code, "why")) for number, code in enumerate(codes)))
 
 
 @pytest.mark.parametrize(
     ("report", "expected"),
     [
         pytest.param(IngestionReport(()), 0, id="nothing-asked"),
-        pytest.param(IngestionReport(failed(), notes=("clamped",), vanished=9), 0, id="notes-are-no-failure"),
+        pytest.param(IngestionReport(failed(), notes=("clamped",), changes=Changes(vanished=9)), 0, id="notes-are-no-failure"),
         pytest.param(IngestionReport(failed("no_data")), 1, id="a-symbol-failed"),
         pytest.param(IngestionReport(failed("no_data"), unreachable=True), 6, id="alpaca-cannot-be-reached"),
         pytest.param(IngestionReport(failed("no_data", "store_busy")), 7, id="a-file-was-held"),
@@ -107,7 +107,7 @@ def test_the_summary_is_the_reference_s_with_every_failed_symbol():
 
 
 def test_a_summary_without_failures_ends_with_the_totals():
-    assert IngestionReport((Outcome("A"),), requests=1, seconds=0.4, added=390).summary() == (
+    assert IngestionReport((Outcome("A"),), requests=1, seconds=0.4, changes=Changes(390)).summary() == (
         "Total ingestion time: 0.4s\n\nIngestion Summary:\n"
         "  Successful: 1/1\n  Failed: 0/1\n  Bars: 390 new, 0 revised | Requests: 1"
     )

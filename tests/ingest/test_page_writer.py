@@ -15,7 +15,7 @@ from data_engine.errors import DamagedFile
 from data_engine.ingest.page_writer import PageWriter, remaining_tasks
 from data_engine.ingest.plan import FetchTask
 from data_engine.market.bar_frame import to_frame
-from data_engine.market.bars import BAR_SCHEMA, EMPTY, TIMESTAMP, VALUES
+from data_engine.market.bars import BAR_SCHEMA, EMPTY, TIMESTAMP, VALUES, Changes
 from data_engine.market.bars_page import BarsPage
 from data_engine.market.series import Adjustment, Dataset, Series, Timeframe
 from data_engine.market.time_range import TimeRange
@@ -119,7 +119,7 @@ def test_a_chain_that_ends_covers_the_whole_range_of_every_symbol(storage):
     assert (made["A"].rows, made["B"].rows, made["C"].rows) == ({JUNE: 3, JULY: 1}, {}, {JULY: 1})
     assert (made["A"].first_bar, made["A"].last_bar) == (at("2024-06-03T14:00"), at("2024-07-01T14:00"))
     assert (made["A"].empty_since, made["B"].empty_since) == (None, LONG_AFTER)
-    assert writer.written == {"A": WriteResult(4, added=4), "B": WriteResult(), "C": WriteResult(1, added=1)}
+    assert writer.written == {"A": WriteResult(4, Changes(4)), "B": WriteResult(), "C": WriteResult(1, Changes(1))}
     assert writer.damaged == {}
 
 
@@ -386,7 +386,7 @@ def test_a_refetch_revises_adds_and_never_removes_silently(storage):
     stamps = ["2024-05-31 14:00", "2024-06-03 14:00", "2024-06-03 14:01", "2024-06-28 14:00", "2024-07-01 14:00"]
     assert held(storage, "A") == dict(zip(stamps, prices, strict=True))
     written = writer.written["A"]
-    assert (written.added, written.revised, written.vanished) == (1, 1, 2)
+    assert (written.changes.added, written.changes.revised, written.changes.vanished) == (1, 1, 2)
 
 
 def test_accepted_removals_are_applied_inside_the_range(storage):
@@ -397,7 +397,7 @@ def test_accepted_removals_are_applied_inside_the_range(storage):
     made = writer.complete()["A"]
 
     assert held(storage, "A") == {"2024-05-31 14:00": 1.0, "2024-06-03 14:00": 1.0}
-    assert writer.written["A"].vanished == 2
+    assert writer.written["A"].changes.vanished == 2
     assert {period: count for period, count in made.rows.items() if period != MAY} == {JUNE: 1}
 
 
@@ -419,7 +419,7 @@ def test_a_refetch_that_breaks_off_takes_no_bar_for_vanished_that_was_yet_to_com
 
     assert left == {"A": TimeRange(at("2024-06-03T14:01"), SPAN.end)}
     assert list(held(storage, "A")) == ["2024-06-03 14:00", "2024-06-04 14:00", "2024-06-28 14:00"]
-    assert writer.written["A"].vanished == 0
+    assert writer.written["A"].changes.vanished == 0
 
 
 def test_a_refetch_with_symbols_out_of_order_removes_nothing_that_came(storage):
@@ -441,7 +441,7 @@ def test_removals_of_a_symbol_that_was_finished_are_applied_although_the_chain_b
     writer.abort()
 
     assert known(storage, "A").covered == (SPAN,)
-    assert (list(held(storage, "A")), writer.written["A"].vanished) == (["2024-06-03 14:00"], 1)
+    assert (list(held(storage, "A")), writer.written["A"].changes.vanished) == (["2024-06-03 14:00"], 1)
 
 
 # --------------------------------------------------------------------------------------------- prices of one base (adjusted)
@@ -469,7 +469,7 @@ def test_an_adjusted_series_is_extended_where_the_session_before_it_is_the_same(
 
     assert asked == [TimeRange(BEFORE.start, SPAN.end)]
     assert writer.complete()["A"].covered == (SPAN,)
-    assert writer.price_base_changed == set()
+    assert writer.basis_changed == set()
     assert list(held(storage, "A", SPLIT)) == ["2024-05-31 14:00", "2024-05-31 14:01", "2024-06-03 14:00"]
 
 
@@ -496,7 +496,7 @@ def test_an_adjusted_series_is_not_extended_where_the_session_differs(storage, a
     )
 
     assert list(writer.complete()) == ["B"]
-    assert writer.price_base_changed == {"A"}
+    assert writer.basis_changed == {"A"}
     assert held(storage, "A", SPLIT) == {"2024-05-31 14:00": 1.0, "2024-05-31 14:01": 1.0}
     assert known(storage, "A", SPLIT).covered == ()
 

@@ -12,7 +12,7 @@ import pytest
 
 from data_engine import AlpacaClient, IngestionPipeline, IngestionReport
 from data_engine.alpaca.retry import RetryPolicy
-from data_engine.errors import ConfigError, CredentialsRefused, DataEngineError, Interrupted, ServiceDown
+from data_engine.errors import ConfigError, CredentialsRefused, DataEngineError, Failure, Interrupted, ServiceDown
 from data_engine.ingest.outcome import Outcome
 from data_engine.ingest.progress import LogProgress, ProgressState, lines
 from data_engine.sandbox import Faults, Replay, Sandbox, SimulatedMarket
@@ -137,7 +137,7 @@ def test_a_provisional_bar_that_was_revised_is_replaced(clock: Clock, tmp_path: 
     with Sandbox(after, clock=clock) as server:
         report = pipeline_of(server, tmp_path / "store", clock).ingest_symbols(["AAPL"], "2024-06-05", "2024-06-05")
 
-    assert (report.added, report.revised) == (30, 30)
+    assert (report.changes.added, report.changes.revised) == (30, 30)
     assert [row[2] for row in rows(tmp_path / "store")] == pytest.approx([100.01 + minute / 100 for minute in range(60)])
 
 
@@ -468,7 +468,7 @@ def test_a_refetch_revises_and_adds_and_removes_only_when_told(tmp_path: Path) -
         removed = pipeline_of(server, tmp_path / "store").ingest_symbols(*words, refetch=True, accept_removals=True)
 
     assert (again.requests, again["bars_written"]) == (0, 0)
-    assert (refetched.revised, refetched.added, refetched.vanished) == (20, 0, 10)
+    assert (refetched.changes.revised, refetched.changes.added, refetched.changes.vanished) == (20, 0, 10)
     assert [round(row[2], 2) for row in kept] == [round((101.0 if m < 20 else 100.0) + m / 100, 2) for m in range(30)]
     assert removed.exit_code == 0
     assert len(rows(tmp_path / "store")) == 20
@@ -498,7 +498,7 @@ def test_the_report_counts_what_happened(server: Sandbox, clock: Clock, tmp_path
 
 def test_the_summary_is_the_references_with_every_failed_symbol() -> None:
     outcomes = [Outcome(f"S{number}") for number in range(495)]
-    outcomes += [Outcome(name, "rate_limited", "API rate limit exceeded") for name in ("GOOGL", "AMZN", "T", "F", "X")]
+    outcomes += [Outcome(name, Failure("rate_limited", "API rate limit exceeded")) for name in ("GOOGL", "AMZN", "T", "F", "X")]
     report = IngestionReport(tuple(outcomes), requests=3, seconds=22 * 60 + 45)
 
     said = [line for line in report.summary().splitlines() if not line.startswith("  Bars: ")]

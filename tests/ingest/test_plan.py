@@ -76,7 +76,7 @@ def weekday(part: TimeRange, dataset: Dataset) -> bool:
 def wishes_of(draw, dataset):
     """Up to a dozen symbols, most of them with one of three histories; the day sets they stand for."""
     histories = draw(st.lists(st.tuples(stretches, stretches), min_size=1, max_size=3))
-    wishes, wanted, held = [], {}, {}
+    targets, wanted, held = [], {}, {}
     for symbol in draw(st.lists(st.sampled_from(universe(40)), min_size=1, max_size=12, unique=True)):
         asked, covered = draw(st.sampled_from(histories) | st.tuples(stretches, stretches))
         wanted[symbol], held[symbol] = as_days(asked), as_days(covered)
@@ -88,17 +88,17 @@ def wishes_of(draw, dataset):
             first_bar=datetime(2019, 1, 2, tzinfo=UTC),  # long ago: emptiness is final
             last_bar=datetime(2020, 6, 1, tzinfo=UTC),
         )
-        wishes.append(Target(symbol, as_ranges(asked), known))
-    return wishes, wanted, held
+        targets.append(Target(symbol, as_ranges(asked), known))
+    return targets, wanted, held
 
 
 @settings(max_examples=100, deadline=None)
 @given(data=st.data(), workers=st.integers(1, 32), dataset=st.sampled_from([MINUTES, DAYS]), horizon=st.integers(1, HORIZON))
 def test_each_missing_day_with_bars_is_asked_for_once_and_nothing_that_is_held(data, workers, dataset, horizon):
-    wishes, wanted, held = data.draw(wishes_of(dataset))
+    targets, wanted, held = data.draw(wishes_of(dataset))
     now = ORIGIN + horizon * ONE_DAY
 
-    plan = plan_ingestion(wishes, dataset, now=now, workers=workers, can_hold=weekday)
+    plan = plan_ingestion(targets, dataset, now=now, workers=workers, can_hold=weekday)
     asked: dict[str, list[int]] = {symbol: [] for symbol in wanted}
     for task in plan.tasks:
         for symbol in task.symbols:
@@ -118,9 +118,9 @@ def runs(days: set[int]) -> set[int]:
 @settings(max_examples=100, deadline=None)
 @given(data=st.data(), workers=st.integers(1, 32), dataset=st.sampled_from([MINUTES, DAYS]))
 def test_ranges_are_cut_at_the_edges_of_files_alone(data, workers, dataset):
-    wishes, wanted, held = data.draw(wishes_of(dataset))
+    targets, wanted, held = data.draw(wishes_of(dataset))
 
-    plan = plan_ingestion(wishes, dataset, now=NOW, workers=workers, can_hold=weekday)
+    plan = plan_ingestion(targets, dataset, now=NOW, workers=workers, can_hold=weekday)
     for task in plan.tasks:
         for symbol in task.symbols:
             natural = runs(wanted[symbol] - held[symbol])
@@ -133,10 +133,10 @@ def test_ranges_are_cut_at_the_edges_of_files_alone(data, workers, dataset):
 @given(data=st.data(), workers=st.integers(1, 32))
 def test_tasks_are_whole_values(data, workers):
     """Symbols ascend as the server fills pages, tasks are counted per symbol, and the order given decides who is first."""
-    wishes, wanted, _ = data.draw(wishes_of(MINUTES))
+    targets, wanted, _ = data.draw(wishes_of(MINUTES))
 
-    plan = plan_ingestion(wishes, MINUTES, now=NOW, workers=workers, can_hold=weekday)
-    order = {wish.symbol: number for number, wish in enumerate(wishes)}
+    plan = plan_ingestion(targets, MINUTES, now=NOW, workers=workers, can_hold=weekday)
+    order = {wish.symbol: number for number, wish in enumerate(targets)}
     firsts = [min(order[symbol] for symbol in task.symbols) for task in plan.tasks]
     assert all(list(task.symbols) == sorted(set(task.symbols)) and task.dataset == MINUTES for task in plan.tasks)
     assert plan.symbols == tuple(wanted)
@@ -186,7 +186,7 @@ def test_what_is_held_whole_needs_no_request():
 
 def test_refetching_asks_for_what_is_held():
     week = span("2024-06-03", "2024-06-07")
-    plan = plan_ingestion([Target("AAPL", (week,), covered("AAPL", MINUTES, week), again=True)], MINUTES, now=NOW, workers=8)
+    plan = plan_ingestion([Target("AAPL", (week,), covered("AAPL", MINUTES, week), refetch=True)], MINUTES, now=NOW, workers=8)
 
     assert ranges_of(plan) == [week]
 
@@ -204,9 +204,9 @@ def test_a_range_extended_on_both_sides_is_asked_for_on_both_sides():
     ids=["weekend", "juneteenth", "independence-day"],
 )
 def test_days_without_a_session_are_not_asked_for(first, last):
-    wishes = nothing_held(["AAPL"], MINUTES, span(first, last))
+    targets = nothing_held(["AAPL"], MINUTES, span(first, last))
 
-    assert plan_ingestion(wishes, MINUTES, now=NOW, workers=8).tasks == ()
+    assert plan_ingestion(targets, MINUTES, now=NOW, workers=8).tasks == ()
 
 
 def test_feeds_with_hours_of_their_own_are_asked_for_at_any_hour():
@@ -217,8 +217,8 @@ def test_feeds_with_hours_of_their_own_are_asked_for_at_any_hour():
 
 
 def test_nothing_after_now_is_asked_for():
-    wishes = nothing_held(["AAPL"], MINUTES, span("2024-08-19", "2024-08-30"), span("2024-09-02", "2024-09-06"))
-    plan = plan_ingestion(wishes, MINUTES, now=NOW, workers=8)
+    targets = nothing_held(["AAPL"], MINUTES, span("2024-08-19", "2024-08-30"), span("2024-09-02", "2024-09-06"))
+    plan = plan_ingestion(targets, MINUTES, now=NOW, workers=8)
 
     assert ranges_of(plan) == [TimeRange(datetime(2024, 8, 19, 8, tzinfo=UTC), NOW)]
 
@@ -228,9 +228,9 @@ def test_symbols_that_miss_the_same_share_a_request():
     held = span("2024-01-02", "2024-08-15")
     night = TimeRange(held.start, datetime(2024, 8, 17, tzinfo=UTC))
     names = universe(500)
-    wishes = [Target(name, (night,), covered(name, MINUTES, held, bars=2169 * 500)) for name in names]
+    targets = [Target(name, (night,), covered(name, MINUTES, held, bars=2169 * 500)) for name in names]
 
-    plan = plan_ingestion(wishes, MINUTES, now=NOW, workers=8)
+    plan = plan_ingestion(targets, MINUTES, now=NOW, workers=8)
     assert set(ranges_of(plan)) == {TimeRange(held.end, night.end)}
     assert len(plan.tasks) == 8
     assert plan.requests <= 40
@@ -241,8 +241,8 @@ def test_symbols_that_miss_the_same_share_a_request():
 
 def test_half_a_run_is_half_the_symbols_whole():
     names = universe(400)
-    wishes = nothing_held(names, MINUTES, span("2022-01-03", "2023-12-29"))
-    plan = plan_ingestion(wishes, MINUTES, now=NOW, workers=8)
+    targets = nothing_held(names, MINUTES, span("2022-01-03", "2023-12-29"))
+    plan = plan_ingestion(targets, MINUTES, now=NOW, workers=8)
     left = dict(plan.outstanding)
     for task in plan.tasks[: len(plan.tasks) // 2]:
         for symbol in task.symbols:
@@ -257,8 +257,8 @@ def test_half_a_run_is_half_the_symbols_whole():
 
 def test_two_missing_ranges_of_many_symbols_are_finished_group_by_group():
     names = universe(300)
-    wishes = nothing_held(names, MINUTES, span("2024-06-03", "2024-06-07"), span("2024-06-24", "2024-06-28"))
-    plan = plan_ingestion(wishes, MINUTES, now=NOW, workers=4)
+    targets = nothing_held(names, MINUTES, span("2024-06-03", "2024-06-07"), span("2024-06-24", "2024-06-28"))
+    plan = plan_ingestion(targets, MINUTES, now=NOW, workers=4)
     left = dict(plan.outstanding)
     for task in plan.tasks[: len(plan.tasks) // 2]:
         for symbol in task.symbols:
@@ -270,8 +270,8 @@ def test_two_missing_ranges_of_many_symbols_are_finished_group_by_group():
 def test_holes_come_first_where_that_is_asked_for():
     held = [span("2024-06-03", "2024-06-07"), span("2024-06-17", "2024-08-14")]
     wanted = TimeRange(held[0].start, NOW)
-    wishes = [Target(name, (wanted,), covered(name, MINUTES, *held)) for name in ("AAPL", "MSFT")]
-    plan = plan_ingestion(wishes, MINUTES, now=NOW, workers=1, holes_first=True)
+    targets = [Target(name, (wanted,), covered(name, MINUTES, *held)) for name in ("AAPL", "MSFT")]
+    plan = plan_ingestion(targets, MINUTES, now=NOW, workers=1, gaps_first=True)
 
     assert ranges_of(plan) == [TimeRange(held[0].end, held[1].start), TimeRange(held[1].end, NOW)]
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_engine.errors import CredentialsRefused, Interrupted
+from data_engine.errors import CredentialsRefused, Failure, Interrupted
 from data_engine.ingest.outcome import IngestionReport, Outcome
 from data_engine.ingest.plan import IngestionPlan
 from data_engine.ingest.run_log import (
@@ -24,6 +24,7 @@ from data_engine.ingest.run_log import (
     parsed,
     run_record,
 )
+from data_engine.market.bars import Changes
 from data_engine.market.series import Dataset
 from data_engine.market.time_range import TimeRange
 
@@ -37,8 +38,8 @@ def small(number: int = 0, **named: object) -> RunRecord:
 
 
 def test_a_run_is_what_was_asked_got_and_failed() -> None:
-    outcomes = (Outcome("AAPL", bars=900, written=7), Outcome("ZZZQ", "no_data", "No data available"))
-    report = IngestionReport(outcomes, requests=3, pages=2, seconds=1.23456, added=5, revised=2, notes=("clamped",))
+    outcomes = (Outcome("AAPL", bars=900, written=7), Outcome("ZZZQ", Failure("no_data", "No data available")))
+    report = IngestionReport(outcomes, requests=3, pages=2, seconds=1.23456, changes=Changes(5, 2), notes=("clamped",))
 
     run = run_record("ingest", [PLAN], report, began=BEGAN, index="ours", by="data-engine 0")
 
@@ -68,7 +69,7 @@ def test_the_state_says_how_it_ended(error: Exception | None, state: str) -> Non
 
 
 def test_symbols_that_failed_alike_are_one_entry() -> None:
-    outcomes = tuple(Outcome(f"S{number}", "interrupted", "not finished") for number in range(500))
+    outcomes = tuple(Outcome(f"S{number}", Failure("interrupted", "not finished")) for number in range(500))
 
     (failure,) = run_record("ingest", [], IngestionReport(outcomes), began=BEGAN).failures
 
@@ -76,7 +77,7 @@ def test_symbols_that_failed_alike_are_one_entry() -> None:
 
 
 def test_however_differently_they_failed_the_line_stays_short_and_counts_all() -> None:
-    outcomes = tuple(Outcome(f"S{number}", "refused", f"{number} " + "x" * 5000) for number in range(500))
+    outcomes = tuple(Outcome(f"S{number}", Failure("refused", f"{number} " + "x" * 5000)) for number in range(500))
 
     run = run_record("ingest", [], IngestionReport(outcomes), began=BEGAN)
 

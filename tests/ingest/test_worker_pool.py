@@ -11,16 +11,18 @@ from pathlib import Path
 import pytest
 
 from data_engine import AlpacaClient, ParquetStorage
-from data_engine.errors import CredentialsRefused, DataEngineError, Interrupted
+from data_engine.errors import CredentialsRefused, DataEngineError, Failure, Interrupted
 from data_engine.ingest.dispatcher import Dispatcher
 from data_engine.ingest.plan import FetchTask
 from data_engine.ingest.progress import NoProgress
 from data_engine.ingest.run_plan import RunPlan, plan_run
-from data_engine.ingest.task import Reason, RunOptions, TaskResult, run_task
+from data_engine.ingest.task import RunOptions, TaskResult, run_task
 from data_engine.ingest.worker_pool import Tally, ThreadPool, WorkerPool, WorkersLost
+from data_engine.market.bars import Changes
 from data_engine.market.series import Adjustment, Dataset, Feed, Series, Timeframe
 from data_engine.market.time_range import new_york_days
 from data_engine.sandbox import Faults, Sandbox, SimulatedMarket
+from data_engine.store.bar_store import BarStore
 from data_engine.store.coverage_store import CoverageStore
 from running import client_of, content, count, names_of, pipeline_of
 
@@ -41,7 +43,7 @@ class OneByOne:
         again: tasks, by number, that look as if their worker had died when they are done for the first time.
     """
 
-    def __init__(self, client: AlpacaClient, storage: ParquetStorage, window: int = 3, again: set[int] | None = None) -> None:
+    def __init__(self, client: AlpacaClient, storage: BarStore, window: int = 3, again: set[int] | None = None) -> None:
         self._client, self._storage = client, storage
         self._again = again or set()
         self.window = window
@@ -49,7 +51,7 @@ class OneByOne:
         self.open = 0
         self.numbers: dict[FetchTask, int] = {}
 
-    def submit(self, task: FetchTask, failed: MutableMapping[Series, Reason]) -> Future[TaskResult]:
+    def submit(self, task: FetchTask, failed: MutableMapping[Series, Failure]) -> Future[TaskResult]:
         self.open += 1
         number = self.numbers.setdefault(task, len(self.numbers))
         self.log.append(f"{number}{'' if self.open > 1 else ' alone'}")
@@ -79,23 +81,23 @@ def test_a_runner_of_a_few_lines_brings_what_threads_bring(tmp_path: Path, again
     names = names_of(12)
     with Sandbox(SimulatedMarket(), clock=lambda: NOW) as server:
         pipeline_of(server, tmp_path / "threads", lambda: NOW).ingest_symbols(names, "2024-06-03", "2024-06-28")
-        runner = OneByOne(client_of(server), ParquetStorage(tmp_path / "own"), again=set(again))
-        fetching = Dispatcher(runner, NoProgress(), workers=4)
+        runner = OneByOne(client_of(server), ParquetStorage(tmp_path / "own").bars, again=set(again))
+        dispatcher = Dispatcher(runner, NoProgress(), workers=4)
         job = job_of(tmp_path / "own", names)
-        fetching.found.held.update(dict.fromkeys(job.series, 0))
-        fetching.work(job.plans, len(names))
+        dispatcher.state.bars.update(dict.fromkeys(job.series, 0))
+        dispatcher.work(job.plans, len(names))
 
     assert content(tmp_path / "own") == content(tmp_path / "threads")
-    assert set(fetching.found.left.values()) == {0}
-    assert fetching.found.failed == {}
-    assert sum(fetching.found.held.values()) == count(tmp_path / "own")
+    assert set(dispatcher.state.left.values()) == {0}
+    assert dispatcher.state.failed == {}
+    assert sum(dispatcher.state.bars.values()) == count(tmp_path / "own")
     # What is done again is done last, with nothing beside it.
     assert sorted(runner.log[len(runner.log) - len(again) :]) == [f"{number} alone" for number in sorted(again)]
 
 
 def test_no_more_is_submitted_than_the_window_holds(tmp_path: Path) -> None:
     with Sandbox(SimulatedMarket()) as server:
-        runner = OneByOne(client_of(server), ParquetStorage(tmp_path), window=2)
+        runner = OneByOne(client_of(server), ParquetStorage(tmp_path).bars, window=2)
         most = []
         submit = runner.submit
         runner.submit = lambda task, failed: (most.append(runner.open + 1), submit(task, failed))[1]  # type: ignore[method-assign]
@@ -106,11 +108,11 @@ def test_no_more_is_submitted_than_the_window_holds(tmp_path: Path) -> None:
 
 def test_a_symbol_that_is_known_to_fail_is_not_asked_for_by_later_tasks(tmp_path: Path) -> None:
     with Sandbox(SimulatedMarket()) as server:
-        runner = OneByOne(client_of(server), ParquetStorage(tmp_path), window=1)
-        fetching = Dispatcher(runner, NoProgress(), workers=4)
+        runner = OneByOne(client_of(server), ParquetStorage(tmp_path).bars, window=1)
+        dispatcher = Dispatcher(runner, NoProgress(), workers=4)
         failed = Series("AAA", MINUTES)
-        fetching.found.failed[failed] = ("invalid_symbol", "invalid symbol: AAA")
-        fetching.work(job_of(tmp_path, names_of(3)).plans, 3)
+        dispatcher.state.failed[failed] = Failure("invalid_symbol", "invalid symbol: AAA")
+        dispatcher.work(job_of(tmp_path, names_of(3)).plans, 3)
 
         assert not any("AAA" in record.query["symbols"].split(",") for record in server.requests)
 
@@ -123,9 +125,9 @@ class Failing(OneByOne):
         self.window = len(ends)
         self.log = []
 
-    def submit(self, task: FetchTask, failed: MutableMapping[Series, Reason]) -> Future[TaskResult]:
+    def submit(self, task: FetchTask, failed: MutableMapping[Series, Failure]) -> Future[TaskResult]:
         future: Future[TaskResult] = Future()
-        future.set_result(TaskResult(added=1, fatal=self._ends.pop(0)))
+        future.set_result(TaskResult(changes=Changes(1), fatal=self._ends.pop(0)))
         return future
 
     def collect(self, future: Future[TaskResult], task: FetchTask) -> TaskResult | None:
@@ -144,14 +146,14 @@ def test_what_ended_the_run_is_told_and_not_that_others_were_interrupted_by_it(
     tmp_path: Path, ends: tuple[DataEngineError, ...]
 ) -> None:
     runner = Failing(*ends)
-    fetching = Dispatcher(runner, NoProgress(), workers=2)
+    dispatcher = Dispatcher(runner, NoProgress(), workers=2)
 
     with pytest.raises(CredentialsRefused):
-        fetching.work(job_of(tmp_path, names_of(2), workers=2).plans, 2)
+        dispatcher.work(job_of(tmp_path, names_of(2), workers=2).plans, 2)
 
     assert runner.log == ["stop"]
-    assert fetching.found.added == 2  # what was done until then counts
-    assert all(fetching.found.left.values())
+    assert dispatcher.state.changes.added == 2  # what was done until then counts
+    assert all(dispatcher.state.left.values())
 
 
 def test_workers_that_are_lost_end_the_run_with_one(tmp_path: Path) -> None:
@@ -167,7 +169,7 @@ def test_workers_that_are_lost_end_the_run_with_one(tmp_path: Path) -> None:
 def test_threads_tell_of_every_page(tmp_path: Path) -> None:
     seen: list[int] = []
     with Sandbox(SimulatedMarket(), latency=0.2) as server:
-        storage, client = ParquetStorage(tmp_path), client_of(server)
+        storage, client = ParquetStorage(tmp_path).bars, client_of(server)
         runner = ThreadPool(client, storage, RunOptions(NOW), 1)
         (task,) = job_of(tmp_path, names_of(4), workers=1).plans[0].tasks
         future = runner.submit(task, {})
@@ -178,13 +180,13 @@ def test_threads_tell_of_every_page(tmp_path: Path) -> None:
 
     assert result.pages == runner.tally().pages == len(server.requests) > 2
     assert set(range(1, result.pages)) <= set(seen)
-    assert result.bars == runner.tally().bars == result.added
+    assert result.bars == runner.tally().bars == result.changes.added
 
 
 def test_what_fails_for_one_thread_is_known_to_all_at_once(tmp_path: Path) -> None:
-    failed: dict[Series, Reason] = {}
+    failed: dict[Series, Failure] = {}
     with Sandbox(SimulatedMarket(), faults=Faults(fail_symbols=["AAB"])) as server:
-        runner = ThreadPool(client_of(server), ParquetStorage(tmp_path), RunOptions(NOW), 1)
+        runner = ThreadPool(client_of(server), ParquetStorage(tmp_path).bars, RunOptions(NOW), 1)
         tasks = job_of(tmp_path, names_of(3), workers=1).plans[0].tasks
         futures = [runner.submit(task, failed) for task in tasks]
         results = [future.result() for future in futures]
@@ -197,7 +199,7 @@ def test_what_fails_for_one_thread_is_known_to_all_at_once(tmp_path: Path) -> No
 def test_a_thread_that_must_end_the_run_stops_the_others(tmp_path: Path) -> None:
     with Sandbox(SimulatedMarket(), faults=Faults(always=401)) as server:
         client = client_of(server)
-        runner = ThreadPool(client, ParquetStorage(tmp_path), RunOptions(NOW), 1)
+        runner = ThreadPool(client, ParquetStorage(tmp_path).bars, RunOptions(NOW), 1)
         tasks = job_of(tmp_path, names_of(12), workers=12).plans[0].tasks
         fatal = [runner.submit(task, {}).result().fatal for task in tasks]
         runner.close()
@@ -212,7 +214,7 @@ def test_a_client_is_left_stopped_while_a_thread_is_still_at_it(tmp_path: Path) 
     """It would go on sending after a run that has ended."""
     with Sandbox(SimulatedMarket(), latency=0.5) as server:
         client = client_of(server)
-        runner = ThreadPool(client, ParquetStorage(tmp_path), RunOptions(NOW), 1)
+        runner = ThreadPool(client, ParquetStorage(tmp_path).bars, RunOptions(NOW), 1)
         (task,) = job_of(tmp_path, names_of(4), workers=1).plans[0].tasks
         future = runner.submit(task, {})
         runner.stop()
@@ -229,7 +231,7 @@ def test_a_client_is_left_stopped_while_a_thread_is_still_at_it(tmp_path: Path) 
 def test_a_result_is_counts_and_no_bar(tmp_path: Path) -> None:
     with Sandbox(SimulatedMarket()) as server:
         (task,) = job_of(tmp_path, names_of(8), workers=1).plans[0].tasks
-        result = run_task(task, client_of(server), ParquetStorage(tmp_path), RunOptions(NOW), {})
+        result = run_task(task, client_of(server), ParquetStorage(tmp_path).bars, RunOptions(NOW), {})
 
     travelled = pickle.loads(pickle.dumps(result))
     assert travelled == result
@@ -249,7 +251,7 @@ def test_a_stop_from_outside_is_the_end_of_every_task(tmp_path: Path) -> None:
         client = client_of(server)
         client.stop()
         (task,) = job_of(tmp_path, ["AAPL"], workers=1).plans[0].tasks
-        result = run_task(task, client, ParquetStorage(tmp_path), RunOptions(NOW), {})
+        result = run_task(task, client, ParquetStorage(tmp_path).bars, RunOptions(NOW), {})
 
     assert isinstance(result.fatal, Interrupted)
     assert (result.pages, server.requests) == (0, [])
@@ -261,8 +263,8 @@ def test_runners_are_runners(tmp_path: Path) -> None:
 
     with Sandbox(SimulatedMarket()) as server:
         for made in (
-            ThreadPool(client_of(server), ParquetStorage(tmp_path), RunOptions(NOW), 1),
-            OneByOne(client_of(server), ParquetStorage(tmp_path)),
+            ThreadPool(client_of(server), ParquetStorage(tmp_path).bars, RunOptions(NOW), 1),
+            OneByOne(client_of(server), ParquetStorage(tmp_path).bars),
         ):
             assert runner(made).tally() == Tally()
             made.close()

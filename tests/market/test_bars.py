@@ -80,10 +80,10 @@ def test_merging_is_updating_a_dictionary(stored, fetched):
     merged = merge(table(stored), table(fetched))
 
     assert rows_of(merged.table) == {**stored, **fetched}
-    assert merged.added == len(fetched.keys() - stored.keys())
-    assert merged.revised == sum(stored[minute] != fetched[minute] for minute in stored.keys() & fetched.keys())
-    assert merged.vanished == 0
-    assert merged.changed is (rows_of(merged.table) != stored)
+    assert merged.changes.added == len(fetched.keys() - stored.keys())
+    assert merged.changes.revised == sum(stored[minute] != fetched[minute] for minute in stored.keys() & fetched.keys())
+    assert merged.changes.vanished == 0
+    assert bool(merged.changes.written) is (rows_of(merged.table) != stored)
 
 
 @given(some_rows, some_rows)
@@ -91,8 +91,8 @@ def test_merging_twice_is_merging_once(stored, fetched):
     once = merge(table(stored), table(fetched)).table
     twice = merge(once, table(fetched))
 
-    assert not twice.changed
-    assert (twice.added, twice.revised) == (0, 0)
+    assert not twice.changes.written
+    assert (twice.changes.added, twice.changes.revised) == (0, 0)
     assert to_parquet(twice.table) == to_parquet(once)
 
 
@@ -107,12 +107,12 @@ def test_bars_that_come_in_pieces_and_any_order_give_the_same_bytes(rows, owners
 
 
 @given(some_rows, some_rows, a_span)
-def test_stored_bars_that_an_answer_lacks_are_kept_and_counted(stored, fetched, span):
+def test_stored_bars_that_a_response_lacks_are_kept_and_counted(stored, fetched, span):
     fetched = {minute: row for minute, row in fetched.items() if span[0] <= minute < span[1]}
     merged = merge(table(stored), table(fetched), between(*span))
 
     assert rows_of(merged.table) == {**stored, **fetched}
-    assert merged.vanished == len({minute for minute in stored if span[0] <= minute < span[1]} - fetched.keys())
+    assert merged.changes.vanished == len({minute for minute in stored if span[0] <= minute < span[1]} - fetched.keys())
 
 
 def test_what_is_merged_is_not_changed():
@@ -231,7 +231,7 @@ def test_polars_reads_utc_and_float64(sample):
     assert frame.rows() == [(NOON + minute * MINUTE, *row) for minute, row in SAMPLE.items()]
 
 
-def test_some_columns_come_in_the_order_asked_for():
+def test_some_columns_come_in_the_requested_order():
     found = from_parquet(to_parquet(table(SAMPLE)), ["vwap", "timestamp", "open"])
 
     assert found.column_names == ["vwap", "timestamp", "open"]
@@ -249,7 +249,7 @@ def test_a_file_that_has_no_bar_in_a_range_may_be_passed_over_and_no_other(rows,
             assert found.equals(EMPTY)
 
 
-def test_a_file_that_is_passed_over_has_the_columns_that_were_asked_for():
+def test_a_file_that_is_not_decoded_has_the_requested_columns():
     found = from_parquet(to_parquet(simple(1, 2)), ["close", "timestamp"], within=between(3, 4))
 
     assert (found.num_rows, found.schema) == (0, pa.schema([BAR_SCHEMA.field("close"), BAR_SCHEMA.field("timestamp")]))
@@ -447,39 +447,39 @@ def test_an_empty_answer_of_alpaca_py_holds_no_bars():
 @pytest.mark.parametrize(
     ("frame", "why"),
     [
-        pytest.param([1, 2], "store takes a DataFrame of bars, not list", id="a-list"),
-        pytest.param(None, "store takes a DataFrame of bars, not NoneType", id="nothing"),
-        pytest.param(flat()["open"], "store takes a DataFrame of bars, not Series", id="a-column"),
+        pytest.param([1, 2], "a list", id="a-list"),
+        pytest.param(None, "a NoneType", id="nothing"),
+        pytest.param(flat()["open"], "a Series", id="a-column"),
         pytest.param(
             flat().drop(columns=["vwap", "trade_count"]),
-            "bars lack trade_count, vwap; they have symbol, timestamp, open, high, low, close, volume",
+            "trade_count, vwap; they have symbol, timestamp, open, high, low, close, volume",
             id="missing-columns",
         ),
         pytest.param(
             flat().rename(columns={"symbol": "ticker"}).drop(columns=list(VALUES[1:])),
-            "bars lack symbol, high, low, close, volume, trade_count, vwap; they have ticker, timestamp, open",
+            "symbol, high, low, close, volume, trade_count, vwap; they have ticker, timestamp, open",
             id="another-name",
         ),
-        pytest.param(flat().iloc[:0].drop(columns="vwap").set_index("symbol"), "bars lack vwap; they have", id="empty-but-wrong"),
+        pytest.param(flat().iloc[:0].drop(columns="vwap").set_index("symbol"), "vwap; they have", id="empty-but-wrong"),
         pytest.param(
             flat().assign(timestamp=lambda f: f["timestamp"].dt.tz_localize(None)),
-            "timestamps must be aware (UTC), they are datetime64[",
+            "datetime64[",
             id="naive",
         ),
         pytest.param(flat(timestamp=["2024-06-03", "2024-06-04"]), "use pd.to_datetime(..., utc=True)", id="text-for-times"),
-        pytest.param(flat(timestamp=[1, 2]), "timestamps must be aware (UTC), they are int64", id="numbers-for-times"),
-        pytest.param(flat(timestamp=pd.to_datetime(["2024-06-03T12:00Z", None])), "a timestamp is missing (NaT)", id="no-time"),
+        pytest.param(flat(timestamp=[1, 2]), "int64; use pd.to_datetime(..., utc=True)", id="numbers-for-times"),
+        pytest.param(flat(timestamp=pd.to_datetime(["2024-06-03T12:00Z", None])), "NaT", id="no-time"),
         pytest.param(
             flat(timestamp=pd.DatetimeIndex(["2024-06-03T12:00:00.000000001Z", "2024-06-03T12:01:00.000000000Z"])),
-            "a timestamp is finer than a microsecond",
+            "microsecond",
             id="nanoseconds",
         ),
-        pytest.param(flat(close=[1.0, math.nan]), "A: close at 2024-06-03T12:01:00.000000Z is not a number", id="nan"),
-        pytest.param(flat(close=[1.0, None]), "A: close at 2024-06-03T12:01:00.000000Z is not a number", id="null"),
-        pytest.param(flat(volume=[math.inf, 1.0]), "A: volume at 2024-06-03T12:00:00.000000Z is not a number", id="infinite"),
-        pytest.param(flat(open=["a", "b"]), "a column of bars does not hold numbers", id="text-for-prices"),
+        pytest.param(flat(close=[1.0, math.nan]), "A: close at 2024-06-03T12:01:00.000000Z", id="nan"),
+        pytest.param(flat(close=[1.0, None]), "A: close at 2024-06-03T12:01:00.000000Z", id="null"),
+        pytest.param(flat(volume=[math.inf, 1.0]), "A: volume at 2024-06-03T12:00:00.000000Z", id="infinite"),
+        pytest.param(flat(open=["a", "b"]), "'a'", id="text-for-prices"),
         pytest.param(flat(symbol=[2330, 2330]), "2330", id="a-number-for-a-symbol"),
-        pytest.param(flat(symbol=["A", None]), "a symbol is missing", id="no-symbol"),
+        pytest.param(flat(symbol=["A", None]), "symbol", id="no-symbol"),
     ],
 )
 def test_frames_that_cannot_be_bars_are_refused(frame, why):

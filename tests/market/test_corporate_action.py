@@ -153,7 +153,7 @@ def test_a_rate_may_be_text():
         ("name_change", {"new_symbol": "B", "process_date": "2024-05-16"}, "no old_symbol or no new_symbol"),
     ],
 )
-def test_a_record_that_lacks_something_is_kept_and_says_what(kind, record, flaw):
+def test_an_incomplete_record_is_kept_and_names_its_flaw(kind, record, flaw):
     action = decode(kind, record)
 
     assert (action.event, action.flaw, action.record) == (None, flaw, record)

@@ -125,15 +125,15 @@ def test_a_range_never_reaches_past_now(start, days):
 # Refusals
 
 REFUSED = {
-    "reversed-days": ("2024-06-07", "2024-06-03", "end 2024-06-03 is not after start 2024-06-07"),
-    "reversed-instants": ("2024-06-03T15:00:00Z", "2024-06-03T14:00:00Z", "is not after start"),
-    "equal-instants": ("2024-06-03T14:00:00Z", "2024-06-03T14:00:00Z", "is not after start"),
+    "reversed-days": ("2024-06-07", "2024-06-03", "end 2024-06-03 "),
+    "reversed-instants": ("2024-06-03T15:00:00Z", "2024-06-03T14:00:00Z", "end 2024-06-03T14:00:00Z "),
+    "equal-instants": ("2024-06-03T14:00:00Z", "2024-06-03T14:00:00Z", "end 2024-06-03T14:00:00Z "),
     "start-to-come": ("2024-07-01", "2024-07-05", "start 2024-07-01 lies in the future (now is 2024-06-15T12:00:00Z)"),
     "start-to-come-and-no-end": ("2024-07-01", None, "lies in the future"),
     "start-is-now": (NOW, None, "lies in the future"),
-    "naive-time-of-day": ("2024-06-03T09:30:00", None, "start 2024-06-03T09:30:00 has a time of day but no zone"),
-    "naive-datetime": (datetime(2024, 6, 3, 9, 30), None, "has a time of day but no zone"),
-    "naive-end": ("2024-06-03", datetime(2024, 6, 3, 9, 30), "end 2024-06-03 09:30:00 has a time of day but no zone"),
+    "naive-time-of-day": ("2024-06-03T09:30:00", None, "start 2024-06-03T09:30:00 has a time of day"),
+    "naive-datetime": (datetime(2024, 6, 3, 9, 30), None, "start 2024-06-03 09:30:00 has a time of day"),
+    "naive-end": ("2024-06-03", datetime(2024, 6, 3, 9, 30), "end 2024-06-03 09:30:00 has a time of day"),
     "a-year": ("2024", None, "start '2024' is not a date"),
     "another-order": ("31/01/2024", None, "is not a date"),
     "american-order": ("01-31-2024", None, "is not a date"),
@@ -162,7 +162,7 @@ def test_what_cannot_be_a_range_is_refused_by_name(start, end, message):
 
 
 def test_a_refusal_says_how_to_write_it():
-    with pytest.raises(InputError, match=re.escape("write a day (2024-01-31) or an instant with its zone")):
+    with pytest.raises(InputError, match=re.escape("2024-01-31T09:30:00-05:00")):
         parse_start("31.01.2024")
 
 

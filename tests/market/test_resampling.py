@@ -309,7 +309,7 @@ def test_the_vendors_own_timeframes_are_read():
     "value", ["391Min", "7Hour", "0Min", "2Day", "1Week", "1Month", "quarter", "", 15, "15", "-5Min", "1.5Hour"]
 )
 def test_bars_that_no_session_has_are_refused(value):
-    with pytest.raises(InputError, match="choose 1Min to 390Min"):
+    with pytest.raises(InputError, match="1Min to 390Min"):
         Resampling.parse(value, REGULAR, MINUTE)
 
 
@@ -334,12 +334,12 @@ def test_bars_can_be_made_of_longer_ones_that_fit(value, hours, source):
     ],
 )
 def test_bars_that_do_not_fit_are_refused(value, hours, source):
-    with pytest.raises(InputError, match="cannot be made of"):
+    with pytest.raises(InputError, match=f"{value} bars .* {source} bars.*timeframe='1Min'"):
         Resampling.parse(value, hours, Timeframe.parse(source))
 
 
 def test_all_hours_have_no_open():
-    with pytest.raises(InputError, match="choose session='regular' or 'extended'"):
+    with pytest.raises(InputError, match="session='regular' or 'extended'"):
         Resampling.parse("15Min", Hours.ALL, MINUTE)
 
 

@@ -65,13 +65,13 @@ def test_other_spellings_mean_the_same(text, expected):
     ids=repr,
 )  # fmt: skip
 def test_what_alpaca_does_not_have_is_refused(value):
-    with pytest.raises(InputError, match="does not exist; Alpaca has 1Min to 59Min"):
+    with pytest.raises(InputError, match="1Min to 59Min"):
         Timeframe.parse(value)
 
 
 @pytest.mark.parametrize(("amount", "unit"), [(0, "Min"), (2, "Day"), (1, "Second"), (1, "min")])
 def test_a_timeframe_cannot_be_made_that_alpaca_does_not_have(amount, unit):
-    with pytest.raises(InputError, match=f"{amount}{unit} does not exist"):
+    with pytest.raises(InputError, match=f"{amount}{unit} "):
         Timeframe(amount, unit)
 
 
@@ -193,7 +193,7 @@ def test_a_bar_by_hand(text, instant, start, end):
         (Feed.OTC, Feed.OTC, Feed.OTC, "otc"),
     ],
 )  # fmt: skip
-def test_a_feed_is_known_by_what_is_asked_and_what_is_stored(value, feed, stored, wire):
+def test_a_feed_is_known_by_what_is_requested_and_what_is_stored(value, feed, stored, wire):
     read = Feed.parse(value)
 
     assert (feed, stored, wire) == (read, read.stored, read.wire)
@@ -201,7 +201,7 @@ def test_a_feed_is_known_by_what_is_asked_and_what_is_stored(value, feed, stored
 
 @pytest.mark.parametrize("value", ["", "nyse", "overnight", 1, ["sip"]], ids=repr)
 def test_an_unknown_feed_is_refused_with_those_there_are(value):
-    with pytest.raises(InputError, match="has no historical bars; choose one of sip, iex, otc, boats, account, delayed_sip"):
+    with pytest.raises(InputError, match="sip, iex, otc, boats, account, delayed_sip"):
         Feed.parse(value)
 
 
@@ -229,7 +229,7 @@ def test_an_adjustment_has_one_spelling(value, expected):
 
 @pytest.mark.parametrize("value", ["", "none", "raw,split", "all,split", "split,", "split;dividend", 1, True], ids=repr)
 def test_an_unknown_adjustment_is_refused(value):
-    with pytest.raises(InputError, match="does not exist; choose raw, all, or a list of split, dividend, spin-off"):
+    with pytest.raises(InputError, match="raw, all, or a list of split, dividend, spin-off"):
         Adjustment.parse(value)
 
 

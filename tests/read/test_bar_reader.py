@@ -65,7 +65,7 @@ def storage(place) -> ParquetStorage:
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory) -> ParquetStorage:
-    return simulated(ParquetStorage(tmp_path_factory.mktemp("reading") / "store"))
+    return simulated(ParquetStorage(tmp_path_factory.mktemp("query") / "store"))
 
 
 @pytest.fixture(scope="module")
@@ -261,18 +261,18 @@ def test_a_computed_bar_is_whole_though_the_range_ends_in_it(local):
     ],
 )
 def test_a_bar_that_is_under_way_is_left_out(local, now, last):
-    reading = BarQuery.parse("A", "2024-02-01", None, now=at(now), resample="15Min")
-    ((_, table),) = whole_symbols(local, reading)
+    query = BarQuery.parse("A", "2024-02-01", None, now=at(now), resample="15Min")
+    ((_, table),) = whole_symbols(local.bars, query)
 
     assert table.column("timestamp")[-1].as_py() == at(last)
-    assert pa.concat_tables(part for _, part in batches(local, reading)).equals(table)
+    assert pa.concat_tables(part for _, part in batches(local.bars, query)).equals(table)
 
 
 @pytest.mark.parametrize("start", ["2024-02-05", "2024-02-05T15:00:00Z"])
 def test_todays_bar_is_left_out_until_the_close(local, start):
     def days(now: str) -> int:
-        reading = BarQuery.parse("A", start, None, now=at(now), resample="1Day")
-        return sum(table.num_rows for _, table in whole_symbols(local, reading))
+        query = BarQuery.parse("A", start, None, now=at(now), resample="1Day")
+        return sum(table.num_rows for _, table in whole_symbols(local.bars, query))
 
     assert (days("2024-02-05T20:59"), days("2024-02-05T21:00")) == (0, 1 if start == "2024-02-05" else 0)
 
@@ -281,9 +281,9 @@ def test_todays_bar_is_left_out_until_the_close(local, start):
 
 
 def test_what_was_not_chosen_is_read_where_it_is_needed_and_not_given(local):
-    reading = BarQuery.parse("A", "2024-02-05", "2024-02-06", now=at("2025-01-01"), columns=["vwap"], resample="15Min")
+    query = BarQuery.parse("A", "2024-02-05", "2024-02-06", now=at("2025-01-01"), columns=["vwap"], resample="15Min")
 
-    assert (reading.columns, reading.needed) == (("vwap",), ("volume", "vwap"))
+    assert (query.columns, query.needed) == (("vwap",), ("volume", "vwap"))
     assert local.load("A", "2024-02-05", "2024-02-06", columns=["vwap"], resample="15Min").columns.tolist() == ["vwap"]
     assert steps(BarQuery.parse("A", "2024-02-05", now=at("2025-01-01"), end=None)) == ()
 
@@ -386,10 +386,10 @@ def broken_off(tmp_path) -> ParquetStorage:
 
 @pytest.mark.parametrize("form", ["load", "load_arrow", "load_polars", "relation", "batches"])
 def test_every_form_names_what_is_not_whole_at_its_caller(broken_off, form):
-    with pytest.warns(IncompleteWarning, match="A in equities_1min is not held whole, though it was asked for") as caught:
+    with pytest.warns(IncompleteWarning, match="A in equities_1min .*2024-02-05T15:37:00Z .*`data-engine update A`") as caught:
         forms(broken_off)[form]("A", "2024-02-05", "2024-02-05", resample="15Min")
     assert {warning.filename for warning in caught} == {__file__}
-    with pytest.raises(StoreError, match="is not held whole"):
+    with pytest.raises(StoreError, match="2024-02-05T15:37:00Z"):
         forms(broken_off)[form]("A", "2024-02-05", "2024-02-05", incomplete="raise")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -408,22 +408,22 @@ def until_noon(broken_off) -> ParquetStorage:
     """The same store, where all that was asked for has come: until 15:37 UTC, some of it still provisional."""
     wanted = between("2024-02-05T14:40", "2024-02-05T15:37")
     covered, tail = between("2024-02-05T14:40", "2024-02-05T15:00"), between("2024-02-05T15:00", "2024-02-05T15:37")
-    broken_off.coverage.update(A, lambda known: Coverage(A, (wanted,), (covered,), (tail,), rows=known.rows))
+    broken_off.bars.coverage.update(A, lambda known: Coverage(A, (wanted,), (covered,), (tail,), rows=known.rows))
     return broken_off
 
 
 def test_a_computed_bar_that_lacks_minutes_at_either_end_is_named(until_noon):
-    def lacks(bar: str, minutes: str) -> str:
-        return (
-            f"A in equities_1min: the 15Min bar of {bar} lacks minutes that were not ingested: {minutes};"
-            " `data-engine ingest A --start 2024-02-05 --end 2024-02-05` brings them"
-        )
+    def lacks(bar: str, minutes: str) -> list[str]:
+        return [bar, minutes, "15Min", "`data-engine ingest A --start 2024-02-05 --end 2024-02-05`"]
 
-    assert messages(until_noon, "A", "2024-02-05", "2024-02-05", resample="15Min") == [
+    texts = messages(until_noon, "A", "2024-02-05", "2024-02-05", resample="15Min")
+    expected = [
         lacks("2024-02-05T14:30:00Z .. 2024-02-05T14:45:00Z", "2024-02-05T14:30:00Z .. 2024-02-05T14:40:00Z"),
         lacks("2024-02-05T15:30:00Z .. 2024-02-05T15:45:00Z", "2024-02-05T15:37:00Z .. 2024-02-05T15:45:00Z"),
     ]
-    with pytest.raises(StoreError, match="lacks minutes"):
+    assert len(texts) == len(expected)
+    assert [word for text, words in zip(texts, expected, strict=True) for word in words if word not in text] == []
+    with pytest.raises(StoreError, match="1Day bar"):
         until_noon.load("A", "2024-02-05", "2024-02-05", resample="1Day", incomplete="raise")
 
 
@@ -451,20 +451,20 @@ def test_minutes_that_nobody_ingested_are_not_missed(local):
 @pytest.mark.parametrize("session", ["regular", "extended"])
 @pytest.mark.parametrize("timeframe", ["1Day", "1Week", "3Month"])
 def test_days_and_longer_have_no_hours(local, session, timeframe):
-    with pytest.raises(InputError, match=f"{timeframe} bars have none"):
+    with pytest.raises(InputError, match=rf"{session}.*{timeframe}"):
         local.load("A", "2024-01-01", "2024-01-05", timeframe=timeframe, session=session)
 
 
 @pytest.mark.parametrize(
     ("which", "why"),
     [
-        ({"session": "night"}, "session 'night' is not one of all, regular, extended"),
-        ({"resample": "15Min", "session": "all"}, "choose session='regular' or 'extended'"),
-        ({"resample": "2Day"}, "choose 1Min to 390Min"),
-        ({"resample": "1Day", "timeframe": "1Day"}, "cannot be made of 1Day bars"),
-        ({"resample": "15Min", "timeframe": "1Hour"}, "cannot be made of 1Hour bars"),
-        ({"columns": ["price"]}, "choose from open, high, low, close, volume, trade_count, vwap"),
-        ({"incomplete": "quiet"}, "is not one of warn, raise, ignore"),
+        ({"session": "night"}, "'night'.*all, regular, extended"),
+        ({"resample": "15Min", "session": "all"}, "session='regular' or 'extended'"),
+        ({"resample": "2Day"}, "'2Day'.*390Min"),
+        ({"resample": "1Day", "timeframe": "1Day"}, "1Day bars.*timeframe='1Min'"),
+        ({"resample": "15Min", "timeframe": "1Hour"}, "15Min.*1Hour bars.*timeframe='1Min'"),
+        ({"columns": ["price"]}, "price.*open, high, low, close, volume, trade_count, vwap"),
+        ({"incomplete": "quiet"}, "'quiet'.*warn, raise, ignore"),
     ],
 )
 @pytest.mark.parametrize("form", ["load", "load_arrow", "load_polars", "relation", "batches"])
@@ -475,7 +475,7 @@ def test_arguments_that_cannot_be_used_are_refused_at_once_by_every_form(local, 
 
 @pytest.mark.parametrize("form", ["load", "load_arrow", "load_polars", "relation", "batches"])
 def test_every_form_says_that_there_is_no_store(tmp_path: Path, form):
-    with pytest.raises(StoreError, match="no store at"):
+    with pytest.raises(StoreError, match="nowhere"):
         forms(ParquetStorage(tmp_path / "nowhere"))[form]("A", "2024-02-05", "2024-02-06")
 
 
@@ -483,7 +483,7 @@ def test_every_form_says_that_there_is_no_store(tmp_path: Path, form):
 def test_computed_bars_are_not_stored_as_the_vendors(local, tmp_path, resample):
     bars = local.load("A", "2024-02-05", "2024-02-06", resample=resample)
 
-    with pytest.raises(InputError, match=rf"were computed \({resample} bars of regular sessions from 1Min bars\)"):
+    with pytest.raises(InputError, match=f"{resample} bars of regular sessions from 1Min bars"):
         ParquetStorage(tmp_path / "other").store(bars)
 
 
@@ -496,7 +496,7 @@ def test_chosen_minutes_are_the_vendors_and_may_be_stored(local, tmp_path):
 def test_without_polars_it_says_how_to_install_it(local, monkeypatch):
     monkeypatch.setitem(sys.modules, "polars", None)
 
-    with pytest.raises(ConfigError, match=r"pip install 'data-engine\[polars\]'") as caught:
+    with pytest.raises(ConfigError, match="`pip install polars`") as caught:
         local.load_polars("A", "2024-02-05", "2024-02-06")
     assert caught.value.exit_code == 2
 
@@ -565,9 +565,9 @@ def test_members_without_bars_are_named_though_nobody_asked_for_them(indexed):
     covered = between("2024-01-30 05:00", "2024-03-01 05:00")
     for symbol in ("A", "BRK.B"):
         series = Series(symbol, MINUTES)
-        indexed.coverage.update(series, lambda known: Coverage(known.series, (covered,), (covered,), rows=known.rows))
+        indexed.bars.coverage.update(series, lambda known: Coverage(known.series, (covered,), (covered,), rows=known.rows))
 
-    with pytest.raises(StoreError, match="1 of the 3 members of two are not held on all of their days") as caught:
+    with pytest.raises(StoreError, match="1 of the 3 members of two ") as caught:
         indexed.load(index="two", start="2024-02-05", end="2024-02-20", incomplete="raise")
     assert "GONE 2024-02-05T05:00:00Z .. 2024-02-07T05:00:00Z" in str(caught.value)
     assert "`data-engine ingest --index two --ever --start 2024-02-05`" in str(caught.value)
@@ -575,16 +575,16 @@ def test_members_without_bars_are_named_though_nobody_asked_for_them(indexed):
 
 
 def test_what_an_index_was_before_it_is_known_is_an_error(indexed):
-    with pytest.raises(InputError, match="index 'two' is known since 2024-02-01"):
+    with pytest.raises(InputError, match=r"two.*2024-02-01"):
         indexed.load(index="two", start="2024-01-31", end="2024-02-20")
-    with pytest.raises(InputError, match="no index 'three'; there are: two"):
+    with pytest.raises(InputError, match=r"three.*two"):
         indexed.load(index="three", start="2024-02-05")
 
 
 def test_it_says_what_is_missing_where_nobody_or_no_day_is_named(storage):
-    with pytest.raises(InputError, match="name symbols, or an index"):
+    with pytest.raises(InputError, match=r"symbols.*index"):
         storage.load(start="2024-02-05")
-    with pytest.raises(InputError, match="start is missing"):
+    with pytest.raises(InputError, match="start"):
         storage.load("A")
 
 
@@ -592,9 +592,9 @@ def test_a_file_that_is_counted_and_not_there_is_named(storage):
     """A month that a person, or a disk, has taken away must not read as a month without trades."""
     storage.files.delete(Partition(A, Period(2024, 2)).key)
 
-    with pytest.raises(StoreError, match=r"month=02/data\.parquet is not there, though [0-9,]+ bars are counted in it"):
+    with pytest.raises(StoreError, match=r" [0-9,]+ .*month=02/data\.parquet"):
         storage.load("A", "2024-01-30", "2024-03-01", incomplete="raise")
-    with pytest.warns(IncompleteWarning, match="`data-engine verify A --repair` takes that back"):
+    with pytest.warns(IncompleteWarning, match="`data-engine verify A --repair`"):
         left = storage.load("A", "2024-01-30", "2024-03-01").index.get_level_values("timestamp")
     assert set(left.month) == {1, 3}
     assert storage.load("A", "2024-01-30", "2024-01-30", incomplete="raise").size > 0

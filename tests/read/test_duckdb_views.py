@@ -76,18 +76,18 @@ def test_a_view_is_named_after_its_dataset():
 
 
 def test_there_is_a_view_per_dataset_and_the_coverage(storage, connection):
-    assert [view_name(dataset) for dataset in datasets(storage)] == ["bars_1day_split_iex", "bars_1min"]
+    assert [view_name(dataset) for dataset in datasets(storage.bars)] == ["bars_1day_split_iex", "bars_1min"]
     tables = run(connection, "SELECT table_name FROM information_schema.tables ORDER BY 1").fetchall()
     assert {"bars_1day_split_iex", "bars_1min"} <= {name for (name,) in tables}
     assert run(connection, "FROM coverage").fetchall() == []
 
 
 def test_a_dataset_without_files_has_no_view(storage):
-    storage.bars.remove(Series("A", datasets(storage)[0]), between("2000-01-01", "2100-01-01"))
+    storage.bars.remove(Series("A", datasets(storage.bars)[0]), between("2000-01-01", "2100-01-01"))
     wanted = Series("A", Dataset(Timeframe.parse("5Min")))
     storage.bars.coverage.update(wanted, lambda known: known.wanting(between("2024-01-01", "2024-02-01")))
 
-    assert [view_name(dataset) for dataset in datasets(storage)] == ["bars_1min"]
+    assert [view_name(dataset) for dataset in datasets(storage.bars)] == ["bars_1min"]
     with connect(storage.bars) as open_:
         assert run(open_, "SELECT dataset, state FROM coverage").fetchall() == [("equities_5min", "missing")]
 
@@ -173,7 +173,7 @@ def test_the_coverage_can_be_left_out(storage):
     ],
 )
 def test_a_bad_statement_names_the_views_there_are(connection, sql, why):
-    with pytest.raises(InputError, match=rf"(?s){why}.*\nThe views are: bars_1day_split_iex, bars_1min, .*and coverage$"):
+    with pytest.raises(InputError, match=rf"(?s){why}.*\n.*bars_1day_split_iex, bars_1min, .*coverage$"):
         run(connection, sql)
 
 
@@ -187,9 +187,10 @@ def test_an_empty_store_has_no_views_and_is_not_made(place):
 
 
 def test_the_coverage_is_named_once(connection):
-    listed = re.escape("The views are: bars_1day_split_iex, bars_1min, and coverage")
-    with pytest.raises(InputError, match=rf"\n{listed}$"):
+    with pytest.raises(InputError) as caught:
         run(connection, "SELEKT 1")
+    views = re.findall(r"bars_\w+|coverage", str(caught.value).splitlines()[-1])
+    assert views == ["bars_1day_split_iex", "bars_1min", "coverage"]
 
 
 @pytest.mark.parametrize(
@@ -204,7 +205,7 @@ def test_the_coverage_is_named_once(connection):
         "VALUES (1)",
     ],
 )
-def test_questions_of_every_form_are_answered(connection, sql):
+def test_read_only_statements_of_every_form_run(connection, sql):
     assert run(connection, sql).fetchall() != []
 
 
@@ -215,15 +216,15 @@ def test_questions_of_every_form_are_answered(connection, sql):
         pytest.param("CREATE TABLE t (a INTEGER)", id="create"),
         pytest.param("SET threads = 1", id="set"),
         pytest.param("ATTACH ':memory:' AS other", id="attach"),
-        pytest.param("FROM bars_1min; FROM bars_1min", id="two-questions"),
-        pytest.param("SELECT 1; DROP VIEW bars_1min", id="a-question-and-more"),
+        pytest.param("FROM bars_1min; FROM bars_1min", id="two-statements"),
+        pytest.param("SELECT 1; DROP VIEW bars_1min", id="a-select-and-more"),
         pytest.param("EXPLAIN CREATE TABLE t (a INTEGER)", id="explain-create"),
         pytest.param("EXPLAIN ANALYZE CREATE TABLE t (a INTEGER)", id="explain-analyze-create"),
         pytest.param("explain (analyze, format json) CREATE TABLE t (a INTEGER)", id="explain-options"),
     ],
 )
-def test_a_statement_that_asks_nothing_is_refused(connection, sql):
-    with pytest.raises(InputError, match="takes one statement that reads: a SELECT, FROM, DESCRIBE, SUMMARIZE or EXPLAIN"):
+def test_sql_that_is_not_one_read_only_statement_is_refused(connection, sql):
+    with pytest.raises(InputError, match="SELECT, FROM, DESCRIBE, SUMMARIZE or EXPLAIN"):
         run(connection, sql)
 
 
@@ -280,7 +281,7 @@ def test_nothing_of_the_store_is_changed_through_a_statement(storage, place, sql
 def test_a_store_may_lie_anywhere(tmp_path, name):
     """Its path is no pattern."""
     filled(tmp_path / "starfish" / "store")
-    with connect(filled(tmp_path / name / "store")) as open_:
+    with connect(filled(tmp_path / name / "store").bars) as open_:
         rows = run(open_, "SELECT symbol, year, count(*) FROM bars_1min GROUP BY ALL ORDER BY 1").fetchall()
 
     assert rows == [("2330", 2024, 3), ("A", 2024, 3), ("INF", 2024, 3)]
@@ -291,13 +292,13 @@ def test_a_store_inside_something_like_a_partition_is_refused(tmp_path, name):
     """DuckDB would take that part of the path for the bars' own, and give every bar another symbol or year."""
     store = filled(tmp_path / name / "store")
     with (
-        pytest.raises(InputError, match=f"part '{name}', which DuckDB takes for a partition; move the store"),
+        pytest.raises(InputError, match=f"'{name}'"),
         connect(store.bars),
     ):
         pass
 
 
-def test_a_damaged_file_is_an_error_that_names_it_where_its_bars_are_asked_for(storage, place):
+def test_a_damaged_file_is_named_by_the_queries_that_read_it(storage, place):
     key = "equities_1min/symbol=A/year=2024/month=06/data.parquet"
     place.put(key, b"damaged")
     with connect(storage.bars) as open_:
@@ -349,8 +350,8 @@ class Watched:
         pytest.param(between("2024-06-28T15:00", "2024-07-02"), "symbol = 'A'", ["A 06", "A 07"], id="a-span-of-two-months"),
     ],
 )
-def test_of_a_bucket_only_those_files_are_read_that_can_hold_what_is_asked_for(place, span, condition, read):
-    """A wrong answer would be the same; what is held here is that months that cannot matter cost nothing."""
+def test_only_files_of_a_bucket_that_can_have_the_queried_bars_are_read(place, span, condition, read):
+    """The rows would be the same without this; months that cannot matter must cost nothing."""
     fill(ParquetStorage(files=place.files))
     watched = Watched(place.files)
     with connect(ParquetStorage(files=watched).bars, span, coverage=False) as open_:

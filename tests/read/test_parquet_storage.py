@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from data_engine import IncompleteWarning, ParquetStorage
 from data_engine.errors import DamagedFile, InputError, StoreError
 from data_engine.market.bar_frame import from_frame, to_frame
-from data_engine.market.bars import EMPTY, VALUES
+from data_engine.market.bars import EMPTY, VALUES, Changes
 from data_engine.market.series import Adjustment, Dataset, Feed, Series, Timeframe
 from data_engine.market.time_range import TimeRange
 from data_engine.store.bar_store import WriteResult
@@ -51,6 +51,15 @@ class PlacedStorage(ParquetStorage):
 @pytest.fixture
 def storage(place) -> PlacedStorage:
     return PlacedStorage(place)
+
+
+def assert_in(message: str, *named: str) -> None:
+    assert [word for word in named if word not in message] == [], message
+
+
+def assert_named(caught: pytest.ExceptionInfo[Exception], *named: str) -> None:
+    """The error names each value at fault, and what to do."""
+    assert_in(str(caught.value), *named)
 
 
 def nothing_is_there(storage: PlacedStorage) -> bool:
@@ -129,7 +138,7 @@ def test_a_file_of_real_bars_is_read_back_by_everyone(storage, reader):
     bars = reader.frame(source)
     written = storage.store(bars)
 
-    assert written == WriteResult(rows=len(bars), added=len(bars))
+    assert written == WriteResult(rows=len(bars), changes=Changes(len(bars)))
     assert reader.difference(source, reader.store(storage)) == []
     polars = pl.scan_parquet(
         storage.place.copy() / "equities_1min", hive_schema={"symbol": pl.String, "year": pl.Int32, "month": pl.Int32}
@@ -163,7 +172,7 @@ def test_daily_bars_lie_in_a_file_a_year(storage, reader):
         f"equities_1day/symbol={symbol}/year={year}/data.parquet"
         for symbol, year in reader.rows(f"SELECT DISTINCT symbol, year(date::DATE) FROM '{path}'")
     }
-    assert set(contents(storage.bars)) == expected
+    assert set(contents(storage)) == expected
 
 
 def test_a_day_that_is_fetched_again_leaves_the_rest_of_its_month(storage, reader):
@@ -184,7 +193,7 @@ def test_a_day_that_is_fetched_again_leaves_the_rest_of_its_month(storage, reade
     ((revised,),) = reader.rows(
         f"SELECT count(*) FROM ({again}) WHERE (symbol, timestamp) IN (SELECT (symbol, timestamp) FROM ({june}))"
     )
-    assert (written.added, written.revised, written.vanished) == (1, revised, 0)
+    assert (written.changes.added, written.changes.revised, written.changes.vanished) == (1, revised, 0)
     assert written.rows == reader.rows(f"SELECT count(*) FROM ({merged})")[0][0]
 
 
@@ -205,11 +214,11 @@ def test_of_bars_that_were_fetched_several_times_the_latest_win(storage, reader)
 def test_storing_twice_is_storing_once(storage, reader):
     bars = reader.frame(bars_of("minute/alpaca_iex_SPY_202506.parquet").replace("greatest(1, floor(volume / 100))", "1"))
     first = storage.store(bars)
-    before = contents(storage.bars)
+    before = contents(storage)
     second = storage.store(bars)
 
-    assert (first.added, second) == (len(bars), WriteResult(rows=first.rows))
-    assert contents(storage.bars) == before
+    assert (first.changes.added, second) == (len(bars), WriteResult(rows=first.rows))
+    assert contents(storage) == before
 
 
 def test_any_order_and_cutting_gives_the_same_bytes(new_place, reader):
@@ -340,39 +349,28 @@ def test_bars_land_in_the_dataset_that_they_are_of(storage, mark, arguments, dat
     bars = frame("A", "2024-06-03T14:00")
     storage.store(bars if mark is None else marked(bars, **mark), **arguments)
 
-    assert list(contents(storage.bars)) == [f"{dataset}/symbol=A/year=2024/month=06/data.parquet"]
+    assert list(contents(storage)) == [f"{dataset}/symbol=A/year=2024/month=06/data.parquet"]
 
 
 @pytest.mark.parametrize(
-    ("mark", "arguments", "why"),
+    ("mark", "arguments", "named"),
     [
-        (
-            {"timeframe": "1Day"},
-            {"timeframe": "1Min"},
-            "timeframe='1Min' contradicts the bars, which were fetched with timeframe='1Day'",
-        ),
-        ({"feed": "iex"}, {"feed": "sip"}, "feed='sip' contradicts the bars, which were fetched with feed='iex'"),
-        (
-            {"adjustment": "all"},
-            {"adjustment": "raw"},
-            "adjustment='raw' contradicts the bars, which were fetched with adjustment='all'",
-        ),
-        (
-            {"asof": "2020-01-01"},
-            {},
-            "these bars were fetched with asof=2020-01-01; the store could not tell them from ordinary ones",
-        ),
-        ({"asof": "-"}, {}, "these bars were fetched with asof=-; the store could not tell them from ordinary ones"),
-        ({"currency": "EUR"}, {}, "these bars were fetched with currency=EUR; the store could not tell them from ordinary ones"),
-        (None, {"timeframe": "61Min"}, "timeframe 61Min does not exist"),
-        (None, {"feed": "nasdaq"}, "feed 'nasdaq' has no historical bars"),
+        ({"timeframe": "1Day"}, {"timeframe": "1Min"}, ["timeframe='1Min'", "timeframe='1Day'"]),
+        ({"feed": "iex"}, {"feed": "sip"}, ["feed='sip'", "feed='iex'"]),
+        ({"adjustment": "all"}, {"adjustment": "raw"}, ["adjustment='raw'", "adjustment='all'"]),
+        ({"asof": "2020-01-01"}, {}, ["asof", "2020-01-01"]),
+        ({"asof": "-"}, {}, ["asof", "-"]),
+        ({"currency": "EUR"}, {}, ["currency", "EUR"]),
+        (None, {"timeframe": "61Min"}, ["timeframe", "61Min"]),
+        (None, {"feed": "nasdaq"}, ["feed", "nasdaq"]),
     ],
 )
-def test_contradictions_are_refused_before_anything_is_written(storage, mark, arguments, why):
+def test_contradictions_are_refused_before_anything_is_written(storage, mark, arguments, named):
     bars = frame("A", "2024-06-03T14:00")
-    with pytest.raises(InputError, match=re.escape(why)):
+    with pytest.raises(InputError) as caught:
         storage.store(bars if mark is None else marked(bars, **mark), **arguments)
 
+    assert_named(caught, *named)
     assert nothing_is_there(storage)
 
 
@@ -382,16 +380,16 @@ def test_loaded_bars_carry_their_mark_into_the_next_store(storage, new_place):
     other = PlacedStorage(new_place())
     other.store(loaded)
 
-    assert contents(other) == contents(storage.bars) != {}
-    with pytest.raises(InputError, match="contradicts the bars"):
+    assert contents(other) == contents(storage) != {}
+    with pytest.raises(InputError, match=r"timeframe='1Min'.*timeframe='1Day'"):
         other.store(loaded, timeframe="1Min")
 
 
-DAILY = "every stamp is a midnight: these are daily bars; say timeframe='1Day'"
+DAILY = ["midnight", "timeframe='1Day'"]
 
 
 @pytest.mark.parametrize(
-    ("timeframe", "stamps", "why"),
+    ("timeframe", "stamps", "named"),
     [
         pytest.param("1Min", ["2024-06-03T04:00", "2024-06-04T04:00"], DAILY, id="days-among-minutes"),
         pytest.param("1Hour", ["2024-06-03T04:00", "2024-12-03T05:00"], DAILY, id="days-among-hours"),
@@ -400,38 +398,37 @@ DAILY = "every stamp is a midnight: these are daily bars; say timeframe='1Day'"
         pytest.param(
             "1Min",
             ["2024-06-03T14:00:30"],
-            "A: 2024-06-03T14:00:30Z is not the start of a 1Min bar; say which timeframe these bars have",
+            ["A", "2024-06-03T14:00:30Z", "1Min"],
             id="half-a-minute",
         ),
         pytest.param(
             "5Min",
             ["2024-06-03T14:00", "2024-06-03T14:01"],
-            "2024-06-03T14:01:00Z is not the start of a 5Min bar",
+            ["2024-06-03T14:01:00Z", "5Min"],
             id="minutes-among-five-minutes",
         ),
-        pytest.param("1Hour", ["2024-06-03T13:30"], "2024-06-03T13:30:00Z is not the start of a 1Hour bar", id="half-past"),
+        pytest.param("1Hour", ["2024-06-03T13:30"], ["2024-06-03T13:30:00Z", "1Hour"], id="half-past"),
         pytest.param(
             "7Hour",
             ["2024-06-03T13:00"],
-            "2024-06-03T13:00:00Z is not the start of a 7Hour bar",
+            ["2024-06-03T13:00:00Z", "7Hour"],
             id="seven-hours-count-from-midnight",
         ),
         pytest.param(
             "1Day",
             ["2024-06-03T04:00", "2024-06-04T00:00"],
-            "2024-06-04T00:00:00Z is not the start of a 1Day bar",
+            ["2024-06-04T00:00:00Z", "1Day"],
             id="midnight-utc",
         ),
-        pytest.param("1Day", ["2024-06-03T04:00:00.000001"], "is not the start of a 1Day bar", id="a-microsecond-late"),
-        pytest.param("1Week", ["2024-06-04T04:00"], "2024-06-04T04:00:00Z is not the start of a 1Week bar", id="a-tuesday"),
-        pytest.param(
-            "3Month", ["2024-06-01T04:00"], "2024-06-01T04:00:00Z is not the start of a 3Month bar", id="june-is-no-quarter"
-        ),
+        pytest.param("1Day", ["2024-06-03T04:00:00.000001"], ["2024-06-03T04:00:00.000001Z", "1Day"], id="a-microsecond-late"),
+        pytest.param("1Week", ["2024-06-04T04:00"], ["2024-06-04T04:00:00Z", "1Week"], id="a-tuesday"),
+        pytest.param("3Month", ["2024-06-01T04:00"], ["2024-06-01T04:00:00Z", "3Month"], id="june-is-no-quarter"),
     ],
 )
-def test_stamps_that_cannot_be_of_the_timeframe_are_refused(storage, timeframe, stamps, why):
-    with pytest.raises(InputError, match=re.escape(why)):
+def test_stamps_that_cannot_be_of_the_timeframe_are_refused(storage, timeframe, stamps, named):
+    with pytest.raises(InputError) as caught:
         storage.store(frame("A", *stamps), timeframe=timeframe)
+    assert_named(caught, *named)
 
     assert nothing_is_there(storage)
 
@@ -449,19 +446,20 @@ def test_stamps_that_cannot_be_of_the_timeframe_are_refused(storage, timeframe, 
     ],
 )
 def test_stamps_of_the_timeframe_are_taken(storage, timeframe, stamps):
-    assert storage.store(frame("A", *stamps), timeframe=timeframe).added == len(stamps)
+    assert storage.store(frame("A", *stamps), timeframe=timeframe).changes.added == len(stamps)
 
 
 @pytest.mark.parametrize("feed", ["boats", "account"])
 def test_a_feed_that_trades_overnight_may_have_one_midnight_and_not_two(storage, feed):
-    assert storage.store(frame("A", "2024-06-03T04:00"), feed=feed).added == 1
-    with pytest.raises(InputError, match=DAILY):
+    assert storage.store(frame("A", "2024-06-03T04:00"), feed=feed).changes.added == 1
+    with pytest.raises(InputError) as caught:
         storage.store(frame("A", "2024-06-03T04:00", "2024-06-04T04:00"), feed=feed)
+    assert_named(caught, *DAILY)
 
 
 def test_one_day_of_many_symbols_does_not_land_among_minutes(storage):
     """What alpaca-py's ``.df`` gives for a list of symbols and one day of daily bars, which nobody has marked."""
-    with pytest.raises(InputError, match="daily bars"):
+    with pytest.raises(InputError, match="timeframe='1Day'"):
         storage.store(pd.concat([frame(symbol, "2024-06-03T04:00") for symbol in ("AAPL", "MSFT", "NVDA")]))
 
 
@@ -512,7 +510,7 @@ def test_some_columns(storage, columns):
 
 @pytest.mark.parametrize("columns", [["price"], ["close", "timestamp"], "close"])
 def test_columns_that_there_are_not_are_refused(storage, columns):
-    with pytest.raises(InputError, match="choose from open, high, low, close, volume, trade_count, vwap"):
+    with pytest.raises(InputError, match="open, high, low, close, volume, trade_count, vwap"):
         storage.load("A", "2024-06-01", columns=columns)
 
 
@@ -549,7 +547,7 @@ def test_datasets_do_not_meet(storage):
 
 
 def test_where_there_is_no_store_it_says_so_and_makes_none(storage):
-    with pytest.raises(StoreError, match=re.escape(f"no store at {storage.place.base}; `data-engine ingest` creates one")):
+    with pytest.raises(StoreError, match=re.escape(storage.place.base)):
         storage.load("A", "2024-06-03", "2024-06-03")
 
     assert not storage.bars.exists()
@@ -569,28 +567,27 @@ def broken_off(storage) -> ParquetStorage:
     return storage
 
 
-WHAT_IS_LEFT = (
-    "A in equities_1min is not held whole, though it was asked for: 2024-06-08T04:00:00Z .. 2024-07-01T04:00:00Z;"
-    " `data-engine update A` completes it"
-)
+WHAT_IS_LEFT = ["A in equities_1min", "2024-06-08T04:00:00Z .. 2024-07-01T04:00:00Z", "`data-engine update A`"]
 
 
 def test_a_range_that_is_not_whole_is_named_in_a_warning_at_the_caller(broken_off):
     with pytest.warns(IncompleteWarning) as caught:
         loaded = broken_off.load("A", "2024-06-01", "2024-06-30")
 
-    assert [str(warning.message) for warning in caught] == [WHAT_IS_LEFT]
+    assert len(caught) == 1
+    assert_in(str(caught[0].message), *WHAT_IS_LEFT)
     assert caught[0].filename == __file__
     assert len(loaded) == 1
 
 
 def test_a_range_that_is_not_whole_can_be_an_error_or_nothing(broken_off):
-    with pytest.raises(StoreError, match=f"^{re.escape(WHAT_IS_LEFT)}$"):
+    with pytest.raises(StoreError) as caught:
         broken_off.load("A", "2024-06-01", "2024-06-30", incomplete="raise")
+    assert_named(caught, *WHAT_IS_LEFT)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert len(broken_off.load("A", "2024-06-01", "2024-06-30", incomplete="ignore")) == 1
-    with pytest.raises(InputError, match=re.escape("incomplete='quiet' is not one of warn, raise, ignore")):
+    with pytest.raises(InputError, match=r"incomplete='quiet'.*warn, raise, ignore"):
         broken_off.load("A", "2024-06-01", incomplete="quiet")
 
 
@@ -609,7 +606,7 @@ def test_what_lacks_nothing_that_was_wanted_is_not_warned_of(broken_off, start, 
 
 def test_a_provisional_tail_is_there(broken_off):
     rest = between("2024-06-08T04:00", "2024-07-01T04:00")
-    broken_off.coverage.update(A, lambda known: Coverage(A, known.wanted, known.covered, (rest,)))
+    broken_off.bars.coverage.update(A, lambda known: Coverage(A, known.wanted, known.covered, (rest,)))
 
     assert len(broken_off.load("A", "2024-06-01", "2024-06-30", incomplete="raise")) == 1
 
@@ -619,12 +616,11 @@ def test_many_holes_are_counted_and_the_command_names_the_dataset(storage):
     days = [between(f"2024-06-{day:02d}T04:00", f"2024-06-{day + 1:02d}T04:00") for day in (3, 5, 7, 11, 13)]
     storage.bars.coverage.update(series, lambda _: Coverage(series, tuple(days)))
 
-    expected = (
-        f"BRK.B in equities_1day_split_iex is not held whole, though it was asked for: {days[0]}, {days[1]}, {days[2]} and 2 more"
-        " ranges; `data-engine update BRK.B --timeframe 1Day --adjustment split --feed iex` completes it"
-    )
-    with pytest.raises(StoreError, match=f"^{re.escape(expected)}$"):
+    with pytest.raises(StoreError) as caught:
         storage.load("BRK.B", "2024-06-01", "2024-06-30", timeframe="1Day", adjustment="split", feed="iex", incomplete="raise")
+    command = "`data-engine update BRK.B --timeframe 1Day --adjustment split --feed iex`"
+    assert_named(caught, "BRK.B in equities_1day_split_iex", f"{days[0]}, {days[1]}, {days[2]}", "2 more", command)
+    assert str(days[3]) not in str(caught.value)
 
 
 # -------------------------------------------------------------------------------------------------------- file by file
@@ -632,22 +628,22 @@ def test_many_holes_are_counted_and_the_command_names_the_dataset(storage):
 
 def test_a_write_says_what_it_did(storage):
     steps = [
-        (bars_at("2024-06-03T14:00", "2024-06-03T14:01"), {}, WriteResult(2, added=2)),
-        (bars_at("2024-06-03T14:01", "2024-06-03T14:02", price=2.0), {}, WriteResult(3, added=1, revised=1)),
+        (bars_at("2024-06-03T14:00", "2024-06-03T14:01"), {}, WriteResult(2, Changes(added=2))),
+        (bars_at("2024-06-03T14:01", "2024-06-03T14:02", price=2.0), {}, WriteResult(3, Changes(added=1, revised=1))),
         (bars_at("2024-06-03T14:01", price=2.0), {}, WriteResult(3)),
-        (bars_at("2024-06-03T14:01", price=2.0), {"answered": JUNE.span}, WriteResult(3, vanished=2)),
-        (EMPTY, {"answered": between("2024-06-03T14:01", "2024-06-03T14:02")}, WriteResult(3, vanished=1)),
+        (bars_at("2024-06-03T14:01", price=2.0), {"answered": JUNE.span}, WriteResult(3, Changes(vanished=2))),
+        (EMPTY, {"answered": between("2024-06-03T14:01", "2024-06-03T14:02")}, WriteResult(3, Changes(vanished=1))),
         (EMPTY, {}, WriteResult(3)),
         (
             bars_at("2024-06-03T14:01", price=3.0),
             {"answered": JUNE.span, "drop_vanished": True},
-            WriteResult(1, revised=1, vanished=2),
+            WriteResult(1, Changes(revised=1, vanished=2)),
         ),
-        (EMPTY, {"answered": JUNE.span, "drop_vanished": True}, WriteResult(0, vanished=1)),
+        (EMPTY, {"answered": JUNE.span, "drop_vanished": True}, WriteResult(0, Changes(vanished=1))),
     ]
 
     assert [storage.bars.write(A, JUNE, bars, **how) for bars, how, _ in steps] == [expected for *_, expected in steps]
-    assert contents(storage.bars) == {}
+    assert contents(storage) == {}
 
 
 def test_a_write_that_changes_nothing_does_not_touch_the_file(storage):
@@ -660,7 +656,7 @@ def test_a_write_that_changes_nothing_does_not_touch_the_file(storage):
 
 
 def test_what_was_written_can_be_added_up():
-    assert WriteResult(1, 2, 3, 4) + WriteResult(10, 20, 30, 40) == WriteResult(11, 22, 33, 44)
+    assert WriteResult(1, Changes(2, 3, 4)) + WriteResult(10, Changes(20, 30, 40)) == WriteResult(11, Changes(22, 33, 44))
 
 
 def test_the_files_of_a_store_are_listed(storage):
@@ -778,8 +774,8 @@ def three_months(storage) -> ParquetStorage:
 )
 def test_removing_takes_bars_and_coverage_out_and_nothing_else(three_months, start, end, left):
     span = between(start, end)
-    removed = three_months.remove(A, span)
-    known = three_months.coverage.read(A)
+    removed = three_months.bars.remove(A, span)
+    known = three_months.bars.coverage.read(A)
 
     assert removed == 4 - len(left)
     expected = [("A", THREE_MONTHS[index].replace("T", " ")) for index in left]
@@ -791,15 +787,15 @@ def test_removing_takes_bars_and_coverage_out_and_nothing_else(three_months, sta
 
 
 def test_removing_everything_leaves_no_trace_of_the_series(three_months):
-    assert three_months.remove(A, between("2000-01-01", "2100-01-01")) == 4
+    assert three_months.bars.remove(A, between("2000-01-01", "2100-01-01")) == 4
     assert [path for path in three_months.place.copy().rglob("*") if "symbol=A" in path.name] == []
-    assert three_months.remove(A, between("2000-01-01", "2100-01-01")) == 0
+    assert three_months.bars.remove(A, between("2000-01-01", "2100-01-01")) == 0
     assert len(three_months.load("B", "2024-01-01", "2024-12-31")) == 4
 
 
 def test_removing_the_first_bars_does_not_make_the_rest_be_asked_for_again(three_months):
-    three_months.remove(A, between("2024-05-01", "2024-06-01"))
-    known = three_months.coverage.read(A)
+    three_months.bars.remove(A, between("2024-05-01", "2024-06-01"))
+    known = three_months.bars.coverage.read(A)
 
     assert known.missing(known.wanted, now=at("2025-01-01")) == ()
     assert (known.first_bar, known.last_bar) == (at("2024-06-03T14:00"), at("2024-07-01T14:00"))
@@ -819,7 +815,7 @@ def test_removing_the_first_bars_does_not_make_the_rest_be_asked_for_again(three
 def test_a_damaged_file_is_named_and_left_as_it_is(storage, damage: Callable[[bytes], bytes]):
     storage.store(pd.concat([frame("A", "2024-06-03T14:00", "2024-07-03T14:00"), frame("B", "2024-06-03T14:00")]))
     key = Partition(A, JUNE).key
-    damaged = damage(contents(storage.bars)[key])
+    damaged = damage(contents(storage)[key])
     if not damaged and not storage.place.on_disk:
         pytest.skip("an empty object is no file")
     storage.place.put(key, damaged)
@@ -830,9 +826,9 @@ def test_a_damaged_file_is_named_and_left_as_it_is(storage, damage: Callable[[by
         lambda: storage.store(frame("A", "2024-06-04T14:00")),
         lambda: storage.bars.remove(A, JUNE.span),
     ):
-        with pytest.raises(DamagedFile, match=f"^{re.escape(f'{storage.place.base}/{key}')} cannot be read as bars: "):
+        with pytest.raises(DamagedFile, match=re.escape(f"{storage.place.base}/{key}")):
             use()
-    assert contents(storage.bars)[key] == damaged
+    assert contents(storage)[key] == damaged
     assert len(storage.load("A", "2024-07-01", "2024-07-31")) == len(storage.load("B", "2024-06-03", "2024-06-03")) == 1
 
 
@@ -840,9 +836,10 @@ def test_a_failed_removal_has_withdrawn_the_coverage_first(three_months):
     """What is claimed must be there; what is there may be unclaimed."""
     three_months.place.put(Partition(A, JUNE).key, b"damaged")
     with pytest.raises(DamagedFile):
-        three_months.remove(A, JUNE.span)
+        three_months.bars.remove(A, JUNE.span)
 
-    assert three_months.coverage.read(A).covered == (between("2024-05-01", "2024-06-01"), between("2024-07-01", "2024-08-01"))
+    left = three_months.bars.coverage.read(A).covered
+    assert left == (between("2024-05-01", "2024-06-01"), between("2024-07-01", "2024-08-01"))
 
 
 def test_a_store_that_was_copied_is_the_same_store(three_months, tmp_path):
@@ -852,5 +849,5 @@ def test_a_store_that_was_copied_is_the_same_store(three_months, tmp_path):
 
     found = {path.relative_to(tmp_path / "copy").as_posix(): path.read_bytes() for path in tmp_path.glob("copy/**/*.parquet")}
     assert found == contents(three_months)
-    assert copy.coverage.read(A) == three_months.coverage.read(A)
+    assert copy.bars.coverage.read(A) == three_months.bars.coverage.read(A)
     pd.testing.assert_frame_equal(copy.load(["A", "B"], "2024-01-01"), three_months.load(["A", "B"], "2024-01-01"))

@@ -141,28 +141,26 @@ def test_a_query_that_fails_leaves_the_file_that_was_there(store, tmp_path, name
 
 def test_a_file_that_cannot_be_written_is_said(connection, tmp_path):
     (tmp_path / "taken").mkdir()
-    with pytest.raises(InputError, match="cannot be written"):
+    with pytest.raises(InputError, match=re.escape(str(tmp_path / "taken"))):
         write(connection.sql("SELECT 1"), tmp_path / "taken", "csv")
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
 
 
 @pytest.mark.parametrize(
-    ("words", "why"),
+    ("words", "named"),
     [
-        pytest.param(
-            ["--format", "parquet"], "--format parquet needs a file: add --out FILE.parquet", id="parquet-to-a-terminal"
-        ),
-        pytest.param(["--out", "nowhere/x.csv"], "there is no folder nowhere", id="no-folder"),
-        pytest.param(["--out", "."], "is a folder; name a file in it", id="a-folder"),
-        pytest.param(["--json", "--format", "csv"], "leave --format and --out away, or --json", id="two-formats"),
-        pytest.param(["--json", "--out", "x.json"], "leave --format and --out away, or --json", id="json-twice"),
-        pytest.param(["--format", "excel"], "'excel' is not one of", id="no-such-format"),
+        pytest.param(["--format", "parquet"], ["--format parquet", "--out"], id="parquet-to-a-terminal"),
+        pytest.param(["--out", "nowhere/x.csv"], ["--out", "nowhere"], id="no-folder"),
+        pytest.param(["--out", "."], ["--out ."], id="a-folder"),
+        pytest.param(["--json", "--format", "csv"], ["--json", "--format"], id="two-formats"),
+        pytest.param(["--json", "--out", "x.json"], ["--json", "--out"], id="json-twice"),
+        pytest.param(["--format", "excel"], ["'excel'", "csv", "parquet"], id="no-such-format"),
     ],
 )
-def test_what_cannot_be_written_is_refused(store, tmp_path, words, why):
+def test_what_cannot_be_written_is_refused(store, tmp_path, words, named):
     ran = query(store, "FROM bars_1min", *words)
 
-    assert (ran.code, why in ran.err) == (2, True), ran.err
+    assert (ran.code, [word for word in named if word not in ran.err]) == (2, []), ran.err
     assert list(tmp_path.iterdir()) == []
 
 

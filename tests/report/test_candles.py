@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from data_engine.market.bars import make_table, to_micros
 from data_engine.market.exchange_calendar import regular_hours, sessions
 from data_engine.market.time_range import new_york_midnight
-from data_engine.report.candles import NOTHING, Candles, joined, of_bars, of_days, of_minutes, pack
+from data_engine.report.candles import NOTHING, Candles, merge, of_bars, of_days, of_minutes, pack
 
 WEEK = list(sessions(date(2024, 6, 28), date(2024, 7, 5)))  # with a half day and a holiday
 
@@ -135,11 +135,11 @@ def test_of_two_candles_of_one_day_the_first_parts_counts() -> None:
     daily = candles([10, 12], [[1.0] * 5, [2.0] * 5])
     made = candles([11, 12], [[7.0] * 5, [8.0] * 5])
 
-    both = joined([daily, NOTHING, made])
+    both = merge([daily, NOTHING, made])
 
     assert both.times.tolist() == [10, 11, 12]
     assert both.values[0].tolist() == [1.0, 7.0, 2.0]
-    assert len(joined([])) == 0
+    assert len(merge([])) == 0
 
 
 cents = st.integers(-10_000_000, 100_000_000).map(lambda value: value / 100)

@@ -1,4 +1,4 @@
-"""Which candles a page gets: daily bars where they are held, else sessions made of minutes; and no more than fits."""
+"""The candles of a report: daily bars if there are any, else sessions made of minutes; and as many as fit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from data_engine.market.series import Series
 from data_engine.read.parquet_storage import ParquetStorage
 from data_engine.report import charts as module
 from data_engine.report.candles import Candles
-from data_engine.report.charts import Chart, charts, fitted
+from data_engine.report.charts import Chart, charts, fit
 from pages import DAYS, FIRST, LAST, MINUTES, NOW, make_store
 from real_data import bars_of
 
@@ -31,19 +31,19 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> ParquetStorage:
 def drawn(storage: ParquetStorage, notes: list[str] | None = None, **named: Any) -> Chart:
     known = [Series("AAPL", DAYS), *(Series(symbol, MINUTES) for symbol in SYMBOLS)]
     (chart,) = charts(
-        storage, known, **{"now": NOW, "quick": False, "minutes": 2, "notes": [] if notes is None else notes, **named}
+        storage.bars, known, **{"now": NOW, "quick": False, "minutes": 2, "notes": [] if notes is None else notes, **named}
     )
     return chart
 
 
-def test_daily_bars_are_taken_where_they_are_held_and_minutes_elsewhere(storage: ParquetStorage) -> None:
+def test_candles_are_daily_bars_or_else_made_from_minutes(storage: ParquetStorage) -> None:
     chart = drawn(storage)
     times, values = unpacked(chart.daily["AAPL"])
     days = list(sessions(FIRST, LAST))
 
     assert [date.fromordinal(chart.days[time]) for time in times] == days
-    held = [[500.0 + n, 502.0 + n, 498.0 + n, 501.0 + n] for n in range(20)]
-    assert [row[:4] for row in values[:20]] == held
+    from_days = [[500.0 + n, 502.0 + n, 498.0 + n, 501.0 + n] for n in range(20)]
+    assert [row[:4] for row in values[:20]] == from_days
     folder = storage.files.folder
     made = duckdb.sql(f"""
         SELECT first(open ORDER BY timestamp), max(high), min(low), last(close ORDER BY timestamp)
@@ -89,7 +89,7 @@ def test_symbols_whose_minutes_do_not_fit_are_named(storage: ParquetStorage, mon
     assert chart.left_out == ["AAPL", "MSFT"]
 
 
-def test_a_quick_look_reads_the_last_months_of_minutes(storage: ParquetStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_quick_report_reads_the_last_months_of_minutes(storage: ParquetStorage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "QUICK_MONTHS", 1)
     chart = drawn(storage, quick=True)
 
@@ -119,18 +119,18 @@ def walk(seed: int, count: int = 500) -> Candles:
 
 def test_what_does_not_fit_is_rounded_first_and_then_the_oldest_go() -> None:
     ours = {str(seed): walk(seed) for seed in range(5)}
-    exact = sum(map(len, fitted(ours, 10**9)[0].values()))
+    exact = sum(map(len, fit(ours, 10**9)[0].values()))
 
-    packed, rounded, kept = fitted(ours, exact)
+    packed, rounded, kept = fit(ours, exact)
     assert (rounded, kept) == (False, 500)
-    packed, rounded, kept = fitted(ours, exact - 1)
+    packed, rounded, kept = fit(ours, exact - 1)
     assert (rounded, kept) == (True, 500)
-    packed, rounded, kept = fitted(ours, exact // 4)
+    packed, rounded, kept = fit(ours, exact // 4)
     assert rounded
     assert 20 < kept < 300
     assert sum(map(len, packed.values())) <= exact // 4
     assert unpacked(packed["0"])[0] == list(range(500 - kept, 500))
-    assert fitted({}, 0) == ({}, False, 0)
+    assert fit({}, 0) == ({}, False, 0)
 
 
 def test_real_minutes_make_the_sessions_that_sql_makes(tmp_path: Path) -> None:

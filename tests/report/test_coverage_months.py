@@ -1,4 +1,4 @@
-"""States by month: held against a walk over single days that knows nothing of arrays."""
+"""States by month, compared with a loop over single days."""
 
 from __future__ import annotations
 
@@ -51,35 +51,37 @@ ALL = days("2024-05-01", "2024-07-31")
 @pytest.mark.parametrize(
     ("known", "expected"),
     [
-        pytest.param(minutes(), ["never"] * 3, id="nothing-was-wanted"),
-        pytest.param(minutes(wanted=(ALL,)), ["missing"] * 3, id="wanted-and-not-answered"),
-        pytest.param(minutes(wanted=(ALL,), covered=(ALL,)), ["whole"] * 3, id="answered"),
+        pytest.param(minutes(), ["not_requested"] * 3, id="nothing-requested"),
+        pytest.param(minutes(wanted=(ALL,)), ["missing"] * 3, id="requested-and-not-fetched"),
+        pytest.param(minutes(wanted=(ALL,), covered=(ALL,)), ["complete"] * 3, id="fetched"),
         pytest.param(
-            minutes(wanted=(ALL,), covered=(ALL,), rows={Period(2024, 6): 1}), ["empty", "whole", "empty"], id="no-bar-there"
+            minutes(wanted=(ALL,), covered=(ALL,), rows={Period(2024, 6): 1}), ["empty", "complete", "empty"], id="no-bars"
         ),
         pytest.param(
-            minutes(wanted=(ALL,), covered=(days("2024-05-01", "2024-06-13"),)), ["whole", "partly", "missing"], id="broken-off"
+            minutes(wanted=(ALL,), covered=(days("2024-05-01", "2024-06-13"),)),
+            ["complete", "partial", "missing"],
+            id="broken-off",
         ),
         pytest.param(
             minutes(wanted=(days("2024-06-10", "2024-06-14"),), covered=(days("2024-06-10", "2024-06-14"),)),
-            ["never", "asked", "never"],
-            id="a-week-and-no-more-was-asked-for",
+            ["not_requested", "requested", "not_requested"],
+            id="only-a-week-requested",
         ),
         pytest.param(
             minutes(wanted=(ALL,), covered=(days("2024-05-01", "2024-07-30"),), provisional=(days("2024-07-31", "2024-07-31"),)),
-            ["whole", "whole", "provisional"],
-            id="the-last-day-may-still-change",
+            ["complete", "complete", "provisional"],
+            id="last-day-provisional",
         ),
         pytest.param(
             # Memorial Day, and the weekend before it.
             minutes(wanted=(ALL,), covered=(days("2024-05-01", "2024-05-24"), days("2024-05-28", "2024-07-31"))),
-            ["whole"] * 3,
-            id="a-hole-without-a-session",
+            ["complete"] * 3,
+            id="a-range-without-a-session",
         ),
         pytest.param(
             minutes(wanted=(ALL,), covered=(TimeRange(ALL.start, datetime(2024, 6, 28, 18, tzinfo=UTC)),)),
-            ["whole", "partly", "missing"],
-            id="half-a-session-is-not-held",
+            ["complete", "partial", "missing"],
+            id="half-a-session-missing",
         ),
     ],
 )
@@ -87,7 +89,7 @@ def test_the_state_of_a_month(known: Coverage, expected: list[str]) -> None:
     assert states(known) == expected
 
 
-def test_today_is_provisional_though_nobody_asked_for_the_rest_of_it() -> None:
+def test_today_is_provisional_though_the_rest_of_it_is_not_requested() -> None:
     noon = datetime(2024, 7, 31, 16, tzinfo=UTC)
     begun = TimeRange(days("2024-07-31", "2024-07-31").start, noon)
     known = minutes(
@@ -96,12 +98,16 @@ def test_today_is_provisional_though_nobody_asked_for_the_rest_of_it() -> None:
         provisional=(begun,),
     )
 
-    assert states(known, noon + timedelta(hours=2)) == ["whole", "whole", "provisional"]
+    assert states(known, noon + timedelta(hours=2)) == ["complete", "complete", "provisional"]
 
 
 def test_a_month_that_has_not_begun_has_no_session() -> None:
     # 2024-06-30 is a Sunday.
-    assert states(minutes(wanted=(ALL,), covered=(ALL,)), datetime(2024, 6, 30, 12, tzinfo=UTC)) == ["whole", "whole", "none"]
+    assert states(minutes(wanted=(ALL,), covered=(ALL,)), datetime(2024, 6, 30, 12, tzinfo=UTC)) == [
+        "complete",
+        "complete",
+        "no_session",
+    ]
 
 
 def test_daily_bars_before_the_first_are_empty() -> None:
@@ -113,7 +119,7 @@ def test_daily_bars_before_the_first_are_empty() -> None:
         first_bar=datetime(2024, 6, 5, 4, tzinfo=UTC),
     )
 
-    assert states(known) == ["empty", "whole", "whole"]
+    assert states(known) == ["empty", "complete", "complete"]
 
 
 def test_the_sessions_are_those_of_the_exchange() -> None:
@@ -126,10 +132,10 @@ def test_the_sessions_are_those_of_the_exchange() -> None:
     assert dict(zip(calendar.months, calendar.counts.tolist(), strict=True)) == by_month
 
 
-def test_the_reach_is_what_anything_is_known_of() -> None:
-    asked = minutes(wanted=(days("2024-05-06", "2024-05-10"),), rows={Period(2024, 7): 5})
+def test_the_reach_spans_requested_and_stored_days() -> None:
+    requested = minutes(wanted=(days("2024-05-06", "2024-05-10"),), rows={Period(2024, 7): 5})
 
-    assert reach_of([asked], NOW) == (date(2024, 5, 6), date(2024, 7, 1))
+    assert reach_of([requested], NOW) == (date(2024, 5, 6), date(2024, 7, 1))
     assert reach_of([minutes(wanted=(days("2024-05-06", "2024-12-31"),))], NOW) == (date(2024, 5, 1), date(2024, 7, 31))
     assert reach_of([], NOW) == (date(2024, 7, 31), date(2024, 7, 31))
 
@@ -139,7 +145,7 @@ some_days = st.lists(st.tuples(a_day, a_day).map(lambda pair: new_york_days(min(
 
 
 @given(some_days, some_days, some_days)
-def test_sessions_are_counted_as_a_walk_over_days_counts_them(
+def test_sessions_are_counted_as_a_loop_over_days_counts_them(
     wanted: tuple[TimeRange, ...], covered: tuple[TimeRange, ...], provisional: tuple[TimeRange, ...]
 ) -> None:
     known = minutes(wanted=wanted, covered=covered, provisional=provisional)
@@ -150,12 +156,12 @@ def test_sessions_are_counted_as_a_walk_over_days_counts_them(
 
     expected = {month: [0, 0, 0] for month in (5, 6, 7)}
     for day in exchange(FIRST, LAST):
-        noon = datetime(day.year, day.month, day.day, 16, tzinfo=UTC)  # whole days alone are wanted and held here
+        noon = datetime(day.year, day.month, day.day, 16, tzinfo=UTC)  # only whole days are requested and covered here
         if holds(covered, noon):
             expected[day.month][0] += 1
         elif holds(provisional, noon):
             expected[day.month][1] += 1
         elif holds(wanted, noon):
             expected[day.month][2] += 1
-    counts = zip(made.held.tolist(), made.provisional.tolist(), made.missing.tolist(), strict=True)
+    counts = zip(made.final.tolist(), made.provisional.tolist(), made.missing.tolist(), strict=True)
     assert [list(one) for one in counts] == list(expected.values())

@@ -1,4 +1,4 @@
-"""The page in a browser: headless Chromium, driven by playwright. What is shown is held against the store, by DuckDB."""
+"""The report in headless Chromium, driven by playwright; what it shows is compared with the store by DuckDB."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from data_engine.read.parquet_storage import ParquetStorage
 from data_engine.report import charts
-from data_engine.report.contents import look
+from data_engine.report.contents import overview_of
 from data_engine.report.html_page import render, save
 from data_engine.store.selection import DatasetFilter
 from pages import NOW, make_store
@@ -38,17 +38,17 @@ pytestmark = [
 
 @dataclass
 class Shown:
-    """An open page, and all that it said and asked for."""
+    """An open report, its messages and its requests."""
 
     page: Any
-    said: list[str] = field(default_factory=list)
-    asked: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
 
     def text(self, selector: str) -> str:
         return str(self.page.inner_text(selector))
 
     def settle(self) -> None:
-        """Wait until what was asked of the page is drawn."""
+        """Wait until the page is drawn."""
         self.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
     def wait_for_chart(self, words: str) -> None:
@@ -86,23 +86,23 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> ParquetStorage:
 @pytest.fixture(scope="module")
 def file(storage: ParquetStorage, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "report.html"
-    save(render(look(storage.bars, DatasetFilter(), now=NOW, by="data-engine test")), path)
+    save(render(overview_of(storage.bars, DatasetFilter(), now=NOW, by="data-engine test")), path)
     return path
 
 
 def opened(browser: Any, file: Path, **options: Any) -> Iterator[Shown]:
     context = browser.new_context(**{"viewport": {"width": 1100, "height": 800}, **options})
     shown = Shown(context.new_page())
-    shown.page.on("console", lambda message: shown.said.append(f"{message.type}: {message.text}"))
-    shown.page.on("pageerror", lambda error: shown.said.append(str(error)))
-    shown.page.on("request", lambda request: shown.asked.append(request.url))
+    shown.page.on("console", lambda message: shown.messages.append(f"{message.type}: {message.text}"))
+    shown.page.on("pageerror", lambda error: shown.messages.append(str(error)))
+    shown.page.on("request", lambda request: shown.requests.append(request.url))
     shown.page.goto(file.as_uri())
     shown.page.wait_for_selector("html[data-ready=yes]")
     yield shown
-    said, asked, hacked = shown.said, shown.asked, shown.page.evaluate("window.hacked")
+    messages, requests, hacked = shown.messages, shown.requests, shown.page.evaluate("window.hacked")
     context.close()
-    # Whatever a test did: no error, no request but the file itself, and nothing that the store's texts wanted.
-    assert (said, asked, hacked) == ([], [file.as_uri()], None)
+    # Whatever a test did: no error, no request but the file itself, and no script from the texts of the store.
+    assert (messages, requests, hacked) == ([], [file.as_uri()], None)
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ def test_a_hover_over_the_map_reads_out_the_month(shown: Shown) -> None:
     shown.page.hover("#map", position={"x": 62, "y": 30 + 17 + 8})  # the second row: AAPL, and its first month
     shown.settle()
 
-    assert shown.text("#map-readout").startswith("AAPL, Apr 2024: held whole, final · 22 of 22 sessions final · ")
+    assert shown.text("#map-readout").startswith("AAPL, Apr 2024: complete, final · 22 of 22 sessions final · ")
 
 
 def test_the_map_is_walked_with_the_keyboard_and_a_live_region_tells(shown: Shown) -> None:
@@ -147,7 +147,7 @@ def test_the_map_is_walked_with_the_keyboard_and_a_live_region_tells(shown: Show
 
     assert shown.page.get_attribute("#map-readout", "aria-live") == "polite"
     assert shown.text("#map-readout").startswith(
-        "MSFT, May 2024: held in part, the rest of what was wanted is missing · 11 of 22 sessions final · 11 missing"
+        "MSFT, May 2024: partial, other requested sessions are missing · 11 of 22 sessions final · 11 missing"
     )
     assert "</script>" in shown.text("#map-readout")  # the failure's own words, as words
 
@@ -165,13 +165,13 @@ def test_the_same_is_there_as_a_table(shown: Shown) -> None:
 
     rows = shown.page.locator("#map-table tbody tr").all_inner_texts()
     assert [row.split("\t")[0] for row in rows] == ["<I>&", "AAPL", "MSFT"]
-    assert rows[2].endswith("\t1 held whole, 1 partly, 2 missing")
+    assert rows[2].endswith("\t1 complete, 1 partial, 2 missing")
     assert not shown.page.is_visible("#map")
 
 
 def test_symbols_are_found_and_ordered(shown: Shown) -> None:
     shown.page.click("#as-table")
-    shown.page.select_option("#order", "lack")
+    shown.page.select_option("#order", "missing")
     first = shown.page.locator("#map-table tbody th").all_inner_texts()
     shown.page.fill("#find", "aap")
 
@@ -224,13 +224,13 @@ def test_minutes_are_shown_with_regular_hours_shaded(shown: Shown) -> None:
     shown.page.select_option("#bars", "minutes")
     shown.wait_for_chart("1Min")
     width = shown.page.evaluate("document.getElementById('candles').clientWidth - 62")
-    # The 3rd of July: from 04:00 to 17:00, regular hours from 09:30 to 13:00. Looked at along the top, where no candle is.
+    # The 3rd of July: from 04:00 to 17:00, regular hours from 09:30 to 13:00. Sampled along the top, above all candles.
     hours = (5, 8, 10, 12, 14, 16)
-    colours = dict(zip(hours, shown.pixels("#candles canvas", [(width * (hour - 4) / 13 + 7, 3) for hour in hours]), strict=True))
+    colors = dict(zip(hours, shown.pixels("#candles canvas", [(width * (hour - 4) / 13 + 7, 3) for hour in hours]), strict=True))
 
     assert shown.page.input_value("#from") == "2024-07-03"
-    assert colours[5] == colours[8] == colours[14] == colours[16] == [0, 0, 0, 0]
-    assert colours[10] == colours[12] == [0xF3, 0xEF, 0xE3, 255]
+    assert colors[5] == colors[8] == colors[14] == colors[16] == [0, 0, 0, 0]
+    assert colors[10] == colors[12] == [0xF3, 0xEF, 0xE3, 255]
     shown.page.focus("#candles")
     shown.page.keyboard.press("Home")
     assert shown.text("#chart-readout").startswith("2024-06-27 04:00")
@@ -270,38 +270,40 @@ def test_what_does_not_fit_is_said_with_the_command_that_brings_it(
     browser: Any, storage: ParquetStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(charts, "MINUTE_CHARACTERS", 1)
-    save(render(look(storage.bars, DatasetFilter(), now=NOW)), tmp_path / "small.html")
+    save(render(overview_of(storage.bars, DatasetFilter(), now=NOW)), tmp_path / "small.html")
 
     for shown in opened(browser, tmp_path / "small.html"):
         choose(shown, "MSFT")
         assert shown.page.is_disabled("#bars option[value=minutes]")
-        text = "Its minutes did not fit into this page, nor did those of 2 other symbols: data-engine report MSFT --minutes 5"
-        assert text in shown.text("#chart-note")
+        assert "2 other symbols" in shown.text("#chart-note")
+        assert "data-engine report MSFT --minutes 5" in shown.text("#chart-note")
 
 
 def test_a_symbol_that_is_not_there_is_said(shown: Shown) -> None:
     shown.page.fill("#symbol", "NVDA")
     shown.page.keyboard.press("Enter")
 
-    assert shown.text("#chart-readout") == "NVDA has no candles in this page."
+    assert shown.text("#chart-readout") == "NVDA has no candles in this report."
 
 
 # -------------------------------------------------------------------------------------------------- flags, runs, theme
 
 
 def test_flags_and_runs_are_texts_whatever_they_hold(shown: Shown) -> None:
-    assert "contradiction" in shown.text("#flags-table tbody tr >> nth=0")
+    assert "inconsistency" in shown.text("#flags-table tbody tr >> nth=0")
     assert shown.page.locator("img").count() == 0
     newest = " ".join(shown.text("#runs-table tbody tr >> nth=0").split())
-    assert newest.startswith("2024-07-02 00:00 update stopped equities_1min: 2 symbols, 1 held already, 2024-04-01 to 2024-07-03")
+    assert newest.startswith(
+        "2024-07-02 00:00 update stopped equities_1min: 2 symbols, 1 already complete, 2024-04-01 to 2024-07-03"
+    )
     assert "</script><script>window.hacked = 1</script>" in newest
     assert newest.endswith("1 m 15 s")
 
 
 def test_findings_are_chosen_by_code(shown: Shown) -> None:
-    shown.page.select_option("#flag-code", "not_held")
+    shown.page.select_option("#flag-code", "range_missing")
 
-    assert {row.split("\t")[1] for row in shown.page.locator("#flags-table tbody tr").all_inner_texts()} == {"not held"}
+    assert {row.split("\t")[1] for row in shown.page.locator("#flags-table tbody tr").all_inner_texts()} == {"range missing"}
 
 
 def test_it_follows_the_system_into_the_dark_and_a_button_leads_out(dark: Shown) -> None:
@@ -317,7 +319,7 @@ def test_it_follows_the_system_into_the_dark_and_a_button_leads_out(dark: Shown)
     dark.page.reload()
     dark.page.wait_for_selector("html[data-ready=yes]")
     assert dark.page.get_attribute("html", "data-theme") == "light"
-    dark.asked.pop()
+    dark.requests.pop()
 
 
 def test_on_a_narrow_screen_nothing_hangs_over(narrow: Shown) -> None:
@@ -326,8 +328,8 @@ def test_on_a_narrow_screen_nothing_hangs_over(narrow: Shown) -> None:
     narrow.wait_for_chart("AAPL")
 
 
-def luminance(colour: str) -> float:
-    channels = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+def luminance(color: str) -> float:
+    channels = [int(color[at : at + 2], 16) / 255 for at in (1, 3, 5)]
     r, g, b = (one / 12.92 if one <= 0.04045 else ((one + 0.055) / 1.055) ** 2.4 for one in channels)
     return 0.2126 * r + 0.7152 * g + 0.0722 * b
 
@@ -335,19 +337,19 @@ def luminance(colour: str) -> float:
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_text_stands_out_enough(shown: Shown, theme: str) -> None:
     """WCAG AA: 4.5 to 1 for text, on paper and on cards; 3 to 1 for what a bar or a month must be told by."""
-    names = ("paper", "card", "ink", "soft", "accent", "bad", "warn", "good", "up", "down", "whole", "missing")
+    names = ("paper", "card", "ink", "soft", "accent", "bad", "warn", "good", "up", "down", "complete", "missing")
     shown.page.evaluate("(theme) => { document.documentElement.dataset.theme = theme; }", theme)
     script = "(names) => names.map((name) => getComputedStyle(document.documentElement).getPropertyValue('--' + name).trim())"
-    colours = dict(zip(names, shown.page.evaluate(script, list(names)), strict=True))
+    colors = dict(zip(names, shown.page.evaluate(script, list(names)), strict=True))
 
     def contrast(one: str, other: str) -> float:
-        high, low = sorted((luminance(colours[one]), luminance(colours[other])), reverse=True)
+        high, low = sorted((luminance(colors[one]), luminance(colors[other])), reverse=True)
         return (high + 0.05) / (low + 0.05)
 
     words = {
         name: min(contrast(name, "paper"), contrast(name, "card")) for name in ("ink", "soft", "accent", "bad", "warn", "good")
     }
-    shapes = {name: contrast(name, "card") for name in ("up", "down", "whole", "missing")}
+    shapes = {name: contrast(name, "card") for name in ("up", "down", "complete", "missing")}
     assert {name: ratio for name, ratio in words.items() if ratio < 4.5} == {}
     assert {name: ratio for name, ratio in shapes.items() if ratio < 3} == {}
 
@@ -362,15 +364,15 @@ def test_everything_is_reached_by_tab_and_named(shown: Shown) -> None:
         .map((one) => one.outerHTML.slice(0, 80))""")
     assert nameless == []
     assert shown.page.evaluate("[...document.querySelectorAll('h1, h2')].map((one) => one.textContent)") == [
-        "Store report", "Coverage", "Chart", "Holes and flags", "Runs",
+        "Store report", "Coverage", "Chart", "Gaps and findings", "Runs",
     ]  # fmt: skip
 
 
 def test_an_empty_store_has_a_page_that_says_so(browser: Any, tmp_path: Path) -> None:
     storage = ParquetStorage(tmp_path / "store")
-    save(render(look(storage.bars, DatasetFilter(), now=NOW)), tmp_path / "empty.html")
+    save(render(overview_of(storage.bars, DatasetFilter(), now=NOW)), tmp_path / "empty.html")
 
     for shown in opened(browser, tmp_path / "empty.html"):
-        assert shown.text("#map-readout") == "The store holds no series."
-        assert shown.text("#chart-note") == "There are no bars of a day or shorter to show."
-        assert "No run is remembered" in shown.text("#runs-table")
+        assert shown.text("#map-readout") == "The store has no series."
+        assert shown.text("#chart-note") == "The store has no bars of a day or shorter."
+        assert "No run is recorded" in shown.text("#runs-table")

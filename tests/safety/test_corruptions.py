@@ -1,8 +1,8 @@
 """Seeded corruptions of a healthy store: each is found, named, and repaired or explained.
 
-A healthy store is made once from the sandbox, copied, and damaged in one way. `verify` must say which file and what is wrong with
-it; `verify --repair` must lead to a store without contradictions, or say what a person has to do; and `update` must bring back
-what the healthy store held.
+A healthy store is made once from the sandbox, copied, and damaged in one way. `verify` must name the file and what is wrong with
+it; `verify --repair` must lead to a store without inconsistencies, or print what to do by hand; and `update` must restore what
+the healthy store had.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def base(healthy: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(healthy, tmp_path / "store"))
 
 
-# ------------------------------------------------------------------------------------------------------ ways to be damaged
+# ----------------------------------------------------------------------------------------------------------------- damages
 
 Damage = Callable[[Path], object]
 
@@ -87,7 +87,7 @@ def raw(change: Callable[[bytes], bytes], name: str = f"{JUNE}/data.parquet") ->
     return damage
 
 
-def claims(change: Callable[[dict[str, Any]], object], name: str = COVERAGE) -> Damage:
+def coverage_with(change: Callable[[dict[str, Any]], object], name: str = COVERAGE) -> Damage:
     """Return a damage: one coverage after *change*."""
 
     def damage(base: Path) -> None:
@@ -129,7 +129,7 @@ def written(name: str, data: bytes) -> Damage:
     return damage
 
 
-def folder_in_place_of(name: str) -> Damage:
+def directory_in_place_of(name: str) -> Damage:
     def damage(base: Path) -> None:
         (base / name).unlink()
         (base / name).mkdir()
@@ -170,118 +170,119 @@ def middle_of_a_page(data: bytes) -> bytes:
     return data[: at - 40] + bytes(80) + data[at + 40 :]
 
 
-MENDED, PERSON, NOTHING = "mended", "a person", "nothing"
+REPAIRED, MANUAL, NOTHING = "repaired", "by hand", "nothing"
 
 
 @dataclass(frozen=True)
 class Corruption:
-    """One way to be damaged, and what must be said of it.
+    """One damage, and what must be found.
 
     Attributes:
-        damage: does it.
-        codes: what `verify` says.
-        quick: what `verify --quick` says.
-        named: must be in what is said.
-        after: what `--repair` makes of it; `NOTHING` is a warning that stays.
+        damage: The function that damages a store.
+        codes: The codes that `verify` finds.
+        quick: The codes that `verify --quick` finds.
+        named: Texts in the messages.
+        after: What `--repair` does; `NOTHING` is a warning that stays.
     """
 
     damage: Damage
     codes: set[str]
     quick: set[str]
     named: tuple[str, ...]
-    after: str = MENDED
+    after: str = REPAIRED
 
 
-def seen(damage: Damage, code: str, *named: str, after: str = MENDED, codes: str = "") -> Corruption:
-    """Return a corruption that both looks see."""
+def both(damage: Damage, code: str, *named: str, after: str = REPAIRED, codes: str = "") -> Corruption:
+    """Return a corruption that a full and a quick check find alike."""
     found = {code, *codes.split()}
     return Corruption(damage, found, found, named, after)
 
 
-def whole(damage: Damage, code: str, *named: str, quick: str = "") -> Corruption:
-    """Return a corruption that a look at footers sees as another, or not at all."""
+def full(damage: Damage, code: str, *named: str, quick: str = "") -> Corruption:
+    """Return a corruption that a quick check finds as another, or not at all."""
     return Corruption(damage, {code}, {quick} if quick else set(), named)
 
 
 FILE = f"{JUNE}/data.parquet"
 CORRUPTIONS = {
     # A file of bars that is none
-    "file-empty": seen(raw(lambda _: b""), "file_damaged", FILE, "it is empty"),
-    "file-cut-short": seen(raw(lambda data: data[:-9]), "file_damaged", FILE, "not a readable Parquet file"),
-    "file-cut-in-half": seen(raw(lambda data: data[: len(data) // 2]), "file_damaged", FILE, "not a readable Parquet file"),
-    "file-of-text": seen(raw(lambda _: b"timestamp,open\n" * 9), "file_damaged", FILE, "not a readable Parquet file"),
-    "footer-is-garbage": seen(
-        raw(lambda data: data[:-90] + b"\xff" * 82 + data[-8:]), "file_damaged", FILE, "not a readable Parquet file"
+    "file-empty": both(raw(lambda _: b""), "file_damaged", FILE, "empty"),
+    "file-cut-short": both(raw(lambda data: data[:-9]), "file_damaged", FILE, "not readable as Parquet"),
+    "file-cut-in-half": both(raw(lambda data: data[: len(data) // 2]), "file_damaged", FILE, "not readable as Parquet"),
+    "file-of-text": both(raw(lambda _: b"timestamp,open\n" * 9), "file_damaged", FILE, "not readable as Parquet"),
+    "footer-is-garbage": both(
+        raw(lambda data: data[:-90] + b"\xff" * 82 + data[-8:]), "file_damaged", FILE, "not readable as Parquet"
     ),
     "page-is-garbage": Corruption(raw(middle_of_a_page), {"file_changed"}, set(), (FILE,)),
     # Columns
-    "column-lost": seen(bars(lambda table: table.drop_columns(["vwap"])), "file_damaged", FILE, "it lacks vwap"),
-    "column-too-many": seen(
+    "column-lost": both(bars(lambda table: table.drop_columns(["vwap"])), "file_damaged", FILE, "missing columns: vwap"),
+    "column-too-many": both(
         bars(lambda table: table.append_column("symbol", pa.array(["AAPL"] * len(table)))),
-        "file_damaged", FILE, "it has symbol beside our columns",
+        "file_damaged", FILE, "unexpected columns: symbol",
     ),
-    "columns-in-another-order": seen(
-        bars(lambda table: table.select(table.column_names[::-1])), "file_damaged", FILE, "its columns are in the order vwap",
+    "columns-in-another-order": both(
+        bars(lambda table: table.select(table.column_names[::-1])), "file_damaged", FILE, "order of columns: vwap",
     ),
-    "volumes-as-whole-numbers": seen(
+    "volumes-as-whole-numbers": both(
         bars(with_column("volume", lambda column: column.cast(pa.int64()))), "file_damaged", FILE, "volume is int64, not double",
     ),
-    "stamps-without-a-zone": seen(
+    "timestamps-without-a-zone": both(
         bars(with_column("timestamp", lambda column: column.cast(pa.timestamp("us")))),
         "file_damaged", FILE, "timestamp is timestamp[us], not timestamp[us, tz=UTC]",
     ),
-    "stamps-in-nanoseconds": seen(
+    "timestamps-in-nanoseconds": both(
         bars(with_column("timestamp", lambda column: column.cast(pa.timestamp("ns", "UTC")))),
         "file_damaged", FILE, "timestamp is timestamp[ns, tz=UTC]",
     ),
-    "a-null": seen(
+    "a-null": both(
         bars(with_column("close", lambda column: pa.array([None, *column.to_pylist()[1:]]), nullable=True)),
-        "file_damaged", FILE, "close may be null",
+        "file_damaged", FILE, "close is nullable",
     ),
     # Rows
-    "row-dropped": seen(bars(lambda table: table.slice(1)), "rows_differ", FILE, "holds 389 bars; the coverage counts 390"),
-    "half-the-rows-dropped": seen(bars(lambda table: table.slice(0, 100)), "rows_differ", FILE, "holds 100 bars"),
-    "all-rows-dropped": seen(bars(lambda table: table.slice(0, 0)), "bars_damaged", FILE, "it holds no bar"),
-    "row-twice": whole(
+    "row-dropped": both(bars(lambda table: table.slice(1)), "rows_differ", FILE, "holds 389 bars; the coverage counts 390"),
+    "half-the-rows-dropped": both(bars(lambda table: table.slice(0, 100)), "rows_differ", FILE, "holds 100 bars"),
+    "all-rows-dropped": both(bars(lambda table: table.slice(0, 0)), "bars_damaged", FILE, "no bars"),
+    "row-twice": full(
         bars(lambda table: pa.concat_tables([table.slice(0, 1), table])),
         "bars_damaged", FILE, "a second bar of 2024-06-03", quick="file_changed",
     ),
-    "rows-out-of-order": whole(
+    "rows-out-of-order": full(
         bars(lambda table: table[::-1]), "bars_damaged", FILE, "row 1 is not after 2024-06-20", quick="file_changed",
     ),
-    "a-nan": whole(
+    "a-nan": full(
         bars(with_column("close", one_value(float("nan")))), "bars_damaged", FILE, "close at 2024-06-03", quick="file_changed",
     ),
-    "an-infinity": whole(
+    "an-infinity": full(
         bars(with_column("volume", one_value(float("inf")))), "bars_damaged", FILE, "volume at", quick="file_changed",
     ),
-    "month-shifted": seen(bars(shifted(days=-31)), "bars_damaged", FILE, "it holds bars of another period"),
-    "stamps-off-by-30-seconds": whole(
+    "month-shifted": both(bars(shifted(days=-31)), "bars_damaged", FILE, "bars of another period"),
+    "timestamps-off-by-30-seconds": full(
         bars(shifted(seconds=30)), "bars_off_grid", FILE, "is not the start of a 1Min bar", quick="file_changed",
     ),
-    "bars-of-2099": seen(in_2099, "bars_in_future", "year=2099/month=05/data.parquet"),
-    "price-changed": whole(
+    "bars-of-2099": both(in_2099, "bars_in_future", "year=2099/month=05/data.parquet"),
+    "price-changed": full(
         bars(with_column("close", one_value(999.0))),
         "file_changed", FILE, "is not the file that was counted", quick="file_changed",
     ),
-    "prices-ten-times-as-high": whole(
+    "prices-ten-times-as-high": full(
         bars(with_column("high", lambda column: pc.multiply(column, 10.0))), "file_changed", FILE, quick="file_changed",
     ),
-    "row-added": seen(
+    "row-added": both(
         bars(lambda table: pa.concat_tables([table, shifted(hours=1)(table.slice(len(table) - 1))])),
         "file_changed", FILE, "is not the file that was counted",
     ),
-    "rewritten-by-another-program": seen(
-        bars(lambda table: table, compression="snappy"), "file_changed", FILE, "another program changed it",
+    "rewritten-by-another-program": both(
+        bars(lambda table: table, compression="snappy"), "file_changed", FILE, "is not the file that was counted",
     ),
-    "daily-stamps-at-utc-midnight": whole(
+    "daily-timestamps-at-utc-midnight": full(
         bars(shifted(hours=-4), YEAR), "bars_off_grid", f"{YEAR}/data.parquet", "is not the start of a 1Day bar",
         quick="file_changed",
     ),
     # Files in the wrong place
-    "file-deleted": seen(lambda base: (base / FILE).unlink(), "file_missing", FILE, "is not there; the coverage counts 390"),
-    "symbol-deleted": seen(
-        lambda base: shutil.rmtree(base / "equities_1min/symbol=AAPL"), "file_missing", FILE, f"{MAY}/data.parquet is not there",
+    "file-deleted": both(lambda base: (base / FILE).unlink(), "file_missing", FILE, "does not exist; the coverage counts 390"),
+    "symbol-deleted": both(
+        lambda base: shutil.rmtree(base / "equities_1min/symbol=AAPL"), "file_missing", FILE,
+        f"{MAY}/data.parquet does not exist",
     ),
     "files-swapped": Corruption(
         swapped, {"file_swapped"}, {"file_changed"}, (FILE, f"{MSFT_JUNE}/data.parquet", "bars of MSFT", "bars of AAPL"),
@@ -289,106 +290,109 @@ CORRUPTIONS = {
     "file-of-another-symbol": Corruption(
         copied(f"{MSFT_JUNE}/data.parquet", FILE), {"file_swapped"}, {"file_changed"}, (FILE, "bars of MSFT"),
     ),
-    "file-in-the-wrong-month": seen(
+    "file-in-the-wrong-month": both(
         moved(FILE, f"{JUNE[:-2]}07/data.parquet"), "file_missing", FILE, "month=07/data.parquet", codes="bars_damaged",
     ),
     "symbol-folder-renamed": Corruption(
         moved("equities_1min/symbol=AAPL", "equities_1min/symbol=FAKE"),
-        {"file_missing", "file_swapped", "not_counted"} - {"not_counted"}, {"file_missing", "not_counted"},
+        {"file_missing", "file_swapped", "not_in_coverage"} - {"not_in_coverage"}, {"file_missing", "not_in_coverage"},
         (FILE, "symbol=FAKE/year=2024/month=06/data.parquet", "bars of AAPL"),
     ),
-    "file-named-as-duckdb-does": seen(
-        copied(FILE, f"{JUNE}/data_0.parquet"), "foreign_bars", f"{JUNE}/data_0.parquet", "readers of the whole dataset see",
+    "file-named-as-duckdb-does": both(
+        copied(FILE, f"{JUNE}/data_0.parquet"), "unrecognized_bars", f"{JUNE}/data_0.parquet", "whole dataset",
     ),
-    "month-without-its-nought": seen(
-        copied(FILE, f"{JUNE[:-2]}6/data.parquet"), "foreign_bars", "month=6/data.parquet",
+    "month-without-its-nought": both(
+        copied(FILE, f"{JUNE[:-2]}6/data.parquet"), "unrecognized_bars", "month=6/data.parquet",
     ),
-    "symbol-encoded-otherwise": seen(
+    "symbol-encoded-otherwise": both(
         copied(FILE, f"{JUNE.replace('AAPL', '%41APL')}/data.parquet"),
-        "foreign_bars", "symbol=%41APL", "written symbol=AAPL here",
+        "unrecognized_bars", "symbol=%41APL", "symbol=AAPL",
     ),
     # Coverage
-    "coverage-cut-short": seen(raw(lambda data: data[:99], COVERAGE), "coverage_damaged", COVERAGE),
-    "coverage-is-garbage": seen(raw(lambda _: bytes(range(256)), COVERAGE), "coverage_damaged", COVERAGE),
-    "coverage-of-a-newer-program": seen(
-        claims(lambda fields: fields.update(format=99)), "coverage_damaged", COVERAGE, "its format is 99",
+    "coverage-cut-short": both(raw(lambda data: data[:99], COVERAGE), "coverage_damaged", COVERAGE),
+    "coverage-is-garbage": both(raw(lambda _: bytes(range(256)), COVERAGE), "coverage_damaged", COVERAGE),
+    "coverage-of-a-newer-program": both(
+        coverage_with(lambda fields: fields.update(format=99)), "coverage_damaged", COVERAGE, "its format is 99",
     ),
-    "coverage-under-another-name": seen(
+    "coverage-under-another-name": both(
         copied(COVERAGE.replace("AAPL", "MSFT"), COVERAGE), "coverage_damaged", COVERAGE, "it is the coverage of MSFT",
     ),
-    "coverage-ranges-overlap": seen(
-        claims(lambda fields: fields["covered"].append(fields["covered"][0])), "coverage_damaged", COVERAGE, "overlap",
+    "coverage-ranges-overlap": both(
+        coverage_with(lambda fields: fields["covered"].append(fields["covered"][0])), "coverage_damaged", COVERAGE, "overlap",
     ),
-    "coverage-without-a-zone": seen(
-        claims(lambda fields: fields.update(covered=[["2024-05-13T04:00:00", "2024-06-21T04:00:00"]])),
+    "coverage-without-a-zone": both(
+        coverage_with(lambda fields: fields.update(covered=[["2024-05-13T04:00:00", "2024-06-21T04:00:00"]])),
         "coverage_damaged", COVERAGE, "not an instant in UTC",
     ),
-    "coverage-says-final-and-provisional": seen(
-        claims(lambda fields: fields.update(provisional=fields["covered"])), "coverage_damaged", "AAPL", "that it may change",
+    "coverage-says-final-and-provisional": both(
+        coverage_with(lambda fields: fields.update(provisional=fields["covered"])), "coverage_damaged", "AAPL", "provisional",
     ),
-    "coverage-claims-the-future": seen(
-        claims(lambda fields: fields["covered"][0].__setitem__(1, "2099-01-01T00:00:00Z")),
-        "claims_too_much", "AAPL", "2099-01-01T00:00:00Z, which cannot be final",
+    "coverage-of-the-future": both(
+        coverage_with(lambda fields: fields["covered"][0].__setitem__(1, "2099-01-01T00:00:00Z")),
+        "coverage_not_final", "AAPL", "2099-01-01T00:00:00Z",
     ),
-    "coverage-counts-a-file-that-never-was": seen(
-        claims(lambda fields: fields["rows"].update({"2024-04": 7})), "file_missing", "month=04/data.parquet", "counts 7 bars",
+    "coverage-counts-a-file-that-never-was": both(
+        coverage_with(lambda fields: fields["rows"].update({"2024-04": 7})), "file_missing", "month=04/data.parquet",
+        "counts 7 bars",
     ),
-    "coverage-counts-too-many": seen(
-        claims(lambda fields: (fields["rows"].update({"2024-06": 391}), fields["files"].clear())),
+    "coverage-counts-too-many": both(
+        coverage_with(lambda fields: (fields["rows"].update({"2024-06": 391}), fields["files"].clear())),
         "rows_differ", FILE, "the coverage counts 391",
     ),
-    "coverage-says-an-earlier-first-bar": seen(
-        claims(lambda fields: fields.update(first_bar="2024-05-13T08:00:00Z")), "reach_differs", "AAPL", "2024-05-13T08:00:00Z",
+    "coverage-says-an-earlier-first-bar": both(
+        coverage_with(lambda fields: fields.update(first_bar="2024-05-13T08:00:00Z")), "bar_range_differs", "AAPL",
+        "2024-05-13T08:00:00Z",
     ),
-    "coverage-says-a-later-last-bar": seen(
-        claims(lambda fields: fields.update(last_bar="2024-06-20T23:00:00Z")), "reach_differs", "AAPL", "2024-06-20T23:00:00Z",
+    "coverage-says-a-later-last-bar": both(
+        coverage_with(lambda fields: fields.update(last_bar="2024-06-20T23:00:00Z")), "bar_range_differs", "AAPL",
+        "2024-06-20T23:00:00Z",
     ),
-    "coverage-of-a-symbol-without-files": seen(
+    "coverage-of-a-symbol-without-files": both(
         lambda base: (base / COVERAGE.replace("AAPL", "FAKE")).write_text((base / COVERAGE).read_text().replace("AAPL", "FAKE")),
         "file_missing", FILE.replace("AAPL", "FAKE"),
     ),
-    "coverage-lost": seen(lambda base: (base / COVERAGE).unlink(), "not_counted", f"{MAY}/data.parquet", "no coverage counts"),
-    # What a person must see to
-    "folder-in-place-of-a-file": seen(folder_in_place_of(FILE), "file_unreadable", FILE, after=PERSON),
-    "folder-in-place-of-a-coverage": seen(folder_in_place_of(COVERAGE), "file_unreadable", COVERAGE, after=PERSON),
-    "list-damaged": seen(
-        written("metadata/indices/three.csv", b"symbol,added_date\nAAPL\n"), "index_damaged", "three.csv", after=PERSON
+    "coverage-lost": both(lambda base: (base / COVERAGE).unlink(), "not_in_coverage", f"{MAY}/data.parquet", "coverage was lost"),
+    # To be repaired by hand
+    "directory-in-place-of-a-file": both(directory_in_place_of(FILE), "file_unreadable", FILE, after=MANUAL),
+    "directory-in-place-of-a-coverage": both(directory_in_place_of(COVERAGE), "file_unreadable", COVERAGE, after=MANUAL),
+    "list-damaged": both(
+        written("metadata/indices/three.csv", b"symbol,added_date\nAAPL\n"), "index_damaged", "three.csv", after=MANUAL
     ),
-    "actions-damaged": seen(
-        written("metadata/actions/symbol=AAPL.json", b"[]"), "actions_damaged", "actions/symbol=AAPL.json", after=PERSON
+    "actions-damaged": both(
+        written("metadata/actions/symbol=AAPL.json", b"[]"), "actions_damaged", "actions/symbol=AAPL.json", after=MANUAL
     ),
-    "history-of-a-list-damaged": seen(
-        raw(lambda data: data + b"x,y\n", "metadata/indices/history/three.csv"), "index_damaged", "three.csv", after=PERSON
+    "history-of-a-list-damaged": both(
+        raw(lambda data: data + b"x,y\n", "metadata/indices/history/three.csv"), "index_damaged", "three.csv", after=MANUAL
     ),
-    # Leftovers, which harm nobody
-    "draft-of-a-killed-writer": seen(
-        written(f"metadata/drafts/00-{uuid4().hex}.tmp", b"half a fi"), "drafts_left", "metadata/drafts/00-",
+    # Harmless leftovers
+    "temporary-file-of-a-killed-writer": both(
+        written(f"metadata/drafts/00-{uuid4().hex}.tmp", b"half a fi"), "temporary_files_left", "metadata/drafts/00-",
     ),
-    "text-among-the-bars": seen(
-        written(f"{JUNE}/notes.txt", b"mine"), "foreign_file", f"{JUNE}/notes.txt", after=NOTHING
+    "text-among-the-bars": both(
+        written(f"{JUNE}/notes.txt", b"mine"), "unrecognized_file", f"{JUNE}/notes.txt", after=NOTHING
     ),
-    "backup-among-the-coverage": seen(copied(COVERAGE, f"{COVERAGE}.bak"), "foreign_file", f"{COVERAGE}.bak", after=NOTHING),
-    "folder-of-no-dataset": seen(
-        copied(FILE, "equities_nonsense/data.parquet"), "foreign_file", "equities_nonsense", after=NOTHING
+    "backup-among-the-coverage": both(copied(COVERAGE, f"{COVERAGE}.bak"), "unrecognized_file", f"{COVERAGE}.bak", after=NOTHING),
+    "directory-of-no-dataset": both(
+        copied(FILE, "equities_nonsense/data.parquet"), "unrecognized_file", "equities_nonsense", after=NOTHING
     ),
 }  # fmt: skip
-WARNINGS = {"drafts_left", "foreign_file", "not_counted"}
-SIDE_EFFECTS = {"price_jump", "price_order", "price_spike", "minutes_differ_from_days", "not_held"}
-"""What may be true beside the corruption itself: prices that were changed are odd prices, too."""
+WARNINGS = {"temporary_files_left", "unrecognized_file", "not_in_coverage"}
+SIDE_EFFECTS = {"price_jump", "price_order", "price_spike", "minutes_differ_from_days", "range_missing"}
+"""What may be found beside the corruption itself: changed prices may be improbable, too."""
 
 
-def said(base: Path, *more: str) -> dict[str, Any]:
-    """Return what `verify --json` says, with its exit code."""
+def check(base: Path, *more: str) -> dict[str, Any]:
+    """Return the object of `verify --json`, with the exit code."""
     ran = here("verify", "--json", "--base-path", base, *more)
     return {**ran.json, "code": ran.code}
 
 
-def codes(spoken: dict[str, Any]) -> set[str]:
-    """Return what was found wrong; what a repair has set aside is not wrong."""
-    return {one["code"] for one in (*spoken["contradictions"], *spoken["warnings"])} - {"set_aside"}
+def codes(checked: dict[str, Any]) -> set[str]:
+    """Return the codes of all findings, but that of quarantined files."""
+    return {one["code"] for one in (*checked["inconsistencies"], *checked["warnings"])} - {"quarantined"}
 
 
-def held(base: Path) -> dict[str, list[tuple[Any, ...]]]:
+def stored(base: Path) -> dict[str, list[tuple[Any, ...]]]:
     return {dataset: rows(base, dataset) for dataset in BOTH}
 
 
@@ -403,47 +407,47 @@ def test_there_are_enough_of_them():
 def test_it_is_found_and_named(base, name):
     corruption = CORRUPTIONS[name]
     corruption.damage(base)
-    spoken = said(base)
+    checked = check(base)
 
-    found = codes(spoken)
-    if name == "page-is-garbage":  # whether a decoder stumbles over garbage, or makes other numbers of it, is a matter of luck
+    found = codes(checked)
+    if name == "page-is-garbage":  # a decoder may fail on garbage, or decode other numbers
         found = corruption.codes if found & {"file_damaged", "bars_damaged", "file_changed"} else found
     assert found - (SIDE_EFFECTS - corruption.codes) == corruption.codes
-    assert spoken["code"] == (0 if corruption.codes <= WARNINGS else 5)
-    messages = "\n".join(one["message"] for one in (*spoken["contradictions"], *spoken["warnings"]))
+    assert checked["code"] == (0 if corruption.codes <= WARNINGS else 5)
+    messages = "\n".join(one["message"] for one in (*checked["inconsistencies"], *checked["warnings"]))
     for words in corruption.named:
         assert words in messages
-    assert all(one["remedy"] for one in spoken["contradictions"])
+    assert all(one["remedy"] for one in checked["inconsistencies"])
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
-def test_it_is_found_by_the_footers_where_they_can_tell(base, name):
+def test_a_quick_check_finds_what_metadata_can_tell(base, name):
     corruption = CORRUPTIONS[name]
     corruption.damage(base)
-    spoken = said(base, "--quick")
+    checked = check(base, "--quick")
 
-    assert codes(spoken) == corruption.quick
-    assert spoken["code"] == (0 if corruption.quick <= WARNINGS else 5)
+    assert codes(checked) == corruption.quick
+    assert checked["code"] == (0 if corruption.quick <= WARNINGS else 5)
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
-def test_a_repair_and_an_update_lead_back(base, healthy, server, name):
+def test_a_repair_and_an_update_restore_it(base, healthy, server, name):
     corruption = CORRUPTIONS[name]
     corruption.damage(base)
     ran = here("verify", "--repair", "--base-path", base)
 
-    if corruption.after == PERSON:
+    if corruption.after == MANUAL:
         assert ran.code == 5
-        assert "by a person: " in ran.out
-        assert said(base)["code"] == 5
+        assert "by hand: " in ran.out
+        assert check(base)["code"] == 5
         return
     assert ran.code == 0, ran.text
-    assert said(base)["contradictions"] == []
-    if corruption.after == MENDED:
-        assert codes(said(base)) & corruption.codes == set()
+    assert check(base)["inconsistencies"] == []
+    if corruption.after == REPAIRED:
+        assert codes(check(base)) & corruption.codes == set()
     updated = here("update", "--base-path", base, url=server.url)
-    assert (updated.code, said(base)["contradictions"]) == (1 if "without-files" in name else 0, []), updated.text
-    assert held(base) == held(healthy)
+    assert (updated.code, check(base)["inconsistencies"]) == (1 if "without-files" in name else 0, []), updated.text
+    assert stored(base) == stored(healthy)
     if "in-the-wrong" not in name:
         ours = {key: data for key, data in content(base).items() if "nonsense" not in key}
         assert ours == content(healthy), "not only the same rows: the same bytes"
@@ -458,14 +462,14 @@ def test_a_repair_and_an_update_lead_back(base, healthy, server, name):
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
 def test_a_file_that_may_not_be_read_is_named(base):
     (base / FILE).chmod(0)
-    spoken = said(base)
+    checked = check(base)
 
-    assert (spoken["code"], codes(spoken)) == (5, {"file_unreadable"})
-    assert FILE in spoken["contradictions"][0]["message"]
+    assert (checked["code"], codes(checked)) == (5, {"file_unreadable"})
+    assert FILE in checked["inconsistencies"][0]["message"]
 
 
-def test_what_was_taken_out_is_kept_and_no_reader_sees_it(base, healthy):
-    """Evidence: whoever needs a bar of it can have it."""
+def test_a_quarantined_file_is_kept_and_no_reader_sees_it(base, healthy):
+    """It may be needed as evidence."""
     before = (base / FILE).read_bytes()
     changed = bars(with_column("close", one_value(999.0)))
     changed(base)
@@ -476,13 +480,14 @@ def test_what_was_taken_out_is_kept_and_no_reader_sees_it(base, healthy):
     assert (base / "metadata/set_aside" / f"{FILE}.1").read_bytes() == damaged
     assert not (base / FILE).exists()
     assert not list((base / "metadata").rglob("*.parquet"))
-    assert "1 files that a repair took out" in here("verify", "--base-path", base).out
+    (left,) = [one for one in check(base)["warnings"] if one["code"] == "quarantined"]
+    assert "metadata/set_aside" in left["message"]
 
 
 def test_several_at_once_are_repaired_together(base, healthy, server):
     for name in (
         "file-cut-short",
-        "daily-stamps-at-utc-midnight",
+        "daily-timestamps-at-utc-midnight",
         "file-named-as-duckdb-does",
         "coverage-of-a-symbol-without-files",
     ):
@@ -492,38 +497,38 @@ def test_several_at_once_are_repaired_together(base, healthy, server):
     here("update", "--base-path", base, url=server.url)
 
     assert ran.code == 0
-    assert said(base)["contradictions"] == []
-    assert held(base) == held(healthy)
+    assert check(base)["inconsistencies"] == []
+    assert stored(base) == stored(healthy)
 
 
-def test_a_repair_that_is_only_foreseen_changes_nothing(base):
-    for name in ("file-cut-short", "coverage-claims-the-future", "draft-of-a-killed-writer", "month-without-its-nought"):
+def test_a_dry_run_of_a_repair_changes_nothing(base):
+    for name in ("file-cut-short", "coverage-of-the-future", "temporary-file-of-a-killed-writer", "month-without-its-nought"):
         CORRUPTIONS[name].damage(base)
     before = {path: path.read_bytes() for path in base.rglob("*") if path.is_file()}
     ran = here("verify", "--repair", "--dry-run", "--base-path", base)
 
     assert ran.code == 5
-    assert ran.out.count("to be done: ") == 4
+    assert ran.out.count("  repair: ") == 4
     assert {path: path.read_bytes() for path in base.rglob("*") if path.is_file()} == before
 
 
-def test_a_store_as_it_was_made_is_sound(base):
+def test_an_undamaged_store_is_consistent(base):
     for more in ((), ("--quick",)):
-        spoken = said(base, *more)
-        assert (spoken["code"], codes(spoken), spoken["series"]) == (0, set(), 6)
+        checked = check(base, *more)
+        assert (checked["code"], codes(checked), checked["series"]) == (0, set(), 6)
 
 
-def test_the_store_of_eight_real_symbols_is_sound(tmp_path):
-    """258,824 bars of the consolidated tape: nothing is wrong, and all that is odd are two prices that really fell."""
+def test_a_store_of_eight_real_symbols_is_consistent(tmp_path):
+    """258,824 bars of the consolidated tape: no inconsistency, and two prices that really fell."""
     names = ["AAPL", "NVDA", "SPY", "ACHR", "MSTR", "ARM", "SPCX", "INTC"]
     with Sandbox(Replay(real("minute/polygon_sip_ext_8sym_20240603_20240816.parquet")), gzip_level=0) as sandbox:
         pipeline_of(sandbox, tmp_path / "eight").ingest_symbols(names, "2024-06-03", "2024-08-16")
-    spoken = said(tmp_path / "eight")
+    checked = check(tmp_path / "eight")
 
-    assert (spoken["code"], spoken["contradictions"], spoken["series"]) == (0, [], 8)
-    assert sorted((one["symbol"], one["code"]) for one in spoken["warnings"]) == [("INTC", "price_jump"), ("MSTR", "price_jump")]
-    assert {kind: count for kind, count in spoken["holes"].items() if count} == {"thin": 21_642}
-    assert said(tmp_path / "eight", "--quick")["code"] == 0
+    assert (checked["code"], checked["inconsistencies"], checked["series"]) == (0, [], 8)
+    assert sorted((one["symbol"], one["code"]) for one in checked["warnings"]) == [("INTC", "price_jump"), ("MSTR", "price_jump")]
+    assert {kind: count for kind, count in checked["gaps"].items() if count} == {"quiet": 21_642}
+    assert check(tmp_path / "eight", "--quick")["code"] == 0
 
 
 def test_a_swap_of_two_real_files_is_named(tmp_path):
@@ -534,9 +539,11 @@ def test_a_swap_of_two_real_files_is_named(tmp_path):
     first, second = one.read_bytes(), other.read_bytes()
     one.write_bytes(second)
     other.write_bytes(first)
-    spoken = said(tmp_path / "two")
+    checked = check(tmp_path / "two")
 
-    assert [(found["symbol"], found["code"]) for found in spoken["contradictions"]] == [(name, "file_swapped") for name in names]
+    assert [(found["symbol"], found["code"]) for found in checked["inconsistencies"]] == [
+        (name, "file_swapped") for name in names
+    ]
     assert np.all(
-        [f"bars of {name}" in found["message"] for name, found in zip(names[::-1], spoken["contradictions"], strict=True)]
+        [f"bars of {name}" in found["message"] for name, found in zip(names[::-1], checked["inconsistencies"], strict=True)]
     )

@@ -20,7 +20,7 @@ NOW = datetime(2024, 6, 15, 12, tzinfo=UTC)
 
 
 @dataclass
-class Heard:
+class Response:
     status: int
     headers: dict[str, str]
     raw: bytes
@@ -43,7 +43,7 @@ class Caller:
 
     def get(
         self, path: str = "/v2/stocks/bars", *, headers: dict[str, str] | None = None, gzip: bool = False, **query: str
-    ) -> Heard:
+    ) -> Response:
         sent = dict(KEYS if headers is None else headers)
         if gzip:
             sent["Accept-Encoding"] = "gzip"
@@ -52,7 +52,7 @@ class Caller:
         raw = response.read()
         names = {name.lower(): value for name, value in response.getheaders()}
         body = zlib.decompress(raw, 31) if names.get("content-encoding") == "gzip" else raw
-        return Heard(response.status, names, raw, body)
+        return Response(response.status, names, raw, body)
 
     def walk(self, **query: str) -> dict[str, list[dict[str, Any]]]:
         """Follow the tokens to the end."""
@@ -66,11 +66,11 @@ class Caller:
             query["page_token"] = page["next_page_token"]
 
 
-def write_bars(path: Path, rows: list[tuple[Any, ...]], *, stamp: str = "timestamp") -> Path:
-    """Write rows of (symbol, stamp, open, high, low, close, volume)."""
+def write_bars(path: Path, rows: list[tuple[Any, ...]], *, column: str = "timestamp") -> Path:
+    """Write rows of (symbol, timestamp, open, high, low, close, volume)."""
     columns = list(zip(*rows, strict=True))
-    kind = pa.timestamp("us", tz="UTC") if stamp == "timestamp" else pa.date32()
-    names = ["symbol", stamp, "open", "high", "low", "close", "volume"]
+    kind = pa.timestamp("us", tz="UTC") if column == "timestamp" else pa.date32()
+    names = ["symbol", column, "open", "high", "low", "close", "volume"]
     kinds = [pa.string(), kind, *[pa.float64()] * 5]
     pq.write_table(pa.table({n: pa.array(c, k) for n, c, k in zip(names, columns, kinds, strict=True)}), path)
     return path

@@ -57,7 +57,7 @@ def alpaca() -> Any:
 
 @pytest.fixture(scope="session")
 def described(shared):
-    """A check of an answer against a schema of the published description."""
+    """A check of a response against a schema of the published description."""
     jsonschema = pytest.importorskip("jsonschema")
     yaml = pytest.importorskip("yaml")
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -65,8 +65,8 @@ def described(shared):
     components = json.loads(json.dumps(document["components"], default=str))
     components["schemas"]["next_page_token"]["type"] = ["string", "null"]  # "nullable" is OpenAPI's word, not JSON Schema's
 
-    def check(answer, name):
+    def check(response, name):
         schema = {"$ref": f"#/components/schemas/{name}", "components": components}
-        jsonschema.Draft202012Validator(schema).validate(answer)
+        jsonschema.Draft202012Validator(schema).validate(response)
 
     return check

@@ -1,4 +1,4 @@
-"""The sandbox's corporate actions: filters, pages, refusals; alpaca-py reads them, and the published description fits."""
+"""The sandbox's corporate actions: filters, pages, refusals; alpaca-py reads them, and they match the published description."""
 
 from __future__ import annotations
 
@@ -46,23 +46,23 @@ def announcing(three_symbols):
         yield sandbox
 
 
-def test_an_answer_has_a_list_for_each_type_and_null_on_the_last_page(announcing, call):
-    answer = call(announcing).get(PATH, **EVER).json
+def test_a_response_has_a_list_for_each_type_and_null_on_the_last_page(announcing, call):
+    response = call(announcing).get(PATH, **EVER).json
 
-    assert answer["next_page_token"] is None
-    found = {name: len(records) for name, records in answer["corporate_actions"].items()}
+    assert response["next_page_token"] is None
+    found = {name: len(records) for name, records in response["corporate_actions"].items()}
     assert found == {name: len(records) for name, records in RECORDS.items()}
     for name, records in RECORDS.items():
-        for sent, kept in zip(answer["corporate_actions"][name], records, strict=True):
-            assert kept.items() <= sent.items()
+        for sent, record in zip(response["corporate_actions"][name], records, strict=True):
+            assert record.items() <= sent.items()
 
 
-def test_answers_match_the_published_description(described, announcing, call):
+def test_responses_match_the_published_description(described, announcing, call):
     described(call(announcing).get(PATH, **EVER).json, "corporate_actions_resp")
 
 
 @pytest.mark.parametrize(
-    ("asked", "expected"),
+    ("query", "expected"),
     [
         ({"symbols": "AAPL"}, ["AAPL"]),
         ({"symbols": "META"}, ["FB"]),
@@ -75,14 +75,14 @@ def test_answers_match_the_published_description(described, announcing, call):
         ({"start": "2024-05-10", "end": "2024-05-15"}, []),
     ],
 )
-def test_filters_go_by_process_date_symbol_and_type(announcing, call, asked, expected):
-    lists = call(announcing).get(PATH, **{**EVER, **asked}).json["corporate_actions"]
+def test_filters_go_by_process_date_symbol_and_type(announcing, call, query, expected):
+    lists = call(announcing).get(PATH, **{**EVER, **query}).json["corporate_actions"]
     names = [r.get("symbol") or r.get("old_symbol") or r.get("source_symbol") for records in lists.values() for r in records]
 
     assert sorted(names) == expected
 
 
-def test_without_dates_today_is_asked(three_symbols, call):
+def test_without_dates_today_is_requested(three_symbols, call):
     today = {
         "worthless_removals": [{"symbol": name, "process_date": day} for name, day in (("A", "2024-06-15"), ("B", "2024-06-14"))]
     }
@@ -96,24 +96,24 @@ def test_without_dates_today_is_asked(three_symbols, call):
 @pytest.mark.parametrize("faults", [None, "short=0.3,empty=0.3"])
 def test_pages_hold_everything_once_in_order_of_process_dates(three_symbols, call, sort, faults):
     seen, query = [], {**EVER, "limit": "2", "sort": sort}
-    chosen = Faults.parse(faults) if faults else None
-    with Sandbox(three_symbols, actions=Announcements(RECORDS), faults=chosen) as sandbox:
+    drawn = Faults.parse(faults) if faults else None
+    with Sandbox(three_symbols, actions=Announcements(RECORDS), faults=drawn) as sandbox:
         caller = call(sandbox)
         while True:
-            answer = caller.get(PATH, **query).json
-            page = [record["process_date"] for records in answer["corporate_actions"].values() for record in records]
+            response = caller.get(PATH, **query).json
+            page = [record["process_date"] for records in response["corporate_actions"].values() for record in records]
             assert len(page) <= 2
             seen += sorted(page, reverse=sort == "desc")
-            if answer["next_page_token"] is None:
+            if response["next_page_token"] is None:
                 break
-            query["page_token"] = answer["next_page_token"]
+            query["page_token"] = response["next_page_token"]
 
     every = [record["process_date"] for records in RECORDS.values() for record in records]
     assert seen == sorted(every, reverse=sort == "desc")
 
 
 @pytest.mark.parametrize(
-    ("asked", "message"),
+    ("query", "message"),
     [
         ({"limit": "1001"}, "invalid limit: larger than the allowed maximum of 1000"),
         ({"limit": "0"}, "invalid limit: smaller than the allowed minimum of 1"),
@@ -127,12 +127,12 @@ def test_pages_hold_everything_once_in_order_of_process_dates(three_symbols, cal
         ({"ids": "x", "symbols": "AAPL"}, "ids is mutually exclusive with all other filters"),
     ],
 )
-def test_a_bad_parameter_is_refused(announcing, call, asked, message):
-    heard = call(announcing).get(PATH, **asked)
+def test_a_bad_parameter_is_refused(announcing, call, query, message):
+    response = call(announcing).get(PATH, **query)
 
-    assert heard.status == 400
-    assert message is None or heard.message == message
-    assert message is not None or heard.message.startswith("Invalid format for parameter start: error parsing '2024-02-30'")
+    assert response.status == 400
+    assert message is None or response.message == message
+    assert message is not None or response.message.startswith("Invalid format for parameter start: error parsing '2024-02-30'")
 
 
 def test_keys_and_limits_hold_here_too(three_symbols, call):
@@ -166,7 +166,7 @@ def test_alpaca_py_reads_every_type(announcing, alpaca):
     assert (found["name_changes"][0].old_symbol, found["spin_offs"][0].source_rate) == ("FB", 4.0)
 
 
-def test_the_markets_splits_and_renames_are_announced(call):
+def test_the_markets_splits_and_ticker_changes_are_announced(call):
     with Sandbox(SimulatedMarket()) as sandbox:
         lists = call(sandbox).get(PATH, symbols="AAPL,GE,FB", **EVER).json["corporate_actions"]
 
@@ -186,22 +186,22 @@ def test_a_replays_splits_are_announced(tmp_path, call):
     assert [record["symbol"] for record in lists["forward_splits"]] == ["NVDA"]
 
 
-def test_a_file_has_the_shape_of_an_answer(tmp_path):
+def test_a_file_has_the_shape_of_a_response(tmp_path):
     path = tmp_path / "actions.json"
     path.write_text(json.dumps({"corporate_actions": RECORDS, "next_page_token": None}))
     from data_engine.sandbox.corporate_actions import ActionsRequest
 
-    asked = ActionsRequest(date(2000, 1, 1), date(2100, 1, 1), 1000)
-    assert Announcements.read(path).page(asked) == Announcements(RECORDS).page(asked)
+    query = ActionsRequest(date(2000, 1, 1), date(2100, 1, 1), 1000)
+    assert Announcements.read(path).page(query) == Announcements(RECORDS).page(query)
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[]", "not an answer"),
-        ("{", "not an answer"),
-        ('{"corporate_actions": {"dividends": [{}]}}', "'dividends' is no list of corporate actions"),
-        ('{"corporate_actions": {"cash_dividends": [{"symbol": "A"}]}}', "has no process_date"),
+        ("[]", "/v1/corporate-actions"),
+        ("{", "/v1/corporate-actions"),
+        ('{"corporate_actions": {"dividends": [{}]}}', "'dividends'.*cash_dividends"),
+        ('{"corporate_actions": {"cash_dividends": [{"symbol": "A"}]}}', "cash_dividends.*process_date"),
     ],
 )
 def test_a_file_of_another_shape_is_refused(tmp_path, text, said):

@@ -1,4 +1,4 @@
-"""Faults on purpose: repeatable, at the share asked, and as they look to a client."""
+"""Faults on purpose: repeatable, at the given share, and as they look to a client."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from data_engine.errors import InputError
 from data_engine.sandbox import Faults, Sandbox
 from data_engine.sandbox.faults import KINDS
 
-ASKED = {"symbols": "AAPL,MSFT,NVDA", "timeframe": "1Min", "start": "2024-06-03", "end": "2024-06-03", "limit": "900"}
+QUERY = {"symbols": "AAPL,MSFT,NVDA", "timeframe": "1Min", "start": "2024-06-03", "end": "2024-06-03", "limit": "900"}
 
 
 def broken(kind, **settings):
@@ -34,7 +34,7 @@ def test_a_specification_that_makes_no_sense_is_refused(spec):
         Faults.parse(spec)
 
 
-def test_the_same_seed_draws_the_same_faults_in_the_asked_share():
+def test_the_same_seed_draws_the_same_faults_in_the_given_share():
     first, again, other = (Faults.parse("429=0.1,reset=0.2", seed=seed) for seed in (1, 1, 2))
     drawn = [first.draw(number) for number in range(5000)]
     counts = Counter(drawn)
@@ -59,12 +59,12 @@ def test_the_same_seed_draws_the_same_faults_in_the_asked_share():
 )
 def test_a_refusal_looks_like_the_services(three_symbols, call, kind, status, html, header):
     with Sandbox(three_symbols, faults=broken(kind, retry_after=7)) as sandbox:
-        heard = call(sandbox).get(**ASKED)
+        response = call(sandbox).get(**QUERY)
     hints = {"retry-after", "x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"}
 
-    assert (status, html) == (heard.status, heard.headers["content-type"].startswith("text/html"))
-    assert {header} <= set(heard.headers) if header else hints.isdisjoint(heard.headers)
-    assert status != 429 or heard.body == b'{"message": "too many requests."}'
+    assert (status, html) == (response.status, response.headers["content-type"].startswith("text/html"))
+    assert {header} <= set(response.headers) if header else hints.isdisjoint(response.headers)
+    assert status != 429 or response.body == b'{"message": "too many requests."}'
     assert [kind] == [record.fault for record in sandbox.requests]
 
 
@@ -72,9 +72,9 @@ def test_a_refusal_looks_like_the_services(three_symbols, call, kind, status, ht
 def test_a_reset_breaks_the_body_off(three_symbols, call, gzip):
     with Sandbox(three_symbols, faults=broken("reset")) as sandbox:
         with pytest.raises((ConnectionError, http.client.IncompleteRead)):
-            call(sandbox).get(**ASKED, gzip=gzip)
+            call(sandbox).get(**QUERY, gzip=gzip)
         sandbox.faults = Faults()
-        assert call(sandbox).get(**ASKED).status == 200
+        assert call(sandbox).get(**QUERY).status == 200
 
 
 def test_a_stalled_body_stays_away_until_the_client_goes(three_symbols, call):
@@ -82,12 +82,12 @@ def test_a_stalled_body_stays_away_until_the_client_goes(three_symbols, call):
         caller = call(sandbox)
         caller.connection.timeout = 0.3
         with pytest.raises(TimeoutError):
-            caller.get(**ASKED)
+            caller.get(**QUERY)
 
 
 def test_a_stalled_body_may_end_in_a_hang_up(three_symbols, call):
     with Sandbox(three_symbols, faults=broken("stall", stall_seconds=0.05)) as sandbox, pytest.raises(http.client.IncompleteRead):
-        call(sandbox).get(**ASKED)
+        call(sandbox).get(**QUERY)
 
 
 def test_closing_the_sandbox_ends_a_stall(three_symbols, call):
@@ -97,18 +97,18 @@ def test_closing_the_sandbox_ends_a_stall(three_symbols, call):
 
     def ask():
         try:
-            caller.get(**ASKED)
+            caller.get(**QUERY)
         except (ConnectionError, http.client.IncompleteRead) as error:
             ended.append(error)
 
-    asking = threading.Thread(target=ask)
-    asking.start()
+    thread = threading.Thread(target=ask)
+    thread.start()
     while not sandbox.requests:
-        asking.join(0.01)
+        thread.join(0.01)
     sandbox.close()
-    asking.join(10)
+    thread.join(10)
 
-    assert not asking.is_alive()
+    assert not thread.is_alive()
     assert len(ended) == 1
 
 
@@ -116,23 +116,23 @@ def test_half_a_compressed_body_says_that_it_is_whole(three_symbols, call):
     with Sandbox(three_symbols, faults=broken("cut_gzip")) as sandbox:
         caller = call(sandbox)
         with pytest.raises(zlib.error, match="incomplete"):
-            caller.get(**ASKED, gzip=True)
+            caller.get(**QUERY, gzip=True)
         assert (
             caller.get(path="/v2/stocks/bars", symbols="ZZZ", timeframe="1Day", start="1990-01-01", end="1990-01-01").status
             == 200
         )
 
 
-def test_an_answer_may_come_uncompressed_though_gzip_was_asked(three_symbols, call):
+def test_a_response_may_be_uncompressed_though_gzip_is_accepted(three_symbols, call):
     with Sandbox(three_symbols, faults=broken("identity")) as sandbox:
-        heard = call(sandbox).get(**ASKED, gzip=True)
+        response = call(sandbox).get(**QUERY, gzip=True)
 
-    assert "content-encoding" not in heard.headers
-    assert heard.raw == heard.body
+    assert "content-encoding" not in response.headers
+    assert response.raw == response.body
 
 
 def test_short_and_empty_pages_carry_a_token_and_lose_nothing(three_symbols, call):
-    plain = {**ASKED, "limit": "200"}
+    plain = {**QUERY, "limit": "200"}
     with Sandbox(three_symbols) as sandbox:
         expected = call(sandbox).walk(**plain)
     with Sandbox(three_symbols, faults=Faults({"short": 0.4, "empty": 0.4})) as sandbox:
@@ -148,10 +148,10 @@ def test_short_and_empty_pages_carry_a_token_and_lose_nothing(three_symbols, cal
 def test_a_symbol_may_spoil_every_request_that_names_it(three_symbols, call):
     with Sandbox(three_symbols, faults=Faults(fail_symbols={"MSFT"})) as sandbox:
         caller = call(sandbox)
-        answers = [caller.get(**{**ASKED, "symbols": names}).status for names in ("AAPL,MSFT", "AAPL", "MSFT", "NVDA")]
+        statuses = [caller.get(**{**QUERY, "symbols": names}).status for names in ("AAPL,MSFT", "AAPL", "MSFT", "NVDA")]
         single = caller.get("/v2/stocks/MSFT/bars", timeframe="1Min", start="2024-06-03").status
 
-    assert [*answers, single] == [500, 200, 500, 200, 500]
+    assert [*statuses, single] == [500, 200, 500, 200, 500]
 
 
 @pytest.mark.parametrize("status", [401, 403, 500, 503])
@@ -159,6 +159,6 @@ def test_a_status_may_be_given_always(three_symbols, call, status):
     with Sandbox(three_symbols, faults=Faults(always=status)) as sandbox:
         caller = call(sandbox)
 
-        assert [status, status] == [caller.get(**ASKED).status for _ in range(2)]
+        assert [status, status] == [caller.get(**QUERY).status for _ in range(2)]
         sandbox.faults = Faults()
-        assert caller.get(**ASKED).status == 200
+        assert caller.get(**QUERY).status == 200

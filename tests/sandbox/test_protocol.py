@@ -118,7 +118,7 @@ def test_adjustments_may_be_listed():
     assert str(parse(adjustment="spin-off,split").adjustment) == "split,spin-off"
 
 
-def test_without_bounds_today_until_now_is_asked():
+def test_without_bounds_today_until_now_is_requested():
     asked = BarsRequest.parse({"symbols": "AAPL", "timeframe": "1Min"}, now=NOW)
 
     assert (ns(2024, 6, 15, 4), nanoseconds(NOW), False) == (asked.start, asked.end, asked.end_given)

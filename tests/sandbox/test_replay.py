@@ -25,7 +25,7 @@ def bars(source, symbol, timeframe, *, adjustment=RAW, now=NOW, span=EVER):
     return source.bars(symbol, Timeframe.parse(timeframe), span, adjustment=adjustment, feed="sip", now=now)
 
 
-def stamps(found):
+def timestamps(found):
     return [str(stamp) for stamp in found.start.astype("datetime64[ns]").astype("datetime64[m]")]
 
 
@@ -63,15 +63,15 @@ def test_rows_without_a_price_are_left_out_and_no_volume_is_none(tmp_path):
 def test_labels_at_the_end_of_a_minute_are_moved_to_its_start(tmp_path):
     path = write_bars(tmp_path / "a.parquet", minutes_of("A", 2))
 
-    assert stamps(bars(Replay(path, end_label=True), "A", "1Min")) == ["2024-06-03T13:29", "2024-06-03T13:30"]
+    assert timestamps(bars(Replay(path, end_label=True), "A", "1Min")) == ["2024-06-03T13:29", "2024-06-03T13:30"]
 
 
 def test_a_date_is_midnight_in_new_york_and_makes_daily_bars(tmp_path):
     rows = [("A", day, 1, 2, 1, 2, 10) for day in (date(2024, 3, 8), date(2024, 3, 11), date(2024, 3, 12))]
-    source = Replay(write_bars(tmp_path / "a.parquet", rows, stamp="date"))
+    source = Replay(write_bars(tmp_path / "a.parquet", rows, column="date"))
 
-    assert stamps(bars(source, "A", "1Day")) == ["2024-03-08T05:00", "2024-03-11T04:00", "2024-03-12T04:00"]
-    assert stamps(bars(source, "A", "1Week")) == ["2024-03-04T05:00", "2024-03-11T04:00"]
+    assert timestamps(bars(source, "A", "1Day")) == ["2024-03-08T05:00", "2024-03-11T04:00", "2024-03-12T04:00"]
+    assert timestamps(bars(source, "A", "1Week")) == ["2024-03-04T05:00", "2024-03-11T04:00"]
     assert len(bars(source, "A", "1Min")) == 0
 
 
@@ -82,7 +82,7 @@ def test_a_day_has_the_regular_sessions_prices_and_all_its_volume(tmp_path):
     rows = [at(8, 0, 1.0), at(13, 29, 2.0), at(13, 30, 5.0), at(19, 59, 6.0), at(20, 0, 99.0)]
     found = bars(Replay(write_bars(tmp_path / "a.parquet", rows)), "A", "1Day")
 
-    assert stamps(found) == ["2024-06-03T04:00"]
+    assert timestamps(found) == ["2024-06-03T04:00"]
     assert [float(column[0]) for column in found.values] == [5.0, 6.5, 4.5, 6.0, 500.0, 5.0, 5.5]
 
 
@@ -98,7 +98,7 @@ def test_a_half_day_ends_at_one_o_clock(tmp_path):
 def test_quarters_of_an_hour_are_made_of_minutes(tmp_path):
     found = bars(Replay(write_bars(tmp_path / "a.parquet", minutes_of("A", 20))), "A", "15Min")
 
-    assert stamps(found) == ["2024-06-03T13:30", "2024-06-03T13:45"]
+    assert timestamps(found) == ["2024-06-03T13:30", "2024-06-03T13:45"]
     assert tuple(c.tolist() for c in found.values[:4]) == ([10.0, 25.0], [25.5, 30.5], [9.25, 24.25], [25.0, 30.0])
     assert found.volume.tolist() == [12_000.0, 9_000.0]
 
@@ -125,7 +125,7 @@ def test_a_bar_that_has_not_ended_is_not_served(tmp_path):
 )
 def test_a_split_changes_the_bars_before_it(tmp_path, raw, split):
     rows = [("NVDA", date(2024, 6, 7), *raw, 48785033), ("NVDA", date(2024, 6, 10), 120.371, 121, 117.01, 121.79, 10)]
-    source = Replay(write_bars(tmp_path / "a.parquet", rows, stamp="date"), splits={"NVDA": (Split(date(2024, 6, 10), 10),)})
+    source = Replay(write_bars(tmp_path / "a.parquet", rows, column="date"), splits={"NVDA": (Split(date(2024, 6, 10), 10),)})
     found = bars(source, "NVDA", "1Day", adjustment=Adjustment.parse("split"))
 
     assert split == tuple(float(column[0]) for column in found.values[:4])
@@ -135,14 +135,14 @@ def test_a_split_changes_the_bars_before_it(tmp_path, raw, split):
     assert raw[0] == bars(source, "NVDA", "1Day", adjustment=Adjustment.parse("dividend")).open[0]
 
 
-def test_fractions_of_shares_survive_the_wire(tmp_path, call):
+def test_fractions_of_shares_survive(tmp_path, call):
     rows = minutes_of("A", 2)
     odd = [0.1 + 0.2, 12345.678901]
     path = write_bars(tmp_path / "a.parquet", [(*row[:6], volume) for row, volume in zip(rows, odd, strict=True)])
     with Sandbox(Replay(path)) as sandbox:
-        heard = call(sandbox).get(symbols="A", timeframe="1Min", start="2024-06-03")
+        response = call(sandbox).get(symbols="A", timeframe="1Min", start="2024-06-03")
 
-    assert odd == [bar["v"] for bar in heard.json["bars"]["A"]]
+    assert odd == [bar["v"] for bar in response.json["bars"]["A"]]
 
 
 def test_every_row_of_a_real_file_is_served_exactly(shared, call):

@@ -1,4 +1,4 @@
-"""The server over real HTTP, judged by the vendor's own client and the published description of its answers."""
+"""The server over real HTTP, judged by Alpaca's own client and the published description of its responses."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ def test_a_token_points_to_the_next_symbol_when_one_ends_with_the_page(three_sym
         assert list(caller.get(**THREE, limit="390", page_token=token).json["bars"]) == ["MSFT"]
 
 
-def test_the_wire_form_is_compact_and_alphabetical(three_symbols, call):
+def test_the_form_of_a_page_is_compact_and_alphabetical(three_symbols, call):
     with Sandbox(three_symbols) as sandbox:
-        heard = call(sandbox).get(symbols="AAPL", **DAY, limit="1")
+        response = call(sandbox).get(symbols="AAPL", **DAY, limit="1")
     bar = b'{"c":11,"h":11.5,"l":9.25,"n":1,"o":10,"t":"2024-06-03T13:30:00Z","v":100,"vw":10.5833}'
     token = b'"QUFQTHxNfDE3MTc0MjE0NjAwMDAwMDAwMDA="'
 
-    assert b'{"bars":{"AAPL":[' + bar + b']},"next_page_token":' + token + b"}" == heard.body
+    assert b'{"bars":{"AAPL":[' + bar + b']},"next_page_token":' + token + b"}" == response.body
 
 
 def test_both_ends_are_included(three_symbols, call):
@@ -118,10 +118,10 @@ def test_a_refusal_is_json(three_symbols, call):
 @pytest.mark.parametrize("headers", [{}, {**KEYS, "APCA-API-SECRET-KEY": "wrong"}, {"Authorization": "Basic a2V5Ondyb25n"}])
 def test_wrong_and_missing_keys_get_a_page_of_html(three_symbols, call, headers):
     with Sandbox(three_symbols, keys={"key": "secret"}) as sandbox:
-        heard = call(sandbox).get(headers=headers, symbols="BRK-B")
+        response = call(sandbox).get(headers=headers, symbols="BRK-B")
 
-    assert (heard.status, heard.headers["content-type"]) == (401, "text/html")
-    assert b"401 Authorization Required" in heard.body
+    assert (response.status, response.headers["content-type"]) == (401, "text/html")
+    assert b"401 Authorization Required" in response.body
 
 
 @pytest.mark.parametrize("headers", [KEYS, {"Authorization": "Basic a2V5OnNlY3JldA=="}])
@@ -169,8 +169,8 @@ def test_the_rate_limit_is_a_bucket_that_refills(three_symbols, call):
         seconds[0] = 2.0
         later = [caller.get(**THREE).status for _ in range(3)]
 
-    assert [heard.status for heard in burst] == [200, 200, 200, 429]
-    assert [heard.headers["x-ratelimit-remaining"] for heard in burst[:3]] == ["2", "1", "0"]
+    assert [response.status for response in burst] == [200, 200, 200, 429]
+    assert [response.headers["x-ratelimit-remaining"] for response in burst[:3]] == ["2", "1", "0"]
     assert burst[3].body == b'{"message": "too many requests."}'
     assert not [name for name in burst[3].headers if name.startswith("x-ratelimit") or name == "retry-after"]
     assert later == [200, 200, 429]
@@ -189,7 +189,7 @@ def test_wrong_keys_cost_no_token(three_symbols, call):
         assert [caller.get(**THREE, headers=h).status for h in ({}, KEYS, KEYS)] == [401, 200, 429]
 
 
-def test_large_answers_are_compressed_when_asked(three_symbols, call):
+def test_large_responses_are_compressed_if_accepted(three_symbols, call):
     with Sandbox(three_symbols) as sandbox:
         caller = call(sandbox)
         plain, packed = caller.get(**THREE), caller.get(**THREE, gzip=True)
@@ -200,12 +200,12 @@ def test_large_answers_are_compressed_when_asked(three_symbols, call):
     assert "content-encoding" not in small.headers
 
 
-def test_answers_say_where_their_bars_come_from(three_symbols, call):
+def test_responses_say_where_their_bars_come_from(three_symbols, call):
     with Sandbox(three_symbols) as replay, Sandbox(SimulatedMarket()) as market:
-        marks = [call(sandbox).get(symbols="ZZZ", **DAY).headers for sandbox in (replay, market)]
+        headers_of = [call(sandbox).get(symbols="ZZZ", **DAY).headers for sandbox in (replay, market)]
 
-    assert [headers["x-sandbox"] for headers in marks] == ["replay three.parquet", "simulated market"]
-    assert {"data-engine-sandbox"} == {headers["server"] for headers in marks}
+    assert [headers["x-sandbox"] for headers in headers_of] == ["replay three.parquet", "simulated market"]
+    assert {"data-engine-sandbox"} == {headers["server"] for headers in headers_of}
 
 
 def test_requests_are_recorded(three_symbols, call):
@@ -250,7 +250,7 @@ def test_a_very_long_request_line_is_refused(three_symbols, call):
         assert call(sandbox).get(symbols=",".join(["AAPL"] * 1000), **DAY).status == 414
 
 
-def test_a_broken_off_request_harms_nobody(three_symbols, call):
+def test_a_broken_off_request_harms_no_other(three_symbols, call):
     with Sandbox(three_symbols) as sandbox:
         rude = call(sandbox)
         rude.connection.connect()
@@ -290,26 +290,26 @@ def test_alpaca_py_pages_through_the_simulated_market_and_gets_every_row(alpaca)
     assert {"AAPL", "BRK.B", "KO"} == set(found)
     for symbol, rows in found.items():
         bars = market.bars(symbol, Timeframe(1, "Min"), span, adjustment=RAW, feed="sip", now=NOW)
-        stamps = [f"{stamp}Z" for stamp in bars.start.astype("datetime64[ns]").astype("datetime64[s]")]
-        assert stamps == [row["t"] for row in rows]
+        timestamps = [f"{stamp}Z" for stamp in bars.start.astype("datetime64[ns]").astype("datetime64[s]")]
+        assert timestamps == [row["t"] for row in rows]
         for name, column in zip("ohlcvn", bars.values[:6], strict=True):
             assert column.tolist() == [row[name] for row in rows]
         assert bars.vwap.tolist() == [row["vw"] for row in rows]
         assert all(isinstance(row[name], int) for row in rows for name in "vn")
 
 
-def test_alpaca_py_makes_its_own_types_of_the_answers(alpaca, three_symbols):
+def test_alpaca_py_makes_its_own_types_of_the_responses(alpaca, three_symbols):
     from alpaca.data.requests import StockBarsRequest
     from alpaca.data.timeframe import TimeFrame
 
     with Sandbox(three_symbols) as sandbox:
         client = alpaca.StockHistoricalDataClient("key", "secret", url_override=sandbox.url)
-        asked = StockBarsRequest(
+        request = StockBarsRequest(
             symbol_or_symbols=["AAPL", "NVDA"], timeframe=TimeFrame.Minute, start=datetime(2024, 6, 3), limit=500
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # alpaca-py's use of pandas
-            frame = client.get_stock_bars(asked).df
+            frame = client.get_stock_bars(request).df
         client._session.close()
 
     assert frame.shape == (500, 7)
@@ -323,12 +323,12 @@ def test_importing_the_package_is_light():
 
 
 @pytest.mark.parametrize("timeframe", ["1Min", "15Min", "1Hour", "1Day", "1Week", "1Month"])
-def test_answers_match_the_published_description(described, call, timeframe):
-    asked = {"timeframe": timeframe, "start": "2024-01-02", "end": "2024-03-28", "adjustment": "all", "limit": "300"}
+def test_responses_match_the_published_description(described, call, timeframe):
+    query = {"timeframe": timeframe, "start": "2024-01-02", "end": "2024-03-28", "adjustment": "all", "limit": "300"}
     with Sandbox(SimulatedMarket()) as sandbox:
         caller = call(sandbox)
-        several = caller.get(symbols="AAPL,GE,KO", **asked).json
-        single = caller.get("/v2/stocks/NVDA/bars", **asked, currency="USD").json
+        several = caller.get(symbols="AAPL,GE,KO", **query).json
+        single = caller.get("/v2/stocks/NVDA/bars", **query, currency="USD").json
 
     described(several, "stock_bars_resp")
     described(single, "stock_bars_resp_single")
@@ -355,6 +355,6 @@ def test_recorded_refusals_are_worded_alike(shared, three_symbols, call):
     ]
     with Sandbox(three_symbols) as sandbox:
         caller = call(sandbox)
-        heard = {caller.get(**query).body.decode() for query in provoking}
+        response = {caller.get(**query).body.decode() for query in provoking}
 
-    assert recorded == heard
+    assert recorded == response

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -125,11 +124,11 @@ def test_a_file_that_cannot_be_read_is_named_kept_and_troubles_no_other(store, p
     expected = store.update(B, want)
     place.put(key(A), data)
 
-    remedy = "`data-engine verify --repair` rebuilds it"
-    message = rf"^the coverage of A in equities_1min is not readable: {re.escape(f'{place.base}/{key(A)}')}: {why}.*; {remedy}$"
     for use in (store.read, lambda series: store.update(series, want)):
-        with pytest.raises(DamagedFile, match=message):
+        with pytest.raises(DamagedFile) as caught:
             use(A)
+        for named in (str(A), f"{place.base}/{key(A)}", why, "`data-engine verify --repair`"):
+            assert named in str(caught.value)
     assert place.content()[key(A)] == data
     assert store.read(B) == expected
     assert list(store.series(MINUTES)) == [A, B]

@@ -270,7 +270,7 @@ def test_no_key_leads_out_of_the_store(place, key):
         lambda: files.delete(key),
         lambda: list(files.list(key)),
     ):
-        with pytest.raises(StoreError, match=re.escape(f"{key!r} is not the name of a file in a store")):
+        with pytest.raises(StoreError, match=re.escape(repr(key))):
             use()
 
     assert place.content() == {}
@@ -382,7 +382,7 @@ def test_a_thread_that_waits_too_long_is_told_who_it_waits_for(place):
         writing = pool.submit(files.update, KEY, slow)
         assert inside.wait(60)
         try:
-            with pytest.raises(StoreBusy, match=re.escape(f"another thread is writing to {place.base}")):
+            with pytest.raises(StoreBusy, match=re.escape(place.base)):
                 put(files, OLD)
         finally:
             done.set()
@@ -450,9 +450,7 @@ def test_clean_leaves_the_draft_of_a_living_writer(base):
         assert files.remove_stale_drafts() == 0
         assert draft.read_bytes() == NEW
         assert files.get(KEY) == OLD
-        with pytest.raises(
-            StoreBusy, match=re.escape(f"another process holds the store {base} and did not let go within 0.05 s")
-        ):
+        with pytest.raises(StoreBusy, match=rf"{re.escape(str(base))}.*0\.05 s.*--wait"):
             put(files, OLD)
 
     assert on_disk(base) == {KEY: NEW}
@@ -501,7 +499,7 @@ def test_a_held_store_keeps_other_runs_away_but_not_other_writes(shared_place):
     waits, base = [], shared_place.base
     files = shared_place.open(lock_seconds=0)
     with started(f"with files.lock('run', seconds=0): {HERE_AND_WAIT}", base):
-        message = re.escape(f"another process holds the store {base} and did not let go within 0.05 s")
+        message = rf"{re.escape(base)}.*0\.05 s.*--wait"
         with pytest.raises(StoreBusy, match=message), files.lock("run", seconds=0.05, waiting=lambda: waits.append("waiting")):
             pytest.fail("two runs at once")
         put(files, NEW)
@@ -539,7 +537,7 @@ def test_a_store_whose_path_is_a_file(tmp_path, below):
     (tmp_path / "file").write_bytes(OLD)
     files = LocalFiles(tmp_path / "file" / below)
 
-    with pytest.raises(StoreError, match=re.escape(str(tmp_path / "file")) + ".*: a part of the path is a file, not a folder"):
+    with pytest.raises(StoreError, match=re.escape(str(tmp_path / "file")) + ".*file, not a folder"):
         put(files, NEW)
     assert (files.get(KEY), files.size(KEY), list(files.list("metadata")), files.remove_stale_drafts()) == (None, None, [], 0)
     assert files.free_bytes() > 0
@@ -549,7 +547,7 @@ def test_a_store_whose_path_is_a_file(tmp_path, below):
 def test_a_file_where_a_folder_should_be(files, base):
     put(files, OLD, "equities_1min")
 
-    with pytest.raises(StoreError, match=re.escape(f"cannot write {base / KEY}: a part of the path is a file, not a folder")):
+    with pytest.raises(StoreError, match=re.escape(f"cannot write {base / KEY}") + ".*file, not a folder"):
         put(files, NEW)
     assert on_disk(base) == {"equities_1min": OLD}
 
@@ -663,7 +661,7 @@ def test_a_full_disk(tmp_path):
         files = LocalFiles(disk / "store")
         put(files, OLD)
         before = files.free_bytes()
-        with pytest.raises(StoreError, match=re.escape(f"cannot write {disk / 'store' / KEY}: the disk is full")):
+        with pytest.raises(StoreError, match=re.escape(f"cannot write {disk / 'store' / KEY}") + ".*full"):
             put(files, bytes(1 << 20))
 
         assert on_disk(disk / "store") == {KEY: OLD}
@@ -680,7 +678,7 @@ def test_a_disk_that_is_full_before_the_first_byte(tmp_path):
         put(files, OLD)
         with pytest.raises(OSError, match="No space left"):
             (disk / "ballast").write_bytes(bytes(65536))
-        with pytest.raises(StoreError, match=re.escape(str(disk)) + ".*: the disk is full"):
+        with pytest.raises(StoreError, match=re.escape(str(disk)) + ".*full"):
             put(files, NEW)
 
         assert on_disk(disk / "store") == {KEY: OLD}
@@ -692,7 +690,7 @@ def test_a_read_only_file_system(tmp_path):
         put(LocalFiles(disk / "store"), OLD)
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
         files = LocalFiles(disk / "store")
-        with pytest.raises(StoreError, match=re.escape(str(disk)) + ".*: the file system is read-only"):
+        with pytest.raises(StoreError, match=re.escape(str(disk)) + ".*read-only"):
             put(files, NEW)
 
         assert files.get(KEY) == OLD
@@ -702,8 +700,7 @@ def test_a_read_only_file_system(tmp_path):
 def test_a_store_across_two_file_systems_is_refused(tmp_path):
     base = tmp_path / "store"
     with mounted(base / "equities_1min", "256k"):
-        why = "it lies on another file system than the store's metadata folder; keep a store on one"
-        with pytest.raises(StoreError, match=re.escape(f"cannot write {base / KEY}: {why}")):
+        with pytest.raises(StoreError, match=re.escape(f"cannot write {base / KEY}") + ".*another file system"):
             put(LocalFiles(base), NEW)
 
         assert on_disk(base) == {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import traceback
 
@@ -46,7 +47,7 @@ def test_an_address_is_a_bucket_and_a_prefix(url, parts):
     "url", ["s3://", "s3:///a", "s3://a//b", "s3://a/../b", "s3://a/.", "s3://a/b?c", "s3://a/b#c", "s3://a/%41", "gs://a", "a"]
 )
 def test_what_is_no_address_is_refused(url):
-    with pytest.raises(ConfigError, match="is not an address of the form s3://bucket/prefix"):
+    with pytest.raises(ConfigError, match=re.escape(repr(url))):
         parts_of(url)
 
 
@@ -73,14 +74,14 @@ def test_the_endpoint_is_that_of_the_usual_variables(environ, endpoint):
 @pytest.mark.parametrize(
     ("url", "why"),
     [
-        ("http://s3.example.com", "must use https: plain http to s3.example.com would show your bars"),
+        ("http://s3.example.com", "https.*http to s3.example.com"),
         ("http://10.0.0.1:9000", "must use https"),
         ("http://127.0.0.1.example.com", "must use https"),
-        ("ftp://127.0.0.1", "must be an address such as"),
-        ("s3.example.com", "must be an address such as"),
+        ("ftp://127.0.0.1", "https://s3.example.com"),
+        ("s3.example.com", "https://s3.example.com"),
         ("https://key:secret@s3.example.com", "without user, password or query"),
         ("https://s3.example.com?a=b", "without user, password or query"),
-        ("https://s3.example.com:port", "must be an address such as"),
+        ("https://s3.example.com:port", "https://s3.example.com"),
     ],
 )
 def test_an_endpoint_that_cannot_be_used_is_refused_and_named_by_its_variable(url, why):
@@ -93,7 +94,7 @@ def test_allowing_http_by_a_variable_does_not_open_a_far_endpoint(monkeypatch):
     monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://s3.example.com")
 
-    with pytest.raises(ConfigError, match="must use https"):
+    with pytest.raises(ConfigError, match=r"AWS_ENDPOINT_URL.*https"):
         Bucket.open("s3://bars/a")
 
 
@@ -104,14 +105,14 @@ def test_without_obstore_it_says_what_to_install(monkeypatch):
     for name in ("obstore", "obstore.store", "obstore.exceptions"):
         monkeypatch.setitem(sys.modules, name, None)
 
-    with pytest.raises(ConfigError, match=r"^a store at s3://bars/a needs one more package: pip install 'data-engine\[s3\]'$"):
+    with pytest.raises(ConfigError, match=r"s3://bars/a.*`pip install obstore`"):
         Bucket.open("s3://bars/a")
 
 
 def test_half_a_pair_of_credentials_is_refused(monkeypatch):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
 
-    with pytest.raises(ConfigError, match="Missing SecretAccessKey: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY") as error:
+    with pytest.raises(ConfigError, match=r"SecretAccessKey.*AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY") as error:
         Bucket.open("s3://bars/a")
     assert KEY not in str(error.value)
 
@@ -119,7 +120,7 @@ def test_half_a_pair_of_credentials_is_refused(monkeypatch):
 def test_a_profile_is_not_read_and_it_says_how_to_use_one(monkeypatch):
     monkeypatch.setenv("AWS_PROFILE", "work")
 
-    with pytest.raises(ConfigError, match=r"AWS_PROFILE is set, but no AWS credentials.*aws configure export-credentials"):
+    with pytest.raises(ConfigError, match=r"AWS_PROFILE.*aws configure export-credentials"):
         Bucket.open("s3://bars/a")
 
 
@@ -128,9 +129,7 @@ def test_where_there_are_no_credentials_at_all_it_says_so(monkeypatch):
     monkeypatch.setenv("AWS_METADATA_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
 
-    with pytest.raises(
-        StoreError, match=r"^cannot read s3://bars/a/key: no AWS credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET"
-    ):
+    with pytest.raises(StoreError, match=r"s3://bars/a/key.*AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"):
         Bucket.open("s3://bars/a").get("key")
 
 
@@ -223,7 +222,7 @@ def test_a_service_that_cannot_be_reached_is_named(monkeypatch):
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("data_engine.store.s3.bucket._RETRY", {"max_retries": 1})
 
-    with pytest.raises(StoreError, match=r"^cannot read s3://bars/a/x: HTTP error: error sending request$"):
+    with pytest.raises(StoreError, match=r"s3://bars/a/x: .*error sending request"):
         Bucket.open("s3://bars/a").get("x")
 
 

@@ -113,7 +113,7 @@ def test_a_file_that_others_change_again_and_again_is_busy_after_a_while(service
     numbers = iter(range(10_000))
     service.before = lambda method, key: service.put(key, str(next(numbers)).encode()) if method == "PUT" else None
 
-    with pytest.raises(StoreBusy, match=r"^s3://bars/store/x: others changed it again and again; not written within 0.2 s$"):
+    with pytest.raises(StoreBusy, match=r"s3://bars/store/x.* 0\.2 s"):
         files.update("x", add)
 
 
@@ -157,7 +157,7 @@ def test_a_service_that_fails_leaves_the_file_and_frees_the_way(service, monkeyp
     files = S3Files(URL)
     files.update("x", add)
     service.refuse = lambda method, *_: (503, "SlowDown", "no") if method == "PUT" else None
-    with pytest.raises(StoreError, match="cannot write s3://bars/store/x: SlowDown: no"):
+    with pytest.raises(StoreError, match=r"s3://bars/store/x.*SlowDown"):
         files.update("x", add)
     service.refuse = lambda *_: None
 
@@ -218,7 +218,7 @@ def test_nobody_writes_to_a_file_that_is_being_removed(service, monkeypatch):
         assert (files.get(KEY), files.size(KEY), list(files.list("equities_1min"))) == (None, None, [])
         # Another process has locks of its own: here, files of its own.
         other = S3Files(URL)
-        other._grounds = object_files.Grounds()
+        other._shared = object_files.SharedState()
         reads = len(asked(service, "GET"))
         writing = pool.submit(other.update, KEY, lambda old: b"new after " + (old or b"nothing"))
         until(lambda: len(asked(service, "GET")) > reads + 2)
@@ -277,12 +277,12 @@ def test_a_killed_holder_keeps_others_away_for_a_minute_by_the_servers_clock(ser
 def test_who_lost_the_hold_writes_nothing_more(service):
     files = S3Files(URL, lease_seconds=0.3)
     other = S3Files(URL)
-    other._grounds = object_files.Grounds()
+    other._shared = object_files.SharedState()
     with files.lock("run", seconds=0):
         files.update("x", add)
         service.put("store/metadata/locks/run.lock", b'{"owner": "somebody else"}')
-        until(lambda: not files._grounds.held[0].valid)
-        with pytest.raises(StoreBusy, match=r"could not be renewed for 0\.3 s, and another process may have taken it"):
+        until(lambda: not files._shared.leases[0].valid)
+        with pytest.raises(StoreBusy, match=r"s3://bars/store.* 0\.3 s.*again"):
             files.update("x", add)
         other.update("x", add)
 
@@ -328,16 +328,15 @@ def ignorant(service, monkeypatch):
 
 
 def test_where_conditions_are_ignored_that_is_said(ignorant):
-    text = (
-        "s3://bars/store: this service ignores If-Match and If-None-Match, so only one process at a time may write here; "
-        "a second one ends with exit code 7"
-    )
-    assert S3Files(URL).write_warning() == text
+    text = S3Files(URL).write_warning()
+    assert text is not None
+    for named in ("s3://bars/store", "If-Match", "If-None-Match", "exit code 7"):
+        assert named in text
 
 
 def test_where_conditions_are_ignored_the_first_write_warns(ignorant):
     files = S3Files(URL)
-    with pytest.warns(SingleWriterWarning, match="only one process at a time may write here"), files.lock("run", seconds=0):
+    with pytest.warns(SingleWriterWarning, match="If-None-Match"), files.lock("run", seconds=0):
         files.update("x", add)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -394,7 +393,7 @@ def test_where_conditions_are_ignored_a_process_holds_once(ignorant):
     both[0].write_warning()
     with (
         both[0].lock("run", seconds=0),
-        pytest.raises(StoreBusy, match="another run of this process holds the store"),
+        pytest.raises(StoreBusy, match=r"s3://bars/store.* 0\.05 s"),
         both[1].lock("run", seconds=0.05, waiting=lambda: waits.append("waiting")),
     ):
         pytest.fail("two at once")

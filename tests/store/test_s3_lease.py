@@ -76,9 +76,7 @@ def test_another_is_refused_and_told_who_holds_it(slot):
     lease.take(0)
     waits = []
     try:
-        message = (
-            r"^another process holds the store the place and did not let go within 0.1 s: process \d+ on .+, since 2\d{3}-.*Z$"
-        )
+        message = r"the place.*process \d+ on .+, since 2\d{3}-.*Z.*0\.1 s.*--wait"
         with pytest.raises(StoreBusy, match=message):
             Lease(slot, "the place", 60).take(0.1, lambda: waits.append("waiting"))
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import MutableMapping
 from datetime import UTC, date, datetime, timedelta
@@ -200,14 +201,16 @@ def test_a_day_is_given_as_date_text_or_midnight(store, clock):
 )
 @one_kind_is_enough
 def test_what_is_no_day_is_refused(store, memory, day):
-    with pytest.raises(InputError, match="on must be a date"):
+    with pytest.raises(InputError, match=re.escape(f"on {day!r}")):
         store.store("tech", ["AAPL"], on=day)
-    with pytest.raises(InputError, match="as_of must be a date"):
+    with pytest.raises(InputError, match=re.escape(f"as_of {day!r}")):
         store.load("tech", as_of=day)
     assert memory.content == {}
 
 
-@pytest.mark.parametrize(("symbols", "why"), [([], "holds no symbol"), (["AAPL", "A B", ""], "2 items are not symbols")])
+@pytest.mark.parametrize(
+    ("symbols", "why"), [([], "no symbol"), (["AAPL", "A B", ""], "2 items(.|\n)*item 2: 'A B'(.|\n)*item 3: ''")]
+)
 @one_kind_is_enough
 def test_a_bad_list_is_refused_and_nothing_is_written(store, memory, symbols, why):
     with pytest.raises(SymbolListError, match=why):
@@ -247,7 +250,7 @@ def test_a_list_is_known_as_it_was(moving, as_of, expected):
 
 
 def test_what_a_list_was_before_it_was_stored_is_not_known(moving):
-    with pytest.raises(InputError, match="known since 2024-01-02; what it was on 2024-01-01 is not known"):
+    with pytest.raises(InputError, match=r"'tech'.*2024-01-02.* 2024-01-01; run `data-engine index import tech"):
         moving.load("tech", as_of="2024-01-01")
 
 
@@ -261,13 +264,13 @@ def test_several_changes_of_one_day_leave_the_last(store):
 def test_days_do_not_go_back(moving, memory):
     before = dict(memory.content)
 
-    with pytest.raises(InputError, match="last changed on 2024-01-20; a list cannot be stored for 2024-01-19"):
+    with pytest.raises(InputError, match=r"2024-01-19: index 'tech'.* 2024-01-20"):
         moving.store("tech", ["A", "F", "E", "D", "X"], on="2024-01-19")
     assert memory.content == before
 
 
 def test_days_to_come_are_refused(store, memory):
-    with pytest.raises(InputError, match="a day to come"):
+    with pytest.raises(InputError, match="2024-01-04"):
         store.store("tech", ["A"], on=DAY1 + timedelta(days=2))
     assert memory.content == {}
     assert store.store("tech", ["A"], on=DAY1 + timedelta(days=1)).members == 1  # it is tomorrow in Tokyo
@@ -350,7 +353,7 @@ def test_more_than_a_fifth_needs_force(store, memory, symbols):
 
     with pytest.raises(InputError) as error:
         store.store("tech", symbols, force=False)
-    assert f"storing {len(symbols)} symbols as index 'tech' would drop {lost} of its 10 members" in str(error.value)
+    assert re.search(rf"\b{len(symbols)} symbols as index 'tech'.* {lost} of its 10 members", str(error.value))
     assert "--force" in str(error.value)
     assert memory.content == before
 
@@ -393,7 +396,7 @@ def test_a_name_that_is_a_file_everywhere_is_accepted(store, name):
 @pytest.mark.parametrize("verb", ["store", "load"])
 @one_kind_is_enough
 def test_a_name_that_is_not_is_refused_and_nothing_is_written(store, memory, name, verb):
-    with pytest.raises(InputError, match=r"^index name ") as error:
+    with pytest.raises(InputError, match=r"index name ") as error:
         store.store(name, ["AAPL"]) if verb == "store" else store.load(name)
 
     assert repr(name) in str(error.value)
@@ -403,7 +406,7 @@ def test_a_name_that_is_not_is_refused_and_nothing_is_written(store, memory, nam
 def test_names_that_differ_in_case_alone_are_refused(store):
     store.store("Tech", ["AAPL"])
 
-    with pytest.raises(InputError, match=r"index 'Tech' exists: 'tech' would be the same file"):
+    with pytest.raises(InputError, match=r"'tech'.*'Tech'"):
         store.store("tech", ["AAPL"])
     assert store.names() == ["Tech"]
 
@@ -412,7 +415,7 @@ def test_an_unknown_index_lists_those_there_are(store):
     store.store("tech", ["AAPL"])
     store.store("dow", ["AAPL"])
 
-    with pytest.raises(UnknownIndexError, match=r"^no index 'teck'; there are: dow, tech$") as error:
+    with pytest.raises(UnknownIndexError, match=r"'teck'.* dow, tech$") as error:
         store.load("teck")
     assert isinstance(error.value, KeyError)
 
@@ -421,7 +424,7 @@ def test_an_unknown_index_says_when_there_is_none_and_creates_nothing(tmp_path):
     store = MetadataStore(tmp_path / "absent")
 
     assert store.names() == []
-    with pytest.raises(UnknownIndexError, match=r"no index 'tech'; none is stored yet in .*absent"):
+    with pytest.raises(UnknownIndexError, match=r"'tech'.*absent"):
         store.load("tech")
     assert not (tmp_path / "absent").exists()
 
@@ -458,7 +461,7 @@ def test_a_file_gives_its_index_a_name(path, name):
 
 @pytest.mark.parametrize("path", ["---.csv", "", ".csv", "\N{CJK UNIFIED IDEOGRAPH-65E5}.csv"])
 def test_a_file_without_a_usable_name_needs_one(path):
-    with pytest.raises(InputError, match="gives no name for an index; name it"):
+    with pytest.raises(InputError, match="--index"):
         index_name_of(path)
 
 
@@ -485,7 +488,7 @@ def test_a_list_written_by_hand_has_a_history_from_its_days(store, memory):
     memory.content[LIST] = b"symbol,added_date\nAAPL,2020-05-01\nMSFT,2019-01-01\n"
 
     assert list(store.members("tech", as_of="2019-06-01")) == ["MSFT"]
-    with pytest.raises(InputError, match="known since 2019-01-01"):
+    with pytest.raises(InputError, match=r"2019-01-01.* 2018-12-31"):
         store.load("tech", as_of="2018-12-31")
 
     store.store("tech", ["AAPL", "MSFT", "NVDA"])
@@ -495,7 +498,7 @@ def test_a_list_written_by_hand_has_a_history_from_its_days(store, memory):
     assert store.members("tech")["AAPL"] == date(2020, 5, 1)
 
 
-def test_a_list_changed_by_hand_is_brought_back_into_its_history(store, memory, clock):
+def test_a_list_changed_by_hand_becomes_a_part_of_its_history(store, memory, clock):
     store.store("tech", ["A", "B"])
     memory.content[LIST] = b"symbol,added_date\nA,2024-01-02\nZ,2024-01-05\n"
     clock.day = DAY2
@@ -510,24 +513,24 @@ def test_a_header_alone_is_an_empty_list(store, memory):
 
     frame = store.load("tech")
     assert (len(frame), list(frame.columns)) == (0, ["symbol", "added_date"])
-    with pytest.raises(InputError, match="known since no day"):
+    with pytest.raises(InputError, match="2024-01-02"):
         store.load("tech", as_of=DAY1)
 
 
 @pytest.mark.parametrize(
     ("key", "content", "why"),
     [
-        pytest.param(LIST, b"", "line 1: must be symbol,added_date", id="an-empty-file"),
-        pytest.param(LIST, b"Symbol\nAAPL\n", "line 1: must be symbol,added_date", id="another-header"),
-        pytest.param(LIST, b"symbol,added_date\nA,2024-01-02\nB\n", "line 3: has 1 cells, not 2", id="a-cell-missing"),
+        pytest.param(LIST, b"", "line 1: .*symbol,added_date", id="an-empty-file"),
+        pytest.param(LIST, b"Symbol\nAAPL\n", "line 1: .*symbol,added_date", id="another-header"),
+        pytest.param(LIST, b"symbol,added_date\nA,2024-01-02\nB\n", "line 3: .*1 .*2", id="a-cell-missing"),
         pytest.param(LIST, b"symbol,added_date\nA,1/2/2024\n", "line 2: Invalid isoformat", id="a-date-of-a-spreadsheet"),
-        pytest.param(LIST, b"symbol,added_date\nA B,2024-01-02\n", "line 2: not a symbol: 'A B'", id="no-symbol"),
-        pytest.param(LIST, b"symbol,added_date\nA,2024-01-02\na,2024-01-03\n", "line 3: a is listed twice", id="twice"),
+        pytest.param(LIST, b"symbol,added_date\nA B,2024-01-02\n", "line 2: .*'A B'", id="no-symbol"),
+        pytest.param(LIST, b"symbol,added_date\nA,2024-01-02\na,2024-01-03\n", "line 3: a ", id="twice"),
         pytest.param(LIST, b'symbol,added_date\n"A,2024-01-02\n', "unexpected end", id="an-open-quotation-mark"),
         pytest.param(LIST, b"symbol,added_date\n\xff,2024-01-02\n", "utf-8", id="another-encoding"),
-        pytest.param(HISTORY, b"date,action,symbol\n2024-01-02,bought,A\n", "line 2: the action is added", id="no-action"),
-        pytest.param(HISTORY, b"date,action,symbol\n2024-01-02,added,A\n2024-01-01,added,B\n", "line 3: the days", id="back"),
-        pytest.param(HISTORY, b"x\n", "line 1: must be date,action,symbol", id="a-history-with-another-header"),
+        pytest.param(HISTORY, b"date,action,symbol\n2024-01-02,bought,A\n", "line 2: .*'bought'", id="no-action"),
+        pytest.param(HISTORY, b"date,action,symbol\n2024-01-02,added,A\n2024-01-01,added,B\n", "line 3: ", id="back"),
+        pytest.param(HISTORY, b"x\n", "line 1: .*date,action,symbol", id="a-history-with-another-header"),
     ],
 )  # fmt: skip
 def test_a_damaged_file_is_named_with_its_line_and_left_alone(store, memory, new_place, key, content, why):

@@ -178,13 +178,13 @@ def test_any_iterable_of_strings_is_a_list():
 
 @pytest.mark.parametrize("nothing", [[], (), iter(())])
 def test_an_empty_list_is_refused(nothing):
-    with pytest.raises(SymbolListError, match="holds no symbol"):
+    with pytest.raises(SymbolListError, match="no symbol"):
         SymbolLoader.from_list(nothing)
 
 
 @pytest.mark.parametrize("wrong", [None, 7, b"AAPL", 1.5], ids=repr)
 def test_what_is_no_list_is_refused(wrong):
-    with pytest.raises(InputError, match="must be a list of strings") as error:
+    with pytest.raises(InputError, match="list of strings") as error:
         SymbolLoader.from_list(wrong)
 
     assert repr(wrong) in message(error)
@@ -253,7 +253,7 @@ def test_a_missing_column_names_the_columns_there_are(written, header, column):
 def test_below_a_preamble_the_columns_are_those_of_the_table(written):
     path = written("Holdings of\nas of,May 1\n\nName,Code,Weight\nApple,AAPL,7\n")
 
-    with pytest.raises(SymbolListError, match="its columns are 'Name', 'Code', 'Weight'"):
+    with pytest.raises(SymbolListError, match="'Name', 'Code', 'Weight'"):
         SymbolLoader.from_csv(path)
 
 
@@ -261,13 +261,13 @@ def test_below_a_preamble_the_columns_are_those_of_the_table(written):
 def test_two_columns_of_one_name_are_refused(written, header):
     path = written(f"{header}\nA,B\n")
 
-    with pytest.raises(SymbolListError, match="line 1 has 2 columns for"):
+    with pytest.raises(SymbolListError, match="line 1 has 2 columns"):
         SymbolLoader.from_csv(path)
 
 
 @pytest.mark.parametrize("column", ["", "  ", 2])
 def test_a_column_needs_a_name(written, column):
-    with pytest.raises(InputError, match="must be a name"):
+    with pytest.raises(InputError, match="symbol column"):
         SymbolLoader.from_csv(written("Symbol\nA\n"), symbol_column=column)
 
 
@@ -333,7 +333,7 @@ def test_an_enormous_file_is_refused_before_it_fills_the_memory(tmp_path):
     with path.open("wb") as file:
         file.truncate(65 * 2**20)  # sparse: takes no space
 
-    with pytest.raises(SymbolListError, match="larger than 64 MB"):
+    with pytest.raises(SymbolListError, match="64 MB"):
         SymbolLoader.from_csv(path)
 
 
@@ -345,12 +345,12 @@ class TestAPath:
     def test_to_nothing_is_a_missing_file(self, tmp_path, load):
         path = tmp_path / "absent.csv"
 
-        with pytest.raises(FileNotFoundError, match=r"absent\.csv: there is no such file") as error:
+        with pytest.raises(FileNotFoundError, match=r"absent\.csv") as error:
             load(path)
         assert isinstance(error.value, MissingFileError)
 
     def test_to_a_folder_says_so(self, tmp_path, load):
-        with pytest.raises(SymbolListError, match="is a folder"):
+        with pytest.raises(SymbolListError, match="folder"):
             load(tmp_path)
 
     def test_through_a_file_says_so(self, written, load):
@@ -447,14 +447,14 @@ def test_a_file_of_nothing_but_problems_stays_readable(written):
     with pytest.raises(SymbolListError) as error:
         SymbolLoader.from_csv(written("Symbol\n" + "?\n" * 5000))
 
-    assert "5000 lines are not symbols" in message(error)
-    assert message(error).endswith("  and 4000 more")
+    assert "5,000 lines" in message(error)
+    assert message(error).endswith("  and 4,000 more")
 
 
 @pytest.mark.parametrize("content", ["", "\n\n", "Symbol\n", "Symbol,Name\n\n", "Ticker\n,\n", "\ufeff"])
 @pytest.mark.parametrize("column", [None, "Symbol"])
 def test_a_file_without_a_symbol_is_refused(written, content, column):
-    with pytest.raises(SymbolListError, match=r"holds no symbol|no column 'Symbol'"):
+    with pytest.raises(SymbolListError, match=r"no symbol|'Symbol'"):
         SymbolLoader.from_csv(written(content), symbol_column=column)
 
 
@@ -468,19 +468,19 @@ def test_a_column_without_a_header_loads_when_it_begins_with_a_ticker(written, f
 
 @pytest.mark.parametrize("first", ["Stock", "aapl", "CODE", "NAME", "Identifier", "TICKERS", "2330", "S&P 500"])
 def test_a_column_that_begins_with_another_word_has_that_for_a_header(written, first):
-    with pytest.raises(SymbolListError, match="no column 'Symbol' or 'Ticker'; its columns are ") as error:
+    with pytest.raises(SymbolListError, match="'Symbol' or 'Ticker'") as error:
         SymbolLoader.from_csv(written(f"{first}\nAAPL\n"))
 
     assert repr(first) in message(error)
 
 
 def test_several_columns_without_a_header_are_not_guessed_at(written):
-    with pytest.raises(SymbolListError, match="its columns are 'AAPL', 'Apple'"):
+    with pytest.raises(SymbolListError, match="'AAPL', 'Apple'"):
         SymbolLoader.from_csv(written("AAPL,Apple\nMSFT,Microsoft\n"))
 
 
 def test_a_named_column_is_never_taken_for_a_missing_header(written):
-    with pytest.raises(SymbolListError, match="its columns are 'AAPL'"):
+    with pytest.raises(SymbolListError, match=r"columns.* 'AAPL'"):
         SymbolLoader.from_csv(written("AAPL\nMSFT\n"), symbol_column="Symbol")
 
 
@@ -515,13 +515,13 @@ def test_all_problems_of_a_text_file_are_in_one_error(written):
 
 @pytest.mark.parametrize("heading", ["Symbol", "ticker", "SYMBOLS"])
 def test_the_heading_of_a_csv_file_is_not_a_symbol(written, heading):
-    with pytest.raises(SymbolListError, match=r"line 2: '.*'  is the name of a column: load the file as CSV"):
+    with pytest.raises(SymbolListError, match=r"line 2: '.*'  .* CSV"):
         SymbolLoader.from_text_file(written(f"\n{heading}\nAAPL\n"))
 
 
 @pytest.mark.parametrize("content", ["", "\n \n", "# nothing\n"])
 def test_a_text_file_without_a_symbol_is_refused(written, content):
-    with pytest.raises(SymbolListError, match="holds no symbol"):
+    with pytest.raises(SymbolListError, match="no symbol"):
         SymbolLoader.from_text_file(written(content))
 
 
@@ -607,7 +607,7 @@ def test_the_real_list_without_a_header_loads():
 def test_the_real_list_with_a_column_of_another_name_fails_and_loads_when_it_is_named():
     name = "rasodu_DowJones30_Identifier_2019.csv"
 
-    with pytest.raises(SymbolListError, match="its columns are 'StockExchange', 'Identifier'"):
+    with pytest.raises(SymbolListError, match="'StockExchange', 'Identifier'"):
         SymbolLoader.from_csv(UNIVERSE / name)
     assert by_duckdb(name, "Identifier") == SymbolLoader.from_csv(UNIVERSE / name, symbol_column="Identifier")
 
@@ -620,9 +620,9 @@ def test_the_real_list_of_changes_is_not_taken_for_a_list_of_symbols():
         table = f"read_csv('{path}', all_varchar=true, header=true)"
         ((count,),) = db.execute(f"SELECT count(*) FROM {table} WHERE add IS NULL OR add = '' OR add LIKE '%,%'").fetchall()
 
-    with pytest.raises(SymbolListError, match="its columns are 'date', 'add', 'remove'"):
+    with pytest.raises(SymbolListError, match="'date', 'add', 'remove'"):
         SymbolLoader.from_csv(UNIVERSE / name)
-    with pytest.raises(SymbolListError, match=f": {count} lines are not symbols"):
+    with pytest.raises(SymbolListError, match=f": {count:,} lines are not symbols"):
         SymbolLoader.from_csv(UNIVERSE / name, symbol_column="add")
 
 

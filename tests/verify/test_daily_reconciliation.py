@@ -37,8 +37,8 @@ def differences(days, *, covered=(WHOLE,), cut: bool = False) -> list[Difference
     sums = SessionSums(covered)
     whole = minutes()
     for piece in (whole.slice(0, 4), whole.slice(4)) if cut else (whole,):
-        sums.look(piece)
-    return sums.against(days)
+        sums.add(piece)
+    return sums.compare(days)
 
 
 @pytest.mark.parametrize("cut", [False, True])
@@ -64,7 +64,7 @@ def test_only_sessions_that_both_cover_are_compared():
 
     assert differences(day(open=1.0), covered=(half,)) == []
     assert differences(within(day(open=1.0), new_york_days(date(2024, 7, 5), date(2024, 7, 5)))) == []
-    assert "2024-07-03 open 10 by the minutes, 1 by the day" in str(differences(day(open=1.0))[0])
+    assert "2024-07-03 open 10 by the minutes, 1 by the daily bar" in str(differences(day(open=1.0))[0])
 
 
 @pytest.mark.parametrize("symbol", ["AAPL", "SPY", "ARM", "INTC"])
@@ -76,13 +76,13 @@ def test_two_real_vendors_agree(symbol):
     ).fetchnumpy()
     table = make_table(np.asarray(rows["t"]), [np.asarray(rows[name]) for name in VALUES])
     path = real("daily/tiingo_raw_adj_12sym_20240401_20260331.parquet")
-    held = duckdb.sql(
+    rows = duckdb.sql(
         "SELECT epoch_us(date::TIMESTAMP AT TIME ZONE 'America/New_York') t, open, high, low, close, volume::DOUBLE AS volume, "
         f"1.0 AS trade_count, close AS vwap FROM '{path}' WHERE symbol = '{symbol}' ORDER BY t"
     ).fetchnumpy()
-    days = make_table(np.asarray(held["t"]), [np.asarray(held[name], float) for name in VALUES])
+    days = make_table(np.asarray(rows["t"]), [np.asarray(rows[name], float) for name in VALUES])
     sums = SessionSums([new_york_days(date(2024, 6, 3), date(2024, 8, 16))])
-    sums.look(table)
+    sums.add(table)
 
-    assert sums.against(days) == []
-    assert len(sums._made) == 53
+    assert sums.compare(days) == []
+    assert len(sums._sums) == 53

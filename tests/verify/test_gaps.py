@@ -1,4 +1,4 @@
-"""Holes, and what kind they are: made-up markets with known gaps, brute force, and the real tape."""
+"""Gaps and their kinds: synthetic markets with known gaps, brute force, and real bars."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from data_engine.market.exchange_calendar import regular_hours, sessions
 from data_engine.market.series import Dataset, Series, Timeframe
 from data_engine.market.time_range import TimeRange, new_york_days, new_york_midnight
 from data_engine.store.coverage import Coverage, Failure
-from data_engine.verify.gaps import Hole, Presence, gaps, presence, unheld
+from data_engine.verify.gaps import Gap, Presence, find_gaps, missing_ranges, presence
 from real_data import real
 
 MINUTES, DAYS, HOURS = (Dataset(Timeframe.parse(text)) for text in ("1Min", "1Day", "1Hour"))
@@ -40,17 +40,17 @@ def minutes(rng: np.random.Generator, density: float) -> list[datetime]:
 
 
 def filled(symbol: str, times: list[datetime], dataset: Dataset = MINUTES, covered: TimeRange = WHOLE) -> Presence:
-    stamps = np.array([to_micros(one) for one in times], np.int64)
-    half = len(stamps) // 2
-    return presence(Series(symbol, dataset), [stamps[:half], stamps[half:]], (covered,))
+    timestamps = np.array([to_micros(one) for one in times], np.int64)
+    half = len(timestamps) // 2
+    return presence(Series(symbol, dataset), [timestamps[:half], timestamps[half:]], (covered,))
 
 
 def without(times: list[datetime], *spans: TimeRange) -> list[datetime]:
     return [one for one in times if not any(one in span for span in spans)]
 
 
-def found(*series: Presence, dataset: Dataset = MINUTES) -> list[Hole]:
-    return gaps(dataset, series)[0]
+def found(*series: Presence, dataset: Dataset = MINUTES) -> list[Gap]:
+    return find_gaps(dataset, series)[0]
 
 
 LUNCH = TimeRange(at("2024-06-20T16:00"), at("2024-06-20T16:20"))
@@ -65,24 +65,24 @@ def test_empty_places_are_counted_as_a_loop_counts_them(seed, density):
     times = minutes(np.random.default_rng(seed), density)
     one = filled("AAPL", times)
     places = sum(int(regular_hours(day).length.total_seconds()) // 60 for day in SESSIONS)
-    surprising, thin = gaps(MINUTES, [one])
+    surprising, quiet = find_gaps(MINUTES, [one])
 
     assert one.days.tolist() == [day.toordinal() for day in SESSIONS]
-    assert thin[one.series] + sum(hole.places for hole in surprising) == places - len(times)
+    assert quiet[one.series] + sum(gap.places for gap in surprising) == places - len(times)
 
 
-def test_extended_hours_and_sessions_that_are_not_covered_whole_do_not_count():
+def test_extended_hours_and_partly_covered_sessions_do_not_count():
     times = minutes(np.random.default_rng(1), 1.0)
     early = [one - timedelta(hours=4) for one in times]
     part = TimeRange(WHOLE.start, regular_hours(SESSIONS[5]).end - timedelta(minutes=1))
 
-    assert gaps(MINUTES, [filled("AAPL", early + times)])[1] == {Series("AAPL", MINUTES): 0}
+    assert find_gaps(MINUTES, [filled("AAPL", early + times)])[1] == {Series("AAPL", MINUTES): 0}
     assert filled("AAPL", times, covered=part).days.tolist() == [day.toordinal() for day in SESSIONS[:5]]
     assert filled("AAPL", [], covered=TimeRange(at("2024-06-08T00:00"), at("2024-06-09T00:00"))).days.size == 0
     assert presence(Series("AAPL", MINUTES), [], ()).days.size == 0
 
 
-# Thin, lone, vendor
+# Quiet, single-symbol, shared
 
 
 @pytest.mark.parametrize("density", [0.01, 0.1, 0.3, 0.5, 0.8, 0.95, 1.0])
@@ -93,34 +93,36 @@ def test_a_symbols_own_habit_is_no_surprise(density):
 
 
 @pytest.mark.parametrize("density", [0.95, 1.0])
-def test_a_gap_of_one_symbol_alone_is_lone(density):
+def test_a_gap_of_only_one_symbol_is_single_symbol(density):
     rng = np.random.default_rng(5)
     others = [filled(name, minutes(rng, density)) for name in ("B", "C", "D")]
-    (hole,) = found(filled("A", without(minutes(rng, density), LUNCH)), *others)
+    (gap,) = found(filled("A", without(minutes(rng, density), LUNCH)), *others)
 
-    assert (hole.series.symbol, hole.kind, hole.others, hole.lacking) == ("A", "lone", 3, 0)
-    assert hole.span.start <= LUNCH.start
-    assert LUNCH.end <= hole.span.end
-    assert 20 <= hole.places <= 25
+    assert (gap.series.symbol, gap.kind, gap.others, gap.lacking) == ("A", "single_symbol", 3, 0)
+    assert gap.span.start <= LUNCH.start
+    assert LUNCH.end <= gap.span.end
+    assert 20 <= gap.places <= 25
 
 
 @pytest.mark.parametrize("gap", [LUNCH, WHOLE_DAY], ids=["twenty-minutes", "a-whole-session"])
-def test_a_gap_of_all_symbols_that_usually_trade_then_is_the_vendors(gap):
+def test_a_gap_of_all_symbols_that_usually_trade_then_is_shared(gap):
     rng = np.random.default_rng(6)
     dense = [filled(name, without(minutes(rng, 1.0), gap)) for name in ("A", "B", "C", "D")]
-    holes = found(*dense, filled("THIN", minutes(rng, 0.01)))
+    found_gaps = found(*dense, filled("THIN", minutes(rng, 0.01)))
 
-    assert {(hole.series.symbol, hole.kind, hole.span) for hole in holes} == {(name, "vendor", gap) for name in "ABCD"}
-    assert {(hole.others, hole.lacking) for hole in holes} == {(3, 3)}, "a thin symbol is no witness"
+    assert {(gap.series.symbol, gap.kind, gap.span) for gap in found_gaps} == {(name, "shared", gap) for name in "ABCD"}
+    assert {(gap.others, gap.lacking) for gap in found_gaps} == {(3, 3)}, "an illiquid symbol does not count"
 
 
-def test_with_too_few_witnesses_nothing_is_said_of_the_vendor():
+def test_with_too_few_other_symbols_no_gap_is_shared():
     rng = np.random.default_rng(7)
 
-    assert {hole.kind for hole in found(*(filled(name, without(minutes(rng, 1.0), LUNCH)) for name in ("A", "B")))} == {"lone"}
+    assert {gap.kind for gap in found(*(filled(name, without(minutes(rng, 1.0), LUNCH)) for name in ("A", "B")))} == {
+        "single_symbol"
+    }
 
 
-def test_before_the_first_bar_and_after_the_last_nothing_is_missing():
+def test_before_the_first_bar_and_after_the_last_there_is_no_gap():
     """Not yet listed, or no longer."""
     times = [one for one in minutes(np.random.default_rng(8), 1.0) if SESSIONS[8] <= one.date() <= SESSIONS[20]]
 
@@ -136,66 +138,68 @@ def test_a_few_sessions_are_no_habit():
 def test_a_halt_in_hours_is_seen_too():
     rng = np.random.default_rng(10)
     hourly = sorted({one.replace(minute=0) for one in minutes(rng, 1.0)})
-    (hole,) = found(filled("A", without(hourly, WHOLE_DAY), HOURS), dataset=HOURS)
+    (gap,) = found(filled("A", without(hourly, WHOLE_DAY), HOURS), dataset=HOURS)
 
-    assert (hole.kind, hole.places) == ("lone", 6)  # the bar of the opening starts before it, and is there
+    assert (gap.kind, gap.places) == ("single_symbol", 6)  # the bar of the opening starts before it, and is there
 
 
-@pytest.mark.parametrize(("lacking", "kind"), [(1, "lone"), (4, "vendor")])
+@pytest.mark.parametrize(("lacking", "kind"), [(1, "single_symbol"), (4, "shared")])
 def test_a_missing_daily_bar_is_a_surprise_where_there_is_one_before_and_after(lacking, kind):
     days = [new_york_midnight(day) for day in SESSIONS]
     gap = new_york_days(DAY, DAY)
     series = [filled(name, without(days, gap) if number < lacking else days, DAYS) for number, name in enumerate("ABCD")]
 
-    assert {(hole.kind, hole.span, hole.places) for hole in found(*series, dataset=DAYS)} == {(kind, gap, 1)}
+    assert {(gap.kind, gap.span, gap.places) for gap in found(*series, dataset=DAYS)} == {(kind, gap, 1)}
 
 
-def test_a_symbol_that_often_lacks_its_daily_bar_is_thin():
+def test_a_symbol_that_often_lacks_its_daily_bar_is_quiet():
     days = [new_york_midnight(day) for number, day in enumerate(SESSIONS) if number % 3]
 
-    assert gaps(DAYS, [filled("A", days, DAYS)]) == ([], {Series("A", DAYS): len(SESSIONS) - len(days)})
+    assert find_gaps(DAYS, [filled("A", days, DAYS)]) == ([], {Series("A", DAYS): len(SESSIONS) - len(days)})
 
 
-# Never asked, failed, not a session
+# Not requested, failed, no session
 
 A = Series("AAPL", MINUTES)
 NOW = at("2024-07-20T00:00")
 
 
 def kinds(known: Coverage) -> list[tuple[str, TimeRange]]:
-    return [(hole.kind, hole.span) for hole in unheld(known, NOW)]
+    return [(gap.kind, gap.span) for gap in missing_ranges(known, NOW)]
 
 
-def test_what_was_wanted_and_is_not_held_was_never_asked_or_failed():
+def test_a_missing_range_is_not_requested_or_failed():
     week = new_york_days(date(2024, 6, 3), date(2024, 6, 7))
     known = Coverage(A, wanted=(WHOLE,), covered=(week,))
     rest = WHOLE.after(week.end)
 
-    assert kinds(known) == [("never_asked", rest)]
+    assert kinds(known) == [("not_requested", rest)]
     assert kinds(known.failed("unavailable", "503", NOW)) == [("failed", rest)]
-    assert kinds(known.failed("interrupted", "Ctrl-C", NOW)) == [("never_asked", rest)]
+    assert kinds(known.failed("interrupted", "Ctrl-C", NOW)) == [("not_requested", rest)]
     assert kinds(Coverage(A, wanted=(WHOLE,), covered=(week,), provisional=(rest,), failure=Failure("a", "b", NOW))) == []
     assert kinds(Coverage(A)) == []
 
 
-def test_a_range_without_a_session_is_no_hole_of_ours():
+def test_a_range_without_a_session_is_no_session():
     weekend = new_york_days(date(2024, 6, 8), date(2024, 6, 9))
     before, after = WHOLE.before(weekend.start), WHOLE.after(weekend.end)
 
-    assert kinds(Coverage(A, wanted=(WHOLE,), covered=(before, after))) == [("not_a_session", weekend)]
+    assert kinds(Coverage(A, wanted=(WHOLE,), covered=(before, after))) == [("no_session", weekend)]
 
 
-def test_between_two_wishes_nobody_asked():
+def test_between_two_requested_ranges_is_not_requested():
     first, last = new_york_days(date(2024, 6, 3), date(2024, 6, 3)), new_york_days(date(2024, 7, 1), date(2024, 7, 1))
 
-    assert kinds(Coverage(A, wanted=(first, last), covered=(first, last))) == [("never_asked", TimeRange(first.end, last.start))]
+    assert kinds(Coverage(A, wanted=(first, last), covered=(first, last))) == [
+        ("not_requested", TimeRange(first.end, last.start))
+    ]
 
 
-def test_what_lies_ahead_is_no_hole_yet():
-    wanted = TimeRange(NOW - timedelta(days=3), NOW + timedelta(days=30))
+def test_a_future_range_is_not_missing():
+    requested = TimeRange(NOW - timedelta(days=3), NOW + timedelta(days=30))
 
-    assert kinds(Coverage(A, wanted=(wanted,))) == [("never_asked", TimeRange(wanted.start, NOW))]
-    assert kinds(Coverage(A, wanted=(TimeRange(NOW, wanted.end),))) == []
+    assert kinds(Coverage(A, wanted=(requested,))) == [("not_requested", TimeRange(requested.start, NOW))]
+    assert kinds(Coverage(A, wanted=(TimeRange(NOW, requested.end),))) == []
 
 
 # The real tape
@@ -204,11 +208,11 @@ def test_what_lies_ahead_is_no_hole_yet():
 def real_presences(name: str, drop: TimeRange | None = None) -> list[Presence]:
     query = f"SELECT symbol, epoch_us(timestamp) FROM '{real(name)}' ORDER BY ALL"
     by_symbol: dict[str, list[int]] = {}
-    for symbol, stamp in duckdb.sql(query).fetchall():
-        if drop is None or not to_micros(drop.start) <= stamp < to_micros(drop.end):
-            by_symbol.setdefault(symbol, []).append(stamp)
+    for symbol, timestamp in duckdb.sql(query).fetchall():
+        if drop is None or not to_micros(drop.start) <= timestamp < to_micros(drop.end):
+            by_symbol.setdefault(symbol, []).append(timestamp)
     first, last = min(times[0] for times in by_symbol.values()), max(times[-1] for times in by_symbol.values())
-    reach = [datetime.fromtimestamp(stamp / 1e6, UTC) for stamp in (first, last)]
+    reach = [datetime.fromtimestamp(timestamp / 1e6, UTC) for timestamp in (first, last)]
     covered = TimeRange(reach[0] - timedelta(days=1), reach[1] + timedelta(days=1))
     return [presence(Series(symbol, MINUTES), [np.array(times)], (covered,)) for symbol, times in by_symbol.items()]
 
@@ -226,22 +230,22 @@ EIGHT = "minute/polygon_sip_ext_8sym_20240603_20240816.parquet"
         "minute/unknownvendor_rth_10sym_2018_ENDLABEL.parquet",  # one of them delisted midway
     ],
 )
-def test_the_real_tape_has_no_surprising_hole(name):
-    assert gaps(MINUTES, real_presences(name))[0] == []
+def test_real_bars_have_no_surprising_gap(name):
+    assert find_gaps(MINUTES, real_presences(name))[0] == []
 
 
 def test_a_gap_cut_into_the_real_tape_is_the_vendors():
     gap = TimeRange(at("2024-07-10T17:00"), at("2024-07-10T17:30"))
-    holes, _ = gaps(MINUTES, real_presences(EIGHT, gap))
+    found_gaps, _ = find_gaps(MINUTES, real_presences(EIGHT, gap))
 
-    assert {hole.kind for hole in holes} == {"vendor"}
-    assert {"AAPL", "NVDA", "SPY", "INTC"} <= {hole.series.symbol for hole in holes}
-    assert "SPCX" not in {hole.series.symbol for hole in holes}, "it has 1 to 5 bars a day"
+    assert {gap.kind for gap in found_gaps} == {"shared"}
+    assert {"AAPL", "NVDA", "SPY", "INTC"} <= {gap.series.symbol for gap in found_gaps}
+    assert "SPCX" not in {gap.series.symbol for gap in found_gaps}, "it has 1 to 5 bars a day"
 
 
 def test_the_end_of_a_download_in_the_middle_of_a_session_is_seen():
     """A real file whose last day was fetched before the session's end."""
-    holes, _ = gaps(MINUTES, real_presences("minute/ibkr_rth_3sym_20251106_20251218.parquet"))
+    found_gaps, _ = find_gaps(MINUTES, real_presences("minute/ibkr_rth_3sym_20251106_20251218.parquet"))
 
-    assert {hole.span.start.date() for hole in holes} == {date(2025, 12, 18)}
-    assert len(holes) == 3
+    assert {gap.span.start.date() for gap in found_gaps} == {date(2025, 12, 18)}
+    assert len(found_gaps) == 3

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from data_engine.market.bars import VALUES, make_table, take, to_micros
 from data_engine.market.series import Dataset, Timeframe
-from data_engine.verify.price_checks import Flag, SanityCheck
+from data_engine.verify.price_checks import Flag, PriceChecks
 from real_data import bars_of
 
 MINUTES, DAYS = (Dataset(Timeframe.parse(text)) for text in ("1Min", "1Day"))
@@ -28,9 +28,9 @@ def table(rows: list[dict[str, float]], first: datetime = OPEN, step: timedelta 
 
 
 def flags(*tables: pa.Table, dataset: Dataset = MINUTES, ex_dates: tuple[date, ...] = ()) -> dict[str, int]:
-    check = SanityCheck(dataset, ex_dates)
+    check = PriceChecks(dataset, ex_dates)
     for one in tables:
-        check.look(one)
+        check.add(one)
     return {flag.code: flag.count for flag in check.flags}
 
 
@@ -92,8 +92,8 @@ def test_every_rule_about_one_bar_counts_what_a_loop_counts(rows, cut):
 
 
 def test_a_few_examples_are_kept_and_all_are_counted():
-    check = SanityCheck(MINUTES)
-    check.look(table([{"open": 11.0}] * 5))
+    check = PriceChecks(MINUTES)
+    check.add(table([{"open": 11.0}] * 5))
 
     (flag,) = check.flags
     assert flag == Flag("price_order", 5, flag.examples)
@@ -128,7 +128,7 @@ def test_a_jump_is_between_the_sessions_last_and_first_regular_prices(close, ope
     assert flags(pa.concat_tables([first, second])).get("price_jump", 0) == jumps, "wherever the files are cut"
 
 
-def test_a_corporate_action_explains_a_jump_on_its_day_alone():
+def test_a_corporate_action_explains_a_jump_only_on_its_day():
     first, second = two_sessions(100.0, 10.0)
 
     assert flags(first, second, ex_dates=(date(2024, 6, 4),)) == {}
@@ -163,7 +163,7 @@ def test_one_bar_far_from_both_neighbours_is_a_spike():
         ("minute/lean_algoseek_ext_AAPL2014_SPY2013_SHY2008.parquet", MINUTES, {"price_jump": 1}),  # AAPL 7:1
     ],
 )
-def test_next_to_none_of_the_real_tape_is_flagged(name, kind, expected):
+def test_almost_no_real_bar_is_flagged(name, kind, expected):
     found: dict[str, int] = {}
     for one in real_tables(name):
         for code, count in flags(one, dataset=kind).items():
@@ -192,7 +192,7 @@ def real_tables(name: str) -> list[pa.Table]:
 
 
 def test_prices_far_apart_in_time_are_no_jump():
-    """Between two ranges that were asked for lie months that nobody asked for."""
+    """Between two requested ranges are months that are not requested."""
     first, day = table([{"close": 10.0}], datetime(2024, 1, 5, 5, tzinfo=UTC), timedelta(days=1)), timedelta(days=1)
     twice = [{"open": 20.0, "high": 20.0}]
     near = table(twice, datetime(2024, 2, 2, 5, tzinfo=UTC), day)

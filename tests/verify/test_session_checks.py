@@ -15,14 +15,14 @@ from data_engine.market.bar_grid import in_future, off_grid
 from data_engine.market.bars import from_micros, to_micros
 from data_engine.market.exchange_calendar import extended_hours, is_session
 from data_engine.market.series import Dataset, Feed, Timeframe
-from data_engine.verify.session_checks import days_of, described, outside_sessions
+from data_engine.verify.session_checks import days_of, describe_days, outside_sessions
 from real_data import real
 
 MINUTES, FIVE, HOURS, DAYS, WEEKS = (Dataset(Timeframe.parse(text)) for text in ("1Min", "5Min", "1Hour", "1Day", "1Week"))
 NEW_YORK = ZoneInfo("America/New_York")
 
 
-def stamps(*instants: datetime) -> np.ndarray:
+def timestamps(*instants: datetime) -> np.ndarray:
     return np.array([to_micros(one) for one in instants], np.int64)
 
 
@@ -51,7 +51,7 @@ def new_york(text: str) -> datetime:
     ],
 )
 def test_a_bar_is_outside_where_no_session_has_a_moment_of_it(dataset, start, outside):
-    assert (outside_sessions(stamps(new_york(start)), dataset).size == 1) == outside
+    assert (outside_sessions(timestamps(new_york(start)), dataset).size == 1) == outside
 
 
 @given(st.sampled_from(["1Min", "7Min", "30Min", "1Hour", "4Hour"]), st.integers(0, 60 * 24 * 40))
@@ -65,11 +65,11 @@ def test_it_is_what_a_walk_over_the_minutes_of_the_bar_says(name, minute):
         inside |= is_session(day) and extended_hours(day).start <= moment <= extended_hours(day).end
         moment += timedelta(minutes=1)
 
-    assert (outside_sessions(stamps(start), dataset).size == 0) == inside
+    assert (outside_sessions(timestamps(start), dataset).size == 0) == inside
 
 
 def test_other_feeds_have_hours_of_their_own():
-    night = stamps(new_york("2024-06-23T22:00"))
+    night = timestamps(new_york("2024-06-23T22:00"))
 
     for feed in (Feed.BOATS, Feed.OTC, Feed.ACCOUNT):
         assert outside_sessions(night, Dataset(MINUTES.timeframe, feed=feed)).size == 0
@@ -77,36 +77,36 @@ def test_other_feeds_have_hours_of_their_own():
 
 
 @given(st.sampled_from(["1Min", "7Min", "1Hour", "7Hour", "1Day", "1Week", "3Month"]), st.integers(0, 10**15))
-def test_a_stamp_is_off_the_grid_where_it_is_not_its_own_floor(name, stamp):
+def test_a_timestamp_is_off_the_grid_where_it_is_not_its_own_floor(name, timestamp):
     timeframe = Timeframe.parse(name)
-    on = to_micros(timeframe.floor(from_micros(stamp)))
+    on = to_micros(timeframe.floor(from_micros(timestamp)))
 
     assert off_grid(np.array([on], np.int64), timeframe).size == 0
-    assert (off_grid(np.array([stamp], np.int64), timeframe).size == 0) == (stamp == on)
+    assert (off_grid(np.array([timestamp], np.int64), timeframe).size == 0) == (timestamp == on)
 
 
 def test_what_has_not_begun_by_now_is_in_the_future():
-    times = stamps(*(datetime(2024, 6, 3, hour, tzinfo=UTC) for hour in (13, 14, 15)))
+    times = timestamps(*(datetime(2024, 6, 3, hour, tzinfo=UTC) for hour in (13, 14, 15)))
 
     assert in_future(times, datetime(2024, 6, 3, 14, tzinfo=UTC)).tolist() == times[2:].tolist()
     assert in_future(times[:0], datetime(2024, 6, 3, tzinfo=UTC)).size == 0
 
 
 def test_days_are_named_with_the_reason():
-    times = stamps(*(new_york(f"2024-06-{day}T12:00") for day in (19, 22, 23)), new_york("2024-06-24T23:00"))
-    text = "2024-06-19 (the exchange was closed), 2024-06-22 (a Saturday), 2024-06-23 (a Sunday), 2024-06-24 (outside its hours)"
+    times = timestamps(*(new_york(f"2024-06-{day}T12:00") for day in (19, 22, 23)), new_york("2024-06-24T23:00"))
+    text = "2024-06-19 (exchange closed), 2024-06-22 (Saturday), 2024-06-23 (Sunday), 2024-06-24 (outside hours)"
 
-    assert described(times, MINUTES.timeframe) == text
+    assert describe_days(times, MINUTES.timeframe) == text
     assert days_of(times) == [date(2024, 6, day) for day in (19, 22, 23, 24)]
 
 
-def test_the_two_false_sessions_of_a_real_vendor_are_named():
+def test_two_false_sessions_in_real_data_are_named():
     """Copies of the Friday, in nearly all of 60 symbols."""
     path = real("daily/yahoo_splitadj_60sym_2018_2023.parquet")
     query = f"SELECT symbol, epoch_us(date::TIMESTAMP AT TIME ZONE 'America/New_York') FROM '{path}' ORDER BY ALL"
     by_symbol: dict[str, list[int]] = {}
-    for symbol, stamp in duckdb.sql(query).fetchall():
-        by_symbol.setdefault(symbol, []).append(stamp)
+    for symbol, timestamp in duckdb.sql(query).fetchall():
+        by_symbol.setdefault(symbol, []).append(timestamp)
     strays = {symbol: days_of(outside_sessions(np.array(times), DAYS)) for symbol, times in by_symbol.items()}
 
     assert {day for days in strays.values() for day in days} == {date(2022, 6, 20), date(2023, 6, 19)}

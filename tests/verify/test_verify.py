@@ -1,6 +1,6 @@
-"""What the files say against what is claimed: every contradiction is found, and a repair leads back to the very same bytes.
+"""Every inconsistency between files and coverage is found, and a repair and an update restore the same bytes.
 
-More ways to be damaged, with the command: `safety/test_corruptions.py`.
+More damages, with the command: `safety/test_corruptions.py`.
 """
 
 from __future__ import annotations
@@ -28,15 +28,16 @@ from data_engine.market.corporate_action import decode
 from data_engine.market.series import Dataset, Series, Timeframe
 from data_engine.market.time_range import TimeRange, difference, intersection, new_york_days
 from data_engine.sandbox import Replay, Sandbox
+from data_engine.store.bar_store import BarStore
 from data_engine.store.coverage import Fingerprint
 from data_engine.store.file_store import Change
 from data_engine.store.local_files import LocalFiles
 from data_engine.store.partitions import Partition, Period
 from data_engine.store.selection import DatasetFilter
-from data_engine.verify import repair as mending
+from data_engine.verify import repair as repair_module
 from data_engine.verify.findings import Finding
 from data_engine.verify.repair import repair_series
-from data_engine.verify.series_check import Examined, Held, check_series, unfinished
+from data_engine.verify.series_check import CheckedSeries, StoredBars, check_series, remaining
 from data_engine.verify.verify import verify
 from real_data import real
 from running import Clock, content, here, pipeline_of, write_minutes
@@ -66,7 +67,7 @@ def server(clock: Clock, tmp_path: Path) -> Iterator[Sandbox]:
 
 @pytest.fixture
 def base(server: Sandbox, clock: Clock, tmp_path: Path) -> Path:
-    """A store of two symbols with three files each, covered whole."""
+    """A store of two symbols with three files each, covered completely."""
     pipeline_of(server, tmp_path / "store", clock).ingest_symbols(["AAPL", "MSFT"], "2024-05-30", "2024-07-01")
     return tmp_path / "store"
 
@@ -109,16 +110,16 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str, Period | None, str]] = {
     "coverage-of-a-newer-program": (
         lambda base: coverage_of(base).write_text('{"format": 99}'), "coverage_damaged", None, "its format is 99",
     ),
-    "no-parquet": (lambda base: bars_of(base, JUNE).write_bytes(b"PAR1 no"), "file_damaged", JUNE, "cannot be read as bars"),
+    "no-parquet": (lambda base: bars_of(base, JUNE).write_bytes(b"PAR1 no"), "file_damaged", JUNE, "is not a bar file"),
     "cut-short": (
-        lambda base: bars_of(base, MAY).write_bytes(bars_of(base, MAY).read_bytes()[:-9]), "file_damaged", MAY, "cannot be read",
+        lambda base: bars_of(base, MAY).write_bytes(bars_of(base, MAY).read_bytes()[:-9]), "file_damaged", MAY, "not a bar file",
     ),
     "other-columns": (
-        lambda base: pq.write_table(pa.table({"a": [1]}), bars_of(base, JULY)), "file_damaged", JULY, "cannot be read",
+        lambda base: pq.write_table(pa.table({"a": [1]}), bars_of(base, JULY)), "file_damaged", JULY, "is not a bar file",
     ),
-    "first-file-gone": (lambda base: bars_of(base, MAY).unlink(), "file_missing", MAY, "is not there; the coverage counts 40"),
-    "file-gone": (lambda base: bars_of(base, JUNE).unlink(), "file_missing", JUNE, "is not there; the coverage counts 40"),
-    "last-file-gone": (lambda base: bars_of(base, JULY).unlink(), "file_missing", JULY, "is not there; the coverage counts 20"),
+    "first-file-gone": (lambda base: bars_of(base, MAY).unlink(), "file_missing", MAY, "does not exist; the coverage counts 40"),
+    "file-gone": (lambda base: bars_of(base, JUNE).unlink(), "file_missing", JUNE, "does not exist; the coverage counts 40"),
+    "last-file-gone": (lambda base: bars_of(base, JULY).unlink(), "file_missing", JULY, "does not exist; the coverage counts 20"),
     "bars-gone": (
         rewritten(lambda table: table.slice(0, 33)), "rows_differ", JUNE, "holds 33 bars; the coverage counts 40",
     ),
@@ -127,46 +128,50 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str, Period | None, str]] = {
         rewritten(lambda table: pa.concat_tables([table.slice(0, 1), table])), "bars_damaged", JUNE, "a second bar of 2024-06-03",
     ),
     "not-a-number": (rewritten(with_nan), "bars_damaged", JUNE, "close at 2024-06-03T14:00:00.000000Z is not a number"),
-    "bars-of-another-month": (rewritten(of_february), "bars_damaged", JUNE, "it holds bars of another period"),
-    "no-bar-at-all": (rewritten(lambda table: EMPTY), "bars_damaged", JUNE, "it holds no bar"),
+    "bars-of-another-month": (rewritten(of_february), "bars_damaged", JUNE, "bars of another period"),
+    "no-bar-at-all": (rewritten(lambda table: EMPTY), "bars_damaged", JUNE, "no bars"),
 }  # fmt: skip
 
 
 def findings(base: Path, choice: DatasetFilter = EVERYTHING, *, quick: bool = False) -> dict[Series, list[Finding]]:
-    """Return the contradictions of each series that there is."""
-    verdict = verify(ParquetStorage(base).bars, choice, now=WEDNESDAY, quick=quick)
+    """Return the inconsistencies of each series in the store."""
+    report = verify(ParquetStorage(base).bars, choice, now=WEDNESDAY, quick=quick)
     found: dict[Series, list[Finding]] = {one: [] for one in (A, B) if one.dataset in choice}
-    for finding in verdict.contradictions:
+    for finding in report.inconsistencies:
         assert finding.series is not None
         found[finding.series].append(finding)
-    assert verdict.series == len(found)
+    assert report.series == len(found)
     return found
 
 
-def mended(base: Path, series: Series = A) -> ParquetStorage:
+def repaired(base: Path, series: Series = A) -> ParquetStorage:
     """Repair one series, and return the store."""
     storage = ParquetStorage(base)
     repair_series(storage.bars, series, check_series(storage.bars, series, now=WEDNESDAY).findings, now=WEDNESDAY)
     return storage
 
 
-# --------------------------------------------------------------------------------------------------------------- looking
+# -------------------------------------------------------------------------------------------------------------- checking
 
 
-def test_a_store_as_it_was_made_has_no_contradiction(base):
+def test_an_undamaged_store_has_no_inconsistency(base):
     assert findings(base) == {A: [], B: []}
 
 
-def test_what_is_held_is_counted_from_the_files(base):
-    made = check_series(ParquetStorage(base).bars, A, now=WEDNESDAY)
+def test_stored_bars_are_counted_from_the_files(base):
+    checked = check_series(ParquetStorage(base).bars, A, now=WEDNESDAY)
 
-    assert made.held == Held({MAY: 40, JUNE: 40, JULY: 20}, at("2024-05-30T14:00"), at("2024-07-01T14:19"))
-    assert made.findings == []
-    assert made.held.files == made.known.files == {period: Fingerprint.of(bars_of(base, period).read_bytes()) for period in FILES}
+    assert checked.stored == StoredBars({MAY: 40, JUNE: 40, JULY: 20}, at("2024-05-30T14:00"), at("2024-07-01T14:19"))
+    assert checked.findings == []
+    assert (
+        checked.stored.files
+        == checked.coverage.files
+        == {period: Fingerprint.of(bars_of(base, period).read_bytes()) for period in FILES}
+    )
 
 
 @pytest.mark.parametrize(("damage", "code", "period", "why"), DAMAGES.values(), ids=DAMAGES)
-def test_every_contradiction_has_its_code_its_file_and_its_series(base, damage, code, period, why):
+def test_every_inconsistency_has_its_code_its_file_and_its_series(base, damage, code, period, why):
     damage(base)
     found = findings(base)
 
@@ -177,7 +182,7 @@ def test_every_contradiction_has_its_code_its_file_and_its_series(base, damage, 
     assert found[A][0].remedy
 
 
-def test_looking_changes_nothing(base):
+def test_a_check_changes_nothing(base):
     for damage, *_ in DAMAGES.values():
         if bars_of(base, JUNE).exists() and bars_of(base, MAY).exists():
             damage(base)
@@ -187,7 +192,7 @@ def test_looking_changes_nothing(base):
     assert {path: path.read_bytes() for path in base.rglob("*") if path.is_file()} == before
 
 
-def test_all_that_is_wrong_with_a_series_is_said_at_once(base):
+def test_all_inconsistencies_of_a_series_are_found_at_once(base):
     bars_of(base, MAY).unlink()
     bars_of(base, JUNE).write_bytes(b"")
     rewritten(lambda table: table.slice(3), JULY)(base)
@@ -199,40 +204,40 @@ def test_all_that_is_wrong_with_a_series_is_said_at_once(base):
     }
 
 
-def test_only_the_chosen_series_are_looked_at(base):
+def test_only_the_selected_series_are_checked(base):
     days = Dataset(Timeframe.parse("1Day"))
     storage = ParquetStorage(base)
     bars_of(base, JUNE).unlink()
 
     assert findings(base, DatasetFilter.parse("1Day")) == {}
     assert verify(storage.bars, EVERYTHING, ["MSFT"], now=WEDNESDAY).findings == []
-    assert [one.series for one in verify(storage.bars, EVERYTHING, ["AAPL"], now=WEDNESDAY).contradictions] == [A]
+    assert [one.series for one in verify(storage.bars, EVERYTHING, ["AAPL"], now=WEDNESDAY).inconsistencies] == [A]
     assert list(findings(base, DatasetFilter(MINUTES.timeframe, MINUTES.feed))) == [A, B]
     assert days not in DatasetFilter(MINUTES.timeframe)
 
 
-def test_files_without_any_coverage_are_looked_at_too(base):
+def test_files_without_coverage_are_checked_too(base):
     coverage_of(base).unlink()
     bars_of(base, JUNE).write_bytes(b"")
 
     assert [one.code for one in findings(base)[A]] == ["file_damaged"]
-    verdict = verify(ParquetStorage(base).bars, EVERYTHING, now=WEDNESDAY)
-    assert [(one.code, one.series) for one in verdict.warnings] == [("not_counted", A)]
-    assert "month=05/data.parquet and 1 more files hold bars that no coverage counts" in verdict.warnings[0].message
+    report = verify(ParquetStorage(base).bars, EVERYTHING, now=WEDNESDAY)
+    assert [(one.code, one.series) for one in report.warnings] == [("not_in_coverage", A)]
+    assert "month=05/data.parquet and 1 more files" in report.warnings[0].message
 
 
 def test_bars_outside_every_session_are_named(tmp_path):
-    stamps = ["2024-06-18T14:00", "2024-06-19T14:00", "2024-06-22T14:00"]  # Juneteenth, and a Saturday
-    index = pd.MultiIndex.from_product([["AAPL"], pd.to_datetime(stamps, utc=True)], names=["symbol", "timestamp"])
+    timestamps = ["2024-06-18T14:00", "2024-06-19T14:00", "2024-06-22T14:00"]  # Juneteenth, and a Saturday
+    index = pd.MultiIndex.from_product([["AAPL"], pd.to_datetime(timestamps, utc=True)], names=["symbol", "timestamp"])
     ParquetStorage(tmp_path).store(pd.DataFrame(1.0, index=index, columns=list(VALUES)))
 
-    verdict = verify(ParquetStorage(tmp_path).bars, EVERYTHING, now=WEDNESDAY)
+    report = verify(ParquetStorage(tmp_path).bars, EVERYTHING, now=WEDNESDAY)
 
-    assert verdict.contradictions == []
-    (said,) = verdict.warnings
-    assert (said.code, said.series) == ("bars_outside_sessions", A)
-    assert "2 bars" in said.message
-    assert "2024-06-19 (the exchange was closed), 2024-06-22 (a Saturday)" in said.message
+    assert report.inconsistencies == []
+    (finding,) = report.warnings
+    assert (finding.code, finding.series) == ("bars_outside_sessions", A)
+    assert "2 bars" in finding.message
+    assert "2024-06-19 (exchange closed), 2024-06-22 (Saturday)" in finding.message
 
 
 def more_bars(base: Path) -> None:
@@ -243,26 +248,26 @@ def more_bars(base: Path) -> None:
     storage.bars.write(A, JUNE, more.cast(BAR_SCHEMA))
 
 
-def test_bars_beyond_what_is_counted_are_no_false_claim_while_something_is_wanted(base):
-    """What a killed run leaves, or one that is under way: wishes first, then bars, coverage last."""
+def test_uncounted_bars_are_consistent_while_a_requested_range_is_missing(base):
+    """A killed or active run leaves them: it writes requested ranges first, then bars, coverage last."""
     storage = ParquetStorage(base)
     june = TimeRange(at("2024-06-13T04:00"), at("2024-06-15T04:00"))
     storage.bars.coverage.update(A, lambda known: replace(known, covered=difference(known.covered, (june,))))
     more_bars(base)
 
-    verdict = verify(storage.bars, EVERYTHING, now=WEDNESDAY)
-    assert verdict.contradictions == []
-    assert [one.code for one in verdict.warnings] == ["not_counted", "not_held"]
-    assert unfinished(storage.bars.coverage.read(A), WEDNESDAY) == (june,)
+    report = verify(storage.bars, EVERYTHING, now=WEDNESDAY)
+    assert report.inconsistencies == []
+    assert [one.code for one in report.warnings] == ["not_in_coverage", "range_missing"]
+    assert remaining(storage.bars.coverage.read(A), WEDNESDAY) == (june,)
 
 
-def test_bars_in_a_finished_month_that_nobody_counted_were_put_there_by_somebody_else(base):
+def test_uncounted_bars_in_a_complete_month_are_an_inconsistency(base):
     more_bars(base)
 
     assert [(one.code, one.period) for one in findings(base)[A]] == [("file_changed", JUNE)]
 
 
-def test_what_a_user_stores_is_counted_and_nobody_vouches_for_it(base):
+def test_bars_that_a_user_stores_are_counted_without_a_fingerprint(base):
     """`store` drops the fingerprint of the files that it touches, so that nothing is wrong with them."""
     frame = ParquetStorage(base).load("AAPL", "2024-06-03", "2024-06-03") + 1.0
     ParquetStorage(base).store(frame)
@@ -271,17 +276,17 @@ def test_what_a_user_stores_is_counted_and_nobody_vouches_for_it(base):
     assert set(ParquetStorage(base).bars.coverage.read(A).files) == {MAY, JULY}
 
 
-def test_a_coverage_of_an_older_program_has_no_fingerprints_and_is_no_contradiction(base):
+def test_a_coverage_without_fingerprints_is_consistent(base):
     fields = json.loads(coverage_of(base).read_text())
     del fields["files"]
     coverage_of(base).write_text(json.dumps(fields))
 
     assert findings(base) == {A: [], B: []}
-    mended(base)
+    repaired(base)
     assert set(ParquetStorage(base).bars.coverage.read(A).files) == set(FILES)
 
 
-def test_a_refetch_that_was_killed_is_no_contradiction(base, server, clock):
+def test_a_killed_refetch_is_consistent(base, server, clock):
     """Its first file is revised and not yet counted: the fingerprint was dropped before."""
     storage = ParquetStorage(base)
     task = FetchTask(("AAPL",), TimeRange(at("2024-06-01T00:00"), at("2024-07-01T00:00")), MINUTES, 40)
@@ -294,14 +299,14 @@ def test_a_refetch_that_was_killed_is_no_contradiction(base, server, clock):
     assert set(storage.bars.coverage.read(A).files) == {MAY, JULY}
 
 
-# --------------------------------------------------------------------------------------------------------------- mending
+# ------------------------------------------------------------------------------------------------------------- repairing
 
 
 @pytest.mark.parametrize(("damage", "code", "period", "why"), DAMAGES.values(), ids=DAMAGES)
-def test_a_repair_claims_only_what_is_proven_and_an_update_brings_the_rest_back(server, clock, base, damage, code, period, why):
+def test_a_repair_covers_only_what_is_proven_and_an_update_fetches_the_rest(server, clock, base, damage, code, period, why):
     before = content(base)
     damage(base)
-    storage = mended(base)
+    storage = repaired(base)
 
     known = storage.bars.coverage.read(A)
     assert findings(base) == {A: [], B: []}
@@ -322,39 +327,38 @@ def test_a_repair_claims_only_what_is_proven_and_an_update_brings_the_rest_back(
 def test_bars_that_a_repair_leaves_are_counted_by_it(base):
     """What is no longer covered is still there: a second repair has nothing left to count."""
     rewritten(lambda table: table.slice(0, 33))(base)
-    known = mended(base).coverage.read(A)
+    known = repaired(base).bars.coverage.read(A)
 
     assert (known.rows, set(known.files)) == ({MAY: 40, JUNE: 33, JULY: 20}, set(FILES))
     assert [one.code for one in check_series(ParquetStorage(base).bars, A, now=WEDNESDAY).findings] == []
 
 
-def test_what_somebody_stores_while_a_repair_looks_is_vouched_for_by_nobody(base, monkeypatch):
-    """`store` does not wait for a repair: its bars must not look like damage afterwards, or the next repair takes them out."""
+def test_bars_stored_during_the_check_of_a_repair_have_no_fingerprint(base, monkeypatch):
+    """`store` does not wait for a repair: its bars must not look damaged later, or the next repair quarantines them."""
     storage, writers = ParquetStorage(base), []
     june = storage.bars.read(A, JUNE)
     revised = june.set_column(4, BAR_SCHEMA.field("close"), pc.add(june.column("close"), 0.01))
 
-    def look(*words: object, **more: object) -> Examined:
-        made = check_series(*words, **more)
+    def check(*words: object, **more: object) -> CheckedSeries:
+        checked = check_series(*words, **more)
         if not writers:
             writers.append(threading.Thread(target=storage.store, args=(to_frame([("AAPL", revised)]),)))
             writers[0].start()
             writers[0].join(0.5)  # it is done, or waits for the repair to end
-        return made
+        return checked
 
     bars_of(base, MAY).unlink()
-    monkeypatch.setattr(mending, "examine", look)
-    mended(base)
+    monkeypatch.setattr(repair_module, "check_series", check)
+    repaired(base)
     writers[0].join()
 
     assert storage.bars.read(A, JUNE).equals(revised)
     assert findings(base) == {A: [], B: []}
 
 
-def test_a_file_that_somebody_writes_while_it_is_set_aside_stays(base):
-    """What is removed is what was copied, and nothing else."""
+def test_a_file_written_while_it_is_quarantined_stays(base):
+    """Only what was copied is removed."""
     rewritten(lambda table: table.slice(0, 33))(base)
-    storage = ParquetStorage(base)
     key = Partition(A, JUNE).key
 
     class Busy(LocalFiles):
@@ -364,19 +368,18 @@ def test_a_file_that_somebody_writes_while_it_is_set_aside_stays(base):
                 super().update(key, lambda _: b"written meanwhile")
             return done
 
-    storage.files = Busy(base)
     found = [Finding("file_changed", "", A, JUNE, key)]
-    repair_series(storage.bars, A, found, now=WEDNESDAY)
+    repair_series(BarStore(Busy(base)), A, found, now=WEDNESDAY)
 
     assert bars_of(base, JUNE).read_bytes() == b"written meanwhile"
 
 
-def test_a_repair_of_several_damages_leads_back_too(server, clock, base):
+def test_several_damages_are_repaired_together(server, clock, base):
     before = content(base)
     coverage_of(base).write_text("{")
     bars_of(base, JUNE).write_bytes(b"")
     rewritten(lambda table: table[::-1], JULY)(base)
-    mended(base)
+    repaired(base)
     pipeline_of(server, base, clock).update()
 
     assert content(base) == before
@@ -387,13 +390,13 @@ def test_a_repair_leaves_the_neighbours_and_the_other_files_alone(base):
     before = content(base)
     bars_of(base, JUNE).write_bytes(b"")
     others = ParquetStorage(base).bars.coverage.read(B)
-    storage = mended(base)
+    storage = repaired(base)
 
     assert content(base) == {key: data for key, data in before.items() if "AAPL/year=2024/month=06" not in key}
     assert storage.bars.coverage.read(B) == others
 
 
-def test_a_repair_of_a_sound_series_claims_what_it_claimed(base):
+def test_a_repair_of_an_undamaged_series_leaves_its_coverage(base):
     storage = ParquetStorage(base)
     before = storage.bars.coverage.read(A)
     repair_series(storage.bars, A, [], now=WEDNESDAY)
@@ -408,38 +411,39 @@ def test_a_repair_of_a_sound_series_claims_what_it_claimed(base):
 # ------------------------------------------------------------------------------------- the calendar, the market, the days
 
 
-def test_what_was_wanted_and_is_not_held_is_a_warning_with_the_last_failure(base):
+def test_a_missing_range_is_a_warning_with_the_last_failure(base):
     storage = ParquetStorage(base)
     storage.bars.coverage.update(
         A, lambda known: known.wanting(TimeRange(at("2024-04-01T04:00"), at("2024-04-03T04:00"))).failed("gone", "503", WEDNESDAY)
     )
-    verdict = verify(storage.bars, EVERYTHING, now=WEDNESDAY)
+    report = verify(storage.bars, EVERYTHING, now=WEDNESDAY)
 
-    assert verdict.contradictions == []
-    (said,) = verdict.warnings
-    assert (said.code, said.series) == ("not_held", A)
-    assert said.message == "wanted and not held: 2024-04-01T04:00:00Z .. 2024-04-03T04:00:00Z (the last run: 503)"
-    assert verdict.holes["failed"] == 1
+    assert report.inconsistencies == []
+    (finding,) = report.warnings
+    assert (finding.code, finding.series) == ("range_missing", A)
+    assert f"{at('2024-04-01T04:00'):%FT%TZ}" in finding.message
+    assert "503" in finding.message
+    assert report.gaps["failed"] == 1
 
 
-def test_a_hole_in_the_real_tape_is_one_warning_however_many_symbols_lack_it(tmp_path):
-    """Half an hour is cut out of the answers of eight real symbols; the illiquid ones among them are no witnesses."""
+def test_a_shared_gap_in_real_bars_is_one_warning(tmp_path):
+    """Half an hour is cut out of the responses of eight real symbols; the illiquid ones do not count."""
     table = pq.read_table(real("minute/polygon_sip_ext_8sym_20240603_20240816.parquet"))
     start, end = (pa.scalar(at(text), pa.timestamp("us", "UTC")) for text in ("2024-07-10T17:00", "2024-07-10T17:30"))
-    stamps = table.column("timestamp")
-    pq.write_table(table.filter(pc.or_(pc.less(stamps, start), pc.greater_equal(stamps, end))), tmp_path / "cut.parquet")
+    timestamps = table.column("timestamp")
+    pq.write_table(table.filter(pc.or_(pc.less(timestamps, start), pc.greater_equal(timestamps, end))), tmp_path / "cut.parquet")
     names = ["AAPL", "NVDA", "SPY", "ACHR", "MSTR", "ARM", "SPCX", "INTC"]
     with Sandbox(Replay(tmp_path / "cut.parquet"), gzip_level=0) as sandbox:
         pipeline_of(sandbox, tmp_path / "store").ingest_symbols(names, "2024-06-03", "2024-08-16")
-    verdict = verify(ParquetStorage(tmp_path / "store").bars, EVERYTHING, now=datetime(2026, 1, 1, tzinfo=UTC))
+    report = verify(ParquetStorage(tmp_path / "store").bars, EVERYTHING, now=datetime(2026, 1, 1, tzinfo=UTC))
 
-    assert verdict.contradictions == []
-    (hole,) = [one for one in verdict.warnings if one.code == "hole"]
-    assert "equities_1min: 2024-07-10T17:00:00Z .. 2024-07-10T17:30:00Z has no bar for 7 of the 7 symbols" in hole.message
-    assert verdict.holes["vendor"] == 7
+    assert report.inconsistencies == []
+    (gap,) = [one for one in report.warnings if one.code == "gap"]
+    assert "equities_1min: 2024-07-10T17:00:00Z .. 2024-07-10T17:30:00Z has no bar for 7 of the 7 symbols" in gap.message
+    assert report.gaps["shared"] == 7
 
 
-def test_minutes_are_held_against_daily_bars(server, base, clock):
+def test_minutes_are_compared_with_daily_bars(server, base, clock):
     pipeline_of(server, base, clock).ingest_symbols(["AAPL", "MSFT"], "2024-05-30", "2024-07-01", "1Day")
     storage = ParquetStorage(base)
     assert verify(storage.bars, EVERYTHING, now=WEDNESDAY).findings == []
@@ -449,15 +453,17 @@ def test_minutes_are_held_against_daily_bars(server, base, clock):
     storage.bars.write(
         days, Period(2024, None), table.set_column(1, BAR_SCHEMA.field("open"), pc.multiply(table.column("open"), 1.01))
     )
-    (said,) = [one for one in verify(storage.bars, EVERYTHING, now=WEDNESDAY).warnings if one.code == "minutes_differ_from_days"]
-    assert said.series == A
-    assert "2024-05-30 open 100 by the minutes, 101 by the day" in said.message
-    assert said.message.endswith("and 2 more")
+    (finding,) = [
+        one for one in verify(storage.bars, EVERYTHING, now=WEDNESDAY).warnings if one.code == "minutes_differ_from_days"
+    ]
+    assert finding.series == A
+    assert "2024-05-30 open 100 by the minutes, 101 by the daily bar" in finding.message
+    assert finding.message.endswith("and 2 more")
 
 
 def test_a_price_jump_is_explained_by_a_corporate_action(tmp_path):
-    stamps = pd.to_datetime(["2024-06-07T14:00", "2024-06-10T14:00"], utc=True)
-    index = pd.MultiIndex.from_product([["NVDA"], stamps], names=["symbol", "timestamp"])
+    timestamps = pd.to_datetime(["2024-06-07T14:00", "2024-06-10T14:00"], utc=True)
+    index = pd.MultiIndex.from_product([["NVDA"], timestamps], names=["symbol", "timestamp"])
     frame = pd.DataFrame([[1200.0] * 7, [120.0] * 7], index=index, columns=list(VALUES))
     storage = ParquetStorage(tmp_path)
     storage.store(frame)
@@ -466,44 +472,44 @@ def test_a_price_jump_is_explained_by_a_corporate_action(tmp_path):
     days = new_york_days(date(2024, 6, 8), date(2024, 6, 11))
     record = {"symbol": "NVDA", "ex_date": "2024-06-10", "process_date": "2024-06-10", "new_rate": 10, "old_rate": 1}
     split = decode("forward_split", record)
-    ActionStore(storage.files).update("NVDA", lambda book: book.answered(days, book.to_ask(days), [split], now=WEDNESDAY)[0])
+    ActionStore(storage.files).update("NVDA", lambda book: book.answered(days, book.to_fetch(days), [split], now=WEDNESDAY)[0])
     assert verify(storage.bars, EVERYTHING, now=WEDNESDAY).findings == []
 
 
 # ------------------------------------------------------------------------------------------------------- the command line
 
 
-def test_the_command_says_what_is_wrong_and_ends_with_five(base):
+def test_the_command_prints_inconsistencies_and_exits_with_5(base):
     bars_of(base, JUNE).unlink()
     ran = here("verify", "--base-path", base)
 
     assert ran.code == 5
-    assert f"{bars_of(base, JUNE)} is not there" in ran.out
-    assert "2 series looked at, 1 contradictions, 0 warnings" in ran.out
+    assert f"{bars_of(base, JUNE)} does not exist" in ran.out
+    assert "2 series checked, 1 inconsistency, 0 warnings" in ran.out
 
 
-def test_the_command_has_an_object_for_scripts(base):
+def test_the_command_prints_json(base):
     bars_of(base, JUNE).unlink()
     ran = here("verify", "--base-path", base, "--json")
 
-    (said,) = ran.json["contradictions"]
+    (finding,) = ran.json["inconsistencies"]
     assert (ran.code, ran.json["series"], ran.json["repaired"]) == (5, 2, False)
-    assert (said["dataset"], said["symbol"], said["code"]) == ("equities_1min", "AAPL", "file_missing")
+    assert (finding["dataset"], finding["symbol"], finding["code"]) == ("equities_1min", "AAPL", "file_missing")
 
 
-def test_a_repair_can_be_foreseen(base):
+def test_a_dry_run_of_a_repair_changes_nothing(base):
     bars_of(base, JUNE).write_bytes(b"")
     before = {path: path.read_bytes() for path in base.rglob("*") if path.is_file()}
     ran = here("verify", "--repair", "--dry-run", "--base-path", base)
 
-    assert (ran.code, "to be done: set aside" in ran.out) == (5, True)
+    assert (ran.code, "repair: " in ran.out) == (5, True)
     assert {path: path.read_bytes() for path in base.rglob("*") if path.is_file()} == before
     assert here("verify", "--dry-run", "--base-path", base).code == 2
 
 
-def test_a_repair_ends_with_nought_and_nothing_is_wrong_any_more(base):
+def test_a_repair_exits_with_0_and_leaves_no_inconsistency(base):
     bars_of(base, JUNE).write_bytes(b"")
-    mended = here("verify", "--repair", "--base-path", base)
+    ran = here("verify", "--repair", "--base-path", base)
 
-    assert (mended.code, "`data-engine update AAPL --timeframe 1Min`" in mended.out) == (0, True)
+    assert (ran.code, "`data-engine update AAPL`" in ran.out) == (0, True)
     assert here("verify", "--base-path", base).code == 0

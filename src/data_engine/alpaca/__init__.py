@@ -1,1 +1,1 @@
-"""The vendor: how it is asked, how often, and how its answers read."""
+"""Request historical bars and corporate actions from Alpaca, within its rate limit, and read its responses."""

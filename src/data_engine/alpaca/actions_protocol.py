@@ -1,30 +1,28 @@
-"""A question to ``/v1/corporate-actions``, and its pages. Pure."""
+"""Write requests to ``/v1/corporate-actions`` and read their pages. Pure."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import date
-from urllib.parse import quote, urlencode
 
+from data_engine.alpaca.page_format import query_string, read_envelope, unusable
 from data_engine.errors import BadAnswer
 from data_engine.market.corporate_action import Action, decode
+from data_engine.market.wording import and_more
 
 PAGE_LIMIT = 1000
-"""The most actions that one answer carries."""
-
-_PATH = "/v1/corporate-actions?"
+"""The maximum number of actions in one page."""
 
 
 @dataclass(frozen=True, slots=True)
 class ActionsRequest:
-    """One question to the endpoint; its pages together are the answer.
+    """A request to the endpoint; its pages together are the response.
 
     Attributes:
-        symbols: whose actions, at least one.
-        first: the first process date.
-        last: the last process date, included; it may lie in the future.
-        limit: actions per page.
+        symbols: The symbols, at least one.
+        first: The first process date.
+        last: The last process date, included; it may lie in the future.
+        limit: The maximum number of actions per page.
     """
 
     symbols: tuple[str, ...]
@@ -38,24 +36,23 @@ class ActionsRequest:
             "symbols": ",".join(self.symbols),
             "start": self.first.isoformat(),
             "end": self.last.isoformat(),
-            "limit": str(self.limit),
+            "limit": self.limit,
             "sort": "asc",
             "page_token": token,
         }
-        return _PATH + urlencode({name: text for name, text in fields.items() if text is not None}, safe=",", quote_via=quote)
+        return f"/v1/corporate-actions?{query_string(fields)}"
 
     def __str__(self) -> str:
-        names = ", ".join(self.symbols[:3]) + (f" and {len(self.symbols) - 3} more" if len(self.symbols) > 3 else "")
-        return f"corporate actions of {names}, processed {self.first} to {self.last}"
+        return f"corporate actions of {and_more(self.symbols, 3)}, processed {self.first} to {self.last}"
 
 
 @dataclass(frozen=True, slots=True)
 class ActionsPage:
-    """The actions of one answer.
+    """The actions of one page.
 
     Attributes:
-        actions: of all kinds, sorted.
-        token: what to ask for the next page with; None on the last one.
+        actions: The actions of all kinds, sorted.
+        token: The name of the next page; None on the last one.
     """
 
     actions: tuple[Action, ...]
@@ -63,33 +60,25 @@ class ActionsPage:
 
 
 def read_actions(body: bytes, request: ActionsRequest) -> ActionsPage:
-    """Read one answer to *request*.
+    """Return the actions of one page of the response to a request.
 
     Raises:
-        BadAnswer: not JSON of the documented shape, a record without a symbol, or without a process date inside the range that
-            was asked for.
+        BadAnswer: If the page is not JSON of the documented shape, or a record has no symbol, or no process date inside the
+            requested range.
     """
-
-    def refuse(reason: str) -> BadAnswer:
-        return BadAnswer(f"{reason} (answer to: {request})")
-
     try:
-        answer = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise refuse(f"the body is not JSON: {error}") from error
-    if not isinstance(answer, dict) or not {"corporate_actions", "next_page_token"} <= answer.keys():
-        raise refuse("the body is not an object with corporate_actions and next_page_token")
-    token = answer["next_page_token"]
-    if token is not None and (not isinstance(token, str) or not token):
-        raise refuse(f"next_page_token is {token!r}")
-    lists = answer["corporate_actions"] or {}
+        actions, token = _decode(body)
+        for action in actions:
+            if not request.first <= action.process_date <= request.last:
+                raise BadAnswer(f"{action.kind} of {action.symbol} was processed on {action.process_date}, outside the range")
+    except (ValueError, BadAnswer) as error:
+        raise unusable(request, str(error)) from error
+    return ActionsPage(tuple(sorted(actions, key=lambda action: action.order)), token)
+
+
+def _decode(body: bytes) -> tuple[list[Action], str | None]:
+    content, token = read_envelope(body, "corporate_actions")
+    lists = content or {}
     if not isinstance(lists, dict) or not all(isinstance(records, list) for records in lists.values()):
-        raise refuse("corporate_actions is not an object of lists")
-    try:
-        made = [decode(plural.removesuffix("s"), record) for plural, records in lists.items() for record in records]
-    except ValueError as error:
-        raise refuse(str(error)) from error
-    for action in made:
-        if not request.first <= action.process_date <= request.last:
-            raise refuse(f"{action.kind} of {action.symbol} was processed on {action.process_date}, outside what was asked for")
-    return ActionsPage(tuple(sorted(made, key=lambda action: action.order)), token)
+        raise BadAnswer("corporate_actions is not an object of lists")
+    return [decode(plural.removesuffix("s"), record) for plural, records in lists.items() for record in records], token

@@ -1,7 +1,7 @@
-"""Alpaca's market-data API, as far as historical bars and corporate actions go: `AlpacaClient`.
+"""Fetch historical bars and corporate actions from Alpaca: `AlpacaClient`.
 
-The client follows pages to the end. What a request means and how a page reads is `wire`'s, and `actions`'s; how one page is
-asked for until it comes is `asking`'s.
+The client decides what to request and whether pages fit together; `http_client` sends the requests, and `bars_protocol` and
+`actions_protocol` read the pages.
 """
 
 from __future__ import annotations
@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from data_engine.alpaca.actions_protocol import ActionsRequest, read_actions
 from data_engine.alpaca.http_client import ApiSession
+from data_engine.alpaca.page_format import unusable
+from data_engine.alpaca.rate_limit import RateLimiter
 from data_engine.alpaca.retry import RetryPolicy
 from data_engine.alpaca.transport import Transport
-from data_engine.errors import BadAnswer, RecentDataRefused
+from data_engine.errors import RecentDataRefused
 from data_engine.market.corporate_action import Action
 from data_engine.market.dates import DateLike, parse_asof, parse_span
 from data_engine.market.series import Adjustment, Dataset, Feed, Timeframe, parse_currency
@@ -27,31 +28,40 @@ if TYPE_CHECKING:
 
     from data_engine.alpaca.bars_protocol import BarsRequest
     from data_engine.market.bars_page import BarsPage
+    from data_engine.market.time_range import TimeRange
 
 
 DELAY = timedelta(minutes=16)
 """Plans without real-time data may read the consolidated tape up to 15 minutes ago; one more for clocks that differ."""
 
-_EMPTY_PAGES = 100  # in a row, each with a token: no field report knows more than a few
-
 _SYMBOLS_PER_REQUEST = 500
 
 
-class AlpacaClient(ApiSession):
-    """Historical bars and corporate actions from Alpaca. Safe to share between threads.
+class AlpacaClient:
+    """Historical bars and corporate actions from Alpaca. Safe to share between threads; each process makes its own.
+
+    Example:
+        >>> with AlpacaClient() as client:
+        ...     bars = client.fetch_bars("AAPL", "2024-01-01", "2024-12-31", "1Day")
 
     Args:
-        api_key: with *api_secret*; both default to the environment or a ``.env`` file (`find_credentials`).
-        api_secret: see *api_key*.
-        feed: of the bars when a call names none; None is the consolidated tape (``sip``).
-        base_url: default ``APCA_API_DATA_URL`` or ``https://data.alpaca.markets``; plain http only to this machine.
-        requests_per_minute: an upper bound beside the account's own limit, which is learned.
-        connections: kept open at most; the number of threads that will ask at once.
-        policy: when to ask again, and when to give up.
-        transport: in place of HTTP (tests).
+        api_key: The key. If None, like *api_secret* from the environment or a ``.env`` file.
+        api_secret: The secret of the key.
+        feed: The feed of calls that name none. If None, the consolidated tape (``sip``).
+        base_url: The address. If None, ``APCA_API_DATA_URL`` or ``https://data.alpaca.markets``; plain http only to this machine.
+        requests_per_minute: An upper bound. If None, only the account's own limit, which is learned.
+        connections: The maximum number of open connections; the number of threads that send at once.
+        policy: The rule for repeating requests. If None, the defaults of `RetryPolicy`.
+        transport: The network, for tests. If None, HTTP.
+        now: The clock.
+
+    Attributes:
+        feed: The feed of calls that name none.
+        base_url: The address of the server.
+        credentials_source: The place that the credentials come from, for people.
 
     Raises:
-        ConfigError: no credentials, or a URL that would send them in the clear.
+        ConfigError: If there are no credentials, or the URL would send them unencrypted.
     """
 
     def __init__(
@@ -68,7 +78,7 @@ class AlpacaClient(ApiSession):
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.feed = Feed.parse(feed)
-        super().__init__(
+        self._session = ApiSession(
             api_key,
             api_secret,
             base_url,
@@ -76,16 +86,60 @@ class AlpacaClient(ApiSession):
             connections=connections,
             policy=policy,
             transport=transport,
-            now=now,
         )
+        self.base_url = self._session.base_url
+        self.credentials_source = self._session.credentials_source
+        self._now = now
         self._recent_refused = False
 
     def __repr__(self) -> str:
         return f"AlpacaClient({self.base_url!r}, feed={self.feed.value!r})"
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._session.close()
+
+    def stop(self) -> None:
+        """Send nothing more: pending and later requests raise `Interrupted`."""
+        self._session.stop()
+
+    def resume(self) -> None:
+        """Undo `stop`."""
+        self._session.resume()
+
+    @property
+    def rate_limiter(self) -> RateLimiter:
+        """The account's rate limit. It may be replaced by one that several processes share."""
+        return self._session.rate_limiter
+
+    @rate_limiter.setter
+    def rate_limiter(self, rate_limiter: RateLimiter) -> None:
+        self._session.rate_limiter = rate_limiter
+
+    @property
+    def requests(self) -> int:
+        """The number of requests sent so far, answered or not."""
+        return self._session.requests
+
+    @property
+    def allowed(self) -> float | None:
+        """The requests per minute that are kept to; None where nothing limits."""
+        return self.rate_limiter.allowed
+
+    @property
+    def server_time(self) -> datetime | None:
+        """The server's time at its last response, UTC; None before the first, or if it does not say."""
+        return self._session.server_time
+
     @property
     def recent_refused(self) -> bool:
-        """Whether the account's plan refused the latest 15 minutes, so that ends are clamped."""
+        """Whether the account's plan refused the latest 15 minutes, so that ends are truncated."""
         return self._recent_refused
 
     def fetch_bars(
@@ -100,47 +154,45 @@ class AlpacaClient(ApiSession):
         asof: date | str | None = None,
         currency: str | None = None,
     ) -> pd.DataFrame:
-        """Return the bars of one or several symbols that start inside the range.
+        """Return the bars of one or several symbols that start inside a range.
 
-        Follows pages to the end, so one call may cost many requests (10,000 bars each). A symbol without bars has no rows;
-        that does not tell a holiday from an unknown symbol. Bars whose interval has not ended are left out.
+        Follows pages to the end, so one call may cost many requests (10,000 bars each). Bars whose interval has not ended are
+        left out.
 
         Args:
-            symbols: as Alpaca writes them (``BRK.B``).
-            start: a New York calendar day, or an aware instant.
-            end: a day (included) or an aware instant (excluded); None is now.
-            timeframe: ``1Min`` to ``59Min``, ``1Hour`` to ``23Hour``, ``1Day``, ``1Week``, months; alpaca-py's own too.
-            feed: None is the client's; ``delayed_sip`` is the consolidated tape up to 16 minutes ago.
-            adjustment: ``raw`` (default), ``split``, ``dividend``, ``spin-off``, a list of them, or ``all``.
-            asof: the day whose symbol mapping is used, ``-`` for none.
-            currency: ISO-4217; None is US dollars.
+            symbols: One or several symbols, as Alpaca writes them (``BRK.B``).
+            start: A New York calendar day, or an aware instant.
+            end: A New York calendar day (included), or an aware instant (excluded). If None, now.
+            timeframe: ``1Min`` to ``59Min``, ``1Hour`` to ``23Hour``, ``1Day``, ``1Week`` or months; alpaca-py's own too.
+            feed: The feed; ``delayed_sip`` is the consolidated tape up to 16 minutes ago. If None, the client's.
+            adjustment: ``raw``, ``split``, ``dividend``, ``spin-off``, a list of them, or ``all``. If None, ``raw``.
+            asof: The day whose owners of the symbols are meant, or ``-`` for no symbol mapping. If None, today.
+            currency: The currency of the prices, ISO 4217. If None, US dollars.
 
         Returns:
-            Index levels ``symbol`` and ``timestamp`` (UTC, ns), sorted; columns ``open high low close volume trade_count
-            vwap``, float64. ``attrs["data_engine"]`` says which bars these are; `ParquetStorage.store` reads it.
+            A frame with index levels ``symbol`` and ``timestamp`` (UTC, ns), sorted, and columns ``open high low close volume
+            trade_count vwap``, all float64. A symbol without bars has no rows: a holiday and an unknown symbol look alike.
+            ``attrs["data_engine"]`` identifies the dataset; `ParquetStorage.store` reads it.
 
         Raises:
-            InputError: an argument cannot be used; nothing was sent.
-            InvalidSymbol: Alpaca refused a symbol as malformed.
-            CredentialsRefused: the keys were not accepted.
-            SourceUnavailable: no usable answer after bounded retries.
+            InputError: If an argument cannot be used; nothing was sent.
+            InvalidSymbol: If Alpaca refuses a symbol as malformed.
+            CredentialsRefused: If Alpaca refuses the credentials.
+            SourceUnavailable: If there is no usable response after bounded retries.
         """
         from data_engine.market.bar_frame import ATTRS_KEY, frame_identity, to_frame
 
-        names = [symbols] if isinstance(symbols, str) else list(symbols)
-        wanted = tuple(dict.fromkeys(check_symbol(name) for name in names))
-        chosen = self.feed if feed is None else Feed.parse(feed)
-        dataset = Dataset(Timeframe.parse(timeframe), Adjustment.parse(adjustment), chosen)
-        now = self.now()
+        requested = _symbols(symbols)
+        feed_used = self.feed if feed is None else Feed.parse(feed)
+        dataset = Dataset(Timeframe.parse(timeframe), Adjustment.parse(adjustment), feed_used)
+        options: dict[str, Any] = {"asof": parse_asof(asof), "currency": parse_currency(currency)}
+        now = self._now()
         span = parse_span(start, end, now=now).range
         tables: dict[str, list[Any]] = {}
-        for first in range(0, len(wanted), _SYMBOLS_PER_REQUEST):
-            request = self.request(
-                wanted[first : first + _SYMBOLS_PER_REQUEST], dataset, span, delayed=chosen is Feed.DELAYED_SIP, now=now
-            )
-            if request is None:
-                continue
-            for page in self.pages(replace(request, asof=parse_asof(asof), currency=parse_currency(currency))):
+        for first in range(0, len(requested), _SYMBOLS_PER_REQUEST):
+            some = requested[first : first + _SYMBOLS_PER_REQUEST]
+            request = self.request(some, dataset, span, delayed=feed_used is Feed.DELAYED_SIP, now=now)
+            for page in self.pages(replace(request, **options)) if request else ():
                 for symbol, bars in page.bars():
                     tables.setdefault(symbol, []).append(bars)
         frame = to_frame(_whole_bars(tables, dataset.timeframe, span, now))
@@ -151,124 +203,117 @@ class AlpacaClient(ApiSession):
         self,
         symbols: Sequence[str],
         dataset: Dataset,
-        span: Any,
+        span: TimeRange,
         *,
         delayed: bool = False,
         now: datetime | None = None,
         asof: date | None = None,
     ) -> BarsRequest | None:
-        """Return the request that brings every whole bar starting in *span*, or None where all of it is still to come.
+        """Return the request for every whole bar that starts in a range, or None if all of it is still to come.
 
         The range is widened to whole bars, since a bar cut by the edge of a request could be made of half its trades, and
-        clamped to now (16 minutes ago with *delayed*, or once the plan has refused more recent data).
+        truncated to now (16 minutes ago with *delayed*, or once the plan has refused more recent data).
+
+        Args:
+            symbols: Symbols in ascending order.
+            dataset: Their timeframe, adjustment and feed.
+            span: Half-open range, UTC.
+            delayed: Whether to end before the latest minutes, which a plan may not permit.
+            now: The instant up to which to ask. If None, the client's clock.
+            asof: The day whose owners of the symbols are meant. If None, today.
         """
         from data_engine.alpaca.bars_protocol import BarsRequest
 
-        now = now or self.now()
-        end = now - DELAY if (delayed or self._recent_refused) and dataset.feed in (Feed.SIP, Feed.ACCOUNT) else now
-        clamped = dataset.timeframe.widen(span).before(end)
-        return BarsRequest(tuple(symbols), dataset, clamped, asof=asof) if clamped else None
+        end = now or self._now()
+        if (delayed or self._recent_refused) and dataset.feed in (Feed.SIP, Feed.ACCOUNT):
+            end -= DELAY
+        truncated = dataset.timeframe.widen(span).before(end)
+        return BarsRequest(tuple(symbols), dataset, truncated, asof=asof) if truncated else None
 
     def pages(self, request: BarsRequest) -> Iterator[BarsPage]:
-        """Yield the pages of the answer to *request* until the server says that there are no more.
+        """Yield the pages of the response to a request until Alpaca says that there are no more.
 
-        Symbols come in ascending order, each symbol's bars in time order; a symbol may straddle pages. Short and empty
-        pages with a token are not the end.
+        Symbols come in ascending order, the bars of a symbol in order of time; a symbol may span pages. Short and empty pages
+        with a token are not the end.
 
         Raises:
-            BadAnswer: a page cannot be trusted, or the pages do not end.
-            SourceError: as `fetch_bars`.
+            BadAnswer: If a page cannot be trusted, or the pages do not end.
+            SourceError: If Alpaca refuses, or gives no usable response.
+            Interrupted: If `stop` was called.
         """
         from data_engine.alpaca.bars_protocol import read_page
 
         token: str | None = None
-        seen: set[str] = set()
-        empty = 0
         last: dict[str, int] = {}
-        while True:
-            try:
-                page = self.get_json(request, token, partial(read_page, request=request))
-            except RecentDataRefused:
-                if token is not None:
-                    raise  # other parameters would not fit the token
-                clamped = self._clamp(request)
-                if clamped is None:
-                    return
-                request = clamped
-                continue
-            _in_sequence(page, last, request)
-            yield page
-            if page.token is None:
-                return
-            empty = 0 if page.slices else empty + 1
-            # A page without bars may name itself again; one with bars that does would bring them for ever.
-            again = page.token in seen and not (page.token == token and not page.slices)
-            if again or empty > _EMPTY_PAGES:
-                raise BadAnswer(f"the pages do not end (answer to: {request})")
-            token = page.token
-            seen.add(token)
+        try:
+            for page in self._session.pages(request, read_page, lambda page: not page.slices):
+                _check_sequence(page, last, request)
+                token = page.token
+                yield page
+        except RecentDataRefused:
+            if token is not None:
+                raise  # other parameters would not fit the token
+            truncated = self._without_recent(request)
+            if truncated:
+                yield from self.pages(truncated)
 
     def corporate_actions(self, symbols: str | Iterable[str], first: date, last: date) -> tuple[Action, ...]:
-        """Return the corporate actions of one or several symbols that are processed from *first* to *last*, both included.
+        """Return the corporate actions of one or several symbols that are processed in a range of days.
 
-        The vendor goes by process date, which for a dividend is the day it is paid, weeks after its ex-date; *last* may lie in
-        the future. Follows pages to the end (1,000 actions each).
+        Alpaca goes by process date, which for a dividend is the day it is paid, weeks after its ex-date. Follows pages to the
+        end (1,000 actions each).
+
+        Args:
+            symbols: One or several symbols, as Alpaca writes them.
+            first: The first process date.
+            last: The last process date, included; it may lie in the future.
 
         Returns:
             Actions of all kinds, those that change no price included, sorted by day.
 
         Raises:
-            InputError: a symbol cannot be one; nothing was sent.
-            BadAnswer: a page cannot be trusted, or the pages do not end.
-            SourceError: as `fetch_bars`.
+            InputError: If a symbol cannot be one; nothing was sent.
+            BadAnswer: If a page cannot be trusted, or the pages do not end.
+            SourceError: If Alpaca refuses, or gives no usable response.
         """
-        names = [symbols] if isinstance(symbols, str) else list(symbols)
-        request = ActionsRequest(tuple(dict.fromkeys(check_symbol(name) for name in names)), first, last)
-        found: dict[str, Action] = {}
-        token: str | None = None
-        seen: set[str] = set()
-        empty = 0
-        while True:
-            page = self.get_json(request, token, partial(read_actions, request=request))
-            found.update((action.key, action) for action in page.actions)
-            if page.token is None:
-                return tuple(sorted(found.values(), key=lambda action: action.order))
-            empty = 0 if page.actions else empty + 1
-            # As with bars: an empty page may name itself again, for a while.
-            if (page.token in seen and not (page.token == token and not page.actions)) or empty > _EMPTY_PAGES:
-                raise BadAnswer(f"the pages do not end (answer to: {request})")
-            token = page.token
-            seen.add(token)
+        pages = self._session.pages(ActionsRequest(_symbols(symbols), first, last), read_actions, lambda page: not page.actions)
+        actions = {action.key: action for page in pages for action in page.actions}
+        return tuple(sorted(actions.values(), key=lambda action: action.order))
 
-    def _clamp(self, request: BarsRequest) -> BarsRequest | None:
-        """Return *request* without the latest minutes, once; the plan's refusal is remembered for all later requests."""
-        with self._lock:
-            self._recent_refused = True
-        span = request.span.before(self.now() - DELAY)
+    def _without_recent(self, request: BarsRequest) -> BarsRequest | None:
+        """Return *request* without the latest minutes; the plan's refusal is remembered for all later requests."""
+        self._recent_refused = True
+        span = request.span.before(self._now() - DELAY)
         if span == request.span:
             raise RecentDataRefused(
-                "the plan does not permit recent SIP data, though the end was 16 minutes ago; is this machine's clock right?",
+                f"cannot fetch {request}: the plan does not permit recent SIP data, though the range ends 16 minutes ago by this "
+                "machine's clock; set the clock right",
                 status=403,
             )
         return replace(request, span=span) if span else None
 
 
-def _in_sequence(page: BarsPage, last: dict[str, int], request: BarsRequest) -> None:
-    """Check that a symbol's bars go on where its last page ended; remember where they end now."""
+def _symbols(symbols: str | Iterable[str]) -> tuple[str, ...]:
+    """Return one or several symbols, checked, each once."""
+    return tuple(dict.fromkeys(map(check_symbol, [symbols] if isinstance(symbols, str) else symbols)))
+
+
+def _check_sequence(page: BarsPage, last: dict[str, int], request: BarsRequest) -> None:
+    """Check that the bars of each symbol go on where its last page ended; remember in *last* where they end now."""
     times = page.times
     for symbol, start, stop in page.slices:
         if symbol in last and int(times[start]) <= last[symbol]:
-            raise BadAnswer(f"{symbol}: a page repeats bars of an earlier one (answer to: {request})")
+            raise unusable(request, f"a page repeats bars of {symbol} from an earlier one")
         last[symbol] = int(times[stop - 1])
 
 
-def _whole_bars(tables: dict[str, list[Any]], timeframe: Timeframe, span: Any, now: datetime) -> Iterator[tuple[str, Any]]:
+def _whole_bars(tables: dict[str, list[Any]], timeframe: Timeframe, span: TimeRange, now: datetime) -> Iterator[tuple[str, Any]]:
     """Yield each symbol's bars that start inside *span* and had ended at *now*."""
     import pyarrow as pa
 
     from data_engine.market.bars import within
 
-    kept = span.before(timeframe.floor(now))
+    ended = span.before(timeframe.floor(now))
     for symbol, pieces in tables.items():
         bars = pa.concat_tables(pieces)
-        yield symbol, within(bars, kept) if kept else bars.slice(0, 0)
+        yield symbol, within(bars, ended) if ended else bars.slice(0, 0)

@@ -1,7 +1,7 @@
-"""Credentials: from the environment, or from a ``.env`` file, and from nowhere else; shown nowhere. And where they may be sent.
+"""Find credentials, in the environment or a ``.env`` file only, and check the address that they may be sent to.
 
-Two pairs of names are understood, ours and the one of Alpaca's own tools. The environment wins over the file, and the halves
-of two different pairs are never put together.
+Two pairs of names are understood, that of data-engine and that of Alpaca's own tools. The environment wins over the file, and
+the halves of two different pairs are never put together. Credentials are never shown.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import io
 import ipaddress
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -19,10 +19,12 @@ from data_engine.errors import ConfigError
 
 PAIRS = (("ALPACA_API_KEY", "ALPACA_SECRET_KEY"), ("APCA_API_KEY_ID", "APCA_API_SECRET_KEY"))
 
+_OTHER_HALF = {name: other for pair in PAIRS for name, other in (pair, pair[::-1])}
+
 _DOTENV_NAME = ".env"
 
 DATA_URL = "https://data.alpaca.markets"
-"""Where Alpaca serves market data."""
+"""The address of Alpaca's market data."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +32,9 @@ class Credentials:
     """A key and its secret. Neither is in the repr.
 
     Attributes:
-        key: identifies the account; sent with every request.
-        secret: proves it; sent with every request.
-        source: where the pair comes from, for people.
+        key: The identity of the account; sent with every request.
+        secret: The proof of the identity; sent with every request.
+        source: The place that the pair comes from, for people.
     """
 
     key: str = field(repr=False)
@@ -40,86 +42,97 @@ class Credentials:
     source: str
 
     def redact(self, text: bytes) -> bytes:
-        """Return a text without the pair, whoever repeated it there."""
+        """Return a text with key and secret replaced by asterisks."""
         return text.replace(self.key.encode(), b"***").replace(self.secret.encode(), b"***")
 
 
 def find_credentials(
     environ: Mapping[str, str] | None = None, dotenv_path: str | Path | None = None, cwd: Path | None = None
 ) -> Credentials | None:
-    """Return the credentials that the environment or a ``.env`` file holds, or None where there are none.
+    """Return the credentials in the environment or a ``.env`` file, or None if there are none.
 
-    In this order: a pair in the environment, a pair in the file, a pair of which each holds a half. Space and quotation
-    marks around a value are cut off, an empty value counts as none.
+    The order is: a pair in the environment, a pair in the file, a pair with one half in each. Space and quotation marks around
+    a value are cut off; an empty value counts as none.
 
     Args:
-        environ: instead of ``os.environ``.
-        dotenv_path: the file, which must exist; None looks for ``.env`` in the working directory.
-        cwd: instead of the working directory.
+        environ: The environment. If None, ``os.environ``.
+        dotenv_path: The file, which must exist. If None, ``.env`` in the working directory, if it exists.
+        cwd: The working directory. If None, that of the process.
 
     Raises:
-        ConfigError: half a pair, two that contradict each other, or a value that cannot be one. The message names the
-            variable and never shows its value.
+        ConfigError: If there is half a pair, two pairs contradict each other, or a value cannot be a key or secret. The
+            message names the variable and never shows its value.
     """
-    file = _dotenv_file(dotenv_path, cwd)
-    outer = _trimmed(os.environ if environ is None else environ)
-    inner = {} if file is None else _trimmed(_read(file))
-    found = _pair(outer, "the environment")
-    if found is None and file is not None:
-        _refuse_contradiction(outer, inner, file)
-        found = _pair(inner, str(file)) or _pair({**inner, **outer}, f"the environment and {file}")
+    path = _dotenv_file(dotenv_path, cwd)
+    environment = _trimmed(os.environ if environ is None else environ)
+    file = {} if path is None else _trimmed(_read(path))
+    found = _pair(environment, "the environment")
+    if found is None and path is not None:
+        _refuse_contradiction(environment, file, path)
+        found = _pair(file, str(path)) or _pair({**file, **environment}, f"the environment and {path}")
     if found is None:
-        _refuse_half({**inner, **outer})
+        _refuse_half({**file, **environment})
     return found
 
 
-def given_credentials(key: str | None, secret: str | None) -> Credentials:
-    """Return the pair that a caller named.
+def require_credentials(key: str | None = None, secret: str | None = None) -> Credentials:
+    """Return the pair of two arguments, or that of `find_credentials` if neither is given.
 
     Raises:
-        ConfigError: half a pair, or a value that cannot be one; it is not shown.
+        ConfigError: If there is none, or only half a pair, or a value cannot be a key or secret; it is not shown.
     """
+    if key is None and secret is None:
+        found = find_credentials()
+        if found is None:
+            raise ConfigError(missing_credentials_message())
+        return found
     named = {"api_key": _bare(key), "api_secret": _bare(secret)}
     if not all(named.values()):
-        raise ConfigError("api_key and api_secret belong together; one of them is missing")
+        raise ConfigError("cannot use half a pair of credentials: api_key and api_secret belong together; pass both")
     key, secret = (_checked(name, value) for name, value in named.items())
     return Credentials(key, secret, "the arguments api_key and api_secret")
 
 
 def missing_credentials_message() -> str:
-    """Return what to tell someone who has no credentials."""
+    """Return the message for missing credentials."""
     ours, alpacas = (" and ".join(pair) for pair in PAIRS)
     return (
         f"no credentials: set {ours} (or {alpacas}) in the environment or in a file named .env in the working directory; "
-        "keys are free at https://alpaca.markets. Without an account, `data-engine demo` shows everything with a simulated market"
+        "keys are free at https://alpaca.markets; `data-engine demo` needs none"
     )
 
 
 def check_data_url(url: object) -> str:
     """Return the address of a market-data server, without a slash at the end.
 
-    Keys travel to it, so it is https; plain http only to this machine (127.0.0.0/8, ::1, localhost).
+    Credentials are sent to it, so it is https; plain http only to this machine (127.0.0.0/8, ::1, localhost).
 
     Raises:
-        ConfigError: another address. The message never shows what may be a secret: user, password, query.
+        ConfigError: If it is another address. The message never shows what may be a secret: user, password, query.
     """
     text = url.strip() if isinstance(url, str) else ""
-    if not re.fullmatch(r"[!-~]+", text) or "\\" in text:
-        raise ConfigError("the data URL must be an address such as https://data.alpaca.markets, in plain characters")
-    if "@" in text:
-        raise ConfigError("the data URL must not hold a user or password; credentials come from the environment or a .env file")
-    try:
-        parts = urlsplit(text)
-        host, _ = parts.hostname, parts.port
-    except ValueError as error:
-        raise ConfigError("the data URL has a host or port that cannot be read") from error
-    if parts.scheme not in ("https", "http") or not host or not re.fullmatch(r"[a-z0-9.-]+|[0-9a-f:.]+", host):
-        raise ConfigError("the data URL must begin with https:// and the name of a host")
-    if parts.query or parts.fragment or text[-1] in "?#":
-        raise ConfigError("the data URL must not have a query ('?') or fragment ('#')")
-    if parts.scheme == "http" and not _is_loopback(host):
-        raise ConfigError(f"the data URL must use https: plain http to {host} would show your keys to everyone on the way")
+    if (flaw := _flaw(text)) is not None:
+        raise ConfigError(f"cannot use the data URL: {flaw}")
     return text.rstrip("/")
+
+
+def _flaw(url: str) -> str | None:
+    if not re.fullmatch(r"[!-~]+", url) or "\\" in url:
+        return "it must be an address such as https://data.alpaca.markets, in plain characters"
+    if "@" in url:
+        return "it must not hold a user or password; credentials come from the environment or a .env file"
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        return "its host or port cannot be read"
+    if parts.scheme not in ("https", "http") or not re.fullmatch(r"[a-z0-9.-]+|[0-9a-f:.]+", host or ""):
+        return "it must begin with https:// and the name of a host"
+    if parts.query or parts.fragment or url[-1] in "?#":
+        return "it must not have a query ('?') or fragment ('#')"
+    if parts.scheme == "http" and not _is_loopback(host or ""):
+        return f"plain http to {host} would send your keys unencrypted; use https"
+    return None
 
 
 def _is_loopback(host: str) -> bool:
@@ -132,8 +145,8 @@ def _is_loopback(host: str) -> bool:
 
 
 def _trimmed(values: Mapping[str, str | None]) -> dict[str, str]:
-    """Return the variables that are ours and not empty, without what surrounds a value that was pasted."""
-    trimmed = ((name, _bare(values.get(name))) for name in _names())
+    """Return the variables of `PAIRS` that are not empty, without what surrounds a pasted value."""
+    trimmed = ((name, _bare(values.get(name))) for name in _OTHER_HALF)
     return {name: value for name, value in trimmed if value}
 
 
@@ -141,51 +154,42 @@ def _bare(value: str | None) -> str:
     return (value or "").strip().strip("'\"").strip()
 
 
-def _names() -> Iterator[str]:
-    return (name for pair in PAIRS for name in pair)
-
-
 def _pair(values: Mapping[str, str], source: str) -> Credentials | None:
     for names in PAIRS:
-        if all(name in values for name in names):
+        if values.keys() >= set(names):
             key, secret = (_checked(name, values[name]) for name in names)
             return Credentials(key, secret, f"{' and '.join(names)} in {source}")
     return None
 
 
 def _checked(name: str, value: str) -> str:
-    """Refuse what would break, or smuggle something into, a request's header."""
+    """Refuse what would break a request's header, or smuggle something into it."""
     if not re.fullmatch(r"[!-~]+", value):
         raise ConfigError(f"{name} contains a space, a line break or a character that no key has; copy it again")
     return value
 
 
-def _refuse_contradiction(outer: Mapping[str, str], inner: Mapping[str, str], file: Path) -> None:
-    for names in PAIRS:
-        if all(name in inner for name in names):
-            for name, other in (names, names[::-1]):
-                if name in outer and outer[name] != inner[name]:
-                    raise ConfigError(
-                        f"{name} is set in the environment, but {other} only in {file}, beside another {name}: "
-                        f"set {other} in the environment too, or unset {name} there"
-                    )
+def _refuse_contradiction(environment: Mapping[str, str], file: Mapping[str, str], path: Path) -> None:
+    for name, other in _OTHER_HALF.items():
+        if name in environment and file.keys() >= {name, other} and environment[name] != file[name]:
+            raise ConfigError(
+                f"{name} is set in the environment, but {other} only in {path}, with another {name}; "
+                f"set {other} in the environment too, or unset {name} there"
+            )
 
 
 def _refuse_half(values: Mapping[str, str]) -> None:
-    for names in PAIRS:
-        for name, other in (names, names[::-1]):
-            if name in values:
-                raise ConfigError(f"{name} is set, but {other} is not: set both, in the environment or a .env file")
+    for name, other in _OTHER_HALF.items():
+        if name in values:
+            raise ConfigError(f"{name} is set, but {other} is not; set both in the environment or in a `.env` file")
 
 
 def _dotenv_file(named: str | Path | None, cwd: Path | None) -> Path | None:
-    start = Path() if cwd is None else Path(cwd)
+    file = Path(cwd or "", named or _DOTENV_NAME)
     if named is None:
-        file = start / _DOTENV_NAME
         return file.absolute() if file.is_file() else None  # a folder of that name is someone's virtual environment
-    file = start / named
     if not file.exists():
-        raise ConfigError(f"there is no file {file} to take credentials from")
+        raise ConfigError(f"cannot read credentials: there is no file {file}")
     return file
 
 
@@ -195,8 +199,8 @@ def _read(file: Path) -> Mapping[str, str | None]:
     try:
         text = file.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise ConfigError(f"{file}: cannot be read: {error.strerror or error}") from error
+        raise ConfigError(f"cannot use {file}: it cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError:
         # Not `from error`: that one carries the file's bytes.
-        raise ConfigError(f"{file}: is not text in UTF-8; save it as UTF-8") from None
+        raise ConfigError(f"cannot use {file}: it is not text in UTF-8; save it as UTF-8") from None
     return dotenv_values(stream=io.StringIO(text), interpolate=False)

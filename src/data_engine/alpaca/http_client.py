@@ -1,35 +1,31 @@
-"""Asking Alpaca one question until it is answered: `ApiSession`.
+"""Send requests to Alpaca until each is answered: `ApiSession`.
 
-It has the keys, waits its turn, asks again where that can help, and knows what a refusal means. What the questions are is
-`alpaca`'s; how long to wait is `pacing`'s and `retry`'s; sockets are `transport`'s.
+The session has the credentials, waits for the rate limit, repeats what a repetition can mend, and turns refusals into errors.
+What requests and pages mean is up to `bars_protocol` and `actions_protocol`.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import random
+import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
-from typing import Protocol, Self, TypeVar
+from datetime import datetime
+from typing import Protocol, TypeVar
 
-from data_engine.alpaca.credentials import (
-    DATA_URL,
-    Credentials,
-    check_data_url,
-    find_credentials,
-    given_credentials,
-    missing_credentials_message,
-)
+from data_engine.alpaca.credentials import DATA_URL, check_data_url, require_credentials
+from data_engine.alpaca.page_format import unusable
 from data_engine.alpaca.rate_limit import RateLimiter
 from data_engine.alpaca.retry import RetryPolicy, retry_after, server_time
 from data_engine.alpaca.transport import HttpTransport, Response, Transport, TransportFailed
 from data_engine.cpu import CPU_SLOTS
 from data_engine.errors import (
     BadAnswer,
-    ConfigError,
     CredentialsRefused,
     Interrupted,
     InvalidSymbol,
@@ -42,39 +38,59 @@ from data_engine.errors import (
 )
 from data_engine.version import __version__
 
-_BAD_ANSWER_TRIES = 3  # a proxy's page in place of the answer passes; a server that speaks another language does not
+_BAD_PAGE_TRIES = 3  # a proxy's page in place of the response is gone soon; a server that speaks another language is not
 
-_FORGOTTEN = 300.0  # seconds without a failure, after which the next one is a new outage
+_EMPTY_PAGES = 100  # in a row, each with a token: no field report knows more than a few
 
-_T = TypeVar("_T")
+_SAME_OUTAGE_SECONDS = 300.0  # without a failure, after which the next one begins a new outage
 
 
 class ApiRequest(Protocol):
-    """What can be asked: a value that says where its pages are, and prints for people."""
+    """A request that can be sent: it says where its pages are, and prints for people."""
 
     @property
     def symbols(self) -> tuple[str, ...]:
-        """Whose data are asked for."""
+        """The symbols whose data are requested."""
 
     def target(self, token: str | None = None) -> str:
         """Return path and query of the first page, or of the page that *token* names."""
+
+
+class ApiPage(Protocol):
+    """One page of a response."""
+
+    @property
+    def token(self) -> str | None:
+        """The name of the next page; None on the last one."""
+
+
+_Request = TypeVar("_Request", bound=ApiRequest)
+
+_Page = TypeVar("_Page", bound=ApiPage)
 
 
 class ApiSession:
     """One account at one address. Safe to share between threads.
 
     Args:
-        api_key: with *api_secret*; both default to the environment or a ``.env`` file (`find_credentials`).
-        api_secret: see *api_key*.
-        base_url: default ``APCA_API_DATA_URL`` or ``https://data.alpaca.markets``; plain http only to this machine.
-        requests_per_minute: an upper bound beside the account's own limit, which is learned.
-        connections: kept open at most; the number of threads that will ask at once.
-        policy: when to ask again, and when to give up.
-        transport: in place of HTTP (tests).
-        now: the clock.
+        api_key: The key. If None, like *api_secret* from the environment or a ``.env`` file (`find_credentials`).
+        api_secret: The secret of the key.
+        base_url: The address. If None, ``APCA_API_DATA_URL`` or ``https://data.alpaca.markets``.
+        requests_per_minute: An upper bound. If None, only the account's own limit, which is learned.
+        connections: The maximum number of open connections; the number of threads that send at once.
+        policy: The rule for repeating requests. If None, the defaults of `RetryPolicy`.
+        transport: The network. If None, HTTP.
+
+    Attributes:
+        base_url: The address of the server.
+        credentials_source: The place that the credentials come from, for people.
+        policy: The rule for repeating requests.
+        rate_limiter: The account's rate limit.
+        requests: The number of requests sent so far, answered or not.
+        server_time: The server's time at its last response, UTC; None before the first, or if it does not say.
 
     Raises:
-        ConfigError: no credentials, or a URL that would send them in the clear.
+        ConfigError: If there are no credentials, or the URL would send them unencrypted.
     """
 
     def __init__(
@@ -87,204 +103,237 @@ class ApiSession:
         connections: int = 16,
         policy: RetryPolicy | None = None,
         transport: Transport | None = None,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.base_url = check_data_url(base_url or os.environ.get("APCA_API_DATA_URL") or DATA_URL)
-        credentials = _credentials(api_key, api_secret)
-        self.credentials_source = credentials.source
+        self._credentials = require_credentials(api_key, api_secret)
+        self.credentials_source = self._credentials.source
         self.policy = policy or RetryPolicy()
         self.rate_limiter = RateLimiter(requests_per_minute)
-        self.now = now
+        self.requests = 0
+        self.server_time: datetime | None = None
         self._transport = transport or HttpTransport(
             self.base_url,
             {
-                "APCA-API-KEY-ID": credentials.key,
-                "APCA-API-SECRET-KEY": credentials.secret,
+                "APCA-API-KEY-ID": self._credentials.key,
+                "APCA-API-SECRET-KEY": self._credentials.secret,
                 "User-Agent": f"data-engine/{__version__}",
             },
             connections=connections,
         )
         self._stop = threading.Event()
         self._lock = threading.Lock()
-        self._requests = 0
         self._down_since: float | None = None
         self._failed_at = 0.0
-        self._credentials = credentials
-        self._server_time: datetime | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         self._transport.close()
 
-    @property
-    def requests(self) -> int:
-        """How many requests were sent so far, answered or not."""
-        return self._requests
-
-    @property
-    def allowed(self) -> float | None:
-        """The requests per minute that are kept to; None where nothing limits."""
-        return self.rate_limiter.allowed
-
-    @property
-    def server_time(self) -> datetime | None:
-        """What time it was at the server at the last answer, in UTC; None before the first, or where it does not say."""
-        return self._server_time
-
     def stop(self) -> None:
-        """Send nothing more: whoever waits or asks next gets `Interrupted`."""
+        """Send nothing more: pending and later requests raise `Interrupted`."""
         self._stop.set()
 
     def resume(self) -> None:
         """Undo `stop`."""
         self._stop.clear()
 
-    def get_json(self, question: ApiRequest, token: str | None, read: Callable[[bytes], _T]) -> _T:
-        """Return what *read* makes of one page of JSON, the first or the one that *token* names.
+    def pages(
+        self, request: _Request, read: Callable[[bytes, _Request], _Page], is_empty: Callable[[_Page], bool]
+    ) -> Iterator[_Page]:
+        """Yield the pages of the response to a request until the server says that there are no more.
+
+        Short and empty pages with a token are not the end.
 
         Args:
-            question: what is asked.
-            token: of the page; None is the first.
-            read: of a body; what it refuses as `BadAnswer` is asked for again, a few times.
+            request: The request.
+            read: The reader of a page's body; what it refuses as `BadAnswer` is requested again, a few times.
+            is_empty: The test for a page without content.
 
         Raises:
-            SourceError: the answer is no, or there is none that can be used.
-            Interrupted: `stop` was called.
+            BadAnswer: If a page cannot be trusted, or the pages do not end.
+            SourceError: If Alpaca refuses, or gives no usable response.
+            Interrupted: If `stop` was called.
+        """
+        token: str | None = None
+        seen: set[str] = set()
+        empty_pages = 0
+        while True:
+            page = self.get_json(request, token, read)
+            yield page
+            if page.token is None:
+                return
+            empty = is_empty(page)
+            empty_pages = empty_pages + 1 if empty else 0
+            # An empty page may name itself again; one with content that does would bring it for ever.
+            repeated = page.token in seen and not (empty and page.token == token)
+            if repeated or empty_pages > _EMPTY_PAGES:
+                raise unusable(request, "the pages do not end")
+            token = page.token
+            seen.add(token)
+
+    def get_json(self, request: _Request, token: str | None, read: Callable[[bytes, _Request], _Page]) -> _Page:
+        """Return one page of the response to a request.
+
+        Args:
+            request: The request.
+            token: The name of the page. If None, the first.
+            read: The reader of the page's body; what it refuses as `BadAnswer` is requested again, a few times.
+
+        Raises:
+            SourceError: If Alpaca refuses, or gives no usable response.
+            Interrupted: If `stop` was called.
         """
         failures = 0
         while True:
-            answer = self._response(question, token)
+            response = self._get(request, token)
             try:
-                if "json" not in answer.headers.get("content-type", ""):
-                    kind = answer.headers.get("content-type") or "no content type"
-                    raise BadAnswer(f"an answer of {kind} where JSON was due (answer to: {question})")
+                if not _is_json(response):
+                    content_type = response.headers.get("content-type") or "no content type"
+                    raise unusable(request, f"it has {content_type} where JSON is due")
                 with CPU_SLOTS:
-                    return read(answer.body)
+                    return read(response.body, request)
             except BadAnswer:
                 failures += 1
-                if failures >= _BAD_ANSWER_TRIES:
+                if failures >= _BAD_PAGE_TRIES:
                     raise
-                self._wait(self.policy.wait(failures, random.random()))  # noqa: S311 - jitter is no secret
+                self._back_off(failures)
 
-    def _response(self, question: ApiRequest, token: str | None) -> Response:
-        """Return the first answer 200, asking again where that can help."""
-        path = question.target(token)
+    def _get(self, request: ApiRequest, token: str | None) -> Response:
+        """Return the first response 200, repeating what a repetition can mend."""
+        path = request.target(token)
         failures = 0
         while True:
-            answer = self._send(path)
-            hint = None
-            if isinstance(answer, Response):
-                if answer.status == 200:
-                    self._reached()
-                    self._server_time = server_time(answer.headers) or self._server_time
-                    return answer
-                self._raise_for_status(answer, question)
-                what = "API rate limit exceeded" if answer.status == 429 else f"the server answered {answer.status}"
-                hint = retry_after(answer.headers, time.time())
+            response = self._send(path)
+            limited, hint = False, None
+            if isinstance(response, TransportFailed):
+                cause = str(response)
+            elif response.status == 200:
+                self._end_outage()
+                self.server_time = server_time(response.headers) or self.server_time
+                return response
             else:
-                what = str(answer)
-            self._count_failure(what)
-            if isinstance(answer, Response) and answer.status == 429:
-                continue  # pacing makes everybody wait
+                self._raise_for_status(response, request)
+                limited = response.status == 429
+                cause = "API rate limit exceeded" if limited else f"the server answered {response.status}"
+                hint = retry_after(response.headers, time.time())
+            self._count_failure(cause)
+            if limited:
+                continue  # the rate limiter makes all threads wait
             failures += 1
             if failures >= self.policy.tries:
-                raise SourceUnavailable(f"{what}, {failures} times (asked for: {question})")
-            self._wait(max(hint or 0.0, self.policy.wait(failures, random.random())))  # noqa: S311 - jitter is no secret
+                raise SourceUnavailable(f"cannot fetch {request}: {cause}, {failures} times; run `data-engine update` later")
+            self._back_off(failures, hint or 0.0)
 
-    def _raise_for_status(self, answer: Response, question: ApiRequest) -> None:
-        """Raise what asking again would not change. A server that repeats the credentials is not quoted with them."""
+    def _raise_for_status(self, response: Response, request: ApiRequest) -> None:
+        """Raise what a repetition would not change. A server that repeats the credentials is not quoted with them."""
         try:
-            raise_for_status(replace(answer, body=self._credentials.redact(answer.body)), question)
+            raise_for_status(replace(response, body=self._credentials.redact(response.body)), request)
         except SourceError:
-            self._reached()  # a refusal is an answer, too
+            self._end_outage()  # a refusal is a response, too
             raise
 
-    def _reached(self) -> None:
+    def _end_outage(self) -> None:
         with self._lock:
             self._down_since = None
 
-    def _count_failure(self, what: str) -> None:
+    def _count_failure(self, cause: str) -> None:
         now = time.monotonic()
         with self._lock:
-            if self._down_since is None or now - self._failed_at > _FORGOTTEN:
+            if self._down_since is None or now - self._failed_at > _SAME_OUTAGE_SECONDS:
                 self._down_since = now
             self._failed_at = now
             down = now - self._down_since
         if down > self.policy.give_up_after:
-            raise ServiceDown(f"Alpaca cannot be reached: no usable answer for {down:.0f} s; the last was: {what}")
+            raise ServiceDown(
+                f"cannot fetch: Alpaca cannot be reached (no usable response for {down:.0f} s, last failure: {cause}); "
+                "run `data-engine update` later"
+            )
 
     def _send(self, path: str) -> Response | TransportFailed:
-        answer: Response | TransportFailed | None = None
+        """Send one request when the rate limit permits it; return what came of it."""
+        status: int | None = None
+        headers: Mapping[str, str] = {}
         wait = self.rate_limiter.acquire(time.monotonic())
         try:
             self._wait(wait)
             while left := self.rate_limiter.pause_left(time.monotonic()):
                 self._wait(left)
             with self._lock:
-                self._requests += 1
-            try:
-                answer = self._transport.get(path)
-            except TransportFailed as error:
-                answer = error
+                self.requests += 1
+            response = self._transport.get(path)
+            status, headers = response.status, response.headers
+        except TransportFailed as error:
+            return error
+        else:
+            return response
         finally:
-            known = answer if isinstance(answer, Response) else None
-            self.rate_limiter.answered(
-                time.monotonic(), known.status if known else None, known.headers if known else {}, unix=time.time()
-            )
-        return answer
+            self.rate_limiter.answered(time.monotonic(), status, headers, unix=time.time())
+
+    def _back_off(self, failures: int, least: float = 0.0) -> None:
+        self._wait(max(least, self.policy.wait(failures, random.random())))  # noqa: S311 - jitter is no secret
 
     def _wait(self, seconds: float) -> None:
         if self._stop.wait(seconds) if seconds > 0 else self._stop.is_set():
             raise Interrupted("interrupted")
 
 
-def _credentials(key: str | None, secret: str | None) -> Credentials:
-    if key is not None or secret is not None:
-        return given_credentials(key, secret)
-    found = find_credentials()
-    if found is None:
-        raise ConfigError(missing_credentials_message())
-    return found
-
-
 _RECENT = "subscription does not permit querying recent"
 
 
-def raise_for_status(answer: Response, request: ApiRequest) -> None:
-    """Raise what asking again would not change; return where it may.
+def raise_for_status(response: Response, request: ApiRequest) -> None:
+    """Raise what a repetition would not change; return where it may help.
 
     Raises:
-        CredentialsRefused: 401 (a web page), or 403 that says ``forbidden.``.
-        RecentDataRefused: 403 of a plan without real-time data.
-        UriTooLong: 413, 414 or 431.
-        InvalidSymbol: 400 that names one of the symbols.
-        BadAnswer: a redirect.
-        RequestRefused: any other 4xx.
+        CredentialsRefused: If the status is 401 (a web page), or 403 with ``forbidden.``.
+        RecentDataRefused: If a plan without real-time data gives 403.
+        UriTooLong: If the status is 413, 414 or 431.
+        InvalidSymbol: If 400 names one of the symbols.
+        BadAnswer: If the server redirects.
+        RequestRefused: If the status is any other 4xx.
     """
-    from data_engine.alpaca.bars_protocol import error_message, refused_symbol
-
-    status = answer.status
+    status = response.status
     if status in (408, 425, 429) or status >= 500:
         return
-    message = error_message(answer.body, answer.headers.get("content-type", ""))
-    if status == 401 or (status == 403 and (message == "forbidden." or "json" not in answer.headers.get("content-type", ""))):
-        raise CredentialsRefused(f"Alpaca refused the credentials ({status}: {message})")
+    message = error_message(response)
+    if status == 401 or (status == 403 and (message == "forbidden." or not _is_json(response))):
+        raise CredentialsRefused(
+            f"cannot sign in: Alpaca refused the credentials ({status}: {message}); check that key and secret are a current pair"
+        )
     if status == 403 and _RECENT in message:
         raise RecentDataRefused(message, status=status)
     if status in (413, 414, 431):
-        raise UriTooLong(f"{len(request.symbols)} symbols are too many for one request ({status})", status=status)
+        raise UriTooLong(f"cannot fetch {len(request.symbols)} symbols with one request: too long ({status})", status=status)
     if status == 400 and (symbol := refused_symbol(message, request.symbols)) is not None:
         raise InvalidSymbol(symbol)
     if 300 <= status < 400:
-        raise BadAnswer(f"the server redirects elsewhere ({status}); credentials are not sent there (asked for: {request})")
+        raise unusable(request, f"the server redirects to another address ({status}), to which credentials are not sent")
     raise RequestRefused(
-        f"Alpaca refused the request ({status}: {message}; asked for: {request})",
+        f"cannot fetch {request}: Alpaca refused the request ({status}: {message})",
         status=status,
         concerns_symbols=status == 400 and "symbol" in message.lower(),
     )
+
+
+def _is_json(response: Response) -> bool:
+    return "json" in response.headers.get("content-type", "").lower()
+
+
+def error_message(response: Response) -> str:
+    """Return what an error response says for people: its JSON message, or its title if it is a web page."""
+    if _is_json(response):
+        with suppress(ValueError):
+            content = json.loads(response.body)
+            if isinstance(content, dict) and isinstance(content.get("message"), str):
+                return str(content["message"])
+    text = response.body[:4096].decode("utf-8", "replace")
+    title = re.search(r"<title>([^<]{1,200})</title>", text, re.IGNORECASE)
+    return " ".join((title[1] if title else text).split())[:200]
+
+
+_REFUSED_SYMBOL = re.compile(r"(?:code=400, message=)?invalid symbol: (.*)")
+
+
+def refused_symbol(message: str, symbols: Sequence[str]) -> str | None:
+    """Return which of *symbols* the message of a response 400 names as malformed, or None if it names none of them."""
+    match = _REFUSED_SYMBOL.fullmatch(message.strip())
+    return match[1] if match and match[1] in symbols else None

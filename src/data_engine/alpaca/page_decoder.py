@@ -1,6 +1,6 @@
-"""From a page of JSON to columns without code of our own that is compiled, and without a Python object per bar.
+"""Decode a page of JSON to columns without compiled code of our own, and without a Python object per bar.
 
-The text is made into character-separated values, which Arrow reads. That is sound for pages of one shape alone, so the shape is
+The text is made into character-separated values, which Arrow reads. That is sound only for pages of one shape, so the shape is
 *proved* first; `read_plain` says how.
 """
 
@@ -28,10 +28,10 @@ _NOT_CELLS = b'{"chlnotvwZ'  # the keys' letters, too: a row of the proven shape
 
 
 def read_plain(body: bytes) -> BarsPage | None:
-    """Read a page whose every row has the same keys in the same order and only digits for values; None for any other.
+    """Return the bars of a page whose rows all have the same keys in the same order and only digits for values, else None.
 
     The proof: with digits and points deleted, the rows must equal the first row repeated. What remains to be read is then
-    numbers and ``2024-06-03T08:00:00Z`` stamps, and Arrow refuses what is not a number or not a date. Digits that stood in a
+    numbers and timestamps such as ``2024-06-03T08:00:00Z``, and Arrow refuses what is not a number or not a date. Digits in a
     key are left beside a number, a blank between them, and refused with it; or in the empty first cell, which is measured.
     """
     framed = frame(body)
@@ -53,10 +53,10 @@ def read_plain(body: bytes) -> BarsPage | None:
         return None
     first, rows = counts
     table = _read_rows(body, first, lists=len(symbols))
-    runs = slices_of(symbols, list(accumulate(rows)))
-    if table is None or runs is None or table.num_rows != sum(rows):
+    slices = slices_of(symbols, list(accumulate(rows)))
+    if table is None or slices is None or table.num_rows != sum(rows):
         return None
-    return BarsPage(table, runs, token, len(body))
+    return BarsPage(table, slices, token, len(body))
 
 
 def _count_rows(skeleton: bytes, lists: int) -> tuple[bytes, list[int]] | None:
@@ -76,7 +76,7 @@ def _count_rows(skeleton: bytes, lists: int) -> tuple[bytes, list[int]] | None:
 
 
 def _read_rows(body: bytes, first: bytes, lists: int) -> pa.Table | None:
-    """Read all rows of a page of proven shape, in the order of the page; None where one is not what it seemed."""
+    """Return all rows of a page of proven shape, in the order of the page; None if one is not what it seemed."""
     names = _cells(first)
     if names is None:
         return None
@@ -106,7 +106,7 @@ def _read_rows(body: bytes, first: bytes, lists: int) -> pa.Table | None:
 
 
 def _text_bytes(column: pa.ChunkedArray) -> int:
-    """Return how many bytes the texts of a column have together."""
+    """Return the number of bytes of all texts of a column."""
     offsets = (np.frombuffer(chunk.buffers()[1], np.int32)[[chunk.offset, chunk.offset + len(chunk)]] for chunk in column.chunks)
     return sum(int(stop) - int(start) for start, stop in offsets)
 
@@ -120,7 +120,7 @@ _CELL_TYPES = {"none": pa.string(), "hour": pa.timestamp("us"), "minute": pa.int
 
 @lru_cache(maxsize=64)
 def _cells(first: bytes) -> list[str] | None:
-    """Return the names of the cells of a row whose values were deleted, or None where it is not eight bare numbers and a time.
+    """Return the names of the cells of a row whose values were deleted, or None if it is not eight bare numbers and a time.
 
     Cells are separated by the colons of the JSON: ``:153.7:154.1:…:2026-09-01T08:00:00``, so the first is always empty and
     the time makes three.

@@ -1,7 +1,7 @@
-"""The quickest way from a page of JSON to columns: a few lines of C, where the machine that installed us could compile them.
+"""Decode a page of JSON to columns with a few lines of C, if they could be compiled at installation.
 
-`hatch_build.py` puts the library beside this file. Where it is missing (no compiler, another kind of machine), or does not fit,
-`plain_page` decodes without it: the same bars, for six times the work.
+`hatch_build.py` puts the library beside this file. If it is missing (no compiler, another kind of machine) or does not fit,
+`page_decoder` decodes without it: the same bars, for six times the work.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _SHORTEST_ROW = len('{"t":"2024-06-03T08:00:00Z","o":1,"h":1,"l":1,"c":1,"v":1,"
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """Return the compiled decoder; None where there is none that was made of the source beside it."""
+    """Return the compiled decoder, or None if there is none that was made of the source beside it."""
     folder = Path(__file__).resolve().parent
     try:
         import ctypes  # which needs a library that not every Python was built with
@@ -55,14 +55,14 @@ def library() -> ctypes.CDLL | None:
 
 
 def read_compiled(body: bytes, code: ctypes.CDLL) -> BarsPage | None:
-    """Read a page without white space whose values are plain numbers and whole seconds of UTC; None for any other.
+    """Return the bars of a page without white space whose values are plain numbers and whole seconds of UTC, else None.
 
-    Unlike `plain_page.read_plain` it reads each row for itself, so the keys' order is free, and a number has the form that JSON
-    gives it. The other threads run meanwhile. A page with a number of more than 15 to 18 digits is read by `read_plain`.
+    Unlike `read_plain` it reads each row for itself, so the keys' order is free, and a number has the form that JSON gives it.
+    The other threads run meanwhile. A page with a number of more than 15 to 18 digits is read by `read_plain`.
 
     Args:
-        body: the page.
-        code: of `library`.
+        body: The page.
+        code: The decoder, from `library`.
     """
     framed = frame(body)
     if framed is None:
@@ -70,7 +70,7 @@ def read_compiled(body: bytes, code: ctypes.CDLL) -> BarsPage | None:
     end, token = framed
     if end == LISTS_BEGIN:
         return BarsPage(EMPTY, (), token, len(body))
-    # One more than a page can have: who asked refuses such a page, and says how many came.
+    # One more than a page can have: `read_page` refuses such a page, and says how many bars it has.
     capacity = min(len(body) // _SHORTEST_ROW, PAGE_LIMIT) + 1
     columns = np.empty((len(KEYS), capacity))
     times = columns[0].view(np.int64)
@@ -83,8 +83,8 @@ def read_compiled(body: bytes, code: ctypes.CDLL) -> BarsPage | None:
     if lists < 0 or stopped[0] != end:
         return None
     begins, ends, stops = heads[:lists].T.tolist()
-    runs = slices_of([body[begin:stop].decode() for begin, stop in zip(begins, ends, strict=True)], stops)
-    if runs is None:
+    slices = slices_of([body[begin:stop].decode() for begin, stop in zip(begins, ends, strict=True)], stops)
+    if slices is None:
         return None
     rows = stops[-1]
-    return BarsPage(make_table(times[:rows], list(columns[1:, :rows])), runs, token, len(body))
+    return BarsPage(make_table(times[:rows], list(columns[1:, :rows])), slices, token, len(body))

@@ -1,19 +1,24 @@
-"""The form of a page of bars: what all who decode one must know.
+"""Describe the form of requests and pages: what all who write or decode them must know. Pure.
 
-Source: the OpenAPI file of Alpaca's market data API, and recorded answers (docs/explanation/protocol.md).
+Source: the OpenAPI file of Alpaca's market data API, and recorded responses (docs/explanation/protocol.md).
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from data_engine.errors import BadAnswer
 
 PAGE_LIMIT = 10_000
-"""The most bars that one answer carries, over all symbols together."""
+"""The maximum number of bars in one page, over all symbols together."""
 
 KEYS = {"t": "timestamp", "o": "open", "h": "high", "l": "low", "c": "close", "v": "volume", "n": "trade_count", "vw": "vwap"}
-"""The keys of a bar on the wire, each with its column."""
+"""The keys of a bar as sent, each with its column."""
 
 LISTS_BEGIN = len(b'{"bars":{')
 """Where the first symbol stands in a page without white space."""
@@ -22,7 +27,7 @@ _TAIL = re.compile(rb'\},"next_page_token":(?:null|"([!#-\[\]-~]+)")\}[ \t\n\r]*
 
 
 def frame(body: bytes) -> tuple[int, str | None] | None:
-    """Return where the lists of bars end, and the token, of a page without white space; None for any other.
+    """Return where the lists of bars end, and the token, of a page without white space; None for any other page.
 
     The end is the place of the brace behind the lists, so what lies from `LISTS_BEGIN` to there is lists and nothing else.
     """
@@ -34,7 +39,50 @@ def frame(body: bytes) -> tuple[int, str | None] | None:
 
 
 def slices_of(symbols: Sequence[str], stops: Sequence[int]) -> tuple[tuple[str, int, int], ...] | None:
-    """Return the runs of lists that follow each other, each up to its stop; None where a symbol stands twice."""
+    """Return ``(symbol, start, stop)`` of lists that follow each other, in order of symbol; None if a symbol is listed twice."""
     if len(set(symbols)) < len(symbols):
         return None
     return tuple(sorted((symbol, start, stop) for symbol, (start, stop) in zip(symbols, pairwise((0, *stops)), strict=True)))
+
+
+def unusable(request: object, reason: str) -> BadAnswer:
+    """Return the error of a response that cannot be trusted to answer a request."""
+    return BadAnswer(f"cannot use a response to {request}: {reason}")
+
+
+def query_string(fields: Mapping[str, object]) -> str:
+    """Return the query string of the fields that are not None, in their order."""
+    return urlencode({name: value for name, value in fields.items() if value is not None}, safe=",:", quote_via=quote)
+
+
+def read_envelope(body: bytes, name: str) -> tuple[Any, str | None]:
+    """Return the content of a page of JSON, whatever it is, and the token of the next page.
+
+    Args:
+        body: The page.
+        name: The key of the content.
+
+    Raises:
+        BadAnswer: If the page is not an object of JSON with content and token.
+    """
+    try:
+        page = json.loads(body, parse_constant=_refuse_constant, object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:  # bad UTF-8, bad JSON, or an integer of thousands of digits
+        raise BadAnswer(f"the body is not JSON: {error}") from error
+    if not isinstance(page, dict) or not {name, "next_page_token"} <= page.keys():
+        raise BadAnswer(f"the body is not an object with {name} and next_page_token")
+    token = page["next_page_token"]
+    if token is not None and (not isinstance(token, str) or not token):
+        raise BadAnswer(f"next_page_token is {token!r}")
+    return page[name], token
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"a value is {name}")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise ValueError("a key is twice in one object")
+    return made

@@ -1,15 +1,16 @@
-"""How fast to ask: the account's limit, learned from the answers and shared by all workers.
+"""Compute when requests may be sent: the account's rate limit, learned from the responses and shared by all threads.
 
-Alpaca counts requests per account with a token bucket: it holds a minute's allowance and refills evenly. Ordinary answers
-say ``X-RateLimit-Limit`` and ``X-RateLimit-Remaining``; a refusal (429) often says nothing. `RateLimiter` keeps a model of the
-bucket that never believes in more tokens than the server does:
+Alpaca counts requests per account with a token bucket: it holds a minute's allowance and refills evenly. Ordinary responses
+have ``X-RateLimit-Limit`` and ``X-RateLimit-Remaining``; a refusal (429) often has neither. `RateLimiter` keeps a model of the
+bucket that never has more tokens than the server's:
 
-* headers seen: the model's tokens are spent freely, then refilled at the learned rate, so requests leave evenly spaced;
-* no headers: nobody waits before the first 429. It tells how large the bucket was, if it was full; perhaps it was not (another
-  program, an earlier run), so the estimate is raised quickly until the next 429. Between two 429s the bucket was empty twice:
-  what came through is what came back, and that is the rate, for all workers together. It still grows slowly while all goes well.
+* With headers, the model's tokens are spent freely, then refilled at the learned rate, so requests leave evenly spaced.
+* Without headers, no request waits before the first 429. It tells how large the bucket was, if it was full; perhaps it was not
+  (another program, an earlier run), so the estimate is raised quickly until the next 429. Between two 429s the bucket was empty
+  twice: the requests let through are the tokens refilled, and that is the rate, for all threads together. It still grows slowly
+  until the next 429.
 
-The class is arithmetic under a lock: time comes in as an argument, and it never sleeps.
+The class is arithmetic under a lock: time is an argument, and it never sleeps.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from data_engine.alpaca.retry import retry_after
 
 _FILL = 0.99  # of the learned rate: clocks differ a little, and a 429 costs more than a hundredth
 
-_SLACK = 0.01  # of the bucket is left in it, for answers that overtake each other
+_SLACK = 0.01  # of the bucket is left in it, for responses that overtake each other
 
 _GROWTH = 1.03  # of an estimated rate, per ten seconds without a 429
 
@@ -30,22 +31,22 @@ _SHRINK = 0.85  # of an estimated rate, at a 429
 
 _PROBE, _PROBE_SECONDS = 1.5, 3.0  # the first estimate grows by this factor, this often, until the second 429
 
-_LEAST_ESTIMATE = 60.0  # requests a minute: no account has less, a bucket that was nearly empty looks like it
+_LEAST_ESTIMATE = 60.0  # requests per minute: no account has less, a bucket that was nearly empty looks like it
 
-_MEASURED = 10  # answers between two 429s are enough to measure a rate by
+_MEASURED = 10  # responses between two 429s are enough to measure a rate
 
-_SMALLEST_RATE = 0.05  # requests a second: three a minute
+_SMALLEST_RATE = 0.05  # requests per second: three per minute
 
 
 @dataclass(slots=True)
 class Bucket:
-    """A token bucket that may be overdrawn; whoever overdraws it waits.
+    """A token bucket that may be overdrawn: a request that overdraws it waits.
 
     Attributes:
-        rate: tokens that come back per second.
-        size: the most it holds.
-        tokens: what it held at *at*.
-        at: seconds, on the clock of the caller.
+        rate: The tokens refilled per second.
+        size: The maximum number of tokens.
+        tokens: The number of tokens at *at*.
+        at: The seconds on the caller's clock.
     """
 
     rate: float
@@ -54,23 +55,23 @@ class Bucket:
     at: float
 
     def refill(self, now: float) -> None:
-        """Add what has come back since."""
+        """Add the tokens refilled since *at*."""
         if now > self.at:
             self.tokens = min(self.size, self.tokens + (now - self.at) * self.rate)
             self.at = now
 
     def take(self, now: float) -> float:
-        """Take one token; return the seconds until it is really there."""
+        """Take one token; return the seconds until it is refilled."""
         self.refill(now)
         self.tokens -= 1
         return 0.0 if self.tokens >= 0 else -self.tokens / self.rate
 
 
 class RateLimiter:
-    """The account's allowance, shared between threads.
+    """The account's rate limit. Safe to share between threads.
 
     Args:
-        requests_per_minute: an upper bound of the user's; None for none.
+        requests_per_minute: The user's upper bound. If None, there is none.
     """
 
     def __init__(self, requests_per_minute: int | None = None) -> None:
@@ -85,47 +86,44 @@ class RateLimiter:
         self._refused_at = float("-inf")
         self._refusals = 0
         self._in_flight = 0
-        self._first_at: float | None = None
-        self._answers = 0
-        self._since = 0  # answers since the last 429
-        self._excused = -1  # requests that were under way at the last 429 and may still meet one of the same event
+        self._first_at = float("inf")
+        self._answered = 0
+        self._answered_since_429 = 0
+        self._excused = -1  # requests in flight at the last 429, which may still meet one of the same event
         self._probing = False
 
     @property
     def limit(self) -> int | None:
-        """The account's requests per minute as the server states them; None until it has."""
+        """The account's requests per minute as the server states them; None until it does."""
         return self._learned
 
     @property
     def allowed(self) -> float | None:
-        """The requests per minute that are kept to: stated, estimated or the user's bound; None where nothing limits."""
+        """The requests per minute that are kept to: stated, estimated or the user's bound; None if nothing limits."""
         with self._lock:
-            rates = [bucket.rate * 60 for bucket in (self._bound, self._bucket) if bucket is not None]
-            return min(rates) if rates else None
+            return min((bucket.rate * 60 for bucket in self._buckets()), default=None)
 
     def acquire(self, now: float) -> float:
-        """Claim the next request; return how many seconds from *now* it may be sent. Every claim needs an `answered`."""
+        """Claim the next request; return the seconds from *now* until it may be sent. Every claim needs an `answered`."""
         with self._lock:
-            if self._first_at is None:
-                self._first_at = now
+            self._first_at = min(self._first_at, now)
             self._in_flight += 1
             start = max(now, self._pause_until)
-            buckets = [bucket for bucket in (self._bound, self._bucket) if bucket is not None]
-            return start - now + max((bucket.take(start) for bucket in buckets), default=0.0)
+            return start - now + max((bucket.take(start) for bucket in self._buckets()), default=0.0)
 
     def pause_left(self, now: float) -> float:
-        """Return for how many more seconds nobody may send, because a 429 came meanwhile."""
+        """Return the seconds that all requests must still wait, because a 429 came meanwhile."""
         with self._lock:
             return max(0.0, self._pause_until - now)
 
     def answered(self, now: float, status: int | None, headers: Mapping[str, str], *, unix: float) -> None:
-        """Learn from an answer (*status* None: there was none).
+        """Learn from a response.
 
         Args:
-            now: on the clock of `reserve`.
-            status: of HTTP.
-            headers: by lower-case name.
-            unix: the time of day, in unix seconds, for headers that state one.
+            now: The seconds on the clock of `acquire`.
+            status: The HTTP status. If None, there was no response.
+            headers: The headers by lower-case name.
+            unix: The time in unix seconds, for headers that state one.
         """
         with self._lock:
             self._in_flight -= 1
@@ -135,66 +133,69 @@ class RateLimiter:
             if status == 429:
                 self._refused(now, headers, unix)
                 return
-            self._answers += 1
+            self._answered += 1
             self._refusals = 0
             limit, remaining = (_count(headers.get(f"x-ratelimit-{name}")) for name in ("limit", "remaining"))
             if limit:
                 self._state(now, limit, limit if remaining is None else remaining)
             elif self._estimated and self._bucket is not None:
-                self._since += 1
+                self._answered_since_429 += 1
                 after, factor = (_PROBE_SECONDS, _PROBE) if self._probing else (10.0, _GROWTH)
                 if now - self._grown_at > after:
                     self._bucket.rate *= factor
                     self._grown_at = now
 
+    def _buckets(self) -> list[Bucket]:
+        return [bucket for bucket in (self._bound, self._bucket) if bucket is not None]
+
     def _state(self, now: float, limit: int, remaining: int) -> None:
-        """Take over what the server says of its bucket."""
+        """Adopt what the server says of its bucket."""
         slack = max(1.0, limit * _SLACK)
-        # Requests under way are not in its count yet.
-        there = remaining - self._in_flight - slack
+        # Requests in flight are not in its count yet.
+        available = remaining - self._in_flight - slack
         if self._bucket is None or self._learned != limit:
-            self._bucket = Bucket(limit / 60 * _FILL, limit, there, now)
+            self._bucket = Bucket(limit / 60 * _FILL, limit, available, now)
             self._learned, self._estimated = limit, False
             return
         self._bucket.refill(now)
-        self._bucket.tokens = min(self._bucket.tokens, there)
+        self._bucket.tokens = min(self._bucket.tokens, available)
 
     def _refused(self, now: float, headers: Mapping[str, str], unix: float) -> None:
-        # Refusals of requests that left before the first of them was heard are one event, not many.
-        fresh = self._excused < 0 and now >= self._pause_until
-        hint = retry_after(headers, unix)
-        if hint is not None:
-            self._pause_until = max(self._pause_until, now + hint)
-        if not fresh:
-            self._hold_claims()
+        # Refusals of requests that left before the first of them was received are one event, not many.
+        same_event = self._excused >= 0 or now < self._pause_until
+        pause = retry_after(headers, unix)
+        if not same_event:
+            self._refusals += 1
+            if pause is None:
+                pause = min(30.0, 2.0 ** (self._refusals - 1))
+        if pause is not None:
+            self._pause_until = max(self._pause_until, now + pause)
+        self._charge_pending()
+        if same_event:
             return
         before, self._refused_at = self._refused_at, now
         self._excused = self._in_flight
-        self._refusals += 1
-        if hint is None:
-            self._pause_until = max(self._pause_until, now + min(30.0, 1.0 * 2 ** (self._refusals - 1)))
-        self._hold_claims()
         if self._bucket is None:
-            # The bucket was full at the start, and refilled while we emptied it.
-            minutes = (now - (self._first_at if self._first_at is not None else now)) / 60
-            limit = max(_LEAST_ESTIMATE, self._answers / (1 + minutes))
+            # The bucket was full at the start, and refilled while it was emptied.
+            minutes = max(0.0, now - self._first_at) / 60
+            limit = max(_LEAST_ESTIMATE, self._answered / (1 + minutes))
             self._bucket = Bucket(limit / 60 * 0.95, limit, 0.0, now)
             self._estimated = self._probing = True
         else:
             self._bucket.refill(now)
             self._bucket.tokens = min(self._bucket.tokens, 0.0)
             if self._estimated:
-                # The server's bucket was empty at the last refusal and is empty now: what it let through is what came back.
+                # The server's bucket was empty at the last refusal and is empty now: what it let through was refilled.
                 rate = self._bucket.rate * _SHRINK
-                if self._since >= _MEASURED:
-                    rate = min(self._bucket.rate, self._since / (now - before)) * 0.97
+                if self._answered_since_429 >= _MEASURED:
+                    rate = min(self._bucket.rate, self._answered_since_429 / (now - before)) * 0.97
                 self._bucket.rate = max(_SMALLEST_RATE, rate)
                 self._probing = False
-        self._since = 0
+        self._answered_since_429 = 0
         self._grown_at = now
 
-    def _hold_claims(self) -> None:
-        """Charge the user's bound with the claims that will all leave when the pause ends."""
+    def _charge_pending(self) -> None:
+        """Charge the user's bound with the requests that will all leave when the pause ends."""
         if self._bound is not None:
             self._bound.tokens = self._bound.size - self._in_flight
             self._bound.at = self._pause_until

@@ -1,4 +1,4 @@
-"""When to ask again: one bounded policy. Pure: randomness and time come in as arguments."""
+"""Compute when to repeat a request, by one bounded policy. Pure: randomness and time are arguments."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-_LONGEST_HINT = 120.0  # a server that says "in an hour" is asked again in two minutes
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+_LONGEST_WAIT = 120.0  # a server that says "in an hour" gets the next request in two minutes
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,10 +17,11 @@ class RetryPolicy:
     """Exponential backoff with full jitter, bounded by tries and by time.
 
     Attributes:
-        tries: how often one request is sent at most. Answers 429 are not counted: pacing handles them, and *give_up_after*.
-        base: seconds; before the second try, the wait is somewhere between 0 and this.
-        cap: seconds; no wait is longer.
-        give_up_after: seconds without any usable answer to anybody, after which the service counts as down.
+        tries: The maximum number of times that one request is sent. Responses 429 are not counted: the rate limiter handles
+            them, and *give_up_after*.
+        base: The longest wait before the second try, in seconds.
+        cap: The longest wait of all, in seconds.
+        give_up_after: The seconds without any usable response, in all threads, after which the service counts as down.
     """
 
     tries: int = 6
@@ -32,33 +35,31 @@ class RetryPolicy:
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """Return the seconds that a refusing server asks us to wait, or None where it does not say.
+    """Return the seconds until a refusing server wants the next request, or None if it does not say.
 
     Args:
-        headers: by lower-case name: ``retry-after`` (seconds or a date) or ``x-ratelimit-reset`` (unix seconds).
-        now: unix seconds.
+        headers: The headers by lower-case name: ``retry-after`` (seconds or a date) or ``x-ratelimit-reset`` (unix seconds).
+        now: The time in unix seconds.
     """
     text = headers.get("retry-after", "").strip()
-    if text:
-        seconds = _seconds(text)
-        if seconds is None:
-            try:
-                seconds = (parsedate_to_datetime(text) - datetime.fromtimestamp(now, UTC)).total_seconds()
-            except (ValueError, TypeError, OverflowError):
-                seconds = None
-        if seconds is not None:
-            return min(max(seconds, 0.0), _LONGEST_HINT)
-    reset = _seconds(headers.get("x-ratelimit-reset", ""))
-    if reset is not None and reset > now:
-        return min(reset - now, _LONGEST_HINT)
-    return None
+    seconds = _seconds(text)
+    if seconds is None and (date := _date(text)) is not None:
+        seconds = max(0.0, (date - datetime.fromtimestamp(now, UTC)).total_seconds())
+    if seconds is None:
+        reset = _seconds(headers.get("x-ratelimit-reset", ""))
+        seconds = reset - now if reset is not None and reset > now else None
+    return None if seconds is None else min(seconds, _LONGEST_WAIT)
 
 
 def server_time(headers: Mapping[str, str]) -> datetime | None:
-    """Return the time of an answer's ``date`` header, in UTC, or None where there is none that can be read."""
+    """Return the time of the ``date`` header, in UTC, or None if there is none that can be read."""
+    return _date(headers.get("date", ""))
+
+
+def _date(text: str) -> datetime | None:
     try:
-        return parsedate_to_datetime(headers["date"]).astimezone(UTC)
-    except (KeyError, ValueError, TypeError, OverflowError):
+        return _EPOCH + (parsedate_to_datetime(text) - _EPOCH)  # a date without a zone is a TypeError
+    except (ValueError, TypeError, OverflowError):
         return None
 
 

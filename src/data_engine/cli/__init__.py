@@ -1,6 +1,6 @@
-"""The command line: a twin of the library. It parses, calls one function, renders, and chooses the exit code.
+"""Parse command lines, call the library, print results and choose exit codes.
 
-Only this package prints. Every command is a small module that imports what it needs when it runs, so that ``--help`` is quick.
+Only this package prints. Each command is a module that imports what it needs when it runs, so that ``--help`` stays fast.
 """
 
 from __future__ import annotations
@@ -28,16 +28,17 @@ from data_engine.cli import (
     verify,
 )
 from data_engine.cli.console import broken_pipe, print_error, print_json
-from data_engine.errors import DataEngineError
+from data_engine.cli.exit_codes import FAILED, OK, Group
+from data_engine.errors import DataEngineError, InputError, Interrupted
 
-_EPILOG = "Try `data-engine demo` without an account. Exit codes and everything else: docs/reference/command-line.md."
+_EPILOG = "Try `data-engine demo`, which needs no account. Documentation: docs/reference/command-line.md."
 
 
-@click.group(invoke_without_command=True, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--version", is_flag=True, help="Print the version and end.")
+@click.group(cls=Group, invoke_without_command=True, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--version", is_flag=True, help="Print the version and exit.")
 @click.pass_context
 def program(context: click.Context, version: bool) -> None:
-    """Historical US stock bars from Alpaca in a plain Parquet store that always knows what it holds."""
+    """Download historical US stock bars from Alpaca to Parquet and track which ranges are complete."""
     if version:
         from data_engine.version import __version__
 
@@ -48,7 +49,7 @@ def program(context: click.Context, version: bool) -> None:
 
 for _command in (
     ingest.ingest,
-    import_files.bring_in,
+    import_files.import_files,
     update.update,
     actions.actions,
     status.status,
@@ -66,48 +67,48 @@ for _command in (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. No traceback leaves here, unless DATA_ENGINE_DEBUG is set."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        code = program.main(
-            args=list(arguments) if arguments is not None else None, prog_name="data-engine", standalone_mode=False
-        )
-    except click.ClickException as error:
-        if _wants_json(arguments):
-            print_json({"error": {"code": "bad_usage", "message": error.format_message()}})
-        error.show(sys.stderr)
-        return 2
-    except click.Abort as error:
-        # click makes one of every KeyboardInterrupt, of ours too.
-        print_error(str(error.__cause__) if isinstance(error.__cause__, DataEngineError) else "interrupted")
-        return 130
-    except DataEngineError as error:
-        if _wants_json(arguments) and not error.told:
-            print_json({"error": {"code": error.code, "message": str(error)}})
-        print_error(str(error))
-        return error.exit_code
-    except KeyboardInterrupt:
-        print_error("interrupted")
-        return 130
+        code = program.main(args=words, prog_name="data-engine", standalone_mode=False)
+        return code if isinstance(code, int) else OK
     except BrokenPipeError:
         broken_pipe()
-        return 0
-    except Exception as error:
+        return OK
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - no traceback reaches a user
+        return _fail(error, as_json="--json" in words)
+
+
+def _fail(error: BaseException, *, as_json: bool) -> int:
+    """Print why a command failed and what it did until then, and return its exit code."""
+    if isinstance(error, click.Abort) and error.__cause__ is not None:
+        error = error.__cause__  # click makes an Abort of every KeyboardInterrupt, also of Interrupted
+    if isinstance(error, (click.Abort, KeyboardInterrupt)) and not isinstance(error, DataEngineError):
+        error = Interrupted("interrupted")
+    if isinstance(error, click.ClickException):
+        if as_json:
+            print_json({"error": {"code": "bad_usage", "message": error.format_message()}})
+        error.show(sys.stderr)
+        return InputError.exit_code
+    if not isinstance(error, DataEngineError):
         if os.environ.get("DATA_ENGINE_DEBUG"):
-            raise
-        print_error(f"this is a fault of data-engine: {type(error).__name__}: {error} (DATA_ENGINE_DEBUG=1 shows where)")
-        return 1
-    return code if isinstance(code, int) else 0
-
-
-def _wants_json(arguments: Sequence[str] | None) -> bool:
-    return "--json" in (sys.argv[1:] if arguments is None else arguments)
+            raise error
+        print_error(f"internal error in data-engine: {type(error).__name__}: {error}; set DATA_ENGINE_DEBUG=1 for a traceback")
+        return FAILED
+    done = error.report
+    if as_json:
+        print_json({**(done.to_json() if done else {}), "error": {"code": error.code, "message": str(error)}})
+    elif done is not None:
+        click.echo(done.summary())
+    print_error(str(error))
+    return error.exit_code
 
 
 def run() -> None:
-    """Run as the console script. Threads that still wait for the network do not keep the process alive."""
+    """Run as the console script. After an interrupt, threads that wait for the network do not keep the process alive."""
     code = main()
     try:
         sys.stdout.flush()
         sys.stderr.flush()
     except BrokenPipeError:
         broken_pipe()
-    os._exit(code) if code == 130 else sys.exit(code)
+    os._exit(code) if code == Interrupted.exit_code else sys.exit(code)

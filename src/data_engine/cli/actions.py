@@ -1,4 +1,4 @@
-"""``actions``: splits, dividends, spin-offs and name changes, brought into the store's metadata."""
+"""``actions``: splits, dividends, spin-offs and ticker changes, fetched into the store."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from data_engine.cli.console import number, print_json, print_store, refuse_unknown, stop_on_signal, store_options, warn_writer
+from data_engine.cli.console import first_lines, print_json, refuse_unknown, stop_on_signal, warn_writer
+from data_engine.cli.exit_codes import Command, of_failures
+from data_engine.cli.options import open_store, parse_selection, rate_option, symbols_argument, wait_option, with_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -15,119 +17,109 @@ if TYPE_CHECKING:
     from data_engine.corporate_actions.fetch_actions import ActionsReport
     from data_engine.errors import DamagedFile
     from data_engine.market.time_range import TimeRange
+    from data_engine.settings import Settings
     from data_engine.store.bar_store import BarStore
 
 
-_SHOWN = 40
-
-
-@click.command()
-@click.argument("symbols", nargs=-1, metavar="[SYMBOL ...]")
-@click.option("--index", "index_name", metavar="NAME", help="Those of the members of this list.")
-@click.option("--start", metavar="DATE", help="First ex-date (New York). Default: where the symbol's bars start.")
-@click.option("--end", metavar="DATE", help="Last ex-date, included. Default: today.")
-@click.option("--refetch", is_flag=True, help="Ask for everything again, also what can no longer change.")
-@click.option("--requests-per-minute", metavar="N", help="Send no more than this, whatever the account allows.")
-@click.option("--wait", type=click.FloatRange(0), default=0.0, metavar="SECONDS", help="How long to wait for another writer.")
-@store_options
+@click.command(cls=Command, exits="0 1 2 3 4 6 7 130")
+@symbols_argument
+@click.option("--index", "index_name", metavar="NAME", help="Only the members of this index.")
+@click.option("--start", metavar="DATE", help="First ex-date, in New York. [default: start of the symbol's bars]")
+@click.option("--end", metavar="DATE", help="Last ex-date, included. [default: today]")
+@click.option("--refetch", is_flag=True, help="Fetch everything again, also what is final.")
+@rate_option
+@wait_option()
+@with_settings
 @click.pass_context
 def actions(
     context: click.Context,
+    settings: Settings,
     symbols: tuple[str, ...],
     index_name: str | None,
     start: str | None,
     end: str | None,
     refetch: bool,
-    requests_per_minute: str | None,
     wait: float,
-    base_path: str | None,
-    settings_path: str | None,
     as_json: bool,
 ) -> None:
-    """Bring the corporate actions of these symbols, or of all stored ones, into the store.
+    """Fetch the corporate actions of stored or given symbols.
 
-    Raw bars are adjusted with them as they are read. What can no longer change is not asked for again.
+    Raw bars are adjusted with them when you read the bars. Final answers are not fetched again.
     """
     from datetime import UTC, datetime
 
     from data_engine.alpaca.client import AlpacaClient
     from data_engine.corporate_actions.action_store import ActionStore
-    from data_engine.corporate_actions.fetch_actions import gather
-    from data_engine.errors import InputError
-    from data_engine.settings import load_settings
-    from data_engine.store.bar_store import BarStore
-    from data_engine.store.location import open_file_store
+    from data_engine.corporate_actions.fetch_actions import fetch_actions
     from data_engine.universe.index_store import MetadataStore
-    from data_engine.universe.symbol_lists import SymbolLoader
 
-    if symbols and index_name is not None:
-        raise InputError("name symbols or --index, not both")
-    limit = number(requests_per_minute, "--requests-per-minute")
-    settings = load_settings(base_path=base_path, settings_path=settings_path, requests_per_minute=limit)
-    storage = BarStore(open_file_store(settings.base_path))
-    print_store(settings, storage.files)
-    storage.check_exists()
-    names = SymbolLoader.from_list(symbols) if symbols else None
+    store = open_store(settings)
+    names = parse_selection({"symbols": symbols, "index_name": index_name})["names"]
     if index_name is not None:
-        names = list(MetadataStore(files=storage.files).members(index_name))
+        names = list(MetadataStore(files=store.files).members(index_name))
     now = datetime.now(UTC)
-    wanted, damaged = _wanted(storage, names, start, end, now)
+    requested, damaged = _requested_days(store, names, start, end, now)
     client = AlpacaClient(base_url=settings.data_url, requests_per_minute=settings.requests_per_minute, connections=1)
-    warn_writer(storage.files)
-    with client, stop_on_signal(), storage.files.lock("run", seconds=wait):
-        made = gather(ActionStore(storage.files), client, wanted, now=now, again=refetch)
-    made.failed += damaged
+    warn_writer(store.files)
+    with client, stop_on_signal(), store.files.lock("run", seconds=wait):
+        report = fetch_actions(ActionStore(store.files), client, requested, now=now, again=refetch)
+    report.failed += damaged
     if as_json:
-        print_json(made.to_json())
+        print_json(report.to_json())
     else:
-        for line in _lines(made, wanted):
+        for line in _lines(report, requested):
             click.echo(line)
-    context.exit(_exit_code(made))
+    failed = {symbol for symbol, _, _ in report.failed}
+    context.exit(of_failures({code for _, code, _ in report.failed}, all_failed=failed >= set(report.symbols)))
 
 
-def _wanted(
-    storage: BarStore, names: Sequence[str] | None, start: str | None, end: str | None, now: datetime
+def _requested_days(
+    store: BarStore, names: Sequence[str] | None, start: str | None, end: str | None, now: datetime
 ) -> tuple[dict[str, TimeRange], list[tuple[str, str, str]]]:
-    """Return the days that are asked about, by symbol: from the first bar on that is stored or wanted, unless *start* says.
+    """Return the days to fetch by symbol: without *start*, from the first bar that is stored or requested.
 
-    Beside them, symbol, code and message of stored ones of which that is not known, since their coverage cannot be read.
+    Beside them, return symbol, code and message of the symbols whose coverage is damaged, so that their start is unknown.
 
     Raises:
-        InputError: a date cannot be read, nothing is stored, or where a symbol starts is not known.
-        DamagedFile: that is so of all symbols.
+        InputError: If a date cannot be used, nothing is stored, or the start of a symbol is unknown.
+        DamagedFile: If the coverage of all symbols is damaged.
     """
     from data_engine.corporate_actions.fetch_actions import whole_days
     from data_engine.errors import InputError
     from data_engine.market.dates import parse_span
 
-    starts, damaged = ({}, {}) if names is not None and start is not None else _starts(storage, names)
-    if names is None:
-        names = sorted({**starts, **damaged})
-        if not names:
-            raise InputError("no series is in the store yet: name symbols, and --start")
-    failed = [(name, error.code, str(error)) for name, error in sorted(damaged.items()) if start is None]
-    if failed:
-        names = [name for name in names if name not in damaged]
-        if not names:
-            raise damaged[failed[0][0]]
-    if start is None:
-        refuse_unknown(names, starts, "not in the store; say from when on, with --start")
-    spans = {name: parse_span(starts[name] if start is None else start, end, now=now).range for name in names}
-    return {name: whole_days(span.start, span.end) for name, span in spans.items()}, failed
+    def days(since: datetime | str) -> TimeRange:
+        span = parse_span(since, end, now=now).range
+        return whole_days(span.start, span.end)
+
+    if names is not None and start is not None:
+        return dict.fromkeys(names, days(start)), []
+    starts, damaged = _starts(store, names)
+    names = sorted({**starts, **damaged}) if names is None else names
+    if not names:
+        raise InputError("cannot fetch corporate actions: the store has no series; pass SYMBOL and --start")
+    if start is not None:
+        return dict.fromkeys(names, days(start)), []
+    known = [name for name in names if name not in damaged]
+    if not known:
+        raise damaged[min(damaged)]
+    refuse_unknown(known, starts, "; pass --start to fetch their corporate actions")
+    failed = [(name, error.code, str(error)) for name, error in sorted(damaged.items())]
+    return {name: days(starts[name]) for name in known}, failed
 
 
-def _starts(storage: BarStore, names: Sequence[str] | None) -> tuple[dict[str, datetime], dict[str, DamagedFile]]:
-    """Return from when on each stored symbol has bars, or is meant to have some, in any dataset; and of whom nothing is known."""
+def _starts(store: BarStore, names: Sequence[str] | None) -> tuple[dict[str, datetime], dict[str, DamagedFile]]:
+    """Return when the bars of each symbol start, stored or requested, in any dataset; and the symbols that are damaged in all."""
     from data_engine.errors import DamagedFile
     from data_engine.store.selection import DatasetFilter, select_series
 
     starts: dict[str, datetime] = {}
     damaged: dict[str, DamagedFile] = {}
-    for series in select_series(storage.coverage, DatasetFilter(), names):
+    for series in select_series(store.coverage, DatasetFilter(), names):
         try:
-            known = storage.coverage.read(series)
+            known = store.coverage.read(series)
         except DamagedFile as error:
-            damaged[series.symbol] = error  # another dataset may know
+            damaged[series.symbol] = error
             continue
         for first in (known.first_bar, known.wanted[0].start if known.wanted else None):
             if first is not None:
@@ -135,36 +127,22 @@ def _starts(storage: BarStore, names: Sequence[str] | None) -> tuple[dict[str, d
     return starts, {symbol: error for symbol, error in damaged.items() if symbol not in starts}
 
 
-def _exit_code(made: ActionsReport) -> int:
-    from data_engine.errors import SourceUnavailable
-
-    lost = {symbol for symbol, _, _ in made.failed}
-    if lost >= set(made.symbols) and {code for _, code, _ in made.failed} == {SourceUnavailable.code}:
-        return SourceUnavailable.exit_code
-    return 1 if made.failed else 0
-
-
-def _lines(made: ActionsReport, wanted: dict[str, TimeRange]) -> Iterator[str]:
-    """Yield what came, for people."""
+def _lines(report: ActionsReport, requested: dict[str, TimeRange]) -> Iterator[str]:
+    """Yield the result as text."""
     from data_engine.corporate_actions.symbol_actions import days
+    from data_engine.market.wording import plural
 
-    first = min(days(span)[0] for span in wanted.values())
-    last = max(days(span)[1] for span in wanted.values())
-    related = f" (and {', '.join(made.related_symbols)}, the same securities)" if made.related_symbols else ""
-    count = f"{len(made.symbols):,} symbol{'s' if len(made.symbols) != 1 else ''}"
-    answers = f"{made.requests:,} request{'s' if made.requests != 1 else ''}"
-    yield f"Corporate actions of {count}{related}, {first} to {last}: {answers}"
-    for kind, held in sorted(made.held.items()):
-        yield f"  {kind.replace('_', ' '):<28} {held:>7,}   {made.added[kind]:,} new or changed"
-    if not made.held:
+    first = min(days(span)[0] for span in requested.values())
+    last = max(days(span)[1] for span in requested.values())
+    related = f" (and {', '.join(report.related_symbols)}, the same securities)" if report.related_symbols else ""
+    symbols, requests = plural(len(report.symbols), "symbol"), plural(report.requests, "request")
+    yield f"Corporate actions of {symbols}{related}, {first} to {last}: {requests}"
+    for kind, stored in sorted(report.held.items()):
+        yield f"  {kind.replace('_', ' '):<28} {stored:>7,}   {report.added[kind]:,} new or changed"
+    if not report.held:
         yield "  none"
-    for rename in made.renames:
-        yield str(rename)
-    for action in made.withdrawn[:_SHOWN]:
-        yield f"No longer at Alpaca, and taken out: {action}"
-    if len(made.withdrawn) > _SHOWN:
-        yield f"and {len(made.withdrawn) - _SHOWN} more that are no longer at Alpaca (--json prints all)"
-    if made.failed:
+    yield from map(str, report.renames)
+    yield from first_lines([f"Removed, no longer at Alpaca: {one}" for one in report.withdrawn], "removed (--json prints all)")
+    if report.failed:
         yield "Failed symbols:"
-        for symbol, _, message in made.failed:
-            yield f"  - {symbol}: {message}"
+        yield from (f"  - {symbol}: {message}" for symbol, _, message in report.failed)

@@ -1,4 +1,4 @@
-"""What all commands share: options that mean the same everywhere, and who gets told what."""
+"""Print results, errors and progress, and handle signals."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,84 +24,17 @@ if TYPE_CHECKING:
 
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # of malloc.h
 
-_F = TypeVar("_F", bound=Callable[..., Any])
-
-
-def store_options(command: _F) -> _F:
-    """Add the options of every command that touches a store."""
-    for option in (
-        click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout and nothing else there."),
-        click.option("--settings", "settings_path", metavar="FILE", help="Take this settings.ini."),
-        click.option("--base-path", metavar="DIR", help="The store's folder."),
-    ):
-        command = option(command)
-    return command
-
-
-def choice_options(command: _F) -> _F:
-    """Add the options that choose among the datasets of a store."""
-    for option in (
-        click.option("--adjustment", metavar="A", help="Only of this adjustment."),
-        click.option("--feed", metavar="F", help="Only of this feed."),
-        click.option("--timeframe", metavar="T", help="Only of this timeframe."),
-    ):
-        command = option(command)
-    return command
-
-
-def dataset_options(command: _F) -> _F:
-    """Add the options that name a dataset."""
-    for option in (
-        click.option("--adjustment", metavar="A", help="raw (default), split, dividend, spin-off, a list of these, or all."),
-        click.option("--feed", metavar="F", help="sip (default), iex, otc, boats, delayed_sip or account."),
-        click.option(
-            "--timeframe",
-            metavar="T",
-            default="1Min",
-            show_default=True,
-            help="1Min .. 59Min, 1Hour .. 23Hour, 1Day, 1Week, 1Month ...",
-        ),
-    ):
-        command = option(command)
-    return command
-
-
-def pace_options(command: _F) -> _F:
-    """Add the options of every command that asks Alpaca."""
-    for option in (
-        click.option(
-            "--wait", type=click.FloatRange(0), metavar="SECONDS", help="How long to wait for another process that is writing."
-        ),
-        click.option("--requests-per-minute", metavar="N", help="Send no more than this, whatever the account allows."),
-        click.option("--workers", metavar="N", help="Requests under way at once."),
-    ):
-        command = option(command)
-    return command
-
-
-def number(text: str | None, option: str) -> int | None:
-    """Read a whole number that an option was given; the settings check what it may be.
-
-    Raises:
-        ConfigError: not a whole number.
-    """
-    from data_engine.errors import ConfigError
-
-    if text is None:
-        return None
-    try:
-        return int(text)
-    except ValueError:
-        raise ConfigError(f"{option} {text!r} is not a whole number") from None
+MOST_LINES = 40
+"""How many findings, series or tasks are printed; `--json` prints all."""
 
 
 def print_err(text: str) -> None:
-    """Tell people something that is not the result: on stderr."""
+    """Print a line that is not part of the result, on stderr."""
     click.echo(text, err=True)
 
 
 def print_error(text: str) -> None:
-    """Tell people what went wrong: on stderr."""
+    """Print an error on stderr."""
     click.echo(f"Error: {text}", err=True)
 
 
@@ -111,7 +44,7 @@ def print_json(fields: Mapping[str, Any]) -> None:
 
 
 def json_text(fields: Mapping[str, Any]) -> str:
-    """Return an object as JSON; numbers that JSON has no word for (NaN, infinity) are null."""
+    """Return an object as JSON; NaN and infinity, which JSON lacks, are null."""
     try:
         return json.dumps(fields, indent=2, default=str, allow_nan=False)
     except ValueError:
@@ -128,35 +61,54 @@ def _numbers_only(value: Any) -> Any:
     return value
 
 
-def refuse_unknown(
-    asked: Sequence[str], known: Collection[str], what: str = "nothing of it is in the store (or not in that dataset)"
-) -> None:
-    """Raise `InputError` where somebody asks about symbols of which the store has nothing: a typo must not read as all well."""
-    from data_engine.errors import InputError
+def first_lines(lines: Sequence[str], rest: str, *, most: int = MOST_LINES) -> list[str]:
+    """Return the first lines, and a line that counts the others.
 
-    strange = [name for name in asked if name not in known]
-    if strange:
-        more = f" and {len(strange) - 10} more" if len(strange) > 10 else ""
-        raise InputError(f"{', '.join(strange[:10])}{more}: {what}")
+    Args:
+        lines: The lines.
+        rest: The end of the last line, after ``and 20 more``.
+        most: The maximum number of lines.
+    """
+    left = len(lines) - most
+    return [*lines[:most], f"and {left:,} more {rest}"] if left > 0 else list(lines)
+
+
+def refuse_unknown(names: Sequence[str], known: Collection[str], remedy: str = "") -> None:
+    """Refuse symbols of which the store has nothing: a typo must not read as success.
+
+    Args:
+        names: The symbols.
+        known: The symbols of which the store has something.
+        remedy: What to do, for the end of the message.
+
+    Raises:
+        InputError: If a symbol is unknown.
+    """
+    from data_engine.errors import InputError
+    from data_engine.market.wording import and_more
+
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise InputError(f"cannot find {and_more(unknown, 10)} in the store or the chosen datasets{remedy}")
 
 
 def print_store(settings: Settings, files: FileStore, *more: str) -> None:
-    """Say in the first line where the store is, who said so, and what else was found."""
+    """Print where the store is and which setting says so, then *more*, in one line on stderr."""
     print_err(" | ".join((f"Store: {files.location} ({settings.base_path_source})", *more)))
 
 
 def warn_writer(files: FileStore) -> None:
-    """Say what whoever is about to write to a store should know of its place."""
+    """Print the warning about writing to the place of a store, if there is one."""
     if (text := files.write_warning()) is not None:
         print_err(text)
 
 
 def tune_allocator() -> None:
-    """Have memory used again where it would be given back and asked for anew. To be called before pyarrow is loaded.
+    """Have the allocator reuse memory instead of returning it to the system. Call it before pyarrow is loaded.
 
-    Pages come and go by the megabyte: with the allocators as they are, every one of them costs hundreds of page faults, and
-    each thread keeps a heap of its own. This took a tenth off the CPU time of an ingestion and a third off its memory, on
-    Linux; elsewhere it was not measured, and is left alone.
+    Responses are megabytes long. With the default allocator each of them costs hundreds of page faults, and each thread
+    keeps its own heap. On Linux this saves a tenth of the CPU time and a third of the memory of an ingestion; it is not
+    measured elsewhere.
     """
     if sys.platform != "linux":
         return
@@ -170,7 +122,7 @@ def tune_allocator() -> None:
 
 
 def size(count: float) -> str:
-    """Write a number of bytes for people: ``53.1 GB``."""
+    """Return a number of bytes as text: ``53.1 GB``."""
     for unit in ("B", "kB", "MB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
@@ -179,7 +131,7 @@ def size(count: float) -> str:
 
 
 def progress_for(*, as_json: bool, quiet: bool = False) -> Progress:
-    """Return who shows the progress: a live display on a terminal, plain lines elsewhere, stderr only beside JSON."""
+    """Return the progress display: live on a terminal, else plain lines, which go to stderr if stdout has JSON."""
     from data_engine.ingest.progress import LogProgress, NoProgress
 
     if quiet:
@@ -193,17 +145,17 @@ def progress_for(*, as_json: bool, quiet: bool = False) -> Progress:
 
 @contextmanager
 def stop_on_signal() -> Iterator[None]:
-    """Make SIGTERM the same as Ctrl-C, and a second one of either the end at once."""
+    """Handle SIGTERM like Ctrl-C; a second signal ends the process at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    heard = False
+    signaled = False
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
-        nonlocal heard
-        if heard:
+        nonlocal signaled
+        if signaled:
             os._exit(130)
-        heard = True
+        signaled = True
         raise KeyboardInterrupt
 
     signals = [signal.SIGINT, signal.SIGTERM]
@@ -218,6 +170,6 @@ def stop_on_signal() -> Iterator[None]:
 
 
 def broken_pipe() -> None:
-    """Let the process end quietly when its reader (``| head``) has gone."""
+    """Discard the rest of stdout after its reader (``| head``) has closed it."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""``demo``: the main job with no account."""
+"""``demo``: an ingestion without an account."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from data_engine.cli.console import print_store, progress_for, size, stop_on_signal
+from data_engine.cli.exit_codes import Command
 from data_engine.cli.run_output import show
 
 if TYPE_CHECKING:
@@ -38,10 +39,13 @@ GROUP BY five_minutes ORDER BY five_minutes""",
 )
 
 
-@click.command()
-@click.option("--base-path", metavar="DIR", default="demo_data", show_default=True, help="The demo's own folder.")
+@click.command(cls=Command, exits="0 1 2 4 7 130")
+@click.option("--base-path", metavar="DIR", default="demo_data", show_default=True, help="Directory of the demo store.")
 def demo(base_path: str) -> None:
-    """Show the main job with no account: ingest three months of minutes of the Dow 30 from a simulated market."""
+    """Ingest simulated bars without an account.
+
+    Ingests three months of minute bars of the Dow 30 from a simulated market, and queries them.
+    """
     from data_engine.alpaca.client import AlpacaClient
     from data_engine.errors import InputError
     from data_engine.ingest.pipeline import IngestionPipeline
@@ -55,8 +59,8 @@ def demo(base_path: str) -> None:
     storage = ParquetStorage(files=open_file_store(settings.base_path))
     if storage.bars.exists() and storage.files.get(_MARK) is None:
         raise InputError(
-            f"{storage.files.location} is a store that `demo` did not make: its simulated bars must never meet others; "
-            "name another folder with --base-path"
+            f"cannot use store {storage.files.location}: `data-engine demo` did not make it, and its simulated bars "
+            "must not meet others; pass another directory with --base-path"
         )
     storage.files.update(_MARK, lambda _: b"The bars of this store are simulated. `data-engine demo` made it.\n")
     with Sandbox(SimulatedMarket()) as server, stop_on_signal():
@@ -74,11 +78,11 @@ def demo(base_path: str) -> None:
         for title, sql in _QUERIES:
             click.echo(f"\n{title}:\n\n{sql}\n\n{run(connection, sql)}")
     program = "data-engine" if shutil.which("data-engine") else sys.argv[0]
-    click.echo(f'Ask your own:  {program} query --base-path {base_path} "SELECT ..."')
+    click.echo(f'Run your own query:  {program} query --base-path {base_path} "SELECT ..."')
 
 
 def _list() -> Path:
-    """Return the list of the thirty tickers: beside the package when installed, in ``examples`` when in a checkout."""
+    """Return the list of the thirty tickers: inside the package if it is installed, in ``examples`` in a checkout."""
     package = Path(__file__).parents[1]
     installed = package / "examples" / "dow30.csv"
     return installed if installed.is_file() else package.parents[1] / "examples" / "dow30.csv"

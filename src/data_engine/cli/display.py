@@ -1,4 +1,4 @@
-"""The live progress display of a terminal."""
+"""Draw the live progress display of a terminal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class LiveDisplay:
-    """A few lines at the foot of the terminal that move: a `Progress`."""
+    """A `Progress` in a few lines at the bottom of the terminal, which it redraws."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -22,44 +22,44 @@ class LiveDisplay:
         self._live: Live | None = None
 
     def note(self, text: str) -> None:
-        """Print the sentence above the display."""
+        """Print a line above the display."""
         self._console.print(text, markup=False)
 
-    def update(self, standing: ProgressState) -> None:
-        """Draw how far the run has come."""
+    def update(self, state: ProgressState) -> None:
+        """Draw the state of the run."""
         from rich.live import Live
 
         if self._live is None:
             self._live = Live(console=self._console, refresh_per_second=8, transient=True)
             self._live.start()
-        self._live.update(_drawing(standing))
+        self._live.update(_drawing(state))
 
     def close(self) -> None:
-        """Take the display away."""
+        """Remove the display."""
         if self._live is not None:
             self._live.stop()
             self._live = None
 
 
-def _drawing(standing: ProgressState) -> Group:
+def _drawing(state: ProgressState) -> Group:
     from rich.console import Group
     from rich.progress_bar import ProgressBar
     from rich.table import Table
     from rich.text import Text
 
-    expected = max(standing.pages, standing.pages_expected, 1)
-    left = standing.remaining_seconds
+    expected = max(state.pages, state.pages_expected, 1)
+    left = state.remaining_seconds
     row = Table.grid(padding=(0, 1))
     row.add_row(
-        ProgressBar(total=expected, completed=standing.pages, width=40),
-        Text(f"{100 * standing.pages / expected:5.1f} %  {standing.done}/{standing.total} symbols"),
+        ProgressBar(total=expected, completed=state.pages, width=40),
+        Text(f"{100 * state.pages / expected:5.1f} %  {state.done}/{state.total} symbols"),
     )
-    pace = f"{standing.per_minute:,.0f}/min" + (f" of {standing.allowed:,.0f}" if standing.allowed is not None else "")
-    failed = f" | [red]Failed: {standing.failed}[/red]" if standing.failed else ""
+    rate = f"{state.per_minute:,.0f}/min" + (f" of {state.allowed:,.0f}" if state.allowed is not None else "")
+    failed = f" | [red]Failed: {state.failed}[/red]" if state.failed else ""
     return Group(
         row,
         Text.from_markup(
-            f"Pages: {standing.pages:,} of about {expected:,} | {standing.bars:,} bars | {pace}{failed}\n"
-            f"Elapsed: {duration(standing.seconds)} | Est. remaining: {'unknown' if left is None else duration(left)}"
+            f"Pages: {state.pages:,} of about {expected:,} | {state.bars:,} bars | {rate}{failed}\n"
+            f"Elapsed: {duration(state.seconds)} | Est. remaining: {'unknown' if left is None else duration(left)}"
         ),
     )

@@ -1,8 +1,13 @@
-"""``data-engine`` alone: where the store is, what it holds, and what to try first."""
+"""``data-engine`` without a command: where the store is, what it holds, and what to try first."""
 
 from __future__ import annotations
 
 import click
+
+_FIRST_COMMANDS = """The store is empty. Try:
+  data-engine demo                                   a simulated market, without an account
+  data-engine ingest AAPL MSFT --start 2024-01-01    minute bars from Alpaca, with your keys
+  data-engine --help                                 all commands"""
 
 
 def show() -> None:
@@ -15,12 +20,9 @@ def show() -> None:
     files = open_file_store(settings.base_path)
     click.echo(f"Store: {files.location} ({settings.base_path_source})")
     store = CoverageStore(files)
-    held = {dataset: [store.read(series) for series in store.series(dataset)] for dataset in store.datasets()}
-    for dataset, known in held.items():
-        bars = sum(coverage.bars for coverage in known)
-        click.echo(f"  {dataset.name}: {len(known):,} series, {bars:,} bars")
-    if not held:
-        click.echo("There is nothing in it yet. Try:")
-        click.echo("  data-engine demo                                   the whole thing, with no account and a simulated market")
-        click.echo("  data-engine ingest AAPL MSFT --start 2024-01-01    minute bars from Alpaca, with your keys")
-        click.echo("  data-engine --help                                 all commands")
+    datasets = list(store.datasets())
+    for dataset in datasets:
+        known = [store.read(series) for series in store.series(dataset)]
+        click.echo(f"  {dataset.name}: {len(known):,} series, {sum(coverage.bars for coverage in known):,} bars")
+    if not datasets:
+        click.echo(_FIRST_COMMANDS)

@@ -3,62 +3,63 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 import click
 
-from data_engine.cli.console import print_json, print_store, store_options, warn_writer
+from data_engine.cli.console import print_json, warn_writer
+from data_engine.cli.exit_codes import FAILED, OK, Command
+from data_engine.cli.options import open_store, wait_option, with_settings
+
+if TYPE_CHECKING:
+    from data_engine.settings import Settings
 
 
-@click.command("import")
+@click.command("import", cls=Command, exits="0 1 2 4 7 130")
 @click.argument("folder", metavar="FROM")
-@click.option("--feed", metavar="F", help="Of the bars. Default: what the folder's name says, else sip.")
-@click.option("--adjustment", metavar="A", help="Of the bars. Default: what the folder's name says, else raw.")
-@click.option("--dry-run", is_flag=True, help="Read everything, and write nothing.")
-@click.option("--wait", type=click.FloatRange(0), default=0.0, metavar="SECONDS", help="How long to wait for another writer.")
-@store_options
+@click.option("--feed", metavar="F", help="Feed of the bars. [default: from the folder's name, else sip]")
+@click.option("--adjustment", metavar="A", help="Adjustment of the bars. [default: from the folder's name, else raw]")
+@click.option("--dry-run", is_flag=True, help="Read all files; write nothing.")
+@wait_option()
+@with_settings
 @click.pass_context
-def bring_in(
+def import_files(
     context: click.Context,
+    settings: Settings,
     folder: str,
     feed: str | None,
     adjustment: str | None,
     dry_run: bool,
     wait: float,
-    base_path: str | None,
-    settings_path: str | None,
     as_json: bool,
 ) -> None:
-    """Bring the bars of files like equities_1min/symbol=AAPL/year=2024/month=1/data_0.parquet into a store.
+    """Import bars from the Parquet files of other programs.
 
-    The originals are only read. Bars that the store has already stay as they are, and nothing is claimed as covered.
+    FROM holds files such as equities_1min/symbol=AAPL/year=2024/month=1/data_0.parquet, which are only read. Stored bars keep
+    their values, and no range becomes covered.
     """
     from datetime import UTC, datetime
 
     from data_engine.ingest.file_import import find_sources, import_bars, to_json
-    from data_engine.settings import load_settings
-    from data_engine.store.bar_store import BarStore
-    from data_engine.store.location import open_file_store
 
-    settings = load_settings(base_path=base_path, settings_path=settings_path)
-    storage = BarStore(open_file_store(settings.base_path))
-    print_store(settings, storage.files)
-    sources, strange = find_sources(folder, feed=feed, adjustment=adjustment)
-    with ExitStack() as held:
+    store = open_store(settings, must_exist=False)
+    sources, unusable = find_sources(folder, feed=feed, adjustment=adjustment)
+    with ExitStack() as lock:
         if not dry_run:
-            warn_writer(storage.files)
-            held.enter_context(storage.files.lock("run", seconds=wait))
-        made = import_bars(storage, sources, now=datetime.now(UTC), dry_run=dry_run)
-    failed = [*strange, *made.failed]
+            warn_writer(store.files)
+            lock.enter_context(store.files.lock("run", seconds=wait))
+        report = import_bars(store, sources, now=datetime.now(UTC), dry_run=dry_run)
+    failed = [*unusable, *report.failed]
     if as_json:
-        print_json({"from": folder, "dry_run": dry_run, **to_json(made, strange)})
+        print_json({"from": folder, "dry_run": dry_run, **to_json(report, unusable)})
     else:
         for path, message in failed:
             click.echo(f"{path}: {message}")
         verb = "would be added" if dry_run else "added"
         click.echo(
-            f"{made.files:,} files of {len(made.by_series):,} series read, {made.bars:,} bars: {made.added:,} {verb}, "
-            f"{made.held:,} already held, {made.covered:,} left out where the store knows better; {len(failed)} failed"
+            f"{report.files:,} files of {len(report.by_series):,} series read, {report.bars:,} bars: {report.added:,} {verb}, "
+            f"{report.held:,} already stored, {report.covered:,} left out of covered ranges; {len(failed)} failed"
         )
-        if made.added and not dry_run:
-            click.echo("Nothing of it is covered yet: `data-engine ingest` over the same range asks Alpaca for it.")
-    context.exit(1 if failed else 0)
+        if report.added and not dry_run:
+            click.echo("Imported bars are not covered; `data-engine ingest` for the same range fetches them from Alpaca.")
+    context.exit(FAILED if failed else OK)

@@ -1,4 +1,4 @@
-"""``index``: named lists, and what they were on any day."""
+"""``index``: named lists of symbols, and their members on any day."""
 
 from __future__ import annotations
 
@@ -6,32 +6,31 @@ from typing import TYPE_CHECKING
 
 import click
 
-from data_engine.cli.console import print_err, print_json, print_store, store_options, warn_writer
+from data_engine.cli.console import first_lines, print_err, print_json, warn_writer
+from data_engine.cli.exit_codes import Group
+from data_engine.cli.options import wait_option, with_store
 
 if TYPE_CHECKING:
-    from data_engine.store.file_store import FileStore
-    from data_engine.universe.index_store import MetadataStore
+    from data_engine.store.bar_store import BarStore
 
 
-_SHOWN = 20  # warnings
-
-
-@click.group()
+@click.group(cls=Group)
 def index() -> None:
-    """Keep named lists of symbols, and what they were on any day."""
+    """Store lists of symbols and their past members."""
 
 
-@index.command("import")
+@index.command("import", exits="0 1 2 4 7 130")
 @click.argument("name", metavar="NAME")
-@click.option("--changes", multiple=True, metavar="FILE", help="Who came and who left, and when. May be given several times.")
-@click.option("--members", metavar="FILE", help="The members on one day. Default: the stored list, if --changes has none.")
-@click.option("--as-of", metavar="DATE", help="The day of --members. Default: what it says, else after the last change.")
-@click.option("--column", metavar="NAME", help="The column of --members that holds the symbols.")
-@click.option("--since", metavar="DATE", help="From when on the changes are complete. Default: the first of them.")
-@click.option("--force", is_flag=True, help="Take it although much does not fit, or much of the stored list would go.")
-@click.option("--wait", type=click.FloatRange(0), default=0.0, metavar="SECONDS", help="How long to wait for another writer.")
-@store_options
-def bring_past(
+@click.option("--changes", multiple=True, metavar="FILE", help="File of dated changes. May be given several times.")
+@click.option("--members", metavar="FILE", help="File of the members on one day. [default: stored list, or changes]")
+@click.option("--as-of", metavar="DATE", help="Day of --members. [default: from the file, else after the last change]")
+@click.option("--column", metavar="NAME", help="Column of --members with the symbols.")
+@click.option("--since", metavar="DATE", help="First day of complete changes. [default: first change]")
+@click.option("--force", is_flag=True, help="Accept many unusable changes, or a large loss of members.")
+@wait_option()
+@with_store
+def import_index(
+    store: BarStore,
     name: str,
     changes: tuple[str, ...],
     members: str | None,
@@ -40,94 +39,79 @@ def bring_past(
     since: str | None,
     force: bool,
     wait: float,
-    base_path: str | None,
-    settings_path: str | None,
     as_json: bool,
 ) -> None:
-    """Make the past of an index of dated changes.
+    """Import the past of an index from dated changes.
 
-    FILE has the columns date,action,symbol or date,add,remove or date,symbol, or is YAML by the year. Changes that do not fit the
-    list are named, and passed over.
+    FILE has the columns date,action,symbol or date,add,remove or date,symbol, or is YAML by year. Changes that do not fit the
+    list are reported and skipped.
     """
-    lists, files = _open(base_path, settings_path)
-    warn_writer(files)
-    with files.lock("run", seconds=wait):
-        made = lists.import_history(name, changes, members=members, as_of=as_of, since=since, column=column, force=force)
+    from data_engine.universe.index_store import MetadataStore
+
+    warn_writer(store.files)
+    with store.files.lock("run", seconds=wait):
+        imported = MetadataStore(files=store.files).import_history(
+            name, changes, members=members, as_of=as_of, since=since, column=column, force=force
+        )
     if as_json:
         print_json(
             {
-                "index": made.name,
-                "known_since": made.since,
-                "last_change": made.last_change,
-                "members": made.members,
-                "warnings": list(made.warnings),
-                "to_come": made.to_come,
+                "index": imported.name,
+                "known_since": imported.since,
+                "last_change": imported.last_change,
+                "members": imported.members,
+                "warnings": list(imported.warnings),
+                "to_come": imported.to_come,
             }
         )
-    for text in made.warnings[:_SHOWN]:
-        print_err(f"Warning: {text}")
-    if len(made.warnings) > _SHOWN:
-        print_err(f"and {len(made.warnings) - _SHOWN} more warnings (--json prints all)")
-    if made.to_come:
-        print_err(f"{made.to_come} changes are of days to come, and were left out; import the file again then")
+    for line in first_lines([f"Warning: {text}" for text in imported.warnings], "warnings (--json prints all)", most=20):
+        print_err(line)
+    if imported.to_come:
+        print_err(f"Skipped {imported.to_come} changes dated in the future; import the file again after their dates")
     if not as_json:
-        click.echo(f"Index {made.name}: known from {made.since} on, last change {made.last_change}, {made.members:,} members now")
+        known = f"known since {imported.since}, last change {imported.last_change}"
+        click.echo(f"Index {imported.name}: {known}, {imported.members:,} members now")
 
 
-@index.command("show")
+@index.command("show", exits="0 1 2 4 130")
 @click.argument("name", metavar="NAME")
-@click.option("--on", metavar="DATE", help="As it was at the end of this day (New York). Default: as it is now.")
-@store_options
-def show_members(name: str, on: str | None, base_path: str | None, settings_path: str | None, as_json: bool) -> None:
-    """Print the members of an index, as it is or as it was on a day, and the day each was added."""
-    lists, _ = _open(base_path, settings_path)
+@click.option("--on", metavar="DATE", help="Day in New York whose members are printed. [default: now]")
+@with_store
+def show_members(store: BarStore, name: str, on: str | None, as_json: bool) -> None:
+    """Print the members of an index, now or on a day."""
+    from data_engine.universe.index_store import MetadataStore
+
+    lists = MetadataStore(files=store.files)
     members = lists.members(name, on)
     events = lists.history(name)
+    since = events[0].day if events else None
     if as_json:
         listed = [{"symbol": symbol, "added_date": day} for symbol, day in members.items()]
-        print_json({"index": name, "on": on, "known_since": events[0].day if events else None, "members": listed})
+        print_json({"index": name, "on": on, "known_since": since, "members": listed})
         return
-    print_err(
-        f"Index {name}{f' on {on}' if on else ''}: {len(members):,} members, known since {events[0].day if events else 'no day'}"
-    )
+    print_err(f"Index {name}{f' on {on}' if on else ''}: {len(members):,} members, known since {since or 'no day'}")
     for symbol, day in members.items():
         click.echo(f"{symbol:<8} {day}")
 
 
-@index.command("list")
-@store_options
-def list_names(base_path: str | None, settings_path: str | None, as_json: bool) -> None:
-    """Name the indices there are, with their members and since when they are known."""
-    lists, _ = _open(base_path, settings_path)
-    found = [(name, lists.members(name), lists.history(name)) for name in lists.names()]
-    if as_json:
-        fields = [
-            {
-                "index": name,
-                "members": len(members),
-                "known_since": events[0].day if events else None,
-                "last_change": events[-1].day if events else None,
-            }
-            for name, members, events in found
-        ]
-        print_json({"indices": fields})
-        return
-    for name, members, events in found:
-        known = f"known since {events[0].day}, last change {events[-1].day}" if events else "empty"
-        click.echo(f"{name:<24} {len(members):>6,} members  {known}")
-    if not found:
-        click.echo("No index is stored yet; `data-engine ingest --csv FILE --index NAME` stores one.")
-
-
-def _open(base_path: str | None, settings_path: str | None) -> tuple[MetadataStore, FileStore]:
-    """Return the lists of a store that there is."""
-    from data_engine.settings import load_settings
-    from data_engine.store.bar_store import BarStore
-    from data_engine.store.location import open_file_store
+@index.command("list", exits="0 1 2 4 130")
+@with_store
+def list_names(store: BarStore, as_json: bool) -> None:
+    """List the indices with their number of members."""
     from data_engine.universe.index_store import MetadataStore
 
-    settings = load_settings(base_path=base_path, settings_path=settings_path)
-    storage = BarStore(open_file_store(settings.base_path))
-    print_store(settings, storage.files)
-    storage.check_exists()
-    return MetadataStore(files=storage.files), storage.files
+    lists = MetadataStore(files=store.files)
+    found = []
+    for name in lists.names():
+        events = lists.history(name)
+        first, last = (events[0].day, events[-1].day) if events else (None, None)
+        found.append((name, len(lists.members(name)), first, last))
+    if as_json:
+        fields = ("index", "members", "known_since", "last_change")
+        print_json({"indices": [dict(zip(fields, values, strict=True)) for values in found]})
+        return
+    for name, members, first, last in found:
+        known = f"known since {first}, last change {last}" if first else "empty"
+        click.echo(f"{name:<24} {members:>6,} members  {known}")
+    if not found:
+        click.echo("No index is stored; `data-engine ingest --csv FILE --index NAME` stores one.")

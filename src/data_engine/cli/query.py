@@ -1,4 +1,4 @@
-"""``query``: DuckDB over the store."""
+"""``query``: SQL over the store."""
 
 from __future__ import annotations
 
@@ -7,65 +7,70 @@ from typing import TYPE_CHECKING
 
 import click
 
-from data_engine.cli.console import json_text, print_err, print_json, print_store, size, store_options
+from data_engine.cli.console import json_text, print_err, print_json, size
+from data_engine.cli.exit_codes import Command
+from data_engine.cli.options import with_store
 
 if TYPE_CHECKING:
     import duckdb
 
+    from data_engine.store.bar_store import BarStore
 
-@click.command()
+
+@click.command(cls=Command, exits="0 1 2 4 130")
 @click.argument("sql")
-@click.option("--start", metavar="DATE", help="The views hold bars from this day or instant on; other files are not opened.")
-@click.option("--end", metavar="DATE", help="... to this day, included, or this instant.")
+@click.option("--start", metavar="DATE", help="First day or instant of the bars in the views. [default: first bar]")
+@click.option("--end", metavar="DATE", help="Last day, included, or instant of the bars. [default: last bar]")
 @click.option(
     "--format",
     "form",
     type=click.Choice(["table", "csv", "parquet", "json"]),
-    help="How the result is written. Default: what the name of --out ends with, else a table.",
+    help="Format of the result. [default: by the name of --out, else table]",
 )
-@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write it there. CSV and Parquet may exceed memory.")
-@store_options
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="File to write the result to. CSV and Parquet results may exceed memory.",
+)
+@with_store
 def query(
+    store: BarStore,
     sql: str,
     start: str | None,
     end: str | None,
     form: str | None,
     out: Path | None,
-    base_path: str | None,
-    settings_path: str | None,
     as_json: bool,
 ) -> None:
-    """Run SQL over the store with DuckDB: a view per dataset (bars_1min, bars_1day ...) and coverage."""
+    """Run SQL over the store with DuckDB.
+
+    Each dataset is a view (bars_1min, bars_1day and so on); the view coverage lists the ranges of each series.
+    """
     from data_engine.errors import InputError
     from data_engine.market.dates import any_span
-    from data_engine.read.duckdb_views import ask, connect, interruptible, run, translate_errors
+    from data_engine.read.duckdb_views import connect, interruptible, lazy_query, run, translate_errors
     from data_engine.read.query_output import csv_text, format_of, write
-    from data_engine.settings import load_settings
-    from data_engine.store.bar_store import BarStore
-    from data_engine.store.location import check_out, open_file_store
+    from data_engine.store.location import check_out
 
     if as_json and (form not in (None, "json") or out is not None):
-        raise InputError("--json prints the result on stdout as JSON: leave --format and --out away, or --json")
+        raise InputError("cannot use --json together with --format or --out: it prints JSON on stdout; pass one of them")
     form = "json" if as_json else format_of(form, out)
-    settings = load_settings(base_path=base_path, settings_path=settings_path)
-    storage = BarStore(open_file_store(settings.base_path))
-    print_store(settings, storage.files)
-    storage.check_exists()
     if out is not None:
-        check_out(out, storage.files.folder)
+        check_out(out, store.files.folder)
     span = None if start is None and end is None else any_span(start, end)
-    with connect(storage, span, coverage="coverage" in sql.lower()) as connection, translate_errors(connection):
+    with connect(store, span, coverage="coverage" in sql.lower()) as connection, translate_errors(connection):
 
-        def answer() -> None:
+        def respond() -> None:
             if form in ("table", "json"):
                 _show(run(connection, sql), form, out)
             elif out is None:
-                for text in csv_text(ask(connection, sql)):
+                for text in csv_text(lazy_query(connection, sql)):
                     click.echo(text, nl=False)
             else:
-                print_err(f"{out}: {size(write(ask(connection, sql), out, form))}")
+                print_err(f"{out}: {size(write(lazy_query(connection, sql), out, form))}")
 
-        interruptible(connection, answer)
+        interruptible(connection, respond)
 
 
 def _show(result: duckdb.DuckDBPyRelation, form: str, out: Path | None) -> None:
@@ -82,7 +87,7 @@ def _show(result: duckdb.DuckDBPyRelation, form: str, out: Path | None) -> None:
 
 
 def _table(result: duckdb.DuckDBPyRelation) -> str:
-    """Return a result for people: as a table, and the plan that EXPLAIN prints as it is."""
+    """Return a result as a table, and the plan of EXPLAIN unchanged."""
     if result.columns == ["explain_key", "explain_value"]:
         return "".join(f"{plan}\n" for _, plan in result.fetchall())
     return str(result)

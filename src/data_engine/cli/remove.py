@@ -1,81 +1,52 @@
-"""``remove``: bars and their coverage taken out."""
+"""``remove``: bars and their coverage."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from data_engine.cli.console import (
-    choice_options,
-    print_json,
-    print_store,
-    store_options,
-    warn_writer,
-)
+from data_engine.cli.console import print_json, refuse_unknown, warn_writer
+from data_engine.cli.exit_codes import Command
+from data_engine.cli.options import filter_options, wait_option, with_store
+
+if TYPE_CHECKING:
+    from data_engine.store.bar_store import BarStore
+    from data_engine.store.selection import DatasetFilter
 
 
-@click.command()
+@click.command(cls=Command, exits="0 1 2 4 7 130")
 @click.argument("symbols", nargs=-1, required=True, metavar="SYMBOL ...")
-@click.option("--start", metavar="DATE", help="First day, or an instant. Default: from the beginning.")
-@click.option("--end", metavar="DATE", help="Last day, included, or an instant. Default: to the end.")
-@choice_options
-@click.option("--dry-run", is_flag=True, help="Say what would be removed; remove nothing.")
-@click.option(
-    "--wait",
-    type=click.FloatRange(0),
-    default=0.0,
-    metavar="SECONDS",
-    help="How long to wait for another writer.",
-)
-@store_options
+@click.option("--start", metavar="DATE", help="First day or instant. [default: first bar]")
+@click.option("--end", metavar="DATE", help="Last day, included, or instant. [default: last bar]")
+@filter_options
+@click.option("--dry-run", is_flag=True, help="Print what would be removed; remove nothing.")
+@wait_option()
+@with_store
 def remove(
-    symbols: tuple[str, ...],
+    store: BarStore,
+    names: list[str],
+    datasets: DatasetFilter,
     start: str | None,
     end: str | None,
-    timeframe: str | None,
-    feed: str | None,
-    adjustment: str | None,
     dry_run: bool,
     wait: float,
-    base_path: str | None,
-    settings_path: str | None,
     as_json: bool,
 ) -> None:
-    """Take bars and their coverage out of the store."""
-    from data_engine.errors import InputError
-    from data_engine.settings import load_settings
-    from data_engine.store.bar_store import BarStore
-    from data_engine.store.location import open_file_store
+    """Remove bars and their coverage from the store."""
     from data_engine.store.removal import plan_removal
-    from data_engine.store.selection import DatasetFilter
-    from data_engine.universe.symbol_lists import SymbolLoader
 
-    settings = load_settings(base_path=base_path, settings_path=settings_path)
-    storage = BarStore(open_file_store(settings.base_path))
-    print_store(settings, storage.files)
-    storage.check_exists()
-    names = SymbolLoader.from_list(symbols)
-    plan = plan_removal(storage, DatasetFilter.parse(timeframe, feed, adjustment), names, start, end)
-    strange = [name for name in names if name not in {series.symbol for series, _, _ in plan}]
-    if strange:
-        raise InputError(f"{', '.join(strange)}: not in the store; nothing was removed")
-    removed = {}
-    if dry_run:
-        removed = {series: bars for series, _, bars in plan}
-    else:
-        warn_writer(storage.files)
-        with storage.files.lock("run", seconds=wait):
-            storage.files.remove_stale_drafts()
-            for series, span, _ in plan:
-                removed[series] = storage.remove(series, span)
+    plan = plan_removal(store, datasets, names, start, end)
+    refuse_unknown(names, {series.symbol for series, _, _ in plan}, "; nothing was removed")
+    removed = {series: bars for series, _, bars in plan}
+    if not dry_run:
+        warn_writer(store.files)
+        with store.files.lock("run", seconds=wait):
+            store.files.remove_stale_drafts()
+            removed = {series: store.remove(series, span) for series, span, _ in plan}
     if as_json:
-        print_json(
-            {
-                "removed": [
-                    {"symbol": series.symbol, "dataset": series.dataset.name, "bars": bars} for series, bars in removed.items()
-                ],
-                "dry_run": dry_run,
-            }
-        )
+        listed = [{"symbol": series.symbol, "dataset": series.dataset.name, "bars": bars} for series, bars in removed.items()]
+        print_json({"removed": listed, "dry_run": dry_run})
         return
     verb = "Would remove" if dry_run else "Removed"
     for series, bars in removed.items():

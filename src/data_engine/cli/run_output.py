@@ -1,89 +1,81 @@
-"""What ``ingest``, ``update``, ``audit`` and ``demo`` share: the cluster option, the first line, and what came of a run."""
+"""Print what ``ingest``, ``update``, ``audit`` and ``demo`` share: the first line, and the result of a run."""
 
 from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
-from data_engine.cli.console import (
-    print_err,
-    print_json,
-    print_store,
-    size,
-)
+from data_engine.cli.console import print_err, print_json, print_store, size, stop_on_signal, warn_writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from data_engine.errors import DataEngineError
     from data_engine.ingest.outcome import IngestionReport
     from data_engine.ingest.pipeline import IngestionPipeline
-    from data_engine.settings import Settings
-
-
-_F = TypeVar("_F", bound="Callable[..., Any]")
-
-
-def cluster_option(command: _F) -> _F:
-    """Add the option of the commands that can have their work done by a cluster."""
-    return click.option(
-        "--dask",
-        metavar="ADDRESS",
-        help="Have the workers of a Dask cluster fetch and write: tcp://scheduler:8786, or local for one process per core.",
-    )(command)
 
 
 @contextmanager
-def quiet_logs() -> Iterator[None]:
-    """Keep Dask's own log, which has tracebacks in it, from the terminal: what a person must know of it, we say."""
+def running(pipeline: IngestionPipeline, *details: str, must_exist: bool = True, quiet: bool = False) -> Iterator[None]:
+    """Name the store on stderr, then have signals stop the block in order.
+
+    Args:
+        pipeline: The pipeline that the block runs.
+        details: Further lines for stderr.
+        must_exist: Whether a store that does not exist is an error.
+        quiet: Whether to print warnings only.
+
+    Raises:
+        StoreError: If there is no store. It comes before missing credentials: they are of no use then.
+        ConfigError: If there are no credentials.
+    """
+    if not quiet:
+        _print_run(pipeline, must_exist=must_exist)
+    warn_writer(pipeline.storage.files)
+    for line in details:
+        print_err(line)
+    # Dask logs tracebacks; what matters of them is in the errors that data-engine raises.
     logging.disable(logging.NOTSET if os.environ.get("DATA_ENGINE_DEBUG") else logging.CRITICAL)
     try:
-        yield
+        with stop_on_signal():
+            yield
     finally:
         logging.disable(logging.NOTSET)
 
 
-def name_run(settings: Settings, pipeline: IngestionPipeline) -> None:
-    """Say in the first line what was found: store, free disk, keys, limit. Without credentials: the store, and it raises."""
-    from data_engine.errors import ConfigError
-
+def _print_run(pipeline: IngestionPipeline, *, must_exist: bool) -> None:
+    """Print store, free disk, source of the keys and rate limit in one line; the store alone if the run cannot begin."""
+    details: tuple[str, ...] = ()
     try:
-        words = _found_words(pipeline)
-    except ConfigError:
-        print_store(settings, pipeline.storage.files)
-        raise
-    print_store(settings, pipeline.storage.files, *words)
+        if must_exist:
+            pipeline.storage.bars.check_exists()
+        details = _details(pipeline)
+    finally:
+        print_store(pipeline.settings, pipeline.storage.files, *details)
 
 
-def _found_words(pipeline: IngestionPipeline) -> tuple[str, ...]:
+def _details(pipeline: IngestionPipeline) -> tuple[str, ...]:
     keys = pipeline.client.credentials_source if pipeline.dask is None else "those of the Dask workers"
     free = pipeline.storage.files.free_bytes()
     limit = pipeline.settings.requests_per_minute
     return (
         f"{size(free)} free" if free is not None else "free space unknown",
         f"keys: {keys}",
-        f"limit: {limit}/min" if limit else "limit: learned from the answers",
+        f"limit: {limit}/min" if limit else "limit: learned from the responses",
     )
 
 
 def show(report: IngestionReport, *, as_json: bool, brief: bool = False) -> None:
-    """Print what came of a run; *brief* is one line, and one per failed symbol."""
+    """Print the result of a run.
+
+    Args:
+        report: The result.
+        as_json: Whether to print JSON on stdout, and text on stderr.
+        brief: Whether the text is one line, and one per failed symbol.
+    """
     text = report.line() if brief else report.summary()
     if as_json:
         print_json(report.to_json())
-        print_err(text)
-    else:
-        click.echo(text)
-
-
-def show_failure(error: DataEngineError, *, as_json: bool) -> None:
-    """Print what was done before a run failed as a whole. What the failure was is said by whoever ends the program."""
-    error.told = True
-    if as_json:
-        print_json({**(error.report.to_json() if error.report else {}), "error": {"code": error.code, "message": str(error)}})
-    elif error.report is not None:
-        click.echo(error.report.summary())
+    click.echo(text, err=as_json)

@@ -3,42 +3,49 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from data_engine.cli.console import print_err, stop_on_signal
+from data_engine.cli.exit_codes import Command
+
+if TYPE_CHECKING:
+    from data_engine.sandbox import Sandbox
+    from data_engine.sandbox.server import Record
 
 
-@click.command()
-@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Listen here; 0 takes a free port.")
-@click.option(
-    "--bars",
-    "bars",
-    metavar="FILE",
-    multiple=True,
-    help="Replay real bars from a Parquet file, in place of the simulated market.",
-)
-@click.option("--actions", "actions", metavar="FILE", help="Serve the corporate actions of a JSON file like Alpaca's answers.")
-@click.option("--end-label", is_flag=True, help="The file stamps the end of each minute.")
+@click.command(cls=Command, exits="0 1 2")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, show_default="a free port", help="TCP port to listen on.")
+@click.option("--bars", metavar="FILE", multiple=True, help="Parquet file of bars to replay. [default: simulated market]")
+@click.option("--actions", metavar="FILE", help="JSON file of corporate actions to serve. [default: none]")
+@click.option("--end-label", is_flag=True, help="Read the timestamps of --bars as the ends of the minutes.")
 @click.option(
     "--plan",
     type=click.Choice(["free", "paid"]),
     default="paid",
     show_default=True,
-    help="free refuses the latest 15 minutes of SIP.",
+    help="Subscription plan; free refuses the latest 15 minutes of SIP.",
 )
-@click.option("--rate", type=click.FloatRange(min=1), metavar="N", help="Allow N requests a minute. Default: no limit.")
-@click.option("--no-limit-headers", is_flag=True, help="Do not say what the limit is.")
-@click.option("--latency", type=click.FloatRange(0, 60), default=0.0, metavar="SECONDS", help="Hold every answer back this long.")
-@click.option("--faults", "faults", metavar="SPEC", help="Misbehave on purpose: 429=0.05,reset=0.02 or all=0.2.")
-@click.option("--key", metavar="KEY:SECRET", help="Accept these credentials alone. Default: any.")
-@click.option("--log", is_flag=True, help="Print a line per request.")
+@click.option("--rate", type=click.FloatRange(min=1), metavar="N", help="Maximum requests per minute. [default: none]")
+@click.option("--no-limit-headers", is_flag=True, help="Omit the headers that state the rate limit.")
+@click.option(
+    "--latency",
+    type=click.FloatRange(0, 60),
+    default=0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Delay of each response.",
+)
+@click.option("--faults", metavar="SPEC", help="Faults to inject, as in 429=0.05,reset=0.02 or all=0.2. [default: none]")
+@click.option("--key", metavar="KEY:SECRET", help="Credentials to accept. [default: any]")
+@click.option("--log", is_flag=True, help="Print one line per request.")
 def sandbox(
     port: int,
     bars: tuple[str, ...],
     actions: str | None,
     end_label: bool,
-    plan: str,
+    plan: Literal["free", "paid"],
     rate: float | None,
     no_limit_headers: bool,
     latency: float,
@@ -46,45 +53,56 @@ def sandbox(
     key: str | None,
     log: bool,
 ) -> None:
-    """Serve bars as Alpaca would, from a simulated market or a file, until Ctrl-C. Nothing in it is Alpaca's."""
+    """Serve Alpaca's bar protocol locally until Ctrl-C.
+
+    The bars are simulated, or read from a file. No data comes from Alpaca.
+    """
     from data_engine.errors import InputError
     from data_engine.sandbox import Announcements, Faults, Replay, Sandbox, SimulatedMarket
 
-    keys = None
-    if key is not None:
-        name, _, secret = key.partition(":")
-        if not name or not secret:
-            raise InputError("--key takes KEY:SECRET")
-        keys = {name: secret}
+    keys = None if key is None else _credentials(key)
+    source = Replay(bars, end_label=end_label) if bars else SimulatedMarket()
+    announcements = Announcements.read(actions) if actions is not None else None
+    injected = Faults.parse(faults) if faults else None
     try:
-        source = Replay(bars, end_label=end_label) if bars else SimulatedMarket()
         server = Sandbox(
             source,
             port=port,
-            plan="free" if plan == "free" else "paid",
+            plan=plan,
             rate=rate,
             limit_headers=not no_limit_headers,
             latency=latency,
-            faults=Faults.parse(faults) if faults else None,
+            faults=injected,
             keys=keys,
-            actions=None if actions is None else Announcements.read(actions),
-            on_request=(lambda record: print_err(f"{record.status} {record.path} {record.rows} bars {record.fault or ''}"))
-            if log
-            else None,
+            actions=announcements,
+            on_request=_log if log else None,
         )
-    except InputError:
-        raise  # among them a file that is not there, which is an OSError, too
     except OSError as error:
-        raise InputError(f"port {port} cannot be used: {error.strerror or error}") from error
+        raise InputError(f"cannot use --port {port}: {error.strerror or error}; pass another port") from error
+    pair = "ALPACA_API_KEY=any ALPACA_SECRET_KEY=any" if keys is None else "and the credentials of --key"
     with server, stop_on_signal():
-        what = ", ".join(bars) if bars else "a simulated market"
-        click.echo(f"Serving {what} at {server.url}")
-        pair = "ALPACA_API_KEY=any ALPACA_SECRET_KEY=any" if keys is None else "and the credentials that --key names"
+        click.echo(f"Serving {', '.join(bars) or 'a simulated market'} at {server.url}")
         click.echo(f"Point data-engine at it: APCA_API_DATA_URL={server.url} {pair}")
-        try:
-            while True:
-                time.sleep(3600)
-        except KeyboardInterrupt:
-            counts = server.counts
-            requests = sum(count for status, count in counts.items() if status != "rows")
-            print_err(f"Stopped after {requests} requests, {counts['rows']:,} bars")
+        _wait_for_interrupt(server)
+
+
+def _credentials(key: str) -> dict[str, str]:
+    from data_engine.errors import InputError
+
+    name, _, secret = key.partition(":")
+    if not name or not secret:
+        raise InputError("cannot read --key: not of the form KEY:SECRET")  # without the value, which may be a secret
+    return {name: secret}
+
+
+def _log(record: Record) -> None:
+    print_err(f"{record.status} {record.path} {record.rows} bars {record.fault or ''}")
+
+
+def _wait_for_interrupt(server: Sandbox) -> None:
+    try:
+        while True:
+            time.sleep(3600)
+    except KeyboardInterrupt:
+        requests = sum(count for status, count in server.counts.items() if status != "rows")
+        print_err(f"Stopped after {requests} requests, {server.counts['rows']:,} bars")

@@ -1,169 +1,160 @@
-"""``status``: what a store holds, and what is wanted and missing."""
+"""``status``: what a store holds, and what is requested and missing."""
 
 from __future__ import annotations
 
+from collections import Counter
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import click
 
-from data_engine.cli.console import (
-    choice_options,
-    print_json,
-    print_store,
-    refuse_unknown,
-    size,
-    store_options,
-)
-from data_engine.cli.update import _SHOWN
+from data_engine.cli.console import MOST_LINES, print_json, refuse_unknown, size
+from data_engine.cli.exit_codes import Command
+from data_engine.cli.options import filter_options, symbols_argument, with_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     import pyarrow as pa
 
-    from data_engine.market.series import Series
+    from data_engine.market.series import Dataset, Series
     from data_engine.store.bar_store import BarStore
     from data_engine.store.selection import DatasetFilter
     from data_engine.verify.status import IndexStatus, SeriesStatus
 
+_MOST_RANGES = 3  # missing and not requested ones, per series
 
-@click.command()
-@click.argument("symbols", nargs=-1, metavar="[SYMBOL ...]")
-@click.option("--index", "index_name", metavar="NAME", help="Only of this list, and name its members without bars.")
-@choice_options
-@click.option("--all", "everything", is_flag=True, help="List every series, however many there are.")
-@click.option(
-    "--digest", "with_digest", is_flag=True, help="Print one digest of all bars, to compare stores by. Reads every bar."
-)
-@store_options
+
+@click.command(cls=Command, exits="0 1 2 4 130")
+@symbols_argument
+@click.option("--index", "index_name", metavar="NAME", help="Only this index; also names its members without bars.")
+@filter_options
+@click.option("--all", "everything", is_flag=True, help="List all series. [default: up to 40 series per dataset]")
+@click.option("--digest", "with_digest", is_flag=True, help="Print a digest of all bars, to compare stores. Reads every bar.")
+@with_store
 def status(
-    symbols: tuple[str, ...],
+    store: BarStore,
+    names: list[str] | None,
+    datasets: DatasetFilter,
     index_name: str | None,
-    timeframe: str | None,
-    feed: str | None,
-    adjustment: str | None,
     everything: bool,
     with_digest: bool,
-    base_path: str | None,
-    settings_path: str | None,
     as_json: bool,
 ) -> None:
-    """Say what the store holds, and what is wanted and missing: series, ranges, bars, bytes."""
-    from data_engine.errors import InputError
-    from data_engine.settings import load_settings
-    from data_engine.store.bar_store import BarStore
-    from data_engine.store.location import open_file_store
-    from data_engine.store.selection import DatasetFilter
+    """Show stored, requested and missing ranges per series."""
     from data_engine.universe.index_store import MetadataStore
-    from data_engine.universe.symbol_lists import SymbolLoader
     from data_engine.verify.status import index_status, series_status
 
-    settings = load_settings(base_path=base_path, settings_path=settings_path)
-    storage = BarStore(open_file_store(settings.base_path))
-    print_store(settings, storage.files)
-    storage.check_exists()
-    if symbols and index_name is not None:
-        raise InputError("name symbols or --index, not both")
-    choice = DatasetFilter.parse(timeframe, feed, adjustment)
-    names = SymbolLoader.from_list(symbols) if symbols else None
-    events = None if index_name is None else MetadataStore(files=storage.files).history(index_name)
-    if events is not None:
-        names = sorted({event.symbol for event in events})
-    found = list(series_status(storage, choice, names))
-    if symbols:
-        refuse_unknown(names or (), {one.series.symbol for one in found})
-    of_index = []
-    if events is not None:
-        of_index = index_status(events, [one for one in storage.coverage.datasets() if one in choice], found)
-    digest = _digest(storage, choice, names) if with_digest else None
-    if with_digest and not as_json:
-        click.echo(digest)
-        return
+    symbols, changes = names, None
+    if index_name is not None:
+        changes = MetadataStore(files=store.files).history(index_name)
+        symbols = sorted({change.symbol for change in changes})
+    found = list(series_status(store, datasets, symbols))
+    if names is not None:
+        refuse_unknown(names, {one.series.symbol for one in found})
+    fields = _fields(store, found)
+    lines = _lines(found, everything=everything or names is not None)
+    if changes is not None:
+        of_index = index_status(changes, [one for one in store.coverage.datasets() if one in datasets], found)
+        fields["index"] = {"name": index_name, "datasets": [one.to_json() for one in of_index]}
+        lines = chain(_index_lines(str(index_name), of_index), lines)
+    if with_digest:
+        fields["digest"] = _digest(store, datasets, symbols)
+        lines = iter([str(fields["digest"])])
     if as_json:
-        print_json(
-            {
-                "store": storage.files.location,
-                "series": [one.to_json() for one in found],
-                "bars": sum(one.coverage.bars for one in found),
-                "bytes": sum(one.bytes for one in found),
-                **({"digest": digest} if digest else {}),
-                **({"index": {"name": index_name, "datasets": [one.to_json() for one in of_index]}} if index_name else {}),
-            }
-        )
+        print_json(fields)
         return
-    for one in of_index:
-        for line in _index_lines(str(index_name), one):
-            click.echo(line)
-    for line in _lines(found, everything=everything or bool(symbols)):
+    for line in lines:
         click.echo(line)
 
 
-def _index_lines(name: str, one: IndexStatus) -> list[str]:
-    """Return who of an index has no bars, for people."""
-    lines = [f"{name} in {one.dataset.name}: {one.members - len(one.without):,} of {one.members:,} members have bars"]
-    if one.without:
-        lines.append(f"  without: {' '.join(one.without)}")
-    if one.former and one.span is not None:
-        held = one.former - len(one.former_without)
-        lines.append(f"  of {one.former:,} more that were members at some time in {one.span}, {held:,} have bars from then")
-    if one.former_without:
-        lines.append(f"  without: {' '.join(one.former_without)}")
-    return lines
+def _fields(store: BarStore, found: Sequence[SeriesStatus]) -> dict[str, object]:
+    """Return the fields of the JSON object, without those of an index and of a digest."""
+    return {
+        "store": store.files.location,
+        "series": [one.to_json() for one in found],
+        "bars": sum(one.coverage.bars for one in found),
+        "bytes": sum(one.bytes for one in found),
+    }
 
 
-def _digest(storage: BarStore, choice: DatasetFilter, names: Sequence[str] | None) -> str:
-    """Return the digest of all bars of a choice, those without coverage included."""
+def _digest(store: BarStore, datasets: DatasetFilter, names: Sequence[str] | None) -> str:
+    """Return the digest of all chosen bars, those without coverage included."""
     from data_engine.market.digest import series_digest, store_digest
     from data_engine.verify.verify import known_series
 
     def tables(one: Series) -> Iterator[pa.Table]:
-        return (storage.read(one, part.period) for part in storage.partitions(one.dataset, one.symbol))
+        return (store.read(one, part.period) for part in store.partitions(one.dataset, one.symbol))
 
-    return store_digest({one: series_digest(tables(one)) for one in known_series(storage, choice, names)})
+    return store_digest({one: series_digest(tables(one)) for one in known_series(store, datasets, names)})
 
 
-def _lines(found: Sequence[SeriesStatus], *, everything: bool) -> list[str]:
-    """Return a summary per dataset, then the series: all of them if there are few, else those that lack something."""
+def _index_lines(name: str, of_index: Sequence[IndexStatus]) -> Iterator[str]:
+    """Yield the members of an index that have no bars, per dataset."""
+    for one in of_index:
+        yield f"{name} in {one.dataset.name}: {one.members - len(one.without):,} of {one.members:,} members have bars"
+        if one.without:
+            yield f"  without: {' '.join(one.without)}"
+        if one.former and one.span is not None:
+            stored = one.former - len(one.former_without)
+            yield f"  of {one.former:,} former members in {one.span}, {stored:,} have bars of their membership"
+        if one.former_without:
+            yield f"  without: {' '.join(one.former_without)}"
+
+
+def _lines(found: Sequence[SeriesStatus], *, everything: bool) -> Iterator[str]:
+    """Yield a summary per dataset, then its series: all of them if there are few, else the first that need attention."""
+    by_dataset: dict[Dataset, list[SeriesStatus]] = {}
+    for one in found:
+        by_dataset.setdefault(one.series.dataset, []).append(one)
+    for dataset, ours in by_dataset.items():
+        yield from _dataset_lines(dataset, ours, everything=everything)
+    if not by_dataset:
+        yield "No such series is stored."
+
+
+def _dataset_lines(dataset: Dataset, ours: Sequence[SeriesStatus], *, everything: bool) -> Iterator[str]:
+    states = ", ".join(f"{count} {state}" for state, count in Counter(one.state for one in ours).items())
+    bars = sum(one.coverage.bars for one in ours)
+    yield f"{dataset.name}: {len(ours):,} series ({states}), {bars:,} bars, {size(sum(one.bytes for one in ours))}"
+    listed = ours
+    if not everything and len(ours) > MOST_LINES:
+        listed = [one for one in ours if one.problem or one.missing or one.ticker_change]
+    shown = listed if everything else listed[:MOST_LINES]
+    for one in shown:
+        yield from _series_lines(one)
+    if len(listed) > len(shown):
+        yield f"  and {len(listed) - len(shown):,} more that are incomplete or ended (--all lists them)"
+    if len(ours) > len(listed):
+        yield f"  and {len(ours) - len(listed):,} complete series (--all lists them)"
+
+
+def _series_lines(one: SeriesStatus) -> Iterator[str]:
+    """Yield the line of a series, and its missing ranges and problems below it."""
     from data_engine.market.time_range import iso
 
-    lines = []
-    for dataset in dict.fromkeys(one.series.dataset for one in found):
-        ours = [one for one in found if one.series.dataset == dataset]
-        states = ", ".join(f"{count} {state}" for state, count in _counts(ours).items())
-        bars = sum(one.coverage.bars for one in ours)
-        lines.append(f"{dataset.name}: {len(ours):,} series ({states}), {bars:,} bars, {size(sum(one.bytes for one in ours))}")
-        listed = ours
-        if not everything and len(ours) > _SHOWN:
-            listed = [one for one in ours if one.state not in ("held", "empty") or one.rename]
-        for one in listed if everything else listed[:_SHOWN]:
-            known = one.coverage
-            reach = f"{iso(known.covered[0].start)} .. {iso(known.covered[-1].end)}" if known.covered else "nothing final"
-            lines.append(f"  {one.series.symbol:<8} {one.state:<10} {known.bars:>12,} bars  {reach}")
-            lines += [f"           missing {hole}" for hole in one.missing[:3]]
-            lines += [f"           nobody asked for {gap}" for gap in one.unasked[:3]]
-            if len(one.unasked) > 3:
-                lines.append(f"           nor for {len(one.unasked) - 3} more ranges")
-            if one.rename is not None:
-                lines.append(f"           {one.rename}{_beyond(one)}")
-            if len(one.missing) > 3:
-                lines.append(f"           and {len(one.missing) - 3} more holes")
-            if one.problem or (one.missing and known.failure):
-                lines.append(f"           {one.problem or (known.failure and known.failure.message)}")
-        left = len(ours) - len(listed)
-        if not everything and left:
-            lines.append(f"  and {left} complete series (--all lists them)")
-    return lines or ["No series of that kind is in the store."]
+    known = one.coverage
+    reach = f"{iso(known.covered[0].start)} .. {iso(known.covered[-1].end)}" if known.covered else "nothing final"
+    yield f"  {one.series.symbol:<8} {one.state:<10} {known.bars:>12,} bars  {reach}"
+    details = [*_ranges("missing", one.missing), *_ranges("not requested:", one.not_requested)]
+    if one.ticker_change is not None:
+        details.append(f"{one.ticker_change}{_after(one)}")
+    if one.problem is not None:
+        details.append(one.problem)
+    elif one.missing and known.failure is not None:
+        details.append(known.failure.message)
+    yield from (f"           {detail}" for detail in details)
 
 
-def _beyond(one: SeriesStatus) -> str:
-    """Say of a series whose security left the ticker what it holds of the time after."""
-    if one.rename is None or one.coverage.last_bar is None or one.coverage.last_bar < one.rename.instant:
+def _ranges(label: str, ranges: Sequence[object]) -> Iterator[str]:
+    yield from (f"{label} {one}" for one in ranges[:_MOST_RANGES])
+    if len(ranges) > _MOST_RANGES:
+        yield f"{label} {len(ranges) - _MOST_RANGES} more ranges"
+
+
+def _after(one: SeriesStatus) -> str:
+    """Return what to do with the bars of a series after its security left the ticker; empty if there are none."""
+    change, last = one.ticker_change, one.coverage.last_bar
+    if change is None or last is None or last < change.instant:
         return ""
-    return f"; bars of after that are the next owner's: `data-engine remove {one.series.symbol} --start {one.rename.day}`"
-
-
-def _counts(found: Sequence[SeriesStatus]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for one in found:
-        counts[one.state] = counts.get(one.state, 0) + 1
-    return counts
+    return f"; later bars are those of a reassigned ticker: run `data-engine remove {one.series.symbol} --start {change.day}`"

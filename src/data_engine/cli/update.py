@@ -1,79 +1,54 @@
-"""``update``: what is owed, then every series up to now."""
+"""``update``: missing ranges and new bars of stored series."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from data_engine.cli.console import (
-    choice_options,
-    number,
-    pace_options,
-    progress_for,
-    stop_on_signal,
-    store_options,
-    tune_allocator,
-    warn_writer,
-)
-from data_engine.cli.run_output import cluster_option, name_run, quiet_logs, show, show_failure
+from data_engine.cli.console import progress_for, tune_allocator
+from data_engine.cli.exit_codes import Command
+from data_engine.cli.options import cluster_option, filter_options, request_options, symbols_argument, with_settings
+from data_engine.cli.run_output import running, show
 
-_SHOWN = 40
+if TYPE_CHECKING:
+    from data_engine.settings import Settings
 
 
-@click.command()
-@click.argument("symbols", nargs=-1, metavar="[SYMBOL ...]")
-@click.option("--index", "index_name", metavar="NAME", help="Only the members of this list; new ones start where it starts.")
-@choice_options
-@pace_options
+@click.command(cls=Command, exits="0 1 2 3 4 6 7 130")
+@symbols_argument
+@click.option("--index", "index_name", metavar="NAME", help="Only the members of this index, with its new members.")
+@filter_options
+@request_options()
 @cluster_option
-@click.option("--quiet", is_flag=True, help="No progress; one summary line, and what failed. For cron.")
-@store_options
+@click.option("--quiet", is_flag=True, help="Print one summary line and the failures; for cron.")
+@with_settings
 @click.pass_context
 def update(
     context: click.Context,
+    settings: Settings,
     symbols: tuple[str, ...],
     index_name: str | None,
     timeframe: str | None,
     feed: str | None,
     adjustment: str | None,
-    workers: str | None,
-    requests_per_minute: str | None,
-    wait: float | None,
+    wait: float,
     dask: str | None,
     quiet: bool,
-    base_path: str | None,
-    settings_path: str | None,
     as_json: bool,
 ) -> None:
-    """Finish what was asked for and not completed, then bring every stored series (or those) up to now."""
-    tune_allocator()
-    from data_engine.errors import DataEngineError, InputError
-    from data_engine.ingest.pipeline import IngestionPipeline
-    from data_engine.settings import load_settings
+    """Fetch missing ranges and new bars of stored series.
 
-    try:
-        if symbols and index_name is not None:
-            raise InputError("name symbols or --index, not both")
-        settings = load_settings(
-            base_path=base_path,
-            settings_path=settings_path,
-            workers=number(workers, "--workers"),
-            requests_per_minute=number(requests_per_minute, "--requests-per-minute"),
-        )
-        pipeline = IngestionPipeline(
-            settings=settings,
-            progress=progress_for(as_json=as_json, quiet=quiet),
-            # A nightly job must not pile up behind a backfill that runs for days.
-            wait=0.0 if wait is None else wait,
-            dask=dask,
-        )
-        if not quiet:
-            name_run(settings, pipeline)
-        pipeline.storage.bars.check_exists()
-        warn_writer(pipeline.storage.files)
-        with stop_on_signal(), quiet_logs():
-            report = pipeline.update(symbols or None, index_name, timeframe=timeframe, feed=feed, adjustment=adjustment)
-    except DataEngineError as error:
-        show_failure(error, as_json=as_json)
-        raise
+    Without SYMBOL or --index, updates all series of the store. A new member of an index starts where the index starts.
+    """
+    tune_allocator()
+    from data_engine.errors import InputError
+    from data_engine.ingest.pipeline import IngestionPipeline
+
+    if symbols and index_name is not None:
+        raise InputError("cannot use SYMBOL together with --index; pass one of them")
+    pipeline = IngestionPipeline(settings=settings, progress=progress_for(as_json=as_json, quiet=quiet), wait=wait, dask=dask)
+    with running(pipeline, quiet=quiet):
+        report = pipeline.update(symbols or None, index_name, timeframe=timeframe, feed=feed, adjustment=adjustment)
     show(report, as_json=as_json, brief=quiet)
     context.exit(report.exit_code)

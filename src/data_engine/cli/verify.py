@@ -1,153 +1,167 @@
-"""``verify``: the files against what is claimed, the calendar and sanity."""
+"""``verify``: files, coverage and prices, checked against each other."""
 
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import click
 
-from data_engine.cli.console import choice_options, print_json, print_store, refuse_unknown, store_options, warn_writer
+from data_engine.cli.console import MOST_LINES, print_json, refuse_unknown, warn_writer
+from data_engine.cli.exit_codes import INCONSISTENT, OK, Command
+from data_engine.cli.options import filter_options, symbols_argument, wait_option, with_store
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+    from datetime import datetime
 
     from data_engine.market.series import Dataset
+    from data_engine.store.bar_store import BarStore
+    from data_engine.store.selection import DatasetFilter
     from data_engine.verify.findings import Finding
     from data_engine.verify.verify import VerificationReport
 
 
-CONTRADICTION = 5
-
-_SHOWN = 40  # warnings; contradictions are all shown
-
-
-@click.command()
-@click.argument("symbols", nargs=-1, metavar="[SYMBOL ...]")
-@choice_options
-@click.option("--quick", is_flag=True, help="Read the ends of the files alone: rows, columns, first and last stamp.")
-@click.option("--repair", "mend", is_flag=True, help="Set damaged files aside, and claim only what is proven.")
-@click.option("--dry-run", is_flag=True, help="With --repair: say what would be done; do nothing.")
-@click.option("--wait", type=click.FloatRange(0), default=0.0, metavar="SECONDS", help="How long to wait for another writer.")
-@store_options
+@click.command(cls=Command, exits="0 1 2 4 5 7 130")
+@symbols_argument
+@filter_options
+@click.option("--quick", is_flag=True, help="Read only file metadata: rows, columns, first and last timestamp.")
+@click.option("--repair", "with_repair", is_flag=True, help="Quarantine damaged files; correct the coverage.")
+@click.option("--dry-run", is_flag=True, help="With --repair: print what would be done; change nothing.")
+@wait_option()
+@with_store
 @click.pass_context
 def verify(
     context: click.Context,
-    symbols: tuple[str, ...],
-    timeframe: str | None,
-    feed: str | None,
-    adjustment: str | None,
+    store: BarStore,
+    names: list[str] | None,
+    datasets: DatasetFilter,
     quick: bool,
-    mend: bool,
+    with_repair: bool,
     dry_run: bool,
     wait: float,
-    base_path: str | None,
-    settings_path: str | None,
     as_json: bool,
 ) -> None:
-    """Hold the files against what is claimed, the exchange's calendar and sanity. Exit 5 on a contradiction."""
+    """Check files, coverage and prices.
+
+    Compares the files of the store with their coverage, the exchange calendar and plausible prices. Exits with 5 if they are
+    inconsistent.
+    """
     from datetime import UTC, datetime
 
     from data_engine.errors import InputError
-    from data_engine.settings import load_settings
-    from data_engine.store.bar_store import BarStore
-    from data_engine.store.location import open_file_store
-    from data_engine.store.selection import DatasetFilter
-    from data_engine.universe.symbol_lists import SymbolLoader
-    from data_engine.verify import repair as mending
+
+    if dry_run and not with_repair:
+        raise InputError("cannot use --dry-run without --repair: `verify` changes nothing by itself; pass both or neither")
+    if quick and with_repair:
+        raise InputError("cannot use --quick together with --repair: a repair needs a full check; pass one of them")
+    now = datetime.now(UTC)
+    repairing = with_repair and not dry_run
+    with ExitStack() as lock:
+        if repairing:
+            # Before the check: a file that another run has just replaced must not be judged by its old content.
+            warn_writer(store.files)
+            lock.enter_context(store.files.lock("run", seconds=wait))
+        checked = _check(store, datasets, names, now=now, quick=quick)
+        if not as_json:
+            for line in _lines(checked.report, with_plan=with_repair):
+                click.echo(line)
+        if repairing:
+            _repair(store, checked, now=now)
+    if as_json:
+        print_json(_fields(checked, quick=quick))
+    else:
+        for command in checked.commands:
+            click.echo(f"Repaired. `{command}` fetches what is no longer covered.")
+        if checked.repaired and checked.left:
+            click.echo(f"{len(checked.left)} inconsistencies are left to repair by hand; see the steps above.")
+    context.exit(INCONSISTENT if checked.left else OK)
+
+
+@dataclass(slots=True)
+class _Checked:
+    """The result of a check and of the repair that followed.
+
+    Attributes:
+        report: The findings.
+        left: The inconsistencies that remain.
+        repaired: Whether anything was repaired.
+        commands: The commands that fetch what is no longer covered.
+    """
+
+    report: VerificationReport
+    left: list[Finding]
+    repaired: bool = False
+    commands: list[str] = field(default_factory=list)
+
+
+def _check(store: BarStore, datasets: DatasetFilter, names: list[str] | None, *, now: datetime, quick: bool) -> _Checked:
     from data_engine.verify import verify as verification
 
-    if dry_run and not mend:
-        raise InputError("--dry-run goes with --repair: without it, verify changes nothing anyway")
-    if quick and mend:
-        raise InputError("--quick looks, and --repair mends what a whole look has found: use one of them")
-    settings = load_settings(base_path=base_path, settings_path=settings_path)
-    storage = BarStore(open_file_store(settings.base_path))
-    print_store(settings, storage.files)
-    storage.check_exists()
-    names = SymbolLoader.from_list(symbols) if symbols else None
-    now = datetime.now(UTC)
-    repaired, left = False, []
-    with ExitStack() as held:
-        if mend and not dry_run:
-            # Before the first look: what another run has just replaced must not be judged by how it was.
-            warn_writer(storage.files)
-            held.enter_context(storage.files.lock("run", seconds=wait))
-        choice = DatasetFilter.parse(timeframe, feed, adjustment)
-        if names is not None:
-            refuse_unknown(names, {one.symbol for one in verification.known_series(storage, choice, names)})
-        verdict = verification.verify(storage, choice, names, now=now, quick=quick)
-        left = verdict.contradictions
-        if not as_json:
-            for line in _lines(verdict, mend=mend):
-                click.echo(line)
-        if mend and not dry_run and any(finding.repairable for finding in verdict.findings):
-            left = mending.repair(storage, verdict.findings, now=now)
-            repaired = True
-    commands = _updates(verdict.findings) if repaired else []
-    if as_json:
-        print_json(
-            {
-                "series": verdict.series,
-                "contradictions": [finding.to_json() for finding in verdict.contradictions],
-                "warnings": [finding.to_json() for finding in verdict.warnings],
-                "holes": verdict.holes,
-                "quick": quick,
-                "repaired": repaired,
-                "left": [finding.to_json() for finding in left],
-                "next": commands,
-            }
-        )
-    else:
-        for command in commands:
-            click.echo(f"Repaired. `{command}` now asks for what is no longer covered.")
-        if repaired and left:
-            click.echo(f"{len(left)} contradictions are left for a person to see to; the plan above says how.")
-    context.exit(CONTRADICTION if left else 0)
+    if names is not None:
+        refuse_unknown(names, {one.symbol for one in verification.known_series(store, datasets, names)})
+    report = verification.verify(store, datasets, names, now=now, quick=quick)
+    return _Checked(report, report.inconsistencies)
 
 
-def _lines(verdict: VerificationReport, *, mend: bool) -> list[str]:
-    """Return the verdict for people: contradictions, then warnings, then a line of counts."""
-    lines = []
-    for finding in verdict.contradictions:
-        lines.append(str(finding))
-        if mend:
-            lines.append(f"  {'to be done' if finding.repairable else 'by a person'}: {_plan(finding)}")
-    warnings = verdict.warnings
-    for finding in warnings[:_SHOWN]:
-        lines.append(f"Warning: {finding}")
-        if mend and finding.repairable:
-            lines.append(f"  to be done: {_plan(finding)}")
-    if len(warnings) > _SHOWN:
-        lines.append(f"and {len(warnings) - _SHOWN} more warnings (--json prints all)")
-    holes = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in verdict.holes.items() if count)
-    if holes:
-        lines.append(f"Holes: {holes}")
-    lines.append(f"{verdict.series:,} series looked at, {len(verdict.contradictions)} contradictions, {len(warnings)} warnings")
-    return lines
+def _repair(store: BarStore, checked: _Checked, *, now: datetime) -> None:
+    """Repair what can be repaired."""
+    from data_engine.verify.repair import repair
+
+    findings = checked.report.findings
+    if any(finding.repairable for finding in findings):
+        checked.left = repair(store, findings, now=now)
+        checked.repaired = True
+        checked.commands = _updates(findings)
 
 
-def _plan(finding: Finding) -> str:
-    return finding.remedy.removeprefix("nothing: ")
+def _fields(checked: _Checked, *, quick: bool) -> dict[str, object]:
+    """Return the fields of the JSON object."""
+    report = checked.report
+    return {
+        "series": report.series,
+        "inconsistencies": [finding.to_json() for finding in report.inconsistencies],
+        "warnings": [finding.to_json() for finding in report.warnings],
+        "gaps": report.gaps,
+        "quick": quick,
+        "repaired": checked.repaired,
+        "remaining": [finding.to_json() for finding in checked.left],
+        "commands": checked.commands,
+    }
+
+
+def _lines(report: VerificationReport, *, with_plan: bool) -> Iterator[str]:
+    """Yield the result as text: inconsistencies, all of them; then warnings; then a line of counts."""
+    from data_engine.market.wording import plural
+
+    for finding in report.inconsistencies:
+        yield str(finding)
+        if with_plan:
+            yield f"  {'repair' if finding.repairable else 'by hand'}: {finding.remedy.removeprefix('manual: ')}"
+    warnings = report.warnings
+    for finding in warnings[:MOST_LINES]:
+        yield f"Warning: {finding}"
+        if with_plan and finding.repairable:
+            yield f"  repair: {finding.remedy}"
+    if len(warnings) > MOST_LINES:
+        yield f"and {len(warnings) - MOST_LINES} more warnings (--json prints all)"
+    gaps = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in report.gaps.items() if count)
+    if gaps:
+        yield f"Gaps: {gaps}"
+    inconsistencies = plural(len(report.inconsistencies), "inconsistency", "inconsistencies")
+    yield f"{report.series:,} series checked, {inconsistencies}, {plural(len(warnings), 'warning')}"
 
 
 def _updates(findings: Sequence[Finding]) -> list[str]:
-    """Return the commands that ask for what a repair no longer covers: one for each dataset."""
-    by_dataset: dict[Dataset, list[str]] = {}
+    """Return the commands that fetch what a repair no longer covers: one per dataset, for all symbols if there are many."""
+    from data_engine.market.wording import dataset_options
+
+    by_dataset: dict[Dataset, dict[str, None]] = {}
     for finding in findings:
-        if finding.series is not None and finding.repairable and (finding.is_contradiction or finding.code == "not_counted"):
-            names = by_dataset.setdefault(finding.series.dataset, [])
-            if finding.series.symbol not in names:
-                names.append(finding.series.symbol)
-    return [f"data-engine update{_some(names)}{_options(dataset)}" for dataset, names in by_dataset.items()]
-
-
-def _some(names: Sequence[str]) -> str:
-    """Return symbols for a command line; many of them are all."""
-    return "".join(f" {name}" for name in names) if len(names) <= 10 else ""
-
-
-def _options(dataset: Dataset) -> str:
-    feed = "" if dataset.feed.value == "sip" else f" --feed {dataset.feed.value}"
-    adjustment = "" if dataset.adjustment.is_raw else f" --adjustment {dataset.adjustment}"
-    return f" --timeframe {dataset.timeframe}{adjustment}{feed}"
+        if finding.series is not None and finding.repairable:
+            by_dataset.setdefault(finding.series.dataset, {})[finding.series.symbol] = None
+    return [
+        f"data-engine update{''.join(f' {name}' for name in names) if len(names) <= 10 else ''}{dataset_options(dataset)}"
+        for dataset, names in by_dataset.items()
+    ]

@@ -1,1 +1,1 @@
-"""Splits, dividends and ticker changes: fetched, kept, worked into prices."""
+"""Fetch and store splits, dividends and ticker changes, and adjust prices for them."""

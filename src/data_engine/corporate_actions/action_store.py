@@ -1,4 +1,4 @@
-"""The books of corporate actions of a store: one small JSON per symbol, changed whole, under the store's locks."""
+"""Read and write the corporate actions of a store: one small JSON file per symbol, replaced whole, under the store's locks."""
 
 from __future__ import annotations
 
@@ -19,40 +19,40 @@ class ActionStore:
     """Corporate actions by symbol.
 
     Args:
-        files: the store's files.
+        files: The store's files.
     """
 
     def __init__(self, files: FileStore) -> None:
         self._files = files
 
     def read(self, symbol: str) -> SymbolActions:
-        """Return what is held of a symbol's actions; nothing, where there is no file.
+        """Return the stored actions of a symbol; none if there is no file.
 
         Raises:
-            DamagedFile: the file cannot be read as this symbol's book. Others are not affected.
+            DamagedFile: If the file cannot be read as this symbol's. Others are not affected.
         """
         return self._document(symbol).read()
 
     def update(self, symbol: str, change: Callable[[SymbolActions], SymbolActions]) -> SymbolActions:
-        """Replace a symbol's book by what *change* makes of it; unchanged, nothing is written.
+        """Replace the actions of a symbol by what *change* makes of them; if they are equal, nothing is written.
 
         Raises:
-            DamagedFile: as `read`.
-            StoreError: it cannot be written.
+            DamagedFile: If the file cannot be read as this symbol's.
+            StoreError: If the file cannot be written.
         """
         return self._document(symbol).update(change)
 
     def symbols(self) -> list[str]:
-        """Return the symbols that have a book, sorted."""
+        """Return the symbols that have a file, sorted."""
         return symbols_of(self._files.list(codec.FOLDER))
 
     def renames(self) -> TickerChanges:
-        """Return all name changes that are known, and of which symbols none can be."""
+        """Return all ticker changes that are known, and the symbols whose changes cannot be read."""
         found: dict[str, set[TickerChange]] = {}
         unreadable: dict[str, str] = {}
         for symbol in self.symbols():
             data = self._files.get(codec.key(symbol))
-            # Few books name one: the others need not be decoded, if they are whole.
+            # Few files contain one: the others need not be decoded, if they are complete.
             if data is None or (b'"new_symbol"' not in data and data.startswith(codec.HEAD) and data.endswith(codec.TAIL)):
                 continue
             try:

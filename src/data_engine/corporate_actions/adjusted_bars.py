@@ -1,8 +1,8 @@
-"""Stored raw bars, adjusted as they are read: which actions that needs, which closes, and the step that does it.
+"""Adjust stored raw bars as they are read, by stored corporate actions and closes.
 
 ``load(adjustment="split", as_of=D)`` always adjusts raw bars at read, with the actions whose ex-dates are not after D. Without
-``as_of``, a dataset that the vendor has adjusted (``equities_1min_split``) is read where the store has it; else raw bars are
-adjusted as of today. Bars after D are left as they were printed.
+``as_of``, a dataset that Alpaca has adjusted (``equities_1min_split``) is read if the store has it; else raw bars are adjusted
+as of today. Bars after D stay raw.
 """
 
 from __future__ import annotations
@@ -35,35 +35,35 @@ from data_engine.market.time_range import TimeRange, missing, new_york_date, new
 from data_engine.store.bar_store import BarStore
 
 Step = Callable[[str, pa.Table], pa.Table]
-"""A symbol and some of its raw bars, to the same bars adjusted."""
+"""A function from a symbol and some of its raw bars to the adjusted bars."""
 
 _DAY = timedelta(days=1)
 
-_BACK = timedelta(days=14)  # how long before an ex-date the last trade may lie: thin stocks rest for days
+_BACK = timedelta(days=14)  # the last trade before an ex-date must be this recent: an illiquid stock may not trade for days
 
 
-def reading_of(
+def dataset_to_read(
     storage: BarStore, dataset: Dataset, as_of: date | None = None, *, now: datetime, convention: str = PREVIOUS_CLOSE
 ) -> tuple[Dataset, Step | None]:
-    """Return which dataset to read for the one that is wanted, and the step that its tables need; None where they need none.
+    """Return the dataset to read for a requested one, and the step that adjusts its tables, if any.
 
     Args:
-        storage: of the bars.
-        dataset: as it is wanted, its adjustment included.
-        as_of: actions with a later ex-date are not applied; None is the vendor's adjusted bars where the store has any, or wants
-            some, else today in New York.
-        now: the current instant, aware.
-        convention: of `adjusting.CONVENTIONS`.
+        storage: The store of the bars.
+        dataset: The requested dataset, its adjustment included.
+        as_of: The last ex-date to apply. If None, Alpaca's adjusted bars if the store has or was asked for any, else today in New
+            York.
+        now: The current instant, aware.
+        convention: One of `adjustment.CONVENTIONS`.
 
     Raises:
-        InputError: *as_of* lies in the future, or bars of this dataset cannot be adjusted.
+        InputError: If *as_of* lies in the future, or bars of this dataset cannot be adjusted.
     """
     today = new_york_date(now.astimezone(UTC))
     if as_of is not None and as_of > today:
         raise InputError(f"as_of {as_of} lies in the future (today is {today})")
     if dataset.adjustment.is_raw:
         return dataset, None
-    # What was asked for and has not come is the store's, too: it is missing, and not to be made up of other bars.
+    # Bars that were requested and are not stored count as missing; they are not computed from other bars instead.
     if as_of is None and (storage.symbols(dataset) or next(storage.coverage.series(dataset), None)):
         return dataset, None
     raw = replace(dataset, adjustment=RAW)
@@ -73,15 +73,15 @@ def reading_of(
 def adjusting_step(
     storage: BarStore, raw: Dataset, adjustment: Adjustment, as_of: date, *, convention: str = PREVIOUS_CLOSE
 ) -> Step:
-    """Return the step that adjusts raw bars; it may be called from several threads, and several times for one symbol.
+    """Return the step that adjusts raw bars; several threads may call it, and several times for one symbol.
 
     Each call needs the corporate actions between its first bar and *as_of*, and for dividends and spin-offs the closes before
     (or, by `TIINGO`, of) their ex-dates: from the store's raw daily bars of the same feed or of the consolidated tape, else from
     the last minute bar of the regular session.
 
     Raises:
-        InputError: bars of this dataset cannot be adjusted. The step itself: an action came without what it takes to apply it.
-        StoreError: the step: actions were not fetched, or a close is not held; the message names the command that brings them.
+        InputError: If bars of this dataset cannot be adjusted. From the step: if an action lacks a value.
+        StoreError: From the step: if actions or a close are not stored; the message names the command that fetches them.
     """
     check_adjustable(raw)
     actions = ActionStore(storage.files)
@@ -98,7 +98,7 @@ def adjusting_step(
 
 
 class _Security:
-    """One series' security: its tickers, its actions, and the closes that they are measured by."""
+    """The security of one series: its tickers, its actions, and the closes that payouts are compared with."""
 
     def __init__(self, storage: BarStore, actions: ActionStore, series: Series, as_of: date, convention: str) -> None:
         self._storage = storage
@@ -106,15 +106,15 @@ class _Security:
         self._series = series
         self._as_of = as_of
         self._convention = convention
-        self._books: dict[str, SymbolActions] = {}
+        self._actions_of: dict[str, SymbolActions] = {}
         self._prices: dict[tuple[str, date, bool], float | None] = {}
 
     def factors(self, adjustment: Adjustment, first: datetime) -> Factors:
-        """Return what to do to bars of which the earliest starts at *first*."""
+        """Return the factors for bars of which the earliest starts at *first*."""
         after = new_york_date(first)
-        left, held = self._tenures(first)
-        self._check_covered(held, after)
-        found = [(action, tenure) for tenure in held for action in self._of(tenure)]
+        left, known_tenures = self._tenures(first)
+        self._check_covered(known_tenures, after)
+        found = [(action, tenure) for tenure in known_tenures for action in self._of(tenure)]
         every = [action for action, _ in found]
         chosen = effective(every, adjustment, self._as_of, after)
         before = self._convention != TIINGO
@@ -136,42 +136,43 @@ class _Security:
         return left, tenures(symbol, left, self._renames)
 
     def _renames(self, symbol: str) -> Iterable[TickerChange]:
-        return renames_of(self._book(symbol).actions)
+        return renames_of(self._known(symbol).actions)
 
-    def _book(self, symbol: str) -> SymbolActions:
-        if symbol not in self._books:
-            self._books[symbol] = self._actions.read(symbol)
-        return self._books[symbol]
+    def _known(self, symbol: str) -> SymbolActions:
+        if symbol not in self._actions_of:
+            self._actions_of[symbol] = self._actions.read(symbol)
+        return self._actions_of[symbol]
 
     def _of(self, tenure: Tenure) -> list[Action]:
         return [
             action
-            for action in self._book(tenure.symbol).actions
+            for action in self._known(tenure.symbol).actions
             if action.symbol == tenure.symbol
             and (tenure.first is None or action.day >= tenure.first)
             and (tenure.after is None or action.day <= tenure.after)
         ]
 
-    def _check_covered(self, held: Iterable[Tenure], after: date) -> None:
-        """Raise where a session after *after* may be the ex-date of an action that was never asked for."""
-        for tenure in held:
+    def _check_covered(self, known_tenures: Iterable[Tenure], after: date) -> None:
+        """Raise if a session after *after* may be the ex-date of an action that was never requested."""
+        for tenure in known_tenures:
             first = max(after + _DAY, tenure.first or date.min)
             last = min(self._as_of, tenure.after or date.max)
             if first > last:
                 continue
-            holes = [days(hole) for hole in self._book(tenure.symbol).lacking(new_york_days(first, last))]
-            holes = [hole for hole in holes if any(sessions(*hole))]
-            if holes:
+            unknown = [
+                days(span) for span in self._known(tenure.symbol).missing(new_york_days(first, last)) if _has_session(span)
+            ]
+            if unknown:
                 raise StoreError(
-                    f"no corporate actions of {tenure.symbol} were fetched for {holes[0][0]} to {holes[-1][1]}, so that its bars "
-                    f"cannot be adjusted; `data-engine actions {tenure.symbol} --start {holes[0][0]}` brings them"
+                    f"cannot adjust {tenure.symbol}: no corporate actions for {unknown[0][0]} to {unknown[-1][1]}; "
+                    f"run `data-engine actions {tenure.symbol} --start {unknown[0][0]}`"
                 )
 
     def _price(self, names: tuple[str, ...], day: date, *, before: bool) -> float:
         """Return the regular close of the last session before *day*, or of that day.
 
         Raises:
-            StoreError: it is not held.
+            StoreError: If it is not stored.
         """
         for name in names:
             if (name, day, before) not in self._prices:
@@ -181,8 +182,8 @@ class _Security:
                 return price
         wanted = list(sessions(day - _BACK, day - _DAY))[-1] if before else day
         raise StoreError(
-            f"the close of {names[-1]} on {wanted}, by which a payout of {day} is measured, is not in the store; "
-            f"`data-engine ingest {names[-1]} --start {wanted} --end {wanted} --timeframe 1Day` brings it"
+            f"cannot adjust {self._series.symbol} for the payout of {day}: the close of {names[-1]} on {wanted} is not stored; "
+            f"run `data-engine ingest {names[-1]} --start {wanted} --end {wanted} --timeframe 1Day`"
         )
 
     def _find_price(self, name: str, day: date, *, before: bool) -> float | None:
@@ -196,12 +197,15 @@ class _Security:
         return None
 
     def _is_last(self, series: Series, day: date, span: TimeRange) -> bool:
-        """Tell whether *day* is the last session of *span*, or the later ones are known to have no bar."""
-        after = TimeRange(new_york_midnight(day + _DAY), span.end) if new_york_midnight(day + _DAY) < span.end else None
-        if after is None or not any(sessions(*days(after))):
+        """Return whether *day* is the last session of *span*, or the later ones are known to have no bar."""
+        rest = span.after(new_york_midnight(day + _DAY))
+        if rest is None or not _has_session(rest):
             return True
-        holes = missing(after, self._storage.coverage.read(series).covered)
-        return not any(any(sessions(*days(hole))) for hole in holes)
+        return not any(map(_has_session, missing(rest, self._storage.coverage.read(series).covered)))
+
+
+def _has_session(span: TimeRange) -> bool:
+    return any(sessions(*days(span)))
 
 
 def _last_close(storage: BarStore, series: Series, span: TimeRange) -> tuple[date, float] | None:

@@ -1,7 +1,7 @@
-"""Corporate actions brought into a store: what is to be asked, in few requests, and what came of it.
+"""Fetch corporate actions into a store, in few requests.
 
-Symbols that miss the same process dates share requests. A security's earlier and later tickers come along, since the actions of
-its past are recorded under the ticker of then.
+Symbols that miss the same process dates share requests. The earlier and later tickers of a security are fetched, too: Alpaca
+records an action under the ticker of its day.
 """
 
 from __future__ import annotations
@@ -16,26 +16,35 @@ from data_engine.alpaca.client import AlpacaClient
 from data_engine.corporate_actions.action_store import ActionStore
 from data_engine.corporate_actions.symbol_actions import SymbolActions, days
 from data_engine.corporate_actions.ticker_changes import TickerChange, renames_of
-from data_engine.errors import BadAnswer, InvalidSymbol, RequestRefused, ServiceDown, SourceUnavailable, StoreError, UriTooLong
+from data_engine.errors import (
+    BadAnswer,
+    Failure,
+    InvalidSymbol,
+    RequestRefused,
+    ServiceDown,
+    SourceUnavailable,
+    StoreError,
+    UriTooLong,
+)
 from data_engine.market.corporate_action import Action
 from data_engine.market.time_range import TimeRange, new_york_date, new_york_days, union
 
-_MOST_SYMBOLS, _MOST_CHARACTERS = 200, 2500  # of one request; an answer of a thousand actions is split in pages anyway
+_MOST_SYMBOLS, _MOST_CHARACTERS = 200, 2500  # per request; Alpaca splits a response of a thousand actions into pages anyway
 
 
 @dataclass(slots=True)
 class ActionsReport:
-    """What came of bringing corporate actions into a store.
+    """The result of fetching corporate actions.
 
     Attributes:
-        symbols: that were wanted, in order.
-        added: actions that were not held before, or not so; by kind.
-        held: actions that the books of the symbols hold now, by kind.
-        withdrawn: actions that were held and that the vendor no longer has.
-        renames: name changes of the symbols, in order of time.
-        kin: further tickers of the same securities, whose actions were brought along.
-        failed: symbol, code and message.
-        requests: that were sent.
+        symbols: The requested symbols, in order.
+        added: The number of new or revised actions, by kind.
+        held: The number of actions that are stored for the symbols now, by kind.
+        withdrawn: The actions that were stored and that Alpaca no longer has.
+        renames: The ticker changes of the symbols, in order of time.
+        related_symbols: The other tickers of the same securities, whose actions were fetched, too.
+        failed: A symbol, a code and a message for each failure.
+        requests: The number of requests.
     """
 
     symbols: tuple[str, ...]
@@ -46,21 +55,21 @@ class ActionsReport:
     related_symbols: tuple[str, ...] = ()
     failed: list[tuple[str, str, str]] = field(default_factory=list)
     requests: int = 0
-    _told: set[str] = field(default_factory=set, repr=False)
+    _counted: set[str] = field(default_factory=set, repr=False)
 
-    def tell(self, new: Iterable[Action], gone: Iterable[Action]) -> None:
-        """Count what changed in one book; an action of two symbols is in two books, and counted once."""
-        fresh = [action for action in new if action.key not in self._told]
-        self.added.update(action.kind for action in fresh)
-        lost = [action for action in gone if action.key not in self._told]
+    def count(self, new: Iterable[Action], withdrawn: Iterable[Action]) -> None:
+        """Count the changes of one symbol; an action of two symbols changes both, and is counted once."""
+        added = [action for action in new if action.key not in self._counted]
+        self.added.update(action.kind for action in added)
+        lost = [action for action in withdrawn if action.key not in self._counted]
         self.withdrawn += lost
-        self._told.update(action.key for action in (*fresh, *lost))
+        self._counted.update(action.key for action in (*added, *lost))
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields that ``actions --json`` prints."""
-        lost = {symbol for symbol, _, _ in self.failed}
+        failed = {symbol for symbol, _, _ in self.failed}
         return {
-            "successful": [symbol for symbol in self.symbols if symbol not in lost],
+            "successful": [symbol for symbol in self.symbols if symbol not in failed],
             "failed": [{"symbol": symbol, "code": code, "message": message} for symbol, code, message in self.failed],
             "added": dict(sorted(self.added.items())),
             "held": dict(sorted(self.held.items())),
@@ -71,124 +80,122 @@ class ActionsReport:
         }
 
 
-def gather(
+def fetch_actions(
     store: ActionStore, client: AlpacaClient, wanted: Mapping[str, TimeRange], *, now: datetime, again: bool = False
 ) -> ActionsReport:
-    """Bring all actions whose ex-dates lie in a range into the store; what is settled is not asked for again.
+    """Fetch and store all actions whose ex-dates lie in a range; settled process dates are not requested again.
 
     Args:
-        store: of the actions; the caller holds it against other runs.
-        client: of Alpaca.
-        wanted: whole New York days, by symbol.
-        now: the current instant.
-        again: ask for everything, settled or not.
+        store: The store of the actions; the caller has its lock.
+        client: The client of Alpaca.
+        wanted: The requested days (whole New York days) of each symbol.
+        now: The current instant.
+        again: Whether to request settled process dates, too.
 
     Raises:
-        CredentialsRefused: the keys were not accepted.
-        ServiceDown: no usable answer for minutes.
-        StoreError: the store cannot be written.
+        CredentialsRefused: If Alpaca refuses the keys.
+        ServiceDown: If there is no usable response for minutes.
+        StoreError: If the store cannot be written.
     """
-    made = ActionsReport(tuple(wanted))
+    fetch = _Fetch(store, client, ActionsReport(tuple(wanted)), now)
     before = client.requests
-    books: dict[str, SymbolActions] = {}
     done: dict[str, TimeRange] = {}
     todo = dict(wanted)
     try:
         while todo:
-            _bring(store, client, todo, made, books, now=now, again=again)
+            fetch.fetch(todo, again=again)
             done.update(todo)
-            todo = {symbol: span for symbol, span in _kin(done, books).items() if done.get(symbol) != span}
+            todo = {symbol: span for symbol, span in _related(done, fetch.known).items() if done.get(symbol) != span}
     finally:
-        made.requests = client.requests - before
-    made.related_symbols = tuple(sorted(symbol for symbol in done if symbol not in wanted))
-    # A rename is in the books of both its tickers, and counted once.
-    every = {action.key: action for book in books.values() for action in book.actions}
-    made.held.update(action.kind for action in every.values())
-    made.renames = renames_of(every.values())
-    return made
+        fetch.report.requests = client.requests - before
+    fetch.report.related_symbols = tuple(sorted(symbol for symbol in done if symbol not in wanted))
+    # A ticker change is among the actions of both its tickers, and counted once.
+    every = {action.key: action for known in fetch.known.values() for action in known.actions}
+    fetch.report.held.update(action.kind for action in every.values())
+    fetch.report.renames = renames_of(every.values())
+    return fetch.report
 
 
-def _bring(
-    store: ActionStore,
-    client: AlpacaClient,
-    wanted: Mapping[str, TimeRange],
-    made: ActionsReport,
-    books: dict[str, SymbolActions],
-    *,
-    now: datetime,
-    again: bool,
-) -> None:
-    """Ask for what the books of some symbols lack, and write it down."""
-    asks: dict[str, tuple[TimeRange, ...]] = {}
-    for symbol, span in wanted.items():
-        try:
-            known = store.read(symbol)
-        except StoreError as error:
-            made.failed.append((symbol, error.code, str(error)))
-            continue
-        books[symbol] = known
-        asks[symbol] = (SymbolActions(symbol) if again else known).to_ask(span)
-        if not asks[symbol] and known.lacking(span):
-            books[symbol] = store.update(symbol, lambda book, span=span: book.answered(span, (), (), now=now)[0])  # type: ignore[misc]
-    for ranges, symbols in _alike(asks):
-        for batch in _batches(symbols):
-            for answered, found, failure in _answers(client, batch, ranges):
-                if failure is not None:
-                    made.failed += [(symbol, failure[0], failure[1]) for symbol in answered]
-                else:
-                    _keep(store, answered, wanted, ranges, found, made, books, now=now)
+@dataclass(frozen=True, slots=True)
+class _Fetch:
+    """One call of `fetch_actions`.
 
+    Attributes:
+        store: The store of the actions.
+        client: The client of Alpaca.
+        report: The result so far.
+        now: The current instant.
+        known: The actions of each symbol whose file could be read.
+    """
 
-def _keep(
-    store: ActionStore,
-    symbols: Sequence[str],
-    wanted: Mapping[str, TimeRange],
-    asked: tuple[TimeRange, ...],
-    found: Sequence[Action],
-    made: ActionsReport,
-    books: dict[str, SymbolActions],
-    *,
-    now: datetime,
-) -> None:
-    """Write one answer into the books of its symbols; what it says of others goes into theirs."""
-    by_symbol: dict[str, list[Action]] = {}
-    for action in found:
-        ours = [symbol for symbol in symbols if symbol in action.symbols]
-        for symbol in ours or [action.symbol]:
-            by_symbol.setdefault(symbol, []).append(action)
-    for symbol in dict.fromkeys((*symbols, *by_symbol)):
-        new: tuple[Action, ...] = ()
-        gone: tuple[Action, ...] = ()
+    store: ActionStore
+    client: AlpacaClient
+    report: ActionsReport
+    now: datetime
+    known: dict[str, SymbolActions] = field(default_factory=dict)
 
-        def change(book: SymbolActions, symbol: str = symbol) -> SymbolActions:
-            nonlocal new, gone
-            if symbol not in symbols:
-                return book.mentioned(by_symbol[symbol])
-            changed, new, gone = book.answered(wanted[symbol], asked, by_symbol.get(symbol, ()), now=now)
-            return changed
+    def fetch(self, wanted: Mapping[str, TimeRange], *, again: bool) -> None:
+        """Fetch and store what is missing of some symbols; those that miss the same process dates share requests."""
+        by_ranges: dict[tuple[TimeRange, ...], list[str]] = {}
+        for symbol, span in wanted.items():
+            try:
+                known = self.known[symbol] = self.store.read(symbol)
+            except StoreError as error:
+                self.report.failed.append((symbol, error.code, str(error)))
+                continue
+            ranges = (SymbolActions(symbol) if again else known).to_fetch(span)
+            if ranges:
+                by_ranges.setdefault(ranges, []).append(symbol)
+            elif known.missing(span):
+                self._store((symbol,), wanted, (), ())
+        for ranges, symbols in by_ranges.items():
+            for batch in _batches(symbols):
+                for answered, found, failure in _answers(self.client, batch, ranges):
+                    if failure is None:
+                        self._store(answered, wanted, ranges, found)
+                    self.report.failed += [(symbol, failure.code, failure.message) for symbol in answered if failure]
 
-        books[symbol] = store.update(symbol, change)
-        made.tell(new, gone)
+    def _store(
+        self, symbols: Sequence[str], wanted: Mapping[str, TimeRange], ranges: tuple[TimeRange, ...], found: Sequence[Action]
+    ) -> None:
+        """Store one response for its symbols; actions of other symbols are stored for those."""
+        by_symbol: dict[str, list[Action]] = {symbol: [] for symbol in symbols}
+        for action in found:
+            for symbol in [one for one in symbols if one in action.symbols] or [action.symbol]:
+                by_symbol.setdefault(symbol, []).append(action)
+        for symbol, actions in by_symbol.items():
+            new: tuple[Action, ...] = ()
+            withdrawn: tuple[Action, ...] = ()
+
+            def change(known: SymbolActions, symbol: str = symbol, actions: list[Action] = actions) -> SymbolActions:
+                nonlocal new, withdrawn
+                if symbol not in symbols:
+                    return known.mentioned(actions)
+                changed, new, withdrawn = known.answered(wanted[symbol], ranges, actions, now=self.now)
+                return changed
+
+            self.known[symbol] = self.store.update(symbol, change)
+            self.report.count(new, withdrawn)
 
 
 def _answers(
     client: AlpacaClient, symbols: Sequence[str], ranges: tuple[TimeRange, ...]
-) -> Iterator[tuple[Sequence[str], Sequence[Action], tuple[str, str] | None]]:
-    """Yield symbols with their actions, or with code and message of why they have none.
+) -> Iterator[tuple[Sequence[str], Sequence[Action], Failure | None]]:
+    """Yield symbols with their actions, or with the failure of their request.
 
-    One symbol's fault is not its neighbours': a request that fails for its symbols is asked in halves until the one that
-    spoils it is alone.
+    A symbol must not fail for the fault of another: a request that is refused for its symbols is repeated in halves, until the
+    symbol at fault is separate.
     """
     try:
         found = [action for span in ranges for action in client.corporate_actions(symbols, *days(span))]
     except InvalidSymbol as error:
-        yield [error.symbol], (), (error.code, str(error))
+        yield [error.symbol], (), Failure.of(error)
         rest = [symbol for symbol in symbols if symbol != error.symbol]
         if rest:
             yield from _answers(client, rest, ranges)
     except (UriTooLong, RequestRefused) as error:
         if len(symbols) == 1 or not (isinstance(error, UriTooLong) or error.concerns_symbols):
-            yield symbols, (), (error.code, str(error))
+            yield symbols, (), Failure.of(error)
             return
         middle = len(symbols) // 2
         yield from _answers(client, symbols[:middle], ranges)
@@ -196,17 +203,17 @@ def _answers(
     except ServiceDown:
         raise
     except (SourceUnavailable, BadAnswer) as error:
-        yield symbols, (), (error.code, str(error))
+        yield symbols, (), Failure.of(error)
     else:
         yield symbols, found, None
 
 
-def _kin(done: Mapping[str, TimeRange], books: Mapping[str, SymbolActions]) -> dict[str, TimeRange]:
-    """Return further tickers of the securities, each with the days on which they may have had it, and those wanted anyway."""
+def _related(done: Mapping[str, TimeRange], known: Mapping[str, SymbolActions]) -> dict[str, TimeRange]:
+    """Return the other tickers of the securities, each with the days on which they may have had it."""
     found: dict[str, list[TimeRange]] = {}
     for symbol, span in done.items():
         first, last = days(span)
-        for rename in renames_of(books[symbol].actions) if symbol in books else ():
+        for rename in renames_of(known[symbol].actions) if symbol in known else ():
             if rename.new == symbol and first <= rename.day:
                 found.setdefault(rename.old, []).append(new_york_days(first, min(rename.day, last)))
             elif rename.old == symbol and rename.day <= last:
@@ -215,16 +222,8 @@ def _kin(done: Mapping[str, TimeRange], books: Mapping[str, SymbolActions]) -> d
     return {symbol: TimeRange(spans[0].start, spans[-1].end) for symbol, spans in hulls.items()}
 
 
-def _alike(asks: Mapping[str, tuple[TimeRange, ...]]) -> Iterable[tuple[tuple[TimeRange, ...], list[str]]]:
-    by_ranges: dict[tuple[TimeRange, ...], list[str]] = {}
-    for symbol, ranges in asks.items():
-        if ranges:
-            by_ranges.setdefault(ranges, []).append(symbol)
-    return by_ranges.items()
-
-
 def _batches(symbols: Sequence[str]) -> Iterator[list[str]]:
-    """Cut symbols into as few equal requests as their length allows."""
+    """Split symbols into as few requests as their number and length allow."""
     batch: list[str] = []
     for symbol in symbols:
         if batch and (len(batch) >= _MOST_SYMBOLS or sum(len(name) + 1 for name in batch) + len(symbol) > _MOST_CHARACTERS):
@@ -236,6 +235,6 @@ def _batches(symbols: Sequence[str]) -> Iterator[list[str]]:
 
 
 def whole_days(start: datetime, end: datetime) -> TimeRange:
-    """Return the New York days that a range of instants touches."""
+    """Return the New York days that a range of instants overlaps."""
     first: date = new_york_date(start)
     return new_york_days(first, max(first, days(TimeRange(start, end))[1]))

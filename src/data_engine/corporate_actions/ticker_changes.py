@@ -1,8 +1,8 @@
-"""Tickers change hands: which security a stored series is of, and where its bars end.
+"""Find the security of a stored series, and the day on which it left its ticker.
 
-A ticker is a name that securities pass on: Facebook was FB until 2022-06-08, and META since; META had been a fund's; FB is
-another fund's today. Alpaca answers for a ticker with the whole history of who has it now, earlier names included. So a series
-whose security has left the ticker must not be asked for beyond that day: what came would be the next owner's.
+Tickers are reassigned: Facebook was FB until 2022-06-08 and has been META since; META had been a fund's ticker, and FB is another
+fund's today. For a ticker, Alpaca sends the whole history of the security that has it now, under earlier tickers too. So a series
+whose security has left the ticker must not be requested beyond that day: the bars would be those of another security.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from data_engine.market.time_range import TimeRange, new_york_midnight, union
 
 @dataclass(frozen=True, slots=True)
 class TickerChange:
-    """A security that left a ticker.
+    """The change of a security from one ticker to another.
 
     Attributes:
-        old: the ticker it left.
-        new: the one it took.
-        day: the first New York day under the new one.
+        old: The ticker before.
+        new: The ticker afterwards.
+        day: The first New York day under the new ticker.
     """
 
     old: str
@@ -31,12 +31,12 @@ class TickerChange:
 
     @property
     def last_day(self) -> date:
-        """The last day under the old one; asked as of it, the vendor answers for the security that left."""
+        """The last day under the old ticker. As of this day, Alpaca answers for the security that left."""
         return self.day - timedelta(days=1)
 
     @property
     def instant(self) -> datetime:
-        """When the old ticker was free again, in UTC."""
+        """The instant from which on the old ticker is free, in UTC."""
         return new_york_midnight(self.day)
 
     def __str__(self) -> str:
@@ -45,23 +45,23 @@ class TickerChange:
 
 @dataclass(frozen=True, slots=True)
 class TickerChanges:
-    """What a store knows of renames.
+    """The ticker changes that a store knows.
 
     Attributes:
-        by_symbol: by each symbol that takes part in one, in order of time.
-        unreadable: symbols whose actions cannot be read, and why: what became of them is not known.
+        by_symbol: The changes from or to each symbol, in order of time.
+        unreadable: The symbols whose actions cannot be read, and why: their ticker changes are unknown.
     """
 
     by_symbol: Mapping[str, tuple[TickerChange, ...]] = field(default_factory=dict)
     unreadable: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, symbol: str) -> tuple[TickerChange, ...]:
-        """Return the renames that a symbol takes part in."""
+        """Return the changes from or to a symbol."""
         return self.by_symbol.get(symbol, ())
 
 
 def renames_of(actions: Iterable[Action]) -> tuple[TickerChange, ...]:
-    """Return the name changes among *actions*, in order of time; a reverse split may bring a new ticker, too."""
+    """Return the ticker changes among *actions*, in order of time; a reverse split may bring a new ticker, too."""
     made = set()
     for action in actions:
         new = action.record.get("new_symbol") if action.kind == "reverse_split" else None
@@ -75,41 +75,37 @@ def renames_of(actions: Iterable[Action]) -> tuple[TickerChange, ...]:
 def ticker_change_of(
     symbol: str, renames: Iterable[TickerChange], *, since: datetime | None = None, begun: datetime | None = None
 ) -> TickerChange | None:
-    """Return the rename at which the security of a series left its ticker, or None where it has not.
+    """Return the change with which the security of a series left its ticker, or None if it has not left.
 
     Args:
-        symbol: of the series.
-        renames: that are known.
-        since: from when on the series' bars are wanted; None is from the beginning. A series that begins after the rename is the
-            next owner's, and is nobody's business here.
-        begun: when the series was first stored; None is not yet. It is of whoever had the ticker then, or, where nobody did,
-            of the last one who had: that is whom the vendor answers for. What is written later changes nothing of that.
+        symbol: The symbol of the series.
+        renames: The ticker changes that are known.
+        since: The instant from which on bars are requested. If None, from the beginning. A series that begins after a change
+            is the next owner's, and does not end with it.
+        begun: The instant when the series was first stored. If None, it is not stored yet. The series is of the security that had
+            the ticker then, else of the last one that had it: Alpaca answers for that one. Later changes do not alter this.
     """
-    known = tuple(renames)
-    left = sorted((one for one in known if one.old == symbol), key=lambda one: one.day)
-    before = [one for one in left if begun is None or one.instant <= begun]
-    taken = max((one.day for one in known if one.new == symbol and (begun is None or one.instant <= begun)), default=None)
-    last = before[-1] if before and (taken is None or before[-1].day > taken) else None
-    if last is not None and (since is None or since < last.instant):
-        return last
-    later = [one for one in left if begun is not None and one.instant > begun and (since is None or since < one.instant)]
-    return later[0] if later else None
+    # On the day of a swap the ticker is the taker's: of one day, who takes it comes last.
+    ours = sorted((one for one in renames if symbol in (one.old, one.new)), key=lambda one: (one.day, one.new == symbol))
+    before = [one for one in ours if begun is None or one.instant <= begun]
+    candidates = before[-1:] + ours[len(before) :]
+    return next((one for one in candidates if one.new != symbol and (since is None or since < one.instant)), None)
 
 
-def until_parting(ranges: Iterable[TimeRange], rename: TickerChange | None) -> tuple[TimeRange, ...]:
-    """Return what is wanted of a series without what comes after its security left the ticker."""
-    pieces = (span if rename is None else span.before(rename.instant) for span in ranges)
+def until_ticker_change(ranges: Iterable[TimeRange], change: TickerChange | None) -> tuple[TimeRange, ...]:
+    """Return the ranges of a series without what follows after its security left the ticker."""
+    pieces = (span if change is None else span.before(change.instant) for span in ranges)
     return union(piece for piece in pieces if piece is not None)
 
 
 @dataclass(frozen=True, slots=True)
 class Tenure:
-    """The days that a security had a ticker.
+    """The days on which a security had a ticker.
 
     Attributes:
-        symbol: the ticker.
-        first: the first day; None where no earlier ticker is known.
-        after: the first day under the next ticker; None where it has this one still.
+        symbol: The ticker.
+        first: The first day; None if no earlier ticker is known.
+        after: The first day under the next ticker; None if the security still has this one.
     """
 
     symbol: str
@@ -118,12 +114,12 @@ class Tenure:
 
 
 def tenures(symbol: str, left: TickerChange | None, renames: Callable[[str], Iterable[TickerChange]]) -> tuple[Tenure, ...]:
-    """Return under which tickers the security of a series has been known, in order of time.
+    """Return the tickers that the security of a series has had, in order of time.
 
     Args:
-        symbol: of the series.
-        left: where its security left the ticker, as `ticker_change_of` says.
-        renames: the renames that are known of a ticker.
+        symbol: The symbol of the series.
+        left: The change with which its security left the ticker, by `ticker_change_of`.
+        renames: A function from a ticker to the changes from or to it that are known.
     """
     end = None if left is None else left.day
     begin = _taken(renames(symbol), symbol, before=end)
@@ -144,6 +140,6 @@ def tenures(symbol: str, left: TickerChange | None, renames: Callable[[str], Ite
 
 
 def _taken(renames: Iterable[TickerChange], symbol: str, *, before: date | None) -> TickerChange | None:
-    """Return the last rename by which a security took *symbol*, before a day."""
+    """Return the last change to *symbol* before a day."""
     candidates = [one for one in renames if one.new == symbol and (before is None or one.day < before)]
     return max(candidates, key=lambda one: one.day, default=None)

@@ -16,11 +16,12 @@ import pyarrow as pa
 
 from data_engine.alpaca.client import AlpacaClient
 from data_engine.corporate_actions.action_store import ActionStore
-from data_engine.corporate_actions.ticker_changes import ticker_change_of, until_parting
+from data_engine.corporate_actions.ticker_changes import ticker_change_of, until_ticker_change
 from data_engine.errors import (
     CredentialsRefused,
     DamagedFile,
     DataEngineError,
+    Failure,
     InputError,
     Interrupted,
     InvalidSymbol,
@@ -32,7 +33,7 @@ from data_engine.errors import (
 from data_engine.ingest.drift import VANISHED, AuditPlan, Revision, compare, count_bars, log_key, logged
 from data_engine.ingest.page_writer import PageWriter
 from data_engine.ingest.plan import FetchTask
-from data_engine.ingest.task import Reason, may_split
+from data_engine.ingest.task import may_split
 from data_engine.market.bars import EMPTY, within
 from data_engine.market.bars_page import BarsPage
 from data_engine.market.series import Dataset, Series
@@ -66,12 +67,12 @@ class AuditReport:
     logged: int = 0
     logs: list[str] = field(default_factory=list)
     accepted: int = 0
-    failed: dict[Series, Reason] = field(default_factory=dict)
+    failed: dict[Series, Failure] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:
         """0, also where something differs: the vendor's second thoughts are no failure. Else as of an ingestion."""
-        codes = {code for code, _ in self.failed.values()}
+        codes = {failure.code for failure in self.failed.values()}
         if StoreBusy.code in codes:
             return StoreBusy.exit_code
         asked = {Series(symbol, task.dataset) for task in self.plan.tasks for symbol in task.symbols}
@@ -105,8 +106,8 @@ class AuditReport:
                 for one in self.revisions
             ],
             "failed": [
-                {"symbol": series.symbol, "dataset": series.dataset.name, "code": code, "message": message}
-                for series, (code, message) in self.failed.items()
+                {"symbol": series.symbol, "dataset": series.dataset.name, "code": failure.code, "message": failure.message}
+                for series, failure in self.failed.items()
             ],
         }
 
@@ -119,7 +120,7 @@ class _Looked:
     pages: list[BarsPage] = field(default_factory=list)
     bars: int = 0
     revisions: list[Revision] = field(default_factory=list)
-    failed: dict[Series, Reason] = field(default_factory=dict)
+    failed: dict[Series, Failure] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +134,17 @@ class Auditable:
     """
 
     known: list[Coverage] = field(default_factory=list)
-    failed: dict[Series, Reason] = field(default_factory=dict)
+    failed: dict[Series, Failure] = field(default_factory=dict)
     asof: dict[Series, date] = field(default_factory=dict)
+
+    def check(self, names: Sequence[str] | None) -> None:
+        """Raise `InputError` if one of the names has no series here."""
+        symbols = {one.series.symbol for one in self.known} | {series.symbol for series in self.failed}
+        unknown = [name for name in names or () if name not in symbols]
+        if unknown:
+            raise InputError(
+                f"cannot audit {', '.join(unknown)}: not stored, or only adjusted; name the series with --adjustment"
+            )
 
 
 def auditable(
@@ -153,25 +163,23 @@ def auditable(
             "--accept is for raw bars: an adjusted series has one price base, and `ingest --refetch` replaces it whole"
         )
     found = Auditable()
-    renames = ActionStore(storage.files).renames()
+    changes = ActionStore(storage.files).renames()
     for series in select_series(storage.coverage, choice, names):
-        if series.dataset.adjustment.is_raw or choice.adjustment is not None:
-            if series.symbol in renames.unreadable:
-                found.failed[series] = DamagedFile.code, renames.unreadable[series.symbol]
-                continue
-            try:
-                known = storage.coverage.read(series)
-            except DamagedFile as error:
-                found.failed[series] = (error.code, str(error))
-                continue
-            left = ticker_change_of(series.symbol, renames.of(series.symbol), since=known.first_bar, begun=known.begun)
-            found.known.append(replace(known, covered=until_parting(known.covered, left)))
-            if left is not None and left.instant <= now:
-                found.asof[series] = left.last_day
-    there = {one.series.symbol for one in found.known} | {series.symbol for series in found.failed}
-    strange = [name for name in names or () if name not in there]
-    if strange:
-        raise InputError(f"{', '.join(strange)}: not in the store, or only adjusted (--adjustment names such series)")
+        if not series.dataset.adjustment.is_raw and choice.adjustment is None:
+            continue
+        if series.symbol in changes.unreadable:
+            found.failed[series] = Failure(DamagedFile.code, changes.unreadable[series.symbol])
+            continue
+        try:
+            known = storage.coverage.read(series)
+        except DamagedFile as error:
+            found.failed[series] = Failure.of(error)
+            continue
+        left = ticker_change_of(series.symbol, changes.of(series.symbol), since=known.first_bar, begun=known.begun)
+        found.known.append(replace(known, covered=until_ticker_change(known.covered, left)))
+        if left is not None and left.instant <= now:
+            found.asof[series] = left.last_day
+    found.check(names)
     return found
 
 
@@ -204,7 +212,7 @@ class Audit:
         self._workers = workers
         self._accept = accept
 
-    def run(self, plan: AuditPlan, failed: Mapping[Series, Reason] | None = None) -> AuditReport:
+    def run(self, plan: AuditPlan, failed: Mapping[Series, Failure] | None = None) -> AuditReport:
         """Ask, compare, write the log, and take over what is to be.
 
         Args:
@@ -253,13 +261,13 @@ class Audit:
         looked = _Looked(task)
         if isinstance(error, InvalidSymbol) and error.symbol in task.symbols:
             parts = [tuple(name for name in task.symbols if name != error.symbol)]
-            looked.failed[Series(error.symbol, task.dataset)] = (error.code, str(error))
+            looked.failed[Series(error.symbol, task.dataset)] = Failure.of(error)
         elif len(task.symbols) > 1 and may_split(error):
             middle = len(task.symbols) // 2
             parts = [task.symbols[:middle], task.symbols[middle:]]
         else:
             parts = []
-            looked.failed = {Series(name, task.dataset): (error.code, str(error)) for name in task.symbols}
+            looked.failed = {Series(name, task.dataset): Failure.of(error) for name in task.symbols}
         for symbols in parts:
             if symbols:
                 part = self._look(replace(task, symbols=symbols))
@@ -289,7 +297,7 @@ class Audit:
                     looked.bars += stored.num_rows
                     looked.revisions += compare(series, stored, within(fetched, span))
             except DamagedFile as error:
-                looked.failed[series] = (error.code, str(error))
+                looked.failed[series] = Failure.of(error)
         if self._accept and looked.revisions:
             looked.pages = pages
         return looked
@@ -342,9 +350,9 @@ class Audit:
             writer.take(replace(page, slices=runs))
         writer.complete()
         for written in writer.written.values():
-            report.accepted += written.added + written.revised
+            report.accepted += written.changes.written
         for symbol, error in writer.damaged.items():
-            report.failed[Series(symbol, task.dataset)] = (error.code, str(error))
+            report.failed[Series(symbol, task.dataset)] = Failure.of(error)
 
 
 def _first_symbol(page: BarsPage) -> str:

@@ -14,11 +14,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from data_engine.errors import DataEngineError, Interrupted
+from data_engine.errors import DataEngineError, Failure, Interrupted
 from data_engine.ingest.plan import FetchTask, IngestionPlan
 from data_engine.ingest.progress import Progress, ProgressState
-from data_engine.ingest.task import Reason, TaskResult
+from data_engine.ingest.task import TaskResult
 from data_engine.ingest.worker_pool import WorkerPool
+from data_engine.market.bars import NO_CHANGES, Changes
 from data_engine.market.series import Series
 
 _STOP_SECONDS = 4.0  # after Ctrl-C, for what is in flight to be stored
@@ -34,34 +35,28 @@ class RunState:
         left: per series, how many tasks are still to be done.
         failed: code and message, by series. Threads that share it add to it while they are at work.
         rebased: adjusted series whose stored prices no longer equal the vendor's.
-        held: bars in the store, by series, as last seen.
+        bars: bars in the store, by series, as last seen.
         written: bars added or revised, by series.
-        added: bars that are new, in all.
-        revised: bars that changed, in all.
-        vanished: stored bars that the vendor no longer has.
+        changes: of bars, in all.
         fatal: what ended the whole run; tasks that were merely interrupted because of it do not count.
     """
 
     left: dict[Series, int] = field(default_factory=dict)
-    failed: dict[Series, Reason] = field(default_factory=dict)
-    price_base_changed: set[Series] = field(default_factory=set)
-    held: dict[Series, int] = field(default_factory=dict)
+    failed: dict[Series, Failure] = field(default_factory=dict)
+    basis_changed: set[Series] = field(default_factory=set)
+    bars: dict[Series, int] = field(default_factory=dict)
     written: dict[Series, int] = field(default_factory=dict)
-    added: int = 0
-    revised: int = 0
-    vanished: int = 0
+    changes: Changes = NO_CHANGES
     fatal: DataEngineError | None = None
 
     def take(self, task: FetchTask, result: TaskResult) -> None:
         """Add what came of one task."""
         self.failed.update(result.failed)
-        self.price_base_changed |= result.price_base_changed
-        self.held.update(result.held)
+        self.basis_changed |= result.basis_changed
+        self.bars.update(result.bars_of)
         for series, written in result.written.items():
             self.written[series] = self.written.get(series, 0) + written
-        self.added += result.added
-        self.revised += result.revised
-        self.vanished += result.vanished
+        self.changes += result.changes
         if result.fatal is None:
             for symbol in task.symbols:
                 self.left[Series(symbol, task.dataset)] -= 1
@@ -73,17 +68,17 @@ class Dispatcher:
     """Has the tasks of a plan done.
 
     Args:
-        runner: does them; the caller closes it.
+        pool: does them; the caller closes it.
         progress: is told.
         workers: among how many the work is divided.
     """
 
-    def __init__(self, runner: WorkerPool, progress: Progress, *, workers: int) -> None:
-        self.found = RunState()
-        self.tally = runner.tally()
+    def __init__(self, pool: WorkerPool, progress: Progress, *, workers: int) -> None:
+        self.state = RunState()
+        self.tally = pool.tally()
         self.progress = progress
         self.workers = workers
-        self._runner = runner
+        self._pool = pool
         self._started = time.monotonic()
 
     @property
@@ -104,7 +99,7 @@ class Dispatcher:
         """
         for plan in plans:
             for symbol, count in plan.outstanding.items():
-                self.found.left[Series(symbol, plan.dataset)] = count
+                self.state.left[Series(symbol, plan.dataset)] = count
         expected = sum(plan.requests for plan in plans) + self.tally.pages
         tasks = (task for plan in plans for task in plan.tasks)
         alone: deque[FetchTask] = deque()
@@ -114,47 +109,47 @@ class Dispatcher:
                 # With a time-out: without one, Ctrl-C would wait on Windows, and the display would stand still.
                 for future in wait(running, timeout=_TICK_SECONDS, return_when=FIRST_COMPLETED).done:
                     task = running.pop(future)
-                    result = self._runner.collect(future, task)
+                    result = self._pool.collect(future, task)
                     if result is None:
                         alone.append(task)
                     else:
-                        self.found.take(task, result)
-                self.tally = self._runner.tally()
-                if self.found.fatal is not None:
-                    raise self.found.fatal
-                self.progress.update(self._standing(total, expected))
+                        self.state.take(task, result)
+                self.tally = self._pool.tally()
+                if self.state.fatal is not None:
+                    raise self.state.fatal
+                self.progress.update(self._progress_state(total, expected))
         except BaseException as error:
             self._end(running)
-            if isinstance(error, DataEngineError) and self.found.fatal is not None and self.found.fatal is not error:
-                raise self.found.fatal from None
+            if isinstance(error, DataEngineError) and self.state.fatal is not None and self.state.fatal is not error:
+                raise self.state.fatal from None
             raise
 
     def _fill(self, running: dict[Future[Any], FetchTask], tasks: Iterator[FetchTask], alone: deque[FetchTask]) -> bool:
         """Keep a few tasks waiting for who is free next; return whether anything is under way."""
-        while len(running) < self._runner.window and (task := next(tasks, None)) is not None:
-            running[self._runner.submit(task, self.found.failed)] = task
+        while len(running) < self._pool.window and (task := next(tasks, None)) is not None:
+            running[self._pool.submit(task, self.state.failed)] = task
         if not running and alone:
             task = alone.popleft()
-            running[self._runner.submit(task, self.found.failed)] = task
+            running[self._pool.submit(task, self.state.failed)] = task
         return bool(running)
 
     def _end(self, running: dict[Future[Any], FetchTask]) -> None:
         """Stop what is under way, and take what still comes of it: bars that had arrived are stored, and count."""
-        self._runner.stop()
+        self._pool.stop()
         for future in wait(running, timeout=_STOP_SECONDS).done:
             if not future.cancelled() and future.exception() is None:
-                result = self._runner.collect(future, running[future])
+                result = self._pool.collect(future, running[future])
                 if result is not None:
-                    self.found.take(running[future], result)
+                    self.state.take(running[future], result)
         for future in running:
             future.cancel()
         with suppress(DataEngineError):
-            self.tally = self._runner.tally()
+            self.tally = self._pool.tally()
 
-    def _standing(self, total: int, expected: int) -> ProgressState:
-        found, tally, seconds = self.found, self.tally, self.seconds
-        failed = len(found.failed)
-        waiting = sum(1 for series, tasks in found.left.items() if tasks and series not in found.failed)
+    def _progress_state(self, total: int, expected: int) -> ProgressState:
+        state, tally, seconds = self.state, self.tally, self.seconds
+        failed = len(state.failed)
+        waiting = sum(1 for series, tasks in state.left.items() if tasks and series not in state.failed)
         return ProgressState(
             total=total,
             successful=total - failed - waiting,

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_engine.errors import DataEngineError, InputError, MissingFileError
-from data_engine.market.bar_grid import check_stamps, in_future
+from data_engine.market.bar_grid import check_timestamps, in_future
 from data_engine.market.bars import (
     EMPTY,
     TIMESTAMP,
@@ -184,7 +184,7 @@ def read_source(source: Source, now: datetime) -> pa.Table:
     trouble = problems(made)
     if trouble:
         raise InputError(trouble)
-    check_stamps({source.series.symbol: made}, source.series.dataset)
+    check_timestamps({source.series.symbol: made}, source.series.dataset)
     late = in_future(timestamps_us(made), now)
     if late.size:
         raise InputError(f"{iso(from_micros(late[0]))} has not come yet")

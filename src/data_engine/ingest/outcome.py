@@ -6,6 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from data_engine.errors import Failure
+from data_engine.market.bars import NO_CHANGES, Changes
+
 NO_DATA = "No data available"
 
 
@@ -15,15 +18,13 @@ class Outcome:
 
     Attributes:
         symbol: as it was given, upper case.
-        code: stable word for why it failed; None for success.
-        message: for people; None for success.
+        failure: Why it failed; None for success.
         bars: in the store for this series after the run.
         written: bars added or revised by this run.
     """
 
     symbol: str
-    code: str | None = None
-    message: str | None = None
+    failure: Failure | None = None
     bars: int = 0
     written: int = 0
 
@@ -37,9 +38,7 @@ class IngestionReport(Mapping[str, Any]):
         requests: sent by this run.
         pages: answers with bars in them, or confirmed empty.
         seconds: how long the run took.
-        added: bars that are new in the store.
-        revised: bars whose values changed.
-        vanished: stored bars that the vendor no longer has; kept, unless removals were accepted.
+        changes: Bars that are new, revised, and vanished (kept, unless removals were accepted).
         notes: sentences worth knowing that are no failure: clamped ends, rewritten adjusted series.
         interrupted: whether the run was stopped before its end.
         unreachable: whether not one request was answered.
@@ -49,24 +48,22 @@ class IngestionReport(Mapping[str, Any]):
     requests: int = 0
     pages: int = 0
     seconds: float = 0.0
-    added: int = 0
-    revised: int = 0
-    vanished: int = 0
+    changes: Changes = NO_CHANGES
     notes: tuple[str, ...] = ()
     interrupted: bool = False
     unreachable: bool = False
     _fields: Mapping[str, Any] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        failed = [outcome for outcome in self.outcomes if outcome.code is not None]
+        failures = [(outcome.symbol, outcome.failure) for outcome in self.outcomes if outcome.failure is not None]
         fields = {
-            "successful": [outcome.symbol for outcome in self.outcomes if outcome.code is None],
-            "failed": [(outcome.symbol, outcome.message) for outcome in failed],
-            "codes": {outcome.symbol: outcome.code for outcome in failed},
+            "successful": [outcome.symbol for outcome in self.outcomes if outcome.failure is None],
+            "failed": [(symbol, failure.message) for symbol, failure in failures],
+            "codes": {symbol: failure.code for symbol, failure in failures},
             "bars": {outcome.symbol: outcome.bars for outcome in self.outcomes},
-            "bars_written": self.added + self.revised,
-            "bars_revised": self.revised,
-            "bars_vanished": self.vanished,
+            "bars_written": self.changes.written,
+            "bars_revised": self.changes.revised,
+            "bars_vanished": self.changes.vanished,
             "requests": self.requests,
             "pages": self.pages,
             "elapsed_seconds": round(self.seconds, 3),
@@ -105,9 +102,10 @@ class IngestionReport(Mapping[str, Any]):
     def line(self) -> str:
         """Return one line for people, and one per failed symbol: for logs of nightly runs."""
         failed: Sequence[tuple[str, str]] = self["failed"]
+        total, changes = len(self.outcomes), self.changes
         text = (
-            f"{len(self.outcomes) - len(failed)} of {len(self.outcomes)} series up to date, {len(failed)} failed, "
-            f"{self.added:,} bars new, {self.revised:,} revised, {self.requests:,} requests, {duration(self.seconds)}"
+            f"{total - len(failed)} of {total} series up to date, {len(failed)} failed, {changes.added:,} bars new, "
+            f"{changes.revised:,} revised, {self.requests:,} requests, {duration(self.seconds)}"
         )
         notes = (f"  Note: {note}" for note in self.notes)
         return "\n".join([text, *notes, *(f"  - {symbol}: {message}" for symbol, message in failed)])
@@ -118,10 +116,10 @@ class IngestionReport(Mapping[str, Any]):
         failed: Sequence[tuple[str, str]] = self["failed"]
         lines = [f"Total ingestion time: {duration(self.seconds)}", "", "Ingestion Summary:"]
         lines += [f"  Successful: {total - len(failed)}/{total}", f"  Failed: {len(failed)}/{total}"]
-        lines.append(f"  Bars: {self.added:,} new, {self.revised:,} revised | Requests: {self.requests:,}")
-        if self.vanished:
+        lines.append(f"  Bars: {self.changes.added:,} new, {self.changes.revised:,} revised | Requests: {self.requests:,}")
+        if self.changes.vanished:
             lines.append(
-                f"  Kept although the vendor no longer has them: {self.vanished:,} bars (--accept-removals removes them)"
+                f"  Kept although the vendor no longer has them: {self.changes.vanished:,} bars (--accept-removals removes them)"
             )
         lines += [f"  Note: {note}" for note in self.notes]
         if failed:

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from data_engine.errors import DamagedFile, DataEngineError, FileInUse, StoreBusy
 from data_engine.ingest.plan import FetchTask
-from data_engine.market.bars import EMPTY, Int64s, from_micros, take, timestamps_us, within
+from data_engine.market.bars import EMPTY, Changes, Int64s, from_micros, take, timestamps_us, within
 from data_engine.market.bars_page import BarsPage
 from data_engine.market.exchange_calendar import final_before
 from data_engine.market.series import Series
@@ -84,7 +84,7 @@ class PageWriter:
         self._current = ""
         self._ordered = True
         self.damaged: dict[str, DataEngineError] = {}
-        self.price_base_changed: set[str] = set()
+        self.basis_changed: set[str] = set()
 
     def spans(self) -> Iterator[TimeRange]:
         """Yield what to ask for, one chain of pages after the other: the range, with the session to be compared."""
@@ -122,7 +122,7 @@ class PageWriter:
                 self._arrivals[symbol].again.append(within(bars, self._task.overlap))
                 if kept.num_rows:
                     self._compare(symbol)
-            if symbol in self.price_base_changed:
+            if symbol in self.basis_changed:
                 continue
             taken += kept.num_rows
             for period, part in split_by_period(kept, self._task.dataset):
@@ -135,7 +135,7 @@ class PageWriter:
         for symbol in self._task.symbols:
             self._compare(symbol)
             self._flush(symbol)
-            if symbol not in self.damaged and symbol not in self.price_base_changed:
+            if symbol not in self.damaged and symbol not in self.basis_changed:
                 made = self._cover(symbol, self._task.range)
                 if made is not None:
                     known[symbol] = made
@@ -148,7 +148,7 @@ class PageWriter:
             if self._ordered and symbol < self._current:
                 self._compare(symbol)
             self._flush(symbol)
-            if symbol in self.damaged or symbol in self.price_base_changed:
+            if symbol in self.damaged or symbol in self.basis_changed:
                 continue
             last = self._arrivals[symbol].last
             if self._ordered and symbol < self._current:
@@ -178,7 +178,7 @@ class PageWriter:
         held = pa.concat_tables([EMPTY, *stored])
         # No bar on either side tells nothing: then it is not known that the base is the same.
         if not held.num_rows or not held.equals(pa.concat_tables([EMPTY, *arrival.again])):
-            self.price_base_changed.add(symbol)
+            self.basis_changed.add(symbol)
         arrival.again = []
 
     def _add(self, symbol: str, period: Period, part: pa.Table) -> None:
@@ -235,8 +235,8 @@ class PageWriter:
                 answered = span.intersect(period.span)
                 written = self._storage.write(series, period, again, answered=answered, drop_vanished=self._accept_removals)
                 arrival.note(period, written)
-                arrival.removed |= bool(written.vanished and self._accept_removals)
-                arrival.written += WriteResult(vanished=written.vanished)
+                arrival.removed |= bool(written.changes.vanished and self._accept_removals)
+                arrival.written += WriteResult(changes=Changes(vanished=written.changes.vanished))
         except _OF_ONE_FILE as error:
             self.damaged[symbol] = error
 

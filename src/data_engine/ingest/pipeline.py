@@ -155,12 +155,12 @@ class IngestionPipeline:
         now = self._now()
         span = self._span(names, dataset, start_date, end_date, now)
         options = RunOptions(now, self.feed is Feed.DELAYED_SIP, refetch, accept_removals)
-        with closing(self._runner(options)) as runner, self._held():
+        with closing(self._pool(options)) as pool, self._locked():
             if index_name is not None:
                 self.metadata.store(index_name, names, force=force)
-            job = self._job({dataset: dict.fromkeys(names, (span.range,))}, now, again=refetch)
+            run_plan = self._plan({dataset: dict.fromkeys(names, (span.range,))}, now, refetch=refetch)
             command = "refetch" if refetch else "ingest"
-            return self._walk(job, runner, self._said_before(span, now), command, index_name)
+            return self._run(run_plan, pool, self._notes_before(span, now), command, index_name)
 
     def ingest_from_csv(
         self,
@@ -204,10 +204,10 @@ class IngestionPipeline:
         dataset = self._dataset(timeframe)
         now = self._now()
         span = self._span(names, dataset, start_date, end_date, now)
-        job = self._job({dataset: dict.fromkeys(names, (span.range,))}, now, again=refetch)
-        for note in job.notes:
+        run_plan = self._plan({dataset: dict.fromkeys(names, (span.range,))}, now, refetch=refetch)
+        for note in run_plan.notes:
             self.progress.note(note)
-        return job.plans[0]
+        return run_plan.plans[0]
 
     def update(
         self,
@@ -236,9 +236,9 @@ class IngestionPipeline:
         choice = DatasetFilter.parse(timeframe, feed, adjustment)
         names = None if symbols is None else SymbolLoader.from_list(symbols)
         members = None if index_name is None else list(self.metadata.members(index_name))
-        owed = update_targets(self.storage.bars.coverage, choice, names, members, now=now)
-        with closing(self._runner(RunOptions(now, self.feed is Feed.DELAYED_SIP))) as runner, self._held():
-            return self._walk(self._job(owed, now, holes_first=True), runner, [], "update", index_name)
+        targets = update_targets(self.storage.bars.coverage, choice, names, members, now=now)
+        with closing(self._pool(RunOptions(now, self.feed is Feed.DELAYED_SIP))) as pool, self._locked():
+            return self._run(self._plan(targets, now, gaps_first=True), pool, [], "update", index_name)
 
     # ----------------------------------------------------------------------------------------------------------- the walk
 
@@ -255,7 +255,7 @@ class IngestionPipeline:
             start = min(starts)
         return parse_span(start, end, now=now)
 
-    def _runner(self, options: RunOptions) -> WorkerPool:
+    def _pool(self, options: RunOptions) -> WorkerPool:
         """Return who does the tasks; made before anything is written, since missing credentials are bad input."""
         if self.dask is None:
             return ThreadPool(self.client, self.storage.bars, options, self.workers)
@@ -272,7 +272,7 @@ class IngestionPipeline:
         )
 
     @contextmanager
-    def _held(self) -> Iterator[None]:
+    def _locked(self) -> Iterator[None]:
         """Hold the store against other runs, and clean up behind killed ones."""
         files = self.storage.files
 
@@ -285,26 +285,26 @@ class IngestionPipeline:
                 files.delete(key)  # of a run that was killed: what its workers still do comes to nothing
             yield
 
-    def _job(
+    def _plan(
         self,
-        wishes: Mapping[Dataset, Mapping[str, tuple[TimeRange, ...]]],
+        targets: Mapping[Dataset, Mapping[str, tuple[TimeRange, ...]]],
         now: datetime,
         *,
-        again: bool = False,
-        holes_first: bool = False,
+        refetch: bool = False,
+        gaps_first: bool = False,
     ) -> RunPlan:
-        renames = ActionStore(self.storage.files).renames()
+        changes = ActionStore(self.storage.files).renames()
         return plan_run(
             self.storage.bars.coverage,
-            wishes,
+            targets,
             now=now,
             workers=self.workers,
-            again=again,
-            holes_first=holes_first,
-            renames=renames,
+            refetch=refetch,
+            gaps_first=gaps_first,
+            changes=changes,
         )
 
-    def _said_before(self, span: Span, now: datetime) -> list[str]:
+    def _notes_before(self, span: Span, now: datetime) -> list[str]:
         notes = []
         if span.future_end:
             notes.append(f"the end lies in the future; bars up to now ({iso(now.replace(microsecond=0))}) were asked for")
@@ -312,20 +312,22 @@ class IngestionPipeline:
             notes.append(f"delayed_sip: the end was clamped to 16 minutes ago ({iso((now - DELAY).replace(microsecond=0))})")
         return notes
 
-    def _walk(self, job: RunPlan, runner: WorkerPool, notes: list[str], command: str, index_name: str | None) -> IngestionReport:
-        fetching = Dispatcher(runner, self.progress, workers=self.workers)
+    def _run(
+        self, run_plan: RunPlan, pool: WorkerPool, notes: list[str], command: str, index_name: str | None
+    ) -> IngestionReport:
+        dispatcher = Dispatcher(pool, self.progress, workers=self.workers)
         try:
-            report = IngestionRun(job, fetching, self.storage.bars, notes, delay=DELAY).run()
+            report = IngestionRun(run_plan, dispatcher, self.storage.bars, notes, delay=DELAY).run()
         except DataEngineError as error:
             if not isinstance(error, InputError):  # a wrong clock, whose run leaves nothing behind
-                self._remember(job, command, index_name, error.report, error)
+                self._log(run_plan, command, index_name, error.report, error)
             raise
-        self._remember(job, command, index_name, report)
+        self._log(run_plan, command, index_name, report)
         return report
 
-    def _remember(
+    def _log(
         self,
-        job: RunPlan,
+        run_plan: RunPlan,
         command: str,
         index_name: str | None,
         report: IngestionReport | None,
@@ -334,7 +336,9 @@ class IngestionPipeline:
         """Add the run to the history of the store: after all else, since nothing depends on it."""
         from data_engine.version import __version__
 
-        run = run_record(command, job.plans, report, error, began=job.now, index=index_name, by=f"data-engine {__version__}")
+        run = run_record(
+            command, run_plan.plans, report, error, began=run_plan.now, index=index_name, by=f"data-engine {__version__}"
+        )
         if not RunLog(self.storage.files).add(run) and error is None:
             self.progress.note("This run could not be added to the history of the store; its bars are not affected")
 

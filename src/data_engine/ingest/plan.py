@@ -8,6 +8,7 @@ each ends with a page that is half empty on average.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
@@ -21,7 +22,7 @@ from data_engine.store.partitions import periods
 
 _NEAR = timedelta(days=100)  # how far from a hole a session tells of its prices
 
-_TELLING_BARS = 20  # of a thin series, several sessions are compared
+_COMPARISON_BARS = 20  # of a thin series, several sessions are compared
 
 WIRE_BYTES_PER_BAR = 22  # gzip, measured on a recorded page
 
@@ -121,107 +122,129 @@ class Target:
         symbol: as Alpaca writes it.
         ranges: wanted.
         coverage: of the series.
-        again: ask for everything that is wanted, held or not (``--refetch``).
+        refetch: Whether to request everything, covered or not (``--refetch``).
         asof: a day on which the security that is meant had the symbol; None is today.
+        cut: Why a part of what was requested is left out; None if nothing is.
     """
 
     symbol: str
     ranges: tuple[TimeRange, ...]
     coverage: Coverage
-    again: bool = False
+    refetch: bool = False
     asof: date | None = None
+    cut: str | None = None
 
 
 def plan_ingestion(
-    wishes: Sequence[Target],
+    targets: Sequence[Target],
     dataset: Dataset,
     *,
     now: datetime,
     workers: int,
     page_limit: int = 10_000,
-    holes_first: bool = False,
+    gaps_first: bool = False,
     can_hold: Callable[[TimeRange, Dataset], bool] = can_hold_bars,
 ) -> IngestionPlan:
-    """Return what has to be asked so that every wish is held.
+    """Return the requests that complete every target.
 
     Args:
-        wishes: one per symbol.
-        dataset: of all of them.
-        now: nothing after it is asked for; emptiness is judged by it.
-        workers: how many tasks run at once.
-        page_limit: bars per page.
-        holes_first: ask for what ends before now first, then for the tails; else one group of symbols after the other.
-        can_hold: whether a range can hold a bar at all; what cannot (a weekend) is not asked for.
+        targets: One per symbol.
+        dataset: The dataset of all of them.
+        now: The current instant; nothing after it is requested, and emptiness is judged by it.
+        workers: The number of tasks that run at once.
+        page_limit: Bars per page.
+        gaps_first: Whether to request what ends before now first, then the ends; else one group of symbols after the other.
+        can_hold: Whether a range can hold a bar at all; what cannot (a weekend) is not requested.
     """
-    can_hold = lru_cache(maxsize=None)(can_hold)
-    by_range: dict[tuple[TimeRange, TimeRange | None, date | None], list[str]] = {}
-    per_session: dict[str, float] = {}
-    for wish in wishes:
-        per_session[wish.symbol] = bars_per_session(wish.coverage)
-        lacking = wish.ranges if wish.again else wish.coverage.missing(wish.ranges, now)
-        for piece in lacking:
-            past = piece.before(now)
-            if past is not None and can_hold(past, dataset):
-                overlap = None if wish.again or dataset.adjustment.is_raw else held_session(wish.coverage, past)
-                by_range.setdefault((past, overlap, wish.asof), []).append(wish.symbol)
-    total = sum(
-        _sessions(piece) * sum(per_session[symbol] for symbol in symbols) / page_limit
-        for (piece, _, _), symbols in by_range.items()
-    )
-    size = _task_pages(total, workers)
-    order = {wish.symbol: number for number, wish in enumerate(wishes)}
-    tasks = [
-        replace(task, overlap=overlap, asof=asof)
-        for (piece, overlap, asof), symbols in by_range.items()
-        for task in _cut(symbols, piece, per_session, page_limit, dataset, size if overlap is None else math.inf)
-    ]
-    tails = max((piece.end for piece, _, _ in by_range), default=now)
-    tasks.sort(
-        key=lambda task: (
-            holes_first and task.range.end == tails,
-            min(order[symbol] for symbol in task.symbols),
-            task.range.start,
-        )
-    )
-    outstanding: dict[str, int] = {}
-    for task in tasks:
-        for symbol in task.symbols:
-            outstanding[symbol] = outstanding.get(symbol, 0) + 1
-    everything = [piece for wish in wishes for piece in wish.ranges] or [TimeRange(now - timedelta(days=1), now)]
+    groups = _group(targets, dataset, now, lru_cache(maxsize=None)(can_hold))
+    rates = {target.symbol: bars_per_session(target.coverage) for target in targets}
+    tasks = _tasks(groups, dataset, rates, page_limit, workers)
+    last = max((group.range.end for group in groups), default=now)
+    order = {target.symbol: number for number, target in enumerate(targets)}
+
+    def turn(task: FetchTask) -> tuple[bool, int, datetime]:
+        return gaps_first and task.range.end == last, min(order[symbol] for symbol in task.symbols), task.range.start
+
+    tasks.sort(key=turn)
+    requested = [piece for target in targets for piece in target.ranges] or [TimeRange(now - timedelta(days=1), now)]
     return IngestionPlan(
         dataset,
-        tuple(wish.symbol for wish in wishes),
-        TimeRange(min(piece.start for piece in everything), max(piece.end for piece in everything)),
+        tuple(target.symbol for target in targets),
+        TimeRange(min(piece.start for piece in requested), max(piece.end for piece in requested)),
         tuple(tasks),
-        outstanding,
-        sum(wish.coverage.bars for wish in wishes),
+        Counter(symbol for task in tasks for symbol in task.symbols),
+        sum(target.coverage.bars for target in targets),
         page_limit,
-        {wish.symbol: wish.ranges for wish in wishes},
+        {target.symbol: target.ranges for target in targets},
     )
 
 
-def held_session(coverage: Coverage, piece: TimeRange) -> TimeRange | None:
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """What symbols must share to share requests."""
+
+    range: TimeRange
+    overlap: TimeRange | None
+    asof: date | None
+
+
+def _group(
+    targets: Sequence[Target], dataset: Dataset, now: datetime, can_hold: Callable[[TimeRange, Dataset], bool]
+) -> dict[_Group, list[str]]:
+    """Return the symbols that lack the same range, by that range."""
+    groups: dict[_Group, list[str]] = {}
+    for target in targets:
+        for piece in target.ranges if target.refetch else target.coverage.missing(target.ranges, now):
+            past = piece.before(now)
+            if past is not None and can_hold(past, dataset):
+                compared = not target.refetch and not dataset.adjustment.is_raw
+                overlap = comparison_session(target.coverage, past) if compared else None
+                groups.setdefault(_Group(past, overlap, target.asof), []).append(target.symbol)
+    return groups
+
+
+def _tasks(
+    groups: Mapping[_Group, Sequence[str]], dataset: Dataset, rates: Mapping[str, float], page_limit: int, workers: int
+) -> list[FetchTask]:
+    bars = sum(_sessions(group.range) * rates[symbol] for group, symbols in groups.items() for symbol in symbols)
+    size = _task_pages(bars / page_limit, workers)
+    return [
+        replace(task, overlap=group.overlap, asof=group.asof)
+        for group, symbols in groups.items()
+        for task in _cut(symbols, group.range, rates, page_limit, dataset, size if group.overlap is None else math.inf)
+    ]
+
+
+def comparison_session(coverage: Coverage, piece: TimeRange) -> TimeRange | None:
     """Return held sessions next to a missing piece, whose bars tell whether the vendor's prices still have the same base.
 
     It is the day (or longer bar) of the last bar before the piece, else of the first bar after it. Where bars lie on both sides,
     or in the piece (a provisional tail), it is the last whole session that is covered before it, or the first after it: as many
     as are likely to hold some bars. None where nothing is held.
     """
-    timeframe = coverage.series.dataset.timeframe
     if coverage.last_bar is None or coverage.first_bar is None:
         return None
     if coverage.last_bar >= piece.start and coverage.first_bar < piece.end:
-        sides = [(part, True) for part in reversed(coverage.covered) if part.end <= piece.start]
-        sides += [(part, False) for part in coverage.covered if part.start >= piece.end]
-        dataset = coverage.series.dataset
-        return next((_telling(coverage, part, latest=latest) for part, latest in sides if can_hold_bars(part, dataset)), None)
+        return _covered_sessions_beside(coverage, piece)
+    timeframe = coverage.series.dataset.timeframe
     bar = coverage.last_bar if coverage.last_bar < piece.start else coverage.first_bar
     day = new_york_days(new_york_date(bar), new_york_date(bar)) if timeframe.intraday else None
     whole = day or TimeRange(timeframe.floor(bar), timeframe.next(timeframe.floor(bar)))
     return whole.before(piece.start) if whole.start < piece.start else whole.after(piece.end)
 
 
-def _telling(coverage: Coverage, part: TimeRange, *, latest: bool) -> TimeRange:
+def _covered_sessions_beside(coverage: Coverage, piece: TimeRange) -> TimeRange | None:
+    """Return the last covered sessions before a piece, else the first after it."""
+    for part in reversed(coverage.covered):
+        if part.end <= piece.start and can_hold_bars(part, coverage.series.dataset):
+            return _comparison_sessions(coverage, part, latest=True)
+    for part in coverage.covered:
+        if part.start >= piece.end and can_hold_bars(part, coverage.series.dataset):
+            return _comparison_sessions(coverage, part, latest=False)
+    return None
+
+
+def _comparison_sessions(coverage: Coverage, part: TimeRange, *, latest: bool) -> TimeRange:
     """Return the last (or first) sessions of a covered range that are likely to hold bars; all of a short range."""
     near = part.after(part.end - _NEAR) if latest else part.before(part.start + _NEAR)
     if near is None or coverage.series.dataset.timeframe.unit in ("Week", "Month"):
@@ -230,7 +253,7 @@ def _telling(coverage: Coverage, part: TimeRange, *, latest: bool) -> TimeRange:
     days = [day for day in days if regular_hours(day).intersect(near) == regular_hours(day)]
     if not days:
         return near
-    many = math.ceil(_TELLING_BARS / max(bars_per_session(coverage), 0.1))
+    many = math.ceil(_COMPARISON_BARS / max(bars_per_session(coverage), 0.1))
     if not coverage.series.dataset.timeframe.intraday:
         many = min(many, 5)  # of days, one a session
     chosen = days[-many:] if latest else days[:many]
@@ -268,7 +291,7 @@ def _sessions(span: TimeRange) -> float:
 
 
 def _cut(
-    symbols: Sequence[str], piece: TimeRange, per_session: Mapping[str, float], page_limit: int, dataset: Dataset, size: float
+    symbols: Sequence[str], piece: TimeRange, rates: Mapping[str, float], page_limit: int, dataset: Dataset, size: float
 ) -> Iterator[FetchTask]:
     """Cut symbols x range into tasks of about *size* pages.
 
@@ -277,30 +300,30 @@ def _cut(
     """
     small: list[str] = []
     for symbol in symbols:
-        if _sessions(piece) * per_session[symbol] / page_limit < size:
+        if _sessions(piece) * rates[symbol] / page_limit < size:
             small.append(symbol)
             continue
-        for part in _cut_time(piece, dataset, size * page_limit / per_session[symbol]):
-            yield FetchTask((symbol,), part, dataset, _sessions(part) * per_session[symbol])
+        for part in _cut_time(piece, dataset, size * page_limit / rates[symbol]):
+            yield FetchTask((symbol,), part, dataset, _sessions(part) * rates[symbol])
     # Equal shares: a last task with three symbols in it would waste most of its page.
-    pages = sum(_sessions(piece) * per_session[symbol] for symbol in small) / page_limit
+    pages = sum(_sessions(piece) * rates[symbol] for symbol in small) / page_limit
     shares = max(1, math.ceil(round(pages / size, 6)))
     batch: list[str] = []
     filled, done = 0.0, 0
     for symbol in small:
         batch.append(symbol)
-        filled += _sessions(piece) * per_session[symbol] / page_limit
+        filled += _sessions(piece) * rates[symbol] / page_limit
         full = filled >= pages * (done + 1) / shares - 1e-9
         if full or len(batch) >= _MOST_SYMBOLS or sum(len(name) + 1 for name in batch) > _MOST_CHARACTERS:
-            yield _shared(batch, piece, dataset, per_session)
+            yield _shared(batch, piece, dataset, rates)
             batch = []
             done += full
     if batch:
-        yield _shared(batch, piece, dataset, per_session)
+        yield _shared(batch, piece, dataset, rates)
 
 
-def _shared(batch: Sequence[str], piece: TimeRange, dataset: Dataset, per_session: Mapping[str, float]) -> FetchTask:
-    estimate = _sessions(piece) * sum(per_session[symbol] for symbol in batch)
+def _shared(batch: Sequence[str], piece: TimeRange, dataset: Dataset, rates: Mapping[str, float]) -> FetchTask:
+    estimate = _sessions(piece) * sum(rates[symbol] for symbol in batch)
     return FetchTask(tuple(sorted(batch)), piece, dataset, estimate)
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from data_engine.errors import DataEngineError, Interrupted, StoreError
+from data_engine.errors import DataEngineError, Failure, Interrupted, StoreError
 from data_engine.ingest.outcome import IngestionReport, Outcome
 from data_engine.ingest.plan import IngestionPlan
 from data_engine.market.time_range import from_iso, iso
@@ -199,10 +199,10 @@ def run_record(
         asked,
         told.requests,
         told.pages,
-        told.added,
-        told.revised,
-        told.vanished,
-        sum(outcome.code is None for outcome in told.outcomes),
+        told.changes.added,
+        told.changes.revised,
+        told.changes.vanished,
+        sum(outcome.failure is None for outcome in told.outcomes),
         _alike(told.outcomes),
         tuple(_short(note) for note in told.notes[:_NOTES]),
         None if error is None else (error.code, _short(str(error))),
@@ -268,11 +268,13 @@ def parsed(content: bytes | None) -> list[RunRecord]:
 
 def _alike(outcomes: Iterable[Outcome]) -> tuple[FailureGroup, ...]:
     """Return the failures by reason: as many series may fail alike as there are."""
-    reasons: dict[tuple[str, str], list[str]] = {}
+    reasons: dict[Failure, list[str]] = {}
     for outcome in outcomes:
-        if outcome.code is not None:
-            reasons.setdefault((outcome.code, _short(outcome.message or "")), []).append(outcome.symbol)
-    listed = [FailureGroup(code, text, len(names), tuple(names[:_NAMES])) for (code, text), names in reasons.items()]
+        if outcome.failure is not None:
+            reasons.setdefault(replace(outcome.failure, message=_short(outcome.failure.message)), []).append(outcome.symbol)
+    listed = [
+        FailureGroup(failure.code, failure.message, len(names), tuple(names[:_NAMES])) for failure, names in reasons.items()
+    ]
     if len(listed) <= _FAILURES:
         return tuple(listed)
     rest = listed[_FAILURES - 1 :]

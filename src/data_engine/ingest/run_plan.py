@@ -1,18 +1,20 @@
-"""What one run is to do, in all datasets that it touches, and the verdict on each series when it is over."""
+"""Plan one run: what it requests in all datasets that it touches."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 
-from data_engine.corporate_actions.ticker_changes import TickerChange, TickerChanges, ticker_change_of, until_parting
-from data_engine.errors import DamagedFile
+from data_engine.corporate_actions.ticker_changes import TickerChange, TickerChanges, ticker_change_of, until_ticker_change
+from data_engine.errors import DamagedFile, Failure
 from data_engine.ingest.plan import IngestionPlan, Target, plan_ingestion
 from data_engine.market.series import Dataset, Series
 from data_engine.market.time_range import TimeRange, union
 from data_engine.store.coverage import Coverage
 from data_engine.store.coverage_store import CoverageStore
+
+_NEVER_INGESTED = Failure("never_ingested", "never ingested here; `data-engine ingest` with --start begins a series")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,23 +26,29 @@ class RunPlan:
         known: coverage at the start, by series.
         broken: series that cannot be worked on: code and message.
         now: when the run began.
-        again: whether held ranges are asked for, too.
-        renames: that are known.
-        cut: of which series a part was not asked for, since the ticker has changed hands, and why.
+        refetch: Whether covered ranges are requested, too.
+        changes: The ticker changes that are known.
+        cut: The series of which a part is not requested, since the ticker has changed hands, and why.
     """
 
     plans: tuple[IngestionPlan, ...]
     known: Mapping[Series, Coverage]
-    broken: Mapping[Series, tuple[str, str]]
+    broken: Mapping[Series, Failure]
     now: datetime
-    again: bool = False
-    renames: TickerChanges = field(default_factory=TickerChanges)
+    refetch: bool = False
+    changes: TickerChanges = field(default_factory=TickerChanges)
     cut: Mapping[Series, str] = field(default_factory=dict)
 
     @property
     def notes(self) -> list[str]:
         """What is to be said of the series that were cut, one line a rename."""
         return list(dict.fromkeys(self.cut.values()))
+
+    def outstanding(self) -> Iterator[tuple[Series, tuple[TimeRange, ...]]]:
+        """Yield the series with anything to request, and the ranges that are wanted of them."""
+        for plan in self.plans:
+            for symbol in plan.outstanding:
+                yield Series(symbol, plan.dataset), plan.wanted[symbol]
 
     @property
     def series(self) -> list[Series]:
@@ -50,83 +58,115 @@ class RunPlan:
 
 def plan_run(
     coverage: CoverageStore,
-    wishes: Mapping[Dataset, Mapping[str, tuple[TimeRange, ...]]],
+    targets: Mapping[Dataset, Mapping[str, tuple[TimeRange, ...]]],
     *,
     now: datetime,
     workers: int,
-    again: bool = False,
-    holes_first: bool = False,
-    renames: TickerChanges | None = None,
+    refetch: bool = False,
+    gaps_first: bool = False,
+    changes: TickerChanges | None = None,
 ) -> RunPlan:
-    """Read what is known, and plan what is missing.
+    """Read what is covered, and plan what is missing.
 
     Args:
-        coverage: of the store.
-        wishes: the ranges that are wanted, by dataset and symbol; who has none cannot be worked on.
-        now: when the run begins.
-        workers: how many tasks run at once.
-        again: ask for held ranges, too.
-        holes_first: ask for what ends before now first.
-        renames: that are known; a series is not asked for beyond the day on which its security left the ticker.
+        coverage: The coverage of the store.
+        targets: The requested ranges, by dataset and symbol; a symbol without any cannot be worked on.
+        now: The instant when the run begins.
+        workers: The number of tasks that run at once.
+        refetch: Whether to request covered ranges, too.
+        gaps_first: Whether to request what ends before now first.
+        changes: The ticker changes that are known; a series is not requested beyond the day on which its security left the
+            ticker.
     """
-    renames = renames or TickerChanges()
-    cut: dict[Series, str] = {}
+    known_changes = changes or TickerChanges()
     known: dict[Series, Coverage] = {}
-    broken: dict[Series, tuple[str, str]] = {}
+    broken: dict[Series, Failure] = {}
+    cut: dict[Series, str] = {}
     plans = []
-    for dataset, ranges in wishes.items():
+    for dataset, ranges in targets.items():
         usable = []
-        for symbol, wanted in ranges.items():
+        for symbol, requested in ranges.items():
             series = Series(symbol, dataset)
             try:
                 known[series] = coverage.read(series)
             except DamagedFile as error:
-                known[series], broken[series] = Coverage(series), (error.code, str(error))
-            else:
-                if not wanted:
-                    broken[series] = "never_ingested", "never ingested here; `data-engine ingest` with --start begins a series"
-                    continue
-                if symbol in renames.unreadable:
-                    broken[series] = DamagedFile.code, renames.unreadable[symbol]
-                    continue
-                if again and not dataset.adjustment.is_raw:
-                    wanted = union((*wanted, *known[series].wanted))  # one price base, or none
-                past = tuple(one for one in renames.of(symbol) if one.instant <= now)  # others are announced, and may change
-                wanted, why, asof = _one_owners(known[series], wanted, past)
-                if wanted or why is None:
-                    usable.append(Target(symbol, wanted, known[series], again=again, asof=asof))
-                    cut.update({series: why} if why else {})
-                else:
-                    broken[series] = "renamed", f"{why}; `data-engine remove {symbol}` makes room for the other one"
-        plan = plan_ingestion(usable, dataset, now=now, workers=workers, holes_first=holes_first)
+                known[series], broken[series] = Coverage(series), Failure.of(error)
+                continue
+            target = _target(known[series], requested, known_changes, now=now, refetch=refetch)
+            if isinstance(target, Failure):
+                broken[series] = target
+                continue
+            usable.append(target)
+            if target.cut:
+                cut[series] = target.cut
+        plan = plan_ingestion(usable, dataset, now=now, workers=workers, gaps_first=gaps_first)
         plans.append(replace(plan, symbols=tuple(ranges), wanted={**dict(ranges), **plan.wanted}))
-    return RunPlan(tuple(plans), known, broken, now, again, renames, cut)
+    return RunPlan(tuple(plans), known, broken, now, refetch, known_changes, cut)
 
 
-def _one_owners(
-    known: Coverage, wanted: tuple[TimeRange, ...], renames: tuple[TickerChange, ...]
-) -> tuple[tuple[TimeRange, ...], str | None, date | None]:
-    """Return the part of what is wanted in which the ticker is one security's, why that is not all, and as of when to ask.
+def _target(
+    known: Coverage, requested: tuple[TimeRange, ...], changes: TickerChanges, *, now: datetime, refetch: bool
+) -> Target | Failure:
+    """Return what a run is to complete of a series, or why it cannot work on it."""
+    series = known.series
+    if not requested:
+        return _NEVER_INGESTED
+    if series.symbol in changes.unreadable:
+        return Failure(DamagedFile.code, changes.unreadable[series.symbol])
+    if refetch and not series.dataset.adjustment.is_raw:
+        requested = union((*requested, *known.wanted))  # one adjustment basis, or none
+    past = tuple(one for one in changes.of(series.symbol) if one.instant <= now)  # others are announced, and may change
+    part = _part_of_one_security(known, requested, past)
+    if not part.ranges and part.cut:
+        return Failure("renamed", f"{part.cut}; `data-engine remove {series.symbol}` makes room for the other one")
+    return Target(series.symbol, part.ranges, known, refetch=refetch, asof=part.asof, cut=part.cut)
 
-    A series that holds nothing yet becomes that of whoever had the ticker when the first wanted range begins. Where that security
-    has left it, the vendor is asked as of its last day: as of today it answers for the next owner, whatever the range.
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The part of what is requested in which the ticker is one security's, why that is not all, and as of when to ask."""
+
+    ranges: tuple[TimeRange, ...]
+    cut: str | None = None
+    asof: date | None = None
+
+
+def _part_of_one_security(known: Coverage, requested: tuple[TimeRange, ...], changes: tuple[TickerChange, ...]) -> _Part:
+    """Return the part of what is requested that is one security's.
+
+    A series that holds nothing yet becomes that of whoever had the ticker when the first requested range begins. Where that
+    security has left it, Alpaca is asked as of its last day: as of today it answers for the next owner, whatever the range.
     """
-    if not renames or not wanted:
-        return wanted, None, None
-    held = [span.start for span in known.wanted] + ([known.first_bar] if known.first_bar else [])
-    left = ticker_change_of(known.series.symbol, renames, since=min(span.start for span in wanted), begun=known.begun)
+    if not changes or not requested:
+        return _Part(requested)
+    begins = _begin(known)
+    left = _change_within(known, changes, min(span.start for span in requested), begins)
     if left is None:
-        # What is wanted begins after every rename; what is held may not.
-        left = ticker_change_of(known.series.symbol, renames, since=min(held), begun=known.begun) if held else None
-    if left is None:
-        return wanted, None, None
-    before = until_parting(wanted, left)
-    after = union(piece for piece in (span.after(left.instant) for span in wanted) if piece is not None)
-    if held and min(held) >= left.instant:
-        why = f"{left}, and the store holds {left.old} of after that, which is another security; it alone was asked for"
-        return after, why, None
-    if held and not before:
-        why = f"{left}, and the store holds {left.old} of before: the ticker's next owner cannot share its series"
-        return before, why, left.last_day
-    why = f"{left}: {left.old} was asked for up to then; what came after is the next owner's, and {left.new} has the rest"
-    return before, why if after else None, left.last_day
+        return _Part(requested)
+    before = until_ticker_change(requested, left)
+    after = union(piece for piece in (span.after(left.instant) for span in requested) if piece is not None)
+    if begins is not None and begins >= left.instant:
+        why = f"{left}, and the store has {left.old} of after that, which is another security; only that was requested"
+        return _Part(after, why)
+    if begins is not None and not before:
+        why = f"{left}, and the store has {left.old} of before: the ticker's next owner cannot share its series"
+        return _Part(before, why, left.last_day)
+    why = f"{left}: {left.old} was requested up to then; what came after is the next owner's, and {left.new} has the rest"
+    return _Part(before, why if after else None, left.last_day)
+
+
+def _begin(known: Coverage) -> datetime | None:
+    """Return where what is requested or stored of a series begins; None if that is nothing."""
+    starts = [span.start for span in known.wanted] + ([known.first_bar] if known.first_bar else [])
+    return min(starts, default=None)
+
+
+def _change_within(
+    known: Coverage, changes: tuple[TickerChange, ...], start: datetime, begins: datetime | None
+) -> TickerChange | None:
+    """Return the change that ended the security of what is requested, else that of what is stored."""
+    for since in (start, begins):
+        left = None if since is None else ticker_change_of(known.series.symbol, changes, since=since, begun=known.begun)
+        if left is not None:
+            return left
+    return None

@@ -15,6 +15,7 @@ from data_engine.errors import (
     ClockError,
     CredentialsRefused,
     DataEngineError,
+    Failure,
     Interrupted,
     InvalidSymbol,
     RequestRefused,
@@ -26,14 +27,12 @@ from data_engine.errors import (
 from data_engine.ingest.page_writer import PageWriter, remaining_tasks
 from data_engine.ingest.plan import FetchTask
 from data_engine.ingest.source import BarSource
+from data_engine.market.bars import NO_CHANGES, Changes
 from data_engine.market.series import Series
 from data_engine.market.symbol import suggestion
 from data_engine.market.time_range import TimeRange, iso
 from data_engine.store.bar_store import BarStore
 from data_engine.store.coverage import Coverage
-
-Reason = tuple[str, str]
-"""Why a series cannot be completed: code and message."""
 
 _AHEAD = timedelta(minutes=2)
 
@@ -62,23 +61,19 @@ class TaskResult:
     Attributes:
         failed: why, by series.
         rebased: adjusted series whose stored prices no longer equal the vendor's.
-        held: bars in the store, by series that is complete.
+        bars_of: bars in the store, by series that is complete.
         written: bars added or revised, by series.
-        added: bars that are new, in all.
-        revised: bars that changed, in all.
-        vanished: stored bars that the vendor no longer has.
+        changes: of bars, in all.
         pages: answers.
         bars: that arrived.
         fatal: what ends the whole run; the task is not finished then.
     """
 
-    failed: dict[Series, Reason] = field(default_factory=dict)
-    price_base_changed: set[Series] = field(default_factory=set)
-    held: dict[Series, int] = field(default_factory=dict)
+    failed: dict[Series, Failure] = field(default_factory=dict)
+    basis_changed: set[Series] = field(default_factory=set)
+    bars_of: dict[Series, int] = field(default_factory=dict)
     written: dict[Series, int] = field(default_factory=dict)
-    added: int = 0
-    revised: int = 0
-    vanished: int = 0
+    changes: Changes = NO_CHANGES
     pages: int = 0
     bars: int = 0
     fatal: DataEngineError | None = None
@@ -89,7 +84,7 @@ def run_task(
     source: BarSource,
     storage: BarStore,
     options: RunOptions,
-    failed: MutableMapping[Series, Reason],
+    failed: MutableMapping[Series, Failure],
     on_page: Callable[[int], None] | None = None,
 ) -> TaskResult:
     """Fetch all that a task asks for and keep it, and whatever it falls into when a part of it fails.
@@ -118,7 +113,7 @@ class _Work:
         source: BarSource,
         storage: BarStore,
         options: RunOptions,
-        failed: MutableMapping[Series, Reason],
+        failed: MutableMapping[Series, Failure],
         on_page: Callable[[int], None] | None,
     ) -> None:
         self.result = TaskResult()
@@ -181,23 +176,21 @@ class _Work:
     def _note(self, task: FetchTask, writer: PageWriter, known: dict[str, Coverage]) -> None:
         result = self.result
         for symbol, coverage in known.items():
-            result.held[Series(symbol, task.dataset)] = coverage.bars
+            result.bars_of[Series(symbol, task.dataset)] = coverage.bars
         for symbol, written in writer.written.items():
             series = Series(symbol, task.dataset)
-            if changed := written.added + written.revised:
-                result.written[series] = result.written.get(series, 0) + changed
-            result.added += written.added
-            result.revised += written.revised
-            result.vanished += written.vanished
+            if written.changes.written:
+                result.written[series] = result.written.get(series, 0) + written.changes.written
+            result.changes += written.changes
         for symbol, damage in writer.damaged.items():
             self._fail(Series(symbol, task.dataset), damage)
-        result.price_base_changed.update(Series(symbol, task.dataset) for symbol in writer.price_base_changed)
+        result.basis_changed.update(Series(symbol, task.dataset) for symbol in writer.basis_changed)
 
     def _fail(self, series: Series, error: DataEngineError) -> None:
         """Note that a series cannot be completed, with what its name may have been meant to be."""
         meant = suggestion(series.symbol) if isinstance(error, InvalidSymbol) else None
-        reason = (error.code, str(error) + (f"; did you mean {meant}?" if meant else ""))
-        self._failed[series] = self.result.failed[series] = reason
+        failure = Failure(error.code, str(error) + (f"; did you mean {meant}?" if meant else ""))
+        self._failed[series] = self.result.failed[series] = failure
 
     def _after(self, rest: list[FetchTask], error: SourceError) -> list[FetchTask]:
         """Return how to go on with what a broken chain has left: one symbol's fault must not be its neighbours'."""

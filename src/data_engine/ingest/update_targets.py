@@ -1,4 +1,4 @@
-"""What an update wants: all that is owed, and everything since, of the series that are chosen."""
+"""Compute what an update is to complete: all that is missing, and everything since, of the series that are chosen."""
 
 from __future__ import annotations
 
@@ -8,65 +8,63 @@ from datetime import datetime, timedelta
 from data_engine.errors import DamagedFile, InputError
 from data_engine.market.series import Dataset
 from data_engine.market.time_range import TimeRange, union
+from data_engine.market.wording import and_more
 from data_engine.store.coverage_store import CoverageStore
 from data_engine.store.selection import DatasetFilter
+
+Targets = dict[str, tuple[TimeRange, ...]]
+"""The requested ranges by symbol; a symbol without any was never ingested."""
 
 _LEAST = timedelta(microseconds=1)
 
 
 def update_targets(
     coverage: CoverageStore, choice: DatasetFilter, names: Sequence[str] | None, members: Sequence[str] | None, *, now: datetime
-) -> dict[Dataset, dict[str, tuple[TimeRange, ...]]]:
-    """Return the ranges that an update wants, by dataset and symbol.
+) -> dict[Dataset, Targets]:
+    """Return the ranges that an update requests, by dataset and symbol.
 
     Args:
-        coverage: of the store.
-        choice: of datasets.
-        names: only these symbols; None is all.
-        members: of an index, in place of *names*; where most of them are stored, one that is not starts where the earliest of the
-            others does. Who is in no dataset then is given no range, in the one that has most of them.
-        now: to which the series are brought.
+        coverage: The coverage of the store.
+        choice: The datasets to update.
+        names: The symbols to update. If None, all of them.
+        members: The members of an index, instead of *names*. If most of them are stored, one that is not starts where the
+            earliest of the others does. A member that is in no dataset then gets no range, in the dataset with most members.
+        now: The instant up to which the series are brought.
 
     Raises:
-        InputError: a symbol was never ingested in any chosen dataset, or nothing was.
+        InputError: If a symbol was never ingested in any chosen dataset, or nothing was.
     """
-    wishes: dict[Dataset, dict[str, tuple[TimeRange, ...]]] = {}
-    for dataset in coverage.datasets():
-        if dataset in choice:
-            made = _targets_of(coverage, dataset, names if members is None else members, now, begin_new=members is not None)
-            if made:
-                wishes[dataset] = made
-    known = {symbol for of_dataset in wishes.values() for symbol in of_dataset}
-    strange = [name for name in names or () if name not in known]
-    if strange:
-        raise InputError(f"{', '.join(strange[:10])}: never ingested here; `data-engine ingest` with --start begins a series")
-    lacking = [name for name in members or () if name not in known]
-    if lacking and wishes:
-        max(wishes.values(), key=len).update(dict.fromkeys(lacking, ()))
-    if not wishes:
-        raise InputError("nothing to update: no such series was ever ingested here; `data-engine ingest` begins one")
-    return wishes
+    chosen = names if members is None else members
+    made = {dataset: _targets_of(coverage, dataset, chosen, now) for dataset in coverage.datasets() if dataset in choice}
+    for of_dataset in made.values() if members is not None else ():
+        _begin_new(of_dataset, members or (), now)
+    targets = {dataset: of_dataset for dataset, of_dataset in made.items() if of_dataset}
+    if not targets:
+        raise InputError("cannot update: no such series was ever ingested here; begin one with `data-engine ingest`")
+    stored = set().union(*targets.values())
+    unknown = [name for name in chosen or () if name not in stored]
+    if unknown and members is None:
+        raise InputError(f"cannot update {and_more(unknown, 10)}: never ingested here; use `data-engine ingest` with --start")
+    max(targets.values(), key=len).update(dict.fromkeys(unknown, ()))
+    return targets
 
 
-def _targets_of(
-    coverage: CoverageStore, dataset: Dataset, names: Sequence[str] | None, now: datetime, *, begin_new: bool
-) -> dict[str, tuple[TimeRange, ...]]:
+def _targets_of(coverage: CoverageStore, dataset: Dataset, names: Sequence[str] | None, now: datetime) -> Targets:
+    """Return what was requested of the stored series of a dataset, and everything since."""
     stored = {series.symbol: series for series in coverage.series(dataset)}
-    wanted: dict[str, tuple[TimeRange, ...]] = {}
-    for symbol in stored if names is None else names:
-        if symbol in stored:
-            try:
-                wanted[symbol] = coverage.read(stored[symbol]).wanted
-            except DamagedFile:
-                wanted[symbol] = (TimeRange(now - _LEAST, now),)  # whoever reads it next says what is wrong with it
-    starts = [ranges[0].start for ranges in wanted.values() if ranges]
-    if not starts:
-        return {}
-    # One stock that is held as days, too, does not make its index an index of days.
-    if begin_new and 2 * len(starts) >= len(names or ()):
-        wanted.update({symbol: (TimeRange(min(starts), now),) for symbol in names or () if not wanted.get(symbol)})
-    return {symbol: union((*ranges, _since(ranges[-1].end, now))) for symbol, ranges in wanted.items() if ranges}
+    targets: Targets = {}
+    for symbol in stored if names is None else [name for name in names if name in stored]:
+        try:
+            ranges = coverage.read(stored[symbol]).wanted
+        except DamagedFile:
+            ranges = (TimeRange(now - _LEAST, now),)  # the run that reads it next says what is wrong with it
+        if ranges:
+            targets[symbol] = union((*ranges, TimeRange(min(ranges[-1].end, now - _LEAST), now)))
+    return targets
 
 
-def _since(end: datetime, now: datetime) -> TimeRange:
-    return TimeRange(min(end, now - _LEAST), now)
+def _begin_new(targets: Targets, members: Sequence[str], now: datetime) -> None:
+    """Add the members that are not stored, if most are: one stock that is stored as days, too, makes no index of days."""
+    if targets and 2 * len(targets) >= len(members):
+        start = min(ranges[0].start for ranges in targets.values())
+        targets.update({symbol: (TimeRange(start, now),) for symbol in members if symbol not in targets})

@@ -8,10 +8,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from data_engine.errors import DataEngineError, Interrupted
+from data_engine.errors import DataEngineError, Failure, Interrupted
 from data_engine.ingest.plan import FetchTask
 from data_engine.ingest.source import BarSource
-from data_engine.ingest.task import Reason, RunOptions, TaskResult, run_task
+from data_engine.ingest.task import RunOptions, TaskResult, run_task
 from data_engine.market.series import Series
 from data_engine.store.bar_store import BarStore
 
@@ -54,7 +54,7 @@ class WorkerPool(Protocol):
     def window(self) -> int:
         """How many tasks may be submitted and not collected: enough that nobody waits for one."""
 
-    def submit(self, task: FetchTask, failed: MutableMapping[Series, Reason]) -> Future[Any]:
+    def submit(self, task: FetchTask, failed: MutableMapping[Series, Failure]) -> Future[Any]:
         """Have a task done. Series in *failed* are not asked for; the mapping may be added to."""
 
     def collect(self, future: Future[Any], task: FetchTask) -> TaskResult | None:
@@ -97,7 +97,7 @@ class ThreadPool:
         self.window = 2 * workers
         source.resume()
 
-    def submit(self, task: FetchTask, failed: MutableMapping[Series, Reason]) -> Future[TaskResult]:
+    def submit(self, task: FetchTask, failed: MutableMapping[Series, Failure]) -> Future[TaskResult]:
         """Have a task done; what fails is in *failed* at once, for the tasks beside it."""
         future = self._pool.submit(self._do, task, failed)
         self._futures.add(future)
@@ -130,7 +130,7 @@ class ThreadPool:
         if all(future.done() for future in tuple(self._futures)):
             self._source.resume()
 
-    def _do(self, task: FetchTask, failed: MutableMapping[Series, Reason]) -> TaskResult:
+    def _do(self, task: FetchTask, failed: MutableMapping[Series, Failure]) -> TaskResult:
         result = run_task(task, self._source, self._storage, self._options, failed, self._on_page)
         if result.fatal is not None and not isinstance(result.fatal, Interrupted):
             self._source.stop()  # at once, before this thread can take another task

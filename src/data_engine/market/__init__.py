@@ -1,1 +1,1 @@
-"""What things are: time, series, sessions, bars, corporate actions. Pure."""
+"""Define time ranges, series, sessions, bars and corporate actions: values and functions without side effects."""

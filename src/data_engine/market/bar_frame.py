@@ -1,9 +1,9 @@
-"""A table of bars as the pandas frame that users get, and back; and what a frame says of itself in ``attrs``. Pure."""
+"""Convert tables of bars to the DataFrame that users get, and back; read and write its frame metadata."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -14,15 +14,18 @@ from data_engine.market.series import Adjustment, Dataset, Feed, Timeframe
 
 if TYPE_CHECKING:
     import pandas as pd
-    import pyarrow as pa
+
+_Kind = TypeVar("_Kind")
+
+_KEYS = ("symbol", "timestamp")
 
 
 def to_frame(tables: Iterable[tuple[str, pa.Table]], columns: Sequence[str] = VALUES) -> pd.DataFrame:
-    """Make the frame that users get: levels ``symbol`` and ``timestamp`` (``datetime64[ns, UTC]``), float64 columns, sorted.
+    """Return bars as a sorted DataFrame with the levels ``symbol`` and ``timestamp`` (``datetime64[ns, UTC]``), all float64.
 
     Args:
-        tables: symbol and its bars, sorted.
-        columns: those of `VALUES` that the tables have beside ``timestamp``.
+        tables: Pairs of a symbol and its sorted bars.
+        columns: The columns of `VALUES` that the tables have besides ``timestamp``.
     """
     import pandas as pd
 
@@ -38,12 +41,12 @@ def to_frame(tables: Iterable[tuple[str, pa.Table]], columns: Sequence[str] = VA
         at += table.num_rows
     times *= 1000  # users get nanoseconds: what pandas, and every tool built on it, takes for granted
     distinct, codes = _factorised(times)
-    levels: list[Any] = [  # the stubs know lists of lists alone, though any index will do
+    levels: list[Any] = [  # the stubs know only lists of lists, though any index will do
         pd.Index([symbol for symbol, _ in pieces], dtype="str"),
         pd.DatetimeIndex(distinct.view("datetime64[ns]"), tz="UTC"),
     ]
     rows: list[Any] = [np.repeat(np.arange(len(pieces)), lengths), codes]
-    index = pd.MultiIndex(levels=levels, codes=rows, names=["symbol", "timestamp"], verify_integrity=False)
+    index = pd.MultiIndex(levels=levels, codes=rows, names=_KEYS, verify_integrity=False)
     return pd.DataFrame(values.T, index=index, columns=list(columns), copy=False)
 
 
@@ -63,74 +66,96 @@ def _factorised(times: Int64s) -> tuple[Int64s, Int64s]:
 
 
 def from_frame(frame: pd.DataFrame, canonical: Callable[[str], str] = str) -> Mapping[str, pa.Table]:
-    """Read a user's frame of bars into one table per symbol, sorted.
+    """Return a DataFrame of bars as one sorted table per symbol.
 
-    Accepts what `to_frame` and alpaca-py's ``.df`` make, and a flat frame with columns ``symbol`` and ``timestamp``. Where a
-    frame holds a (symbol, timestamp) twice, the later row wins.
+    Accepts what `to_frame` and alpaca-py's ``.df`` return, and a flat DataFrame with columns ``symbol`` and ``timestamp``. If a
+    (symbol, timestamp) occurs twice, the later row wins.
 
     Args:
-        frame: of the user's.
-        canonical: makes one symbol of its spellings; what it refuses, it raises.
+        frame: The bars.
+        canonical: A function from a symbol as written to the symbol as stored; its errors are passed on.
 
     Raises:
-        InputError: columns are missing, stamps are naive or finer than microseconds, or a value is not a number.
+        InputError: If columns are missing, timestamps are naive or finer than microseconds, or a value is not a number.
     """
+    flat = _flattened(frame)
+    if flat is None:
+        return {}
+    times = _checked_times(flat["timestamp"])
+    values = _floats(flat)
+    tables: dict[str, pa.Table] = {}
+    for symbol, rows in flat.groupby(_checked_symbols(flat["symbol"], canonical), sort=True).indices.items():
+        _, last = np.unique(times[rows][::-1], return_index=True)
+        chosen = rows[::-1][last]
+        table = make_table(times[chosen], [values[name][chosen] for name in VALUES])
+        problem = problems(table)
+        if problem:
+            raise InputError(f"{symbol}: {problem}")
+        tables[str(symbol)] = table
+    return tables
+
+
+def _flattened(frame: pd.DataFrame) -> pd.DataFrame | None:
+    """Return a DataFrame of bars with ``symbol`` and ``timestamp`` as columns, or None if it is alpaca-py's empty response."""
     import pandas as pd
 
     if not isinstance(frame, pd.DataFrame):
-        raise InputError(f"store takes a DataFrame of bars, not {type(frame).__name__}")
-    index_names = [name for name in ("symbol", "timestamp") if name in frame.index.names]
-    twice = [name for name in index_names if name in frame.columns] + list(frame.columns[frame.columns.duplicated()])
-    if twice:
-        raise InputError(f"bars have {', '.join(map(str, twice))} twice, as columns or as a column and a level")
-    flat = frame.reset_index(level=index_names) if index_names else frame
-    lacking = [name for name in ("symbol", "timestamp", *VALUES) if name not in flat.columns]
-    if lacking:
-        if frame.empty and not index_names:  # alpaca-py's empty answer has neither columns nor levels
-            return {}
-        raise InputError(f"bars lack {', '.join(lacking)}; they have {', '.join(map(str, flat.columns)) or 'no columns'}")
-    times = flat["timestamp"]
+        raise InputError(f"cannot store a {type(frame).__name__}; pass a DataFrame of bars")
+    levels = [name for name in _KEYS if name in frame.index.names]
+    repeated = [name for name in levels if name in frame.columns] + list(frame.columns[frame.columns.duplicated()])
+    if repeated:
+        raise InputError(f"bars have {', '.join(map(str, repeated))} twice, as two columns or as a column and a level")
+    flat = frame.reset_index(level=levels) if levels else frame
+    missing = [name for name in (*_KEYS, *VALUES) if name not in flat.columns]
+    if missing and frame.empty and not levels:  # alpaca-py's empty response has neither columns nor levels
+        return None
+    if missing:
+        raise InputError(f"bars lack {', '.join(missing)}; they have {', '.join(map(str, flat.columns)) or 'no columns'}")
+    return flat
+
+
+def _checked_times(times: pd.Series) -> Int64s:
+    """Return a column of timestamps as microseconds since 1970."""
+    import pandas as pd
+
     if not isinstance(times.dtype, pd.DatetimeTZDtype):
-        raise InputError(f"timestamps must be aware (UTC), they are {times.dtype}; use pd.to_datetime(..., utc=True)")
+        raise InputError(f"timestamps have no time zone, their type is {times.dtype}; use pd.to_datetime(..., utc=True)")
     if times.isna().any():
         raise InputError("a timestamp is missing (NaT)")
     whole = times.dt.tz_convert("UTC").dt.as_unit("us")
     if not (whole == times).all():
         raise InputError("a timestamp is finer than a microsecond")
-    tables: dict[str, pa.Table] = {}
+    micros: Int64s = whole.astype("int64").to_numpy()
+    return micros
+
+
+def _floats(flat: pd.DataFrame) -> dict[str, Any]:
     try:
-        values = {name: flat[name].to_numpy(dtype="float64", na_value=np.nan) for name in VALUES}
+        return {name: flat[name].to_numpy(dtype="float64", na_value=np.nan) for name in VALUES}
     except (TypeError, ValueError) as error:
-        raise InputError(f"a column of bars does not hold numbers: {error}") from error
-    if flat["symbol"].isna().any():
+        raise InputError(f"a column of bars does not contain numbers: {error}") from error
+
+
+def _checked_symbols(symbols: pd.Series, canonical: Callable[[str], str]) -> pd.Series:
+    """Return a column of symbols, each as *canonical* writes it."""
+    if symbols.isna().any():
         raise InputError("a symbol is missing")
-    raw = whole.astype("int64").to_numpy()
-    names = {name: _spelled(name, canonical) for name in flat["symbol"].unique()}
-    for symbol, rows in flat.groupby(flat["symbol"].map(names), sort=True).indices.items():
-        _, last = np.unique(raw[rows][::-1], return_index=True)
-        chosen = rows[::-1][last]
-        table = make_table(raw[chosen], [values[name][chosen] for name in VALUES])
-        trouble = problems(table)
-        if trouble:
-            raise InputError(f"{symbol}: {trouble}")
-        tables[str(symbol)] = table
-    return tables
-
-
-def _spelled(name: object, canonical: Callable[[str], str]) -> str:
-    if not isinstance(name, str):
-        raise InputError(f"symbol {name} is not text but {type(name).__name__}")
-    return canonical(name)
+    names = {}
+    for name in symbols.unique():
+        if not isinstance(name, str):
+            raise InputError(f"symbol {name} is not text but {type(name).__name__}")
+        names[name] = canonical(name)
+    return symbols.map(names)
 
 
 ATTRS_KEY = "data_engine"
-"""The key in a frame's ``attrs``."""
+"""The key of the frame metadata in ``DataFrame.attrs``."""
 
 
 def frame_identity(
     dataset: Dataset, asof: object = None, currency: str | None = None, computed: str | None = None
 ) -> dict[str, str | None]:
-    """Return the mark of a frame with bars of a dataset, as they were fetched, or *computed* from it: what, in words."""
+    """Return the frame metadata of bars of a dataset, as fetched, or *computed* from it: how, in words."""
     return {
         "timeframe": str(dataset.timeframe),
         "feed": dataset.feed.value,
@@ -142,29 +167,34 @@ def frame_identity(
 
 
 def dataset_of_frame(bars: pd.DataFrame, timeframe: object, feed: object, adjustment: object) -> Dataset:
-    """Return which bars a frame holds: what its mark says, what the arguments say, else minutes, sip, raw.
+    """Return the dataset of a DataFrame of bars: by the arguments, else by the frame metadata, else minutes, sip, raw.
 
     Raises:
-        InputError: an argument contradicts the mark, or the bars are of a kind that the store does not tell apart.
+        InputError: If an argument contradicts the frame metadata, or the store has no dataset for these bars.
     """
-    found = bars.attrs.get(ATTRS_KEY) or {}
-    if found.get("computed") is not None:
-        raise InputError(f"these bars were computed ({found['computed']}); a store holds what the vendor gave")
+    metadata = bars.attrs.get(ATTRS_KEY) or {}
+    if metadata.get("computed") is not None:
+        raise InputError(f"these bars were computed ({metadata['computed']}); a store holds only bars as Alpaca sent them")
     for name in ("asof", "currency"):
-        if found.get(name) not in (None, "USD"):
+        if metadata.get(name) not in (None, "USD"):
             raise InputError(
-                f"these bars were fetched with {name}={found[name]}; the store could not tell them from ordinary ones"
+                f"these bars were fetched with {name}={metadata[name]}; the store could not tell them from ordinary ones"
             )
-    chosen: dict[str, object] = {}
-    parsers = {"timeframe": Timeframe.parse, "feed": lambda value: Feed.parse(value).stored, "adjustment": Adjustment.parse}
-    given = {"timeframe": timeframe, "feed": feed, "adjustment": adjustment}
-    for name, parse in parsers.items():
-        meant = parse(found[name]) if name in found else None
-        said = parse(given[name]) if given[name] is not None else None
-        if meant is not None and said is not None and said != meant:
-            shown = found[name]
-            raise InputError(f"{name}={given[name]!r} contradicts the bars, which were fetched with {name}={shown!r}")
-        chosen[name] = (
-            said if said is not None else meant if meant is not None else parse("1Min" if name == "timeframe" else None)
-        )
-    return Dataset(chosen["timeframe"], chosen["adjustment"], chosen["feed"])  # type: ignore[arg-type]
+    return Dataset(
+        timeframe=_chosen("timeframe", timeframe, metadata, Timeframe.parse, "1Min"),
+        feed=_chosen("feed", feed, metadata, lambda value: Feed.parse(value).stored),
+        adjustment=_chosen("adjustment", adjustment, metadata, Adjustment.parse),
+    )
+
+
+def _chosen(
+    name: str, given: object, metadata: Mapping[str, object], parse: Callable[[object], _Kind], default: object = None
+) -> _Kind:
+    """Return an argument, or what the frame metadata says in its place; they must not contradict each other."""
+    if given is None:
+        return parse(metadata.get(name, default))
+    value = parse(given)
+    if name in metadata and parse(metadata[name]) != value:
+        fetched = metadata[name]
+        raise InputError(f"{name}={given!r} contradicts the bars, which were fetched with {name}={fetched!r}; omit {name}")
+    return value

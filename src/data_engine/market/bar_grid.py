@@ -1,4 +1,4 @@
-"""Which stamps bars of a timeframe can have, so that days cannot land among minutes unnoticed. Pure."""
+"""Check that timestamps fit a timeframe, so that daily bars cannot be stored as minutes unnoticed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def in_future(times: Int64s, now: datetime) -> Int64s:
-    """Return the stamps that lie after *now*; times are sorted."""
+    """Return the timestamps after *now*; *times* are sorted."""
     late: Int64s = times[int(np.searchsorted(times, to_micros(now), side="right")) :]
     return late
 
@@ -26,30 +26,30 @@ def in_future(times: Int64s, now: datetime) -> Int64s:
 _DAY = 86_400_000_000  # microseconds
 
 
-def check_stamps(tables: Mapping[str, pa.Table], dataset: Dataset) -> None:
-    """Check that every bar starts where bars of the dataset's timeframe do.
+def check_timestamps(tables: Mapping[str, pa.Table], dataset: Dataset) -> None:
+    """Raise if a bar does not start where bars of the dataset's timeframe do.
 
     Args:
-        tables: bars by symbol.
-        dataset: that they are to be stored in.
+        tables: The bars of each symbol.
+        dataset: The dataset to store them in.
 
     Raises:
-        InputError: one does not; or minutes or hours are all midnights, which no session has: they are daily bars.
+        InputError: If a bar does not, or all minutes or hours are midnights, which no session has: they are daily bars.
     """
     timeframe = dataset.timeframe
     for symbol, table in tables.items():
         wrong = off_grid(timestamps_us(table), timeframe)
         if wrong.size:
-            stamp = iso(from_micros(wrong[0]))
-            raise InputError(f"{symbol}: {stamp} is not the start of a {timeframe} bar; say which timeframe these bars have")
+            first = iso(from_micros(wrong[0]))
+            raise InputError(f"{symbol}: {first} is not the start of a {timeframe} bar; pass the timeframe of these bars")
     if timeframe.intraday and tables:
         every = np.concatenate([timestamps_us(table) for table in tables.values()])
         if _only_midnights(every, overnight=dataset.feed not in (Feed.SIP, Feed.IEX)):
-            raise InputError("every stamp is a midnight: these are daily bars; say timeframe='1Day'")
+            raise InputError("all timestamps are midnights, so these are daily bars; pass timeframe='1Day'")
 
 
 def off_grid(times: Int64s, timeframe: Timeframe) -> Int64s:
-    """Return the stamps that are not where a bar of *timeframe* starts."""
+    """Return the timestamps at which no bar of *timeframe* starts."""
     if timeframe.intraday:
         step = int(timeframe.length.total_seconds()) * 1_000_000
         off = times % _DAY % step != 0
@@ -60,7 +60,7 @@ def off_grid(times: Int64s, timeframe: Timeframe) -> Int64s:
 
 
 def _only_midnights(times: Int64s, *, overnight: bool) -> bool:
-    """Tell whether all stamps are midnights of New York, or of UTC on several days. Only overnight feeds have one by chance."""
+    """Return whether all timestamps are midnights of New York, or of UTC on several days. Overnight feeds may have one."""
     if not times.size or (times % 3_600_000_000).any():
         return False
     several = np.unique(times // _DAY).size > 1

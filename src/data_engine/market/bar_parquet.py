@@ -1,4 +1,4 @@
-"""A table of bars as the bytes of one Parquet file, and back. Same rows, same bytes. Pure."""
+"""Convert a table of bars to the bytes of one Parquet file, and back. Same rows, same bytes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _REPEATING = ("open", "high", "low", "close", "trade_count")
 
 
 def to_parquet(table: pa.Table) -> bytes:
-    """Write a table as the bytes of one Parquet file. Same rows, same bytes, for one version of pyarrow.
+    """Return a table as the bytes of one Parquet file. Same rows, same bytes, for one version of pyarrow.
 
     Measured on real minute bars (benchmarks/about.md): zstd of level 2, delta-packed timestamps, and dictionaries where values
     repeat. Those make prices 3 % larger and a third faster to read; volumes and vwap hardly repeat. (BYTE_STREAM_SPLIT would
@@ -22,13 +22,13 @@ def to_parquet(table: pa.Table) -> bytes:
     """
     sink = pa.BufferOutputStream()
     pq.write_table(
-        table.combine_chunks(),  # pages follow chunks: the same rows in other pieces must give the same bytes
+        table.combine_chunks(),  # pages follow chunks: the bytes must not depend on how the rows are chunked
         sink,
         compression="zstd",
         compression_level=2,
         use_dictionary=list(_REPEATING),
         column_encoding={"timestamp": "DELTA_BINARY_PACKED", "volume": "PLAIN", "vwap": "PLAIN"},
-        write_statistics=["timestamp"],  # what readers prune by
+        write_statistics=["timestamp"],  # readers skip row groups by them
         write_batch_size=1 << 16,
         store_schema=False,
         row_group_size=1 << 20,
@@ -40,16 +40,16 @@ def to_parquet(table: pa.Table) -> bytes:
 def from_parquet(
     data: bytes, columns: Sequence[str] | None = None, *, within: TimeRange | None = None, threads: bool = False
 ) -> pa.Table:
-    """Read the bytes of one Parquet file.
+    """Return the bars in the bytes of one Parquet file.
 
     Args:
-        data: of the file.
-        columns: of `BAR_SCHEMA`; None is all.
-        within: where no bar starts inside it by the file's statistics, the table is empty and nothing is decoded.
-        threads: decode columns on several cores.
+        data: The content of the file.
+        columns: The columns of `BAR_SCHEMA` to read. If None, all.
+        within: A range. If the file's statistics show that no bar starts inside it, the table is empty and nothing is decoded.
+        threads: Whether to decode columns on several cores.
 
     Raises:
-        ValueError: not a Parquet file, or not with our columns.
+        ValueError: If this is not a Parquet file, or has other columns.
     """
     wanted = BAR_SCHEMA if columns is None else pa.schema([BAR_SCHEMA.field(name) for name in columns])
     try:
@@ -65,7 +65,7 @@ def from_parquet(
 
 
 def _lies_outside(metadata: pq.FileMetaData, span: TimeRange) -> bool:
-    """Tell whether the statistics of the timestamps prove that no bar starts inside *span*."""
+    """Return whether the statistics of the timestamps prove that no bar starts inside *span*."""
     for group in range(metadata.num_row_groups):
         column = metadata.row_group(group).column(0)
         bounds = column.statistics

@@ -86,25 +86,42 @@ def within(table: pa.Table, span: TimeRange) -> pa.Table:
 
 
 @dataclass(frozen=True, slots=True)
-class Merged:
-    """What came of a merge.
+class Changes:
+    """How many bars a merge, a file or a run changed. Sums add up.
 
     Attributes:
-        table: the rows, sorted, one per timestamp.
-        added: how many timestamps are new.
-        revised: how many rows replaced one with other values.
-        vanished: how many stored rows the vendor was asked for and no longer returned.
+        added: Bars with a new timestamp.
+        revised: Bars that replaced one with other values.
+        vanished: Stored bars that a complete response lacked; kept or removed, as the caller says.
+    """
+
+    added: int = 0
+    revised: int = 0
+    vanished: int = 0
+
+    @property
+    def written(self) -> int:
+        """The bars that were written: added or revised."""
+        return self.added + self.revised
+
+    def __add__(self, other: Changes) -> Changes:
+        return Changes(self.added + other.added, self.revised + other.revised, self.vanished + other.vanished)
+
+
+NO_CHANGES = Changes()
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """The result of a merge.
+
+    Attributes:
+        table: The rows, sorted, one per timestamp.
+        changes: How they differ from what was stored.
     """
 
     table: pa.Table
-    added: int
-    revised: int
-    vanished: int
-
-    @property
-    def changed(self) -> bool:
-        """Whether the table differs from what was stored."""
-        return bool(self.added or self.revised)
+    changes: Changes
 
 
 def merge(stored: pa.Table, fetched: pa.Table, answered: TimeRange | None = None) -> Merged:
@@ -116,7 +133,7 @@ def merge(stored: pa.Table, fetched: pa.Table, answered: TimeRange | None = None
         answered: the range that *fetched* answers in full; stored rows inside it that *fetched* lacks are kept, and counted.
     """
     if stored.num_rows == 0:
-        return Merged(fetched, fetched.num_rows, 0, 0)
+        return Merged(fetched, Changes(fetched.num_rows))
     old, new = timestamps_us(stored), timestamps_us(fetched)
     again = np.isin(old, new, assume_unique=True)
     vanished = 0
@@ -124,19 +141,19 @@ def merge(stored: pa.Table, fetched: pa.Table, answered: TimeRange | None = None
         asked = (old >= to_micros(answered.start)) & (old < to_micros(answered.end))
         vanished = int(np.count_nonzero(asked & ~again))
     if fetched.num_rows == 0:
-        return Merged(stored, 0, 0, vanished)
+        return Merged(stored, Changes(vanished=vanished))
     if not again.any():
         added, revised = fetched.num_rows, 0
         if new[0] > old[-1]:
-            return Merged(pa.concat_tables([stored, fetched]), added, revised, vanished)
+            return Merged(pa.concat_tables([stored, fetched]), Changes(added, revised, vanished))
     else:
         repeated = np.isin(new, old, assume_unique=True)
         added = int(np.count_nonzero(~repeated))
         revised = _differing(stored, again, fetched, repeated)
         if not added and not revised:
-            return Merged(stored, 0, 0, vanished)
+            return Merged(stored, Changes(vanished=vanished))
     both = pa.concat_tables([take(stored, ~again), fetched])
-    return Merged(take(both, np.argsort(timestamps_us(both), kind="stable")), added, revised, vanished)
+    return Merged(take(both, np.argsort(timestamps_us(both), kind="stable")), Changes(added, revised, vanished))
 
 
 def without(stored: pa.Table, span: TimeRange, kept: pa.Table = EMPTY) -> pa.Table:

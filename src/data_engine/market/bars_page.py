@@ -1,4 +1,4 @@
-"""A page of bars: the bars of one response, of one or several symbols. Pure."""
+"""Define a page of bars: the bars of one response, of one or several symbols."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from data_engine.market.bars import Int64s, timestamps_us
 
 @dataclass(frozen=True, slots=True)
 class BarsPage:
-    """The bars of one answer.
+    """The bars of one response.
 
     Attributes:
-        table: all bars, by `BAR_SCHEMA` but sorted only within a run.
-        runs: ``(symbol, start, stop)`` rows of the table, in order of symbol.
-        token: what to ask for the next page with; None on the last one.
-        size: bytes of JSON.
-        until: the end of what was really asked for, which a plan without recent data clamps; None where nobody says.
+        table: All bars, by `BAR_SCHEMA`, but sorted only within a slice.
+        slices: The rows of each symbol, as ``(symbol, start, stop)``, in order of symbol.
+        token: The token that requests the next page; None on the last one.
+        size: The size of the JSON in bytes.
+        until: The end of the range that was really requested, which a plan without recent data truncates; None if it is unknown.
     """
 
     table: pa.Table

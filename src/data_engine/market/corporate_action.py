@@ -1,7 +1,7 @@
-"""Corporate actions as values: a question to ``/v1/corporate-actions``, its pages, and what of them changes prices.
+"""Define corporate actions, and read the vendor's records of them.
 
-Every record that comes is kept as it came. Splits, cash and stock dividends, spin-offs and name changes are read besides;
-mergers, redemptions, rights and the like change no price by a known amount, and are only kept. Dates are New York days.
+Every record is stored as received. Splits, cash and stock dividends, spin-offs and name changes are read, too; mergers,
+redemptions, rights and the like change no price by a known amount, and are only stored. Dates are New York days.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 _SYMBOL_KEYS = (
     "symbol", "source_symbol", "old_symbol", "acquiree_symbol", "new_symbol", "acquirer_symbol", "alternate_symbol",
 )  # fmt: skip
-"""Where a record names symbols: first the one whose shares it is about, then those that come out of it."""
+"""The keys of symbols in a record: first the one whose shares the action concerns, then those that result from it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +24,8 @@ class Split:
     """A change of the number of shares, forward or reverse.
 
     Attributes:
-        new: how many shares there are afterwards...
-        old: ...for so many before.
+        new: The number of shares afterwards ...
+        old: ... for this number of shares before.
     """
 
     new: float
@@ -33,8 +33,11 @@ class Split:
 
     @property
     def ratio(self) -> float:
-        """Shares afterwards for one before: 10 where the price becomes a tenth."""
+        """The shares afterwards per share before: 10 if the price becomes a tenth."""
         return self.new / self.old
+
+    def __str__(self) -> str:
+        return f"{self.new:g}-for-{self.old:g} split"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +45,18 @@ class StockDividend:
     """New shares for old ones, at no price.
 
     Attributes:
-        rate: new shares for one held: 0.05.
+        rate: The new shares per share, such as 0.05.
     """
 
     rate: float
 
     @property
     def ratio(self) -> float:
-        """Shares afterwards for one before."""
+        """The shares afterwards per share before."""
         return 1 + self.rate
+
+    def __str__(self) -> str:
+        return f"stock dividend of {self.rate:g}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,38 +64,47 @@ class CashDividend:
     """Money for each share.
 
     Attributes:
-        rate: per share, in *currency*.
-        currency: ISO 4217.
+        rate: The amount per share, in *currency*.
+        currency: The code by ISO 4217.
     """
 
     rate: float
     currency: str = "USD"
 
+    def __str__(self) -> str:
+        return f"dividend of {self.rate:g} {self.currency}"
+
 
 @dataclass(frozen=True, slots=True)
 class SpinOff:
-    """Shares of another company for those held.
+    """Shares of another company, in addition to the old ones.
 
     Attributes:
-        new_symbol: of that company.
-        ratio: its shares for one share held.
+        new_symbol: The symbol of that company.
+        ratio: The number of its shares per share.
     """
 
     new_symbol: str
     ratio: float
 
+    def __str__(self) -> str:
+        return f"spin-off of {self.new_symbol}"
+
 
 @dataclass(frozen=True, slots=True)
 class NameChange:
-    """One security, another ticker.
+    """A new ticker of a security.
 
     Attributes:
-        old: the symbol until the day before.
-        new: the symbol from the day on.
+        old: The symbol until the day before.
+        new: The symbol from the day on.
     """
 
     old: str
     new: str
+
+    def __str__(self) -> str:
+        return f"{self.old} renamed to {self.new}"
 
 
 Event = Split | StockDividend | CashDividend | SpinOff | NameChange
@@ -100,13 +115,13 @@ class Action:
     """One corporate action.
 
     Attributes:
-        kind: the vendor's word, singular: ``forward_split``, ``cash_dividend``, ``stock_merger`` ...
-        symbols: that it names, first the one whose shares it is about.
-        process_date: when the vendor books it; for a dividend that is when it is paid, weeks after the ex-date.
-        ex_date: the first day at the new price; of a name change, the first day under the new name; None where there is none.
-        event: what it does to prices or names; None where that is nothing, or not known.
-        flaw: what a record of a kind that changes prices lacks; None where it lacks nothing.
-        record: as the vendor sent it.
+        kind: The vendor's word, singular: ``forward_split``, ``cash_dividend``, ``stock_merger`` ...
+        symbols: The symbols in the record, first the one whose shares the action concerns.
+        process_date: The day on which the vendor books it; for a dividend, the day of payment, weeks after the ex-date.
+        ex_date: The first day at the new price, or under the new name; None if there is none.
+        event: The effect on prices or names; None if there is none, or it is unknown.
+        flaw: The value that a record of a kind that changes prices lacks; None if it lacks none.
+        record: The record as the vendor sent it.
     """
 
     kind: str
@@ -119,49 +134,38 @@ class Action:
 
     @property
     def symbol(self) -> str:
-        """Whose shares it is about."""
+        """The symbol whose shares the action concerns."""
         return self.symbols[0]
 
     @property
     def day(self) -> date:
-        """The ex-date, or the process date where there is none."""
+        """The ex-date, or the process date if there is none."""
         return self.ex_date or self.process_date
 
     @property
     def key(self) -> str:
-        """What makes it the same action in another answer: the vendor's id, or all it says where it has none."""
+        """The identity of the action across responses: the vendor's id, or the whole record if there is none."""
         made = self.record.get("id")
         return made if isinstance(made, str) and made else f"{self.kind} {json.dumps(self.record, sort_keys=True)}"
 
     @property
     def order(self) -> tuple[date, str, str]:
-        """What actions are sorted by."""
+        """The sort key of actions."""
         return self.day, self.kind, self.key
 
     def __str__(self) -> str:
-        event = self.event
-        if isinstance(event, NameChange):
-            return f"{event.old} renamed to {event.new} on {self.day}"
-        what = self.kind.replace("_", " ")
-        if isinstance(event, Split):
-            what = f"{event.new:g}-for-{event.old:g} split"
-        elif isinstance(event, CashDividend):
-            what = f"dividend of {event.rate:g} {event.currency}"
-        elif isinstance(event, StockDividend):
-            what = f"stock dividend of {event.rate:g}"
-        elif isinstance(event, SpinOff):
-            what = f"spin-off of {event.new_symbol}"
-        return f"{self.symbol}: {what} on {self.day}"
+        what = str(self.event or self.kind.replace("_", " "))
+        return f"{what if isinstance(self.event, NameChange) else f'{self.symbol}: {what}'} on {self.day}"
 
 
 def decode(kind: str, record: object) -> Action:
-    """Read one record of a kind (singular); kinds that are not known are kept as they are.
+    """Return the action in a record of a kind (singular). A record of an unknown kind has no event.
 
     Raises:
-        ValueError: it names no symbol, or has no process date.
+        ValueError: If the record names no symbol, or has no process date.
     """
     if not isinstance(record, dict):
-        raise ValueError(f"a record of kind {kind} is {type(record).__name__}, not an object")  # noqa: TRY004 - one kind of refusal
+        raise ValueError(f"a record of kind {kind} is {type(record).__name__}, not an object")  # noqa: TRY004 - callers expect one class
     symbols = tuple(dict.fromkeys(record[key] for key in _SYMBOL_KEYS if isinstance(record.get(key), str) and record[key]))
     if not symbols:
         raise ValueError(f"a record of kind {kind} names no symbol")
@@ -182,7 +186,7 @@ def decode(kind: str, record: object) -> Action:
 
 
 def encode(action: Action) -> dict[str, Any]:
-    """Return an action as the store keeps it: the vendor's record, its kind before it."""
+    """Return an action as it is stored: the vendor's record, preceded by its kind."""
     return {"type": action.kind, **action.record}
 
 
@@ -190,7 +194,7 @@ def restore(kept: object) -> Action:
     """Undo `encode`.
 
     Raises:
-        ValueError: it is no such record.
+        ValueError: If this is not such a record.
     """
     if not isinstance(kept, dict) or not isinstance(kept.get("type"), str):
         raise ValueError("an action without a type")  # noqa: TRY004 - as above
@@ -202,7 +206,7 @@ def _split(record: Mapping[str, Any]) -> Event:
 
 
 def _unit_split(record: Mapping[str, Any]) -> Event | None:
-    """Read a split of units: a split of the price only where the units go on, and nothing else comes out of them."""
+    """Return the split of the price, if the units continue and nothing else results from them."""
     if record.get("old_symbol") == record.get("new_symbol") and not record.get("alternate_rate"):
         return _split(record)
     return None
@@ -246,7 +250,7 @@ _EX_DATES = {"unit_split": "effective_date"}
 
 
 def _number(record: Mapping[str, Any], name: str, *, zero: bool = False) -> float:
-    """Return a positive number (or *zero*), written as one or as text."""
+    """Return a positive number (with *zero*, 0, too), given as a number or as text."""
     value = record.get(name)
     try:
         number = float(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else math.nan

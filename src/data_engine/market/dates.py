@@ -1,7 +1,7 @@
-"""People's dates: days of New York, or instants, made into one range.
+"""Read dates from users: New York days and instants, as one range.
 
 A plain day (``2024-01-31``, a `date`, a naive datetime at midnight) is a calendar day in New York, and as an end it is
-included. An aware datetime is an exact instant, and as an end it is excluded. Nothing else is guessed at.
+included. An aware datetime is an exact instant, and as an end it is excluded. Everything else is refused.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from data_engine.errors import InputError
 from data_engine.market.time_range import TimeRange, iso, new_york_midnight
 
 DateLike = str | date | datetime
-"""A day or an instant, as people write it."""
+"""A day or an instant, as users write it."""
 
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
 
@@ -27,11 +27,11 @@ _LAST = date(2200, 1, 1)
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """What was asked for.
+    """A requested range.
 
     Attributes:
-        range: from the start to the end, or to now where the end is not given or still to come.
-        future_end: whether the end that was given lies after now.
+        range: The range from the start to the end, or to now if there is no end or it is in the future.
+        future_end: Whether the given end is after now.
     """
 
     range: TimeRange
@@ -39,24 +39,22 @@ class Span:
 
 
 def parse_span(start: DateLike, end: DateLike | None, *, now: datetime) -> Span:
-    """Return the range from *start* to *end*, with the future cut off.
+    """Return the range from *start* to *end*, or to *now* if that is earlier.
 
     Args:
-        start: a New York day or an aware instant.
-        end: a New York day (included) or an aware instant (excluded); None is *now*.
-        now: an aware instant.
+        start: A New York day or an aware instant.
+        end: A New York day (included) or an aware instant (excluded). If None, *now*.
+        now: The current instant, aware.
 
     Raises:
-        InputError: a date cannot be read, the start is not before the end, or the start lies in the future.
+        InputError: If a date cannot be read, the start is not before the end, or the start is in the future.
     """
     first = parse_start(start)
     last = now if end is None else parse_end(end)
-    if last <= first:
-        if end is None or first >= now:
-            raise InputError(f"start {_shown(start)} lies in the future (now is {iso(now.replace(microsecond=0))})")
-        raise InputError(f"end {_shown(end)} is not after start {_shown(start)}")
     if first >= now:
         raise InputError(f"start {_shown(start)} lies in the future (now is {iso(now.replace(microsecond=0))})")
+    if last <= first:
+        raise InputError(f"end {_shown(end)} is not after start {_shown(start)}")
     return Span(TimeRange(first, min(last, now)), future_end=last > now)
 
 
@@ -73,10 +71,10 @@ def parse_end(value: DateLike) -> datetime:
 
 
 def any_span(start: DateLike | None, end: DateLike | None) -> TimeRange:
-    """Return the range between two dates of which either may be left open; the future is not cut off.
+    """Return the range between two dates, either of which may be None; it may end in the future.
 
     Raises:
-        InputError: a date cannot be read, or the end is not after the start.
+        InputError: If a date cannot be read, or the end is not after the start.
     """
     first = datetime(_FIRST.year, 1, 1, tzinfo=UTC) if start is None else parse_start(start)
     last = datetime(_LAST.year, 1, 1, tzinfo=UTC) if end is None else parse_end(end)
@@ -86,10 +84,10 @@ def any_span(start: DateLike | None, end: DateLike | None) -> TimeRange:
 
 
 def parse_asof(value: date | str | None) -> date | str | None:
-    """Read the day whose symbol mapping is used: a day, ``-`` for no mapping, None for the vendor's choice.
+    """Return the day whose symbol mapping is used: a day, ``-`` for no mapping, None for the vendor's choice.
 
     Raises:
-        InputError: something else.
+        InputError: If the value is none of these.
     """
     if value is None or value == "-":
         return value
@@ -100,18 +98,18 @@ def parse_asof(value: date | str | None) -> date | str | None:
 
 
 def parse_day(value: date | str, name: str) -> date:
-    """Read a New York calendar day.
+    """Return a New York calendar day.
 
     Args:
-        value: of a caller's.
-        name: of the parameter, for the message.
+        value: The day, as users write it.
+        name: The name of the parameter, for the message.
 
     Raises:
-        InputError: an instant, or no date.
+        InputError: If the value is an instant, or no date.
     """
     parsed = _parse(value, name)
     if isinstance(parsed, datetime):
-        raise InputError(f"{name} is a day, such as 2024-01-31, was {_shown(value)}")
+        raise InputError(f"{name} {_shown(value)} is not a day such as 2024-01-31")
     return parsed
 
 
@@ -129,21 +127,23 @@ def _parse(value: DateLike, name: str) -> date | datetime:
     if parsed is None or parsed != parsed:
         raise InputError(f"{name} {value!r} is not a date; {_HOW}")
     if isinstance(parsed, datetime):
-        if parsed.tzinfo is not None:
-            try:
-                parsed = datetime.fromtimestamp(parsed.timestamp(), UTC).replace(microsecond=parsed.microsecond)
-            except (OverflowError, OSError, ValueError):
-                raise InputError(f"{name} {_shown(value)} is out of range") from None
-            day = parsed.date()
-        elif parsed.time() == time():
-            day = parsed = parsed.date()
-        else:
-            raise InputError(f"{name} {_shown(value)} has a time of day but no zone; {_HOW}")
-    else:
-        day = parsed
+        parsed = _resolved(parsed, f"{name} {_shown(value)}")
+    day = parsed.date() if isinstance(parsed, datetime) else parsed
     if not _FIRST < day < _LAST:
-        raise InputError(f"{name} {_shown(value)} is out of range; bars exist from 2016 on, dates from {_FIRST} are understood")
+        raise InputError(f"{name} {_shown(value)} is out of range; bars exist from 2016 on, the earliest date is {_FIRST}")
     return parsed
+
+
+def _resolved(parsed: datetime, what: str) -> date | datetime:
+    """Return an aware datetime in UTC, and a naive one at midnight as its day."""
+    if parsed.tzinfo is not None:
+        try:
+            return datetime.fromtimestamp(parsed.timestamp(), UTC).replace(microsecond=parsed.microsecond)
+        except (OverflowError, OSError, ValueError):
+            raise InputError(f"{what} is out of range") from None
+    if parsed.time() != time():
+        raise InputError(f"{what} has a time of day but no time zone; {_HOW}")
+    return parsed.date()
 
 
 def _instant(text: str) -> datetime:

@@ -1,7 +1,7 @@
-"""One digest of a store's bars, that two people can compare.
+"""Compute a digest of a store's bars, to compare stores.
 
-It is made of rows, not of files: stores written by other versions of this program, in other pieces, or with another Parquet
-library have the same digest if and only if they hold the same bars.
+It depends on rows, not on files: stores written by other versions of data-engine, in other pieces, or with another Parquet
+library have the same digest if and only if they contain the same bars.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ def series_digest(tables: Iterable[pa.Table]) -> str:
     """Return the digest of a series' bars.
 
     Args:
-        tables: the bars by `BAR_SCHEMA`, in order of time, in any pieces.
+        tables: The bars by `BAR_SCHEMA`, in order of time, in any pieces.
     """
     hasher = blake2b(digest_size=_SIZE)
     for table in tables:
-        # Row by row, so that it does not matter where one file ends and the next begins.
+        # Row by row, so that the digest does not depend on where one file ends and the next begins.
         rows = np.empty((table.num_rows, 1 + len(VALUES)), dtype="<i8")
         rows[:, 0] = timestamps_us(table)
         for at, name in enumerate(VALUES, start=1):
@@ -36,7 +36,7 @@ def series_digest(tables: Iterable[pa.Table]) -> str:
 
 
 def store_digest(digests: Mapping[Series, str]) -> str:
-    """Return the digest of many series: of their names and digests, in order of dataset and symbol. Empty series do not count."""
+    """Return the digest of many series, from names and digests in order of dataset and symbol. Empty series do not count."""
     empty = series_digest(())
     lines = sorted(f"{series.dataset.name} {series.symbol} {digest}\n" for series, digest in digests.items() if digest != empty)
     return blake2b("".join(lines).encode(), digest_size=_SIZE).hexdigest()

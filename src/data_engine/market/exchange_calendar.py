@@ -1,7 +1,7 @@
-"""The exchange's calendar: sessions, their hours, and when their bars stop changing.
+"""Compute the exchange's sessions, their hours, and the instants from which on bars are final.
 
-Holidays and early closes come from the ``holidays`` package (NYSE); the tests hold them against ``exchange_calendars``.
-Everything here is arithmetic: no clock is read, *now* is always an argument.
+Holidays and early closes come from the ``holidays`` package (NYSE); the tests compare them with ``exchange_calendars``.
+*now* is always an argument.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _OPEN, _CLOSE, _EARLY_CLOSE = time(9, 30), time(16), time(13)
 
 _PRE_OPEN, _POST_CLOSE, _EARLY_POST_CLOSE = time(4), time(20), time(17)
 
-_SETTLED = time(20, 30)  # minutes of a day are final then: half an hour after the extended session, half days alike
+_SETTLED = time(20, 30)  # minutes of a day are final then: half an hour after the extended session, also on half days
 
 _RECOMPUTED = time(10)  # the vendor has recomputed yesterday's daily bars by then
 
@@ -43,20 +43,25 @@ def _year(year: int) -> tuple[date, ...]:
 
 
 def is_session(day: date) -> bool:
-    """Tell whether the New York Stock Exchange opens on *day*."""
+    """Return whether the New York Stock Exchange opens on *day*."""
     return day.weekday() < 5 and day not in _exceptions(day.year)[0]
 
 
 def is_half_day(day: date) -> bool:
-    """Tell whether *day* is a session that closes early (13:00; its extended session at 17:00)."""
+    """Return whether *day* is a session that closes early (13:00; its extended session at 17:00)."""
     return is_session(day) and day in _exceptions(day.year)[1]
+
+
+def _by_year(first: date, last: date) -> Iterator[tuple[date, ...]]:
+    for year in range(first.year, last.year + 1):
+        days = _year(year)
+        yield days[bisect_left(days, first) : bisect_right(days, last)]
 
 
 def sessions(first: date, last: date) -> Iterator[date]:
     """Yield the sessions from *first* to *last*, both included, in order."""
-    for year in range(first.year, last.year + 1):
-        days = _year(year)
-        yield from days[bisect_left(days, first) : bisect_right(days, last)]
+    for days in _by_year(first, last):
+        yield from days
 
 
 def next_session(day: date) -> date:
@@ -86,10 +91,10 @@ def _at(day: date, clock: time) -> datetime:
 
 
 def can_hold_bars(span: TimeRange, dataset: Dataset) -> bool:
-    """Tell whether a bar of *dataset* may start inside *span*.
+    """Return whether a bar of *dataset* may start inside *span*.
 
-    A weekend, a holiday or a night needs no request. For the overnight and over-the-counter feeds, whose hours are not
-    the exchange's, and for whatever an account's own feed is, the answer is always yes.
+    A weekend, a holiday or a night needs no request. For the overnight and over-the-counter feeds, whose hours are not those
+    of the exchange, and for the account's own feed, the result is always true.
     """
     if dataset.feed not in (Feed.SIP, Feed.IEX):
         return True
@@ -102,7 +107,7 @@ def can_hold_bars(span: TimeRange, dataset: Dataset) -> bool:
                 return True
             start = end
         return False
-    # A bar that starts before the open can still hold trades: look at its whole length.
+    # A bar that starts before the open can still contain trades: its whole length counts.
     reach = TimeRange(timeframe.floor(span.start), timeframe.ceil(span.end))
     return any(extended_hours(day).intersect(reach) for day in sessions(new_york_date(reach.start), new_york_date(reach.end)))
 
@@ -114,15 +119,11 @@ def count_sessions(span: TimeRange) -> int:
         first += DAY
     if span.end <= _at(last, _PRE_OPEN):
         last -= DAY
-    count = 0
-    for year in range(first.year, last.year + 1):
-        days = _year(year)
-        count += max(0, bisect_right(days, last) - bisect_left(days, first))
-    return count
+    return sum(map(len, _by_year(first, last)))
 
 
 def final_before(dataset: Dataset, now: datetime) -> datetime:
-    """Return the instant up to which bars of *dataset* no longer change, as seen at *now*; in UTC.
+    """Return the instant up to which bars of *dataset* are final at *now*, in UTC.
 
     Minutes and hours of a day: from 20:30 New York of that day, its extended session (20:00) and all before it. Bars of a
     day or longer: from 10:00 New York on the next session after their period, since the vendor recomputes them overnight.
@@ -133,7 +134,7 @@ def final_before(dataset: Dataset, now: datetime) -> datetime:
         day = today if now >= _at(today, _SETTLED) else today - DAY
         if dataset.feed in (Feed.SIP, Feed.IEX):
             return timeframe.floor(_at(day, _POST_CLOSE))
-        return timeframe.floor(_at(day, _PRE_OPEN))  # the overnight session runs on past 20:00
+        return timeframe.floor(_at(day, _PRE_OPEN))  # the overnight session continues after 20:00
     start = timeframe.floor(now)
     while now < _at(next_session(new_york_date(start) - DAY), _RECOMPUTED):
         # The period before *start* waits for the first session from *start* on.
@@ -142,8 +143,8 @@ def final_before(dataset: Dataset, now: datetime) -> datetime:
 
 
 def session_starts(span: TimeRange) -> Iterator[datetime]:
-    """Yield midnight New York (the stamp of a daily bar, in UTC) of each session that begins inside *span*."""
+    """Yield midnight New York (the timestamp of a daily bar, in UTC) of each session that begins inside *span*."""
     for day in sessions(new_york_date(span.start), new_york_date(span.end)):
-        stamp = new_york_midnight(day)
-        if stamp in span:
-            yield stamp
+        start = new_york_midnight(day)
+        if start in span:
+            yield start

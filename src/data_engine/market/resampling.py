@@ -1,4 +1,4 @@
-"""Longer bars computed from minutes, counted from the open of a session; the vendor's are counted from midnight UTC."""
+"""Compute longer bars from minutes, counted from the open of a session; Alpaca counts its own from midnight UTC."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from data_engine.errors import InputError
 from data_engine.market.bars import VALUES, Int64s, arrow, numbers, timestamps_us
 from data_engine.market.exchange_calendar import is_session
 from data_engine.market.series import Timeframe
-from data_engine.market.session_hours import Hours, held, in_hours
+from data_engine.market.session_hours import Hours, in_hours, session_rows
 from data_engine.market.time_range import TimeRange, new_york_date, new_york_midnight
 
 _MINUTE = timedelta(minutes=1)
@@ -29,11 +29,11 @@ _COMMON = {Hours.REGULAR: 30, Hours.EXTENDED: 60}  # what divides every open and
 
 @dataclass(frozen=True, slots=True)
 class Resampling:
-    """Which bars are to be made.
+    """The kind of bars to make.
 
     Attributes:
-        minutes: how long a bar is, counted from the open; the last of a session may be shorter. None is one bar a session.
-        hours: regular (from 09:30 New York) or extended (from 04:00).
+        minutes: The length of a bar, from the open on; the last one of a session may be shorter. If None, one bar per session.
+        hours: Regular (from 09:30 New York) or extended (from 04:00).
     """
 
     minutes: int | None
@@ -41,34 +41,28 @@ class Resampling:
 
     @classmethod
     def parse(cls, value: object, hours: Hours, source: Timeframe) -> Resampling:
-        """Read what people ask for: ``15Min``, ``1Hour``, ``90Min``, ``1Day``, or alpaca-py's ``TimeFrame``.
+        """Return the kind of bars that ``15Min``, ``1Hour``, ``90Min``, ``1Day`` or alpaca-py's ``TimeFrame`` stands for.
 
         Args:
-            value: as it was given.
-            hours: of which sessions.
-            source: the bars that there are.
+            value: The text or ``TimeFrame``.
+            hours: The hours of a session.
+            source: The timeframe of the bars to compute from.
 
         Raises:
-            InputError: there is no such bar, or it cannot be made of these.
+            InputError: If there is no such bar, or it cannot be computed from the source.
         """
         if hours is Hours.ALL:
-            raise InputError("resample counts bars from the open of a session: choose session='regular' or 'extended'")
+            raise InputError("cannot resample without the open of a session; choose session='regular' or 'extended'")
         text = str(getattr(value, "value", value)).strip()
-        match = _WORDS.fullmatch(text)
-        amount = int(match["amount"] or 1) if match else 0
-        minutes = (
-            None if match and not match["minutes"] and not match["hours"] else amount * (60 if match and match["hours"] else 1)
-        )
-        longest = _LONGEST[hours]
-        if not amount or (minutes is None and amount != 1) or (minutes is not None and minutes > longest):
-            raise InputError(
-                f"resample {text!r}: choose 1Min to {longest}Min (the length of a session), whole hours (1Hour), or 1Day"
-            )
+        minutes = _minutes(text, _LONGEST[hours])
+        if minutes == 0:
+            longest = f"{_LONGEST[hours]}Min (the length of a session)"
+            raise InputError(f"cannot resample to {text!r}; choose 1Min to {longest}, whole hours (1Hour), or 1Day")
         step = {"Min": 1, "Hour": 60}.get(source.unit, 0) * source.amount
         if not step or _COMMON[hours] % step or (minutes or _COMMON[hours]) % step:
             raise InputError(
-                f"{text} bars of {hours.value} sessions cannot be made of {source} bars; "
-                f"these must divide {_COMMON[hours]} minutes and the new bar: take timeframe='1Min'"
+                f"cannot make {text} bars of {hours.value} sessions from {source} bars, which must divide "
+                f"{_COMMON[hours]} minutes and the new bar; use timeframe='1Min'"
             )
         return cls(minutes, hours)
 
@@ -76,11 +70,11 @@ class Resampling:
         return "1Day" if self.minutes is None else f"{self.minutes}Min"
 
     def needs(self, columns: Sequence[str]) -> tuple[str, ...]:
-        """Return the columns that these are computed from, in the order of `VALUES`."""
+        """Return the columns that *columns* are computed from, in the order of `VALUES`."""
         return tuple(name for name in VALUES if name in columns or (name == "volume" and "vwap" in columns))
 
     def bar_at(self, moment: datetime) -> tuple[datetime, TimeRange] | None:
-        """Return the stamp of the bar whose trades *moment* is among, and the time that it is made of; None outside sessions."""
+        """Return the timestamp and the range of the bar that contains *moment*, or None outside sessions."""
         day = new_york_date(moment)
         if not is_session(day) or moment not in (session := self.hours.of(day)):
             return None
@@ -90,7 +84,7 @@ class Resampling:
         return start, TimeRange(start, min(start + self.minutes * _MINUTE, session.end))
 
     def end_before(self, moment: datetime) -> datetime:
-        """Return the end of the last bar that is stamped before *moment*, or *moment* where that is earlier or there is none."""
+        """Return the end of the last bar whose timestamp is before *moment*, or *moment* if that is later or no bar is."""
         last = moment - timedelta(microseconds=1)
         day = new_york_date(last)
         if self.minutes is None and is_session(day):
@@ -99,22 +93,32 @@ class Resampling:
         return moment if bar is None else bar[1].end
 
     def before_forming(self, now: datetime) -> datetime:
-        """Return the stamp of the bar that is under way at *now*, or *now*: bars that start before it are over."""
+        """Return the timestamp of the bar that is incomplete at *now*, or *now*: bars that start before it are over."""
         forming = self.bar_at(now)
         return now if forming is None else forming[0]
 
 
-def resample(table: pa.Table, bars: Resampling) -> pa.Table:
-    """Make longer bars of shorter ones.
+def _minutes(text: str, longest: int) -> int | None:
+    """Return the length of a bar in minutes: None for one bar per session, 0 if there is no such bar."""
+    match = _WORDS.fullmatch(text)
+    amount = int(match["amount"] or 1) if match else 0
+    if match and not match["minutes"] and not match["hours"]:
+        return None if amount == 1 else 0
+    minutes = amount * (60 if match and match["hours"] else 1)
+    return minutes if minutes <= longest else 0
 
-    The first open, the highest high, the lowest low, the last close, the sums of volume and trade_count; vwap weighted by volume
-    (where no shares were traded, the mean of the shorter bars' own). A bar is stamped with its start; a daily one with midnight
-    in New York, as Alpaca does. Where there was no bar there is none.
+
+def resample(table: pa.Table, bars: Resampling) -> pa.Table:
+    """Return longer bars computed from shorter ones.
+
+    They have the first open, the highest high, the lowest low, the last close and the sums of volume and trade_count; vwap is
+    weighted by volume (if no shares were traded, it is the mean of the shorter bars' vwap). The timestamp is the start of the
+    bar; that of a daily bar is midnight in New York, as at Alpaca. A period without bars gives no bar.
 
     Args:
-        table: bars of one series, sorted, with any of the columns of `BAR_SCHEMA` (``vwap`` needs ``volume``); those outside
-            the hours are left out. Sessions must be whole for the bars to be.
-        bars: which.
+        table: The sorted bars of one series, with any of the columns of `BAR_SCHEMA` (``vwap`` needs ``volume``). Bars outside
+            the hours are ignored. Incomplete sessions give incomplete bars.
+        bars: The kind of bars to make.
 
     Returns:
         The same columns.
@@ -122,7 +126,7 @@ def resample(table: pa.Table, bars: Resampling) -> pa.Table:
     inside = in_hours(table, bars.hours)
     if not inside.num_rows:
         return inside.slice(0, 0)
-    found = held(timestamps_us(inside), bars.hours)
+    found = session_rows(timestamps_us(inside), bars.hours)
     if bars.minutes is None:
         first, times = found.starts, found.midnights
     else:
@@ -133,14 +137,14 @@ def resample(table: pa.Table, bars: Resampling) -> pa.Table:
 
 
 def _cut(times: Int64s, opens: Int64s, counts: Int64s, step: int) -> tuple[Int64s, Int64s]:
-    """Return the position of each bar's first row, and the bar's stamp."""
+    """Return the position of each bar's first row, and the bar's timestamp."""
     starts = times - (times - np.repeat(opens, counts)) % step
     first = np.flatnonzero(np.diff(starts, prepend=starts[0] - 1))
     return first, starts[first]
 
 
 def _value(table: pa.Table, name: str, first: Int64s) -> Any:
-    """Return one column of the longer bars, of which *first* says where each one's rows begin."""
+    """Return one column of the longer bars; *first* has the position of the first row of each."""
     values = numbers(table.column(name))
     if name == "open":
         return values[first]

@@ -1,8 +1,7 @@
-"""The identity of a series of bars: symbol, timeframe, adjustment and feed.
+"""Define the identity of a series of bars: symbol, timeframe, adjustment and feed.
 
-Two bars of the same symbol and minute are different facts when their feed or adjustment differs. `Series` is the one
-place that names all four together, and `Dataset.name` the one place that turns them into a folder's name, so that feeds
-and adjustments cannot meet in one file.
+Bars of the same symbol and minute differ if their feed or adjustment differs. Only `Series` combines all four, and only
+`Dataset.name` turns them into the name of a folder, so that feeds and adjustments cannot mix in one file.
 """
 
 from __future__ import annotations
@@ -29,14 +28,14 @@ _GRAMMAR = "1Min to 59Min, 1Hour to 23Hour, 1Day, 1Week, or 1, 2, 3, 4, 6 or 12M
 
 @dataclass(frozen=True, slots=True)
 class Timeframe:
-    """How much time one bar spans, in Alpaca's words: ``1Min`` to ``59Min``, ``1Hour`` to ``23Hour``, days, weeks, months.
+    """The length of a bar as Alpaca names it: ``1Min`` to ``59Min``, ``1Hour`` to ``23Hour``, days, weeks, months.
 
     Attributes:
-        amount: how many units, at least 1.
-        unit: ``Min``, ``Hour``, ``Day``, ``Week`` or ``Month``.
+        amount: The number of units, at least 1.
+        unit: One of ``Min``, ``Hour``, ``Day``, ``Week`` and ``Month``.
 
     Raises:
-        InputError: Alpaca has no such timeframe.
+        InputError: If Alpaca has no such timeframe.
     """
 
     amount: int
@@ -48,17 +47,17 @@ class Timeframe:
 
     @classmethod
     def parse(cls, value: object) -> Timeframe:
-        """Read a timeframe from a string (``1Min``, ``5min``, ``1Day``, ``1D``, ``day``) or from alpaca-py's ``TimeFrame``.
+        """Return the timeframe in a string (``1Min``, ``5min``, ``1Day``, ``1D``, ``day``) or in alpaca-py's ``TimeFrame``.
 
-        Whole words may be in any case; the single letters are Alpaca's own and case-sensitive, because ``1m`` and ``1M``
-        are a minute and a month to different people.
+        Words may be in any case. Single letters are case-sensitive, as at Alpaca, since ``1m`` is a minute to some users and
+        ``1M`` is a month.
 
         Raises:
-            InputError: not a timeframe that Alpaca has.
+            InputError: If Alpaca has no such timeframe.
         """
         if isinstance(value, cls):
             return value
-        text = getattr(value, "value", value)  # alpaca-py's TimeFrame and enums carry their wire form in .value
+        text = getattr(value, "value", value)  # in alpaca-py, .value of a TimeFrame or an enum is the text that is sent
         match = re.fullmatch(r"([0-9]{1,4})?\s*([A-Za-z]+)", text.strip()) if isinstance(text, str) else None
         if match:
             word = match[2]
@@ -72,7 +71,7 @@ class Timeframe:
 
     @property
     def intraday(self) -> bool:
-        """Whether bars are shorter than a day: they are kept in monthly files, others in yearly ones."""
+        """Whether bars are shorter than a day. They are stored in monthly files, others in yearly ones."""
         return self.unit in ("Min", "Hour")
 
     @property
@@ -87,11 +86,11 @@ class Timeframe:
         }[self.unit]
 
     def floor(self, instant: datetime) -> datetime:
-        """Return the start of the bar that holds *instant*, in UTC.
+        """Return the start of the bar that contains *instant*, in UTC.
 
         Minutes and hours are counted from midnight UTC (7-hour bars start at 0, 7, 14 and 21 o'clock); days, weeks (from
         Monday) and months (N-month bars from January) begin at midnight in New York. The server's alignment of amounts
-        that do not divide a day is not established; the sandbox and we agree on this one.
+        that do not divide a day is unknown; the sandbox uses this one, too.
         """
         if self.intraday:
             midnight = instant.replace(hour=0, minute=0, second=0, microsecond=0)
@@ -99,7 +98,7 @@ class Timeframe:
         return new_york_midnight(self._first_day(instant.astimezone(NEW_YORK).date()))
 
     def next(self, start: datetime) -> datetime:
-        """Return where the bar that begins at *start* (a value of `floor`) ends, which is where the next begins."""
+        """Return the end of the bar that starts at *start* (a value of `floor`): the start of the next bar."""
         if self.intraday:
             midnight = start.replace(hour=0, minute=0, second=0, microsecond=0)
             return min(start + self.length, midnight + timedelta(days=1))
@@ -110,12 +109,12 @@ class Timeframe:
         return new_york_midnight(day + self.length)
 
     def ceil(self, instant: datetime) -> datetime:
-        """Return the first start of a bar that is not before *instant*, in UTC."""
+        """Return the first start of a bar at or after *instant*, in UTC."""
         start = self.floor(instant)
         return start if start == instant else self.next(start)
 
     def widen(self, span: TimeRange) -> TimeRange:
-        """Return *span* grown to whole bars on both sides, so that no bar of an answer is made of half its trades."""
+        """Return *span* extended to whole bars on both sides, so that no bar of a response lacks a part of its trades."""
         return TimeRange(self.floor(span.start), self.ceil(span.end))
 
     def _first_day(self, day: date) -> date:
@@ -127,10 +126,10 @@ class Timeframe:
 
 
 class Feed(Enum):
-    """Where the trades behind the bars were reported.
+    """The source of the trades in the bars.
 
-    ``SIP`` is the consolidated tape; ``ACCOUNT`` sends no feed and takes what the account's plan gives, kept apart since no
-    answer names its feed; ``DELAYED_SIP``, which the endpoint refuses, is the consolidated tape up to 16 minutes ago.
+    ``SIP`` is the consolidated tape. ``ACCOUNT`` sends no feed and gets that of the account's plan; it is stored separately,
+    since no response names its feed. ``DELAYED_SIP``, which the endpoint refuses, is the consolidated tape up to 16 minutes ago.
     """
 
     SIP = "sip"
@@ -142,10 +141,10 @@ class Feed(Enum):
 
     @classmethod
     def parse(cls, value: object) -> Feed:
-        """Read a feed from a string or alpaca-py's ``DataFeed``; None is the consolidated tape.
+        """Return the feed in a string or in alpaca-py's ``DataFeed``; None is the consolidated tape.
 
         Raises:
-            InputError: not a feed of historical bars.
+            InputError: If this is not a feed of historical bars.
         """
         if value is None:
             return cls.SIP
@@ -160,12 +159,12 @@ class Feed(Enum):
 
     @property
     def stored(self) -> Feed:
-        """The feed whose bars these are on disk."""
+        """The feed of the bars on disk."""
         return Feed.SIP if self is Feed.DELAYED_SIP else self
 
     @property
     def wire(self) -> str | None:
-        """What the request says; None sends nothing."""
+        """The value in a request; None if it is not sent."""
         return None if self is Feed.ACCOUNT else self.stored.value
 
 
@@ -174,20 +173,20 @@ _EVENTS = ("split", "dividend", "spin-off")
 
 @dataclass(frozen=True, slots=True)
 class Adjustment:
-    """Which corporate actions the vendor has worked into the prices.
+    """The corporate actions for which the prices are adjusted.
 
     Attributes:
-        value: the wire form: ``raw``, ``all``, or a comma list of ``split``, ``dividend``, ``spin-off`` in that order.
+        value: The text in a request: ``raw``, ``all``, or a comma list of ``split``, ``dividend``, ``spin-off`` in that order.
     """
 
     value: str = "raw"
 
     @classmethod
     def parse(cls, value: object) -> Adjustment:
-        """Read an adjustment from a string or alpaca-py's ``Adjustment``; None is raw.
+        """Return the adjustment in a string or in alpaca-py's ``Adjustment``; None is raw.
 
         Raises:
-            InputError: not an adjustment that Alpaca has.
+            InputError: If Alpaca has no such adjustment.
         """
         if value is None:
             return cls()
@@ -207,7 +206,7 @@ class Adjustment:
 
     @property
     def is_raw(self) -> bool:
-        """Whether prices are as they were printed, which no later event can change."""
+        """Whether prices are as traded, so that no later event changes them."""
         return self.value == "raw"
 
 
@@ -219,9 +218,9 @@ class Dataset:
     """All series of one timeframe, adjustment and feed: one folder of the store.
 
     Attributes:
-        timeframe: how much time a bar spans.
-        adjustment: what is worked into the prices.
-        feed: the feed as stored (never ``DELAYED_SIP``).
+        timeframe: The length of a bar.
+        adjustment: The adjustment of the prices.
+        feed: The feed as stored (never ``DELAYED_SIP``).
     """
 
     timeframe: Timeframe
@@ -247,25 +246,25 @@ class Dataset:
         """Undo `name`.
 
         Raises:
-            ValueError: no dataset has that name.
+            ValueError: If no dataset has that name.
         """
         head, *parts = name.split("_")
         if head == "equities" and parts:
             feed = Feed(parts.pop()) if parts[-1] in {feed.value for feed in Feed} else Feed.SIP
             if parts:
-                made = cls(Timeframe.parse(parts[0]), Adjustment.parse(",".join(parts[1:]) or None), feed)
-                if made.name == name:
-                    return made
+                dataset = cls(Timeframe.parse(parts[0]), Adjustment.parse(",".join(parts[1:]) or None), feed)
+                if dataset.name == name:
+                    return dataset
         raise ValueError(f"not the name of a dataset: {name!r}")
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One symbol's bars in one dataset.
+    """The bars of one symbol in one dataset.
 
     Attributes:
-        symbol: as Alpaca writes it, upper case.
-        dataset: timeframe, adjustment and feed.
+        symbol: The symbol as Alpaca writes it, upper case.
+        dataset: The timeframe, adjustment and feed.
     """
 
     symbol: str
@@ -276,10 +275,10 @@ class Series:
 
 
 def parse_currency(value: str | None) -> str | None:
-    """Read a currency: three letters (ISO 4217), in capitals; None for the vendor's choice.
+    """Return a currency as three capital letters (ISO 4217), or None for the vendor's choice.
 
     Raises:
-        InputError: something else.
+        InputError: If the value is neither three letters nor None.
     """
     if value is None:
         return None

@@ -1,4 +1,4 @@
-"""Which bars start within the hours of a session: regular, or extended; half days and clock changes right."""
+"""Select the bars that start within the regular or extended hours of a session, half days and clock changes included."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from data_engine.market.time_range import TimeRange, new_york_date, new_york_mid
 
 
 class Hours(Enum):
-    """Which part of the day: all of it, 09:30 to 16:00 New York of a session, or 04:00 to 20:00 (half days: to 13:00, 17:00)."""
+    """A part of the day: all of it, 09:30 to 16:00 New York of a session, or 04:00 to 20:00 (half days: to 13:00, 17:00)."""
 
     ALL = "all"
     REGULAR = "regular"
@@ -26,10 +26,10 @@ class Hours(Enum):
 
     @classmethod
     def parse(cls, value: object) -> Hours:
-        """Read the hours as people write them.
+        """Return the hours that a text stands for.
 
         Raises:
-            InputError: not one of the three.
+            InputError: If it is none of the three.
         """
         if isinstance(value, cls):
             return value
@@ -39,19 +39,19 @@ class Hours(Enum):
             raise InputError(f"session {value!r} is not one of {', '.join(hours.value for hours in cls)}") from None
 
     def of(self, day: date) -> TimeRange:
-        """Return the hours of a session; those of `ALL` are none, and an error of the caller's."""
+        """Return the hours of a session. `ALL` has none: a caller must not ask."""
         return {Hours.REGULAR: regular_hours, Hours.EXTENDED: extended_hours}[self](day)
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """The sessions that a sorted column of stamps has bars of, in order; four arrays of one length.
+class SessionRows:
+    """The sessions with bars in a sorted column of timestamps, in order: four arrays of equal length.
 
     Attributes:
-        midnights: when the day begins in New York, microseconds since 1970: the stamp of a daily bar.
-        opens: when the session's hours begin, microseconds.
-        starts: the position of the session's first bar.
-        stops: the position after its last bar.
+        midnights: The start of the day in New York, microseconds since 1970: the timestamp of a daily bar.
+        opens: The start of the session's hours, microseconds.
+        starts: The position of the session's first bar.
+        stops: The position after its last bar.
     """
 
     midnights: Int64s
@@ -60,20 +60,20 @@ class Held:
     stops: Int64s
 
 
-def held(times: Int64s, hours: Hours) -> Held:
-    """Find the sessions of a sorted column of stamps, and where their bars stand.
+def session_rows(times: Int64s, hours: Hours) -> SessionRows:
+    """Return the sessions in a sorted column of timestamps, and the positions of their bars.
 
     Args:
-        times: microseconds since 1970, sorted.
-        hours: regular or extended.
+        times: The timestamps, in microseconds since 1970, sorted.
+        hours: Regular or extended hours.
     """
     if not times.size:
-        return Held(*(np.empty(0, np.int64) for _ in range(4)))
+        return SessionRows(*(np.empty(0, np.int64) for _ in range(4)))
     first, last = (new_york_date(from_micros(int(time))).year for time in (times[0], times[-1]))
     midnights, opens, closes = np.concatenate([_edges(year, hours) for year in range(first, last + 1)], axis=1)
     starts, stops = np.searchsorted(times, opens), np.searchsorted(times, closes)
     some = stops > starts
-    return Held(midnights[some], opens[some], starts[some], stops[some])
+    return SessionRows(midnights[some], opens[some], starts[some], stops[some])
 
 
 @lru_cache(maxsize=128)
@@ -81,7 +81,7 @@ def _edges(year: int, hours: Hours) -> Any:
     """Return the midnights, opens and closes of a year's sessions (of New York), as three rows of microseconds."""
     days = list(sessions(date(year, 1, 1), date(year, 12, 31)))
     spans = [hours.of(day) for day in days]
-    made = np.array(
+    edges = np.array(
         [
             [to_micros(new_york_midnight(day)) for day in days],
             [to_micros(span.start) for span in spans],
@@ -89,24 +89,24 @@ def _edges(year: int, hours: Hours) -> Any:
         ],
         dtype=np.int64,
     )
-    made.setflags(write=False)  # it is shared
-    return made
+    edges.setflags(write=False)  # the cache shares it
+    return edges
 
 
 def in_hours(table: pa.Table, hours: Hours) -> pa.Table:
     """Return the bars that start within the hours of a session.
 
     Args:
-        table: sorted by ``timestamp``, with any of the columns of `BAR_SCHEMA` beside it.
-        hours: `Hours.ALL` is every bar.
+        table: The bars, sorted by ``timestamp``, with any of the columns of `BAR_SCHEMA`.
+        hours: The hours; `Hours.ALL` selects every bar.
     """
     if hours is Hours.ALL:
         return table
-    found = held(timestamps_us(table), hours)
+    found = session_rows(timestamps_us(table), hours)
     count = table.num_rows
     if int((found.stops - found.starts).sum()) == count:
         return table
-    # Outside, inside, outside ...: how long each stretch is.
+    # The lengths of the stretches outside, inside, outside ... the hours.
     edges = np.empty(2 * found.starts.size + 2, dtype=np.int64)
     edges[0], edges[-1] = 0, count
     edges[1:-1:2], edges[2:-1:2] = found.starts, found.stops

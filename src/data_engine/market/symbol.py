@@ -1,4 +1,4 @@
-"""What a symbol is: trimmed, upper case, and otherwise as it was written; whether it exists is for the vendor to say. Pure."""
+"""Check symbols: they are trimmed, in upper case, and otherwise as written; only the vendor knows whether they exist."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _INNER = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz01234567
 
 _NAMES_OF_CONTROLS = {" ": "a space", "\t": "a tab", "\n": "a line break", "\r": "a line break"}
 
-# Share classes whose letter is often written without its separator. Only used to guess what was meant, never to rewrite.
+# Share classes whose letter is often written without its separator. Only for suggestions: symbols are never rewritten.
 _GLUED = frozenset({
     "AGMA", "AKOA", "AKOB", "BFA", "BFB", "BIOB", "BRKA", "BRKB", "CRDA", "CRDB", "CWENA", "EBRB", "GEFB", "GTNA", "HEIA",
     "HVTA", "JWA", "JWB", "LENB", "LGFA", "LGFB", "MKCV", "MOGA", "MOGB", "PBRA", "RDSA", "RDSB", "STZB", "TAPA", "UHALB", "WSOB",
@@ -22,20 +22,20 @@ _GLUED = frozenset({
 def check_symbol(text: str) -> str:
     """Return *text* as a canonical symbol: trimmed, in upper case.
 
-    Accepts what could be a symbol somewhere: 1 to 32 ASCII letters, digits and ``. - / ^ _ = + $ *``, the first a letter or
-    digit, without ``..`` and without ``.`` or ``/`` at the end. Nothing is rewritten: ``BRK-B`` stays ``BRK-B``.
+    Accepts 1 to 32 ASCII letters, digits and ``. - / ^ _ = + $ *``, the first a letter or digit, without ``..`` and without
+    ``.`` or ``/`` at the end. Nothing is rewritten: ``BRK-B`` stays ``BRK-B``.
 
     Raises:
-        InputError: it cannot be a symbol; the message names it, says why, and what was probably meant.
+        InputError: If it cannot be a symbol; the message names it, the reason, and a suggestion.
     """
-    fault = _fault(text)
+    fault = symbol_fault(text)
     if fault is not None:
-        raise InputError(f"not a symbol: {_shown(text)} {fault}")
+        raise InputError(f"not a symbol: {shortened(text)} {fault}")
     return text.strip().upper()
 
 
 def suggestion(symbol: str) -> str | None:
-    """Return what was probably meant by a share class not written Alpaca's way, or None where there is no such guess.
+    """Return Alpaca's spelling of a share class that is written in another way, or None if there is no suggestion.
 
     ``BRK-B``, ``BRK/B``, ``BRK_B``, ``BRK B`` and ``BRKB`` all give ``BRK.B``.
     """
@@ -46,8 +46,8 @@ def suggestion(symbol: str) -> str | None:
     return f"{text[:-1]}.{text[-1]}" if text in _GLUED else None
 
 
-def _fault(text: object) -> str | None:
-    """Say why *text* is not a symbol, or return None."""
+def symbol_fault(text: object) -> str | None:
+    """Return why *text* is not a symbol, or None."""
     if not isinstance(text, str):
         return "is not a string"
     symbol = text.strip()
@@ -61,7 +61,7 @@ def _reason(symbol: str) -> str | None:
         return "is empty"
     if len(symbol) > MAX_SYMBOL_LENGTH:
         return f"is longer than {MAX_SYMBOL_LENGTH} characters"
-    # Before any change of case: the upper case of some letters that are not ASCII is.
+    # Before any change of case: some letters outside ASCII have an upper case inside it.
     for char in symbol:
         if char not in _INNER:
             return f"contains {_NAMES_OF_CONTROLS.get(char) or repr(char)}"
@@ -74,8 +74,8 @@ def _reason(symbol: str) -> str | None:
     return None
 
 
-def _shown(value: object) -> str:
-    """Write a value for a message, shortened where it is long."""
+def shortened(value: object) -> str:
+    """Return a value for a message, shortened if it is long."""
     if isinstance(value, str) and len(value) > 40:
         return f"{value[:40]!r}... ({len(value)} characters)"
     text = repr(value)

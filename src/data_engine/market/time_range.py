@@ -1,6 +1,6 @@
-"""Ranges of time and the arithmetic of coverage: union, intersection, what is missing.
+"""Compute unions, intersections and differences of time ranges.
 
-All times are aware and in UTC, all ranges half-open ``[start, end)``; the constructor of `TimeRange` enforces it, so no
+All times are aware and in UTC, all ranges half-open ``[start, end)``; the constructor of `TimeRange` checks it, so that no
 other module has to. The functions take any iterable of ranges and return sorted, disjoint, non-touching tuples.
 """
 
@@ -19,11 +19,11 @@ class TimeRange:
     """A half-open range of time, ``[start, end)``.
 
     Attributes:
-        start: first instant inside, aware UTC.
-        end: first instant after, aware UTC, later than *start*.
+        start: The first instant inside, aware UTC.
+        end: The first instant after, aware UTC, later than *start*.
 
     Raises:
-        ValueError: a bound is naive or not in UTC, or *end* is not after *start*.
+        ValueError: If a bound is naive or not in UTC, or *end* is not after *start*.
     """
 
     start: datetime
@@ -44,27 +44,27 @@ class TimeRange:
 
     @property
     def length(self) -> timedelta:
-        """How long the range is."""
+        """The length of the range."""
         return self.end - self.start
 
     def intersect(self, other: TimeRange) -> TimeRange | None:
-        """Return what both ranges hold, or None where they do not meet."""
+        """Return the common part of both ranges, or None if there is none."""
         start, end = max(self.start, other.start), min(self.end, other.end)
         return TimeRange(start, end) if start < end else None
 
     def before(self, instant: datetime) -> TimeRange | None:
-        """Return the part before *instant*, or None where there is none."""
+        """Return the part before *instant*, or None if there is none."""
         end = min(self.end, instant)
         return TimeRange(self.start, end) if self.start < end else None
 
     def after(self, instant: datetime) -> TimeRange | None:
-        """Return the part from *instant* on, or None where there is none."""
+        """Return the part from *instant* on, or None if there is none."""
         start = max(self.start, instant)
         return TimeRange(start, self.end) if start < self.end else None
 
 
 def union(ranges: Iterable[TimeRange]) -> tuple[TimeRange, ...]:
-    """Return the same instants in as few ranges as possible: sorted, disjoint, touching pieces made one."""
+    """Return the same instants in as few ranges as possible: sorted, disjoint, touching ones merged."""
     merged: list[TimeRange] = []
     for piece in sorted(ranges):
         if merged and piece.start <= merged[-1].end:
@@ -77,27 +77,25 @@ def union(ranges: Iterable[TimeRange]) -> tuple[TimeRange, ...]:
 
 def difference(wanted: Iterable[TimeRange], taken: Iterable[TimeRange]) -> tuple[TimeRange, ...]:
     """Return the instants of *wanted* that are in none of *taken*."""
-    holes = union(taken)
+    cuts = union(taken)
     left: list[TimeRange] = []
     for piece in union(wanted):
         start = piece.start
-        for hole in holes:
-            if hole.end <= start:
+        for cut in cuts:
+            if cut.end <= start:
                 continue
-            if hole.start >= piece.end:
+            if cut.start >= piece.end:
                 break
-            if hole.start > start:
-                left.append(TimeRange(start, hole.start))
-            start = hole.end
-            if start >= piece.end:
-                break
+            if cut.start > start:
+                left.append(TimeRange(start, cut.start))
+            start = cut.end
         if start < piece.end:
             left.append(TimeRange(start, piece.end))
     return tuple(left)
 
 
 def missing(wanted: TimeRange, covered: Iterable[TimeRange]) -> tuple[TimeRange, ...]:
-    """Return the parts of *wanted* that *covered* does not hold: the difference, for one range."""
+    """Return the parts of *wanted* that are not in *covered*: the difference, for one range."""
     return difference((wanted,), covered)
 
 
@@ -119,15 +117,15 @@ def _meet(left: tuple[TimeRange, ...], right: tuple[TimeRange, ...]) -> Iterator
 
 
 def iso(instant: datetime) -> str:
-    """Write an aware UTC instant as ``2024-06-03T04:00:00Z``, with microseconds only where there are some."""
+    """Return an aware UTC instant as ``2024-06-03T04:00:00Z``, with microseconds only if there are any."""
     return instant.replace(tzinfo=None).isoformat() + "Z"
 
 
 def from_iso(text: str) -> datetime:
-    """Read what `iso` wrote.
+    """Undo `iso`.
 
     Raises:
-        ValueError: not an instant in UTC.
+        ValueError: If the text is not an instant in UTC.
     """
     instant = datetime.fromisoformat(text[:-1]) if text.endswith("Z") else None
     if instant is None or instant.tzinfo is not None:
@@ -136,7 +134,7 @@ def from_iso(text: str) -> datetime:
 
 
 def new_york_midnight(day: date) -> datetime:
-    """Return the instant at which the calendar day *day* begins in New York, in UTC."""
+    """Return the start of the calendar day *day* in New York, in UTC."""
     return datetime.combine(day, time(), NEW_YORK).astimezone(UTC)
 
 

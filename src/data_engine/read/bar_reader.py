@@ -1,6 +1,6 @@
-"""What is wanted of a store's bars, as a value, and the walks that bring it: whole symbols, pieces, Arrow, a DuckDB relation.
+"""Parse a request for stored bars, and read it as whole symbols, batches, an Arrow table or a DuckDB relation.
 
-Every form of an answer comes of the same `BarQuery` and passes the same `steps`, so they cannot differ.
+Every form of the result comes from the same `BarQuery` and the same `steps`, so the forms cannot differ.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from itertools import chain, groupby, islice
-from typing import TYPE_CHECKING, Literal, TypedDict
+from operator import itemgetter
+from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 import numpy as np
 import pyarrow as pa
 
-from data_engine.corporate_actions.adjusted_bars import reading_of
+from data_engine.corporate_actions.adjusted_bars import dataset_to_read
 from data_engine.corporate_actions.adjustment import CONVENTIONS, PREVIOUS_CLOSE
 from data_engine.cpu import count
 from data_engine.errors import InputError
@@ -39,27 +40,29 @@ if TYPE_CHECKING:
 
 _CORES = count()
 
-_LINES = 8  # requests at once to a bucket, whose answers are waited for
+_REQUESTS = 8  # concurrent requests to a bucket; a thread waits for each
 
-_AHEAD = 8  # files read before they are asked for, where the answer is wanted whole
+_AHEAD = 8  # files that are read ahead if the whole result is needed
 
-_AHEAD_OF_PIECES = 2  # ... and where it is wanted in pieces, since it may not fit memory
+_AHEAD_OF_BATCHES = 2  # ... and if batches are needed, since the result may not fit in memory
 
 _DAY = timedelta(days=1)
+
+_SYMBOL = pa.field("symbol", pa.string(), nullable=False)
 
 SessionName = Literal["all", "regular", "extended"]
 
 Incomplete = Literal["warn", "raise", "ignore"]
 
 Step = Callable[[str, pa.Table], pa.Table]
-"""What a symbol's table passes on its way: the symbol and its bars (by time; ``timestamp`` and `BarQuery.needed`) in, bars out.
+"""A change of a symbol's bars: the symbol and its bars (by time; ``timestamp`` and `BarQuery.needed`) in, bars out.
 
-It must give the same for whole days of New York one by one as for all at once: pieces are cut at midnights.
+It must give the same for New York days one by one as for all of them at once, since batches are cut at midnight.
 """
 
 
 class ReadOptions(TypedDict, total=False):
-    """The arguments, by keyword, that all ways of reading share; `ParquetStorage.load` says what they mean."""
+    """The keyword arguments that all ways of reading share; `ParquetStorage.load` documents them and their defaults."""
 
     index: str | None
     as_of: date | str | None
@@ -75,26 +78,26 @@ class ReadOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class BarQuery:
-    """What is wanted.
+    """A request for stored bars, parsed.
 
     Attributes:
-        series: whose bars, in the order of the answer: by symbol.
-        dataset: all of theirs.
-        adjustment: of the answer; another than the dataset's where raw bars are adjusted here.
-        span: the bars of the answer start inside it.
-        before: the bars of the answer start before it; earlier than the span's end where a computed bar is still under way.
-        columns: of the answer, beside symbol and timestamp.
-        hours: of the day.
-        resampling: which bars are computed of those that are stored; None is none.
-        incomplete: what to do about a range that is not held whole.
-        index: whose members are wanted; None where symbols are.
-        members: of the index: by symbol, the ranges in which it was one. Its other bars are not in the answer.
-        as_of: the last day whose corporate actions count; None is the vendor's own adjustment where it is held, else today.
-        convention: what payouts are measured by.
-        adjust: works the actions into raw bars; None where bars are as stored.
+        symbols: The symbols, sorted, as in the result.
+        dataset: The dataset to read.
+        adjustment: The adjustment of the result; it differs from the dataset's if raw bars are adjusted as they are read.
+        span: The range in which the bars of the result start.
+        before: The instant before which they start; earlier than the end of *span* if a computed bar has not ended yet.
+        columns: The columns of the result, beside symbol and timestamp.
+        hours: The hours of the day.
+        resampling: The bars to compute from the stored ones. If None, stored bars are returned.
+        incomplete: What to do about a missing range.
+        index: The index whose members are requested. If None, symbols are.
+        members: The ranges in which each symbol was a member of the index. Its other bars are not in the result.
+        as_of: The last day whose corporate actions count. If None, Alpaca's adjusted bars if they are stored, else today.
+        convention: The convention by which a dividend is measured.
+        adjust: The step that applies corporate actions to raw bars. If None, prices are as stored.
     """
 
-    series: tuple[Series, ...]
+    symbols: tuple[str, ...]
     dataset: Dataset
     adjustment: Adjustment
     span: TimeRange
@@ -102,11 +105,11 @@ class BarQuery:
     columns: tuple[str, ...]
     hours: Hours
     resampling: Resampling | None
-    incomplete: Incomplete
-    index: str | None = None
-    members: Mapping[str, Sequence[TimeRange]] = field(default_factory=dict)
-    as_of: date | None = None
-    convention: str = PREVIOUS_CLOSE
+    incomplete: str
+    index: str | None
+    members: Mapping[str, Sequence[TimeRange]]
+    as_of: date | None
+    convention: str
     adjust: Step | None = field(default=None, compare=False)
 
     @classmethod
@@ -117,85 +120,55 @@ class BarQuery:
         end: DateLike | None,
         *,
         now: datetime,
-        timeframe: object = "1Min",
-        feed: object = None,
-        adjustment: object = None,
-        columns: Sequence[str] | None = None,
-        session: SessionName | None = None,
-        resample: object = None,
-        incomplete: Incomplete = "warn",
-        index: str | None = None,
         members: Mapping[str, Sequence[TimeRange]] | None = None,
-        as_of: date | str | None = None,
-        convention: str = PREVIOUS_CLOSE,
+        **options: Unpack[ReadOptions],
     ) -> BarQuery:
-        """Read people's arguments; `ParquetStorage.load` says what they mean.
+        """Parse a user's arguments.
 
         Args:
-            symbols: one or several.
-            start: a day or an instant.
-            end: a day (included) or an instant (excluded); None is *now*.
-            now: an aware instant.
-            timeframe: of the stored bars.
-            feed: of the stored bars.
-            adjustment: of the stored bars.
-            columns: of the answer.
-            session: hours; None is all, and regular where bars are computed.
-            resample: which bars to compute.
-            incomplete: warn, raise or ignore.
-            index: whose members are wanted; other symbols are left out.
-            members: of the index: who was in it when.
-            as_of: the last day whose corporate actions count; goes with an adjustment.
-            convention: of `data_engine.corporate_actions.adjustment.CONVENTIONS`.
+            symbols: One symbol or several.
+            start: A New York day or an aware instant.
+            end: A New York day (included) or an aware instant (excluded). If None, *now*.
+            now: The current instant, aware.
+            members: The ranges of membership by symbol, if an index is given; other symbols are left out.
+            **options: The arguments of `ParquetStorage.load`.
 
         Raises:
-            InputError: an argument cannot be used.
+            InputError: If an argument cannot be used.
         """
-        if not isinstance(symbols, Iterable):
-            raise InputError(f"symbols are text, one or several, was {symbols!r}")
-        names = [symbols] if isinstance(symbols, str) else list(symbols)
-        dataset = Dataset(Timeframe.parse(timeframe), Adjustment.parse(adjustment), Feed.parse(feed))
+        timeframe = Timeframe.parse(options.get("timeframe", "1Min"))
+        dataset = Dataset(timeframe, Adjustment.parse(options.get("adjustment")), Feed.parse(options.get("feed")))
         span = parse_span(start, end, now=now).range
-        chosen = {check_symbol(name) for name in names}
-        if index is not None:
-            chosen &= set(members or ())
-        if incomplete not in ("warn", "raise", "ignore"):
-            raise InputError(f"incomplete={incomplete!r} is not one of warn, raise, ignore")
-        hours = Hours.parse(session if session is not None else "all" if resample is None else "regular")
-        computed = None if resample is None else Resampling.parse(resample, hours, dataset.timeframe)
-        if hours is not Hours.ALL and not dataset.timeframe.intraday:
-            raise InputError(
-                f"session={hours.value!r} chooses among the bars of a day; {dataset.timeframe} bars have none of their own"
-            )
-        day = None if as_of is None else parse_day(as_of, "as_of")
-        if day is not None and dataset.adjustment.is_raw:
-            raise InputError(f"as_of={as_of!r} goes with an adjustment (split, dividend, spin-off, all): raw bars never change")
-        if convention not in CONVENTIONS:
-            raise InputError(f"convention {convention!r} is not one of {', '.join(CONVENTIONS)}")
+        hours, resampling = _parse_hours(options.get("session"), options.get("resample"), timeframe)
         return cls(
-            tuple(Series(name, dataset) for name in sorted(chosen)),
-            dataset,
-            dataset.adjustment,
-            span,
-            span.end if computed is None else min(span.end, computed.before_forming(now)),
-            VALUES if columns is None else _chosen(columns),
-            hours,
-            computed,
-            incomplete,
-            index,
-            members or {},
-            day,
-            convention,
+            symbols=_parse_symbols(symbols, members),
+            dataset=dataset,
+            adjustment=dataset.adjustment,
+            span=span,
+            before=span.end if resampling is None else min(span.end, resampling.before_forming(now)),
+            columns=_parse_columns(options.get("columns")),
+            hours=hours,
+            resampling=resampling,
+            incomplete=_parse_choice("incomplete", options.get("incomplete", "warn"), ("warn", "raise", "ignore")),
+            index=options.get("index"),
+            members=members or {},
+            as_of=_parse_as_of(options.get("as_of"), dataset.adjustment),
+            convention=_parse_choice("convention", options.get("convention", PREVIOUS_CLOSE), CONVENTIONS),
         )
 
     @property
+    def series(self) -> tuple[Series, ...]:
+        """The series to read, by symbol."""
+        return tuple(Series(symbol, self.dataset) for symbol in self.symbols)
+
+    @property
     def needed(self) -> tuple[str, ...]:
-        """The columns that are read: those of the answer, and what they are computed from."""
+        """The columns to read: those of the result, and what they are computed from."""
         return self.columns if self.resampling is None else self.resampling.needs(self.columns)
 
     @property
     def computed(self) -> str | None:
-        """What the answer is, in words, where it is not bars of the vendor's; else None."""
+        """A description of bars that are not stored as Alpaca sent them, or None."""
         words = []
         if self.resampling is not None:
             words.append(f"{self.resampling} bars of {self.hours.value} sessions from {self.dataset.timeframe} bars")
@@ -205,96 +178,135 @@ class BarQuery:
 
     @property
     def reach(self) -> TimeRange:
-        """The range that is read: the span, and for computed bars what the last of them needs beyond it."""
+        """The range to read: the span, and what the last computed bar needs beyond it."""
         if self.resampling is None:
             return self.span
         return TimeRange(self.span.start, max(self.span.end, self.resampling.end_before(self.before)))
 
 
-def adjusted(store: BarStore, reading: BarQuery, *, now: datetime) -> BarQuery:
-    """Return the reading of the dataset that answers it: the vendor's adjusted one, or the raw one and the step that adjusts it.
+def _parse_symbols(symbols: object, members: Iterable[str] | None) -> tuple[str, ...]:
+    if not isinstance(symbols, Iterable):
+        raise InputError(f"symbols must be text or several texts, not {symbols!r}")
+    names = {check_symbol(name) for name in ([symbols] if isinstance(symbols, str) else symbols)}
+    return tuple(sorted(names if members is None else names.intersection(members)))
+
+
+def _parse_hours(session: object, computed: object, timeframe: Timeframe) -> tuple[Hours, Resampling | None]:
+    if session is None:
+        session = "all" if computed is None else "regular"
+    hours = Hours.parse(session)
+    resampling = None if computed is None else Resampling.parse(computed, hours, timeframe)
+    if hours is not Hours.ALL and not timeframe.intraday:
+        raise InputError(f"session={hours.value!r} has no effect on {timeframe} bars; use session='all' or an intraday timeframe")
+    return hours, resampling
+
+
+def _parse_columns(columns: Sequence[str] | None) -> tuple[str, ...]:
+    if columns is None:
+        return VALUES
+    if isinstance(columns, str) or not set(columns) <= set(VALUES):
+        raise InputError(f"columns={columns!r} are not all known; choose from {', '.join(VALUES)}")
+    return tuple(dict.fromkeys(columns))
+
+
+def _parse_choice(name: str, value: str, choices: Sequence[str]) -> str:
+    if value not in choices:
+        raise InputError(f"{name}={value!r} does not exist; choose one of {', '.join(choices)}")
+    return value
+
+
+def _parse_as_of(value: date | str | None, adjustment: Adjustment) -> date | None:
+    day = None if value is None else parse_day(value, "as_of")
+    if day is not None and adjustment.is_raw:
+        raise InputError(f"as_of={value!r} has no effect on raw bars; add adjustment='split', 'dividend', 'spin-off' or 'all'")
+    return day
+
+
+def adjusted(store: BarStore, query: BarQuery, *, now: datetime) -> BarQuery:
+    """Return the query for Alpaca's adjusted dataset, or for the raw dataset with the step that adjusts it.
 
     Args:
-        store: of the bars and of the corporate actions.
-        reading: as it was asked for.
-        now: the current instant.
+        store: The store of the bars and the corporate actions.
+        query: The query as parsed.
+        now: The current instant, aware.
 
     Raises:
-        InputError: its day lies in the future, or bars of its dataset cannot be adjusted.
+        InputError: If *as_of* lies in the future, or bars of this dataset cannot be adjusted.
     """
-    dataset, step = reading_of(store, reading.dataset, reading.as_of, now=now, convention=reading.convention)
+    dataset, step = dataset_to_read(store, query.dataset, query.as_of, now=now, convention=query.convention)
     if step is None:
-        return reading
-    series = tuple(Series(one.symbol, dataset) for one in reading.series)
-    return replace(reading, series=series, dataset=dataset, as_of=reading.as_of or new_york_date(now), adjust=step)
+        return query
+    return replace(query, dataset=dataset, as_of=query.as_of or new_york_date(now), adjust=step)
 
 
-def steps(reading: BarQuery) -> tuple[Step, ...]:
-    """Return what a symbol's table passes on its way, in this order."""
-    hours, computed = reading.hours, reading.resampling
+def steps(query: BarQuery) -> tuple[Step, ...]:
+    """Return the steps from a symbol's stored bars to the result, in order."""
+    hours, resampling = query.hours, query.resampling
     made: list[Step] = []
     if hours is not Hours.ALL:
         made.append(lambda _, table: in_hours(table, hours))
-    if reading.adjust is not None:
-        made.append(reading.adjust)  # before one bar is made of several, which may lie on both sides of an event
-    if computed is not None:
-        made.append(lambda _, table: resample(table, computed))
-        made.append(lambda _, table: _between(table, reading.span.start, reading.before))
-    if reading.index is not None:
-        made.append(keep_members(reading.members))
-    if reading.needed != reading.columns:
-        made.append(lambda _, table: table.select(["timestamp", *reading.columns]))
+    if query.adjust is not None:
+        made.append(query.adjust)  # before resampling: a computed bar may lie on both sides of an event
+    if resampling is not None:
+        made.append(lambda _, table: resample(table, resampling))
+        made.append(lambda _, table: _between(table, query.span.start, query.before))
+    if query.index is not None:
+        made.append(keep_members(query.members))
+    if query.needed != query.columns:
+        made.append(lambda _, table: table.select(["timestamp", *query.columns]))
     return tuple(made)
 
 
-def whole_symbols(store: BarStore, reading: BarQuery) -> Iterator[tuple[str, pa.Table]]:
-    """Yield the answer, a symbol at a time and each whole; a symbol without a file is left out.
+def whole_symbols(store: BarStore, query: BarQuery) -> Iterator[tuple[str, pa.Table]]:
+    """Yield each symbol and all its bars, by symbol; a symbol without a file is left out.
 
     Raises:
-        DamagedFile: a file cannot be read as bars.
+        DamagedFile: If a file cannot be read as bars.
     """
-    passed = steps(reading)
-    for symbol, parts in groupby(_files(store, reading, _AHEAD), key=lambda part: part[0]):
-        yield symbol, _passed(passed, symbol, pa.concat_tables([table for _, _, table in parts]))
+    through = steps(query)
+    for symbol, files in groupby(_files(store, query, _AHEAD), key=itemgetter(0)):
+        yield symbol, _apply(through, symbol, pa.concat_tables([table for _, _, table in files]))
 
 
-def batches(store: BarStore, reading: BarQuery) -> Iterator[tuple[str, pa.Table]]:
-    """Yield the answer by symbol and time in pieces of about a file each, without empty ones; few are in memory at once.
+def batches(store: BarStore, query: BarQuery) -> Iterator[tuple[str, pa.Table]]:
+    """Yield a symbol and some of its bars, by symbol and time, about a file at a time, never none; few are in memory at once.
 
-    Files end at midnight UTC, in the middle of a winter evening in New York; pieces end at midnight in New York, so that a
-    session is never in two of them.
+    Raises:
+        DamagedFile: If a file cannot be read as bars.
     """
-    passed = steps(reading)
-    for symbol, parts in groupby(_files(store, reading, _AHEAD_OF_PIECES), key=lambda part: part[0]):
-        kept = None
-        for _, period, table in parts:
-            morning = new_york_midnight(new_york_date(period.start) + _DAY)
-            at = int(np.searchsorted(timestamps_us(table), to_micros(morning)))
-            evening = table.slice(0, at)
-            whole = evening if kept is None else pa.concat_tables([kept, evening])
-            kept = table.slice(at)
-            if whole.num_rows and (piece := _passed(passed, symbol, whole)).num_rows:
-                yield symbol, piece
-        if kept is not None and kept.num_rows and (piece := _passed(passed, symbol, kept)).num_rows:
-            yield symbol, piece
+    through = steps(query)
+    for symbol, files in groupby(_files(store, query, _AHEAD_OF_BATCHES), key=itemgetter(0)):
+        for table in _cut_at_midnight(files):
+            if table.num_rows and (batch := _apply(through, symbol, table)).num_rows:
+                yield symbol, batch
 
 
-def in_arrow(parts: Iterable[tuple[str, pa.Table]], reading: BarQuery) -> pa.Table:
-    """Return parts of an answer as one table: ``symbol`` (text), ``timestamp`` (microseconds, UTC) and the columns chosen."""
-    named = [named_table(symbol, table) for symbol, table in parts]
-    return pa.concat_tables(named) if named else schema_of(reading).empty_table()
+def _cut_at_midnight(files: Iterable[tuple[str, Period, pa.Table]]) -> Iterator[pa.Table]:
+    """Yield the bars of a symbol's files, cut at midnight in New York, so that a session is never in two tables.
+
+    Files end at midnight UTC, which is in the evening in New York.
+    """
+    rest: list[pa.Table] = []
+    for _, period, table in files:
+        midnight = new_york_midnight(new_york_date(period.start) + _DAY)
+        at = int(np.searchsorted(timestamps_us(table), to_micros(midnight)))
+        yield pa.concat_tables([*rest, table.slice(0, at)])
+        rest = [table.slice(at)]
+    yield from rest
 
 
-def schema_of(reading: BarQuery) -> pa.Schema:
-    """Return the schema of an answer."""
-    return pa.schema([_SYMBOL, *(BAR_SCHEMA.field(name) for name in ("timestamp", *reading.columns))])
+def in_arrow(tables: Iterable[tuple[str, pa.Table]], query: BarQuery) -> pa.Table:
+    """Return bars as one table: ``symbol`` (text), ``timestamp`` (microseconds, UTC) and the columns of the query."""
+    return pa.concat_tables([schema_of(query).empty_table(), *(named_table(symbol, table) for symbol, table in tables)])
 
 
-_SYMBOL = pa.field("symbol", pa.string(), nullable=False)
+def schema_of(query: BarQuery) -> pa.Schema:
+    """Return the schema of a result."""
+    return pa.schema([_SYMBOL, *(BAR_SCHEMA.field(name) for name in ("timestamp", *query.columns))])
 
 
 def named_table(symbol: str, table: pa.Table) -> pa.Table:
-    """Return a table of bars with a column of its symbol in front."""
+    """Return a table of bars with its symbol as the first column."""
     text = symbol.encode()
     offsets = np.arange(table.num_rows + 1, dtype=np.int32) * np.int32(len(text))
     names = pa.StringArray.from_buffers(table.num_rows, pa.py_buffer(offsets), pa.py_buffer(text * table.num_rows))
@@ -302,71 +314,75 @@ def named_table(symbol: str, table: pa.Table) -> pa.Table:
 
 
 class Stream:
-    """An answer that DuckDB (and whatever knows Arrow's C stream) reads piece by piece, from the files anew each time."""
+    """A result that DuckDB (and any reader of Arrow's C stream) reads batch by batch, from the files again on each execution."""
 
-    def __init__(self, store: BarStore, reading: BarQuery) -> None:
-        self._store, self._reading = store, reading
+    def __init__(self, store: BarStore, query: BarQuery) -> None:
+        self._store, self._query = store, query
 
     def __arrow_c_schema__(self) -> object:
-        return schema_of(self._reading).__arrow_c_schema__()
+        return schema_of(self._query).__arrow_c_schema__()
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
-        parts = batches(self._store, self._reading)
-        made = chain.from_iterable(named_table(symbol, table).to_batches() for symbol, table in parts)
-        return pa.RecordBatchReader.from_batches(schema_of(self._reading), made).__arrow_c_stream__(requested_schema)
+        tables = batches(self._store, self._query)
+        made = chain.from_iterable(named_table(symbol, table).to_batches() for symbol, table in tables)
+        return pa.RecordBatchReader.from_batches(schema_of(self._query), made).__arrow_c_stream__(requested_schema)
 
 
-def relation(store: BarStore, reading: BarQuery, connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyRelation:
-    """Return an answer as a relation of a connection; no bar is read before the relation is asked for some.
+def relation(store: BarStore, query: BarQuery, connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyRelation:
+    """Return a result as a relation of a connection; bars are read on each execution.
 
-    Bars as they are stored, in a folder, DuckDB reads from the files itself: the columns that a query uses, on all cores.
-    What passes steps reaches it as a stream.
+    DuckDB itself reads bars that a folder stores and no step changes: only the columns that the SQL uses, on all cores. Other
+    bars reach it as a stream.
     """
     import duckdb
 
     folder = store.files.folder
-    if folder is not None and not steps(reading):
-        parts = (Partition(one, period).key for one in reading.series for period in store.periods(one, reading.reach))
-        if keys := list(parts):
-            # A path that it takes for a partition, or a first file that it cannot open: the stream can, or says why when asked.
+    if folder is not None and not steps(query):
+        keys = [Partition(series, period).key for series, period in _stored_files(store, query)]
+        if keys:
+            # DuckDB may take a part of the path for a partition, or fail to open the first file: the stream reads it or says why.
             with suppress(InputError, duckdb.Error):
-                columns = ("symbol", "timestamp", *reading.columns)
-                return connection.sql(select(reading.dataset, folder, keys, reading.span, columns))
-    return connection.from_arrow(Stream(store, reading))
+                columns = ("symbol", "timestamp", *query.columns)
+                return connection.sql(select(query.dataset, folder, keys, query.span, columns))
+    return connection.from_arrow(Stream(store, query))
 
 
-def _files(store: BarStore, reading: BarQuery, ahead: int) -> Iterator[tuple[str, Period, pa.Table]]:
-    """Yield what is needed of each file, in order of symbol and time; *ahead* of them are read beforehand, in threads."""
-    reach = reading.reach
-    columns = ["timestamp", *reading.needed]
+def _stored_files(store: BarStore, query: BarQuery) -> Iterator[tuple[Series, Period]]:
+    reach = query.reach
+    return ((series, period) for series in query.series for period in store.periods(series, reach))
 
-    def read(one: Series, period: Period, *, threads: bool = False) -> tuple[str, Period, pa.Table]:
-        # A file that lies in the range whole need not be cut, nor its statistics be looked at.
-        cut = None if reach.start <= period.span.start and period.span.end <= reach.end else reach
-        return one.symbol, period, store.read(one, period, columns, within=cut, threads=threads)
 
-    jobs = ((one, period) for one in reading.series for period in store.periods(one, reach))
-    first = list(islice(jobs, 3))
+def _files(store: BarStore, query: BarQuery, ahead: int) -> Iterator[tuple[str, Period, pa.Table]]:
+    """Yield the needed bars of each file, by symbol and time; threads read up to *ahead* files in advance."""
+    reach = query.reach
+    columns = ["timestamp", *query.needed]
+
+    def read(series: Series, period: Period, *, threads: bool = False) -> tuple[str, Period, pa.Table]:
+        # A file inside the range need not be cut, and its statistics not be read.
+        within = None if reach.start <= period.span.start and period.span.end <= reach.end else reach
+        return series.symbol, period, store.read(series, period, columns, within=within, threads=threads)
+
+    stored = _stored_files(store, query)
+    first = list(islice(stored, 3))
     if len(first) < 3:
-        for job in first:
-            yield read(*job, threads=True)
+        yield from (read(*file, threads=True) for file in first)
         return
     waiting: deque[Future[tuple[str, Period, pa.Table]]] = deque()
-    with ThreadPoolExecutor(_LINES if store.files.folder is None else _CORES) as pool:
+    with ThreadPoolExecutor(_REQUESTS if store.files.folder is None else _CORES) as pool:
         try:
-            for job in chain(first, jobs):
-                waiting.append(pool.submit(read, *job))
+            for file in chain(first, stored):
+                waiting.append(pool.submit(read, *file))
                 if len(waiting) > ahead:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
         finally:
-            for future in waiting:  # nobody wants the rest
+            for future in waiting:  # the caller has closed the generator, or a file failed
                 future.cancel()
 
 
-def _passed(passed: Sequence[Step], symbol: str, table: pa.Table) -> pa.Table:
-    for step in passed:
+def _apply(through: Sequence[Step], symbol: str, table: pa.Table) -> pa.Table:
+    for step in through:
         table = step(symbol, table)
     return table
 
@@ -374,10 +390,3 @@ def _passed(passed: Sequence[Step], symbol: str, table: pa.Table) -> pa.Table:
 def _between(table: pa.Table, start: datetime, end: datetime) -> pa.Table:
     first, stop = np.searchsorted(timestamps_us(table), [to_micros(start), to_micros(end)])
     return table.slice(int(first), max(0, int(stop - first)))
-
-
-def _chosen(columns: Sequence[str]) -> tuple[str, ...]:
-    unknown = [name for name in columns if name not in VALUES]
-    if isinstance(columns, str) or unknown:
-        raise InputError(f"columns {columns!r}: choose from {', '.join(VALUES)}")
-    return tuple(dict.fromkeys(columns))

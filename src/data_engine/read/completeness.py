@@ -1,108 +1,101 @@
-"""What an answer lacks: ranges that were asked for and are not held, members without bars, bars that are cut."""
+"""Name what a result lacks: requested ranges that are missing, members without bars, computed bars without all their minutes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from data_engine.market.exchange_calendar import can_hold_bars
-from data_engine.market.series import RAW, Dataset, Feed, Series
+from data_engine.market.series import RAW, Series
 from data_engine.market.time_range import TimeRange, difference, intersection, new_york_date, union
+from data_engine.market.wording import and_more, dataset_options
 from data_engine.read.bar_reader import BarQuery
 from data_engine.store.bar_store import BarStore
 from data_engine.store.coverage import Coverage
 from data_engine.store.partitions import Partition
 
 
-def incomplete_messages(store: BarStore, reading: BarQuery) -> Iterator[str]:
-    """Yield a sentence for each series of which something was asked for and is not held, or a computed bar lacks minutes."""
-    lacking: dict[str, TimeRange] = {}
-    for one in reading.series:
-        known = store.coverage.read(one)
-        yield from _lost_files(store, known, reading)
-        if reading.index is None:
-            yield from _holes(known, reading)
-            yield from _only_raw(store, known)
-        elif owed := _owed_of_member(known, reading):
-            lacking[one.symbol] = owed
-        yield from _cut_bars(known, reading)
-    if lacking:
-        shown = [f"{symbol} {owed}" for symbol, owed in list(lacking.items())[:3]]
-        more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
-        first = new_york_date(min(owed.start for owed in lacking.values()))
-        yield (
-            f"{len(lacking)} of the {len(reading.series)} members of {reading.index} are not held on all of their days "
-            f"({', '.join(shown)}{more}); `data-engine ingest --index {reading.index} --ever --start {first}"
-            f"{_options(reading.dataset)}` brings them"
-        )
+def incomplete_messages(store: BarStore, query: BarQuery) -> Iterator[str]:
+    """Yield a message for each series that lacks a requested range, a file or minutes of a computed bar, and one for members."""
+    missing: dict[str, TimeRange] = {}
+    for series in query.series:
+        known = store.coverage.read(series)
+        yield from _lost_files(store, known, query)
+        if query.index is None:
+            yield from _missing_ranges(known, query)
+            yield from _stored_raw_only(store, known)
+        elif gap := _missing_of_member(known, query):
+            missing[series.symbol] = gap
+        yield from _cut_bars(known, query)
+    if missing:
+        yield _members_message(missing, query)
 
 
-def _lost_files(store: BarStore, known: Coverage, reading: BarQuery) -> Iterator[str]:
-    """Yield a sentence where bars are counted in files that are not there any more."""
-    counted = [period for period in sorted(known.rows) if period.span.intersect(reading.reach)]
+def _members_message(missing: Mapping[str, TimeRange], query: BarQuery) -> str:
+    first = new_york_date(min(gap.start for gap in missing.values()))
+    shown = and_more((f"{symbol} {gap}" for symbol, gap in missing.items()), 3)
+    return (
+        f"{len(missing)} of the {len(query.symbols)} members of {query.index} are missing bars of their days: {shown}; "
+        f"run `data-engine ingest --index {query.index} --ever --start {first}{dataset_options(query.dataset)}`"
+    )
+
+
+def _lost_files(store: BarStore, known: Coverage, query: BarQuery) -> Iterator[str]:
+    """Yield a message if the coverage counts bars in files that are not there."""
+    counted = [period for period in sorted(known.rows) if period.span.intersect(query.reach)]
     lost = [period for period in counted if store.files.size(Partition(known.series, period).key) is None]
     if lost:
-        more = f" (and {len(lost) - 1} more)" if len(lost) > 1 else ""
+        keys = (f"{store.files.location}/{Partition(known.series, period).key}" for period in lost)
         yield (
-            f"{store.files.location}/{Partition(known.series, lost[0]).key}{more} is not there, though "
-            f"{sum(known.rows[period] for period in lost):,} bars are counted in it; `data-engine verify {known.series.symbol} "
-            "--repair` takes that back, and `data-engine update` brings them again"
+            f"{known.series} is missing {sum(known.rows[period] for period in lost):,} stored bars: no file {and_more(keys, 1)}; "
+            f"run `data-engine verify {known.series.symbol} --repair`, then `data-engine update`"
         )
 
 
-def _owed_of_member(known: Coverage, reading: BarQuery) -> TimeRange | None:
-    """Return the first range in which a symbol was a member and is not held, whether or not anybody asked for it."""
-    was = intersection(reading.members[known.series.symbol], (reading.reach,))
-    owed = difference(was, (*known.covered, *known.provisional))
-    return next((piece for piece in owed if can_hold_bars(piece, known.series.dataset)), None)
+def _missing_of_member(known: Coverage, query: BarQuery) -> TimeRange | None:
+    """Return the first range in which a symbol was a member and is missing, requested or not."""
+    was = intersection(query.members[known.series.symbol], (query.reach,))
+    missing = difference(was, (*known.covered, *known.provisional))
+    return next((part for part in missing if can_hold_bars(part, known.series.dataset)), None)
 
 
-def _holes(known: Coverage, reading: BarQuery) -> Iterator[str]:
-    one = known.series
-    holes = [hole for hole in known.incomplete(reading.reach) if can_hold_bars(hole, one.dataset)]
-    if holes:
-        yield (
-            f"{one} is not held whole, though it was asked for: {', '.join(map(str, holes[:3]))}"
-            f"{f' and {len(holes) - 3} more ranges' if len(holes) > 3 else ''}; "
-            f"`data-engine update {one.symbol}{_options(one.dataset)}` completes it"
-        )
+def _missing_ranges(known: Coverage, query: BarQuery) -> Iterator[str]:
+    series = known.series
+    missing = [part for part in known.incomplete(query.reach) if can_hold_bars(part, series.dataset)]
+    if missing:
+        command = f"data-engine update {series.symbol}{dataset_options(series.dataset)}"
+        yield f"{series} is missing {and_more(missing, 3, 'ranges')}; run `{command}`"
 
 
-def _cut_bars(known: Coverage, reading: BarQuery) -> Iterator[str]:
-    """Yield a sentence where what was ingested begins or ends in the middle of a computed bar of the answer."""
-    if reading.resampling is None:
+def _cut_bars(known: Coverage, query: BarQuery) -> Iterator[str]:
+    """Yield a message for each computed bar of the result in which the ingested ranges begin or end."""
+    if query.resampling is None:
         return
-    one = known.series
+    series = known.series
     answered = union((*known.covered, *known.provisional))
     for edge in sorted({edge for part in answered for edge in (part.start, part.end)}):
-        bar = reading.resampling.bar_at(edge)
-        if bar is None or not reading.span.start <= bar[0] < reading.before:
+        bar = query.resampling.bar_at(edge)
+        if bar is None or not query.span.start <= bar[0] < query.before:
             continue
-        # What was asked for and has not come is named as such; this is what nobody asked for.
-        lacking = [part for part in difference((bar[1],), (*answered, *known.wanted)) if edge in (part.start, part.end)]
-        if lacking and lacking[0] != bar[1]:  # a bar without any minute is none
+        # `_missing_ranges` names what was requested; this is what was not.
+        missing = [part for part in difference((bar[1],), (*answered, *known.wanted)) if edge in (part.start, part.end)]
+        if missing and missing[0] != bar[1]:  # without any minute there is no bar
             day = new_york_date(edge)
-            what = f"{one}: the {reading.resampling} bar of {bar[1]} lacks minutes that were not ingested"
-            command = f"data-engine ingest {one.symbol} --start {day} --end {day}{_options(one.dataset)}"
-            yield f"{what}: {', '.join(map(str, lacking))}; `{command}` brings them"
+            command = f"data-engine ingest {series.symbol} --start {day} --end {day}{dataset_options(series.dataset)}"
+            yield (
+                f"{series}: the {query.resampling} bar of {bar[1]} lacks minutes that were not ingested: {and_more(missing, 3)}; "
+                f"run `{command}`"
+            )
 
 
-def _only_raw(store: BarStore, known: Coverage) -> Iterator[str]:
-    """Yield a sentence where raw bars could be adjusted, but the vendor's adjusted ones of others are held, and read."""
-    one = known.series
-    if one.dataset.adjustment.is_raw or known.wanted or known.rows:
+def _stored_raw_only(store: BarStore, known: Coverage) -> Iterator[str]:
+    """Yield a message if a symbol's raw bars could be adjusted, but Alpaca's adjusted dataset, which lacks it, is read."""
+    series = known.series
+    if series.dataset.adjustment.is_raw or known.wanted or known.rows:
         return
-    raw = Series(one.symbol, replace(one.dataset, adjustment=RAW))
+    raw = Series(series.symbol, replace(series.dataset, adjustment=RAW))
     if store.coverage.read(raw).rows:
         yield (
-            f"{one.symbol} is not in {one.dataset.name}, which is read because the store has it, and is in {raw.dataset.name}; "
-            "with a day (as_of=...) its raw bars are adjusted"
+            f"{series.symbol} is not in {series.dataset.name}, which is read since the store has it, but in {raw.dataset.name}; "
+            "use as_of=DAY to adjust its raw bars"
         )
-
-
-def _options(dataset: Dataset) -> str:
-    """Return the options that name a dataset on the command line."""
-    text = "" if str(dataset.timeframe) == "1Min" else f" --timeframe {dataset.timeframe}"
-    if not dataset.adjustment.is_raw:
-        text += f" --adjustment {dataset.adjustment}"
-    return text if dataset.feed is Feed.SIP else f"{text} --feed {dataset.feed.value}"

@@ -1,4 +1,4 @@
-"""DuckDB over a store: one view per dataset, and one of the coverage."""
+"""Query a store with DuckDB: one view per dataset, and a table of the coverage."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pyarrow as pa
 from data_engine.errors import DamagedFile, InputError, StoreError
 from data_engine.market.bars import BAR_SCHEMA, TIMESTAMP
 from data_engine.market.series import Dataset, Series
-from data_engine.market.time_range import TimeRange
+from data_engine.market.time_range import TimeRange, difference
 from data_engine.store.coverage_store import CoverageStore
 from data_engine.store.partitions import Partition
 
@@ -44,17 +44,21 @@ def view_name(dataset: Dataset) -> str:
 
 
 @contextmanager
-def connect(storage: BarStore, span: TimeRange | None = None, *, coverage: bool = True) -> Iterator[duckdb.DuckDBPyConnection]:
+def connect(store: BarStore, span: TimeRange | None = None, *, coverage: bool = True) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open an in-memory DuckDB with a view per dataset of the store, and ``coverage``.
 
     A view has the columns ``symbol, timestamp, open, high, low, close, volume, trade_count, vwap, year`` (and ``month``).
     Nothing of the store can be changed through it.
 
     Args:
-        storage: of the bars.
-        span: the views hold bars that start inside it alone, and name just the files that can have some: DuckDB need not open
-            the others to find that out. (On a bucket it does not open files that the query's own conditions leave out, either.)
-        coverage: whether the coverage is shown, too; it means reading a file per series.
+        store: The store of the bars.
+        span: The range in which the bars of the views start. The views name only files that can have such bars, so that DuckDB
+            does not open the others. (On a bucket it also opens only files that the conditions of the SQL leave.)
+        coverage: Whether to add the coverage, which takes one file to read per series.
+
+    Raises:
+        StoreError: If a dataset cannot be read.
+        InputError: If DuckDB would take a part of the store's path for a partition.
     """
     import duckdb
 
@@ -62,62 +66,71 @@ def connect(storage: BarStore, span: TimeRange | None = None, *, coverage: bool 
     try:
         with suppress(duckdb.Error):  # the time zone comes with an extension that not every build has loaded
             connection.execute("SET TimeZone = 'UTC'")
-        for dataset in datasets(storage):
-            if storage.files.folder is None:
-                from data_engine.read.s3_dataset import dataset_of
-
-                connection.register(view_name(dataset), dataset_of(storage, dataset, span))
-            else:
-                try:
-                    connection.execute(_view(storage, dataset, storage.files.folder, span))
-                except duckdb.Error as error:  # it opens the first of the files
-                    reason = str(error).strip().split("\n", 1)[0]
-                    raise StoreError(
-                        f"{dataset.name} cannot be read: {reason}; `data-engine verify` says what is wrong"
-                    ) from None
+        for dataset in datasets(store):
+            _add_view(connection, store, dataset, span)
         if coverage:
-            _coverage_table(connection, storage.coverage)
+            connection.register("coverage", _coverage_table(store.coverage))
         yield connection
     finally:
         connection.close()
 
 
-def ask(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.DuckDBPyRelation:
-    """Return the answer of one statement that reads, not yet computed; computing it belongs inside `translate_errors`, too.
+def _add_view(connection: duckdb.DuckDBPyConnection, store: BarStore, dataset: Dataset, span: TimeRange | None) -> None:
+    import duckdb
+
+    folder, name = store.files.folder, view_name(dataset)
+    if folder is None:
+        from data_engine.read.s3_dataset import dataset_of
+
+        connection.register(name, dataset_of(store, dataset, span))
+        return
+    keys = [f"{dataset.name}/**/*.parquet"] if span is None else list(_files(store, dataset, span))
+    if not keys:
+        # Some file must give the view its columns.
+        keys = [next(store.partitions(dataset)).key]
+    try:
+        connection.execute(f'CREATE VIEW "{name}" AS {select(dataset, folder, keys, span)}')
+    except duckdb.Error as error:  # DuckDB opens the first of the files
+        reason = str(error).strip().split("\n", 1)[0]
+        raise StoreError(f"cannot read {dataset.name}: {reason}; run `data-engine verify`") from None
+
+
+def lazy_query(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.DuckDBPyRelation:
+    """Return the result of one read-only statement, not yet computed; compute it inside `translate_errors`, too.
 
     Raises:
-        InputError: it is not one statement, or it would write.
+        InputError: If it is not one statement, or it would write.
     """
     import duckdb
 
     with translate_errors(connection):
         statements = connection.extract_statements(sql)
         if len(statements) == 1 and statements[0].type == duckdb.StatementType.EXPLAIN:
-            # EXPLAIN ANALYZE carries out what it explains: that must read, too.
+            # EXPLAIN ANALYZE executes what it explains: that must be read-only, too.
             statements = connection.extract_statements(_EXPLAIN.sub("", statements[0].query, count=1))
         if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-            raise InputError("`query` takes one statement that reads: a SELECT, FROM, DESCRIBE, SUMMARIZE or EXPLAIN of one")
+            raise InputError("cannot run SQL: not one read-only statement; use SELECT, FROM, DESCRIBE, SUMMARIZE or EXPLAIN")
         return connection.sql(sql)
 
 
 def run(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.DuckDBPyRelation:
-    """Run one statement that reads, and return its whole result.
+    """Run one read-only statement, and return its whole result.
 
     Raises:
-        InputError: it is not one statement, it would write, or DuckDB cannot run it; the message has the names of the views.
+        InputError: If it is not one statement, it would write, or DuckDB cannot run it; the message names the views.
     """
     with translate_errors(connection):
-        # DuckDB is lazy, and runs a relation anew at every look: read it once, here, where its errors are ours to tell.
-        return connection.from_arrow(ask(connection, sql).to_arrow_table())
+        # DuckDB executes a relation on each use: execute it once, here, where its errors are translated.
+        return connection.from_arrow(lazy_query(connection, sql).to_arrow_table())
 
 
 _EXPLAIN = re.compile(r"\s*EXPLAIN\b(\s+ANALYZE\b|\s*\([^()]*\))?", re.IGNORECASE)
 
 
 def interruptible(connection: duckdb.DuckDBPyConnection, work: Callable[[], _T]) -> _T:
-    """Return what *work* returns, which keeps a connection busy; Ctrl-C ends it, and not only after it has ended.
+    """Return what *work* returns; Ctrl-C interrupts the connection that it uses.
 
-    DuckDB computes without looking at signals, and Python looks at them in the main thread alone: so that one is kept free.
+    DuckDB ignores signals while it computes, and Python handles them only in the main thread: so *work* runs in another one.
     """
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(work)
@@ -132,7 +145,7 @@ def interruptible(connection: duckdb.DuckDBPyConnection, work: Callable[[], _T])
 
 @contextmanager
 def translate_errors(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    """Make DuckDB's errors `InputError`s, with the names of the views."""
+    """Turn errors of DuckDB into `InputError`, with the names of the views."""
     import duckdb
 
     try:
@@ -143,31 +156,31 @@ def translate_errors(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
         raise InputError(f"{str(error).strip()}\nThe views are: {names or 'none'}, and coverage") from None
 
 
-def datasets(storage: BarStore) -> list[Dataset]:
-    """Return the datasets of a store that hold a file, whether or not their coverage is there."""
+def datasets(store: BarStore) -> list[Dataset]:
+    """Return the datasets of a store that have a bar file, with coverage or without."""
     found = []
-    for name in storage.files.folders(""):
-        with suppress(ValueError):  # a folder that is not ours
+    for name in store.files.folders(""):
+        with suppress(ValueError):  # a folder that data-engine did not make
             found.append(Dataset.from_name(name))
-    return [dataset for dataset in found if next(storage.partitions(dataset), None) is not None]
+    return [dataset for dataset in found if next(store.partitions(dataset), None) is not None]
 
 
 def select(
     dataset: Dataset, folder: Path, keys: Sequence[str], span: TimeRange | None = None, columns: Sequence[str] | None = None
 ) -> str:
-    """Return the SELECT by which DuckDB reads files of a dataset; conditions on what their paths say leave files unopened.
+    """Return the SELECT that reads files of a dataset; DuckDB does not open files whose paths a condition of the SQL excludes.
 
     Args:
-        dataset: whose files.
-        folder: of the store.
-        keys: of the files, below it, or a pattern; at least one.
-        span: only bars that start inside it.
-        columns: of ``symbol``, those of a file, ``year`` (and ``month``); None is all.
+        dataset: The dataset of the files.
+        folder: The folder of the store.
+        keys: The paths of the files below it, at least one, or a glob pattern.
+        span: The range in which bars start. If None, all bars.
+        columns: Some of ``symbol``, the columns of a file, ``year`` (and ``month``). If None, all.
 
     Raises:
-        InputError: DuckDB would take a part of the store's path for a partition.
+        InputError: If DuckDB would take a part of the store's path for a partition.
     """
-    base = _literal(str(folder))
+    base = _without_wildcards(str(folder))
     paths = ", ".join("'" + f"{base}/{key}".replace("'", "''") + "'" for key in keys)
     # Without pinned types DuckDB reads symbol=2330 as a number and symbol=INF as a date.
     types = "'symbol': VARCHAR, 'year': INTEGER" + (", 'month': INTEGER" if dataset.timeframe.intraday else "")
@@ -178,48 +191,44 @@ def select(
     return f"SELECT {', '.join(columns)} FROM {files}{inside}"  # noqa: S608 - our names, quoted paths
 
 
-def _view(storage: BarStore, dataset: Dataset, folder: Path, span: TimeRange | None) -> str:
-    keys = [f"{dataset.name}/**/*.parquet"] if span is None else list(_files(storage, dataset, span))
-    if not keys:
-        # Something must give the view its columns.
-        keys = [next(storage.partitions(dataset)).key]
-    return f'CREATE VIEW "{view_name(dataset)}" AS {select(dataset, folder, keys, span)}'
-
-
-def _literal(location: str) -> str:
-    """Return a path as DuckDB's patterns write it.
+def _without_wildcards(location: str) -> str:
+    """Return a path with the wildcards of DuckDB's globs escaped.
 
     Raises:
-        InputError: a part of it looks like a partition, and DuckDB would take it for one.
+        InputError: If DuckDB would take a part of it for a partition.
     """
     for part in location.replace("\\", "/").split("/"):
         if part.partition("=")[0] in ("symbol", "year", "month") and "=" in part:
-            raise InputError(f"the store's path has a part {part!r}, which DuckDB takes for a partition; move the store")
+            raise InputError(f"cannot query {location}: DuckDB takes {part!r} in the path for a partition; move the store")
     return re.sub(r"([\[*?])", r"[\1]", location)
 
 
-def _files(storage: BarStore, dataset: Dataset, span: TimeRange) -> Iterator[str]:
-    """Yield the files of a dataset that can hold bars of a range: exact names, no glob over all months."""
-    for symbol in storage.symbols(dataset):
+def _files(store: BarStore, dataset: Dataset, span: TimeRange) -> Iterator[str]:
+    """Yield the files of a dataset that can have bars in a range, by exact name, without a glob over all months."""
+    for symbol in store.symbols(dataset):
         series = Series(symbol, dataset)
-        for period in storage.periods(series, span):
+        for period in store.periods(series, span):
             yield Partition(series, period).key
 
 
-def _coverage_table(connection: duckdb.DuckDBPyConnection, store: CoverageStore) -> None:
-    """Show the coverage as a table: a row per series and range, with its state."""
-    rows: list[tuple[str, str, str, datetime | None, datetime | None]] = []
-    for dataset in store.datasets():
-        for series in store.series(dataset):
-            try:
-                known = store.read(series)
-            except DamagedFile:
-                rows.append((dataset.name, series.symbol, "damaged", None, None))
-                continue
-            everything = TimeRange(known.wanted[0].start, known.wanted[-1].end) if known.wanted else None
-            owed = known.incomplete(everything) if everything else ()
-            states = (("covered", known.covered), ("provisional", known.provisional), ("missing", owed))
-            rows += [(dataset.name, series.symbol, state, part.start, part.end) for state, parts in states for part in parts]
-    columns = list(zip(*rows, strict=True)) or [()] * len(_COVERAGE)
-    table = pa.table([pa.array(column, kind) for column, kind in zip(columns, _COVERAGE.types, strict=True)], schema=_COVERAGE)
-    connection.register("coverage", table)
+def _coverage_table(store: CoverageStore) -> pa.Table:
+    """Return the coverage as a table with a row per series and range, with its state."""
+    rows = [
+        {"dataset": dataset.name, "symbol": series.symbol, "state": state, "range_start": start, "range_end": end}
+        for dataset in store.datasets()
+        for series in store.series(dataset)
+        for state, start, end in _states(store, series)
+    ]
+    return pa.Table.from_pylist(rows, _COVERAGE)
+
+
+def _states(store: CoverageStore, series: Series) -> Iterator[tuple[str, datetime | None, datetime | None]]:
+    try:
+        known = store.read(series)
+    except DamagedFile:
+        yield "damaged", None, None
+        return
+    missing = difference(known.wanted, (*known.covered, *known.provisional))
+    for state, ranges in (("covered", known.covered), ("provisional", known.provisional), ("missing", missing)):
+        for part in ranges:
+            yield state, part.start, part.end

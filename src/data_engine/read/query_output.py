@@ -1,4 +1,4 @@
-"""What a query answers, as CSV or Parquet: streamed, so that it may be larger than memory."""
+"""Write the result of a query as CSV or Parquet, streamed, since it may not fit in memory."""
 
 from __future__ import annotations
 
@@ -19,20 +19,24 @@ _ROWS = 20_000
 
 
 def format_of(chosen: str | None, out: Path | None) -> str:
-    """Return the format that is meant: the one chosen, else what the file's name ends with, else a table for people.
+    """Return the format of an output: the chosen one, else that of the file's suffix, else ``table``.
+
+    Args:
+        chosen: The format that the user chose.
+        out: The output file. If None, the output is a terminal or a pipe, which cannot take Parquet.
 
     Raises:
-        InputError: Parquet without a file; it is nothing for a terminal, or a pipe.
+        InputError: If the format is Parquet and there is no file.
     """
     ending = "" if out is None else out.suffix.lower().removeprefix(".")
     form = chosen or (ending if ending in ("csv", "parquet", "json") else "table")
     if form == "parquet" and out is None:
-        raise InputError("--format parquet needs a file: add --out FILE.parquet")
+        raise InputError("cannot write --format parquet to a terminal or a pipe; add --out FILE.parquet")
     return form
 
 
 def csv_text(relation: duckdb.DuckDBPyRelation) -> Iterator[str]:
-    """Yield a result as CSV, piece by piece: a line of names first, values as DuckDB writes them, nothing where there is none."""
+    """Yield a result as CSV, some lines at a time: the column names first, values as DuckDB writes them, nothing for NULL."""
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
     lines.writerow(relation.columns)
@@ -45,19 +49,19 @@ def csv_text(relation: duckdb.DuckDBPyRelation) -> Iterator[str]:
 
 
 def write(relation: duckdb.DuckDBPyRelation, out: Path, form: str) -> int:
-    """Write a result to a file, by way of another beside it: a query that fails leaves what was there.
+    """Write a result to a file, through a temporary file beside it, so that a query that fails leaves the old file.
 
     Args:
-        relation: the result, not yet read.
-        out: the file.
-        form: ``csv`` or ``parquet``.
+        relation: The result, not yet computed.
+        out: The file.
+        form: The format, ``csv`` or ``parquet``.
 
     Returns:
         The size in bytes.
 
     Raises:
-        InputError: the file cannot be written.
-        duckdb.Error: the query failed.
+        InputError: If the file cannot be written.
+        duckdb.Error: If the query fails.
     """
     draft = out.with_name(f".{out.name}.part")
     try:
@@ -68,7 +72,7 @@ def write(relation: duckdb.DuckDBPyRelation, out: Path, form: str) -> int:
         size = draft.stat().st_size
         draft.replace(out)
     except OSError as error:
-        raise InputError(f"--out {out} cannot be written: {error}") from error
+        raise InputError(f"cannot write --out {out}: {error.strerror or error}") from error
     finally:
         with suppress(OSError):
             draft.unlink()

@@ -1,7 +1,7 @@
-"""Bars that lie in no folder, as DuckDB can look at them: through pyarrow, and through the store's files, each named by its key.
+"""Present the bars of a bucket to DuckDB as a pyarrow dataset, since DuckDB cannot open a bucket without an extension.
 
-DuckDB cannot open a bucket without an extension. Every file is told to pyarrow with what its key says of it (symbol, year, month,
-and so which times it can hold): of those that a query's conditions leave out, nothing is read.
+pyarrow gets each file with what its key says of it (symbol, year, month, and so the times of its bars): files that the conditions
+of a query exclude are not read.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ if TYPE_CHECKING:
     from data_engine.store.file_store import FileStore
 
 
-def dataset_of(storage: BarStore, dataset: Dataset, span: TimeRange | None) -> ds.Dataset:
-    """Return the bars of a dataset (that start inside *span*). The files are listed now, and read when they are asked for.
+def dataset_of(store: BarStore, dataset: Dataset, span: TimeRange | None) -> ds.Dataset:
+    """Return the bars of a dataset, of those that start inside *span* if it is given. Lazy: files are listed now.
 
     The columns are ``symbol``, those of a file, ``year`` (and ``month``).
     """
     parts = [("symbol", pa.string()), ("year", pa.int32()), *([("month", pa.int32())] if dataset.timeframe.intraday else [])]
     schema = pa.schema([parts[0], *BAR_SCHEMA, *parts[1:]])
-    place, kind = fs.PyFileSystem(_Files(storage.files)), ds.ParquetFileFormat()
+    file_system, kind = fs.PyFileSystem(_Files(store.files)), ds.ParquetFileFormat()
     fragments = [
-        kind.make_fragment(partition.key, place, _told(partition))
-        for partition in storage.partitions(dataset)
+        kind.make_fragment(partition.key, file_system, _true_of(partition))
+        for partition in store.partitions(dataset)
         if span is None or partition.period.span.intersect(span)
     ]
-    made = ds.FileSystemDataset(fragments, schema, kind, place)
+    made = ds.FileSystemDataset(fragments, schema, kind, file_system)
     return made if span is None else made.filter(_inside(span))
 
 
-def _told(partition: Partition) -> ds.Expression:
-    """Return what a key says of every bar of its file."""
+def _true_of(partition: Partition) -> ds.Expression:
+    """Return the condition that every bar of a file meets, by its key."""
     period = partition.period
-    told = (ds.field("symbol") == partition.series.symbol) & (ds.field("year") == pa.scalar(period.year, pa.int32()))
+    condition = (ds.field("symbol") == partition.series.symbol) & (ds.field("year") == pa.scalar(period.year, pa.int32()))
     if period.month is not None:
-        told &= ds.field("month") == pa.scalar(period.month, pa.int32())
-    return told & _inside(period.span)
+        condition &= ds.field("month") == pa.scalar(period.month, pa.int32())
+    return condition & _inside(period.span)
 
 
 def _inside(span: TimeRange) -> ds.Expression:
@@ -54,11 +54,11 @@ def _inside(span: TimeRange) -> ds.Expression:
 
 
 def _refuse(*_: object, **__: object) -> NoReturn:
-    raise NotImplementedError("bars are looked at through it, and nothing else")
+    raise NotImplementedError("read-only")
 
 
 class _Files(fs.FileSystemHandler):  # type: ignore[misc]
-    """A store's files for pyarrow. Each is read whole, in one request: they are small."""
+    """The files of a store for pyarrow. Each is small, and read whole in one request."""
 
     def __init__(self, files: FileStore) -> None:
         self._files = files
@@ -75,7 +75,7 @@ class _Files(fs.FileSystemHandler):  # type: ignore[misc]
     def open_input_file(self, path: str) -> pa.NativeFile:
         content = self._files.get(path)
         if content is None:
-            raise FileNotFoundError(f"{self._files.location}/{path} was removed meanwhile; ask again")
+            raise FileNotFoundError(f"no file {self._files.location}/{path}: removed since the query began; run it again")
         return pa.BufferReader(content)
 
     open_input_stream = open_input_file

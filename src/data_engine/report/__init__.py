@@ -1,1 +1,1 @@
-"""A store as one HTML page."""
+"""Write an HTML report of a store."""

@@ -1,7 +1,7 @@
-"""Candles for a page: one a session, made of its bars; and as few bytes as a browser can still read without a library. Pure.
+"""Compute candles, and pack them for the report into few bytes that a browser reads without a library.
 
-A candle's numbers are written as whole numbers, as differences to what is known already (the last close, the higher of open and
-close), each column by itself and its bytes sorted by weight: so deflate, which every browser undoes, finds little left to write.
+Values are written as integers, as differences from known ones (the last close, the higher of open and close), column by column,
+the bytes sorted by weight. The result compresses well with deflate, which every browser decompresses.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from data_engine.market.bars import Int64s, numbers, timestamps_us
 COLUMNS = ("open", "high", "low", "close", "volume")
 
 EXACT_VOLUME = 0.002
-"""Volumes are kept to 0.1 %: their logarithms are whole numbers of this; prices are kept as they are, to 0.0001 dollars."""
+"""The step of volume logarithms, for a precision of 0.1 %; prices have a precision of 0.0001 dollars."""
 
 ROUNDED_PRICE, ROUNDED_VOLUME = 0.0005, 0.04
-"""Rounded, prices are kept to 0.025 %, and volumes to 2 %."""
+"""The steps of logarithms if rounded, for a precision of 0.025 % of prices and 2 % of volumes."""
 
 HEADER = struct.Struct("<IIdd")
-"""How many, by what whole number prices are divided (0: they are logarithms), the step of those, and of volume's logarithms."""
+"""The count, the divisor of prices (0: they are logarithms), the step of their logarithms, and that of volumes."""
 
 _EPOCH = date(1970, 1, 1).toordinal()
 
@@ -41,11 +41,11 @@ _LARGEST = 2**30
 
 @dataclass(frozen=True, slots=True)
 class Candles:
-    """Candles of one symbol.
+    """The candles of one symbol.
 
     Attributes:
-        times: ascending: the days' ordinals, or minutes since 1970.
-        values: a row for each of `COLUMNS`.
+        times: The ordinals of days, or minutes since 1970, ascending.
+        values: A row per column of `COLUMNS`.
     """
 
     times: Int64s
@@ -55,12 +55,12 @@ class Candles:
         return int(self.times.size)
 
     def latest(self, count: int) -> Candles:
-        """Return the last of them."""
+        """Return the last candles, at most *count*."""
         start = max(0, len(self) - count)
         return Candles(self.times[start:], self.values[:, start:])
 
     def since(self, time: int) -> Candles:
-        """Return those from *time* on."""
+        """Return the candles from *time* on."""
         start = int(np.searchsorted(self.times, time))
         return Candles(self.times[start:], self.values[:, start:])
 
@@ -69,18 +69,18 @@ NOTHING = Candles(np.empty(0, np.int64), np.empty((len(COLUMNS), 0)))
 
 
 def of_days(table: pa.Table) -> Candles:
-    """Return daily bars, by `BAR_SCHEMA`, as they are: a bar of a day begins at midnight in New York, the same day in UTC."""
+    """Return daily bars as candles. A daily bar starts at midnight in New York, which is the same day in UTC."""
     return _finite(Candles(timestamps_us(table) // _DAY + _EPOCH, _values(table)))
 
 
 def of_minutes(table: pa.Table, days: Int64s, starts: Int64s, ends: Int64s) -> Candles:
-    """Return one candle of each session in which a bar of *table* starts.
+    """Return one candle per session in which a bar starts.
 
     Args:
-        table: bars of one series, by the columns ``timestamp`` and `COLUMNS`, sorted.
-        days: ordinals of the sessions, ascending.
-        starts: of each session, microseconds since 1970.
-        ends: of each session, excluded.
+        table: The bars of one series, with the columns ``timestamp`` and `COLUMNS`, sorted.
+        days: The ordinals of the sessions, ascending.
+        starts: The start of each session, in microseconds since 1970.
+        ends: The end of each session, excluded.
     """
     times = timestamps_us(table)
     begin, stop = np.searchsorted(times, starts), np.searchsorted(times, ends)
@@ -89,7 +89,7 @@ def of_minutes(table: pa.Table, days: Int64s, starts: Int64s, ends: Int64s) -> C
         return NOTHING
     begin, stop = begin[filled], stop[filled]
     opens, highs, lows, closes, volumes = _values(table)
-    # `reduceat` goes on to the next place it is given; every other one is the end of a session.
+    # `reduceat` reduces up to the next index; every second index is the end of a session.
     edges = np.column_stack([begin, stop]).ravel()
     padded = [np.append(column, column[-1]) for column in (highs, lows)]
     sums = np.concatenate([[0.0], np.cumsum(volumes)])
@@ -106,12 +106,12 @@ def of_minutes(table: pa.Table, days: Int64s, starts: Int64s, ends: Int64s) -> C
 
 
 def of_bars(table: pa.Table) -> Candles:
-    """Return bars of minutes or hours, by the columns ``timestamp`` and `COLUMNS`, as they are, by the minute."""
+    """Return bars of minutes or hours as candles, with times in minutes since 1970."""
     return _finite(Candles(timestamps_us(table) // 60_000_000, _values(table)))
 
 
-def joined(parts: Sequence[Candles]) -> Candles:
-    """Return all candles of some parts, ascending; where two have the same time, the first part's."""
+def merge(parts: Sequence[Candles]) -> Candles:
+    """Return the candles of all parts, ascending; of two with the same time, that of the first part."""
     parts = [part for part in parts if len(part)]
     if not parts:
         return NOTHING
@@ -122,11 +122,11 @@ def joined(parts: Sequence[Candles]) -> Candles:
 
 
 def pack(candles: Candles, *, rounded: bool = False) -> str:
-    """Return candles as the text that the page reads: base64 of a `HEADER` and deflated columns. None at all are no text.
+    """Return candles as text for the report: base64 of a `HEADER` and deflated columns; empty if there is no candle.
 
     Args:
-        candles: with times that fit into 31 bits, as they are to be read again.
-        rounded: prices to 0.025 % and volumes to 2 %, where all of them do not fit.
+        candles: The candles; their times must fit into 31 bits.
+        rounded: Whether to round prices to 0.025 % and volumes to 2 %.
     """
     if not len(candles):
         return ""
@@ -148,13 +148,13 @@ def _values(table: pa.Table) -> Any:
 
 
 def _finite(candles: Candles) -> Candles:
-    """Return candles without those of which a number is none: what is wrong with their file is said elsewhere."""
+    """Return the candles whose values are all finite; `verify` reports the others."""
     good = np.isfinite(candles.values).all(axis=0)
     return candles if good.all() else Candles(candles.times[good], candles.values[:, good])
 
 
 def _scale(prices: Any) -> int:
-    """Return the least whole number that makes whole numbers of all prices, or the largest that fits them into 31 bits."""
+    """Return the smallest factor that makes all prices integers, or the largest that fits them into 31 bits."""
     top = float(np.abs(prices).max())
     fitting = [scale for scale in _SCALES if top * scale < _LARGEST] or [1]
     for scale in fitting:
@@ -175,6 +175,6 @@ def _steps(values: Int64s) -> Int64s:
 
 
 def _planes(values: Int64s) -> bytes:
-    """Return whole numbers of 32 bits, small ones of either sign as small ones, all first bytes before all second ones."""
+    """Return zigzag-encoded 32-bit integers, all first bytes before all second ones."""
     folded = ((values << 1) ^ (values >> 63)).astype("<u4")
     return folded.view(np.uint8).reshape(-1, 4).T.tobytes()

@@ -1,4 +1,4 @@
-/* Candles and volume. A slot is a session, or a minute of one; a slot without a bar stays empty, so that gaps are seen. */
+/* Candles and volume. A slot is a session, or a minute of one; a slot without a bar stays empty, so that gaps are visible. */
 
 class CandleChart {
   constructor(box, readout, onMove) {
@@ -12,14 +12,14 @@ class CandleChart {
     this.bottom = 24;
     box.addEventListener("pointermove", (event) => this.point(event));
     box.addEventListener("pointerdown", (event) => this.grab(event));
-    box.addEventListener("pointerup", () => { this.held = null; });
-    box.addEventListener("pointercancel", () => { this.held = null; });
+    box.addEventListener("pointerup", () => { this.grabbed = null; });
+    box.addEventListener("pointercancel", () => { this.grabbed = null; });
     box.addEventListener("pointerleave", () => { this.y = null; this.soon(); });
     box.addEventListener("keydown", (event) => this.key(event));
     new ResizeObserver(() => this.draw()).observe(box);
   }
 
-  /* bars: what `unpack` gave; slots: {n, of: slot of each bar, label(slot), regular(slot), kind: "days" | "minutes"}. */
+  /* bars: the result of `unpack`; slots: {n, of: slot of each bar, label(slot), regular(slot), kind: "days" | "minutes"}. */
   show(name, bars, slots) {
     this.name = name;
     this.bars = bars;
@@ -47,7 +47,7 @@ class CandleChart {
 
   get wide() { return this.box.clientWidth - this.right; }
 
-  /* Many slots in few pixels are drawn as one candle: its open is the first's, its close the last's. */
+  /* Slots narrower than a pixel or two are drawn as one candle, from the first open to the last close. */
   groups() {
     const each = Math.max(1, Math.ceil(2.6 / (this.wide / (this.to - this.from))));
     const made = [];
@@ -81,9 +81,9 @@ class CandleChart {
     this.shade(pen, x, high, step);
     const shown = groups.filter((group) => group.slot + each > this.from);
     if (!shown.length) {
-      pen.fillStyle = colour("soft");
+      pen.fillStyle = color("soft");
       pen.textAlign = "center";
-      pen.fillText(this.bars.n ? "No bars in this range" : "No bars of this symbol are in this page", wide / 2, high / 2);
+      pen.fillText(this.bars.n ? "No bars in this range" : "This report has no bars of this symbol", wide / 2, high / 2);
       pen.textAlign = "left";
       this.scale = null;
       return;
@@ -103,10 +103,10 @@ class CandleChart {
 
   candle(pen, group, middle, body, y, high, split, most) {
     const up = group.c >= group.o;
-    pen.fillStyle = colour("volume");
+    pen.fillStyle = color("volume");
     const tall = most ? (group.v / most) * (high - split - 6) : 0;
     pen.fillRect(middle - body / 2, high - tall, body, tall);
-    pen.strokeStyle = pen.fillStyle = colour(up ? "up" : "down");
+    pen.strokeStyle = pen.fillStyle = color(up ? "up" : "down");
     pen.lineWidth = 1;
     const [a, b] = [y(Math.max(group.o, group.c)), y(Math.min(group.o, group.c))];
     pen.beginPath();
@@ -119,9 +119,9 @@ class CandleChart {
     pen.moveTo(middle, y(group.h)); pen.lineTo(middle, a);
     pen.moveTo(middle, b); pen.lineTo(middle, y(group.l));
     pen.stroke();
-    /* Rising bars are hollow, falling ones filled: not by colour alone. */
+    /* Rising bars are hollow, falling ones filled: color is not the only difference. */
     if (up && body >= 4 && b - a >= 2) {
-      pen.fillStyle = colour("card");
+      pen.fillStyle = color("card");
       pen.fillRect(middle - body / 2, a, body, b - a);
       pen.strokeRect(middle - body / 2 + 0.5, a + 0.5, body - 1, Math.max(b - a - 1, 0.5));
     } else pen.fillRect(middle - body / 2, a, body, Math.max(b - a, 1));
@@ -129,7 +129,7 @@ class CandleChart {
 
   shade(pen, x, high, step) {
     if (this.slots.kind !== "minutes") return;
-    pen.fillStyle = colour("shade");
+    pen.fillStyle = color("shade");
     let begin = null;
     for (let slot = Math.floor(this.from); slot <= Math.ceil(this.to); slot++) {
       const inside = slot < this.slots.n && slot < this.to && this.slots.regular(slot);
@@ -144,15 +144,15 @@ class CandleChart {
     const decimals = Math.max(0, Math.min(4, -Math.floor(Math.log10(step) + 1e-9) + (step / size === 2.5 ? 1 : 0)));
     pen.textBaseline = "middle";
     for (let value = Math.ceil(low / step) * step; value < top; value += step) {
-      pen.fillStyle = colour("line");
+      pen.fillStyle = color("line");
       pen.fillRect(0, Math.round(y(value)), wide, 1);
-      pen.fillStyle = colour("soft");
+      pen.fillStyle = color("soft");
       pen.fillText(value.toFixed(decimals), wide + 8, y(value));
     }
   }
 
   timeAxis(pen, wide, high, x, step) {
-    pen.fillStyle = colour("line");
+    pen.fillStyle = color("line");
     pen.fillRect(0, high, wide, 1);
     let last = -Infinity, before = null;
     for (let slot = Math.max(0, Math.floor(this.from)); slot < Math.min(this.slots.n, this.to); slot++) {
@@ -161,9 +161,9 @@ class CandleChart {
       before = text;
       if (!rank || x(slot) - last < 62 || x(slot) < 0 || x(slot) > wide - 36) continue;
       last = x(slot);
-      pen.fillStyle = colour("line");
+      pen.fillStyle = color("line");
       pen.fillRect(Math.round(x(slot)), 0, 1, high + 4);
-      pen.fillStyle = colour("soft");
+      pen.fillStyle = color("soft");
       pen.fillText(text, x(slot) + 3, high + 14);
     }
   }
@@ -173,7 +173,7 @@ class CandleChart {
     const slot = Math.floor(this.cursor / each) * each;
     if (slot + each <= this.from || slot >= this.to) return;
     const middle = x(slot) + (each * step) / 2;
-    pen.strokeStyle = colour("soft");
+    pen.strokeStyle = color("soft");
     pen.setLineDash([3, 3]);
     pen.beginPath();
     pen.moveTo(middle, 0); pen.lineTo(middle, high);
@@ -183,9 +183,9 @@ class CandleChart {
     if (this.y !== null && this.y < this.scale.split) {
       const { low, top, split } = this.scale;
       const value = low + (1 - (this.y - 8) / (split - 16)) * (top - low);
-      pen.fillStyle = colour("ink");
+      pen.fillStyle = color("ink");
       pen.fillRect(wide + 2, this.y - 9, this.right - 2, 18);
-      pen.fillStyle = colour("card");
+      pen.fillStyle = color("card");
       pen.fillText(price(value, 2), wide + 8, this.y);
     }
   }
@@ -197,15 +197,15 @@ class CandleChart {
 
   grab(event) {
     if (!this.slots || event.button) return;
-    this.held = { x: event.clientX, from: this.from };
+    this.grabbed = { x: event.clientX, from: this.from };
     this.box.setPointerCapture(event.pointerId);
   }
 
   point(event) {
     if (!this.slots) return;
-    if (this.held && Math.abs(event.clientX - this.held.x) > 3) {
+    if (this.grabbed && Math.abs(event.clientX - this.grabbed.x) > 3) {
       const span = this.to - this.from;
-      const from = this.held.from - ((event.clientX - this.held.x) / this.wide) * span;
+      const from = this.grabbed.from - ((event.clientX - this.grabbed.x) / this.wide) * span;
       this.view(from, from + span);
     }
     const [slot, y] = this.slotAt(event);
@@ -259,7 +259,7 @@ class CandleChart {
     this.readout.replaceChildren(el("b", {}, name), ` · ${values.join("  ")}  ${change} · Volume ${short.format(group.v)}`);
   }
 
-  /* The visible bars, for readers of tables. */
+  /* The visible bars as a table. */
   table(limit) {
     const rows = [];
     let more = 0;
@@ -271,12 +271,12 @@ class CandleChart {
       rows.push(el("tr", {}, el("th", { scope: "row" }, this.slots.label(slot)), ...cells, el("td", { class: "number" }, short.format(this.bars.v[i]))));
     }
     const names = ["Open", "High", "Low", "Close", "Volume"].map((name) => el("th", { scope: "col", class: "number" }, name));
-    const text = `${this.name}${more ? `: the first ${limit} bars of this range, ${count(more)} more are not listed` : ""}`;
+    const text = `${this.name}${more ? `: the first ${limit} bars of this range; ${count(more)} more are not listed` : ""}`;
     return el("table", {}, el("caption", {}, text), el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "When"), ...names)), el("tbody", {}, ...rows));
   }
 }
 
-/* Slots of sessions: all days that any symbol of the chart has a candle of. */
+/* Slots of sessions: all days with a candle of any symbol of the chart. */
 function daySlots(days, bars) {
   return {
     kind: "days",
@@ -295,13 +295,13 @@ function daySlots(days, bars) {
   };
 }
 
-/* Slots of minutes: of each New York day with a bar, from its first bar to its last. */
+/* Slots of minutes: per New York day with bars, from the first bar to the last. */
 function minuteSlots(bars, step, hours) {
   const of = new Float64Array(bars.n), starts = [];
   let n = 0, day = null, first = 0, last = 0;
   for (let i = 0; i < bars.n; i++) {
     const minute = bars.t[i];
-    /* Days lie hours apart, and a look at the clock is dear. */
+    /* Days are hours apart, and time zone conversion is slow. */
     if (day === null || (minute - last > 240 && newYork(minute).day !== day)) {
       if (day !== null) n = starts.at(-1).slot + (last - first) / step + 1;
       day = newYork(minute).day;

@@ -1,4 +1,4 @@
-"""The candles that a page can show: one a session of every symbol, and the minutes of its last sessions, of as many as fit."""
+"""Compute the candles of a report: one per session and symbol, and the minutes of the last sessions, as many as fit."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from data_engine.market.bars import Int64s, from_micros, to_micros
 from data_engine.market.exchange_calendar import is_session, regular_hours, sessions
 from data_engine.market.series import Adjustment, Dataset, Feed, Series, Timeframe
 from data_engine.market.time_range import TimeRange, new_york_date, new_york_days
-from data_engine.report.candles import COLUMNS, NOTHING, Candles, joined, of_bars, of_days, of_minutes, pack
+from data_engine.report.candles import COLUMNS, NOTHING, Candles, merge, of_bars, of_days, of_minutes, pack
 from data_engine.store.bar_store import BarStore
 from data_engine.store.partitions import Partition, Period
 
 DAILY_CHARACTERS = 6_500_000
-"""How much text the daily candles of a page may be: before that they are exact, then rounded, then the oldest go."""
+"""The maximum size of the daily candles: if they exceed it, they are rounded, then the oldest are left out."""
 
 MINUTE_CHARACTERS = 2_000_000
-"""How much text the minutes of a page may be: what does not fit is named, with the command that shows it."""
+"""The maximum size of the minutes: the report names symbols that exceed it, and the command that shows them."""
 
 QUICK_MONTHS = 12
-"""How many months of minutes a quick look makes candles of; daily bars are read in full."""
+"""The months of minutes in a quick report; daily bars are read completely."""
 
 _READERS = 4
 
@@ -41,17 +41,17 @@ class Chart:
     """The candles of all symbols of one feed and adjustment.
 
     Attributes:
-        feed: of the bars.
-        adjustment: of the prices.
-        intraday: the dataset of the minutes, or None where there is none.
-        days: ordinals of all days that any candle is of, ascending.
-        daily: packed candles by symbol, their times as places in *days*.
-        minutes: packed bars by symbol, their times as minutes since 1970.
-        hours: regular hours of the sessions that *minutes* are of, in minutes since 1970.
-        from_minutes: how many sessions' candles were made from minutes, since no daily bar is held.
-        rounded: whether prices are rounded to 0.025 %.
-        cut: the first day that is shown, where all would not fit.
-        left_out: symbols with minutes that do not fit.
+        feed: The feed.
+        adjustment: The adjustment.
+        intraday: The dataset of the minutes. If None, there is none.
+        days: The ordinals of all days with a candle, ascending.
+        daily: The packed candles by symbol, with indices of *days* as times.
+        minutes: The packed bars by symbol, with minutes since 1970 as times.
+        hours: The regular hours of the sessions in *minutes*, in minutes since 1970.
+        from_minutes: The number of candles made from minutes, without a daily bar.
+        rounded: Whether prices are rounded to 0.025 %.
+        cut: The first day shown. If None, all days are.
+        left_out: The symbols whose minutes do not fit.
     """
 
     feed: Feed
@@ -70,15 +70,15 @@ class Chart:
 def charts(
     storage: BarStore, known: Iterable[Series], *, now: datetime, quick: bool, minutes: int, notes: list[str]
 ) -> list[Chart]:
-    """Return a chart for each feed and adjustment that any bar of a day or shorter is held of.
+    """Return a chart per feed and adjustment that has bars of a day or shorter.
 
     Args:
-        storage: of the bars.
-        known: series to show.
-        now: where the last sessions end.
-        quick: make candles of the last months' minutes alone.
-        minutes: of how many of each symbol's last sessions minutes are kept.
-        notes: is told what cannot be read.
+        storage: The store.
+        known: The series to show.
+        now: The current time.
+        quick: Whether to read only the last months of minutes.
+        minutes: The number of last sessions whose minutes are shown.
+        notes: The list that messages about unreadable files are added to.
     """
     groups: dict[tuple[Adjustment, Feed], dict[Dataset, list[str]]] = {}
     for series in known:
@@ -101,12 +101,12 @@ def charts(
     return made
 
 
-def fitted(candles: Mapping[str, Candles], limit: int) -> tuple[dict[str, str], bool, int]:
-    """Return packed candles by symbol, whether they are rounded, and how many of the last days of each are kept.
+def fit(candles: Mapping[str, Candles], limit: int) -> tuple[dict[str, str], bool, int]:
+    """Return packed candles by symbol, whether they are rounded, and the number of last days kept of each.
 
     Args:
-        candles: by symbol, their times as places in a list of days.
-        limit: characters, for all.
+        candles: The candles by symbol, with indices of days as times.
+        limit: The maximum number of characters.
     """
     longest = max((len(one) for one in candles.values()), default=0)
     kept = longest
@@ -122,7 +122,7 @@ def fitted(candles: Mapping[str, Candles], limit: int) -> tuple[dict[str, str], 
 
 
 class _Reader:
-    """Makes candles of one feed and adjustment out of files."""
+    """Read the candles of one feed and adjustment."""
 
     def __init__(
         self, storage: BarStore, days: Dataset, intraday: Dataset | None, now: datetime, quick: bool, notes: list[str]
@@ -135,29 +135,29 @@ class _Reader:
         self._notes = notes
 
     def candles(self, symbol: str) -> tuple[Candles, int]:
-        """Return the candles of a symbol, and how many of them were made from minutes."""
+        """Return the candles of a symbol, and the number of those made from minutes."""
         daily = Series(symbol, self._days)
-        held = joined([of_days(table) for period in self._periods(daily) for table in self._table(daily, period)])
+        from_days = merge([of_days(table) for period in self._periods(daily) for table in self._table(daily, period)])
         if self._intraday is None:
-            return held, 0
+            return from_days, 0
         series = Series(symbol, self._intraday)
         periods = self._periods(series)
         parts = []
         for period in periods[-QUICK_MONTHS:] if self._quick else periods:
             days, starts, ends = _hours(self._intraday, period)
-            if days.size and not np.isin(days, held.times).all():
-                # A session of an overnight feed can be cut in two by the end of a month: those are two candles, the first counts.
+            if days.size and not np.isin(days, from_days.times).all():
+                # The end of a month can split a session of an overnight feed into two candles: the first counts.
                 parts += [of_minutes(table, days, starts, ends) for table in self._table(series, period)]
-        every = joined([held, *parts])
-        return every, len(every) - len(held)
+        all_days = merge([from_days, *parts])
+        return all_days, len(all_days) - len(from_days)
 
     def minutes(self, symbol: str, since: int) -> Candles:
-        """Return the bars of a symbol from *since* (minutes since 1970) on."""
-        assert self._intraday is not None  # noqa: S101 - asked for only where there is one
+        """Return the bars of a symbol from *since*, in minutes since 1970."""
+        assert self._intraday is not None  # noqa: S101 - called only if there is one
         series = Series(symbol, self._intraday)
         first = Period.of(from_micros(since * 60_000_000), self._intraday)
         periods = [period for period in self._periods(series) if period >= first]
-        return joined([of_bars(table) for period in periods for table in self._table(series, period)]).since(since)
+        return merge([of_bars(table) for period in periods for table in self._table(series, period)]).since(since)
 
     def _periods(self, series: Series) -> list[Period]:
         try:
@@ -167,7 +167,7 @@ class _Reader:
             return []
 
     def _table(self, series: Series, period: Period) -> Iterator[Any]:
-        """Yield the bars of a file; of one that cannot be read, a note."""
+        """Yield the bars of a file; add a note if it cannot be read."""
         try:
             yield self._storage.read(series, period, _NAMES)
         except StoreError as error:
@@ -175,12 +175,12 @@ class _Reader:
 
 
 def _add_days(chart: Chart, reader: _Reader, symbols: Sequence[str], limit: int) -> dict[str, list[int]]:
-    """Add the candles of sessions, and return the ordinals of each symbol's; symbols without any are left out."""
+    """Add the daily candles, and return the ordinals of their days by symbol; symbols without any are left out."""
     with ThreadPoolExecutor(_READERS) as pool:
         made = dict(zip(symbols, pool.map(reader.candles, symbols), strict=True))
     days = np.unique(np.concatenate([NOTHING.times, *(one.times for one, _ in made.values())]))
     placed = {symbol: Candles(np.searchsorted(days, one.times), one.values) for symbol, (one, _) in made.items() if len(one)}
-    chart.daily, chart.rounded, kept = fitted(placed, limit)
+    chart.daily, chart.rounded, kept = fit(placed, limit)
     chart.days = days.tolist()
     chart.from_minutes = sum(count for _, count in made.values())
     if kept < max((len(one) for one in placed.values()), default=0):
@@ -189,14 +189,14 @@ def _add_days(chart: Chart, reader: _Reader, symbols: Sequence[str], limit: int)
 
 
 def _add_minutes(chart: Chart, reader: _Reader, last: Mapping[str, list[int]], limit: int) -> None:
-    """Add the minutes of each symbol's last sessions, which are given as ordinals."""
+    """Add the minutes of each symbol's last sessions, given as ordinals."""
     shown: set[int] = set()
     left = limit
     for symbol, days in last.items():
         first = date.fromordinal(days[0])
         text = pack(reader.minutes(symbol, _minute(new_york_days(first, first).start))) if left else ""
         if not left or len(text) > left:
-            left = 0  # in their order: whoever looks for one need not guess
+            left = 0  # leave out all later symbols too, so that the shown ones are predictable
             chart.left_out.append(symbol)
         elif text:
             chart.minutes[symbol] = text
@@ -212,9 +212,9 @@ def _minute(when: datetime) -> int:
 
 @lru_cache(maxsize=4096)
 def _hours(dataset: Dataset, period: Period) -> tuple[Int64s, Int64s, Int64s]:
-    """Return ordinals, starts and ends of the sessions of which a file can hold bars.
+    """Return ordinals, starts and ends of the sessions of which a file can have bars.
 
-    Candles are made of regular hours; those of a feed that has hours of its own, of New York days.
+    A candle covers regular hours; for feeds with other hours, the New York day.
     """
     span, timeframe = period.span, dataset.timeframe
     days = list(sessions(new_york_date(span.start), new_york_date(span.end)))

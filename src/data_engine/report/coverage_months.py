@@ -1,4 +1,4 @@
-"""The coverage of series, month by month: what is held, may still change, is missing, or was never wanted. Pure."""
+"""Compute the coverage of series by month: final, provisional, missing or not requested sessions."""
 
 from __future__ import annotations
 
@@ -16,29 +16,31 @@ from data_engine.market.time_range import TimeRange, difference, new_york_date, 
 from data_engine.store.coverage import Coverage
 from data_engine.store.partitions import Period
 
-STATES = ("none", "never", "whole", "provisional", "asked", "partly", "missing", "empty")
-"""By number. ``none``: the month has no session (yet). ``never``: nothing of it was wanted. ``whole``: every session is held and
-final. ``provisional``: every session is held, and some may still change. ``asked``: all that was wanted is held, and the rest
-was never wanted. ``partly``: some is held, and some that was wanted is not. ``missing``: nothing is held of what was wanted.
-``empty``: held whole, and the vendor has no bar there."""
+STATES = ("no_session", "not_requested", "complete", "provisional", "requested", "partial", "missing", "empty")
+"""The states of a month, by index.
 
-NONE, NEVER, WHOLE, PROVISIONAL, ASKED, PARTLY, MISSING, EMPTY = range(len(STATES))
+``no_session``: no session has begun. ``not_requested``: no part is requested. ``complete``: all sessions are covered.
+``provisional``: all sessions are covered or provisional. ``requested``: the same, but only for the requested part of the month.
+``partial``: some requested sessions are missing. ``missing``: all are. ``empty``: all sessions are covered, without bars.
+"""
+
+NO_SESSION, NOT_REQUESTED, COMPLETE, PROVISIONAL, REQUESTED, PARTIAL, MISSING, EMPTY = range(len(STATES))
 
 _LEAST = timedelta(microseconds=1)
 
 Month = tuple[int, int]
-"""Year, and month from 1 to 12, in New York."""
+"""A year and a month from 1 to 12, in New York."""
 
 
 @dataclass(frozen=True, slots=True)
 class Calendar:
-    """The sessions of a dataset by month; of bars longer than a day, those bars.
+    """The sessions of a dataset by month; for bars longer than a day, the bars.
 
     Attributes:
-        months: consecutive, ascending.
-        starts: of each session that has begun, microseconds since 1970, ascending.
-        ends: where it ends.
-        month: of each session, its place in *months*.
+        months: The months, consecutive and ascending.
+        starts: The start of each session that has begun, in microseconds since 1970, ascending.
+        ends: The end of each session.
+        month: The index in *months* of each session.
     """
 
     months: tuple[Month, ...]
@@ -48,38 +50,38 @@ class Calendar:
 
     @property
     def counts(self) -> Int64s:
-        """How many sessions each month has."""
+        """The number of sessions per month."""
         return np.bincount(self.month, minlength=len(self.months)).astype(np.int64)
 
 
 @dataclass(frozen=True, slots=True)
 class Months:
-    """One series, month by month of a `Calendar`.
+    """The coverage of one series by month of a `Calendar`.
 
     Attributes:
-        states: places in `STATES`.
-        held: sessions that are held and final.
-        provisional: sessions that are held and may still change.
-        missing: sessions of which something was wanted and is not held.
-        bars: in the files of the month; of bars kept by year, all of the year's in its January.
+        states: The states, as indices of `STATES`.
+        final: The number of covered sessions.
+        provisional: The number of provisional sessions.
+        missing: The number of sessions of which a requested part is missing.
+        bars: The number of bars in the file of the month; in January for files of a year.
     """
 
     states: Any
-    held: Int64s
+    final: Int64s
     provisional: Int64s
     missing: Int64s
     bars: Int64s
 
 
 def calendar_of(dataset: Dataset, first: date, last: date, now: datetime) -> Calendar:
-    """Return the sessions from the month of *first* to that of *last*, those left out that have not begun.
+    """Return the sessions that have begun, from the month of *first* to that of *last*.
 
     Args:
-        dataset: of the bars: a session of minutes spans its extended hours (of a feed that has hours of its own, the day); a
-            daily bar begins at midnight in New York.
-        first: a day in New York.
-        last: one that is not earlier.
-        now: UTC.
+        dataset: The dataset: a session of minutes spans its extended hours (for feeds with other hours, the day); a daily bar
+            starts at midnight in New York.
+        first: The first New York day.
+        last: The last New York day.
+        now: The current time.
     """
     months = [(year, month) for year in range(first.year, last.year + 1) for month in range(1, 13)]
     months = months[first.month - 1 : len(months) - 12 + last.month]
@@ -93,35 +95,30 @@ def calendar_of(dataset: Dataset, first: date, last: date, now: datetime) -> Cal
     return Calendar(tuple(months), *(np.array(values, np.int64) for values in (starts, ends, [number for _, number in kept])))
 
 
-def months_of(known: Coverage, calendar: Calendar) -> Months:
-    """Return how a series stands in each month."""
-    here = union((*known.covered, *known.provisional))
-    owed = difference(known.wanted, here)
-    held = _inside(calendar, known.covered)
-    missing = _touched(calendar, owed) & ~held
-    # Of today's session nobody has asked for the rest yet.
-    provisional = (_inside(calendar, here) | _touched(calendar, known.provisional)) & ~held & ~missing
-    wanted = _touched(calendar, union((*known.wanted, *here)))
-    size = len(calendar.months)
-    total, has, may, lacks, any_wanted = (
-        np.bincount(calendar.month[mask], minlength=size).astype(np.int64)
-        for mask in (np.ones(calendar.starts.size, bool), held, provisional, missing, wanted)
+def months_of(coverage: Coverage, calendar: Calendar) -> Months:
+    """Return the coverage of a series by month."""
+    fetched = union((*coverage.covered, *coverage.provisional))
+    final = _inside(calendar, coverage.covered)
+    missing = _overlapping(calendar, difference(coverage.wanted, fetched)) & ~final
+    # The rest of today's session is not requested yet.
+    provisional = (_inside(calendar, fetched) | _overlapping(calendar, coverage.provisional)) & ~final & ~missing
+    requested = _overlapping(calendar, union((*coverage.wanted, *fetched)))
+    total, finals, provisionals, missings, requesteds = (
+        np.bincount(calendar.month[mask], minlength=len(calendar.months)).astype(np.int64)
+        for mask in (np.ones(calendar.starts.size, bool), final, provisional, missing, requested)
     )
-    bars = _bars(known, calendar)
-    states = np.select(
-        [
-            total == 0,
-            any_wanted == 0,
-            (lacks > 0) & (has + may == 0),
-            lacks > 0,
-            has + may < total,
-            may > 0,
-            _empty(known, calendar, bars),
-        ],
-        [NONE, NEVER, MISSING, PARTLY, ASKED, PROVISIONAL, EMPTY],
-        WHOLE,
-    ).astype(np.uint8)
-    return Months(states, has, may, lacks, bars)
+    stored, bars = finals + provisionals, _bars(coverage, calendar)
+    states = {
+        NO_SESSION: total == 0,
+        NOT_REQUESTED: requesteds == 0,
+        MISSING: (missings > 0) & (stored == 0),
+        PARTIAL: missings > 0,
+        REQUESTED: stored < total,
+        PROVISIONAL: provisionals > 0,
+        EMPTY: _empty(coverage, calendar, bars),
+    }
+    state = np.select(list(states.values()), list(states), COMPLETE).astype(np.uint8)
+    return Months(state, finals, provisionals, missings, bars)
 
 
 def _sessions(dataset: Dataset, first: date, last: date) -> Iterable[TimeRange]:
@@ -135,15 +132,15 @@ def _sessions(dataset: Dataset, first: date, last: date) -> Iterable[TimeRange]:
     return [extended_hours(day) for day in days]
 
 
-def reach_of(held: Iterable[Coverage], now: datetime) -> tuple[date, date]:
-    """Return the first and the last day in New York of which anything is known, none later than that of *now*."""
+def reach_of(coverages: Iterable[Coverage], now: datetime) -> tuple[date, date]:
+    """Return the first and the last New York day that is requested, covered or stored, at most that of *now*."""
     firsts, lasts = [], []
-    for known in held:
-        for piece in (*known.wanted, *known.covered):
+    for coverage in coverages:
+        for piece in (*coverage.wanted, *coverage.covered):
             firsts.append(new_york_date(piece.start))
             lasts.append(new_york_date(piece.end - _LEAST))
-        months = [date(period.year, period.month, 1) for period in known.rows if period.month is not None]
-        ends = [new_york_date(bar) for bar in (known.first_bar, known.last_bar) if bar is not None]
+        months = [date(period.year, period.month, 1) for period in coverage.rows if period.month is not None]
+        ends = [new_york_date(bar) for bar in (coverage.first_bar, coverage.last_bar) if bar is not None]
         firsts += months + ends
         lasts += months + ends
     today = new_york_date(now)
@@ -152,37 +149,37 @@ def reach_of(held: Iterable[Coverage], now: datetime) -> tuple[date, date]:
 
 
 def _inside(calendar: Calendar, ranges: Iterable[TimeRange]) -> Any:
-    """Tell of each session whether one range holds all of it."""
+    """Tell for each session whether it lies in one of the ranges."""
     mask = np.zeros(calendar.starts.size, bool)
     for piece in ranges:
         mask |= (calendar.starts >= to_micros(piece.start)) & (calendar.ends <= to_micros(piece.end))
     return mask
 
 
-def _touched(calendar: Calendar, ranges: Iterable[TimeRange]) -> Any:
-    """Tell of each session whether a range has a part of it."""
+def _overlapping(calendar: Calendar, ranges: Iterable[TimeRange]) -> Any:
+    """Tell for each session whether it overlaps one of the ranges."""
     mask = np.zeros(calendar.starts.size, bool)
     for piece in ranges:
         mask |= (calendar.starts < to_micros(piece.end)) & (calendar.ends > to_micros(piece.start))
     return mask
 
 
-def _bars(known: Coverage, calendar: Calendar) -> Int64s:
-    """Return the bars of each month's file; a file is of a month of UTC: a month's last evening is in the next one's."""
+def _bars(coverage: Coverage, calendar: Calendar) -> Int64s:
+    """Return the number of bars in each month's file. Files are by UTC month: the last evening is in the next one."""
     place = {month: number for number, month in enumerate(calendar.months)}
     bars = np.zeros(len(calendar.months), np.int64)
-    for period, count in known.rows.items():
+    for period, count in coverage.rows.items():
         number = place.get(_month(period))
         if number is not None:
             bars[number] += count
     return bars
 
 
-def _empty(known: Coverage, calendar: Calendar, bars: Int64s) -> Any:
-    """Tell which months have no bar; of bars kept by year, those before the first bar."""
-    if known.series.dataset.timeframe.intraday:
+def _empty(coverage: Coverage, calendar: Calendar, bars: Int64s) -> Any:
+    """Tell for each month whether it has no bar; for files of a year, whether it is before the first bar."""
+    if coverage.series.dataset.timeframe.intraday:
         return bars == 0
-    first = None if known.first_bar is None else new_york_date(known.first_bar)
+    first = None if coverage.first_bar is None else new_york_date(coverage.first_bar)
     return np.array([first is None or month < (first.year, first.month) for month in calendar.months], bool)
 
 

@@ -1,4 +1,4 @@
-/* What the page was made with: deflated, as base64. Nothing is asked of anyone. */
+/* The data of the report: base64 of deflated JSON and candles. */
 
 const blocks = [...document.querySelectorAll("script.data")].map((block) => block.textContent);
 
@@ -18,7 +18,7 @@ async function head() {
   return JSON.parse(new TextDecoder().decode(await inflated(bytesOf(blocks[0]))));
 }
 
-/* The packed candles of a chart: `kind` 0 is days, 1 is minutes. Split when first needed, unpacked symbol by symbol. */
+/* The packed candles of a chart: `kind` 0 is days, 1 is minutes. They are split when first needed, and unpacked per symbol. */
 const split = new Map();
 function packed(charts, chart, kind, place) {
   const number = 1 + kind * charts + chart;
@@ -26,7 +26,7 @@ function packed(charts, chart, kind, place) {
   return split.get(number)[place] || "";
 }
 
-/* Undo candles.pack: a header, and six columns of whole numbers, each as four planes of bytes. */
+/* Undo candles.pack: a header, and six columns of integers, each as four planes of bytes. */
 async function unpack(text) {
   if (!text) return { n: 0, t: [], o: [], h: [], l: [], c: [], v: [] };
   const all = bytesOf(text);

@@ -1,24 +1,24 @@
-/* The coverage map: symbols down, months across. One canvas of the size of the window onto it; what is out of sight is not drawn. */
+/* The coverage map: a row per symbol, a column per month. The canvas has the size of the visible part, and only that is drawn. */
 
 const STATE_WORDS = {
-  none: ["no session", "no session"],
-  never: ["never wanted", "never wanted"],
-  whole: ["held whole", "held whole, final"],
-  provisional: ["provisional", "held whole, some of it may still change"],
-  asked: ["as asked", "all that was asked for is held, which is not the whole month"],
-  partly: ["partly", "held in part, the rest of what was wanted is missing"],
-  missing: ["missing", "wanted, and nothing of it is held"],
-  empty: ["empty", "asked and answered: no bar there"],
+  no_session: ["no session", "no session"],
+  not_requested: ["not requested", "not requested"],
+  complete: ["complete", "complete, final"],
+  provisional: ["provisional", "complete, but Alpaca may still revise some sessions"],
+  requested: ["requested part", "complete for the requested part of the month"],
+  partial: ["partial", "partial, other requested sessions are missing"],
+  missing: ["missing", "requested, but missing"],
+  empty: ["empty", "complete, without bars"],
 };
-const LEGEND = ["whole", "provisional", "asked", "partly", "missing", "empty", "never", "none"];
+const LEGEND = ["complete", "provisional", "requested", "partial", "missing", "empty", "not_requested", "no_session"];
 
-/* Every state has a mark of its own, beside its colour. */
+/* Every state has its own mark, not only its color. */
 function drawState(pen, state, x, y, width, height) {
-  if (state === "none") return;
-  pen.fillStyle = colour(state === "asked" ? "never" : state === "partly" ? "missing" : state);
+  if (state === "no_session") return;
+  pen.fillStyle = color(state === "requested" ? "not_requested" : state === "partial" ? "missing" : state);
   pen.fillRect(x, y, width, height);
-  if (state === "asked" || state === "partly") {
-    pen.fillStyle = colour(state === "asked" ? "asked" : "partly");
+  if (state === "requested" || state === "partial") {
+    pen.fillStyle = color(state);
     pen.beginPath();
     pen.moveTo(x, y);
     pen.lineTo(x + width, y);
@@ -26,7 +26,7 @@ function drawState(pen, state, x, y, width, height) {
     pen.fill();
   }
   const size = Math.min(width, height);
-  pen.strokeStyle = pen.fillStyle = colour("mark");
+  pen.strokeStyle = pen.fillStyle = color("mark");
   pen.lineWidth = 1.25;
   const middle = [x + width / 2, y + height / 2], arm = size * 0.24;
   if (state === "missing" && size >= 6) {
@@ -123,7 +123,7 @@ class HeatMap {
   }
 
   drawFrame(pen, width, height, x0, y0, first, last) {
-    const paper = colour("card"), ink = colour("ink"), soft = colour("soft");
+    const paper = color("card"), ink = color("ink"), soft = color("soft");
     if (this.at) {
       const x = this.x(this.at[1]) - x0, y = this.top + this.at[0] * this.rowHeight - y0;
       pen.strokeStyle = ink;
@@ -153,7 +153,7 @@ class HeatMap {
         const room = Math.min(12 - of, this.months - month) * this.cell;
         pen.fillStyle = ink;
         if (room > 28 || this.months === 1) pen.fillText(String(year), x, 10);
-        pen.fillStyle = colour("line");
+        pen.fillStyle = color("line");
         pen.fillRect(x - 1, 3, 1, this.top - 5);
       }
       pen.fillStyle = soft;
@@ -223,13 +223,13 @@ class HeatMap {
     const state = this.states[+series.states[month]], sessions = this.dataset.sessions[month];
     const unit = this.dataset.timeframe.endsWith("Week") ? "week" : this.dataset.timeframe.endsWith("Month") ? "bar" : "session";
     const parts = [];
-    if (sessions && state !== "never") {
-      parts.push(`${series.held[month]} of ${plural(sessions, unit)} final`);
-      if (series.open[month]) parts.push(`${series.open[month]} may still change`);
-      if (series.lack[month]) parts.push(`${series.lack[month]} missing`);
+    if (sessions && state !== "not_requested") {
+      parts.push(`${series.final[month]} of ${plural(sessions, unit)} final`);
+      if (series.provisional[month]) parts.push(`${series.provisional[month]} provisional`);
+      if (series.missing[month]) parts.push(`${series.missing[month]} missing`);
       if (this.dataset.intraday && series.bars[month]) parts.push(plural(series.bars[month], "bar"));
     }
-    if (series.failure && series.lack[month]) parts.push(`the last run: ${series.failure}`);
+    if (series.failure && series.missing[month]) parts.push(`last run: ${series.failure}`);
     if (series.problem) parts.push(series.problem);
     this.readout.replaceChildren(el("b", {}, series.symbol), `, ${MONTHS[of]} ${year}: ${[STATE_WORDS[state][1], ...parts].join(" · ")}`);
   }
@@ -242,12 +242,12 @@ function legend(list, states, rows) {
     const canvas = el("canvas", { "aria-hidden": "true" });
     const pen = sized(canvas, 14, 14);
     drawState(pen, state, 0, 0, 14, 14);
-    if (state === "none") { pen.strokeStyle = colour("empty"); pen.strokeRect(0.5, 0.5, 13, 13); }
+    if (state === "no_session") { pen.strokeStyle = color("empty"); pen.strokeRect(0.5, 0.5, 13, 13); }
     return el("li", { title: STATE_WORDS[state][1] }, canvas, `${STATE_WORDS[state][0]} ${count(counts[states.indexOf(state)])}`);
   }));
 }
 
-/* The same for readers of tables: a row for each symbol, a column for each year. */
+/* The same as a table: a row per symbol, a column per year. */
 function coverageTable(dataset, rows, states) {
   const [year, month] = dataset.first;
   const years = new Map();
@@ -268,7 +268,7 @@ function yearText(row, numbers, states) {
   const counts = {};
   for (const number of numbers) {
     const state = states[+row.states[number]];
-    if (state !== "none" && state !== "never") counts[state] = (counts[state] || 0) + 1;
+    if (state !== "no_session" && state !== "not_requested") counts[state] = (counts[state] || 0) + 1;
   }
   return LEGEND.filter((state) => counts[state]).map((state) => `${counts[state]} ${STATE_WORDS[state][0]}`).join(", ") || "–";
 }

@@ -1,7 +1,7 @@
-"""One HTML file that shows an `Overview`: everything is inside, nothing is loaded, and no text of the store is markup.
+"""Write an `Overview` as one self-contained HTML file.
 
-All text of the store goes into the page as base64, and the page's program puts it on the screen as text, never as markup. The
-page's policy allows the one style and the one program that it was made with, by their digests, and no request at all.
+Text from the store is in the file as base64, and its script shows it as text, never as markup. The content security policy allows
+only this style and this script, by their digests, and no request.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from data_engine.report.contents import Overview
 from data_engine.store.location import check_out
 
 MARK = "<!doctype html>\n<!-- made by data-engine report -->\n"
-"""How our pages begin: what begins otherwise is not overwritten."""
+"""The first bytes of a report; a file that begins otherwise is not replaced."""
 
 _STYLE = "page.css"
 
@@ -28,7 +28,7 @@ _PROGRAM = ("data.js", "text.js", "heatmap.js", "chart.js", "tables.js", "page.j
 
 
 def render(overview: Overview) -> str:
-    """Return the page."""
+    """Return the HTML text of an overview."""
     style = _asset(_STYLE)
     program = '"use strict";\n(() => {\n' + "\n".join(map(_asset, _PROGRAM)) + "})();\n"
     policy = f"default-src 'none'; style-src {_digest(style)}; script-src {_digest(program)}; base-uri 'none'; form-action 'none'"
@@ -46,40 +46,40 @@ def render(overview: Overview) -> str:
 
 
 def check_target(path: Path, store: Path | None) -> Path:
-    """Return where a page is to be written, made absolute.
+    """Return the absolute path of a report that may be written.
 
     Args:
-        path: of the page.
-        store: the folder of the store, where it is one.
+        path: The path of the report.
+        store: The directory of the store. If None, the store is not on a local disk.
 
     Raises:
-        InputError: a folder, a place in a folder that is not there or in the store, or a file that is no page of ours.
+        InputError: If it is a directory, has no parent directory, lies in the store, or is another file.
     """
     path = path.absolute()
     check_out(path, store)
     try:
         if path.exists() and not path.read_bytes()[: len(MARK)] == MARK.encode():
-            raise InputError(f"--out {path} is there already, and is no page of data-engine; name another file")
+            raise InputError(f"cannot replace {path}: not a report of data-engine; pass another --out")
     except OSError as error:
-        raise InputError(f"--out {path} cannot be read: {error.strerror}") from error
+        raise InputError(f"cannot read {path}: {error.strerror}; pass another --out") from error
     return path
 
 
 def save(page: str, path: Path) -> int:
-    """Write a page, and return how many bytes it has. An older one is replaced by a whole new one.
+    """Write a report atomically, replacing an older one, and return its size in bytes.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: If it cannot be written.
     """
     content = page.encode()
-    draft = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
     try:
-        draft.write_bytes(content)
-        draft.replace(path)
+        temporary.write_bytes(content)
+        temporary.replace(path)
     except OSError as error:
         with suppress(OSError):
-            draft.unlink(missing_ok=True)
-        raise InputError(f"--out {path} cannot be written: {error.strerror}") from error
+            temporary.unlink(missing_ok=True)
+        raise InputError(f"cannot write {path}: {error.strerror}; pass another --out") from error
     return len(content)
 
 

@@ -1,27 +1,27 @@
-/* The page: what is chosen, and what that shows. */
+/* The sections of the report and their controls. */
 
 function showTop(data) {
   document.title = `Store report · ${data.store}`;
-  $("where").textContent = `${data.store} · looked at ${stamp(data.made)} UTC${data.quick ? " · quick look" : ""}`;
-  $("made").textContent = `Made by ${data.by}. Everything is in this file; it loads nothing.`;
+  $("where").textContent = `${data.store} · checked ${timestamp(data.made)} UTC${data.quick ? " · quick check" : ""}`;
+  $("made").textContent = `Made by ${data.by}. This file is self-contained and loads nothing.`;
   const last = data.runs[0];
-  let held = 0, wanted = 0;
+  let stored = 0, requested = 0;
   for (const dataset of data.datasets) {
     for (const series of dataset.series) {
-      for (let i = 0; i < series.held.length; i++) {
-        held += series.held[i] + series.open[i];
-        wanted += series.held[i] + series.open[i] + series.lack[i];
+      for (let i = 0; i < series.final.length; i++) {
+        stored += series.final[i] + series.provisional[i];
+        requested += series.final[i] + series.provisional[i] + series.missing[i];
       }
     }
   }
-  const share = wanted ? Math.floor((held / wanted) * 1000) / 10 : 100;
+  const share = requested ? Math.floor((stored / requested) * 1000) / 10 : 100;
   const tiles = [
     [count(data.series), "series"],
     [short.format(data.bars), "bars"],
-    [`${share} %`, "of wanted sessions held", held === wanted ? "good" : "warn"],
-    [count(data.contradictions), data.contradictions === 1 ? "contradiction" : "contradictions", data.contradictions ? "bad" : "good"],
+    [`${share} %`, "of requested sessions stored", stored === requested ? "good" : "warn"],
+    [count(data.inconsistencies), data.inconsistencies === 1 ? "inconsistency" : "inconsistencies", data.inconsistencies ? "bad" : "good"],
     [count(data.warnings), data.warnings === 1 ? "warning" : "warnings"],
-    [last ? stamp(last.began).slice(0, 10) : "–", last ? `last run: ${RUN_WORDS[last.state][0]}` : "no run remembered"],
+    [last ? timestamp(last.began).slice(0, 10) : "–", last ? `last run: ${RUN_WORDS[last.state][0]}` : "no run recorded"],
   ];
   $("tiles").replaceChildren(...tiles.map(([value, text, kind]) => el("li", {}, el("b", { class: kind || "" }, value), el("span", {}, text))));
   if (data.notes.length) {
@@ -33,7 +33,7 @@ function showTop(data) {
 function theme(redraw) {
   const button = $("theme"), root = document.documentElement, system = matchMedia("(prefers-color-scheme: dark)");
   let chosen = null;
-  try { chosen = localStorage.getItem("data-engine-theme"); } catch { /* a browser may keep nothing for files */ }
+  try { chosen = localStorage.getItem("data-engine-theme"); } catch { /* some browsers store nothing for local files */ }
   const apply = () => {
     const dark = chosen ? chosen === "dark" : system.matches;
     themed(dark ? "dark" : "light");
@@ -42,7 +42,7 @@ function theme(redraw) {
   };
   button.addEventListener("click", () => {
     chosen = root.dataset.theme === "dark" ? "light" : "dark";
-    try { localStorage.setItem("data-engine-theme", chosen); } catch { /* then it is forgotten */ }
+    try { localStorage.setItem("data-engine-theme", chosen); } catch { /* the choice is not stored */ }
     apply();
   });
   system.addEventListener("change", apply);
@@ -59,23 +59,23 @@ function coverageSection(data, onPick) {
   $("dataset-label").hidden = data.datasets.length < 2;
   const bars = data.datasets.map((dataset) => dataset.series.reduce((sum, series) => sum + series.total, 0));
   if (bars.length) select.value = String(bars.indexOf(Math.max(...bars)));
-  const lacking = (series) => series.lack.reduce((sum, one) => sum + one, 0);
+  const missing = (series) => series.missing.reduce((sum, one) => sum + one, 0);
   const show = () => {
     const dataset = data.datasets[+select.value];
     if (!dataset) {
       $("map").hidden = true;
       $("map-help").hidden = true;
-      $("map-readout").textContent = "The store holds no series.";
+      $("map-readout").textContent = "The store has no series.";
       return;
     }
     const word = $("find").value.trim().toUpperCase();
     rows = dataset.series.filter((series) => series.symbol.toUpperCase().includes(word));
-    if ($("order").value === "lack") rows = [...rows].sort((one, other) => lacking(other) - lacking(one));
+    if ($("order").value === "missing") rows = [...rows].sort((one, other) => missing(other) - missing(one));
     if ($("order").value === "bars") rows = [...rows].sort((one, other) => other.total - one.total);
     const table = $("as-table").getAttribute("aria-pressed") === "true";
     $("map").hidden = table;
     $("map-help").hidden = table;
-    $("map-readout").textContent = rows.length ? "\u00a0" : "No symbol has that in its name.";
+    $("map-readout").textContent = rows.length ? "\u00a0" : "No symbol matches.";
     $("map-table").hidden = !table;
     if (table) $("map-table").replaceChildren(coverageTable(dataset, rows, data.states));
     else map.show(dataset, rows, data.states);
@@ -119,13 +119,13 @@ class ChartSection {
     const group = this.group;
     if (!group || !group.symbols.length) {
       $("candles").hidden = $("chart-help").hidden = $("chart-details").hidden = true;
-      $("chart-note").textContent = "There are no bars of a day or shorter to show.";
+      $("chart-note").textContent = "The store has no bars of a day or shorter.";
       return;
     }
     $("symbols").replaceChildren(...group.symbols.map((one) => el("option", { value: one })));
     const place = group.symbols.indexOf(symbol === null ? group.symbols[0] : symbol);
     if (place < 0) {
-      $("chart-readout").textContent = `${symbol} has no candles in this page.`;
+      $("chart-readout").textContent = `${symbol} has no candles in this report.`;
       $("symbol").value = this.symbol || "";
       return;
     }
@@ -134,12 +134,12 @@ class ChartSection {
     const hasMinutes = packed(charts, number, 1, place) !== "";
     if (!hasMinutes || year !== undefined) $("bars").value = "days";
     $("bars").options[1].disabled = !hasMinutes;
-    $("bars").options[1].textContent = hasMinutes ? `${group.intraday}, last sessions` : "minutes (not in this page)";
+    $("bars").options[1].textContent = hasMinutes ? `${group.intraday}, last sessions` : "minutes (not in this report)";
     const kind = $("bars").value;
     const bars = await unpack(packed(charts, number, kind === "minutes" ? 1 : 0, place));
     const step = kind === "minutes" ? barMinutes(group.intraday) : 1;
     const slots = kind === "minutes" ? minuteSlots(bars, step, group.hours) : daySlots(group.days, bars);
-    this.chart.show(`${this.symbol}, ${kind === "minutes" ? group.intraday : "one a session"}`, bars, slots);
+    this.chart.show(`${this.symbol}, ${kind === "minutes" ? group.intraday : "one per session"}`, bars, slots);
     this.presets(kind);
     this.note(group, kind, hasMinutes);
     $("chart-readout").textContent = "\u00a0";
@@ -176,19 +176,19 @@ class ChartSection {
 
   note(group, kind, hasMinutes) {
     const made = [];
-    const others = group.feed === "sip" || group.feed === "iex" ? "regular hours" : "each New York day";
+    const hours = group.feed === "sip" || group.feed === "iex" ? "regular hours" : "each New York day";
     if (kind === "days") {
-      made.push(group.from_minutes ? `A session's candle is its daily bar where one is held, else it is made of the minutes of ${others}.` : "Candles are daily bars.");
-      if (this.data.quick && group.intraday) made.push("A quick look: of minutes the latest year alone was read.");
-      made.push(group.rounded ? "To keep the page small, prices are rounded to within 0.025 %, and volumes to 2 %; name symbols to see them as they are: data-engine report SYMBOL." : "Volumes are within 0.1 %.");
-      if (group.cut) made.push(`What lies before ${group.cut} does not fit into this page.`);
-    } else made.push("Regular hours are shaded; times are New York's. Minutes without a trade have no bar.");
+      made.push(group.from_minutes ? `A candle is the daily bar of the session or, if there is none, made from the minutes of ${hours}.` : "Candles are daily bars.");
+      if (this.data.quick && group.intraday) made.push("Quick report: only the latest year of minutes was read.");
+      made.push(group.rounded ? "To keep the report small, prices are rounded to 0.025 % and volumes to 2 %; run data-engine report SYMBOL for exact prices." : "Volumes are rounded to 0.1 %.");
+      if (group.cut) made.push(`Candles before ${group.cut} do not fit into this report.`);
+    } else made.push("Regular hours are shaded; times are New York time. Minutes without trades have no bar.");
     if (group.intraday) {
       const out = group.left_out.length;
-      if (hasMinutes) made.push(`Minutes of its last ${plural(group.minutes, "session")} are in this page; --minutes N puts more into it.`);
-      else if (!group.minutes) made.push("No minutes are in this page, as was asked for: --minutes 5 puts those of five sessions into it.");
-      else if (group.left_out.includes(this.symbol)) made.push(`Its minutes did not fit into this page, nor did those of ${plural(out - 1, "other symbol")}: data-engine report ${this.symbol} --minutes ${group.minutes}`);
-      else made.push("No minutes of its last sessions are held.");
+      if (hasMinutes) made.push(`This report has the minutes of the last ${plural(group.minutes, "session")}; pass --minutes N for more.`);
+      else if (!group.minutes) made.push("This report has no minutes; pass --minutes 5 for those of five sessions.");
+      else if (group.left_out.includes(this.symbol)) made.push(`The minutes of this symbol and of ${plural(out - 1, "other symbol")} do not fit into this report; run data-engine report ${this.symbol} --minutes ${group.minutes}`);
+      else made.push("No minutes of the last sessions are stored.");
     }
     $("chart-note").textContent = made.join(" ");
   }
@@ -210,11 +210,11 @@ class ChartSection {
     let from, to;
     if (slots.kind === "minutes") {
       const inside = slots.starts.filter((start) => start.day >= $("from").value && start.day <= $("to").value);
-      if (!inside.length) { $("chart-readout").textContent = "Of these days no minutes are in this page."; return; }
+      if (!inside.length) { $("chart-readout").textContent = "This report has no minutes of these days."; return; }
       const next = slots.starts[slots.starts.indexOf(inside.at(-1)) + 1];
       [from, to] = [inside[0].slot, next ? next.slot : slots.n];
     } else [from, to] = [lower(this.group.days, dayOrdinal($("from").value)), lower(this.group.days, dayOrdinal($("to").value) + 1)];
-    if (to <= from) { $("chart-readout").textContent = "There is no session in this range."; return; }
+    if (to <= from) { $("chart-readout").textContent = "This range has no session."; return; }
     $("chart-readout").textContent = "\u00a0";
     this.chart.view(from, to);
   }
@@ -225,12 +225,12 @@ function barMinutes(timeframe) {
   return unit === "Hour" ? 60 * +amount : +amount;
 }
 
-/* The place of the first value that is not less. */
-function lower(values, wanted) {
+/* The index of the first value that is not less. */
+function lower(values, value) {
   let [low, high] = [0, values.length];
   while (low < high) {
     const middle = (low + high) >> 1;
-    if (values[middle] < wanted) low = middle + 1; else high = middle;
+    if (values[middle] < value) low = middle + 1; else high = middle;
   }
   return low;
 }
@@ -252,7 +252,7 @@ async function start() {
 }
 
 start().catch((error) => {
-  $("problem").textContent = `This page cannot be shown: ${error.message}. It needs a browser of 2023 or later.`;
+  $("problem").textContent = `Cannot show this report: ${error.message}. It needs a browser from 2023 or later.`;
   $("problem").hidden = false;
   throw error;
 });

@@ -1,15 +1,15 @@
-/* Findings, holes and runs. */
+/* Findings, gaps and runs. */
 
-const HOLES = [
-  ["vendor", "the vendor’s", "minutes that nearly all symbols lack together"],
-  ["lone", "lone", "a halt, or bars that the vendor lacks for one symbol"],
-  ["failed", "failed", "wanted, asked, and not answered"],
-  ["never_asked", "never asked", "wanted, and not asked yet"],
-  ["thin", "thin", "single empty minutes of quiet symbols: no trade, most likely"],
-  ["not_a_session", "no session", "wanted ranges without a session: nothing can be there"],
+const GAPS = [
+  ["shared", "shared", "bars that nearly all symbols lack together"],
+  ["single_symbol", "single-symbol", "a trading halt, or bars of one symbol missing at Alpaca"],
+  ["failed", "failed", "requested ranges whose request failed"],
+  ["not_requested", "not requested", "ranges not requested from Alpaca yet"],
+  ["quiet", "quiet", "absent bars of illiquid symbols: probably no trade"],
+  ["no_session", "no session", "requested ranges without a session: there can be no bar"],
 ];
 
-/* A table that shows so many rows, and more when asked. */
+/* A table of `size` rows, with a button for more. */
 function growing(box, columns, rows, draw, caption, size) {
   const body = el("tbody");
   let shown = 0;
@@ -27,12 +27,12 @@ function growing(box, columns, rows, draw, caption, size) {
 }
 
 function showFlags(data) {
-  const { contradictions, warnings } = data;
-  const how = data.quick ? "A quick look: the ends of the files alone were read, no single bar was judged, and no hole was looked for." : "Every bar was read.";
-  const advice = contradictions ? " `data-engine verify --repair` says what would mend them." : "";
-  $("flags-lead").textContent = `${how} ${plural(contradictions, "contradiction")} (what cannot be true), ${plural(warnings, "warning")} (what should be known).${advice}`;
-  $("holes").replaceChildren(...(data.holes ? HOLES : []).map(([kind, name, text]) =>
-    el("div", {}, el("dt", {}, `Holes: ${name}`), el("dd", {}, count(data.holes[kind] || 0), el("small", {}, text)))));
+  const { inconsistencies, warnings } = data;
+  const how = data.quick ? "Quick check: only file metadata was read; bars and gaps were not checked." : "Every bar was checked.";
+  const advice = inconsistencies ? " Run `data-engine verify --repair --dry-run` to see what a repair does." : "";
+  $("flags-lead").textContent = `${how} ${plural(inconsistencies, "inconsistency", "inconsistencies")} between files, coverage and calendar, ${plural(warnings, "warning")}.${advice}`;
+  $("gaps").replaceChildren(...(data.gaps ? GAPS : []).map(([kind, name, text]) =>
+    el("div", {}, el("dt", {}, `Gaps: ${name}`), el("dd", {}, count(data.gaps[kind] || 0), el("small", {}, text)))));
   const codes = new Map();
   for (const finding of data.findings) codes.set(finding.code, (codes.get(finding.code) || 0) + 1);
   const select = $("flag-code");
@@ -42,12 +42,12 @@ function showFlags(data) {
   const draw = () => {
     const rows = data.findings.filter((finding) => !select.value || finding.code === select.value);
     if (!rows.length) {
-      $("flags-table").replaceChildren(el("p", { class: "empty" }, "Nothing was found."));
+      $("flags-table").replaceChildren(el("p", { class: "empty" }, "No findings."));
       return;
     }
-    const left = contradictions + warnings - data.findings.length;
-    const caption = `${plural(rows.length, "finding")}${left > 0 ? `; ${count(left)} more are not in this page (data-engine verify --json lists all)` : ""}`;
-    growing($("flags-table"), [["Kind"], ["What"], ["Series"], ["Message"], ["What a repair does"]], rows, flagRow, caption, 100);
+    const left = inconsistencies + warnings - data.findings.length;
+    const caption = `${plural(rows.length, "finding")}${left > 0 ? `; ${count(left)} more are not in this report (run data-engine verify --json for all)` : ""}`;
+    growing($("flags-table"), [["Kind"], ["Code"], ["Series"], ["Message"], ["Remedy"]], rows, flagRow, caption, 100);
   };
   select.addEventListener("change", draw);
   draw();
@@ -55,43 +55,45 @@ function showFlags(data) {
 
 function flagRow(finding) {
   const series = finding.symbol ? `${finding.symbol} · ${finding.dataset}` : "–";
-  return el("tr", {}, el("td", { class: finding.grave ? "bad" : "warn" }, finding.grave ? "contradiction" : "warning"),
+  return el("tr", {}, el("td", { class: finding.inconsistency ? "bad" : "warn" }, finding.inconsistency ? "inconsistency" : "warning"),
     el("td", { class: "nowrap" }, finding.code.replaceAll("_", " ")), el("td", { class: "nowrap" }, series),
     el("td", { class: "wide" }, finding.message), el("td", { class: "wide quiet" }, finding.remedy));
 }
 
 function showRuns(data) {
   $("runs-lead").textContent = data.runs.length
-    ? "What each run of ingest and update asked, got, and failed. The latest first; times are UTC."
+    ? "Runs of `ingest` and `update`: requested ranges, results and failures. Latest first; times are UTC."
     : "";
   if (!data.runs.length) {
-    $("runs-table").replaceChildren(el("p", { class: "empty" }, "No run is remembered: this store was made before runs were, or not by ingest."));
+    $("runs-table").replaceChildren(el("p", { class: "empty" }, "No run is recorded: `ingest` did not create this store, or an older version did."));
     return;
   }
-  const columns = [["When"], ["What"], ["Asked"], ["Got"], ["Failed"], ["Took", "number"]];
+  const columns = [["Time"], ["Command"], ["Requested"], ["Result"], ["Failed"], ["Duration", "number"]];
   growing($("runs-table"), columns, data.runs, runRow, plural(data.runs.length, "run"), 50);
 }
 
 const RUN_WORDS = { done: ["done", "good"], failed: ["some failed", "warn"], stopped: ["stopped", "bad"], interrupted: ["interrupted", "warn"] };
 
+/* The names of some symbols, and the number of the others. */
+function namesText({ named, symbols }, most = Infinity) {
+  const shown = named.slice(0, most);
+  return shown.join(", ") + (symbols > shown.length ? ` and ${count(symbols - shown.length)} more` : "");
+}
+
 function runRow(run) {
   const [word, kind] = RUN_WORDS[run.state] || [run.state, ""];
   const what = [el("p", {}, run.command, run.index ? ` of ${run.index}` : ""), el("p", { class: kind }, word)];
-  const asked = run.asked.map((one) => {
-    const names = one.named.join(", ") + (one.symbols > one.named.length ? ` and ${count(one.symbols - one.named.length)} more` : "");
-    const held = one.complete ? `, ${one.complete === one.symbols ? "all" : count(one.complete)} held already` : "";
-    return el("p", {}, `${one.dataset}: ${plural(one.symbols, "symbol")}${held}, ${rangeText(one.start, one.end)}`, el("br"), el("span", { class: "quiet" }, names));
+  const requested = run.asked.map((one) => {
+    const complete = one.complete ? `, ${one.complete === one.symbols ? "all" : count(one.complete)} already complete` : "";
+    return el("p", {}, `${one.dataset}: ${plural(one.symbols, "symbol")}${complete}, ${rangeText(one.start, one.end)}`, el("br"), el("span", { class: "quiet" }, namesText(one, 6)));
   });
-  const got = [`${plural(run.added, "bar")} new`];
-  if (run.revised) got.push(`${count(run.revised)} revised`);
-  if (run.vanished) got.push(`${count(run.vanished)} no longer at the vendor`);
-  got.push(plural(run.requests, "request"));
-  const failed = run.failures.map((one) => {
-    const names = one.named.join(", ") + (one.symbols > one.named.length ? ` and ${count(one.symbols - one.named.length)} more` : "");
-    return el("p", {}, el("b", {}, `${names}: `), one.message);
-  });
+  const result = [`${plural(run.added, "new bar")}`];
+  if (run.revised) result.push(`${count(run.revised)} revised`);
+  if (run.vanished) result.push(`${count(run.vanished)} dropped at Alpaca`);
+  result.push(plural(run.requests, "request"));
+  const failed = run.failures.map((one) => el("p", {}, el("b", {}, `${namesText(one)}: `), one.message));
   if (run.error) failed.unshift(el("p", { class: "bad" }, run.error[1]));
   const notes = run.notes.map((note) => el("p", { class: "quiet" }, note));
-  return el("tr", {}, el("td", { class: "nowrap" }, stamp(run.began)), el("td", { class: "nowrap" }, ...what), el("td", { class: "wide" }, ...asked),
-    el("td", {}, ...got.map((text) => el("p", { class: "nowrap" }, text)), ...notes), el("td", { class: "wide" }, ...(failed.length ? failed : ["–"])), el("td", { class: "number" }, lasted(run.seconds)));
+  return el("tr", {}, el("td", { class: "nowrap" }, timestamp(run.began)), el("td", { class: "nowrap" }, ...what), el("td", { class: "wide" }, ...requested),
+    el("td", {}, ...result.map((text) => el("p", { class: "nowrap" }, text)), ...notes), el("td", { class: "wide" }, ...(failed.length ? failed : ["–"])), el("td", { class: "number" }, durationText(run.seconds)));
 }

@@ -1,4 +1,4 @@
-/* Text on the screen. Whatever comes from the store becomes a text node: it cannot be markup. */
+/* Text on the screen. Text from the store becomes a text node: it cannot be markup. */
 
 const $ = (id) => document.getElementById(id);
 const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
@@ -22,7 +22,7 @@ function price(value, decimals) {
   return value.toFixed(Math.abs(value) >= 10000 ? 2 : decimals);
 }
 
-/* Days are ordinals (1 is 1 January of year 1); minutes are counted from 1970, and shown as New York's clock has them. */
+/* Days are ordinals (1 is 1 January of year 1); minutes count from 1970 and are shown in New York time. */
 const dayDate = (ordinal) => new Date((ordinal - 719163) * 86400000);
 const dayText = (ordinal) => dayDate(ordinal).toISOString().slice(0, 10);
 const dayOrdinal = (text) => Math.round(Date.parse(text + "T00:00:00Z") / 86400000) + 719163;
@@ -33,16 +33,16 @@ function newYork(minute) {
   const parts = Object.fromEntries(clock.formatToParts(new Date(minute * 60000)).map((part) => [part.type, part.value]));
   return { day: `${parts.year}-${parts.month}-${parts.day}`, time: `${parts.hour}:${parts.minute}` };
 }
-const stamp = (iso) => iso.slice(0, 16).replace("T", " ");
-/* A range of whole New York days as days, the last included; else as instants of UTC. */
+const timestamp = (iso) => iso.slice(0, 16).replace("T", " ");
+/* A range of New York days as days, the last included; any other as UTC. */
 function rangeText(start, end) {
   const [from, to] = [start, end].map((iso) => newYork(Date.parse(iso) / 60000));
-  if (from.time !== "00:00" || to.time !== "00:00") return `${stamp(start)} to ${stamp(end)} UTC`;
+  if (from.time !== "00:00" || to.time !== "00:00") return `${timestamp(start)} to ${timestamp(end)} UTC`;
   return `${from.day} to ${dayText(dayOrdinal(to.day) - 1)}`;
 }
 const weekday = (ordinal) => ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"][dayDate(ordinal).getUTCDay()];
 
-function lasted(seconds) {
+function durationText(seconds) {
   if (seconds < 9.95) return `${seconds.toFixed(1)} s`;
   const all = Math.round(seconds);
   if (all < 60) return `${all} s`;
@@ -50,15 +50,15 @@ function lasted(seconds) {
   return `${Math.floor(all / 3600)} h ${Math.floor((all / 60) % 60)} m`;
 }
 
-/* The colours of the theme, for canvases; remembered, since thousands of cells ask. */
-const colours = new Map();
-function colour(name) {
-  if (!colours.has(name)) colours.set(name, getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim());
-  return colours.get(name);
+/* The colors of the theme, for canvases; cached, since thousands of cells need them. */
+const colors = new Map();
+function color(name) {
+  if (!colors.has(name)) colors.set(name, getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim());
+  return colors.get(name);
 }
 function themed(name) {
   document.documentElement.dataset.theme = name;
-  colours.clear();
+  colors.clear();
 }
 
 function sized(canvas, width, height) {

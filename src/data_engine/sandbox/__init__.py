@@ -1,7 +1,7 @@
-"""A local server that speaks Alpaca's protocol for historical bars and corporate actions, for rehearsals, tests and the demo.
+"""Run a local server that speaks Alpaca's protocol for historical bars and corporate actions, for rehearsals, tests and the demo.
 
-`Sandbox` serves the bars of a source: `SimulatedMarket` (any symbol, any range, nothing real about it) or `Replay` (real
-bars from Parquet files), and corporate actions (`Announcements`). `Faults` makes it misbehave on purpose.
+`Sandbox` serves the bars of a source: `SimulatedMarket` (any symbol, any range, all of it made up) or `Replay` (real bars from
+Parquet files), and corporate actions (`Announcements`). `Faults` makes it misbehave on purpose.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    # numpy and pyarrow cost half a second: only for those who start a server.
+    # Importing numpy and pyarrow takes half a second, which only a server needs.
     if name in _HOMES:
         from importlib import import_module
 

@@ -1,13 +1,15 @@
-"""Coarser bars from finer ones, as the vendor makes them.
+"""Compute coarser bars from finer ones, as Alpaca does.
 
-Minutes become N-minute and N-hour bars; minutes become days (prices of the regular session alone, volume and count of the
+Minutes become N-minute and N-hour bars; minutes become days (prices of the regular session only, volume and count of the
 extended one); days become weeks and months. All of it in numpy: a year of minutes takes a few hundredths of a second.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -41,7 +43,7 @@ def to_days(minutes: Bars) -> Bars:
     local = minutes.start + new_york_offsets(minutes.start)
     day = local // DAY
     minute = (local % DAY) // MINUTE
-    regular = (minute >= _OPEN) & (minute < _closes(day))
+    regular = (minute >= _OPEN) & (minute < _each(_regular_close, day.astype("datetime64[D]")))
     days = _group(minutes.take(regular), day[regular])
     if not len(days):
         return NO_BARS
@@ -50,8 +52,8 @@ def to_days(minutes: Bars) -> Bars:
     known = days.start[slot] == day
     volume = _sums(slot[known], minutes.volume[known], len(days))
     count = _sums(slot[known], minutes.trade_count[known], len(days))
-    stamps = midnights(days.start.astype("datetime64[D]"))
-    return Bars(stamps, days.open, days.high, days.low, days.close, volume, count, days.vwap)
+    starts = midnights(days.start.astype("datetime64[D]"))
+    return Bars(starts, days.open, days.high, days.low, days.close, volume, count, days.vwap)
 
 
 def to_periods(days: Bars, timeframe: Timeframe) -> Bars:
@@ -70,14 +72,18 @@ def to_periods(days: Bars, timeframe: Timeframe) -> Bars:
 
 def midnights(days: Dates) -> Ints:
     """Return when each of *days* (dates) begins in New York, in nanoseconds since 1970."""
-    unique, inverse = np.unique(days, return_inverse=True)
-    return np.array([_midnight(day) for day in unique.tolist()], np.int64)[inverse]
+    return _each(_midnight, days)
 
 
 def new_york_offsets(starts: Ints) -> Ints:
     """Return what to add to each instant to read New York's wall clock, in nanoseconds."""
-    hours, inverse = np.unique(starts // HOUR, return_inverse=True)
-    return np.array([_offset(hour) for hour in hours.tolist()], np.int64)[inverse]
+    return _each(_offset, starts // HOUR)
+
+
+def _each(function: Callable[[Any], int], values: Ints | Dates) -> Ints:
+    """Return what *function* returns for each value, called once per distinct value."""
+    unique, inverse = np.unique(values, return_inverse=True)
+    return np.array([function(value) for value in unique.tolist()], np.int64)[inverse]
 
 
 @lru_cache(maxsize=200_000)
@@ -89,12 +95,6 @@ def _offset(hour: int) -> int:
 @lru_cache(maxsize=20_000)
 def _midnight(day: date) -> int:
     return nanoseconds(new_york_midnight(day))
-
-
-def _closes(days: Ints) -> Ints:
-    unique, inverse = np.unique(days, return_inverse=True)
-    closes = [_regular_close(day) for day in unique.astype("datetime64[D]").tolist()]
-    return np.array(closes, np.int64)[inverse]
 
 
 @lru_cache(maxsize=20_000)

@@ -1,4 +1,4 @@
-"""Bars as columns of numbers, and the one thing the server asks of a source of bars."""
+"""Hold bars as columns of numbers, and define what the server needs of a source of bars."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class Bars:
     """Bars of one symbol, in the order of time.
 
     Attributes:
-        start: when each bar starts: nanoseconds since 1970, ascending, no value twice.
-        open: price of the first trade.
-        high: highest price.
-        low: lowest price.
-        close: price of the last trade.
-        volume: shares; whole numbers, but for some replayed files.
-        trade_count: trades, whole numbers.
-        vwap: volume-weighted average price.
+        start: The start of each bar: nanoseconds since 1970, ascending, no value twice.
+        open: The price of the first trade.
+        high: The highest price.
+        low: The lowest price.
+        close: The price of the last trade.
+        volume: The number of shares; whole, except in some replayed files.
+        trade_count: The number of trades, whole.
+        vwap: The volume-weighted average price.
     """
 
     start: Ints
@@ -51,9 +51,9 @@ class Bars:
         """The columns after *start*, in the order of the attributes."""
         return self.open, self.high, self.low, self.close, self.volume, self.trade_count, self.vwap
 
-    def take(self, which: slice | npt.NDArray[np.bool_] | npt.NDArray[np.intp]) -> Bars:
-        """Return some of the bars; *which* must keep them ascending."""
-        return Bars(self.start[which], *(column[which] for column in self.values))
+    def take(self, rows: slice | npt.NDArray[np.bool_] | npt.NDArray[np.intp]) -> Bars:
+        """Return some of the bars; *rows* must keep them ascending."""
+        return Bars(self.start[rows], *(column[rows] for column in self.values))
 
     def inside(self, span: TimeRange) -> Bars:
         """Return the bars that start inside *span*."""
@@ -65,27 +65,23 @@ NO_BARS = Bars(np.empty(0, np.int64), *(np.empty(0) for _ in range(7)))
 
 
 def concatenate(pieces: Iterable[Bars]) -> Bars:
-    """Return *pieces* one after the other; they must be in the order of time already."""
-    full = [piece for piece in pieces if len(piece)]
-    if not full:
-        return NO_BARS
-    if len(full) == 1:
-        return full[0]
+    """Return bars in one piece; *pieces* must be in the order of time."""
+    full = [piece for piece in pieces if len(piece)] or [NO_BARS]
     columns = zip(*(piece.values for piece in full), strict=True)
     return Bars(np.concatenate([piece.start for piece in full]), *(np.concatenate(column) for column in columns))
 
 
 class BarSource(Protocol):
-    """Where the server's bars come from. Methods are called from several threads at once."""
+    """A source of the server's bars. Methods are called from several threads at once."""
 
     @property
     def mark(self) -> str:
-        """What the answers say about where their bars come from: one line of ASCII."""
+        """The description of the source in the header ``X-Sandbox``: one line of ASCII."""
 
     def reach(self, symbol: str, feed: str, now: datetime) -> TimeRange | None:
-        """Return a range that holds all bars of *symbol* that there are at *now*, or None when there are none. Must be cheap."""
+        """Return a range that contains all bars of *symbol* at *now*, or None if there are none. Must be cheap."""
 
     def bars(
         self, symbol: str, timeframe: Timeframe, span: TimeRange, *, adjustment: Adjustment, feed: str, now: datetime
     ) -> Bars:
-        """Return the bars that start inside *span*, each whole however *span* cuts it, as they stood at *now*."""
+        """Return the bars that start inside *span*, each whole wherever *span* cuts it, as they were at *now*."""

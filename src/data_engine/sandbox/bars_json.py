@@ -1,4 +1,4 @@
-"""Bars as the bytes of an answer. Rows are written once for a whole column-set and then only sliced."""
+"""Write bars as JSON. Rows are written once for whole columns and then only sliced."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from data_engine.sandbox.bar_columns import Bars, Floats, Ints
 
-_SECONDS_A_DAY = 86_400
+_SECONDS_PER_DAY = 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,9 +19,9 @@ class Rows:
     """Bars written as JSON, each followed by a comma.
 
     Attributes:
-        start: when each bar starts, nanoseconds since 1970.
-        text: all rows, one after the other.
-        offsets: where each row begins in *text*, and where the last one ends.
+        start: The start of each bar, in nanoseconds since 1970.
+        text: The text of all rows.
+        offsets: The place in *text* where each row begins, and where the last one ends.
     """
 
     start: Ints
@@ -39,7 +39,7 @@ class Rows:
 
 
 def write_rows(bars: Bars) -> Rows:
-    """Write *bars*: keys in alphabetical order, whole numbers without a decimal point, no digit of a float lost."""
+    """Return bars as JSON: keys in alphabetical order, whole numbers without a decimal point, all digits of a float."""
     if not len(bars):
         return Rows(bars.start, memoryview(b""), np.zeros(1, np.int64))
     joined = pc.binary_join_element_wise(*_pieces(bars), "")
@@ -59,7 +59,7 @@ def _pieces(bars: Bars) -> Iterator[object]:
     yield ',"o":'
     yield _number(bars.open)
     yield ',"t":"'
-    days, seconds = np.divmod(bars.start // 1_000_000_000, _SECONDS_A_DAY)
+    days, seconds = np.divmod(bars.start // 1_000_000_000, _SECONDS_PER_DAY)
     yield _text(pa.array(days.astype(np.int32)).cast(pa.date32()))
     yield "T"
     yield _text(pa.array(seconds.astype(np.int32)).cast(pa.time32("s")))

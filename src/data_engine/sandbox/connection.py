@@ -1,4 +1,4 @@
-"""One client's connection: HTTP/1.1 as far as this server needs it, and the faults that live below HTTP."""
+"""Read requests and send responses: HTTP/1.1 as far as this server needs it, and the faults below HTTP."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _NO_LINGER = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a client sent.
+    """A request of a client.
 
     Attributes:
-        method: ``GET``, for all that is answered well.
-        target: path and query as sent.
-        path: decoded.
-        query: decoded; of a repeated name the first value.
-        headers: names in lower case.
+        method: The method; only ``GET`` is served.
+        target: The path and query as sent.
+        path: The path, decoded.
+        query: The parameters, decoded; of a repeated name the first value.
+        headers: The headers by lower-case name.
     """
 
     method: str
@@ -50,22 +50,22 @@ class Request:
 
     @property
     def accepts_gzip(self) -> bool:
-        """Whether the client asked for gzip."""
+        """Whether the client accepts gzip."""
         codings = (coding.replace(" ", "") for coding in self.headers.get("accept-encoding", "").lower().split(","))
         return any(name == "gzip" and weight not in ("q=0", "q=0.0") for name, _, weight in (c.partition(";") for c in codings))
 
 
 @dataclass(slots=True)
-class Answer:
-    """What the server says.
+class Response:
+    """A response of the server.
 
     Attributes:
-        status: the HTTP status.
-        body: not yet compressed.
-        content_type: what the body is.
-        headers: further headers.
-        rows: how many bars the body holds.
-        fault: the fault to be applied in sending, or the one that made the answer.
+        status: The HTTP status.
+        body: The body, not yet compressed.
+        content_type: The content type of the body.
+        headers: The other headers.
+        rows: The number of bars in the body.
+        fault: The fault to be applied in sending, or the one that made the response.
     """
 
     status: int
@@ -77,7 +77,7 @@ class Answer:
 
 
 def read_request(stream: BufferedIOBase) -> Request | None:
-    """Read one request; None when the client has gone, or does not speak HTTP."""
+    """Return the next request, or None if the client has gone, or does not speak HTTP."""
     line = stream.readline(_MAX_LINE)
     while line in (b"\r\n", b"\n"):
         line = stream.readline(_MAX_LINE)
@@ -102,18 +102,18 @@ def read_request(stream: BufferedIOBase) -> Request | None:
     return Request(words[0], words[1], unquote(path), values, headers)
 
 
-def send(connection: socket.socket, request: Request, answer: Answer, *, level: int, stall_seconds: float | None) -> bool:
-    """Send *answer*, with its fault if that is one of sending; return whether the connection can go on."""
-    body, headers = answer.body, dict(answer.headers)
-    if level and request.accepts_gzip and len(body) > COMPRESSED_ABOVE and answer.fault != "identity":
+def send(connection: socket.socket, request: Request, response: Response, *, level: int, stall_seconds: float | None) -> bool:
+    """Send a response, with its fault if that is one of sending; return whether the connection can go on."""
+    body, headers = response.body, dict(response.headers)
+    if level and request.accepts_gzip and len(body) > COMPRESSED_ABOVE and response.fault != "identity":
         body = _gzip(body, level)
         headers["Content-Encoding"] = "gzip"
-    if answer.fault == "cut_gzip":
+    if response.fault == "cut_gzip":
         body = body[: len(body) // 2]
-    head = _head(answer, headers, len(body), keep_alive=request.keep_alive)
-    if answer.fault in ("reset", "stall"):
+    head = _head(response, headers, len(body), keep_alive=request.keep_alive)
+    if response.fault in ("reset", "stall"):
         connection.sendall(head + body[: len(body) // 2])
-        if answer.fault == "reset":
+        if response.fault == "reset":
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
         else:
             _wait_for_departure(connection, stall_seconds)
@@ -128,12 +128,12 @@ def _gzip(body: bytes, level: int) -> bytes:
     return library(body, level, wbits=_GZIP_WINDOW)
 
 
-def _head(answer: Answer, headers: dict[str, str], length: int, *, keep_alive: bool) -> bytes:
+def _head(response: Response, headers: dict[str, str], length: int, *, keep_alive: bool) -> bytes:
     lines = [
-        f"HTTP/1.1 {answer.status} {_phrase(answer.status)}",
+        f"HTTP/1.1 {response.status} {_phrase(response.status)}",
         "Server: data-engine-sandbox",
         f"Date: {headers.pop('Date', None) or formatdate(time.time(), usegmt=True)}",
-        f"Content-Type: {answer.content_type}",
+        f"Content-Type: {response.content_type}",
         f"Content-Length: {length}",
         *(f"{name}: {value}" for name, value in headers.items()),
     ]

@@ -1,9 +1,7 @@
-"""Corporate actions as the server has them: who announces them, what a request for them may say, and pages of them."""
+"""Hold corporate actions, read requests for them, and write pages of them."""
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +14,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 from data_engine.errors import InputError, MissingFileError
 from data_engine.market.time_range import new_york_date
-from data_engine.sandbox.protocol import Refusal, check_symbols, read_date, read_limit
+from data_engine.sandbox.protocol import Refusal, check_symbols, decode_token, encode_token, one_of, read_date, read_limit
 from data_engine.sandbox.splits import Split
 
 TYPES = (
@@ -24,7 +22,7 @@ TYPES = (
     "stock_and_cash_merger", "redemption", "name_change", "worthless_removal", "rights_distribution", "partial_call",
     "reorganization",
 )  # fmt: skip
-"""The documented types, as ``types`` names them; an answer's lists have an ``s`` more."""
+"""The documented types, as the parameter ``types`` has them; the lists of a response have an ``s`` more."""
 
 DEFAULT_LIMIT, MAX_LIMIT = 100, 1000
 
@@ -66,15 +64,15 @@ class ActionsRequest:
     """A request that the server accepts.
 
     Attributes:
-        first: the first process date.
-        last: the last one, included.
-        limit: how many actions the page may hold.
-        symbols: only what names one of them; None is all.
-        cusips: the same for CUSIPs.
-        types: only of these types; None is all.
-        ids: only these, whatever their dates; None is all.
-        descending: whether the latest comes first.
-        token: where the page begins: process date and id; None for the first.
+        first: The first process date.
+        last: The last process date, included.
+        limit: The maximum number of actions per page.
+        symbols: The symbols, of which an action names one. If None, all.
+        cusips: The CUSIPs, of which an action names one. If None, all.
+        types: The types of the actions. If None, all.
+        ids: The ids of the actions, whatever their dates. If None, all.
+        descending: Whether the latest action comes first.
+        token: The process date and id of the first action of the page; None for the first page.
     """
 
     first: date
@@ -89,10 +87,10 @@ class ActionsRequest:
 
     @classmethod
     def parse(cls, query: Mapping[str, str], *, now: datetime) -> Self:
-        """Read and check a request's parameters.
+        """Return the request that the parameters make.
 
         Raises:
-            Refusal: status 400, with the message of the first thing that is wrong.
+            Refusal: If a parameter is wrong (400); it has the message of the first.
         """
         if query.get("ids") and any(query.get(name) for name in _FILTERS):
             raise Refusal(400, "ids is mutually exclusive with all other filters")
@@ -101,13 +99,9 @@ class ActionsRequest:
         types = _list(query, "types")
         for name in sorted((types or frozenset()) - set(TYPES)):
             raise Refusal(400, f"invalid type: {name}")
-        for name, allowed in (
-            ("region", ("us", "non_us", "all")),
-            ("data_quality", ("complete", "all")),
-            ("sort", ("asc", "desc")),
-        ):
-            if query.get(name) and query[name] not in allowed:
-                raise Refusal(400, f"invalid {name}: {query[name]}")
+        one_of("region", query, ("us", "non_us", "all"))
+        one_of("data_quality", query, ("complete", "all"))
+        descending = one_of("sort", query, ("asc", "desc")) == "desc"
         made = cls(
             first,
             last,
@@ -116,7 +110,7 @@ class ActionsRequest:
             _list(query, "cusips"),
             types,
             _list(query, "ids"),
-            query.get("sort") == "desc",
+            descending,
             _token(query.get("page_token", "")),
         )
         if made.last < made.first:
@@ -140,11 +134,11 @@ class Announcements:
     """Corporate actions of a market.
 
     Args:
-        records: lists of records by type as in an answer (``forward_splits``, ``cash_dividends`` ...); ids and CUSIPs that are
-            not given are made up, the same ones every time.
+        records: The lists of records by type, as in a response (``forward_splits``, ``cash_dividends`` ...); ids and CUSIPs that
+            are not given are made up, the same ones every time.
 
     Raises:
-        InputError: a type that is not documented, or a record without a process date.
+        InputError: If a type is not documented, or a record has no process date.
     """
 
     def __init__(self, records: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
@@ -153,24 +147,25 @@ class Announcements:
 
     @classmethod
     def read(cls, path: str | PathLike[str]) -> Self:
-        """Read a file of the shape of the endpoint's own answers.
+        """Return the corporate actions of a file that has the form of a response of the endpoint.
 
         Raises:
-            MissingFileError: it is not there.
-            InputError: it is of another shape.
+            MissingFileError: If there is no such file.
+            InputError: If it has another form.
         """
         file = Path(path)
         if not file.is_file():
-            raise MissingFileError(f"no such file of corporate actions: {file}")
+            raise MissingFileError(f"cannot read corporate actions: there is no file {file}")
         try:
-            answer = json.loads(file.read_bytes())
-            return cls(answer["corporate_actions"])
+            return cls(json.loads(file.read_bytes())["corporate_actions"])
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise InputError(f"{file}: not an answer of /v1/corporate-actions: {error!r}") from error
+            raise InputError(
+                f"cannot read corporate actions: {file} is not a response of /v1/corporate-actions: {error!r}"
+            ) from error
 
     @classmethod
     def of(cls, splits: Mapping[str, Iterable[Split]], renames: Iterable[tuple[date, str, str]] = ()) -> Self:
-        """Announce splits by symbol, and renames: the day, the old and the new symbol."""
+        """Return the corporate actions for splits by symbol, and for ticker changes: the day, the old and the new symbol."""
         listed: dict[str, list[dict[str, Any]]] = {"forward_splits": [], "reverse_splits": [], "name_changes": []}
         for symbol, ones in splits.items():
             for split in ones:
@@ -178,25 +173,25 @@ class Announcements:
                 kind = "forward_splits" if split.new > split.old else "reverse_splits"
                 rates = {"new_rate": split.new, "old_rate": split.old}
                 listed[kind].append({"symbol": symbol, "ex_date": day, "process_date": day, **rates})
-        for renamed, old, new in renames:
-            listed["name_changes"].append({"old_symbol": old, "new_symbol": new, "process_date": renamed.isoformat()})
+        for day_changed, old, new in renames:
+            listed["name_changes"].append({"old_symbol": old, "new_symbol": new, "process_date": day_changed.isoformat()})
         return cls(listed)
 
     def page(self, request: ActionsRequest, *, budget: int | None = None) -> bytes:
-        """Return the JSON of the page that *request* asks for, with *budget* actions in place of its limit."""
+        """Return the requested page as JSON, with at most *budget* actions. If None, the limit of the request."""
         found = [record for record in self._records if record in request]
         if request.descending:
             found.reverse()
         begin = 0
         if request.token is not None:
             begin = next((at for at, record in enumerate(found) if (record.processed, record.id) == request.token), len(found))
-        end = begin + (request.limit if budget is None else min(budget, request.limit))
+        end = begin + (request.limit if budget is None else budget)
         lists: dict[str, list[Mapping[str, Any]]] = {}
         for record in found[begin:end]:
             lists.setdefault(f"{record.kind}s", []).append(record.fields)
         token = None
         if end < len(found):
-            token = base64.b64encode(f"{found[end].processed}|{found[end].id}".encode()).decode()
+            token = encode_token(found[end].processed, found[end].id)
         return json.dumps({"corporate_actions": lists, "next_page_token": token}, separators=(",", ":")).encode()
 
 
@@ -206,16 +201,16 @@ NOTHING = Announcements({})
 def _record(plural: str, fields: Mapping[str, Any]) -> _Record:
     kind = plural.removesuffix("s")
     if kind not in TYPES:
-        raise InputError(f"{plural!r} is no list of corporate actions; there are: {', '.join(f'{name}s' for name in TYPES)}")
+        raise InputError(f"cannot use {plural!r} as a list of corporate actions; use {', '.join(f'{name}s' for name in TYPES)}")
     try:
         processed = date.fromisoformat(fields["process_date"])
     except (KeyError, TypeError, ValueError):
-        raise InputError(f"one of {plural} has no process_date: {dict(fields)}") from None
+        raise InputError(f"cannot use a record of {plural}: it has no process_date: {dict(fields)}") from None
     made = dict(fields)
     made.setdefault("id", str(uuid5(NAMESPACE_URL, f"{kind} {json.dumps(made, sort_keys=True)}")))
     for name in _CUSIPS.get(kind, ("cusip",)):
-        about = made.get(name.replace("cusip", "symbol")) or made.get("symbol", "")
-        made.setdefault(name, uuid5(NAMESPACE_URL, f"{name} {about}").hex[:9].upper())
+        symbol = made.get(name.replace("cusip", "symbol")) or made.get("symbol", "")
+        made.setdefault(name, uuid5(NAMESPACE_URL, f"{name} {symbol}").hex[:9].upper())
     if kind == "cash_dividend":
         made = {"special": False, "foreign": False, **made}
     return _Record(kind, processed, made["id"], dict(sorted(made.items())))
@@ -229,9 +224,9 @@ def _token(text: str) -> tuple[date, str] | None:
     if not text:
         return None
     try:
-        day, made = base64.b64decode(text, validate=True).decode().split("|")
-        if re.fullmatch(r"[0-9A-Za-z-]+", made):
-            return date.fromisoformat(day), made
-    except (binascii.Error, ValueError):
+        day, record_id = decode_token(text)
+        if re.fullmatch(r"[0-9A-Za-z-]+", record_id):
+            return date.fromisoformat(day), record_id
+    except ValueError:
         pass
     raise Refusal(400, f"invalid page_token: {text}")

@@ -1,4 +1,4 @@
-"""Faults on purpose: what has been seen to go wrong between the vendor and a client, switchable and repeatable."""
+"""Choose faults to make on purpose: what has been seen to go wrong between Alpaca and a client, repeatable."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ KINDS = (*REFUSALS, *TRANSPORT, *PAGES)
 
 @dataclass(slots=True)
 class Faults:
-    """What goes wrong, and how often.
+    """The faults that requests meet, and how often.
 
-    Each request that was let in draws at most one fault, from the seed and its number alone: the same requests in the same
-    order meet the same faults. The kinds:
+    Each admitted request draws at most one fault, from only the seed and its number: the same requests in the same order meet
+    the same faults. The kinds:
 
     * ``429`` without any header, as recorded; ``429_reset`` with the limit headers; ``429_retry_after`` with Retry-After
     * ``500`` as JSON; ``502``, ``503``, ``504`` as HTML
@@ -31,12 +31,12 @@ class Faults:
     * ``short``: a third of the rows, and a token; ``empty``: no row, and a token
 
     Attributes:
-        probabilities: a probability for each kind that may happen.
-        seed: another seed, another sequence.
-        retry_after: what ``429_retry_after`` says, in seconds.
-        stall_seconds: how long ``stall`` waits for the client to go before it hangs up; None waits for ever.
-        fail_symbols: a request that names one of them is answered 500, always.
-        always: a status that answers every request (also ``reset`` and the like), or None.
+        probabilities: The probability of each kind that may happen.
+        seed: The seed of the sequence of faults.
+        retry_after: The seconds that ``429_retry_after`` states.
+        stall_seconds: The seconds that ``stall`` waits for the client to go before it closes the connection. If None, for ever.
+        fail_symbols: The symbols whose requests are always answered 500.
+        always: A status, or a kind of fault, for every request. If None, faults are drawn.
     """
 
     probabilities: dict[str, float] = field(default_factory=dict)
@@ -49,16 +49,18 @@ class Faults:
     def __post_init__(self) -> None:
         unknown = [kind for kind in self.probabilities if kind not in KINDS]
         if unknown:
-            raise InputError(f"no such fault: {', '.join(unknown)}; there are {', '.join(KINDS)}, and all")
+            raise InputError(f"cannot make faults: there is no fault {', '.join(unknown)}; use {', '.join(KINDS)} or all")
         if any(not 0 <= share <= 1 for share in self.probabilities.values()) or sum(self.probabilities.values()) > 1 + 1e-9:
-            raise InputError(f"probabilities of faults lie between 0 and 1 and add up to 1 at most: {self.probabilities}")
+            raise InputError(
+                f"cannot make faults: probabilities must be between 0 and 1, and at most 1 in all, with {self.probabilities}"
+            )
 
     @classmethod
     def parse(cls, spec: str, *, seed: int = 0, retry_after: int = 1, stall_seconds: float | None = None) -> Faults:
-        """Read ``429=0.05,reset=0.05,all=0.2``; the share of ``all`` is spread evenly over all kinds and added to theirs.
+        """Return the faults of a text such as ``429=0.05,reset=0.05,all=0.2``; ``all`` is spread evenly over all kinds.
 
         Raises:
-            InputError: an unknown kind, not a number, or more than 1 in all.
+            InputError: If a kind is unknown, a probability is no number, or the sum is more than 1.
         """
         probabilities: dict[str, float] = {}
         for kind, share in _shares(spec):
@@ -89,4 +91,4 @@ def _shares(spec: str) -> Iterable[tuple[str, float]]:
         try:
             yield kind.strip(), float(text)
         except ValueError:
-            raise InputError(f"a fault is written kind=probability, such as 429=0.05; this is not: {item!r}") from None
+            raise InputError(f"cannot read the fault {item!r}; write kind=probability, such as 429=0.05") from None

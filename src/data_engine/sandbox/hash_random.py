@@ -1,4 +1,4 @@
-"""Numbers that look random and are the same for ever: a hash of a key and a position, in numpy."""
+"""Compute numbers that look random and are always the same: a hash of a key and a position, in numpy."""
 
 from __future__ import annotations
 
@@ -42,6 +42,6 @@ def uniform(stream: int, positions: Ints) -> Floats:
     return np.asarray((bits(stream, positions) >> np.uint64(11)) * 2.0**-53, np.float64)
 
 
-def quarter(mixed: Bits, which: int) -> Floats:
-    """Return a number in [0, 1) made of 16 of the 64 bits: four from one hash, *which* is 0 to 3."""
-    return np.asarray(((mixed >> np.uint64(16 * which)) & np.uint64(0xFFFF)) * 2.0**-16, np.float64)
+def quarter(mixed: Bits, part: int) -> Floats:
+    """Return a number in [0, 1) made of 16 of the 64 bits: four from one hash, *part* is 0 to 3."""
+    return np.asarray(((mixed >> np.uint64(16 * part)) & np.uint64(0xFFFF)) * 2.0**-16, np.float64)

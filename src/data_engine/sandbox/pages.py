@@ -1,4 +1,4 @@
-"""One page of an answer: symbols filled in ascending order against one budget of rows."""
+"""Fill the pages of a response: symbols in ascending order, up to a maximum number of rows over all of them."""
 
 from __future__ import annotations
 
@@ -7,30 +7,27 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import numpy as np
 
+from data_engine.market.bars import from_micros
 from data_engine.market.time_range import TimeRange
 from data_engine.sandbox.bar_columns import BarSource
 from data_engine.sandbox.bars_json import Rows, write_rows
 from data_engine.sandbox.protocol import BarsRequest, Token, nanoseconds
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-_MICROSECOND = timedelta(microseconds=1)
 
 _FEW_DAYS = timedelta(days=8)
 
 
 @dataclass(slots=True)
 class Page:
-    """What one request is answered with.
+    """The content of one page.
 
     Attributes:
-        pieces: the symbols that have bars here, each with its rows as written.
-        rows: how many bars they are.
-        token: where the next page begins; None on the last.
+        pieces: The symbols with bars on the page, each with its rows as written.
+        rows: The number of bars.
+        token: The place where the next page begins; None on the last.
     """
 
     pieces: list[tuple[str, list[memoryview]]] = field(default_factory=list)
@@ -38,7 +35,7 @@ class Page:
     token: Token | None = None
 
     def body(self, request: BarsRequest) -> bytes:
-        """Return the answer's JSON."""
+        """Return the page as JSON."""
         tail = f',"next_page_token":{json.dumps(None if self.token is None else str(self.token))}'
         if request.single:
             tail += f',"symbol":"{request.symbols[0]}"'
@@ -61,31 +58,30 @@ def _array(rows: list[memoryview]) -> list[bytes | memoryview]:
 
 
 class Pager:
-    """Fills pages from a source, and keeps what it wrote for the pages that follow.
+    """Fills pages from a source, and caches written rows for the pages that follow.
 
     Args:
-        source: where the bars come from.
-        cache_bytes: how much written text is kept.
+        source: The source of the bars.
+        cache_bytes: The maximum number of bytes of written text to keep.
     """
 
     def __init__(self, source: BarSource, *, cache_bytes: int = 256 << 20) -> None:
         self._source = source
         self._cache_bytes = cache_bytes
-        self._kept: OrderedDict[tuple[object, ...], Rows] = OrderedDict()
-        self._kept_bytes = 0
+        self._cache: OrderedDict[tuple[object, ...], Rows] = OrderedDict()
+        self._cached_bytes = 0
         self._lock = threading.Lock()
 
-    def fill(self, request: BarsRequest, now: datetime, *, budget: int | None = None) -> Page:
-        """Return the page that *request* asks for.
+    def fill(self, request: BarsRequest, now: datetime, *, budget: int) -> Page:
+        """Return the requested page.
 
         Args:
-            request: what was asked.
-            now: bars are as they stood then.
-            budget: how many bars the page holds at most, when that is not the request's own limit; 0 gives an empty page
-                that says where the bars begin.
+            request: The request.
+            now: The instant by which bars have ended.
+            budget: The maximum number of bars; 0 gives an empty page whose token says where the bars begin.
         """
         page = Page()
-        left = request.limit if budget is None else budget
+        left = budget
         for symbol in request.symbols:
             if request.token is not None and symbol < request.token.symbol:
                 continue
@@ -108,7 +104,7 @@ class Pager:
         return page
 
     def _windows(self, symbol: str, request: BarsRequest, now: datetime) -> Iterator[tuple[Rows, int, int]]:
-        """Yield what is asked of *symbol*, piece by piece in the order asked, never an empty piece."""
+        """Yield the requested rows of *symbol*, piece by piece in the requested order, never an empty piece."""
         start, end = request.start, request.end
         if request.token is not None and request.token.symbol == symbol:
             start, end = (start, min(end, request.token.start)) if request.descending else (max(start, request.token.start), end)
@@ -121,7 +117,8 @@ class Pager:
         first, beyond = max(start, nanoseconds(whole.start)), min(end + 1, nanoseconds(whole.end))
         if first >= beyond:
             return
-        cuts = list(_cuts(TimeRange(_instant(first), _instant(beyond - 1) + _MICROSECOND), daily=not request.timeframe.intraday))
+        span = TimeRange(from_micros(first // 1000), from_micros((beyond + 999) // 1000))
+        cuts = list(_cuts(span, daily=not request.timeframe.intraday))
         for piece in reversed(cuts) if request.descending else cuts:
             rows = self._rows(symbol, request, piece, feed, now)
             low = int(np.searchsorted(rows.start, start, "left"))
@@ -135,23 +132,19 @@ class Pager:
         horizon = None if complete else now.replace(second=0, microsecond=0)
         key = (symbol, str(request.timeframe), request.adjustment.value, feed, piece, horizon)
         with self._lock:
-            rows = self._kept.get(key)
+            rows = self._cache.get(key)
             if rows is not None:
-                self._kept.move_to_end(key)
+                self._cache.move_to_end(key)
                 return rows
         bars = self._source.bars(symbol, request.timeframe, piece, adjustment=request.adjustment, feed=feed, now=now)
         rows = write_rows(bars)
         with self._lock:
-            if key not in self._kept:
-                self._kept[key] = rows
-                self._kept_bytes += rows.text.nbytes
-            while self._kept_bytes > self._cache_bytes and len(self._kept) > 1:
-                self._kept_bytes -= self._kept.popitem(last=False)[1].text.nbytes
+            if key not in self._cache:
+                self._cache[key] = rows
+                self._cached_bytes += rows.text.nbytes
+            while self._cached_bytes > self._cache_bytes and len(self._cache) > 1:
+                self._cached_bytes -= self._cache.popitem(last=False)[1].text.nbytes
         return rows
-
-
-def _instant(ns: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=ns // 1000)
 
 
 def _cuts(span: TimeRange, *, daily: bool) -> Iterator[TimeRange]:

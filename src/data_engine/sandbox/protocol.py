@@ -1,18 +1,18 @@
-"""What a request for historical bars may say, and how the server words its refusals. Pure: the clock is an argument.
+"""Read requests for historical bars, and refuse them in the words of Alpaca. Pure: the clock is an argument.
 
-Times are integers here: nanoseconds since 1970, UTC, both ends of a request included, as on the wire.
+Times are integers here: nanoseconds since 1970, UTC, both ends of a request included, as they are sent.
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 
 from data_engine.errors import DataEngineError, InputError
+from data_engine.market.bars import to_micros
 from data_engine.market.series import RAW, Adjustment, Timeframe
 from data_engine.market.time_range import new_york_date, new_york_midnight
 
@@ -24,10 +24,6 @@ DELAY = timedelta(minutes=15)
 
 FEEDS = ("sip", "iex", "otc", "boats")
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-_SECOND = 1_000_000_000
-
 _SYMBOL = re.compile(r"[A-Z]{1,20}(\.[A-Z]{1,3})?")
 
 _TIMEFRAME = re.compile(r"([1-9][0-9]?)(Min|T|Hour|H|Day|D|Week|W|Month|M)")
@@ -38,11 +34,11 @@ _DATE_LAYOUT = (("2006", r"\d{4}"), ("-", "-"), ("01", r"\d\d"), ("-", "-"), ("0
 
 
 class Refusal(DataEngineError):
-    """The server's no.
+    """A request is refused.
 
     Attributes:
-        status: the HTTP status.
-        message: the text of the answer's ``message``.
+        status: The HTTP status.
+        message: The ``message`` of the response.
     """
 
     code = "refusal"
@@ -53,14 +49,28 @@ class Refusal(DataEngineError):
         self.message = message
 
 
+def encode_token(*words: object) -> str:
+    """Return words as the token of a page."""
+    return base64.b64encode("|".join(map(str, words)).encode()).decode()
+
+
+def decode_token(text: str) -> list[str]:
+    """Undo `encode_token`.
+
+    Raises:
+        ValueError: If it is no token.
+    """
+    return base64.b64decode(text, validate=True).decode().split("|")
+
+
 @dataclass(frozen=True, slots=True)
 class Token:
-    """Where the next page begins.
+    """The place where the next page begins.
 
     Attributes:
-        symbol: the symbol of its first bar.
+        symbol: The symbol of its first bar.
         store: ``M`` for bars made of minutes, ``D`` for bars made of days.
-        start: the start of its first bar.
+        start: The start of its first bar.
     """
 
     symbol: str
@@ -68,20 +78,20 @@ class Token:
     start: int
 
     def __str__(self) -> str:
-        return base64.b64encode(f"{self.symbol}|{self.store}|{self.start}".encode()).decode()
+        return encode_token(self.symbol, self.store, self.start)
 
     @classmethod
     def parse(cls, text: str) -> Token:
         """Undo `str`.
 
         Raises:
-            Refusal: nothing that this server handed out.
+            Refusal: If it is no token of this server.
         """
         try:
-            symbol, store, start = base64.b64decode(text, validate=True).decode().split("|")
+            symbol, store, start = decode_token(text)
             if store in ("M", "D"):
                 return cls(symbol, store, int(start))
-        except (binascii.Error, ValueError):
+        except ValueError:
             pass
         raise Refusal(400, f"invalid page_token: {text}")
 
@@ -91,18 +101,18 @@ class BarsRequest:
     """A request that the server accepts.
 
     Attributes:
-        symbols: ascending, each once.
-        timeframe: how much time a bar spans.
-        start: no bar starts before.
-        end: no bar starts after.
-        limit: how many bars the page may hold, over all symbols.
-        adjustment: what is to be worked into the prices.
-        feed: as sent; None when it was not.
-        currency: as sent; None when it was not.
-        descending: whether the latest bar of a symbol comes first.
-        token: where the page begins; None for the first.
-        single: whether the symbol came in the path.
-        end_given: whether the request named its end.
+        symbols: The symbols, ascending, each once.
+        timeframe: The timeframe of the bars.
+        start: The earliest start of a bar.
+        end: The latest start of a bar.
+        limit: The maximum number of bars per page, over all symbols.
+        adjustment: The corporate actions to be applied to the prices.
+        feed: The feed as sent; None if it was not.
+        currency: The currency as sent; None if it was not.
+        descending: Whether the latest bar of a symbol comes first.
+        token: The place where the page begins; None for the first.
+        single: Whether the symbol was in the path.
+        end_given: Whether the request named its end.
     """
 
     symbols: tuple[str, ...]
@@ -125,16 +135,16 @@ class BarsRequest:
 
     @classmethod
     def parse(cls, query: Mapping[str, str], *, now: datetime, delayed: bool = False, symbol: str | None = None) -> BarsRequest:
-        """Read and check a request's parameters.
+        """Return the request that the parameters make.
 
         Args:
-            query: names and decoded values.
-            now: what the defaults of start and end are counted from.
-            delayed: whether the plan lacks the latest 15 minutes of the consolidated tape.
-            symbol: the symbol in the path, for the single-symbol endpoint.
+            query: The names and decoded values of the parameters.
+            now: The instant that the defaults of start and end are counted from.
+            delayed: Whether the plan lacks the latest 15 minutes of the consolidated tape.
+            symbol: The symbol in the path, for the single-symbol endpoint. If None, the parameter ``symbols``.
 
         Raises:
-            Refusal: status 400, with the message of the first thing that is wrong.
+            Refusal: If a parameter is wrong (400); it has the message of the first.
         """
         listed = query.get("symbols") if symbol is None else symbol
         if not listed:
@@ -143,8 +153,8 @@ class BarsRequest:
             raise Refusal(400, _required("timeframe"))
         feed = query.get("feed") or None
         latest = now - DELAY if delayed and feed in (None, "sip") else now
-        start = _instant("start", query["start"]) if query.get("start") else None
-        end = _instant("end", query["end"], last=True) if query.get("end") else None
+        start = _instant("start", query)
+        end = _instant("end", query, last=True)
         limit = read_limit(query.get("limit", ""))
         if query.get("asof") not in (None, "", "-"):
             read_date("asof", query["asof"])
@@ -156,9 +166,9 @@ class BarsRequest:
             end=nanoseconds(latest) if end is None else end,
             limit=limit,
             adjustment=_adjustment(query.get("adjustment", "")),
-            feed=_one_of("feed", feed, FEEDS),
+            feed=one_of("feed", query, FEEDS),
             currency=_currency(query.get("currency", "")),
-            descending=_one_of("sort", query.get("sort") or None, ("asc", "desc")) == "desc",
+            descending=one_of("sort", query, ("asc", "desc")) == "desc",
             token=_token(query.get("page_token", ""), timeframe),
             single=symbol is not None,
             end_given=end is not None,
@@ -168,10 +178,10 @@ class BarsRequest:
         return request
 
     def check_recency(self, now: datetime) -> None:
-        """Refuse what a plan without the latest 15 minutes may not ask.
+        """Check that a plan without the latest 15 minutes permits the request.
 
         Raises:
-            Refusal: status 403.
+            Refusal: If it does not (403).
         """
         if self.feed in (None, "sip") and self.end_given and self.end > nanoseconds(now - DELAY):
             raise Refusal(403, "subscription does not permit querying recent SIP data")
@@ -179,7 +189,7 @@ class BarsRequest:
 
 def nanoseconds(instant: datetime) -> int:
     """Return an aware instant as nanoseconds since 1970."""
-    return (instant - _EPOCH) // timedelta(microseconds=1) * 1000
+    return to_micros(instant) * 1000
 
 
 def _required(name: str) -> str:
@@ -200,7 +210,7 @@ def check_symbols(listed: list[str]) -> tuple[str, ...]:
     """Return symbols in ascending order, each once.
 
     Raises:
-        Refusal: status 400, for the first that is malformed.
+        Refusal: If one is malformed (400).
     """
     for symbol in listed:
         if not _SYMBOL.fullmatch(symbol):
@@ -209,10 +219,10 @@ def check_symbols(listed: list[str]) -> tuple[str, ...]:
 
 
 def read_limit(text: str, *, default: int = DEFAULT_LIMIT, most: int = MAX_LIMIT) -> int:
-    """Return how many rows a page may hold.
+    """Return the maximum number of rows per page.
 
     Raises:
-        Refusal: status 400.
+        Refusal: If it is not a number within the bounds (400).
     """
     if not text:
         return default
@@ -234,7 +244,13 @@ def _adjustment(text: str) -> Adjustment:
     raise Refusal(400, f"invalid adjustment: {text}")
 
 
-def _one_of(name: str, value: str | None, allowed: tuple[str, ...]) -> str | None:
+def one_of(name: str, query: Mapping[str, str], allowed: Collection[str]) -> str | None:
+    """Return the value of a parameter, or None if it is not given.
+
+    Raises:
+        Refusal: If it is not one of those allowed (400).
+    """
+    value = query.get(name) or None
     if value is not None and value not in allowed:
         raise Refusal(400, f"invalid {name}: {value}")
     return value
@@ -255,23 +271,20 @@ def _token(text: str, timeframe: Timeframe) -> Token | None:
     return token
 
 
-def _instant(name: str, text: str, *, last: bool = False) -> int:
-    """Read an instant, or a New York day: its first nanosecond, or its *last*."""
-    match = _INSTANT.fullmatch(text)
-    if match:
+def _instant(name: str, query: Mapping[str, str], *, last: bool = False) -> int | None:
+    """Return an instant, or of a New York day the first nanosecond, or the *last*; None if it is not given."""
+    text = query.get(name)
+    if not text:
+        return None
+    if match := _INSTANT.fullmatch(text):
         day, clock, fraction, zone = match.groups()
         try:
             whole = datetime.fromisoformat(f"{day}T{clock}{zone}")
             return nanoseconds(whole) + int((fraction or "").ljust(9, "0")[:9])
         except (ValueError, OverflowError):
             pass  # a thirteenth month is reported like any other text
-    day_asked = read_date(name, text)
     try:
-        return (
-            nanoseconds(new_york_midnight(day_asked + timedelta(days=1))) - 1
-            if last
-            else nanoseconds(new_york_midnight(day_asked))
-        )
+        return nanoseconds(new_york_midnight(read_date(name, text) + timedelta(days=last))) - last
     except OverflowError:
         raise Refusal(400, _format_problem(name, text, "day out of range")) from None
 
@@ -280,7 +293,7 @@ def read_date(name: str, text: str) -> date:
     """Return a day.
 
     Raises:
-        Refusal: status 400, in the words of Go's time package.
+        Refusal: If it is none (400), in the words of Go's time package.
     """
     rest = text
     for word, pattern in _DATE_LAYOUT:
@@ -298,7 +311,7 @@ def read_date(name: str, text: str) -> date:
 
 
 def _format_problem(name: str, text: str, problem: str) -> str:
-    # The wording of Go's time package, which the service hands through.
+    # The wording of Go's time package, which Alpaca passes on.
     separator = " " if problem.startswith("as ") else ": "
     parsing = f'parsing time "{text}"{separator}{problem}'
     return f"Invalid format for parameter {name}: error parsing '{text}' as RFC3339 or 2006-01-02 time: {parsing}"

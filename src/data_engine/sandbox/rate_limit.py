@@ -1,4 +1,4 @@
-"""The rate limit of an account, as a token bucket."""
+"""Count requests against the rate limit of an account, with a token bucket."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Callable
 
 
 class TokenBucket:
-    """Lets *rate* requests a minute through, and *burst* of them at once.
+    """Admits *rate* requests per minute, and *burst* of them at once.
 
     Args:
-        rate: requests a minute.
-        burst: how many tokens the full bucket holds.
-        monotonic: seconds on a clock that never goes back.
+        rate: The requests per minute.
+        burst: The number of tokens in the full bucket.
+        monotonic: The seconds on a clock that never goes back.
     """
 
     def __init__(self, rate: float, burst: int, *, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -22,11 +22,11 @@ class TokenBucket:
         self.burst = burst
         self._monotonic = monotonic
         self._tokens = float(burst)
-        self._seen = monotonic()
+        self._refilled_at = monotonic()
         self._lock = threading.Lock()
 
     def take(self) -> bool:
-        """Take a token, if there is one."""
+        """Take a token, and return whether there was one."""
         with self._lock:
             self._refill()
             if self._tokens < 1:
@@ -47,5 +47,5 @@ class TokenBucket:
 
     def _refill(self) -> None:
         now = self._monotonic()
-        self._tokens = min(float(self.burst), self._tokens + (now - self._seen) * self.rate / 60)
-        self._seen = now
+        self._tokens = min(float(self.burst), self._tokens + (now - self._refilled_at) * self.rate / 60)
+        self._refilled_at = now

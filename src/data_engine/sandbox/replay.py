@@ -1,9 +1,9 @@
-"""Real bars from Parquet files, served as they are."""
+"""Serve real bars from Parquet files as they are."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_engine.errors import InputError, MissingFileError
+from data_engine.market.bars import from_micros
 from data_engine.market.series import Adjustment, Timeframe
 from data_engine.market.time_range import TimeRange
 from data_engine.sandbox.aggregation import MINUTE, midnights, to_days, to_intraday, to_periods
@@ -24,28 +25,30 @@ from data_engine.sandbox.splits import Split, adjusted
 
 _PRICES = ("open", "high", "low", "close")
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_REQUIRED = ("symbol", *_PRICES, "volume")
+
+_OPTIONAL = ("timestamp", "date", "trade_count", "vwap")
 
 
 class Replay:
     """A source that serves the bars of Parquet files: ``symbol``, ``timestamp`` or ``date``, ``open high low close volume``.
 
-    A ``date`` is a day in New York. Where ``trade_count`` or ``vwap`` are missing, the count is a trade for every hundred
-    shares (at least one) and the average is that of high, low and close, to 4 decimals. Of two rows with the same symbol and
-    start the later one is served; rows without a price are not; no volume is a volume of 0.
+    A ``date`` is a day in New York. If ``trade_count`` or ``vwap`` are missing, the count is one trade per hundred shares (at
+    least one) and the average is that of high, low and close, to 4 decimals. Of two rows with the same symbol and start the
+    later one is served; rows without a price are not; a missing volume is a volume of 0.
 
-    Files of minutes also answer for coarser timeframes, files of days for weeks and months. The bars are the same for
-    every feed, and raw: adjustments need *splits*.
+    Files of minutes also serve coarser timeframes, files of days weeks and months. The bars are the same for every feed, and
+    raw: adjustments need *splits*.
 
     Args:
-        paths: one file or several.
-        timeframe: what a bar of the files spans; days for a ``date`` column, else minutes, when None.
-        end_label: whether the files stamp the end of a minute.
-        splits: splits by symbol.
+        paths: One file or several.
+        timeframe: The timeframe of the files. If None, days for a ``date`` column, else minutes.
+        end_label: Whether a timestamp of the files is the end of its minute.
+        splits: The splits by symbol. If None, there are none.
 
     Raises:
-        MissingFileError: a file is not there.
-        InputError: a file has no such columns.
+        MissingFileError: If a file is missing.
+        InputError: If a file lacks columns.
     """
 
     def __init__(
@@ -67,15 +70,15 @@ class Replay:
 
     @property
     def symbols(self) -> tuple[str, ...]:
-        """The symbols that have bars, ascending."""
+        """The symbols with bars, ascending."""
         return tuple(self._bars)
 
     def reach(self, symbol: str, feed: str, now: datetime) -> TimeRange | None:  # noqa: ARG002 - files know no feed
-        """Return from the symbol's first bar to the end of its last."""
+        """Return the range from a symbol's first bar to the end of its last."""
         bars = self._bars.get(symbol)
         if bars is None:
             return None
-        first, last = (_EPOCH + timedelta(microseconds=int(bars.start[row]) // 1000) for row in (0, -1))
+        first, last = (from_micros(bars.start[row] // 1000) for row in (0, -1))
         return TimeRange(first, last + self.timeframe.length)
 
     def bars(
@@ -88,22 +91,20 @@ class Replay:
         feed: str,  # noqa: ARG002
         now: datetime,
     ) -> Bars:
-        """Return the bars that start inside *span* and whose own bars in the file had ended at *now*."""
-        held = _ended(self._bars.get(symbol, NO_BARS), self.timeframe, now).inside(timeframe.widen(span))
-        held = adjusted(held, self._splits.get(symbol, ()), adjustment)
-        return (held if timeframe == self.timeframe else self._coarser(held, timeframe)).inside(span)
+        """Return the bars that start inside *span*, made of the bars of the files that had ended at *now*."""
+        bars = _ended(self._bars.get(symbol, NO_BARS), self.timeframe, now).inside(timeframe.widen(span))
+        bars = adjusted(bars, self._splits.get(symbol, ()), adjustment)
+        return (bars if timeframe == self.timeframe else self._coarser(bars, timeframe)).inside(span)
 
-    def _coarser(self, held: Bars, timeframe: Timeframe) -> Bars:
-        if self.timeframe.intraday:
-            if not timeframe.intraday:
-                return to_periods(to_days(held), timeframe)
-            # A 15-minute bar cannot be cut out of 10-minute ones.
-            return to_intraday(held, timeframe) if not timeframe.length % self.timeframe.length else NO_BARS
-        return (
-            NO_BARS
-            if timeframe.intraday or timeframe.unit == "Day" or self.timeframe.unit != "Day"
-            else to_periods(held, timeframe)
-        )
+    def _coarser(self, bars: Bars, timeframe: Timeframe) -> Bars:
+        if self.timeframe.intraday and not timeframe.intraday:
+            return to_periods(to_days(bars), timeframe)
+        # A 15-minute bar cannot be made of 10-minute ones.
+        if self.timeframe.intraday and not timeframe.length % self.timeframe.length:
+            return to_intraday(bars, timeframe)
+        if self.timeframe.unit == "Day" and timeframe.unit in ("Week", "Month"):
+            return to_periods(bars, timeframe)
+        return NO_BARS
 
 
 def _ended(bars: Bars, timeframe: Timeframe, now: datetime) -> Bars:
@@ -114,21 +115,18 @@ def _ended(bars: Bars, timeframe: Timeframe, now: datetime) -> Bars:
 
 def _read(file: Path) -> Any:
     if not file.is_file():
-        raise MissingFileError(f"no such file of bars: {file}")
+        raise MissingFileError(f"cannot read bars: no such file of bars: {file}")
     try:
         with pq.ParquetFile(file) as parquet:
             names = parquet.schema_arrow.names
-            wanted = [
-                name for name in ("symbol", "timestamp", "date", *_PRICES, "volume", "trade_count", "vwap") if name in names
-            ]
-            missing = [name for name in ("symbol", *_PRICES, "volume") if name not in names]
-            if missing or not {"timestamp", "date"} & set(names):
+            if not {*_REQUIRED} <= {*names} or not {"timestamp", "date"} & {*names}:
                 raise InputError(
-                    f"{file}: bars need columns symbol, timestamp or date, open, high, low, close, volume; there are {names}"
+                    f"cannot read bars: {file} has the columns {', '.join(names)}; symbol, timestamp or date, open, high, low, "
+                    "close and volume are needed"
                 )
-            return parquet.read(columns=wanted)
+            return parquet.read(columns=[name for name in (*_REQUIRED, *_OPTIONAL) if name in names])
     except pa.ArrowInvalid as error:
-        raise InputError(f"{file}: not a Parquet file of bars: {error}") from error
+        raise InputError(f"cannot read bars: {file} is not a Parquet file: {error}") from error
 
 
 def _by_symbol(tables: Sequence[Any], *, shift: int) -> dict[str, Bars]:
@@ -154,8 +152,8 @@ def _by_symbol(tables: Sequence[Any], *, shift: int) -> dict[str, Bars]:
 
 def _starts(table: Any) -> Ints:
     if "timestamp" in table.column_names:
-        stamps = table["timestamp"].cast(pa.timestamp("ns", tz="UTC")).cast(pa.int64())
-        return np.asarray(stamps.to_numpy(), np.int64)
+        starts = table["timestamp"].cast(pa.timestamp("ns", tz="UTC")).cast(pa.int64())
+        return np.asarray(starts.to_numpy(), np.int64)
     days = table["date"].cast(pa.date32()).to_numpy()
     return midnights(days.astype("datetime64[D]"))
 
@@ -164,14 +162,14 @@ def _values(table: Any) -> list[Floats]:
     def column(name: str) -> Floats:
         return np.asarray(pc.cast(table[name], pa.float64()).to_numpy(), np.float64)
 
+    def given(name: str, default: Floats) -> Floats:
+        if name not in table.column_names:
+            return default
+        values = column(name)
+        return np.where(np.isfinite(values), values, default)
+
     opened, high, low, close = (column(name) for name in _PRICES)
     volume = np.nan_to_num(column("volume"), nan=0.0)
-    count = np.maximum(1.0, np.floor(volume / 100))
-    vwap = np.round((high + low + close) / 3, 4)
-    if "trade_count" in table.column_names:
-        given = column("trade_count")
-        count = np.where(np.isfinite(given), given, count)
-    if "vwap" in table.column_names:
-        given = column("vwap")
-        vwap = np.where(np.isfinite(given), given, vwap)
+    count = given("trade_count", np.maximum(1.0, np.floor(volume / 100)))
+    vwap = given("vwap", np.round((high + low + close) / 3, 4))
     return [opened, high, low, close, volume, count, vwap]

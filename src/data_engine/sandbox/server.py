@@ -1,4 +1,4 @@
-"""The server: routes, keys, limits, faults, and a record of what was asked."""
+"""Serve requests: routes, keys, limits, faults, and a record of each request."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ from types import TracebackType
 from typing import Literal, Self
 
 from data_engine.sandbox.bar_columns import BarSource
-from data_engine.sandbox.connection import Answer, Request, read_request, send
+from data_engine.sandbox.connection import Request, Response, read_request, send
 from data_engine.sandbox.corporate_actions import NOTHING, ActionsRequest, Announcements
 from data_engine.sandbox.faults import REFUSALS, Faults
 from data_engine.sandbox.pages import Pager
 from data_engine.sandbox.protocol import BarsRequest, Refusal
 from data_engine.sandbox.rate_limit import TokenBucket
 
-_REMEMBERED = 200_000
+_RECORDS_KEPT = 200_000
 
 _RESET_SECONDS = 1  # a 429 that states a reset asks for this long
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One request and its answer.
+    """One request and its response.
 
     Attributes:
-        number: the first request has 1.
-        path: decoded.
-        query: decoded.
-        status: of the answer.
-        rows: how many bars the answer held.
-        started: when the request had been read, in unix seconds.
-        seconds: until the answer was ready.
-        fault: the fault it met, or None.
-        thread: the number of the connection it came over; each has a thread of its own.
+        number: The number of the request, from 1.
+        path: The path, decoded.
+        query: The parameters, decoded.
+        status: The HTTP status of the response.
+        rows: The number of bars in the response.
+        started: The time when the request had been read, in unix seconds.
+        seconds: The seconds until the response was ready.
+        fault: The fault that was drawn, or None.
+        thread: The number of the connection; each has a thread of its own.
     """
 
     number: int
@@ -58,30 +58,34 @@ class Record:
 
 
 class Sandbox:
-    """A server on the loopback interface that answers as Alpaca's data host does. Use it in a ``with`` statement.
+    """A server on the loopback interface that responds as Alpaca's data host does. Safe to share between threads.
+
+    Example:
+        >>> with Sandbox(SimulatedMarket()) as server, AlpacaClient("key", "secret", base_url=server.url) as client:
+        ...     bars = client.fetch_bars("AAPL", "2024-06-03", "2024-06-07")
 
     Args:
-        source: where the bars come from.
-        port: 0 takes a free one.
-        host: where to listen.
-        keys: the pairs of key and secret that are accepted; None accepts any that are not empty.
+        source: The source of the bars.
+        port: The port. If 0, a free one.
+        host: The address to listen at.
+        keys: The accepted pairs of key and secret. If None, any that are not empty.
         plan: ``free`` refuses the latest 15 minutes of the consolidated tape, ``paid`` does not.
-        rate: requests a minute; None sets no limit.
-        burst: how many may come at once; *rate* when None.
-        limit_headers: whether answers carry the limit headers; without a limit there are none.
-        latency: seconds that each answer is held back.
-        gzip_level: 0 never compresses.
-        faults: what goes wrong on purpose. It may be replaced while the server runs.
-        max_target: a longer path and query is answered 414.
-        clock: what time it is, aware; it decides which bars have ended and what is recent.
-        monotonic: seconds, for the rate limit.
-        on_request: called with each record, in the thread of its connection.
-        cache_bytes: how much written text is kept.
-        actions: the corporate actions; the source's own when None.
+        rate: The requests per minute. If None, there is no limit.
+        burst: The maximum number of requests at once. If None, *rate*.
+        limit_headers: Whether responses have the limit headers; without a limit they have none.
+        latency: The seconds that each response is delayed.
+        gzip_level: The level of compression; 0 never compresses.
+        faults: The faults to make on purpose; the attribute may be replaced while the server runs. If None, there are none.
+        max_target: The longest path and query that is not answered 414.
+        clock: The time, aware; it decides which bars have ended and which are recent.
+        monotonic: The seconds for the rate limit.
+        on_request: A function that is called with each record, in the thread of its connection. If None, there is none.
+        cache_bytes: The maximum number of bytes of written text to keep.
+        actions: The corporate actions. If None, the source's own.
 
     Attributes:
-        url: such as ``http://127.0.0.1:40123``.
-        counts: how many requests ended with each status, and ``rows``.
+        url: The address, such as ``http://127.0.0.1:40123``.
+        counts: The number of requests by status, and ``rows``.
     """
 
     def __init__(
@@ -119,7 +123,7 @@ class Sandbox:
         self._clock = clock
         self._on_request = on_request
         self._pager = Pager(source, cache_bytes=cache_bytes)
-        self._records: deque[Record] = deque(maxlen=_REMEMBERED)
+        self._records: deque[Record] = deque(maxlen=_RECORDS_KEPT)
         self._numbers = 0
         self._lock = threading.Lock()
         self._closing = threading.Event()
@@ -136,11 +140,11 @@ class Sandbox:
         self.close()
 
     def start(self) -> None:
-        """Begin to answer. Connections made since the constructor are waiting already."""
+        """Begin to respond. Connections made since the constructor are waiting already."""
         self._listener.start()
 
     def close(self) -> None:
-        """Stop, and hang up on everyone."""
+        """Stop, and close all connections."""
         self._closing.set()
         if self._listener.is_alive():
             self._server.shutdown()
@@ -150,7 +154,7 @@ class Sandbox:
 
     @property
     def requests(self) -> list[Record]:
-        """The requests answered so far, in the order of their answers; the latest 200,000."""
+        """The requests so far, in the order of their responses; the latest 200,000."""
         with self._lock:
             return list(self._records)
 
@@ -160,30 +164,38 @@ class Sandbox:
             self._records.clear()
             self.counts.clear()
 
-    def answer(self, request: Request, connection_number: int) -> Answer:
-        """Return the answer to *request*, and record it."""
+    def answer(self, request: Request, connection_number: int) -> Response:
+        """Return the response to a request, and record it."""
         started, begun = time.time(), time.perf_counter()
         with self._lock:
             self._numbers += 1
             number = self._numbers
-        answer = self._decide(request, number)
-        answer.headers["X-Sandbox"] = self.source.mark
-        answer.headers["Date"] = formatdate(self._clock().timestamp(), usegmt=True)
+        response = self._route(request, number)
+        response.headers["X-Sandbox"] = self.source.mark
+        response.headers["Date"] = formatdate(self._clock().timestamp(), usegmt=True)
         if self.latency:
             self._closing.wait(self.latency)
         seconds = time.perf_counter() - begun
         record = Record(
-            number, request.path, request.query, answer.status, answer.rows, started, seconds, answer.fault, connection_number
+            number,
+            request.path,
+            request.query,
+            response.status,
+            response.rows,
+            started,
+            seconds,
+            response.fault,
+            connection_number,
         )
         with self._lock:
             self._records.append(record)
-            self.counts[answer.status] += 1
-            self.counts["rows"] += answer.rows
+            self.counts[response.status] += 1
+            self.counts["rows"] += response.rows
         if self._on_request is not None:
             self._on_request(record)
-        return answer
+        return response
 
-    def _decide(self, request: Request, number: int) -> Answer:
+    def _route(self, request: Request, number: int) -> Response:
         if len(request.target) > self._max_target:
             return _html(414, "Request-URI Too Large")
         if request.method != "GET":
@@ -192,58 +204,55 @@ class Sandbox:
             return _html(401, "Authorization Required")
         if self._bucket is not None and not self._bucket.take():
             return _too_many()
-        path = request.path.split("/")
-        match path:
+        match request.path.split("/"):
             case ["", "v2", "stocks", "bars"]:
-                return self._guarded(request, number, None)
+                return self._serve(request, number, None)
             case ["", "v2", "stocks", symbol, "bars"]:
-                return self._guarded(request, number, symbol)
+                return self._serve(request, number, symbol)
             case ["", "v1", "corporate-actions"]:
-                return self._guarded(request, number, None, actions=True)
+                return self._serve(request, number, None, actions=True)
         return _message(404, "endpoint not found.")
 
-    def _guarded(self, request: Request, number: int, symbol: str | None, *, actions: bool = False) -> Answer:
-        listed = request.query.get("symbols", "").split(",") if symbol is None else [symbol]
-        fault = self.faults.draw(number, listed)
+    def _serve(self, request: Request, number: int, symbol: str | None, *, actions: bool = False) -> Response:
+        symbols = request.query.get("symbols", "").split(",") if symbol is None else [symbol]
+        fault = self.faults.draw(number, symbols)
         if fault in REFUSALS or (fault is not None and fault.isdigit()):
             return self._refusal(fault)
         try:
-            answer = self._actions(request, fault) if actions else self._bars(request, symbol, fault)
+            response = self._actions(request, fault) if actions else self._bars(request, symbol, fault)
         except Refusal as refusal:
             return _message(refusal.status, refusal.message)
-        answer.fault = fault
+        response.fault = fault
         if self._limit_headers and self._bucket is not None:
-            answer.headers.update(self._bucket.headers(time.time()))
-        return answer
+            response.headers.update(self._bucket.headers(time.time()))
+        return response
 
-    def _bars(self, request: Request, symbol: str | None, fault: str | None) -> Answer:
+    def _bars(self, request: Request, symbol: str | None, fault: str | None) -> Response:
         now = self._clock()
-        asked = BarsRequest.parse(request.query, now=now, delayed=self._free, symbol=symbol)
+        bars_request = BarsRequest.parse(request.query, now=now, delayed=self._free, symbol=symbol)
         if self._free:
-            asked.check_recency(now)
-        budget = {"short": max(1, asked.limit // 3), "empty": 0}.get(fault or "")
-        page = self._pager.fill(asked, now, budget=budget)
-        return Answer(200, page.body(asked), rows=page.rows)
+            bars_request.check_recency(now)
+        page = self._pager.fill(bars_request, now, budget=_budget(bars_request.limit, fault))
+        return Response(200, page.body(bars_request), rows=page.rows)
 
-    def _actions(self, request: Request, fault: str | None) -> Answer:
-        asked = ActionsRequest.parse(request.query, now=self._clock())
-        budget = {"short": max(1, asked.limit // 3), "empty": 0}.get(fault or "")
-        return Answer(200, self.actions.page(asked, budget=budget))
+    def _actions(self, request: Request, fault: str | None) -> Response:
+        actions_request = ActionsRequest.parse(request.query, now=self._clock())
+        return Response(200, self.actions.page(actions_request, budget=_budget(actions_request.limit, fault)))
 
-    def _refusal(self, fault: str) -> Answer:
+    def _refusal(self, fault: str) -> Response:
         status = int(fault[:3])
         if status == 429:
-            answer = _too_many()
+            response = _too_many()
             if fault == "429_reset":
-                answer.headers["X-RateLimit-Reset"] = str(int(time.time()) + _RESET_SECONDS)
+                response.headers["X-RateLimit-Reset"] = str(int(time.time()) + _RESET_SECONDS)
             elif fault == "429_retry_after":
-                answer.headers["Retry-After"] = str(self.faults.retry_after)
+                response.headers["Retry-After"] = str(self.faults.retry_after)
         elif status in (401, 502, 503, 504):
-            answer = _html(status, {401: "Authorization Required", 503: "Service Temporarily Unavailable"}.get(status))
+            response = _html(status, {401: "Authorization Required", 503: "Service Temporarily Unavailable"}.get(status))
         else:
-            answer = _message(status, {403: "forbidden.", 500: "internal server error occurred"}.get(status, "refused"))
-        answer.fault = fault
-        return answer
+            response = _message(status, {403: "forbidden.", 500: "internal server error occurred"}.get(status, "refused"))
+        response.fault = fault
+        return response
 
     def _admits(self, headers: Mapping[str, str]) -> bool:
         key, secret = headers.get("apca-api-key-id", ""), headers.get("apca-api-secret-key", "")
@@ -260,18 +269,23 @@ class Sandbox:
         return key in self._keys and self._keys[key] == secret
 
 
-def _message(status: int, message: str) -> Answer:
-    return Answer(status, json.dumps({"message": message}, separators=(",", ":"), ensure_ascii=False).encode())
+def _budget(limit: int, fault: str | None) -> int:
+    """Return the maximum number of rows of a page with a limit and a fault."""
+    return {"short": max(1, limit // 3), "empty": 0}.get(fault or "", limit)
 
 
-def _too_many() -> Answer:
-    return Answer(429, b'{"message": "too many requests."}')
+def _message(status: int, message: str) -> Response:
+    return Response(status, json.dumps({"message": message}, separators=(",", ":"), ensure_ascii=False).encode())
 
 
-def _html(status: int, title: str | None = None) -> Answer:
-    words = f"{status} {title or {502: 'Bad Gateway', 504: 'Gateway Time-out'}[status]}"
-    body = f"<html>\r\n<head><title>{words}</title></head>\r\n<body>\r\n<center><h1>{words}</h1></center>\r\n"
-    return Answer(status, (body + "<hr><center>nginx</center>\r\n</body>\r\n</html>\r\n").encode(), "text/html")
+def _too_many() -> Response:
+    return Response(429, b'{"message": "too many requests."}')
+
+
+def _html(status: int, title: str | None = None) -> Response:
+    title = f"{status} {title or {502: 'Bad Gateway', 504: 'Gateway Time-out'}[status]}"
+    body = f"<html>\r\n<head><title>{title}</title></head>\r\n<body>\r\n<center><h1>{title}</h1></center>\r\n"
+    return Response(status, (body + "<hr><center>nginx</center>\r\n</body>\r\n</html>\r\n").encode(), "text/html")
 
 
 class _Server(socketserver.ThreadingTCPServer):
@@ -284,32 +298,32 @@ class _Server(socketserver.ThreadingTCPServer):
         self.sandbox = sandbox
         self._open: dict[int, tuple[socket.socket, threading.Thread]] = {}
         self._connections = 0
-        self._hung_up = False
+        self._closed = False
         self._lock = threading.Lock()
         super().__init__(address, _Handler)
 
     def shutdown_request(self, request: socket.socket | tuple[bytes, socket.socket]) -> None:
-        """Close without the orderly goodbye of the base class, which would come before a reset and hide it."""
+        """Close without the orderly shutdown of the base class, which would come before a reset and hide it."""
         self.close_request(request)
 
     def enter(self, connection: socket.socket) -> int:
-        """Remember an open connection, and return its number."""
+        """Register an open connection, and return its number."""
         with self._lock:
             self._connections += 1
             self._open[self._connections] = connection, threading.current_thread()
-            if self._hung_up:
+            if self._closed:
                 _shut(connection)
             return self._connections
 
     def leave(self, number: int) -> None:
-        """Forget a connection."""
+        """Unregister a connection."""
         with self._lock:
             self._open.pop(number, None)
 
     def hang_up(self) -> None:
-        """End all connections, and wait until their threads have noticed."""
+        """End all connections, and wait for their threads."""
         with self._lock:
-            self._hung_up = True
+            self._closed = True
             left = list(self._open.values())
         for connection, _ in left:
             _shut(connection)
@@ -334,9 +348,9 @@ class _Handler(socketserver.StreamRequestHandler):
         number = self.server.enter(self.connection)
         try:
             while (request := read_request(self.rfile)) is not None:
-                answer = sandbox.answer(request, number)
+                response = sandbox.answer(request, number)
                 stall = sandbox.faults.stall_seconds
-                if not send(self.connection, request, answer, level=sandbox.gzip_level, stall_seconds=stall):
+                if not send(self.connection, request, response, level=sandbox.gzip_level, stall_seconds=stall):
                     break
         except OSError:
             return  # the client has gone

@@ -1,9 +1,9 @@
-"""The simulated market: bars for any symbol and range, the same in every run, on the exchange's real calendar.
+"""Compute bars for any symbol and range, the same in every run, on the exchange's real calendar: `SimulatedMarket`.
 
-Nothing about it is real but the calendar, the dates of a few splits (`SPLITS`) and of two renames (`RENAMES`). Symbols that
+Only the calendar, the dates of a few splits (`SPLITS`) and of two ticker changes (`TICKER_CHANGES`) are real. Symbols that
 start with ``ZZZ`` are unknown; all others are listed since 2016-01-04 (on ``iex`` since 2020-08-03). A symbol's liquidity
-follows from its name: well-known ones trade in nearly every minute from 04:00 to 20:00, most have 400 to 600 bars a day, some
-are thin. There are no dividends, and no bars of ``otc`` and ``boats``.
+follows from its name: well-known ones trade in nearly every minute from 04:00 to 20:00, most have 400 to 600 bars per day, some
+are illiquid. There are no dividends, and no bars of ``otc`` and ``boats``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from data_engine.sandbox.corporate_actions import Announcements
 from data_engine.sandbox.protocol import nanoseconds
 from data_engine.sandbox.simulation import FIRST_DAY, Sessions, all_sessions, make_days, make_minutes
 from data_engine.sandbox.splits import adjusted
-from data_engine.sandbox.symbol_profile import SPLITS, character
+from data_engine.sandbox.symbol_profile import SPLITS, symbol_profile
 
 _FIRST_DAYS = {"sip": FIRST_DAY, "iex": date(2020, 8, 3)}
 
@@ -30,23 +30,21 @@ _A_DAY = timedelta(hours=26)  # longer than any day in New York
 
 _MINUTES_KEPT = 32
 
-__all__ = ["RENAMES", "SPLITS", "SimulatedMarket"]
-
-RENAMES = ((date(2022, 2, 14), "VIAC", "PARA"), (date(2022, 6, 9), "FB", "META"))
-"""The renames that the market announces. Its bars know nothing of them: each name has prices of its own, at all times."""
+TICKER_CHANGES = ((date(2022, 2, 14), "VIAC", "PARA"), (date(2022, 6, 9), "FB", "META"))
+"""The ticker changes that the market announces. Its bars do not reflect them: each name has its own prices, at all times."""
 
 
 class SimulatedMarket:
-    """A source of simulated bars. All its instances are the same market."""
+    """A source of simulated bars. All instances are the same market. Safe to share between threads."""
 
     mark = "simulated market"
-    announcements = Announcements.of(SPLITS, RENAMES)
+    announcements = Announcements.of(SPLITS, TICKER_CHANGES)
 
     def __init__(self) -> None:
         self._raw_minutes = lru_cache(_MINUTES_KEPT)(self._make_minutes)
 
     def reach(self, symbol: str, feed: str, now: datetime) -> TimeRange | None:
-        """Return from the symbol's first day to *now*."""
+        """Return the range from a symbol's first day to *now*."""
         if symbol.startswith("ZZZ") or feed not in _FIRST_DAYS:
             return None
         start = new_york_midnight(_FIRST_DAYS[feed])
@@ -62,7 +60,7 @@ class SimulatedMarket:
         whole = timeframe.widen(span).intersect(timeframe.widen(reach))
         if whole is None:
             return NO_BARS
-        splits = character(symbol).splits
+        splits = symbol_profile(symbol).splits
         if timeframe.intraday:
             minutes = adjusted(self._minutes(symbol, whole, feed, now), splits, adjustment)
             return to_intraday(minutes, timeframe).inside(span)

@@ -1,4 +1,4 @@
-"""Splits, and what they do to raw bars. The arithmetic is the vendor's, with its roundings."""
+"""Apply splits to raw bars, with Alpaca's arithmetic and rounding."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Split:
     """A change of the number of shares.
 
     Attributes:
-        ex_date: the first day at the new price.
-        new: how many shares there are afterwards...
-        old: ...for so many before; 10 for 1 makes the price a tenth, 1 for 8 eight times as high.
+        ex_date: The first day at the new price.
+        new: The number of shares after the split that replace *old* shares; 10 for 1 divides the price by 10.
+        old: The number of shares before the split.
     """
 
     ex_date: date
@@ -30,9 +30,9 @@ class Split:
 
 
 def adjusted(bars: Bars, splits: Sequence[Split], adjustment: Adjustment) -> Bars:
-    """Work *splits* into raw *bars* where *adjustment* says so.
+    """Return raw bars with splits applied if the adjustment includes them.
 
-    Only bars before a split change: prices are divided and rounded to 2 decimals, volumes multiplied, counts left alone.
+    Only bars before a split change: prices are divided and rounded to 2 decimals, volumes multiplied, counts left unchanged.
     """
     if not len(bars) or not {"split", "all"} & set(adjustment.value.split(",")):
         return bars
@@ -53,7 +53,7 @@ def adjusted(bars: Bars, splits: Sequence[Split], adjustment: Adjustment) -> Bar
 
 
 def share_ratio(bars: Bars, splits: Sequence[Split]) -> Floats:
-    """Return how many of today's shares one share of each bar's time has become."""
+    """Return the number of today's shares that one share at the time of each bar has become."""
     ratio = np.ones(len(bars))
     for split in splits:
         ratio[bars.start < nanoseconds(new_york_midnight(split.ex_date))] *= split.new / split.old

@@ -1,4 +1,4 @@
-"""What a symbol of the simulated market is like: price, habits of trading, splits. From its name alone."""
+"""Compute the profile of a symbol of the simulated market from its name: price, liquidity, splits."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SPLITS: Mapping[str, tuple[Split, ...]] = {
     "TSLA": (Split(date(2020, 8, 31), 5), Split(date(2022, 8, 25), 3)),
     "WMT": (Split(date(2024, 2, 26), 3),),
 }
-"""The splits of the simulated market. Dates and ratios are the real ones, prices around them are not."""
+"""The splits of the simulated market. Dates and ratios are real, prices are not."""
 
 _LIQUID = frozenset({
     "AAPL", "AMD", "AMZN", "BAC", "COIN", "F", "GOOG", "GOOGL", "INTC", "IWM", "META", "MSFT",
@@ -39,28 +39,28 @@ _LIQUID = frozenset({
 
 _PRICES = {"AAPL": 140.0, "AMZN": 130.0, "GE": 110.0, "GOOG": 120.0, "GOOGL": 120.0, "NVDA": 40.0, "TSLA": 150.0, "WMT": 55.0}
 
-_THIN_SHARE = 0.07
+_ILLIQUID_SHARE = 0.07
 
 _IEX_VOLUME = 0.02
 
 
 @dataclass(frozen=True, slots=True)
-class Character:
+class SymbolProfile:
     """The constants of one symbol.
 
     Attributes:
-        stream: the key of its random numbers.
-        price: what it costs at the middle of its waves, in today's shares.
-        drift: growth of the logarithm of its price in a year.
-        waves: amplitude, period in sessions and phase of each wave of that logarithm: three columns.
-        day_noise: how far one day's close lies from the waves.
-        spread: how far a day's extremes lie beyond open and close.
-        jitter: how far a minute's price lies from the day's line.
-        shares: shares traded in a day, in today's shares.
-        trade_size: shares in a trade.
-        regular: probability that a minute of the regular session has a bar.
-        extended: the same for the busiest minutes outside it.
-        splits: by date.
+        stream: The key of its random numbers.
+        price: The price in the middle of its waves, in today's shares.
+        drift: The growth of the logarithm of its price per year.
+        waves: The amplitude, period in sessions and phase of each wave of that logarithm: three columns.
+        day_noise: The distance of a day's close from the waves.
+        spread: The distance of a day's extremes from open and close.
+        jitter: The distance of a minute's price from the day's line.
+        shares: The shares traded per day, in today's shares.
+        trade_size: The shares per trade.
+        regular: The probability that a minute of the regular session has a bar.
+        extended: The same for the busiest minutes outside it.
+        splits: The splits by date.
     """
 
     stream: int
@@ -78,15 +78,15 @@ class Character:
 
 
 @lru_cache(maxsize=4096)
-def character(symbol: str) -> Character:
-    """Return what *symbol* is like."""
+def symbol_profile(symbol: str) -> SymbolProfile:
+    """Return the constants of a symbol."""
 
     def between(low: float, high: float, *words: object) -> float:
         return low + (high - low) * share(symbol, *words)
 
     if symbol in _LIQUID:
         shares, regular, extended = math.exp(between(16.8, 18.2, "shares")), 1.0, between(0.9, 1.0, "extended")
-    elif share(symbol, "thin") < _THIN_SHARE:
+    elif share(symbol, "thin") < _ILLIQUID_SHARE:
         shares, regular, extended = (
             math.exp(between(11.2, 13.0, "shares")),
             between(0.25, 0.8, "regular"),
@@ -99,7 +99,7 @@ def character(symbol: str) -> Character:
     periods = np.array([2100.0, 830.0, 310.0, 121.0, 47.0, 17.0]) * [between(0.8, 1.25, "period", n) for n in range(6)]
     amplitudes = np.array([0.30, 0.18, 0.10, 0.06, 0.035, 0.018]) * wild
     phases = np.array([between(0.0, 2 * math.pi, "phase", n) for n in range(6)])
-    return Character(
+    return SymbolProfile(
         stream=key(symbol, "stream"),
         price=_PRICES.get(symbol) or math.exp(between(*((-0.7, 2.5) if share(symbol, "penny") < 0.03 else (2.7, 6.0)), "price")),
         drift=between(-0.02, 0.10, "drift"),
@@ -117,12 +117,12 @@ def character(symbol: str) -> Character:
 
 @dataclass(frozen=True, slots=True)
 class DayShape:
-    """How a day's trading is spread over its minutes, from 04:00 on; first row a whole day, second row a half day.
+    """The distribution of a day's trading over its minutes, from 04:00 on; first row a whole day, second row a half day.
 
     Attributes:
-        chance: probability that the minute has a bar.
-        weight: share of the day's volume that falls to the minute's bar, where it has one.
-        trades: a factor for the day's volume: the feed's part of all trades.
+        chance: The probability that the minute has a bar.
+        weight: The share of the day's volume in the minute's bar, if it has one.
+        trades: The share of the feed in the day's volume.
     """
 
     chance: Floats
@@ -132,16 +132,16 @@ class DayShape:
 
 @lru_cache(maxsize=4096)
 def day_shape(symbol: str, feed: str) -> DayShape:
-    """Return how *symbol* trades over the day on *feed*: ``sip`` or, thinner, ``iex``."""
-    who = character(symbol)
-    rows = [_row(who, regular) for regular in (REGULAR_MINUTES, HALF_DAY_MINUTES)]
+    """Return how a symbol trades over the day on a feed: ``sip`` or, with fewer bars, ``iex``."""
+    profile = symbol_profile(symbol)
+    rows = [_row(profile, regular) for regular in (REGULAR_MINUTES, HALF_DAY_MINUTES)]
     chance = np.stack([row[0] for row in rows])
     weight = np.stack([row[1] for row in rows])
     if feed == "iex":
         # Its members trade from 08:00 to 17:00, and hardly outside the regular session.
         seen = np.full((2, SLOTS), 0.05)
         for row, regular in enumerate((REGULAR_MINUTES, HALF_DAY_MINUTES)):
-            seen[row, PRE_MINUTES : PRE_MINUTES + regular] = 0.80 + 0.19 * who.extended
+            seen[row, PRE_MINUTES : PRE_MINUTES + regular] = 0.80 + 0.19 * profile.extended
             seen[row, :240] = 0.0
             seen[row, PRE_MINUTES + regular + 60 :] = 0.0
         chance = chance * seen
@@ -149,16 +149,16 @@ def day_shape(symbol: str, feed: str) -> DayShape:
     return DayShape(chance, weight, 1.0)
 
 
-def _row(who: Character, regular: int) -> tuple[Floats, Floats]:
+def _row(profile: SymbolProfile, regular: int) -> tuple[Floats, Floats]:
     chance, weight = np.zeros(SLOTS), np.zeros(SLOTS)
     before = (np.arange(PRE_MINUTES) + 0.5) / PRE_MINUTES
     during = 2 * (np.arange(regular) + 0.5) / regular - 1
     after = (np.arange(POST_MINUTES) + 0.5) / POST_MINUTES
     close = PRE_MINUTES + regular
-    chance[:PRE_MINUTES] = who.extended * (0.25 + 0.75 * before**2)
-    chance[PRE_MINUTES:close] = who.regular
-    chance[close : close + POST_MINUTES] = who.extended * (0.25 + 0.75 * (1 - after) ** 2)
-    if who.extended > 0.85:
+    chance[:PRE_MINUTES] = profile.extended * (0.25 + 0.75 * before**2)
+    chance[PRE_MINUTES:close] = profile.regular
+    chance[close : close + POST_MINUTES] = profile.extended * (0.25 + 0.75 * (1 - after) ** 2)
+    if profile.extended > 0.85:
         chance[:PRE_MINUTES] = np.maximum(chance[:PRE_MINUTES], 0.7)
         chance[close : close + POST_MINUTES] = np.maximum(chance[close : close + POST_MINUTES], 0.75)
     smile = 0.55 + 1.35 * during**4

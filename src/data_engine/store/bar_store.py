@@ -13,7 +13,7 @@ import pyarrow as pa
 from data_engine.cpu import CPU_SLOTS
 from data_engine.errors import DamagedFile, StoreError
 from data_engine.market.bar_parquet import from_parquet, to_parquet
-from data_engine.market.bars import EMPTY, from_micros, merge, timestamps_us, to_micros, without
+from data_engine.market.bars import EMPTY, NO_CHANGES, Changes, from_micros, merge, timestamps_us, to_micros, without
 from data_engine.market.bars import within as cut
 from data_engine.market.series import Dataset, Series
 from data_engine.market.time_range import TimeRange
@@ -28,23 +28,17 @@ class WriteResult:
     """What a write did to one file, or to several.
 
     Attributes:
-        rows: bars now in the file.
-        added: new timestamps.
-        revised: bars whose values changed.
-        vanished: bars that the vendor was asked for and no longer has; kept, unless removals were accepted.
-        fingerprint: of the file as it is now; None of several files, and of none.
+        rows: The bars now in the file.
+        changes: How they differ from those before.
+        fingerprint: The file's fingerprint as it is now. None for several files, and for none.
     """
 
     rows: int = 0
-    added: int = 0
-    revised: int = 0
-    vanished: int = 0
+    changes: Changes = NO_CHANGES
     fingerprint: Fingerprint | None = field(default=None, compare=False)
 
     def __add__(self, other: WriteResult) -> WriteResult:
-        return WriteResult(
-            self.rows + other.rows, self.added + other.added, self.revised + other.revised, self.vanished + other.vanished
-        )
+        return WriteResult(self.rows + other.rows, self.changes + other.changes)
 
 
 class BarStore:
@@ -84,18 +78,15 @@ class BarStore:
             nonlocal result
             stored = self._decode(key, data)
             merged = merge(stored, fetched, answered)
-            table = merged.table
-            if drop_vanished and merged.vanished and answered is not None:
+            table, changes = merged.table, merged.changes
+            if drop_vanished and changes.vanished and answered is not None:
                 table = merge(without(stored, answered, kept=fetched), fetched).table
-            elif not merged.changed:
-                result = WriteResult(
-                    stored.num_rows, vanished=merged.vanished, fingerprint=Fingerprint.of(data) if data else None
-                )
+            elif not changes.written:
+                result = WriteResult(stored.num_rows, changes, Fingerprint.of(data) if data else None)
                 return None
             with CPU_SLOTS:
                 content = to_parquet(table) if table.num_rows else b""
-            made = Fingerprint.of(content) if content else None
-            result = WriteResult(table.num_rows, merged.added, merged.revised, merged.vanished, made)
+            result = WriteResult(table.num_rows, changes, Fingerprint.of(content) if content else None)
             return content
 
         self.files.update(key, change)

@@ -1,30 +1,31 @@
-"""Rows as the bytes of a small CSV file of the store, and back; spreadsheets may have touched it. Pure."""
+"""Read and write the rows of a small CSV file of the store, which a spreadsheet may have changed."""
 
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Callable, Iterable
 
 
 def dump_rows(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> bytes:
-    """Write one of our own files."""
-    made = _Written()
-    writer = csv.writer(made, lineterminator="\n")
+    """Return a header and rows as the content of a file."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
     writer.writerows(rows)
-    return "".join(made.lines).encode()
+    return text.getvalue().encode()
 
 
 def load_rows(content: bytes, header: tuple[str, ...], take: Callable[..., None]) -> None:
-    """Hand each row's cells to *take*; a mark, CRLF and blank lines, as spreadsheets leave them, are tolerated.
+    """Call *take* with the cells of each row; a byte order mark, CRLF and blank lines, as spreadsheets write them, are accepted.
 
     Raises:
-        ValueError: another header, another number of cells, or *take* refused a row; the message names the line.
+        ValueError: If the header or a number of cells differs, or *take* raises it; the message has the line.
     """
     line = 1
     try:
-        reader = csv.reader(_lines(content.decode("utf-8-sig")), strict=True)
+        reader = csv.reader(split_lines(content.decode("utf-8-sig")), strict=True)
         if tuple(next(reader, ())) != header:
             raise ValueError(f"must be {','.join(header)}")
         for cells in reader:
@@ -37,17 +38,6 @@ def load_rows(content: bytes, header: tuple[str, ...], take: Callable[..., None]
         raise ValueError(f"line {line}: {error}") from error
 
 
-class _Written:
-    """What a csv writer writes to."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def write(self, line: str) -> int:
-        self.lines.append(line)
-        return len(line)
-
-
-def _lines(text: str) -> list[str]:
-    """Return the lines of a text with their ends; `str.splitlines` knows ends that no table has."""
+def split_lines(text: str) -> list[str]:
+    """Return the lines of a text with their ends; `str.splitlines` also splits at characters that are data in a CSV file."""
     return re.findall(r"[^\r\n]*(?:\r\n|\n|\r)|[^\r\n]+", text)

@@ -1,8 +1,6 @@
-"""Where files are kept: the seam between the store and a disk, and the disk (`object_files` is a bucket).
+"""Define what a store needs of the place of its files: `FileStore`, implemented by `LocalFiles` and `S3Files`.
 
-A key is a relative path with forward slashes. A reader sees a file whole, as it was before or as it is after a change, or
-not at all: `LocalFiles` writes a draft, flushes it to the device and moves it into place. Drafts live in
-``metadata/drafts``, on the same file system, and their names never end in ``.parquet``.
+A key is a relative path with forward slashes. A reader sees a whole file, as it was before or after a change, or none.
 """
 
 from __future__ import annotations
@@ -15,60 +13,60 @@ from typing import Protocol
 from data_engine.errors import StoreError
 
 Change = Callable[[bytes | None], bytes | None]
-"""Old content (None: no file) to new content (None: leave it; empty: remove the file). It may be called more than once."""
+"""Old content (None: no file) to new content (None: keep the file; empty: remove it). It may be called more than once."""
 
 
 class FileStore(Protocol):
-    """What the store needs of the place that keeps its files."""
+    """The files of a store, by key. Safe between threads and processes."""
 
     @property
     def location(self) -> str:
-        """Where the files are, for people."""
+        """The place of the files, for messages."""
 
     @property
     def folder(self) -> Path | None:
-        """The folder on this machine where they are, or None where they are in none."""
+        """The folder of the files on this machine, or None if they are elsewhere."""
 
     def get(self, key: str) -> bytes | None:
-        """Return the content of a file, or None where there is none."""
+        """Return the content of a file, or None if there is no file."""
 
     def update(self, key: str, change: Change) -> bool:
-        """Replace a file by what *change* makes of its content, atomically; return whether anything was written."""
+        """Replace a file by what *change* returns for its content, atomically; return whether anything was written."""
 
     def delete(self, key: str) -> bool:
-        """Remove a file; return whether it was there."""
+        """Remove a file; return whether there was one."""
 
     def list(self, prefix: str) -> Iterator[str]:
-        """Yield the keys of all files below the folder *prefix*, sorted; nothing where there is no such folder."""
+        """Yield the keys of all files below the folder *prefix*, sorted; nothing if there is no such folder."""
 
     def sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
-        """Yield what `list` does, with the sizes in bytes: on a bucket, one request for a thousand of them."""
+        """Yield the keys that `list` yields, with the sizes in bytes; a bucket needs one request per thousand."""
 
     def folders(self, prefix: str) -> Sequence[str]:
-        """Return the names of the folders right below the folder *prefix*, sorted; none where there is no such folder."""
+        """Return the names of the folders right below the folder *prefix*, sorted; none if there is no such folder."""
 
     def size(self, key: str) -> int | None:
-        """Return the size of a file in bytes, or None where there is none."""
+        """Return the size of a file in bytes, or None if there is no file."""
 
     def free_bytes(self) -> int | None:
-        """Return how much may still be written, or None where nothing says."""
+        """Return how many bytes can still be written, or None if that is unknown."""
 
     def remove_stale_drafts(self) -> int:
-        """Remove what killed writers left behind; return how many files."""
+        """Remove the temporary files of killed writers; return how many."""
 
     def write_warning(self) -> str | None:
-        """Return what whoever is about to write here should know, or None."""
+        """Return a warning for a caller that is about to write, or None."""
 
     def lock(self, name: str, *, seconds: float, waiting: Callable[[], None] | None = None) -> AbstractContextManager[None]:
-        """Keep other runs away while the context lasts."""
+        """Exclude other runs while the context lasts."""
 
 
 def check_key(key: str) -> str:
-    """Return a key as it is.
+    """Return a key unchanged.
 
     Raises:
-        StoreError: it is not the name of a file in a store, or would leave it.
+        StoreError: If it is not the path of a file below the store.
     """
     if any(part in ("", ".", "..") or "\\" in part or ":" in part or "\0" in part for part in key.split("/")):
-        raise StoreError(f"{key!r} is not the name of a file in a store")
+        raise StoreError(f"cannot use {key!r} as the path of a file in a store")
     return key

@@ -1,4 +1,8 @@
-"""A folder on this machine's disk as a `FileStore`: drafts are flushed and moved into place, under the kernel's locks."""
+"""Read and write the files of a store in a folder on this machine.
+
+A write goes to a temporary file, is flushed to the device and moved into place, under the kernel's locks. Temporary files are in
+``metadata/drafts``, on the same file system, and their names never end in ``.parquet``.
+"""
 
 from __future__ import annotations
 
@@ -28,10 +32,14 @@ _LOCK_SECONDS = 600.0
 
 
 class LocalFiles:
-    """A folder on this machine's disk.
+    """A folder on this machine.
 
-    Safe between threads and processes: every change holds one of 64 lock files for its read, change and move. The locks are
+    Safe between threads and processes: each change holds one of 64 lock files for its read, change and move. The locks are
     the kernel's, so those of a killed process are free at once.
+
+    Args:
+        base: The folder.
+        lock_seconds: The maximum time to wait for another writer of the same file.
     """
 
     def __init__(self, base: Path | str, *, lock_seconds: float = _LOCK_SECONDS) -> None:
@@ -51,54 +59,54 @@ class LocalFiles:
         return self.base
 
     def path(self, key: str) -> Path:
-        """Return where *key* lies on disk.
+        """Return the path of *key* on disk.
 
         Raises:
-            StoreError: the key would leave the folder.
+            StoreError: If the key is not the path of a file below the folder.
         """
         return self.base.joinpath(*check_key(key).split("/"))
 
     def get(self, key: str) -> bytes | None:
-        """Return the content of a file, or None where there is none."""
+        """Return the content of a file, or None if there is no file."""
         try:
-            with open(self._name(key), "rb", buffering=0) as file:  # noqa: PTH123 - a Path takes longer than the reading
+            with open(self._name(key), "rb", buffering=0) as file:  # noqa: PTH123 - a Path takes longer than the read
                 return file.read()
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            raise _said("read", self.path(key), error) from error
+            raise _store_error("read", self.path(key), error) from error
 
     def size(self, key: str) -> int | None:
-        """Return the size of a file in bytes, or None where there is none."""
+        """Return the size of a file in bytes, or None if there is no file."""
         try:
-            return os.stat(self._name(key)).st_size  # noqa: PTH116 - asked for each file of each series
+            return os.stat(self._name(key)).st_size  # noqa: PTH116 - called for each file of each series
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            raise _said("read", self.path(key), error) from error
+            raise _store_error("read", self.path(key), error) from error
 
     def _name(self, key: str) -> str:
-        """Return the same as `path` as text, of which the system is asked often; Windows takes our slashes, too."""
+        """Return `path` as text, since `Path` is slow for many calls; Windows accepts forward slashes."""
         return f"{self._prefix}{check_key(key)}"
 
     def list(self, prefix: str) -> Iterator[str]:
-        """Yield the keys of all files below the folder *prefix*, sorted; nothing where there is no such folder."""
+        """Yield the keys of all files below the folder *prefix*, sorted; nothing if there is no such folder."""
         return (key for key, _ in self._walk(self.path(prefix), prefix))
 
     def sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
-        """Yield what `list` does, with the sizes in bytes; a file that goes meanwhile is left out."""
+        """Yield the keys that `list` yields, with the sizes in bytes; a file that is removed meanwhile is left out."""
         for key, entry in self._walk(self.path(prefix), prefix):
             with suppress(FileNotFoundError):
                 yield key, entry.stat().st_size
 
     def _walk(self, folder: Path, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
         try:
-            # By key, as a bucket would list them: the slash counts.
+            # By key, as a bucket lists them: the slash counts.
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name + "/" * entry.is_dir())
         except (FileNotFoundError, NotADirectoryError):
             return
         except OSError as error:
-            raise _said("read", folder, error) from error
+            raise _store_error("read", folder, error) from error
         for entry in entries:
             if entry.is_dir():
                 yield from self._walk(folder / entry.name, f"{prefix}/{entry.name}")
@@ -106,21 +114,22 @@ class LocalFiles:
                 yield f"{prefix}/{entry.name}", entry
 
     def folders(self, prefix: str) -> Sequence[str]:
-        """Return the names of the folders right below the folder *prefix*, sorted; none where there is no such folder."""
+        """Return the names of the folders right below the folder *prefix*, sorted; none if there is no such folder."""
         folder = self.path(prefix) if prefix else self.base
         try:
             return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
-            raise _said("read", folder, error) from error
+            raise _store_error("read", folder, error) from error
 
     def update(self, key: str, change: Change) -> bool:
-        """Replace a file by what *change* makes of its content, atomically; return whether anything was written.
+        """Replace a file by what *change* returns for its content, atomically; return whether anything was written.
 
         Raises:
-            StoreBusy: another process kept the file locked, or open (Windows), for too long.
-            StoreError: the disk is full, read-only, or refuses for another reason; the old file is untouched.
+            StoreBusy: If another process kept the file locked for too long.
+            FileInUse: If a reader kept the file open for too long (Windows).
+            StoreError: If the disk is full, read-only, or fails; the old file is untouched.
         """
         path = self.path(key)
         with self._locked(key) as stripe:
@@ -136,20 +145,20 @@ class LocalFiles:
                 _write(draft, content)
                 _move(draft, path)
             except OSError as error:
-                raise _said("write", path, error) from error
+                raise _store_error("write", path, error) from error
             finally:
                 with suppress(OSError):
                     draft.unlink(missing_ok=True)
         return True
 
     def delete(self, key: str) -> bool:
-        """Remove a file; return whether it was there. Folders that become empty go too."""
+        """Remove a file, and folders that become empty; return whether there was a file."""
         path = self.path(key)
         with self._locked(key):
             return self._unlink(path)
 
     def free_bytes(self) -> int | None:
-        """Return how much the disk can still take, or None where it does not say."""
+        """Return the free bytes of the disk, or None if they are unknown."""
         folder = self.base
         while not folder.is_dir() and folder != folder.parent:
             folder = folder.parent
@@ -159,7 +168,7 @@ class LocalFiles:
             return None
 
     def write_warning(self) -> str | None:
-        """Return None: the kernel's locks do what they say."""
+        """Return None: the kernel's locks are reliable."""
         return None
 
     def _unlink(self, path: Path) -> bool:
@@ -168,7 +177,7 @@ class LocalFiles:
         except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError as error:
-            raise _said("remove", path, error) from error
+            raise _store_error("remove", path, error) from error
         _sync_folder(path.parent)
         for folder in path.parents:
             if folder == self.base:
@@ -180,32 +189,32 @@ class LocalFiles:
         return True
 
     def remove_stale_drafts(self) -> int:
-        """Remove the drafts of writers that were killed; return how many. Those of living writers are left alone."""
+        """Remove the temporary files of killed writers, not of running ones; return how many."""
         drafts = self.base / "metadata" / "drafts"
         removed = 0
         for draft in sorted(drafts.glob("*.tmp")) if drafts.is_dir() else ():
             if not _DRAFT.fullmatch(draft.name):
-                continue  # not ours
-            # A draft exists only while its stripe is held: whoever gets the stripe knows that the writer is gone.
+                continue  # not written by data-engine
+            # A writer holds the stripe of its draft: if the stripe is free, the writer is gone.
             with suppress(StoreBusy, FileNotFoundError), self._stripe(int(draft.name[:2], 16), seconds=0):
                 try:
                     draft.unlink()
                     removed += 1
                 except PermissionError as error:
-                    raise _said("remove", draft, error) from error
+                    raise _store_error("remove", draft, error) from error
         return removed
 
     @contextmanager
     def lock(self, name: str, *, seconds: float, waiting: Callable[[], None] | None = None) -> Iterator[None]:
-        """Hold the lock *name* of this folder, to keep other runs away; single writes do not need it.
+        """Hold the lock *name* of this folder, to exclude other runs; single writes do not need it.
 
         Args:
-            name: of the lock, a plain word.
-            seconds: how long to wait for another holder.
-            waiting: called once if there is one.
+            name: The name of the lock, letters and digits.
+            seconds: The maximum time to wait for another holder.
+            waiting: A function to call once if there is another holder.
 
         Raises:
-            StoreBusy: another process held it all the time.
+            StoreBusy: If another process held it all the time.
         """
         with self._file_lock(name, seconds, waiting):
             yield
@@ -220,7 +229,7 @@ class LocalFiles:
     def _stripe(self, stripe: int, *, seconds: float) -> Iterator[None]:
         # Threads queue here, so that only a second process ever polls the lock file.
         if not self._threads[stripe].acquire(timeout=seconds):
-            raise StoreBusy(f"another thread is writing to {self.base}")
+            raise StoreBusy(f"cannot write to {self.base}: locked by another thread (waited {seconds:g} s)")
         try:
             with self._file_lock(f"{stripe:02x}", seconds, None):
                 yield
@@ -242,9 +251,11 @@ class LocalFiles:
                     waiting()
                 lock.acquire(timeout=seconds)
         except Timeout:
-            raise StoreBusy(f"another process holds the store {self.base} and did not let go within {seconds:g} s") from None
+            raise StoreBusy(
+                f"store {self.base} is locked by another process (waited {seconds:g} s); retry or use --wait"
+            ) from None
         except OSError as error:
-            raise _said("lock", path, error) from error
+            raise _store_error("lock", path, error) from error
         try:
             yield
         finally:
@@ -252,12 +263,12 @@ class LocalFiles:
 
 
 def _make_folder(folder: Path) -> None:
-    """Make a folder and those above it, although a neighbour may be removing them, empty as they are, at the same time."""
+    """Make a folder and its parents, which another process may be removing at the same time, since they are empty."""
     for _ in range(100):
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, FileNotFoundError):
-            # One look at each: between two (it is there; it is no folder) a neighbour could have taken a folder away.
+            # One check per folder: between two (exists, is no folder) another process could remove it.
             if any(place.is_file() for place in (folder, *folder.parents)):
                 raise
         else:
@@ -270,7 +281,7 @@ def _write(draft: Path, content: bytes) -> None:
         view = memoryview(content)
         while view:
             view = view[file.write(view) :]
-        # Without this a power cut can leave the new name with no content behind it.
+        # Without this a power failure can leave the new name without content.
         os.fsync(file.fileno())
 
 
@@ -284,10 +295,10 @@ def _move(draft: Path, path: Path) -> None:
         except FileNotFoundError:
             if not draft.exists() or time.monotonic() > deadline:
                 raise
-            # A `delete` took the empty folder away between mkdir and here, and may do so again.
+            # A `delete` removed the empty folder after it was made, and may do so again.
             _make_folder(path.parent)
         except PermissionError as error:
-            # Windows refuses to replace a file that a reader holds open; readers are quick, as a rule.
+            # Windows refuses to replace a file that a reader has open; most readers close it soon.
             if sys.platform != "win32":
                 raise
             if time.monotonic() > deadline:
@@ -298,9 +309,9 @@ def _move(draft: Path, path: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename durable. Windows has no such call, and needs none."""
+    """Make a rename durable. Windows has no such call and needs none."""
     if os.name != "nt":
-        with suppress(OSError):  # some network file systems refuse; the data itself is already safe
+        with suppress(OSError):  # some network file systems refuse; the data itself is safe already
             handle = os.open(folder, os.O_RDONLY)
             try:
                 os.fsync(handle)
@@ -308,16 +319,16 @@ def _sync_folder(folder: Path) -> None:
                 os.close(handle)
 
 
-def _said(verb: str, path: Path, error: OSError) -> StoreError:
-    """Make one sentence of what the system said."""
+def _store_error(verb: str, path: Path, error: OSError) -> StoreError:
+    """Return the error of the system as a `StoreError` with a reason that a user can act on."""
     reason = {
         errno.ENOSPC: "the disk is full",
         errno.EDQUOT if hasattr(errno, "EDQUOT") else -1: "the disk quota is used up",
         errno.EROFS: "the file system is read-only",
-        errno.EXDEV: "it lies on another file system than the store's metadata folder; keep a store on one",
-        errno.ENOTDIR: "a part of the path is a file, not a folder",
-        errno.EEXIST: "a part of the path is a file, not a folder",
-        errno.EMFILE: "too many files are open; raise the limit (ulimit -n) or use fewer workers",
+        errno.EXDEV: "on another file system than the store's metadata folder; keep the store on one",
+        errno.ENOTDIR: "part of the path is a file, not a folder",
+        errno.EEXIST: "part of the path is a file, not a folder",
+        errno.EMFILE: "too many open files; raise the limit with `ulimit -n` or use fewer --workers",
         errno.EBUSY: "file in use",
     }.get(error.errno or 0, error.strerror or str(error))
     if isinstance(error, PermissionError):

@@ -1,6 +1,6 @@
-"""Where a bar belongs: one file per symbol and UTC month (minutes, hours) or UTC year (days and longer).
+"""Compute the file of a bar: one per symbol and UTC month (minutes, hours) or UTC year (days and longer).
 
-`Partition.key` and `Partition.parse` undo each other. The symbol is percent-encoded the same way on every system; the
+`Partition.key` and `Partition.parse` are inverse. The symbol is percent-encoded the same way on every system; the
 encoding is UTF-8 and DuckDB and pyarrow decode it.
 """
 
@@ -21,21 +21,21 @@ _KEY = re.compile(
 
 
 def encode_symbol(symbol: str) -> str:
-    """Write a symbol as part of a file's name: letters, digits and ``. _ - ~`` stay, all else becomes ``%XX``.
+    """Return a symbol as a part of a path: letters, digits and ``. _ - ~`` stay, all else becomes ``%XX``.
 
-    Windows drops a trailing dot, so that one is encoded too. (``CON`` and its kind are safe behind ``symbol=``.)
+    Windows drops a trailing dot, so that one is encoded too. (Reserved names such as ``CON`` are safe after ``symbol=``.)
     """
     text = quote(symbol, safe="")
     return text[:-1] + "%2E" if text.endswith(".") else text
 
 
 def decode_symbol(text: str) -> str:
-    """Undo `encode_symbol`."""
+    """Return the symbol that `encode_symbol` encoded."""
     return unquote(text)
 
 
 def symbols_of(keys: Iterable[str]) -> list[str]:
-    """Return the symbols that have a file ``symbol=AAPL.json`` among *keys*, sorted; other files are nothing to it."""
+    """Return the symbols that have a file such as ``symbol=AAPL.json`` among *keys*, sorted."""
     names = (key.rsplit("/", 1)[-1] for key in keys)
     ours = (name for name in names if name.startswith("symbol=") and name.endswith(".json"))
     return sorted(decode_symbol(name[len("symbol=") : -len(".json")]) for name in ours)
@@ -43,11 +43,11 @@ def symbols_of(keys: Iterable[str]) -> list[str]:
 
 @dataclass(frozen=True, order=True, slots=True)
 class Period:
-    """A UTC month, or a UTC year: the time that one file spans.
+    """A UTC month or a UTC year: the time that one file spans.
 
     Attributes:
-        year: as in the path.
-        month: 1 to 12, or None for a whole year.
+        year: The year, as in the path.
+        month: The month, 1 to 12. If None, the whole year.
     """
 
     year: int
@@ -55,8 +55,8 @@ class Period:
 
     @property
     def span(self) -> TimeRange:
-        """The instants whose bars belong here."""
-        return TimeRange(datetime(self.year, self.month or 1, 1, tzinfo=UTC), self.next().start)
+        """The range in which the bars of the file start."""
+        return TimeRange(self.start, self.next().start)
 
     @property
     def start(self) -> datetime:
@@ -64,7 +64,7 @@ class Period:
         return datetime(self.year, self.month or 1, 1, tzinfo=UTC)
 
     def next(self) -> Period:
-        """Return the period that follows."""
+        """Return the next period."""
         if self.month is None:
             return Period(self.year + 1, None)
         return Period(self.year + self.month // 12, self.month % 12 + 1)
@@ -98,7 +98,7 @@ class Partition:
 
     @classmethod
     def parse(cls, key: str) -> Partition | None:
-        """Undo `key`; None where *key* is not the path of a partition."""
+        """Return the partition of a path, or None if it is not the path of one."""
         match = _KEY.fullmatch(key)
         if match is None:
             return None

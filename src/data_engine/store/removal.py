@@ -1,4 +1,4 @@
-"""What `remove` would take out: a plan, before anything is touched."""
+"""Compute what `remove` will remove, before anything is changed."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from data_engine.store.selection import DatasetFilter, select_series
 
 
 def plan_removal(
-    storage: BarStore, choice: DatasetFilter, names: Sequence[str], start: DateLike | None, end: DateLike | None
+    store: BarStore, datasets: DatasetFilter, symbols: Sequence[str], start: DateLike | None, end: DateLike | None
 ) -> list[tuple[Series, TimeRange, int]]:
-    """Return which series lose which range, and how many bars that is.
+    """Return the series to remove bars from, each with the range and the number of its bars.
 
     Args:
-        storage: of the bars.
-        choice: of datasets.
-        names: of symbols.
-        start: first day, or an instant; None is the beginning.
-        end: last day, included, or an instant, excluded; None is the end.
+        store: The store of the bars.
+        datasets: The datasets to remove from.
+        symbols: The symbols.
+        start: The first day, or an instant. If None, the beginning.
+        end: The last day, included, or an instant, excluded. If None, the end.
 
     Raises:
-        InputError: a date cannot be read, or the end is not after the start.
+        InputError: If a date cannot be read, or the end is not after the start.
     """
     span = any_span(start, end)
     plan = []
-    for series in select_series(storage.coverage, choice, names):
+    for series in select_series(store.coverage, datasets, symbols):
         bars = 0
-        for partition in storage.partitions(series.dataset, series.symbol):
+        for partition in store.partitions(series.dataset, series.symbol):
             shared = partition.period.span.intersect(span)
             if shared is not None:
-                bars += within(storage.read(series, partition.period, ["timestamp"]), shared).num_rows
+                bars += within(store.read(series, partition.period, ["timestamp"]), shared).num_rows
         plan.append((series, span, bars))
     return plan

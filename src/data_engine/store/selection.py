@@ -1,4 +1,4 @@
-"""Which series of a store a command is about: a filter over datasets, and the series that pass it."""
+"""Select the datasets and series of a store that a command is about."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from data_engine.store.coverage_store import CoverageStore
 
 @dataclass(frozen=True, slots=True)
 class DatasetFilter:
-    """Which datasets a command is about; None is all.
+    """The datasets that a command is about.
 
     Attributes:
-        timeframe: of the dataset.
-        feed: of the dataset, as stored.
-        adjustment: of the dataset.
+        timeframe: The timeframe of the datasets. If None, any.
+        feed: The feed of the datasets, as stored. If None, any.
+        adjustment: The adjustment of the datasets. If None, any.
     """
 
     timeframe: Timeframe | None = None
@@ -25,10 +25,10 @@ class DatasetFilter:
 
     @classmethod
     def parse(cls, timeframe: object = None, feed: object = None, adjustment: object = None) -> DatasetFilter:
-        """Read what people write.
+        """Return the filter for a user's arguments.
 
         Raises:
-            InputError: there is no such timeframe, feed or adjustment.
+            InputError: If a timeframe, feed or adjustment does not exist.
         """
         return cls(
             None if timeframe is None else Timeframe.parse(timeframe),
@@ -44,11 +44,17 @@ class DatasetFilter:
         )
 
 
-def select_series(coverage: CoverageStore, choice: DatasetFilter, names: Sequence[str] | None) -> Iterator[Series]:
-    """Yield the known series of the chosen datasets, by dataset and symbol; with *names*, only theirs."""
-    wanted = None if names is None else set(names)
+def select_series(coverage: CoverageStore, datasets: DatasetFilter, symbols: Sequence[str] | None) -> Iterator[Series]:
+    """Yield the series with coverage in the selected datasets, by dataset and symbol.
+
+    Args:
+        coverage: The coverage of the store.
+        datasets: The datasets to select from.
+        symbols: The symbols to select. If None, all.
+    """
+    selected = None if symbols is None else set(symbols)
     for dataset in coverage.datasets():
-        if dataset in choice:
+        if dataset in datasets:
             for series in coverage.series(dataset):
-                if wanted is None or series.symbol in wanted:
+                if selected is None or series.symbol in selected:
                     yield series

@@ -1,1 +1,1 @@
-"""Who: symbol lists, and the members of an index on any day."""
+"""Read lists of symbols, and read and write the members of an index on any day."""

@@ -1,13 +1,13 @@
-"""Lists of symbols with days, as text: our own two files, and the forms in which others publish what an index was. Pure.
+"""Read and write the two files of an index, and read the published forms of its past.
 
-Forms of others are told apart by their columns::
+The published forms are recognized by their columns::
 
-    date,action,symbol          a symbol came (added) or left (removed); our own history has this form, too
-    date,add,remove             symbols that came and that left on a day, several in one cell
-    date,symbol                 who was a member on that day: one list for each date
-    year: / tickers_on_Jan_1:   YAML: the list of New Year, and changes with ``union`` and ``difference``
+    date,action,symbol          a symbol was added or removed; our own history has this form, too
+    date,add,remove             the symbols that were added and removed on a day, several in one cell
+    date,symbol                 the members on a day: one list for each date
+    year: / tickers_on_Jan_1:   YAML: the list on January 1, and changes with ``union`` and ``difference``
 
-Everything that is wrong with a file is in one `SymbolListError`, with line numbers.
+All faults of a file are in one `SymbolListError`, with line numbers.
 """
 
 from __future__ import annotations
@@ -21,15 +21,14 @@ from pathlib import Path
 
 from data_engine.errors import InputError, SymbolListError
 from data_engine.market.symbol import check_symbol
-from data_engine.store.csv_document import _lines, dump_rows, load_rows
+from data_engine.market.wording import indented, plural
+from data_engine.store.csv_document import dump_rows, load_rows, split_lines
 from data_engine.universe.membership import ADDED, REMOVED, MembershipChange, Snapshot, replay
-from data_engine.universe.symbol_lists import SymbolLoader, read_text
+from data_engine.universe.symbol_lists import MAX_PROBLEMS, SEPARATORS, SymbolLoader, read_text, width_fault
 
-LIST_HEADER = ("symbol", "added_date")
+_LIST_HEADER = ("symbol", "added_date")
 
 HISTORY_HEADER = ("date", "action", "symbol")
-
-_SEPARATORS = (",", ";", "\t", "|")
 
 _DAYS = ("date", "effective_date", "as_of")
 
@@ -43,8 +42,6 @@ _ACTIONS = {**dict.fromkeys(_CAME, ADDED), **dict.fromkeys(_LEFT, REMOVED)}
 
 _FORMS = "date,action,symbol or date,add,remove or date,symbol (ticker and effective_date are known, too)"
 
-_MAX_PROBLEMS = 1000
-
 _YEAR = re.compile(r"year: (\d{4})")
 
 _YAML_DAY = re.compile(r"  (['\"]?)(\d{4}-\d\d-\d\d)\1:")
@@ -54,11 +51,37 @@ _YAML_ACTION = re.compile(r"    (union|difference):( \[\])?")
 _YAML_ITEM = re.compile(r"(  |      )- (['\"]?)(\S+?)\2")
 
 Canonical = Callable[[str], str]
-"""Makes one symbol of its spellings; raises `InputError` for what cannot be a symbol."""
+"""A function from a symbol as written to the symbol as stored; raises `InputError` if it cannot be a symbol."""
+
+
+ListRows = list[tuple[str, date]]
+"""The rows of our file of an index: a symbol and the day on which it was added."""
+
+
+def dump_list(rows: Iterable[tuple[str, date]]) -> bytes:
+    """Return the content of the file of an index."""
+    return dump_rows(_LIST_HEADER, ((symbol, day.isoformat()) for symbol, day in rows))
+
+
+def load_list(content: bytes) -> ListRows:
+    """Undo `dump_list`.
+
+    Raises:
+        ValueError: If the file was changed into something else; the message names the line.
+    """
+    members: dict[str, date] = {}
+
+    def take(symbol: str, day: str) -> None:
+        if check_symbol(symbol) in members:
+            raise ValueError(f"{symbol} is listed twice")
+        members[check_symbol(symbol)] = date.fromisoformat(day)
+
+    load_rows(content, _LIST_HEADER, take)
+    return list(members.items())
 
 
 def dump_history(events: Iterable[MembershipChange]) -> bytes:
-    """Write a history as the bytes of its file."""
+    """Return the content of the file of a history."""
     return dump_rows(HISTORY_HEADER, ((event.day.isoformat(), event.action, event.symbol) for event in events))
 
 
@@ -66,13 +89,13 @@ def load_history(content: bytes, canonical: Canonical) -> list[MembershipChange]
     """Undo `dump_history`.
 
     Raises:
-        ValueError: somebody made something else of the file; the message names the line.
+        ValueError: If the file was changed into something else; the message names the line.
     """
     events: list[MembershipChange] = []
 
     def take(day: str, action: str, symbol: str) -> None:
         if action not in (ADDED, REMOVED):
-            raise ValueError(f"the action is added or removed, was {action!r}")
+            raise ValueError(f"the action must be added or removed, is {action!r}")
         event = MembershipChange(date.fromisoformat(day), action, canonical(symbol))
         if events and event.day < events[-1].day:
             raise ValueError("the days are not in order")
@@ -82,35 +105,34 @@ def load_history(content: bytes, canonical: Canonical) -> list[MembershipChange]
     return events
 
 
-# ------------------------------------------------------------------------------------------------------- the forms of others
+# ------------------------------------------------------------------------------------------------------- published forms
 
 
 @dataclass(slots=True)
 class IndexSources:
-    """What the files say.
+    """The content of published files.
 
     Attributes:
-        changes: in the order in which they happened, as far as the file tells.
-        snapshots: whole lists, each of a day.
+        changes: The changes, in the order in which they happened, as far as the file tells.
+        snapshots: The complete lists, each of a day.
     """
 
     changes: list[MembershipChange] = field(default_factory=list)
     snapshots: list[Snapshot] = field(default_factory=list)
 
     def add(self, other: IndexSources) -> None:
-        """Take in what another file says."""
+        """Add the content of another file."""
         self.changes += other.changes
         self.snapshots += other.snapshots
 
     def known_by(self, day: date) -> tuple[IndexSources, int]:
-        """Return what is of *day* or earlier, and how many changes are still to come."""
+        """Return the content up to *day*, and the number of later changes."""
         past = [change for change in self.changes if change.day <= day]
-        return IndexSources(past, [one for one in self.snapshots if one.day is None or one.day <= day]), len(self.changes) - len(
-            past
-        )
+        lists = [one for one in self.snapshots if one.day is None or one.day <= day]
+        return IndexSources(past, lists), len(self.changes) - len(past)
 
     def anchored(self, stored: Sequence[MembershipChange]) -> list[Snapshot]:
-        """Return the lists; where there are none, that of a stored history, as near to the last change as it reaches back."""
+        """Return the lists; if there are none, the one of a stored history that is closest to the last change."""
         if self.snapshots or not stored:
             return self.snapshots
         day = max([stored[0].day, *(change.day for change in self.changes)])
@@ -118,18 +140,17 @@ class IndexSources:
 
 
 def read_dated(text: str, name: str, canonical: Canonical) -> IndexSources:
-    """Read a file of changes, or of lists with their days.
+    """Return the content of a file of changes, or of lists with their days.
 
     Args:
-        text: of the file.
-        name: of the file, for messages.
-        canonical: makes one symbol of its spellings.
+        text: The content of the file.
+        name: The name of the file, for messages.
+        canonical: A function from a symbol as written to the symbol as stored.
 
     Raises:
-        SymbolListError: none of the known forms (the message names the columns there are), or rows that cannot be read (all
-            of them are named).
+        SymbolListError: If the form is unknown (the message names the first line), or rows cannot be read (all are named).
     """
-    lines = _lines(text)
+    lines = split_lines(text)
     head = next((line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")), "")
     reader = _Reader(name, canonical)
     if head in ("---", "tickers_on_Jan_1:", "changes:") or _YEAR.fullmatch(head):
@@ -140,9 +161,9 @@ def read_dated(text: str, name: str, canonical: Canonical) -> IndexSources:
 
 
 def names_days(text: str) -> bool:
-    """Tell whether a table of symbols says of which day it is: a column of days beside that of the symbols."""
+    """Return whether a table of symbols has a column of days besides that of the symbols."""
     first = next((line for line in text.lstrip("\ufeff").splitlines() if line.strip()), "")
-    for separator in _SEPARATORS:
+    for separator in SEPARATORS:
         header = [cell.strip().strip('"').casefold() for cell in first.split(separator)]
         if _column(header, _DAYS) is not None and _column(header, _SYMBOLS) is not None:
             return True
@@ -150,7 +171,7 @@ def names_days(text: str) -> bool:
 
 
 class _Reader:
-    """Reads one file, and gathers what is wrong with it."""
+    """Read one file, and collect its faults."""
 
     def __init__(self, name: str, canonical: Canonical) -> None:
         self._name = name
@@ -161,23 +182,22 @@ class _Reader:
 
     def concluded(self) -> IndexSources:
         if self._problems:
-            count = len(self._problems)
-            shown = "\n".join(f"  {text}" for text in self._problems[:_MAX_PROBLEMS])
-            raise SymbolListError(f"{self._name}: {count} line{'s' * (count > 1)} cannot be read\n{shown}")
+            count = plural(len(self._problems), "line")
+            raise SymbolListError(f"{self._name}: {count} cannot be read\n{indented(self._problems, MAX_PROBLEMS)}")
         if not self._changes and not self._lists:
-            raise SymbolListError(f"{self._name}: holds neither a change nor a list")
+            raise SymbolListError(f"{self._name}: contains neither a change nor a list")
         days = [event.day for event in self._changes]
         if len(set(days)) > 1 and days == sorted(days, reverse=True):
-            self._changes.reverse()  # newest first, as encyclopedias have it
+            self._changes.reverse()  # newest first, as in encyclopedias
         lists = [
             Snapshot(day, tuple(symbols), f"{self._name}: line {min(symbols.values())}") for day, symbols in self._lists.items()
         ]
         return IndexSources(self._changes, lists)
 
     def read_table(self, text: str) -> None:
-        for separator in _SEPARATORS:
-            rows = csv.reader(_lines(text.lstrip("\ufeff")), delimiter=separator, strict=True)
-            header = [cell.strip().casefold() for cell in next((row for row in _cells(rows) if any(row)), [])]
+        for separator in SEPARATORS:
+            rows = csv.reader(split_lines(text.lstrip("\ufeff")), delimiter=separator, strict=True)
+            header = [cell.strip().casefold() for cell in next((row for row in _until_broken(rows) if any(row)), [])]
             take = self._form(header)
             if take is not None:
                 break
@@ -185,18 +205,17 @@ class _Reader:
             first = next((line.strip() for line in text.splitlines() if line.strip()), "nothing")
             raise SymbolListError(f"{self._name}: its first line is {first[:80]!r}; a file of changes has the columns {_FORMS}")
         try:
-            for cells in rows:
-                if not any(cell.strip() for cell in cells):
-                    continue
-                if len(cells) != len(header):
-                    self._note(rows.line_num, f"has {len(cells)} cell{'s' * (len(cells) > 1)}, the header has {len(header)}")
-                    continue
-                take(rows.line_num, [cell.strip() for cell in cells])
+            for row in rows:
+                cells = [cell.strip() for cell in row]
+                if any(cells) and len(cells) != len(header):
+                    self._note(rows.line_num, width_fault(len(cells), len(header)))
+                elif any(cells):
+                    take(rows.line_num, cells)
         except csv.Error as error:
             self._note(rows.line_num, f"is broken: {error}")
 
     def read_yaml(self, lines: Iterable[str]) -> None:
-        """Read the one layout that is known, line by line: to YAML itself, the ticker ON is a truth value."""
+        """Read the one known layout, line by line: a YAML parser reads the ticker ON as a boolean."""
         year: int | None = None
         day: date | None = None
         action: str | None = None
@@ -211,16 +230,16 @@ class _Reader:
             elif match := _YAML_ACTION.fullmatch(line):
                 action = _ACTIONS[match[1]]
             elif (match := _YAML_ITEM.fullmatch(line)) is None:
-                self._note(number, f"{line.strip()!r} has no place in a list of an index")
+                self._note(number, f"{line.strip()!r} is not part of the list of an index")
             elif len(match[1]) == 2 and year is not None and day is None:
                 self._member(number, date(year, 1, 1), match[3])
             elif len(match[1]) == 6 and day is not None and action is not None:
                 self._change(number, day, action, match[3])
             else:
-                self._note(number, f"{match[3]!r} stands below no year, or below no day with union or difference")
+                self._note(number, f"{match[3]!r} is not below a year, or not below a day with union or difference")
 
     def _form(self, header: list[str]) -> Callable[[int, list[str]], None] | None:
-        """Return what reads a row below *header*, or None where that is no known form."""
+        """Return the function that reads a row below *header*, or None if the form is unknown."""
         when, who = _column(header, _DAYS), _column(header, _SYMBOLS)
         came, left = _column(header, _CAME), _column(header, _LEFT)
         action = _column(header, ("action",))
@@ -237,7 +256,7 @@ class _Reader:
     def _one(self, line: int, when: str, action: str, who: str) -> None:
         day, known = self._day(line, when), _ACTIONS.get(action.casefold())
         if known is None:
-            self._note(line, f"the action is added or removed, was {action!r}")
+            self._note(line, f"the action must be added or removed, is {action!r}")
         elif day is not None:
             self._change(line, day, known, who)
 
@@ -245,7 +264,7 @@ class _Reader:
         day = self._day(line, when)
         if not left and not came:
             self._note(line, "adds and removes nothing")
-        # Who leaves does so first: a symbol can pass to another company on one day.
+        # Removals first: a symbol can pass to another company on one day.
         for action, cell in ((REMOVED, left), (ADDED, came)):
             for who in (part.strip() for part in re.split(r"[,;\s]+", cell) if part.strip()):
                 if day is not None:
@@ -286,7 +305,7 @@ class _Reader:
         self._problems.append(f"line {line}: {text}")
 
 
-def _cells(rows: Iterator[list[str]]) -> Iterator[list[str]]:
+def _until_broken(rows: Iterator[list[str]]) -> Iterator[list[str]]:
     """Yield rows until one is broken."""
     try:
         yield from rows
@@ -301,23 +320,23 @@ def _column(header: list[str], names: Iterable[str]) -> int | None:
 def read_sources(
     changes: Sequence[str | Path], members: str | Path | None = None, as_of: date | None = None, column: str | None = None
 ) -> IndexSources:
-    """Read files of changes, and a list of the members on one day.
+    """Return the content of files of changes, and of a list of the members on one day.
 
     Args:
-        changes: files of changes, of which each may hold lists, too.
-        members: a list as `SymbolLoader` reads them, or with a column of days.
-        as_of: the day of *members*; None is what the file says, else after the last change.
-        column: of *members*, with the symbols.
+        changes: The files of changes, each of which may contain lists, too.
+        members: A file with a list that `SymbolLoader` can read, or with a column of days.
+        as_of: The day of *members*. If None, the day in the file, else after the last change.
+        column: The column of *members* with the symbols.
 
     Raises:
-        MissingFileError: a file is not there.
-        SymbolListError: a file cannot be read; all that is wrong with it is named.
-        InputError: no file, or *as_of* or *column* without *members*.
+        MissingFileError: If a file does not exist.
+        SymbolListError: If a file cannot be read; all its faults are named.
+        InputError: If there is no file, or *as_of* or *column* is given without *members*.
     """
     if not changes and members is None:
-        raise InputError("name a file of changes (--changes), or a list with its day (--members, --as-of)")
+        raise InputError("no file given; pass a file of changes (--changes), or a list with its day (--members, --as-of)")
     if members is None and (as_of is not None or column is not None):
-        raise InputError("--as-of and --column are about the file that --members names")
+        raise InputError("--as-of and --column need a file of members; pass --members FILE")
     found = IndexSources()
     for path in changes:
         found.add(read_dated(read_text(path), Path(path).name, check_symbol))

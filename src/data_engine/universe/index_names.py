@@ -1,4 +1,4 @@
-"""The names of indices: what can be one, and what a file gives its index for a name. Pure."""
+"""Check the names of indices, and derive them from file names."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _RESERVED = frozenset({"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("
 
 
 def check_index_name(name: str) -> str:
-    """Return *name* if it can name an index, and a file on every system.
+    """Return *name* if an index, and a file on every system, can have it.
 
     Raises:
-        InputError: it cannot; the message says why.
+        InputError: If they cannot; the message has the reason.
     """
     fault = name_fault(name)
     if fault is not None:
@@ -31,12 +31,12 @@ def check_index_name(name: str) -> str:
 
 
 def index_name_of(path: str | Path) -> str:
-    """Return the name of the index that a file of symbols makes: ``sp500-2025.csv`` gives ``sp500_2025``.
+    """Return the name of the index for a file of symbols: ``sp500_2025`` for ``sp500-2025.csv``.
 
     Lower case; every run of other characters than letters and digits becomes one ``_``.
 
     Raises:
-        InputError: nothing of the file's name is left.
+        InputError: If nothing of the file's name is left.
     """
     file = re.split(r"[/\\]", str(path))[-1]
     stem, dot, suffix = file.rpartition(".")
@@ -44,18 +44,18 @@ def index_name_of(path: str | Path) -> str:
         stem = file
     name = re.sub(r"[^a-z0-9]+", "_", stem.lower())[:_MAX_NAME].strip("_")
     if not name:
-        raise InputError(f"{str(path)!r} gives no name for an index; name it (--index, index_name=...)")
+        raise InputError(f"cannot derive an index name from {str(path)!r}; pass --index NAME (index_name=...)")
     return name if name.upper() not in _RESERVED else f"{name}_list"
 
 
 def name_fault(name: object) -> str | None:
-    """Return why *name* cannot name an index, or None where it can."""
+    """Return why an index cannot have *name*, or None if it can."""
     if not isinstance(name, str):
         return "is not a string"
     if not 1 <= len(name) <= _MAX_NAME:
         return f"must have 1 to {_MAX_NAME} characters"
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
-        return "must begin with a letter or digit and hold only letters, digits, '_', '-' and '.'"
+        return "must begin with a letter or digit and contain only letters, digits, '_', '-' and '.'"
     if name.endswith("."):
         return "must not end with '.'"
     if name.split(".")[0].upper() in _RESERVED:

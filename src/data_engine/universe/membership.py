@@ -1,18 +1,21 @@
-"""Who was a member of an index on which day: events, and what follows from them. Pure.
+"""Compute the members of an index on any day from dated changes.
 
-A day is a calendar day in New York. Who is added on a day is a member from that day on; who is removed on a day is no member
-from that day on. Events of one day are applied in their order, so that a symbol can leave and return on it.
+A day is a calendar day in New York. A symbol that is added on a day is a member from that day on; a symbol that is removed on a
+day is no member from that day on. Events of one day are applied in their order, so that a symbol can leave and return on it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from data_engine.errors import InputError
 from data_engine.market.time_range import TimeRange, intersection, new_york_midnight, union
+from data_engine.market.wording import and_more, indented
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -21,11 +24,13 @@ if TYPE_CHECKING:
 ADDED, REMOVED = "added", "removed"
 
 FOREVER = datetime(2200, 1, 1, tzinfo=UTC)
-"""Where the membership of who is still a member ends: after every date that is understood."""
+"""The end of a membership that still lasts: after every date that data-engine accepts."""
 
-_TOLERATED = 5  # one change in so many may contradict the rest
+_TOLERATED = 5  # one change in this many may contradict the rest
 
 _SHOWN = 10
+
+_DAY = attrgetter("day")
 
 Members = dict[str, date]
 """Symbol to the day it was added, in the order of the list."""
@@ -33,13 +38,13 @@ Members = dict[str, date]
 
 @dataclass(frozen=True, slots=True)
 class MembershipChange:
-    """A symbol that came or left.
+    """A symbol that was added to an index, or removed from it.
 
     Attributes:
-        day: of New York.
-        action: ``added`` or ``removed``.
-        symbol: canonical.
-        place: where it was read, as ``changes.csv: line 12``; empty where that does not matter.
+        day: The New York day.
+        action: The word ``added`` or ``removed``.
+        symbol: The symbol as stored.
+        place: The source, such as ``changes.csv: line 12``; may be empty.
     """
 
     day: date
@@ -53,12 +58,12 @@ class MembershipChange:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The whole list as it was at the end of a day.
+    """The complete list at the end of a day.
 
     Attributes:
-        day: None is after the last change that is known.
-        symbols: in the order of the list, each once.
-        place: where it was read.
+        day: The day; None means after the last known change.
+        symbols: The members in the order of the list, each once.
+        place: The source.
     """
 
     day: date | None
@@ -71,9 +76,9 @@ class History:
     """The past of an index.
 
     Attributes:
-        events: in order; those of the first day make the first list. Before it, nothing is known.
-        until: the last day that the sources speak of.
-        warnings: sentences on what contradicts itself in the sources, with the lines.
+        events: The changes in order; those of the first day are the first list. The index is unknown before it.
+        until: The last day in the sources.
+        warnings: The contradictions in the sources, with their lines.
     """
 
     events: tuple[MembershipChange, ...]
@@ -81,9 +86,9 @@ class History:
     warnings: tuple[str, ...] = ()
 
 
-def seed(listed: Members | None) -> list[MembershipChange]:
-    """Make the history of a list that has none: someone wrote it by hand."""
-    made = [MembershipChange(day, ADDED, symbol) for symbol, day in (listed or {}).items()]
+def seed(listed: Members) -> list[MembershipChange]:
+    """Return the history of a list that has none, such as one written by hand."""
+    made = [MembershipChange(day, ADDED, symbol) for symbol, day in listed.items()]
     return sorted(made, key=lambda event: event.day)
 
 
@@ -101,7 +106,7 @@ def replay(events: Iterable[MembershipChange], until: date | None = None) -> Mem
 
 
 def differences(before: Iterable[str], wanted: Sequence[str], day: date) -> list[MembershipChange]:
-    """Return the events that make one list of another."""
+    """Return the events that turn one list into another."""
     listed, now = list(before), set(wanted)
     there = set(listed)
     removed = [MembershipChange(day, REMOVED, symbol) for symbol in listed if symbol not in now]
@@ -114,56 +119,46 @@ def differences(before: Iterable[str], wanted: Sequence[str], day: date) -> list
 def build_history(
     changes: Iterable[MembershipChange], snapshots: Iterable[Snapshot], *, since: date | None = None, force: bool = False
 ) -> History:
-    """Make a history of dated changes and of the list at one or several days.
+    """Return a history made from dated changes and from the list at one or several days.
 
     The earliest list is the anchor: changes up to its day are undone backwards from it, later ones are applied forwards. The
-    first list is that of the anchor's day, or, where changes lie before it, that of the first change's day: nothing says for
-    how long it had been so. A change that does not fit (removed though no member, added though a member) has no effect. A later
-    list that the changes do not lead to is believed: what it has otherwise becomes a change of its day. Both are warnings and no
-    errors, since every list of this kind that people keep has some, and the rest of it is right. Where more than one in five
-    changes do not fit, it is another index's list, or another day's, and an error.
+    first list is that of the anchor's day, or, if changes precede it, that of the first change's day: how long it had been valid
+    is unknown. A change that does not fit (removed though no member, added though a member) has no effect. A later list that
+    differs from the result of the changes is used: the differences become changes of its day. Both give warnings, not errors,
+    since published lists usually contain some, and are otherwise right. If more than one in five changes do not fit, the list is
+    probably of another index or of another day, which is an error.
 
     Args:
-        changes: in any order of days, those of one day in theirs.
-        snapshots: at least one.
-        since: the day from which on the changes are complete, where that is before the first of them.
-        force: take a history in which more than one in five changes do not fit.
+        changes: The changes; the order matters only within a day.
+        snapshots: The lists, at least one.
+        since: The day from which on the changes are complete, if that is before the first change.
+        force: Whether to accept a history in which more than one in five changes do not fit.
 
     Raises:
-        InputError: no list, too many contradictions, or a *since* after the first change or list.
+        InputError: If there is no list, too many changes do not fit, or *since* is after the first change or list.
     """
-    ordered = sorted(changes, key=lambda change: change.day)
-    lists = sorted(_dated(snapshots, ordered), key=lambda one: one.day or date.min)
-    if not lists:
-        raise InputError("changes alone do not say who was a member before them: a list is needed, of any day (--members)")
-    anchor, day = lists[0], lists[0].day or date.min
-    earlier = [change for change in ordered if change.day <= day]
-    later = [change for change in ordered if change.day > day]
+    ordered = sorted(changes, key=_DAY)
+    anchor, *later = _dated(snapshots, ordered)
+    cut = bisect_right(ordered, anchor.day, key=_DAY)
     warnings: list[str] = []
-    before, effective = _undone(anchor.symbols, earlier, warnings)
-    effective += _applied(anchor.symbols, later, warnings)
-    _refuse_nonsense(len(warnings), len(ordered), warnings, force=force)
-    first = min(day, ordered[0].day) if ordered else day
-    if since is not None and since > first:
-        raise InputError(
-            f"since {since}: the first change or list is of {first}, which is earlier; leave it out, or name an earlier day"
-        )
-    first = since or first
-    events = [*(MembershipChange(first, ADDED, symbol) for symbol in before), *effective]
-    opening = replay(events, first)
-    events = [MembershipChange(first, ADDED, symbol) for symbol in opening] + [event for event in effective if event.day > first]
-    for one in lists[1:]:
-        events = _believed(events, one, warnings)
-    until = max(*(one.day for one in lists if one.day), *(change.day for change in ordered), first)
+    before, effective = _fitting(anchor.symbols, ordered[:cut], warnings, backwards=True)
+    effective += _fitting(anchor.symbols, ordered[cut:], warnings, backwards=False)[1]
+    if not force:
+        _refuse_nonsense(warnings, len(ordered))
+    first = _first_day(min([anchor.day, *(change.day for change in ordered[:1])]), since)
+    events = _opened(first, before, effective)
+    for one in later:
+        events = _corrected(events, one, warnings)
+    until = max([first, anchor.day, *(one.day for one in later), *(change.day for change in ordered)])
     return History(tuple(events), until, tuple(warnings))
 
 
 def continue_history(made: History, stored: Sequence[MembershipChange]) -> History:
-    """Return a history that goes on with what a store has noted after its end.
+    """Return a history continued by the stored changes after its end.
 
     Args:
-        made: of other sources.
-        stored: the history that is there. What it says of days up to ``made.until`` is forgotten.
+        made: The history from other sources.
+        stored: The stored history. Its changes up to ``made.until`` are dropped.
     """
     events, warnings = list(made.events), list(made.warnings)
     for number, day in enumerate(sorted({event.day for event in stored if event.day > made.until})):
@@ -171,98 +166,113 @@ def continue_history(made: History, stored: Sequence[MembershipChange]) -> Histo
         noted = {(event.action, event.symbol) for event in stored if event.day == day}
         unsaid = [event for event in new if stored[0].day == day or (event.action, event.symbol) not in noted]
         if unsaid and not number:
-            warnings.append(f"the list stored on {day} differs from the imported one: {_listed(unsaid)}; no change says when")
+            warnings.append(f"the list stored on {day} differs from the imported one: {_signed(unsaid)}; no change explains it")
         events += new
     return History(tuple(events), max([made.until, *(event.day for event in stored)]), tuple(warnings))
 
 
-def _dated(snapshots: Iterable[Snapshot], ordered: Sequence[MembershipChange]) -> Iterator[Snapshot]:
+@dataclass(frozen=True, slots=True)
+class _Dated:
+    day: date
+    symbols: tuple[str, ...]
+    place: str
+
+
+def _dated(snapshots: Iterable[Snapshot], ordered: Sequence[MembershipChange]) -> list[_Dated]:
+    """Return the lists, each with its day, in order of time; at least one."""
+    lists = []
     for one in snapshots:
         if one.day is None and not ordered:
-            raise InputError(f"{one.place}: of which day is this list? Say so with --as-of (as_of=...)")
-        yield one if one.day is not None else Snapshot(ordered[-1].day, one.symbols, one.place)
+            raise InputError(f"{one.place}: the day of this list is unknown; name it with --as-of (as_of=...)")
+        lists.append(_Dated(one.day or ordered[-1].day, one.symbols, one.place))
+    if not lists:
+        raise InputError("changes do not tell the members before them; pass a list of any day with --members")
+    return sorted(lists, key=_DAY)
 
 
-def _undone(
-    symbols: Sequence[str], changes: Sequence[MembershipChange], warnings: list[str]
+def _first_day(first: date, since: date | None) -> date:
+    if since is not None and since > first:
+        raise InputError(f"since {since} is after the first change or list, of {first}; omit it, or name an earlier day")
+    return since or first
+
+
+def _opened(first: date, before: Sequence[str], effective: Sequence[MembershipChange]) -> list[MembershipChange]:
+    """Return the events of a history that begins on a day with the members at its end."""
+    opening = replay([*(MembershipChange(first, ADDED, symbol) for symbol in before), *effective], first)
+    events = [MembershipChange(first, ADDED, symbol) for symbol in opening]
+    return events + [event for event in effective if event.day > first]
+
+
+def _fitting(
+    symbols: Sequence[str], changes: Sequence[MembershipChange], warnings: list[str], *, backwards: bool
 ) -> tuple[list[str], list[MembershipChange]]:
-    """Return the list before *changes*, which lead to *symbols*, and those of them that fit."""
+    """Return the list at the other end of *changes*, and the changes that fit.
+
+    Args:
+        symbols: The list before the changes, or, backwards, after them.
+        changes: The changes in order of time.
+        warnings: The list to which the changes that do not fit are added.
+        backwards: Whether to undo the changes, the last one first.
+    """
     members = dict.fromkeys(symbols)
     effective: list[MembershipChange] = []
     found: list[str] = []
-    for change in reversed(changes):
+    step = -1 if backwards else 1
+    for change in changes[::step]:
         present = change.symbol in members
-        if (change.action == ADDED) is not present:
-            found.append(f"{change}, though it {'is still a' if present else 'is no'} member after that; passed over")
-        elif present:
+        if ((change.action == ADDED) is present) is not backwards:
+            which, when = "a" if present else "no", "after" if backwards else "before"
+            found.append(f"{change}, though it is {which} member {when} that; ignored")
+            continue
+        effective.append(change)
+        if present:
             del members[change.symbol]
-            effective.append(change)
         else:
             members[change.symbol] = None
-            effective.append(change)
-    warnings.extend(reversed(found))
-    return list(members), effective[::-1]
+    warnings += found[::step]
+    return list(members), effective[::step]
 
 
-def _applied(symbols: Sequence[str], changes: Sequence[MembershipChange], warnings: list[str]) -> list[MembershipChange]:
-    """Return those of *changes* that fit a list which *symbols* was before."""
-    members = set(symbols)
-    effective: list[MembershipChange] = []
-    for change in changes:
-        present = change.symbol in members
-        if (change.action == ADDED) is present:
-            warnings.append(f"{change}, though it was {'a' if present else 'no'} member; passed over")
-            continue
-        members ^= {change.symbol}
-        effective.append(change)
-    return effective
-
-
-def _believed(events: list[MembershipChange], one: Snapshot, warnings: list[str]) -> list[MembershipChange]:
-    """Return the events with what a later list has otherwise as changes of its day."""
-    day = one.day or date.min
-    past = [event for event in events if event.day <= day]
-    members = replay(past)
-    new = differences(members, one.symbols, day)
+def _corrected(events: list[MembershipChange], one: _Dated, warnings: list[str]) -> list[MembershipChange]:
+    """Return the events with the differences of a later list as changes of its day."""
+    past = [event for event in events if event.day <= one.day]
+    new = differences(replay(past), one.symbols, one.day)
     if not new:
         return events
-    warnings.append(f"{one.place}: the list of {day} differs from what the changes lead to: {_listed(new)}; the list is believed")
+    warnings.append(f"{one.place}: the list of {one.day} differs from the result of the changes: {_signed(new)}; it is used")
     corrected = {event.symbol for event in new}
     rest: list[MembershipChange] = []
     members_now = set(one.symbols)
     for event in events[len(past) :]:
         if event.symbol in corrected and (event.action == ADDED) is (event.symbol in members_now):
-            continue  # what it would do has been done
+            continue  # the correction has done this already
         members_now ^= {event.symbol}
         rest.append(event)
     return [*past, *new, *rest]
 
 
-def _refuse_nonsense(wrong: int, changes: int, warnings: Sequence[str], *, force: bool) -> None:
-    if not force and _TOLERATED * wrong > changes:
-        lines = "\n".join(f"  {text}" for text in warnings[:_SHOWN])
-        more = f"\n  and {wrong - _SHOWN} more" if wrong > _SHOWN else ""
+def _refuse_nonsense(warnings: Sequence[str], changes: int) -> None:
+    if _TOLERATED * len(warnings) > changes:
         raise InputError(
-            f"{wrong} of {changes} changes do not fit the list: is it another index, or another day (--as-of)? "
-            f"--force (force=True) takes what fits\n{lines}{more}"
+            f"{len(warnings)} of {changes} changes do not fit the list, which may be of another index or another day (--as-of); "
+            f"use --force (force=True) to apply the changes that fit\n{indented(warnings, _SHOWN)}"
         )
 
 
-def _listed(events: Sequence[MembershipChange]) -> str:
-    said = [("+" if event.action == ADDED else "-") + event.symbol for event in events]
-    return " ".join(said[:_SHOWN]) + (f" and {len(said) - _SHOWN} more" if len(said) > _SHOWN else "")
+def _signed(events: Sequence[MembershipChange]) -> str:
+    return and_more((("+" if event.action == ADDED else "-") + event.symbol for event in events), _SHOWN, separator=" ")
 
 
 # ------------------------------------------------------------------------------------------------------------- memberships
 
 
 def memberships(events: Iterable[MembershipChange], symbol: str) -> tuple[TimeRange, ...]:
-    """Return when a symbol was a member: sorted, disjoint; up to `FOREVER` where it still is one, empty where it never was."""
+    """Return the sorted, disjoint ranges in which a symbol was a member; up to `FOREVER` if it still is one."""
     return _ranges(event for event in events if event.symbol == symbol)
 
 
 def members_within(events: Iterable[MembershipChange], span: TimeRange) -> dict[str, tuple[TimeRange, ...]]:
-    """Return every symbol that was a member at any time inside *span*, sorted, and when it was; clipped to *span*."""
+    """Return the sorted symbols that were members inside *span*, with the ranges in which they were, clipped to *span*."""
     by_symbol: dict[str, list[MembershipChange]] = {}
     for event in events:
         by_symbol.setdefault(event.symbol, []).append(event)
@@ -271,7 +281,7 @@ def members_within(events: Iterable[MembershipChange], span: TimeRange) -> dict[
 
 
 def _ranges(events: Iterable[MembershipChange]) -> tuple[TimeRange, ...]:
-    """Return the memberships of one symbol. Who leaves and returns on one day never left."""
+    """Return the memberships of one symbol. A symbol that leaves and returns on one day never left."""
     pieces: list[TimeRange] = []
     since: date | None = None
     for event in events:
@@ -287,11 +297,11 @@ def _ranges(events: Iterable[MembershipChange]) -> tuple[TimeRange, ...]:
 
 
 def member_rows(times: Any, ranges: Sequence[TimeRange]) -> Any:
-    """Return which bars belong to a member, as a numpy array of truth values.
+    """Return whether each bar lies in a membership, as a numpy array of booleans.
 
     Args:
-        times: starts of bars, an array of microseconds since 1970, in any order.
-        ranges: sorted and disjoint, as `memberships` makes them.
+        times: The timestamps of the bars, an array of microseconds since 1970, in any order.
+        ranges: The memberships, sorted and disjoint, by `memberships`.
     """
     import numpy as np
 
@@ -302,7 +312,7 @@ def member_rows(times: Any, ranges: Sequence[TimeRange]) -> Any:
 
 
 def keep_members(ranges: Mapping[str, Sequence[TimeRange]]) -> Callable[[str, pa.Table], pa.Table]:
-    """Return a step of reading that keeps of a symbol's table the bars of its days as a member; of others, none."""
+    """Return a step of reading that filters a symbol's table to its memberships; symbols without any lose all bars."""
 
     def step(symbol: str, table: pa.Table) -> pa.Table:
         import pyarrow as pa

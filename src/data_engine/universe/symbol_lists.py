@@ -1,8 +1,8 @@
-"""Lists of symbols: from Python, from CSV files as vendors publish them, from plain text.
+"""Read lists of symbols from Python, from published CSV files, and from plain text.
 
-A list loads whole or not at all: everything that is wrong with a file is in one `SymbolListError`, with line numbers. A
-symbol is trimmed and upper-cased and otherwise left as it was written; whether it exists is for Alpaca to say. ``NA``,
-``TRUE`` and ``NAN`` are tickers here, not missing values.
+A list loads completely or not at all: all faults of a file are in one `SymbolListError`, with line numbers. A symbol is trimmed
+and converted to upper case, and otherwise left as written; only Alpaca knows whether it exists. ``NA``, ``TRUE`` and ``NAN`` are
+tickers here, not missing values.
 """
 
 from __future__ import annotations
@@ -17,19 +17,20 @@ from itertools import takewhile
 from pathlib import Path
 
 from data_engine.errors import InputError, MissingFileError, SymbolListError
-from data_engine.market.symbol import _fault, _shown
+from data_engine.market.symbol import shortened, symbol_fault
+from data_engine.market.wording import indented, plural
 
 _MAX_BYTES = 64 * 2**20
 
-_MAX_PROBLEMS = 1000
+MAX_PROBLEMS = 1000
 
 _PREAMBLE_LINES = 50
 
-_SEPARATORS = (",", ";", "\t", "|")
+SEPARATORS = (",", ";", "\t", "|")
 
 _COLUMNS = ("Symbol", "Ticker")
 
-# The first cell of a one-column file without a header is a ticker in capitals, and none of the words that head a column.
+# The first cell of a one-column file without a header is a ticker in capitals, and not a usual name of a column.
 _TICKER = re.compile(r"[A-Z][A-Z0-9]{0,4}([./^-][A-Z]{1,3})?")
 
 _HEADINGS = frozenset({
@@ -38,45 +39,50 @@ _HEADINGS = frozenset({
 
 
 class SymbolLoader:
-    """Read lists of symbols. Every method returns upper-case symbols in the order given, each once."""
+    """Read lists of symbols. Every method returns upper-case symbols in the order given, each once.
+
+    Example:
+        >>> SymbolLoader.from_list(["msft", "AAPL", "MSFT"])
+        ['MSFT', 'AAPL']
+    """
 
     @staticmethod
     def from_list(symbols: Iterable[str]) -> list[str]:
         """Return the symbols of an iterable; a bare string is one symbol.
 
         Raises:
-            SymbolListError: items that cannot be symbols (all of them are named), or no item at all.
+            SymbolListError: If items cannot be symbols (all are named), or there is none.
         """
         if isinstance(symbols, str):
             symbols = [symbols]
         if isinstance(symbols, bytes | bytearray) or not isinstance(symbols, Iterable):
-            raise InputError(f"symbols must be a list of strings, was {_shown(symbols)}")
+            raise InputError(f"symbols must be a list of strings, is {shortened(symbols)}")
         return _collect("the list of symbols", "item", ((n, symbol, None) for n, symbol in enumerate(symbols, 1)))
 
     @staticmethod
     def from_csv(path: str | Path, symbol_column: str | None = None) -> list[str]:
         """Return the symbols of one column of a CSV file.
 
-        The header may stand anywhere in the first 50 lines: it is the first line with the wanted column (its exact name
-        first, then in any case). With no column named that is ``Symbol``, then ``Ticker``, and a file of one column
-        without a header is read as symbols if its first line is a ticker in capitals. Cells are separated by commas,
-        else by semicolons, tabs or bars. The table ends with its last row as wide as the header; other text may follow
-        after an empty line. Encodings: UTF-8, UTF-16 with its mark, else Windows-1252.
+        The header may be anywhere in the first 50 lines: it is the first line with the requested column (the exact name first,
+        then in any case). If no column is given, that is ``Symbol``, then ``Ticker``, and a file of one column without a header
+        is read as symbols if its first line is a ticker in capitals. Cells are separated by commas, else by semicolons, tabs or
+        bars. The table ends with its last row that is as wide as the header; other text may follow after an empty line.
+        Encodings: UTF-8, UTF-16 with a byte order mark, else Windows-1252.
 
         Args:
-            path: of the file.
-            symbol_column: name of the column; None tries the usual ones.
+            path: The path of the file.
+            symbol_column: The name of the column. If None, the usual ones.
 
         Raises:
-            MissingFileError: there is no such file.
-            SymbolListError: no such column (the message names those there are), rows that hold no symbol or are not as
-                wide as the header (all of them are named), no symbol at all, or not a text file.
+            MissingFileError: If there is no such file.
+            SymbolListError: If there is no such column (the message names the columns), rows have no symbol or are not as wide
+                as the header (all are named), there is no symbol, or this is not a text file.
         """
         if symbol_column is not None and (not isinstance(symbol_column, str) or not symbol_column.strip()):
-            raise InputError(f"the symbol column must be a name, was {symbol_column!r}")
+            raise InputError(f"the symbol column must be a name, is {symbol_column!r}")
         text = read_text(path)
         names = _COLUMNS if symbol_column is None else (symbol_column.strip(),)
-        for separator in _SEPARATORS:
+        for separator in SEPARATORS:
             header = _find_header(text, separator, names, path)
             if header is not None:
                 return _collect(str(path), "line", _table(_rows(text, separator), header))
@@ -87,53 +93,50 @@ class SymbolLoader:
 
     @staticmethod
     def from_text_file(path: str | Path) -> list[str]:
-        """Return the symbols of a text file: one a line, blank lines and what follows a ``#`` left out.
+        """Return the symbols of a text file, one per line; blank lines and text after a ``#`` are ignored.
 
         Raises:
-            MissingFileError: there is no such file.
-            SymbolListError: lines that are not symbols (all of them are named), no symbol at all, or not a text file.
+            MissingFileError: If there is no such file.
+            SymbolListError: If lines are not symbols (all are named), there is no symbol, or this is not a text file.
         """
         lines = re.split(r"\r\n|\n|\r", read_text(path))
         return _collect(str(path), "line", _plain(lines))
 
 
-# What a reader found in one place: its number, the text, and a fault that is known already.
+# The number of a line or item, its text, and a fault that is known already.
 _Found = tuple[int, object, str | None]
 
 
 def _collect(name: str, place: str, found: Iterable[_Found]) -> list[str]:
-    """Check and fold what was found; all faults become one error."""
+    """Return the checked symbols, each once; all faults become one error."""
     symbols: dict[str, None] = {}
     problems: list[tuple[int, str, str]] = []
     for number, text, known in found:
-        fault = known or _fault(text)
+        fault = known or symbol_fault(text)
         if fault is not None:
-            problems.append((number, _shown(text), fault))
+            problems.append((number, shortened(text), fault))
         else:
             symbols.setdefault(str(text).strip().upper())
     if problems:
         raise SymbolListError(_located(name, place, problems))
     if not symbols:
-        raise SymbolListError(f"{name}: holds no symbol")
+        raise SymbolListError(f"{name}: contains no symbol")
     return list(symbols)
 
 
 def _located(name: str, place: str, problems: Sequence[tuple[int, str, str]]) -> str:
-    head = f"{len(problems)} {place}s are not symbols" if len(problems) > 1 else f"1 {place} is not a symbol"
-    shown = problems[:_MAX_PROBLEMS]
-    width = max(len(text) for _, text, _ in shown)
-    lines = [f"  {place} {number}: {text:<{width}}  {fault}" for number, text, fault in shown]
-    if len(problems) > len(shown):
-        lines.append(f"  and {len(problems) - len(shown)} more")
-    return "\n".join([f"{name}: {head}", *lines])
+    head = f"{plural(len(problems), place)} {'are not symbols' if len(problems) > 1 else 'is not a symbol'}"
+    width = max(len(text) for _, text, _ in problems[:MAX_PROBLEMS])
+    lines = [f"{place} {number}: {text:<{width}}  {fault}" for number, text, fault in problems]
+    return f"{name}: {head}\n{indented(lines, MAX_PROBLEMS)}"
 
 
 def read_text(path: str | Path) -> str:
-    """Return the text of a file of lists, in whichever encoding it is.
+    """Return the text of a file of lists, in any of the known encodings.
 
     Raises:
-        MissingFileError: there is no such file.
-        SymbolListError: it cannot be read as text.
+        MissingFileError: If there is no such file.
+        SymbolListError: If it cannot be read as text.
     """
     try:
         with Path(path).open("rb") as file:
@@ -155,7 +158,7 @@ def _decode(data: bytes, path: str | Path) -> str:
     if data.startswith(b"PK\x03\x04"):
         raise SymbolListError(f"{path}: is an Excel workbook or another zip file; save the list as CSV")
     marked = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    # Excel writes Windows-1252 unless told otherwise. It can only touch company names: symbols are ASCII.
+    # Excel writes Windows-1252 by default. That affects only company names: symbols are ASCII.
     for encoding in ("utf-16",) if marked else ("utf-8-sig", "cp1252"):
         try:
             text = data.decode(encoding).rstrip("\x1a")
@@ -184,9 +187,9 @@ class _Row:
     """One row of a CSV file.
 
     Attributes:
-        line: the number of its first line, from 1.
-        cells: trimmed; none where the row is broken.
-        broken: why it cannot be read, or None.
+        line: The number of its first line, from 1.
+        cells: The trimmed cells; none if the row is broken.
+        broken: The reason why it cannot be read, or None.
     """
 
     line: int
@@ -211,7 +214,7 @@ class _Header:
 
 
 def _rows(text: str, separator: str) -> Iterator[_Row]:
-    # strict: a quotation mark that never closes would swallow the rest of the file without a word.
+    # strict: else a quotation mark that never closes would hide the rest of the file.
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True, skipinitialspace=True)
     while True:
         line = reader.line_num + 1
@@ -239,7 +242,7 @@ def _find_header(text: str, separator: str, names: Sequence[str], path: str | Pa
 
 
 def _table(rows: Iterable[_Row], header: _Header) -> Iterator[_Found]:
-    """Yield the symbol cells below the header, and whatever is wrong with the rows."""
+    """Yield the symbol cells below the header, and the faults of the rows."""
     body = [row for row in rows if row.line > header.line]
     last = max((row.line for row in body if not row.blank and len(row.fit(header.width)) == header.width), default=header.line)
     in_footer = False
@@ -253,8 +256,13 @@ def _table(rows: Iterable[_Row], header: _Header) -> Iterator[_Found]:
             cell = cells[header.column]
             yield row.line, cell, "is the header again" if cell == header.name else None
         elif not in_footer:
-            fault = f"has {len(cells)} cell{'s' * (len(cells) > 1)}, the header has {header.width}"
+            fault = width_fault(len(cells), header.width)
             yield row.line, ",".join(row.cells), fault + (", and follows no empty line" if row.line > last else "")
+
+
+def width_fault(cells: int, width: int) -> str:
+    """Return the fault of a row that is not as wide as the header."""
+    return f"has {plural(cells, 'cell')}, the header has {width}"
 
 
 def _is_headerless(rows: Sequence[_Row]) -> bool:
@@ -265,16 +273,16 @@ def _is_headerless(rows: Sequence[_Row]) -> bool:
 
 
 def _no_column(text: str, names: Sequence[str], path: str | Path) -> SymbolListError:
-    """Name the columns there are: the widest of the first lines, by whichever separator makes it widest."""
+    """Return the error for a missing column. It names the cells of the widest of the first lines, by any separator."""
     first = [
-        row for separator in _SEPARATORS for row in takewhile(lambda row: row.line <= _PREAMBLE_LINES, _rows(text, separator))
+        row for separator in SEPARATORS for row in takewhile(lambda row: row.line <= _PREAMBLE_LINES, _rows(text, separator))
     ]
     filled = [row for row in first if any(row.cells)]
     if not filled:
-        return SymbolListError(f"{path}: holds no symbol")
-    columns = ", ".join(_shown(cell) for cell in max(filled, key=lambda row: len(row.cells)).cells)
+        return SymbolListError(f"{path}: contains no symbol")
+    columns = ", ".join(shortened(cell) for cell in max(filled, key=lambda row: len(row.cells)).cells)
     wanted = " or ".join(repr(name) for name in names)
     remedy = (
-        "name the one with the symbols (--column, symbol_column=...), or load a list without a header as a text file (--file)"
+        "pass the one with the symbols (--column, symbol_column=...), or load a list without a header as a text file (--file)"
     )
     return SymbolListError(f"{path}: no column {wanted}; its columns are {columns}; {remedy}")

@@ -1,1 +1,1 @@
-"""A store checked against its claims, the calendar and sanity. Asks the vendor nothing."""
+"""Check a store: files, coverage, calendar and prices. Sends no request."""

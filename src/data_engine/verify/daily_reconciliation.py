@@ -1,8 +1,8 @@
-"""Minutes against daily bars of the same symbol, feed and adjustment, session by session. Pure.
+"""Compare minutes with daily bars of the same symbol, feed and adjustment, by session.
 
-The two are made from the same trades by different rules, so they differ a little where nothing is wrong. At Alpaca a daily
-bar's prices are those of regular hours, and its volume is all of the day's, extended hours and odd lots included; its close may
-be a print of the closing auction that came after the last regular minute. What is flagged here is more than that.
+Both are made from the same trades by different rules, so they differ a little. At Alpaca the prices of a daily bar are those of
+regular hours, and its volume includes extended hours and odd lots; its close may be a print of the closing auction, after the
+last regular minute. The tolerances are larger than these differences.
 """
 
 from __future__ import annotations
@@ -20,50 +20,50 @@ from data_engine.market.exchange_calendar import regular_hours, sessions
 from data_engine.market.time_range import TimeRange, new_york_date, new_york_days
 
 PRICE = 0.005
-"""How far a session's open, high or low may lie from the day's, relative. Real ones agree to 0.01 %."""
+"""The maximum relative difference of open, high and low. Real ones agree to 0.01 %."""
 
 CLOSE = 0.01
-"""How far its close may, relative: the closing auction. Real ones differ by up to 0.4 %."""
+"""The maximum relative difference of the close, for the closing auction. Real ones differ by up to 0.4 %."""
 
 VOLUME = 1.02
-"""How much more volume than the day the minutes may hold."""
+"""The maximum volume of the minutes, relative to that of the day."""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One number of one session that the minutes and the day do not agree on.
+    """A value of a session that differs between the minutes and the daily bar.
 
     Attributes:
-        day: New York.
-        name: ``open``, ``high``, ``low``, ``close`` or ``volume``.
-        minutes: by the minutes.
-        days: by the daily bar.
+        day: The New York day.
+        name: The column: ``open``, ``high``, ``low``, ``close`` or ``volume``.
+        minutes: The value by the minutes.
+        daily: The value by the daily bar.
     """
 
     day: date
     name: str
     minutes: float
-    days: float
+    daily: float
 
     def __str__(self) -> str:
-        return f"{self.day} {self.name} {self.minutes:g} by the minutes, {self.days:g} by the day"
+        return f"{self.day} {self.name} {self.minutes:g} by the minutes, {self.daily:g} by the daily bar"
 
 
 class SessionSums:
-    """What the minutes of one series make of each session that is covered whole, file by file in order of time.
+    """Daily values of one series of minutes, for completely covered sessions.
 
     Args:
-        covered: ranges of the minutes.
+        covered: The covered ranges of the minutes.
     """
 
     def __init__(self, covered: Iterable[TimeRange]) -> None:
         self._covered = tuple(covered)
-        self._made: dict[date, list[Any]] = {}
+        self._sums: dict[date, list[Any]] = {}
 
-    def look(self, table: pa.Table) -> None:
-        """Take the bars of the next file, by `BAR_SCHEMA`."""
+    def add(self, table: pa.Table) -> None:
+        """Add the bars of the next file, in order of time."""
         times = timestamps_us(table)
-        if not times.size:
+        if not times.size or not self._covered:
             return
         columns = {name: numbers(table.column(name)) for name in ("open", "high", "low", "close", "volume")}
         for day in sessions(new_york_date(from_micros(times[0])), new_york_date(from_micros(times[-1]))):
@@ -75,7 +75,7 @@ class SessionSums:
             begin, end, start, stop = np.searchsorted(times, spans).tolist()
             volume = float(columns["volume"][begin:end].sum())
             # A session can be cut in two by the end of a month of UTC, though not its regular hours.
-            sums = self._made.setdefault(day, [0.0])
+            sums = self._sums.setdefault(day, [0.0])
             sums[0] += volume
             if stop > start:
                 inside = slice(start, stop)
@@ -86,19 +86,19 @@ class SessionSums:
                     float(columns["close"][stop - 1]),
                 ]
 
-    def against(self, days: pa.Table) -> list[Difference]:
-        """Return where daily bars, by `BAR_SCHEMA`, differ by more than the tolerances, in sessions that both have."""
+    def compare(self, days: pa.Table) -> list[Difference]:
+        """Return the differences from daily bars that exceed the tolerances."""
         return [difference for day, values in _daily(days) for difference in self._differences(day, values)]
 
     def _differences(self, day: date, daily: Sequence[float]) -> Iterable[Difference]:
-        sums = self._made.get(day)
+        sums = self._sums.get(day)
         if sums is None or len(sums) == 1:
             return
-        for name, made, held, tolerance in zip(
+        for name, minutes, days, tolerance in zip(
             ("open", "high", "low", "close"), sums[1:], daily, (PRICE, PRICE, PRICE, CLOSE), strict=False
         ):
-            if held > 0 and abs(made / held - 1) > tolerance:
-                yield Difference(day, name, made, held)
+            if days > 0 and abs(minutes / days - 1) > tolerance:
+                yield Difference(day, name, minutes, days)
         if sums[0] > daily[4] * VOLUME:
             yield Difference(day, "volume", sums[0], daily[4])
 

@@ -1,7 +1,7 @@
-"""One file of bars, by itself: what it holds, and why it cannot be believed. Whole, or its end alone.
+"""Check one bar file, by all its content or by its metadata.
 
-The end of a Parquet file (its footer) says how many rows there are, which columns, and the first and last stamp: enough to see
-most damage, without a page of data being read.
+The metadata in the footer of a Parquet file has the number of rows, the columns, and the first and last timestamp: enough to
+detect most damage.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -27,17 +28,17 @@ from data_engine.verify.findings import Finding
 
 @dataclass(frozen=True, slots=True)
 class CheckedFile:
-    """What one file shows.
+    """The result of a check of one file.
 
     Attributes:
-        partition: which.
-        finding: why it cannot be believed, or None.
-        rows: bars in it, 0 where that cannot be told.
-        first: the earliest; None where that cannot be told.
-        last: the latest.
-        size: in bytes.
-        fingerprint: of its content; None where that was not read.
-        times: its stamps; None where they were not read, or cannot be believed.
+        partition: The file.
+        finding: What is wrong with it. If None, the file is undamaged.
+        rows: The number of bars. If 0, there is none, or it is unknown.
+        first: The timestamp of the first bar. If None, it is unknown.
+        last: The timestamp of the last bar. If None, it is unknown.
+        size: The size in bytes.
+        fingerprint: The fingerprint of the content. If None, that was not read.
+        times: The timestamps. If None, they were not read, or the file is damaged.
     """
 
     partition: Partition
@@ -50,129 +51,136 @@ class CheckedFile:
     times: Int64s | None = None
 
 
-def check_file(files: FileStore, partition: Partition, now: datetime, notice: Callable[[pa.Table], None]) -> CheckedFile | None:
-    """Read a whole file; None where there is none.
+def check_file(files: FileStore, partition: Partition, now: datetime, add: Callable[[pa.Table], None]) -> CheckedFile | None:
+    """Check a file by its content, and return the result; None if there is no such file.
 
     Args:
-        files: of the store.
-        partition: which file.
-        now: no bar starts later.
-        notice: is given its bars, where they can be believed.
+        files: The files of the store.
+        partition: The file.
+        now: The current time; no bar may be later.
+        add: A function that takes the bars of an undamaged file.
     """
     try:
         data = files.get(partition.key)
     except StoreError as error:
-        return CheckedFile(partition, _finding("file_unreadable", str(error), partition))
+        return CheckedFile(partition, Finding.of_file("file_unreadable", str(error), partition))
     if data is None:
-        return None  # removed since it was listed
-    where = f"{files.location}/{partition.key}"
-    mark = Fingerprint.of(data)
+        return None  # removed after the files were listed
+    path = f"{files.location}/{partition.key}"
+    checked = partial(CheckedFile, partition, size=len(data), fingerprint=Fingerprint.of(data))
     try:
-        table = _decoded(data)
+        table = _decode(data)
     except ValueError as error:
-        finding = _finding("file_damaged", f"{where} cannot be read as bars: {error}", partition)
-        return CheckedFile(partition, finding, size=len(data), fingerprint=mark)
+        return checked(Finding.of_file("file_damaged", f"{path} is not a bar file: {error}", partition))
     times = timestamps_us(table)
     first, last = (from_micros(times[0]), from_micros(times[-1])) if len(times) else (None, None)
-    trouble = problems(table) or _misplaced(first, last, partition.period)
-    bad = _finding("bars_damaged", f"{where}: {trouble}", partition) if trouble else _off_or_late(times, partition, now, where)
-    if bad is not None:
-        return CheckedFile(partition, bad, len(times), size=len(data), fingerprint=mark)
-    notice(table)
-    return CheckedFile(partition, None, len(times), first, last, len(data), mark, times)
+    problem = problems(table) or _misplaced(first, last, partition.period)
+    finding = (
+        Finding.of_file("bars_damaged", f"{path}: {problem}", partition) if problem else _bad_times(times, partition, now, path)
+    )
+    if finding is not None:
+        return checked(finding, len(times))
+    add(table)
+    return checked(None, len(times), first, last, times=times)
 
 
 def check_footer(files: FileStore, partition: Partition, now: datetime) -> CheckedFile | None:
-    """Read the end of a file alone (on a disk of this machine; elsewhere the whole); None where there is no file.
+    """Check a file by its metadata, and return the result; None if there is no such file.
+
+    On a local disk only the footer is read; elsewhere the whole file.
 
     Args:
-        files: of the store.
-        partition: which file.
-        now: no bar starts later.
+        files: The files of the store.
+        partition: The file.
+        now: The current time; no bar may be later.
     """
     size = files.size(partition.key)
     if size is None:
         return None
-    where = f"{files.location}/{partition.key}"
+    path = f"{files.location}/{partition.key}"
     try:
         with pq.ParquetFile(_source(files, partition.key)) as file:
-            trouble = schema_trouble(file.schema_arrow)
-            rows, (first, last) = file.metadata.num_rows, (None, None) if trouble else _bounds(file.metadata)
+            rows, problem = file.metadata.num_rows, schema_problem(file.schema_arrow)
+            first, last = (None, None) if problem else _bounds(file.metadata)
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and (error.errno is not None or _is_folder(files, partition.key)):
-            text = f"cannot read {where}: {error.strerror or error}"
-            return CheckedFile(partition, _finding("file_unreadable", text, partition))
-        trouble, rows, first, last = _no_parquet(size, error), 0, None, None
-    finding = None
-    if trouble is not None:
-        finding = _finding("file_damaged", f"{where} cannot be read as bars: {trouble}", partition)
-    elif not rows or first is not None:  # without statistics nothing is said
-        misplaced = _misplaced(first, last, partition.period)
-        if misplaced is not None:
-            finding = _finding("bars_damaged", f"{where}: {misplaced}", partition)
-        elif last is not None and last > now:
-            finding = _finding("bars_in_future", f"{where} holds a bar of {iso(last)}", partition)
+            text = f"cannot read {path}: {error.strerror or error}"
+            return CheckedFile(partition, Finding.of_file("file_unreadable", text, partition))
+        rows, problem, first, last = 0, _not_parquet(size, error), None, None
+    if problem is not None:
+        finding: Finding | None = Finding.of_file("file_damaged", f"{path} is not a bar file: {problem}", partition)
+    elif rows and first is None:
+        finding = None  # a file without statistics tells nothing
+    else:
+        finding = _bad_bounds(first, last, partition, now, path)
     return CheckedFile(partition, finding, rows, first, last, size)
 
 
-def schema_trouble(schema: pa.Schema) -> str | None:
-    """Return how the columns of a file differ from `BAR_SCHEMA`, or None where they do not."""
-    lacking = [name for name in BAR_SCHEMA.names if name not in schema.names]
+def schema_problem(schema: pa.Schema) -> str | None:
+    """Return how the columns of a file differ from `BAR_SCHEMA`, or None if they do not."""
+    missing = [name for name in BAR_SCHEMA.names if name not in schema.names]
     extra = [name for name in schema.names if name not in BAR_SCHEMA.names]
-    words = []
-    if lacking:
-        words.append(f"it lacks {', '.join(lacking)}")
-    if extra:
-        words.append(f"it has {', '.join(extra)} beside our columns")
-    for field in BAR_SCHEMA:
-        if schema.names.count(field.name) > 1:
-            words.append(f"it has {field.name} twice")
-        elif field.name in schema.names:
-            found = schema.field(field.name)
-            if found.type != field.type:
-                words.append(f"{field.name} is {found.type}, not {field.type}")
-            elif found.nullable:
-                words.append(f"{field.name} may be null")
-    if not words and schema.names != BAR_SCHEMA.names:
-        words.append(f"its columns are in the order {', '.join(schema.names)}")
-    return "; ".join(words) or None
+    found = [f"missing columns: {', '.join(missing)}"] if missing else []
+    found += [f"unexpected columns: {', '.join(extra)}"] if extra else []
+    found += filter(None, (_field_problem(schema, field) for field in BAR_SCHEMA))
+    if not found and schema.names != BAR_SCHEMA.names:
+        found = [f"unexpected order of columns: {', '.join(schema.names)}"]
+    return "; ".join(found) or None
 
 
-def _decoded(data: bytes) -> pa.Table:
+def _field_problem(schema: pa.Schema, field: pa.Field) -> str | None:
+    count = schema.names.count(field.name)
+    if count != 1:
+        return f"{count} columns {field.name}" if count else None
+    found = schema.field(field.name)
+    if found.type != field.type:
+        return f"{field.name} is {found.type}, not {field.type}"
+    return f"{field.name} is nullable" if found.nullable else None
+
+
+def _decode(data: bytes) -> pa.Table:
     try:
         schema = pq.ParquetFile(pa.BufferReader(data)).schema_arrow
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(_no_parquet(len(data), error)) from error
-    trouble = schema_trouble(schema)
-    if trouble is not None:
-        raise ValueError(trouble)
+        raise ValueError(_not_parquet(len(data), error)) from error
+    problem = schema_problem(schema)
+    if problem is not None:
+        raise ValueError(problem)
     return from_parquet(data)
 
 
-def _no_parquet(size: int, error: Exception) -> str:
-    return "it is empty" if not size else f"not a readable Parquet file: {error}"
+def _not_parquet(size: int, error: Exception) -> str:
+    return f"not readable as Parquet: {error}" if size else "the file is empty"
 
 
 def _misplaced(first: datetime | None, last: datetime | None, period: Period) -> str | None:
     if first is None or last is None:
-        return "it holds no bar"
-    return None if first in period.span and last in period.span else "it holds bars of another period"
+        return "the file holds no bars"
+    return None if first in period.span and last in period.span else "the file holds bars of another period"
 
 
-def _off_or_late(times: Int64s, partition: Partition, now: datetime, where: str) -> Finding | None:
-    timeframe = partition.series.dataset.timeframe
-    off = off_grid(times, timeframe)
-    if off.size:
-        text = f"{where}: {iso(from_micros(off[0]))} is not the start of a {timeframe} bar ({off.size:,} such bars)"
-        return _finding("bars_off_grid", text, partition)
-    late = in_future(times, now)
-    if late.size:
-        return _finding("bars_in_future", f"{where} holds {late.size:,} bars from {iso(from_micros(late[0]))} on", partition)
+def _bad_bounds(first: datetime | None, last: datetime | None, partition: Partition, now: datetime, path: str) -> Finding | None:
+    """Return what is wrong with the first and last timestamp of a file."""
+    misplaced = _misplaced(first, last, partition.period)
+    if misplaced is not None:
+        return Finding.of_file("bars_damaged", f"{path}: {misplaced}", partition)
+    if last is not None and last > now:
+        return Finding.of_file("bars_in_future", f"{path} holds a bar in the future: {iso(last)}", partition)
     return None
 
 
-def _finding(code: str, text: str, partition: Partition) -> Finding:
-    return Finding(code, text, partition.series, partition.period, partition.key)
+def _bad_times(times: Int64s, partition: Partition, now: datetime, path: str) -> Finding | None:
+    """Return what is wrong with the timestamps of a file."""
+    timeframe = partition.series.dataset.timeframe
+    off = off_grid(times, timeframe)
+    if off.size:
+        text = f"{path}: {iso(from_micros(off[0]))} is not the start of a {timeframe} bar ({off.size:,} such bars)"
+        return Finding.of_file("bars_off_grid", text, partition)
+    late = in_future(times, now)
+    if late.size:
+        text = f"{path} holds {late.size:,} bars in the future, from {iso(from_micros(late[0]))} on"
+        return Finding.of_file("bars_in_future", text, partition)
+    return None
 
 
 def _source(files: FileStore, key: str) -> Path | pa.BufferReader:
@@ -184,7 +192,7 @@ def _is_folder(files: FileStore, key: str) -> bool:
 
 
 def _bounds(metadata: pq.FileMetaData) -> tuple[datetime | None, datetime | None]:
-    """Return the first and the last stamp by the statistics, where they say."""
+    """Return the first and the last timestamp by the statistics; None for both if those are incomplete."""
     lows, highs = [], []
     for group in range(metadata.num_row_groups):
         bounds = metadata.row_group(group).column(0).statistics

@@ -1,72 +1,70 @@
-"""What can be wrong with a store, as values: `Finding`, and the words for it.
-
-A *contradiction* is something that cannot be true together with what the store claims, or with what every reader of its files
-takes for granted. A *warning* is something that may be true, and that a person should know.
-"""
+"""Define what can be wrong with a store: the codes of findings, and what `verify --repair` does about each."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from data_engine.market.series import Series
-from data_engine.store.partitions import Period
+from data_engine.store.partitions import Partition, Period
 
-_ASIDE = "set aside under metadata/set_aside; no longer covered; `update` asks for it again"
+MANUAL = "manual: "
+"""How the remedy of a finding begins if `verify --repair` does nothing about it."""
 
-_AGAIN = "counted anew; no longer covered; `update` asks for it again"
+_QUARANTINED = "moved to metadata/set_aside and no longer covered; `data-engine update` fetches it again"
 
-_PERSON = "nothing: a person must look"
+_UNCOVERED = "counted again and no longer covered; `data-engine update` fetches it again"
 
-CONTRADICTIONS = {
-    "actions_damaged": "nothing: remove the file; `data-engine actions` brings that symbol's actions anew",
-    "bars_damaged": _ASIDE,
-    "bars_in_future": _ASIDE,
-    "bars_off_grid": _ASIDE,
-    "claims_too_much": "no longer covered beyond what is final; `update` asks for it again",
-    "coverage_damaged": "rebuilt from the files; its ranges are asked for again by `update`",
-    "file_changed": _ASIDE,
-    "file_damaged": _ASIDE,
-    "file_missing": "no longer counted or covered; `update` asks for it again",
-    "file_swapped": _ASIDE,
-    "file_unreadable": "nothing: give this user the right to read it, or move away what stands in its place, and verify again",
-    "foreign_bars": "set aside under metadata/set_aside: readers that take every Parquet file of the dataset see its rows",
-    "index_damaged": "nothing: store the list again with `data-engine ingest --index NAME` and its source, or mend it by hand",
-    "reach_differs": "first and last bar are taken from the files",
-    "rows_differ": _AGAIN,
+_CHECK_BARS = f"{MANUAL}check these bars; delete false ones with `data-engine remove`"
+
+INCONSISTENCIES = {
+    "actions_damaged": f"{MANUAL}delete the file, then run `data-engine actions SYMBOL`",
+    "bar_range_differs": "first and last bar taken from the files",
+    "bars_damaged": _QUARANTINED,
+    "bars_in_future": _QUARANTINED,
+    "bars_off_grid": _QUARANTINED,
+    "coverage_damaged": "rebuilt from the files; `data-engine update` fetches its ranges again",
+    "coverage_not_final": "no longer covered where bars are not final; `data-engine update` fetches it again",
+    "file_changed": _QUARANTINED,
+    "file_damaged": _QUARANTINED,
+    "file_missing": "no longer counted or covered; `data-engine update` fetches it again",
+    "file_swapped": _QUARANTINED,
+    "file_unreadable": f"{MANUAL}grant read permission, or move the folder that stands in its place; then verify again",
+    "index_damaged": f"{MANUAL}store the list again with `data-engine ingest --index NAME` and its source, or correct the file",
+    "rows_differ": _UNCOVERED,
+    "unrecognized_bars": "moved to metadata/set_aside, since readers of the whole dataset see its rows",
 }
-"""Every contradiction, by its code, and what a repair does about it."""
+"""Remedies of inconsistencies, by code: files, coverage and calendar disagree."""
 
 WARNINGS = {
-    "bars_outside_sessions": "nothing: bars are kept as the vendor sent them; `remove` takes them out, if they are false",
-    "drafts_left": "removed, as every run does that writes",
-    "foreign_file": _PERSON,
-    "hole": "nothing: the vendor answered; `ingest --refetch` asks once more",
-    "minutes_differ_from_days": _PERSON,
-    "not_counted": "counted; what is wanted of it is asked for by `update`",
-    "not_held": "nothing: `update` asks for it",
-    "price_jump": _PERSON,
-    "price_not_positive": _PERSON,
-    "price_order": _PERSON,
-    "price_spike": _PERSON,
-    "reference_layout": "nothing: `import` brings such bars into a store",
-    "set_aside": "nothing: they are evidence; delete them when nobody needs them",
-    "volume_negative": _PERSON,
-    "vwap_outside": _PERSON,
+    "bars_outside_sessions": f"{MANUAL}bars are stored as Alpaca sent them; delete false ones with `data-engine remove`",
+    "gap": f"{MANUAL}run `data-engine ingest --refetch` to request the range again",
+    "legacy_layout": f"{MANUAL}run `data-engine import` to copy the bars into a store",
+    "minutes_differ_from_days": _CHECK_BARS,
+    "not_in_coverage": "added to the coverage; `data-engine update` fetches what is requested of it",
+    "price_jump": _CHECK_BARS,
+    "price_not_positive": _CHECK_BARS,
+    "price_order": _CHECK_BARS,
+    "price_spike": _CHECK_BARS,
+    "quarantined": f"{MANUAL}delete the files if they are not needed as evidence",
+    "range_missing": f"{MANUAL}run `data-engine update`",
+    "temporary_files_left": "removed, as every run that writes does",
+    "unrecognized_file": f"{MANUAL}move or delete the file",
+    "volume_negative": _CHECK_BARS,
+    "vwap_outside": _CHECK_BARS,
 }
-"""Every warning, by its code, and what a repair does about it."""
+"""Remedies of warnings, by code: unusual, but possible."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong, or strange.
+    """An inconsistency or a warning.
 
     Attributes:
-        code: stable word, a key of `CONTRADICTIONS` or of `WARNINGS`.
-        message: for people; it names the file, or the times.
-        series: whose; None where it is about no series.
-        period: of the bar file that it is about; None where it is about none.
-        key: the path below the store, where it is about one file.
+        code: A stable code, a key of `INCONSISTENCIES` or `WARNINGS`.
+        message: What was found, with the path or the times.
+        series: The series. If None, the finding is about the store.
+        period: The period of the bar file. If None, the finding is about no single bar file.
+        key: The path in the store. If empty, the finding is about no single file.
     """
 
     code: str
@@ -75,24 +73,29 @@ class Finding:
     period: Period | None = None
     key: str = ""
 
+    @classmethod
+    def of_file(cls, code: str, message: str, partition: Partition) -> Finding:
+        """Return a finding about a bar file."""
+        return cls(code, message, partition.series, partition.period, partition.key)
+
     def __post_init__(self) -> None:
-        if self.code not in CONTRADICTIONS and self.code not in WARNINGS:
-            raise ValueError(f"{self.code!r} is no code of a finding")
+        if self.code not in INCONSISTENCIES and self.code not in WARNINGS:
+            raise ValueError(f"unknown finding code {self.code!r}")
 
     @property
-    def is_contradiction(self) -> bool:
-        """Whether it is a contradiction."""
-        return self.code in CONTRADICTIONS
+    def is_inconsistency(self) -> bool:
+        """Whether it is an inconsistency, not a warning."""
+        return self.code in INCONSISTENCIES
 
     @property
     def remedy(self) -> str:
-        """What a repair does about it."""
-        return CONTRADICTIONS.get(self.code) or WARNINGS[self.code]
+        """What `verify --repair` does about it; begins with `MANUAL` if that does nothing."""
+        return INCONSISTENCIES.get(self.code) or WARNINGS[self.code]
 
     @property
     def repairable(self) -> bool:
-        """Whether a repair does anything about it."""
-        return not self.remedy.startswith("nothing")
+        """Whether `verify --repair` does anything about it."""
+        return not self.remedy.startswith(MANUAL)
 
     def to_json(self) -> dict[str, str | None]:
         """Return the fields that ``verify --json`` prints."""
@@ -107,13 +110,3 @@ class Finding:
 
     def __str__(self) -> str:
         return f"{self.series}: {self.message}" if self.series else self.message
-
-
-def contradictions(findings: Iterable[Finding]) -> list[Finding]:
-    """Return those that are contradictions."""
-    return [finding for finding in findings if finding.is_contradiction]
-
-
-def warnings(findings: Iterable[Finding]) -> list[Finding]:
-    """Return those that are none."""
-    return [finding for finding in findings if not finding.is_contradiction]

@@ -1,10 +1,10 @@
-"""Where bars are lacking, and what kind of lack it is, by evidence. Pure.
+"""Classify missing bars by evidence.
 
-Minutes without trades have no bar, so most gaps are the market's own. A gap in covered regular hours is *thin* where the
-symbol's own habit makes it unsurprising: the share of places filled in the same half hour of the sessions around. A surprising
-gap is the *vendor's* where nearly all other symbols that usually trade then lack the same places (or the whole market stood
-still), and *lone* where they do not: a trading halt, or bars that the vendor lacks for this symbol. What was wanted and is not
-held was *never asked*, or *failed*. And a part of it without any session is *not a session*: no bar can be there.
+A minute without trades has no bar, so most absent bars are normal. An empty stretch of covered regular hours is *quiet* if the
+symbol's own habit explains it: the share of bars present in the same half hour of the sessions around. Else it is a surprising
+gap: *shared* if nearly all other symbols that usually trade then lack the same bars, *single_symbol* if not (a trading halt, or
+bars missing at Alpaca for this symbol). A requested range that is missing is *not_requested* yet at Alpaca, or *failed*; a part
+of it without a session is *no_session*.
 """
 
 from __future__ import annotations
@@ -23,32 +23,32 @@ from data_engine.market.series import Dataset, Series
 from data_engine.market.time_range import TimeRange, difference, new_york_date, union
 from data_engine.store.coverage import Coverage
 
-KINDS = ("not_a_session", "thin", "vendor", "lone", "never_asked", "failed")
+KINDS = ("no_session", "quiet", "shared", "single_symbol", "not_requested", "failed")
 
-_AROUND = 10  # sessions before and after, whose habit counts
+_AROUND = 10  # sessions before and after that tell the habit
 
-_LEAST = 5  # of them must be known, or nothing is surprising
+_LEAST = 5  # with fewer known sessions among them, nothing is surprising
 
-_CHANCE = np.log(1e-9)  # that a gap came about by the symbol's own habit: less than this is a surprise
+_CHANCE = np.log(1e-9)  # a gap is surprising if its probability by the symbol's habit is lower
 
-_HABIT = 1_800_000_000  # microseconds: habits are told apart by half hours
+_HABIT = 1_800_000_000  # microseconds: one habit per half hour
 
 _MOST = 0.9  # of the other symbols
 
-_OTHERS = 2  # so many others must usually trade then, or nothing can be said of the vendor
+_OTHERS = 2  # with fewer others that usually trade then, a gap cannot be classified as shared
 
 
 @dataclass(frozen=True, slots=True)
-class Hole:
-    """A gap.
+class Gap:
+    """A period without expected bars.
 
     Attributes:
-        series: whose.
-        kind: one of `KINDS`.
-        span: from the first empty place to the end of the last; for what is not held, the range.
-        places: how many bars could be there; 0 where that was not counted.
-        others: of a surprising gap: how many other symbols usually trade then.
-        lacking: how many of these lack the same places.
+        series: The series.
+        kind: The kind, one of `KINDS`.
+        span: The period, from the first absent bar to the end of the last.
+        places: The number of absent bars. If 0, they were not counted.
+        others: The number of other symbols that usually trade then. Only of shared and single-symbol gaps.
+        lacking: The number of these that lack the same bars.
     """
 
     series: Series
@@ -61,12 +61,12 @@ class Hole:
 
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """Which places of its covered sessions a series fills, packed to bits.
+    """Which bars of its covered sessions a series has, one bit per bar.
 
     Attributes:
-        series: whose.
-        days: the sessions (or first days of longer bars), as ordinals, ascending.
-        bits: a row of packed bits for each.
+        series: The series.
+        days: The sessions (or first days of longer bars) as ordinals, ascending.
+        bits: A row of packed bits per session.
     """
 
     series: Series
@@ -76,7 +76,7 @@ class Presence:
 
 @dataclass(frozen=True, slots=True)
 class _Grid:
-    """The places where bars of a dataset can be, session by session: regular hours, or the one bar of the day."""
+    """The places where a dataset can have bars, by session: regular hours, or the one bar of the day."""
 
     days: Int64s  # ordinals
     starts: Int64s  # of the first place, by session
@@ -90,12 +90,12 @@ class _Grid:
 
 
 def presence(series: Series, times: Sequence[Int64s], covered: Iterable[TimeRange]) -> Presence:
-    """Return which places a series fills in the sessions that are covered whole.
+    """Return which bars a series has in its completely covered sessions.
 
     Args:
-        series: whose.
-        times: its stamps, in any pieces.
-        covered: ranges.
+        series: The series.
+        times: The timestamps of its bars, in any number of arrays.
+        covered: The covered ranges.
     """
     ranges = union(covered)
     if not ranges:
@@ -107,62 +107,63 @@ def presence(series: Series, times: Sequence[Int64s], covered: Iterable[TimeRang
     rows = np.flatnonzero(within)
     first = int(rows[0]) if rows.size else 0
     filled = np.zeros(((int(rows[-1]) + 1 - first) if rows.size else 0, grid.width), bool)
-    for piece_of_times in times if rows.size else ():
-        at = np.searchsorted(grid.starts, piece_of_times, side="right") - 1
-        inside = (at >= first) & (at < first + len(filled)) & (piece_of_times < grid.ends[np.maximum(at, 0)])
-        at, stamps = at[inside], piece_of_times[inside]
-        filled[at - first, (stamps - grid.starts[at]) // grid.step] = True
+    for part in times if rows.size else ():
+        at = np.searchsorted(grid.starts, part, side="right") - 1
+        inside = (at >= first) & (at < first + len(filled)) & (part < grid.ends[np.maximum(at, 0)])
+        at, starts = at[inside], part[inside]
+        filled[at - first, (starts - grid.starts[at]) // grid.step] = True
     return Presence(series, grid.days[rows], np.packbits(filled[rows - first] if rows.size else filled, axis=1))
 
 
-def gaps(dataset: Dataset, series: Sequence[Presence]) -> tuple[list[Hole], dict[Series, int]]:
-    """Return the surprising gaps of all series of one dataset, and how many places of each are empty with no surprise.
+def find_gaps(dataset: Dataset, series: Sequence[Presence]) -> tuple[list[Gap], dict[Series, int]]:
+    """Return the surprising gaps of the series of one dataset, and the number of quiet absent bars of each series.
 
     Args:
-        dataset: of all of them.
-        series: the more of them, the more can be said of the vendor.
+        dataset: The dataset.
+        series: The series; with few of them, no gap can be classified as shared.
     """
     reach = [date.fromordinal(int(day)).year for one in series if one.days.size for day in (one.days[0], one.days[-1])]
     if not reach:
         return [], {one.series: 0 for one in series}
     grid = _grid(dataset, min(reach), max(reach))
     habits = {one.series: _Habit(one, grid) for one in series}
-    found: list[Hole] = []
-    thin: dict[Series, int] = {}
+    found: list[Gap] = []
+    quiet: dict[Series, int] = {}
     judged: dict[tuple[int, int, int], tuple[int, int]] = {}
     for one, habit in habits.items():
-        thin[one] = habit.empty - sum(stop - start for _, start, stop in habit.surprises)
+        quiet[one] = habit.empty - sum(stop - start for _, start, stop in habit.surprises)
         for row, start, stop in habit.surprises:
             place = (row, start, stop)
             if place not in judged:
                 judged[place] = _judge(habits.values(), row, start, stop)
-            # The series itself is among those that usually trade then, and lack it.
+            # The counts include the series itself.
             others, lacking = judged[place][0] - 1, judged[place][1] - 1
-            kind = "vendor" if others >= _OTHERS and lacking >= _MOST * others else "lone"
+            kind = "shared" if others >= _OTHERS and lacking >= _MOST * others else "single_symbol"
             first = int(grid.starts[row]) + start * grid.step
             last = min(int(grid.starts[row]) + stop * grid.step, int(grid.ends[row]))
-            found.append(Hole(one, kind, TimeRange(from_micros(first), from_micros(last)), stop - start, others, lacking))
-    return found, thin
+            found.append(Gap(one, kind, TimeRange(from_micros(first), from_micros(last)), stop - start, others, lacking))
+    return found, quiet
 
 
-def unheld(known: Coverage, now: datetime) -> list[Hole]:
-    """Return what was wanted of a series and is not held, and the gaps between its wishes.
+def missing_ranges(coverage: Coverage, now: datetime) -> list[Gap]:
+    """Return the missing ranges of a series, and the ranges between its requested ones.
 
     Args:
-        known: of the series.
-        now: what lies later is no hole yet.
+        coverage: The coverage of the series.
+        now: The current time; later ranges are not yet missing.
     """
-    owed = difference(known.wanted, (*known.covered, *known.provisional))
-    between = difference([TimeRange(known.wanted[0].start, known.wanted[-1].end)], known.wanted) if known.wanted else ()
-    kind = "failed" if known.failure is not None and known.failure.code != "interrupted" else "never_asked"
-    made = [(piece, kind) for piece in owed] + [(piece, "never_asked") for piece in between]
-    cut = [(past, kind) for piece, kind in sorted(made) if (past := piece.before(now))]
-    dataset = known.series.dataset
-    return [Hole(known.series, kind if can_hold_bars(piece, dataset) else "not_a_session", piece) for piece, kind in cut]
+    requested = coverage.wanted
+    missing = difference(requested, (*coverage.covered, *coverage.provisional))
+    between = difference([TimeRange(requested[0].start, requested[-1].end)], requested) if requested else ()
+    kind = "failed" if coverage.failure is not None and coverage.failure.code != "interrupted" else "not_requested"
+    ranges = sorted([(span, kind) for span in missing] + [(span, "not_requested") for span in between])
+    past = [(part, kind) for span, kind in ranges if (part := span.before(now))]
+    series = coverage.series
+    return [Gap(series, kind if can_hold_bars(part, series.dataset) else "no_session", part) for part, kind in past]
 
 
 class _Habit:
-    """How one series fills its sessions, and which gaps do not go with that."""
+    """How one series fills its sessions, and its surprising gaps."""
 
     def __init__(self, one: Presence, grid: _Grid) -> None:
         width = grid.width
@@ -174,7 +175,7 @@ class _Habit:
         room = np.arange(width) < grid.counts[self._rows][:, None]
         empty = room & ~filled
         self.empty = int(np.count_nonzero(empty))
-        # The sessions in which the series lives: outside them it is not yet listed, or no longer.
+        # Outside these sessions the series is not yet listed, or no longer.
         alive = np.flatnonzero(filled.any(axis=1))
         self._first, self._last = (int(alive[0]), int(alive[-1])) if alive.size else (0, -1)
         edges = np.searchsorted(self._of, np.arange(int(self._of[-1]) + 1))
@@ -183,15 +184,17 @@ class _Habit:
             for each in (filled, room, empty)
         )
         self._chances = self._chance_of_empty(full, rooms).astype(np.float32)
-        worth = np.flatnonzero((empties * self._chances).sum(axis=1) < _CHANCE)  # else not even all gaps of the session together
+        worth = np.flatnonzero(
+            (empties * self._chances).sum(axis=1) < _CHANCE
+        )  # else all gaps of the session together are not surprising
         self.surprises = [gap for at in worth.tolist() if self._first <= at <= self._last for gap in self._gaps(at, empty[at])]
 
     def _chance_of_empty(self, full: Any, rooms: Any) -> Any:
-        """Return for each session and half hour the logarithm of the chance that a place in it is empty."""
+        """Return the logarithm of the probability that a place is empty, by session and half hour."""
         full_around, room_around, known = (
             _around(each, self._first, self._last) for each in (full, rooms, (rooms > 0).astype(np.int64))
         )
-        if self._width == 1:  # bars of a day or longer: dense, or nothing is surprising
+        if self._width == 1:  # bars of a day or longer: surprising only if all neighbors are present
             return np.where((known >= _LEAST) & (full_around == room_around), 2 * _CHANCE, 0.0)
         return np.where(known >= _LEAST, np.log1p(-(full_around + 0.5) / (room_around + 1)), 0.0)
 
@@ -203,31 +206,31 @@ class _Habit:
                 yield int(self._rows[at]), start, stop
 
     def usual(self, row: int, start: int, stop: int) -> bool:
-        """Tell whether it would be a surprise if some places were all empty; never where nothing is covered."""
+        """Tell whether it would be surprising if all these places were empty; False if the session is not covered."""
         at = int(np.searchsorted(self._rows, row))
         if at == self._rows.size or self._rows[at] != row or not self._first <= at <= self._last:
             return False
         return bool(self._chances[at][self._of[start:stop]].sum() < _CHANCE)
 
     def lacks(self, row: int, start: int, stop: int) -> bool:
-        """Tell whether none of some places is filled."""
+        """Tell whether all these places are empty."""
         bits = self._bits[int(np.searchsorted(self._rows, row))]
         return not np.unpackbits(bits, count=self._width)[start:stop].any()
 
 
 def _around(counts: Any, first: int, last: int) -> Any:
-    """Return for each session the sum over its neighbours, itself left out; neighbours live between *first* and *last*."""
-    lived = counts.copy()
-    lived[:first] = 0
-    lived[last + 1 :] = 0
-    sums = np.concatenate([np.zeros((1, counts.shape[1]), np.int64), np.cumsum(lived, axis=0)])
+    """Return for each session the sum over its neighbors between *first* and *last*, without itself."""
+    listed = counts.copy()
+    listed[:first] = 0
+    listed[last + 1 :] = 0
+    sums = np.concatenate([np.zeros((1, counts.shape[1]), np.int64), np.cumsum(listed, axis=0)])
     rows = np.arange(len(counts))
     low, high = np.maximum(rows - _AROUND, 0), np.minimum(rows + _AROUND + 1, len(counts))
-    return sums[high] - sums[low] - lived
+    return sums[high] - sums[low] - listed
 
 
 def _judge(habits: Iterable[_Habit], row: int, start: int, stop: int) -> tuple[int, int]:
-    """Count the series that usually trade at some places, and those of them that lack all of them."""
+    """Count the series that usually trade at these places, and those of them that have no bar there."""
     usual = lacking = 0
     for habit in habits:
         if habit.usual(row, start, stop):

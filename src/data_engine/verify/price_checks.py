@@ -1,15 +1,15 @@
-"""Bars against sanity: what no market should print, flagged and never dropped. Pure.
+"""Flag bars with improbable prices or volumes.
 
-Real bars have odd ones among them (an open outside its high and low, an outlier that stayed), so nothing here is an error:
-every rule counts what it meets, and keeps a few examples. The thresholds were set on real consolidated minutes, of which they
-flag next to none; docs/explanation/verification.md has the counts.
+Real bars include such outliers, so these are warnings, and no bar is dropped. Each rule counts bars and has a few examples. The
+thresholds flag almost no real consolidated minutes; docs/explanation/verification.md has the counts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import date, timedelta
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -17,36 +17,37 @@ import pyarrow as pa
 
 from data_engine.market.bars import Int64s, from_micros, numbers, timestamps_us, to_micros
 from data_engine.market.exchange_calendar import is_session, regular_hours
-from data_engine.market.series import Dataset
+from data_engine.market.series import Dataset, Series
 from data_engine.market.time_range import iso, new_york_date, new_york_midnight
+from data_engine.verify.findings import Finding
 
 JUMP = 1.3
-"""A session's open beside the session before's close: a ratio of more than this, or of less than 1 / this, is a jump."""
+"""The maximum ratio between the open of a session and the close of the one before, either way."""
 
 SPIKE = 1.3
-"""A bar's close beside those of its two neighbours, by the same ratio; the neighbours agree within `_AGREE`."""
+"""The maximum ratio between a bar's close and those of its two neighbors, which agree within `_AGREE`."""
 
 _AGREE = 1.05
 
-_ROUNDED = 1e-4  # dollars: the vendor rounds a vwap to four decimals
+_ROUNDED = 1e-4  # dollars: Alpaca rounds vwap to four decimals
 
 _LOOSE = 1e-4  # relative
 
 _EXAMPLES = 3
 
-_FAR = 45 * 86_400_000_000  # microseconds: over a longer time without bars a price may go anywhere
+_FAR = 45 * 86_400_000_000  # microseconds: after a longer time without bars any price is plausible
 
 _PRICES = ("open", "high", "low", "close")
 
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """What one rule met in a series.
+    """The bars of a series that break one rule.
 
     Attributes:
         code: ``price_order``, ``price_not_positive``, ``volume_negative``, ``vwap_outside``, ``price_jump`` or ``price_spike``.
-        count: how many bars.
-        examples: the first few, for people.
+        count: The number of bars.
+        examples: The first few, as text.
     """
 
     code: str
@@ -63,17 +64,17 @@ _WORDS = {
     "price_not_positive": "bars with a price of zero or less",
     "volume_negative": "bars with a negative volume or trade count",
     "vwap_outside": "bars whose vwap is not between low and high",
-    "price_jump": f"prices that jump between sessions by more than a factor of {JUMP:g}, with no action known",
-    "price_spike": f"bars that stand out from both neighbours by more than a factor of {SPIKE:g}",
+    "price_jump": f"prices that jump between sessions by more than a factor of {JUMP:g}, without a known corporate action",
+    "price_spike": f"bars that differ from both neighbors by more than a factor of {SPIKE:g}",
 }
 
 
-class SanityCheck:
-    """Looks at the bars of one series, file by file in order of time.
+class PriceChecks:
+    """Check the bars of one series.
 
     Args:
-        dataset: of the series.
-        ex_dates: days (New York) on which a corporate action explains a jump.
+        dataset: The dataset of the series.
+        ex_dates: The New York days on which a corporate action explains a price jump.
     """
 
     def __init__(self, dataset: Dataset, ex_dates: Collection[date] = ()) -> None:
@@ -81,52 +82,55 @@ class SanityCheck:
         self._ex_dates = frozenset(ex_dates)
         self._counts: dict[str, int] = {}
         self._examples: dict[str, list[str]] = {}
-        self._closed: float | None = None  # the close of the last session so far
+        self._closed: float | None = None  # the close of the last session
         self._closed_at = 0
         self._far = max(_FAR, 2 * int(dataset.timeframe.length.total_seconds() * 1e6))
 
-    def look(self, table: pa.Table) -> None:
-        """Take the bars of the next file, by `BAR_SCHEMA`."""
+    def add(self, table: pa.Table) -> None:
+        """Check the bars of the next file, in order of time."""
         if not table.num_rows:
             return
         times = timestamps_us(table)
         values = {name: numbers(table.column(name)) for name in (*_PRICES, "volume", "trade_count", "vwap")}
         for code, wrong in _rules(values).items():
-            self._note(code, times, np.flatnonzero(wrong), values)
+            self._flag_rows(code, np.flatnonzero(wrong), times, values)
         if self._dataset.timeframe.intraday:
-            self._note("price_spike", times, _spikes(values["close"]), values)
-        self._look_at_jumps(times, values)
+            self._flag_rows("price_spike", _spikes(values["close"]), times, values)
+        self._flag_jumps(times, values)
+
+    def findings(self, series: Series) -> list[Finding]:
+        """Return a warning per rule that bars break."""
+        return [Finding(flag.code, str(flag), series) for flag in self.flags]
 
     @property
     def flags(self) -> list[Flag]:
-        """What was met, by code."""
+        """The rules that bars break, by code."""
         return [Flag(code, count, tuple(self._examples[code])) for code, count in sorted(self._counts.items())]
 
-    def _note(self, code: str, times: Int64s, rows: Any, values: dict[str, Any]) -> None:
-        if rows.size:
-            self._counts[code] = self._counts.get(code, 0) + int(rows.size)
-            kept = self._examples.setdefault(code, [])
-            for row in rows[: _EXAMPLES - len(kept)].tolist():
-                kept.append(f"{iso(from_micros(times[row]))} {_shown(code, values, row)}")
+    def _flag(self, code: str, count: int, examples: Iterable[str]) -> None:
+        if count:
+            self._counts[code] = self._counts.get(code, 0) + count
+            shown = self._examples.setdefault(code, [])
+            shown += islice(examples, _EXAMPLES - len(shown))
 
-    def _look_at_jumps(self, times: Int64s, values: dict[str, Any]) -> None:
-        """Hold each session's first price against the last price of the session before."""
+    def _flag_rows(self, code: str, rows: Any, times: Int64s, values: dict[str, Any]) -> None:
+        examples = (f"{iso(from_micros(times[row]))} {_values_text(code, values, row)}" for row in rows.tolist())
+        self._flag(code, int(rows.size), examples)
+
+    def _flag_jumps(self, times: Int64s, values: dict[str, Any]) -> None:
+        """Compare the first price of each session with the last price of the session before."""
         for first, last in zip(*_sessions(times, self._dataset), strict=True):
             opened, before, apart = float(values["open"][first]), self._closed, int(times[first]) - self._closed_at
             self._closed, self._closed_at = float(values["close"][last]), int(times[last])
             if before is None or not (before > 0 and opened > 0) or apart > self._far:
                 continue
-            ratio = opened / before
-            if 1 / JUMP <= ratio <= JUMP or new_york_date(from_micros(times[first])) in self._ex_dates:
-                continue
-            self._counts["price_jump"] = self._counts.get("price_jump", 0) + 1
-            kept = self._examples.setdefault("price_jump", [])
-            if len(kept) < _EXAMPLES:
-                kept.append(f"{iso(from_micros(times[first]))} from {before:g} to {opened:g}")
+            start = from_micros(times[first])
+            if not 1 / JUMP <= opened / before <= JUMP and new_york_date(start) not in self._ex_dates:
+                self._flag("price_jump", 1, [f"{iso(start)} from {before:g} to {opened:g}"])
 
 
 def _rules(values: dict[str, Any]) -> dict[str, Any]:
-    """Return which bars break which rule about one bar alone."""
+    """Return the bars that break a rule about single bars, by code."""
     low, high, vwap = values["low"], values["high"], values["vwap"]
     inner_low, inner_high = np.minimum(values["open"], values["close"]), np.maximum(values["open"], values["close"])
     slack = _ROUNDED + _LOOSE * np.abs(high)
@@ -139,7 +143,7 @@ def _rules(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _spikes(close: Any) -> Any:
-    """Return the rows whose close differs from both neighbours', which agree with each other."""
+    """Return the rows whose close differs from those of both neighbors, which agree with each other."""
     if close.size < 3:
         return np.empty(0, np.int64)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -150,7 +154,7 @@ def _spikes(close: Any) -> Any:
 
 
 def _sessions(times: Int64s, dataset: Dataset) -> tuple[list[int], list[int]]:
-    """Return the rows of each session's first and last bar: of its regular hours, or every bar where bars are days or longer."""
+    """Return the rows of the first and last bar of each session's regular hours; for bars of a day or longer, every row."""
     if not dataset.timeframe.intraday:
         rows = list(range(times.size))
         return rows, rows
@@ -170,11 +174,11 @@ def _sessions(times: Int64s, dataset: Dataset) -> tuple[list[int], list[int]]:
 
 
 def _next_day(times: Int64s, at: int, day: date) -> int:
-    """Return the first row from *at* on that is of a later New York day."""
+    """Return the first row from *at* on of a later New York day."""
     return max(at, int(np.searchsorted(times, to_micros(new_york_midnight(day + timedelta(days=1))))))
 
 
-def _shown(code: str, values: dict[str, Any], row: int) -> str:
+def _values_text(code: str, values: dict[str, Any], row: int) -> str:
     names = {
         "volume_negative": ("volume", "trade_count"),
         "vwap_outside": ("low", "high", "vwap"),

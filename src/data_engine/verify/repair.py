@@ -1,7 +1,6 @@
-"""The repair: a store's claims made true again, by claiming less. Nothing here asks the vendor.
+"""Repair a store: quarantine damaged files and reduce the coverage to what the files prove.
 
-What cannot be believed is set aside, out of the way of every reader, and no longer covered; it stays wanted, and `update` brings
-it back. Bars that merely look odd are left alone: the vendor sent them.
+A repair sends no request. Quarantined ranges stay requested, so that `update` fetches them again. Unusual bars are left alone.
 """
 
 from __future__ import annotations
@@ -16,110 +15,116 @@ from data_engine.market.series import Series
 from data_engine.market.time_range import TimeRange, difference, intersection, new_york_date, new_york_days, union
 from data_engine.store.bar_store import BarStore
 from data_engine.store.coverage import Coverage
+from data_engine.store.coverage_file import key as coverage_key
 from data_engine.store.file_store import FileStore
 from data_engine.store.partitions import Partition
 from data_engine.verify.findings import Finding
-from data_engine.verify.foreign_files import SET_ASIDE
-from data_engine.verify.series_check import check_series
+from data_engine.verify.series_check import StoredBars, check_series
+from data_engine.verify.unrecognized_files import QUARANTINE
 
-TAKEN_OUT = ("bars_damaged", "bars_in_future", "bars_off_grid", "file_changed", "file_damaged", "file_swapped")
-"""The codes of files of a series that are set aside."""
+QUARANTINED = ("bars_damaged", "bars_in_future", "bars_off_grid", "file_changed", "file_damaged", "file_swapped")
+"""The findings whose bar file is quarantined."""
 
-_UNCLAIMED = (*TAKEN_OUT, "file_missing", "rows_differ")
+_UNCOVERED = (*QUARANTINED, "file_missing", "rows_differ")
 
 
 def repair(storage: BarStore, findings: Sequence[Finding], *, now: datetime) -> list[Finding]:
-    """Repair what can be repaired; return what a person must see to.
+    """Repair what can be repaired, and return the inconsistencies that are left.
 
     Args:
-        storage: of the findings; the caller holds it against other runs.
-        findings: of a look at the same store.
-        now: of that look.
+        storage: The store; the caller holds its lock.
+        findings: The findings of a `verify` of the same store.
+        now: The time of that `verify`.
     """
-    if any(finding.code == "drafts_left" for finding in findings):
+    if any(finding.code == "temporary_files_left" for finding in findings):
         storage.files.remove_stale_drafts()
-    left = [finding for finding in findings if finding.is_contradiction and not finding.repairable]
-    foreign = [finding for finding in findings if finding.code == "foreign_bars"]
-    left += [finding for finding in foreign if not _set_aside(storage.files, finding.key)]
+    left = [finding for finding in findings if finding.is_inconsistency and not finding.repairable]
+    unrecognized = [finding for finding in findings if finding.code == "unrecognized_bars"]
+    left += [finding for finding in unrecognized if not _quarantine(storage.files, finding.key)]
     by_series: dict[Series, list[Finding]] = {}
     for finding in findings:
-        if finding.series is not None and finding.repairable and (finding.is_contradiction or finding.code == "not_counted"):
+        if finding.series is not None and finding.repairable:
             by_series.setdefault(finding.series, []).append(finding)
-    for series, ours in by_series.items():
-        repair_series(storage, series, ours, now=now)
+    for series, of_series in by_series.items():
+        repair_series(storage, series, of_series, now=now)
     return left
 
 
 def repair_series(storage: BarStore, series: Series, findings: Sequence[Finding], *, now: datetime) -> None:
-    """Make the claims of a series true again.
+    """Repair the coverage of one series.
 
     Args:
-        storage: of the series; the caller holds it against other runs.
-        series: which.
-        findings: of `check_series`.
-        now: what is final by then may stay covered.
+        storage: The store; the caller holds its lock.
+        series: The series.
+        findings: The findings of `check_series`.
+        now: The current time; ranges that are final by then may stay covered.
     """
     codes = {finding.code for finding in findings}
-    spans = [finding.period.span for finding in findings if finding.code in _UNCLAIMED and finding.period is not None]
+    spans = [finding.period.span for finding in findings if finding.code in _UNCOVERED and finding.period is not None]
     if "coverage_damaged" in codes:
-        for finding in findings:
-            if finding.code == "coverage_damaged":
-                _set_aside(storage.files, finding.key)
+        _quarantine(storage.files, coverage_key(series))
     else:
-        # The claim goes first: what is set aside must not be promised, whoever is killed here.
-        storage.coverage.update(series, lambda known: _unclaimed(known, spans, now))
+        # Coverage first: if this process is killed, no quarantined bar is still covered.
+        storage.coverage.update(series, lambda known: _uncovered(known, spans, now))
     for finding in findings:
-        if finding.code in TAKEN_OUT and finding.period is not None:
-            _set_aside(storage.files, Partition(series, finding.period).key)
-    lost = bool(codes & {"coverage_damaged", "not_counted"})
-    limit = final_before(series.dataset, now)
+        if finding.code in QUARANTINED and finding.period is not None:
+            _quarantine(storage.files, Partition(series, finding.period).key)
 
-    def mended(known: Coverage) -> Coverage:
-        # Looked at in here: whoever stores bars meanwhile counts them after this, and not before.
-        held = check_series(storage, series, now=now).held
-        wanted = known.wanted
-        if "coverage_damaged" in codes:
-            wanted = union((*wanted, *(past for span in spans if (past := span.before(now)))))
-        if lost and held.first and held.last and (not wanted or "coverage_damaged" in codes):
-            # What was wanted went with the coverage: the days from the first bar to the last are wanted, and asked again.
-            wanted = union((*wanted, new_york_days(new_york_date(held.first), new_york_date(held.last))))
-        return replace(
-            known,
-            wanted=wanted,
-            covered=tuple(piece for part in known.covered if (piece := part.before(limit))),
-            provisional=difference([piece for part in known.provisional if (piece := part.before(now))], known.covered),
-            rows=held.rows,
-            files=held.files,
-            first_bar=held.first,
-            last_bar=held.last,
-        )
+    def rebuilt(known: Coverage) -> Coverage:
+        # The check runs inside the update: a concurrent `store` counts its bars after it, never before.
+        return _rebuilt(known, check_series(storage, series, now=now).stored, codes, spans, now)
 
-    storage.coverage.update(series, mended)
+    storage.coverage.update(series, rebuilt)
 
 
-def _unclaimed(known: Coverage, spans: Sequence[TimeRange], now: datetime) -> Coverage:
-    """Return the same without a claim on some files, or a count of them; what was claimed or counted of them is wanted."""
-    counted = [span for span in spans if any(period.span == span for period in known.rows)]
-    wishes = [*intersection(spans, (*known.covered, *known.provisional)), *counted]
+def _rebuilt(known: Coverage, stored: StoredBars, codes: set[str], spans: Sequence[TimeRange], now: datetime) -> Coverage:
+    """Return a coverage that counts the stored bars, and covers nothing that is not final."""
+    requested = known.wanted
+    damaged = "coverage_damaged" in codes
+    if damaged:
+        requested = union((*requested, *_before(spans, now)))
+    if stored.first and stored.last and (damaged or ("not_in_coverage" in codes and not requested)):
+        # The requested ranges were lost with the coverage: request all days between the first and the last bar again.
+        requested = union((*requested, new_york_days(new_york_date(stored.first), new_york_date(stored.last))))
     return replace(
         known,
-        wanted=union((*known.wanted, *(past for wish in wishes if (past := wish.before(now))))),
-        covered=difference(known.covered, spans),
-        provisional=difference(known.provisional, spans),
-        rows={period: count for period, count in known.rows.items() if period.span not in spans},
-        files={period: mark for period, mark in known.files.items() if period.span not in spans},
+        wanted=requested,
+        covered=_before(known.covered, final_before(known.series.dataset, now)),
+        provisional=difference(_before(known.provisional, now), known.covered),
+        rows=stored.rows,
+        files=stored.files,
+        first_bar=stored.first,
+        last_bar=stored.last,
     )
 
 
-def _set_aside(files: FileStore, key: str) -> bool:
-    """Move a file out of every reader's way; an empty one is removed. Return whether it could be done."""
+def _uncovered(known: Coverage, spans: Sequence[TimeRange], now: datetime) -> Coverage:
+    """Return a coverage that neither covers nor counts *spans*; what it covered or counted of them is requested."""
+    counted = {period.span for period in known.rows}
+    lost = [*intersection(spans, (*known.covered, *known.provisional)), *(span for span in spans if span in counted)]
+    return replace(
+        known,
+        wanted=union((*known.wanted, *_before(lost, now))),
+        covered=difference(known.covered, spans),
+        provisional=difference(known.provisional, spans),
+        rows={period: count for period, count in known.rows.items() if period.span not in spans},
+        files={period: fingerprint for period, fingerprint in known.files.items() if period.span not in spans},
+    )
+
+
+def _before(ranges: Sequence[TimeRange], limit: datetime) -> tuple[TimeRange, ...]:
+    return tuple(part for span in ranges if (part := span.before(limit)))
+
+
+def _quarantine(files: FileStore, key: str) -> bool:
+    """Move a file where no reader sees it, or remove it if it is empty, and return whether that succeeded."""
     try:
         data = files.get(key)
         if data:
-            taken = set(files.list(SET_ASIDE))
-            name = next(name for number in range(1, 1 + len(taken) + 1) if (name := f"{SET_ASIDE}/{key}.{number}") not in taken)
-            files.update(name, lambda _: data)
-        # Only what was copied goes: somebody may have stored bars there since.
+            taken = set(files.list(QUARANTINE))
+            number = next(number for number in range(1, len(taken) + 2) if f"{QUARANTINE}/{key}.{number}" not in taken)
+            files.update(f"{QUARANTINE}/{key}.{number}", lambda _: data)
+        # Remove only what was copied: another process may have stored bars since.
         files.update(key, lambda now: b"" if now == data else None)
     except StoreError:
         return False

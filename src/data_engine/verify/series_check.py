@@ -1,10 +1,11 @@
-"""One series: what its files hold, and where that contradicts what its coverage claims. Nothing is changed."""
+"""Check one series: read its files, and compare them with its coverage."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from functools import partial
 
 import pyarrow as pa
 
@@ -13,6 +14,7 @@ from data_engine.market.bars import EMPTY, Int64s, within
 from data_engine.market.exchange_calendar import can_hold_bars, final_before
 from data_engine.market.series import Dataset, Series, Timeframe
 from data_engine.market.time_range import TimeRange, difference, intersection, iso
+from data_engine.market.wording import and_more
 from data_engine.store.bar_store import BarStore
 from data_engine.store.coverage import Coverage, Fingerprint
 from data_engine.store.coverage_file import key
@@ -20,26 +22,28 @@ from data_engine.store.partitions import Partition, Period
 from data_engine.verify.daily_reconciliation import SessionSums
 from data_engine.verify.file_check import CheckedFile, check_file, check_footer
 from data_engine.verify.findings import Finding
-from data_engine.verify.price_checks import SanityCheck
-from data_engine.verify.session_checks import described, outside_sessions
+from data_engine.verify.price_checks import PriceChecks
+from data_engine.verify.session_checks import describe_days, outside_sessions
 
 _TRIES = 3
 
+_SHOWN = 3
+
 _MINUTES, _DAYS = Timeframe.parse("1Min"), Timeframe.parse("1Day")
 
-Catalogue = Callable[[], Mapping[Fingerprint, Sequence[Partition]]]
-"""Answers which files of the dataset were counted with which content."""
+Catalog = Callable[[], Mapping[Fingerprint, Sequence[Partition]]]
+"""Returns the files of the dataset by the fingerprint that the coverage has for them."""
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """What a series' files really hold.
+class StoredBars:
+    """What the undamaged files of a series hold.
 
     Attributes:
-        rows: bars by file, of those that can be believed.
-        first: the earliest bar.
-        last: the latest.
-        files: their fingerprints; none where footers alone were read.
+        rows: The bars in each file.
+        first: The timestamp of the first bar. If None, there is no bar.
+        last: The timestamp of the last bar. If None, there is no bar.
+        files: The fingerprint of each file; empty for a quick check.
     """
 
     rows: dict[Period, int]
@@ -47,22 +51,32 @@ class Held:
     last: datetime | None
     files: dict[Period, Fingerprint] = field(default_factory=dict, compare=False)
 
+    @classmethod
+    def of(cls, files: Mapping[Period, CheckedFile]) -> StoredBars:
+        """Return what some files hold together."""
+        return cls(
+            {period: file.rows for period, file in files.items()},
+            min((file.first for file in files.values() if file.first), default=None),
+            max((file.last for file in files.values() if file.last), default=None),
+            {period: file.fingerprint for period, file in files.items() if file.fingerprint},
+        )
+
 
 @dataclass(frozen=True, slots=True)
-class Examined:
-    """What came of looking at one series.
+class CheckedSeries:
+    """The result of a check of one series.
 
     Attributes:
-        series: which.
-        known: its coverage; None where that cannot be read.
-        held: what its files hold.
-        findings: contradictions and warnings.
-        times: the stamps of its bars, file by file; none where footers alone were read.
+        series: The series.
+        coverage: Its coverage. If None, that cannot be read.
+        stored: What its undamaged files hold.
+        findings: The inconsistencies and warnings.
+        times: The timestamps of its bars, one array per file; empty for a quick check.
     """
 
     series: Series
-    known: Coverage | None
-    held: Held
+    coverage: Coverage | None
+    stored: StoredBars
     findings: list[Finding]
     times: list[Int64s]
 
@@ -73,227 +87,239 @@ def check_series(
     *,
     now: datetime,
     quick: bool = False,
-    catalogue: Catalogue | None = None,
+    catalog: Catalog | None = None,
     ex_dates: Collection[date] = (),
-) -> Examined:
-    """Return what a series' files hold, and where that contradicts its coverage.
+) -> CheckedSeries:
+    """Check the files of a series and compare them with its coverage. Nothing is changed.
 
     Args:
-        storage: of the series.
-        series: which.
-        now: bars and claims that lie beyond what is final by then cannot be true.
-        quick: read the ends of the files alone; then no single bar is judged.
-        catalogue: to name whose bars lie in a file that was swapped.
-        ex_dates: days on which a corporate action explains a jump of the price.
+        storage: The store.
+        series: The series.
+        now: The current time; bars and coverage beyond what is final by then are inconsistent.
+        quick: Whether to read only file metadata; bars are not checked then.
+        catalog: The fingerprints of the dataset, to recognize the content of another file.
+        ex_dates: The New York days on which a corporate action explains a price jump.
     """
-    made = _examine(storage, series, now, quick, catalogue, ex_dates)
+    check = partial(_check_once, storage, series, now, quick, catalog, ex_dates)
+    checked = check()
     for _ in range(_TRIES):
-        if not any(finding.is_contradiction for finding in made.findings):
+        if not any(finding.is_inconsistency for finding in checked.findings):
             break
-        # A run may have written between our look at the coverage and at the files: then look again.
-        again = _examine(storage, series, now, quick, catalogue, ex_dates)
-        settled = again.known == made.known and again.findings == made.findings
-        made = again
-        if settled:
+        # A run may have written between the reads of the coverage and of the files: check again.
+        before, checked = checked, check()
+        if (checked.coverage, checked.findings) == (before.coverage, before.findings):
             break
-    return made
+    return checked
 
 
-def unfinished(known: Coverage, now: datetime) -> tuple[TimeRange, ...]:
-    """Return the ranges in which a run that was killed, or is under way, may have written more than is counted."""
-    owed = difference(known.wanted, known.trusted(now))
-    return tuple(piece for piece in owed if can_hold_bars(piece, known.series.dataset))
+def remaining(coverage: Coverage, now: datetime) -> tuple[TimeRange, ...]:
+    """Return the requested ranges where a killed or running `ingest` may have stored bars that are not yet counted."""
+    ranges = difference(coverage.wanted, coverage.trusted(now))
+    return tuple(span for span in ranges if can_hold_bars(span, coverage.series.dataset))
 
 
-def _examine(
-    storage: BarStore, series: Series, now: datetime, quick: bool, catalogue: Catalogue | None, ex_dates: Collection[date]
-) -> Examined:
+def _check_once(
+    storage: BarStore, series: Series, now: datetime, quick: bool, catalog: Catalog | None, ex_dates: Collection[date]
+) -> CheckedSeries:
     findings: list[Finding] = []
-    known: Coverage | None = None
+    coverage = _read_coverage(storage, series, findings)
+    reconcile = series.dataset.timeframe == _MINUTES and not quick
+    prices = PriceChecks(series.dataset, ex_dates)
+    sums = SessionSums(coverage.covered if reconcile and coverage is not None else ())
+
+    def add(table: pa.Table) -> None:
+        prices.add(table)
+        sums.add(table)
+
+    files = _check_files(storage, series, now, None if quick else add)
+    wrong = {period: file.finding for period, file in files.items() if file.finding}
+    if coverage is not None:
+        wrong = _FileComparison(storage, coverage, now, catalog).findings(files)
+    good = {period: file for period, file in files.items() if period not in wrong}
+    stored = StoredBars.of(good)
+    findings += [wrong[period] for period in sorted(wrong)]
+    if coverage is not None:
+        findings += _coverage_findings(coverage, stored, now, all_good=not wrong)
+        findings += _uncounted(coverage, good, storage.files.location)
+    times = [file.times for file in good.values() if file.times is not None]
+    findings += prices.findings(series)
+    findings += _outside_sessions(series, times)
+    if reconcile:
+        findings += _differences_from_days(storage, series, sums)
+    return CheckedSeries(series, coverage, stored, findings, times)
+
+
+def _read_coverage(storage: BarStore, series: Series, findings: list[Finding]) -> Coverage | None:
+    """Return the coverage of a series; if it cannot be read, None, and a finding more."""
     try:
-        known = storage.coverage.read(series)
-    except DamagedFile as error:
-        findings.append(Finding("coverage_damaged", str(error), series, key=key(series)))
+        return storage.coverage.read(series)
     except StoreError as error:
-        findings.append(Finding("file_unreadable", str(error), series, key=key(series)))
-    sanity = SanityCheck(series.dataset, ex_dates)
-    sums = None if known is None or series.dataset.timeframe != _MINUTES else SessionSums(known.covered)
-
-    def notice(table: pa.Table) -> None:
-        sanity.look(table)
-        if sums is not None:
-            sums.look(table)
-
-    looks: dict[Period, CheckedFile] = {}
-    for partition in storage.partitions(series.dataset, series.symbol):
-        files = storage.files
-        look = check_footer(files, partition, now) if quick else check_file(files, partition, now, notice)
-        if look is not None:
-            looks[partition.period] = look
-    wrong = {period: look.finding for period, look in looks.items() if look.finding}
-    if known is not None:
-        wrong.update(_Claims(storage, known, now, catalogue).against(looks))
-    findings += [finding for _, finding in sorted(wrong.items(), key=lambda item: item[0])]
-    good = {period: look for period, look in looks.items() if period not in wrong}
-    held = Held(
-        {period: look.rows for period, look in good.items()},
-        min((look.first for look in good.values() if look.first), default=None),
-        max((look.last for look in good.values() if look.last), default=None),
-        {period: look.fingerprint for period, look in good.items() if look.fingerprint},
-    )
-    if known is not None:
-        findings += _against_itself(known, held, now, whole=not wrong)
-        findings += _uncounted(known, good, storage.files.location)
-    times = [look.times for _, look in sorted(good.items(), key=lambda item: item[0]) if look.times is not None]
-    findings += _oddities(series, sanity, times)
-    if sums is not None and not quick:
-        findings += _disagreements(storage, series, sums)
-    return Examined(series, known, held, findings, times)
+        code = "coverage_damaged" if isinstance(error, DamagedFile) else "file_unreadable"
+        findings.append(Finding(code, str(error), series, key=key(series)))
+        return None
 
 
-class _Claims:
-    """What a coverage counts, held against the files."""
+def _check_files(
+    storage: BarStore, series: Series, now: datetime, add: Callable[[pa.Table], None] | None
+) -> dict[Period, CheckedFile]:
+    """Check every file of a series, in order of time.
 
-    def __init__(self, storage: BarStore, known: Coverage, now: datetime, catalogue: Catalogue | None) -> None:
+    Args:
+        storage: The store.
+        series: The series.
+        now: The current time.
+        add: A function that takes the bars of each undamaged file. If None, only file metadata is read.
+    """
+    files = {}
+    for partition in sorted(storage.partitions(series.dataset, series.symbol), key=lambda one: one.period):
+        file = check_footer(storage.files, partition, now) if add is None else check_file(storage.files, partition, now, add)
+        if file is not None:
+            files[partition.period] = file
+    return files
+
+
+class _FileComparison:
+    """Compare files with the counts and fingerprints in the coverage of their series."""
+
+    def __init__(self, storage: BarStore, coverage: Coverage, now: datetime, catalog: Catalog | None) -> None:
         self._files = storage.files
-        self._known = known
-        self._open = unfinished(known, now)
-        self._catalogue = catalogue
+        self._coverage = coverage
+        self._remaining = remaining(coverage, now)
+        self._catalog = catalog
 
-    def against(self, looks: Mapping[Period, CheckedFile]) -> dict[Period, Finding]:
-        """Return what is wrong with which file, the worst of each."""
+    def findings(self, files: Mapping[Period, CheckedFile]) -> dict[Period, Finding]:
+        """Return the most severe inconsistency of each file that has one."""
         found = {}
-        for period in {*self._known.rows, *looks}:
-            look = looks.get(period)
-            finding = self._absent(period) if look is None else look.finding or self._changed(look)
+        for period in {*self._coverage.rows, *files}:
+            file = files.get(period)
+            finding = self._absent(period) if file is None else file.finding or self._changed(file)
             if finding is not None:
                 found[period] = finding
         return found
 
     def _absent(self, period: Period) -> Finding | None:
-        partition = Partition(self._known.series, period)
+        partition = Partition(self._coverage.series, period)
         try:
             if self._files.get(partition.key) is not None:
-                return None  # written since the files were listed
-        except StoreError as error:  # a folder stands where the file should be
-            return Finding("file_unreadable", str(error), partition.series, period, partition.key)
-        counted = self._known.rows[period]
-        text = f"{self._files.location}/{partition.key} is not there; the coverage counts {counted:,} bars in it"
-        return Finding("file_missing", text, partition.series, period, partition.key)
+                return None  # written after the files were listed
+        except StoreError as error:  # such as a directory in place of the file
+            return Finding.of_file("file_unreadable", str(error), partition)
+        counted = self._coverage.rows[period]
+        text = f"{self._files.location}/{partition.key} does not exist; the coverage counts {counted:,} bars in it"
+        return Finding.of_file("file_missing", text, partition)
 
-    def _changed(self, look: CheckedFile) -> Finding | None:
-        """Return how a file that can be believed differs from the one that was counted, where that is a contradiction."""
-        partition = look.partition
-        series, period, path = partition.series, partition.period, f"{self._files.location}/{partition.key}"
-        mark, counted = self._known.files.get(period), self._known.rows.get(period)
-        if _is_marked(look, mark):
+    def _changed(self, file: CheckedFile) -> Finding | None:
+        """Return how an undamaged file differs from the counted one, if that is an inconsistency."""
+        partition = file.partition
+        path = f"{self._files.location}/{partition.key}"
+        finding = partial(Finding.of_file, partition=partition)
+        fingerprint, counted = self._coverage.files.get(partition.period), self._coverage.rows.get(partition.period)
+        if _matches(file, fingerprint):
             return None
-        owner = self._owner(look)
+        owner = self._owner(file)
         if owner is not None:
-            text = f"{path} has the content that was counted as {owner.key}: bars of {owner.series.symbol}"
-            return Finding("file_swapped", text, series, period, partition.key)
-        if counted is not None and look.rows < counted:
-            text = f"{path} holds {look.rows:,} bars; the coverage counts {counted:,}"
-            return Finding("rows_differ", text, series, period, partition.key)
-        if mark is None or any(piece.intersect(period.span) for piece in self._open):
-            return None  # more is no false claim: a run that was killed, or is under way, has not counted it yet
-        size = f"{look.size:,} bytes, not {mark.size:,}" if look.size != mark.size else f"other bytes, {look.size:,} as before"
-        text = f"{path} is not the file that was counted ({size}): another program changed it, or the disk did"
-        return Finding("file_changed", text, series, period, partition.key)
+            return finding("file_swapped", f"{path} has the content of {owner.key}: bars of {owner.series.symbol}")
+        if counted is not None and file.rows < counted:
+            return finding("rows_differ", f"{path} holds {file.rows:,} bars; the coverage counts {counted:,}")
+        if fingerprint is None or any(span.intersect(partition.period.span) for span in self._remaining):
+            return None  # more bars than counted are consistent: a killed or running `ingest` counts them last
+        size = f"{file.size:,} bytes, counted with {fingerprint.size:,}"
+        return finding(
+            "file_changed", f"{path} is not the file that was counted ({size}); another program or the disk changed it"
+        )
 
-    def _owner(self, look: CheckedFile) -> Partition | None:
-        """Return whose content a file has, if it is another file's."""
-        if look.fingerprint is None or self._catalogue is None:
+    def _owner(self, file: CheckedFile) -> Partition | None:
+        """Return the other file whose content this one has, if any."""
+        if file.fingerprint is None or self._catalog is None:
             return None
-        return next((one for one in self._catalogue().get(look.fingerprint, ()) if one != look.partition), None)
+        return next((one for one in self._catalog().get(file.fingerprint, ()) if one != file.partition), None)
 
 
-def _is_marked(look: CheckedFile, mark: Fingerprint | None) -> bool:
-    """Tell whether a file has the content that was counted; where it was not read, whether it has the size."""
-    if mark is None:
+def _matches(file: CheckedFile, fingerprint: Fingerprint | None) -> bool:
+    """Tell whether a file has the counted content; if only its metadata was read, whether it has the size."""
+    if fingerprint is None:
         return False
-    return mark == look.fingerprint if look.fingerprint else mark.size == look.size
+    return fingerprint == file.fingerprint if file.fingerprint else fingerprint.size == file.size
 
 
-def _against_itself(known: Coverage, held: Held, now: datetime, *, whole: bool) -> list[Finding]:
-    """Return what a coverage says that cannot be true.
+def _coverage_findings(coverage: Coverage, stored: StoredBars, now: datetime, *, all_good: bool) -> list[Finding]:
+    """Return the inconsistencies within a coverage, and of its first and last bar.
 
     Args:
-        known: what it says.
-        held: what the files hold.
-        now: of the look.
-        whole: whether every file is as it was counted; else its first and last bar may be in one that is not.
+        coverage: The coverage.
+        stored: What the files hold.
+        now: The current time.
+        all_good: Whether every file is as counted; else the first or last bar may be in one that is not.
     """
-    series, found = known.series, []
-    both = intersection(known.covered, known.provisional)
+    series, found = coverage.series, []
+    finding = partial(Finding, series=series, key=key(series))
+    both = intersection(coverage.covered, coverage.provisional)
     if both:
-        text = f"the coverage of {series} says of {both[0]} that it is final, and that it may change"
-        found.append(Finding("coverage_damaged", text, series, key=key(series)))
-    limits = [(part, final_before(series.dataset, now)) for part in known.covered] + [(part, now) for part in known.provisional]
-    beyond = [piece for part, limit in limits if (piece := part.after(limit))]
+        found.append(finding("coverage_damaged", f"the coverage of {series} has {both[0]} both as final and as provisional"))
+    limits = ((coverage.covered, final_before(series.dataset, now)), (coverage.provisional, now))
+    beyond = [part for ranges, limit in limits for span in ranges if (part := span.after(limit))]
     if beyond:
-        text = f"the coverage of {series} claims {beyond[-1]}, which cannot be final at {iso(now.replace(microsecond=0))}"
-        found.append(Finding("claims_too_much", text, series, key=key(series)))
-    for name, said, really in (("first", known.first_bar, held.first), ("last", known.last_bar, held.last)):
-        if said != really and whole and _claims_reach(known, held, said, really, first=name == "first"):
-            words = ["none" if one is None else iso(one) for one in (said, really)]
-            text = f"the coverage of {series} says that its {name} bar is {words[0]}; by the files it is {words[1]}"
-            found.append(Finding("reach_differs", text, series, key=key(series)))
+        text = f"the coverage of {series} includes {beyond[-1]}, which cannot be final at {iso(now.replace(microsecond=0))}"
+        found.append(finding("coverage_not_final", text))
+    for name, counted, actual in (("first", coverage.first_bar, stored.first), ("last", coverage.last_bar, stored.last)):
+        if all_good and counted != actual and _is_false_end(coverage, stored, counted, actual, first=name == "first"):
+            says, holds = ("none" if time is None else iso(time) for time in (counted, actual))
+            text = f"the coverage of {series} has {says} as its {name} bar; the files have {holds}"
+            found.append(finding("bar_range_differs", text))
     return found
 
 
-def _claims_reach(known: Coverage, held: Held, said: datetime | None, really: datetime | None, *, first: bool) -> bool:
-    """Tell whether a first or last bar that differs is a false claim: in a range that is claimed, or in a counted file."""
-    dataset = known.series.dataset
-    if said is not None and (really is None or (said < really if first else said > really)):
-        claimed = any(said in piece for piece in (*known.covered, *known.provisional))
-        return claimed or Period.of(said, dataset) in known.rows or not held.rows
-    if really is None:
+def _is_false_end(
+    coverage: Coverage, stored: StoredBars, counted: datetime | None, actual: datetime | None, *, first: bool
+) -> bool:
+    """Tell whether a first or last bar that differs is an inconsistency: in a covered range, or in a counted file."""
+    dataset = coverage.series.dataset
+    if counted is not None and (actual is None or (counted < actual if first else counted > actual)):
+        covered = any(counted in span for span in (*coverage.covered, *coverage.provisional))
+        return covered or Period.of(counted, dataset) in coverage.rows or not stored.rows
+    if actual is None:
         return False
-    period = Period.of(really, dataset)
-    return known.rows.get(period) == held.rows.get(period)
+    period = Period.of(actual, dataset)
+    return coverage.rows.get(period) == stored.rows.get(period)
 
 
-def _uncounted(known: Coverage, good: Mapping[Period, CheckedFile], location: str) -> list[Finding]:
-    """Return which files the coverage does not count as they are: bars first, coverage second, so a kill leaves such."""
-    files = []
-    for period, look in sorted(good.items(), key=lambda item: item[0]):
-        mark = known.files.get(period)
-        if look.rows != known.rows.get(period) or (mark is not None and not _is_marked(look, mark)):
-            files.append(look)
-    if not files:
+def _uncounted(coverage: Coverage, files: Mapping[Period, CheckedFile], location: str) -> list[Finding]:
+    """Return a finding for the files that differ from the coverage, as a killed `ingest` leaves them: bars are stored first."""
+    uncounted = []
+    for period, file in files.items():
+        fingerprint = coverage.files.get(period)
+        if file.rows != coverage.rows.get(period) or (fingerprint is not None and not _matches(file, fingerprint)):
+            uncounted.append(file.partition.key)
+    if not uncounted:
         return []
-    what = "bars that no coverage counts" if not known.rows else "bars that its coverage does not count yet"
-    more = f" and {len(files) - 1} more files hold" if len(files) > 1 else " holds"
-    text = f"{location}/{files[0].partition.key}{more} {what}: a run was killed or is under way, or its coverage was lost"
-    return [Finding("not_counted", text, known.series, key=files[0].partition.key)]
+    paths = and_more((f"{location}/{path}" for path in uncounted), 1, "files")
+    coverage_lost = "" if coverage.rows else ", or its coverage was lost"
+    text = f"bars in {paths} are not in the coverage; a run was killed or is active{coverage_lost}"
+    return [Finding("not_in_coverage", text, coverage.series, key=uncounted[0])]
 
 
-def _oddities(series: Series, sanity: SanityCheck, times: Sequence[Int64s]) -> list[Finding]:
-    """Return the warnings about single bars."""
-    found = [Finding(flag.code, str(flag), series) for flag in sanity.flags]
-    stray = [outside for piece in times if (outside := outside_sessions(piece, series.dataset)).size]
-    if stray:
-        count = sum(piece.size for piece in stray)
-        days = "; ".join(described(piece, series.dataset.timeframe) for piece in stray[:3])
-        found.append(Finding("bars_outside_sessions", f"{count:,} bars outside every session of the exchange: {days}", series))
-    return found
+def _outside_sessions(series: Series, times: Sequence[Int64s]) -> list[Finding]:
+    stray = [outside for part in times if (outside := outside_sessions(part, series.dataset)).size]
+    if not stray:
+        return []
+    count = sum(part.size for part in stray)
+    days = "; ".join(describe_days(part, series.dataset.timeframe) for part in stray[:_SHOWN])
+    return [Finding("bars_outside_sessions", f"{count:,} bars outside every session of the exchange: {days}", series)]
 
 
-def _disagreements(storage: BarStore, series: Series, sums: SessionSums) -> list[Finding]:
-    """Return where the minutes differ from daily bars, if both are held, by more than they do where nothing is wrong."""
-    twin = Series(series.symbol, Dataset(_DAYS, series.dataset.adjustment, series.dataset.feed))
-    tables = []
+def _differences_from_days(storage: BarStore, series: Series, sums: SessionSums) -> list[Finding]:
+    """Return a finding if minutes differ from stored daily bars by more than is usual."""
+    daily = Series(series.symbol, Dataset(_DAYS, series.dataset.adjustment, series.dataset.feed))
+    tables = [EMPTY]
     try:
-        final = storage.coverage.read(twin).covered
-        for partition in storage.partitions(twin.dataset, twin.symbol):
-            days = storage.read(twin, partition.period)
-            tables += [within(days, shared) for piece in final if (shared := piece.intersect(partition.period.span))]
+        covered = storage.coverage.read(daily).covered
+        for partition in storage.partitions(daily.dataset, daily.symbol):
+            days = storage.read(daily, partition.period)
+            tables += [within(days, shared) for span in covered if (shared := span.intersect(partition.period.span))]
     except StoreError:
-        return []  # what is wrong with the daily bars is said of them
-    differences = sums.against(pa.concat_tables([EMPTY, *tables]))
+        return []  # the check of the daily series reports it
+    differences = sums.compare(pa.concat_tables(tables))
     if not differences:
         return []
-    more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
-    text = f"minutes and daily bars differ: {'; '.join(map(str, differences[:3]))}{more}"
+    text = f"minutes and daily bars differ: {and_more(differences, _SHOWN, separator='; ')}"
     return [Finding("minutes_differ_from_days", text, series)]

@@ -1,4 +1,4 @@
-"""Bars where there can be none: in the future, or outside every session of the exchange. Pure."""
+"""Find bars outside every session of the exchange."""
 
 from __future__ import annotations
 
@@ -11,35 +11,39 @@ from data_engine.market.bars import Int64s, from_micros, to_micros
 from data_engine.market.exchange_calendar import extended_hours, is_session, sessions
 from data_engine.market.series import Dataset, Feed, Timeframe
 from data_engine.market.time_range import new_york_date
+from data_engine.market.wording import and_more
 
 _DAY = 86_400_000_000  # microseconds
 
 
 def outside_sessions(times: Int64s, dataset: Dataset) -> Int64s:
-    """Return the stamps of bars that hold no moment of any session's extended hours; times are sorted.
+    """Return the timestamps of bars that overlap no session's extended hours; a bar of a day or longer must span a session.
 
-    Of a bar of a day or longer, its days are looked at. The overnight and over-the-counter feeds, and whatever an account's own
-    feed is, have hours of their own: there, nothing is outside.
+    The overnight, over-the-counter and account feeds have other hours: for these, none is returned.
+
+    Args:
+        times: The timestamps, sorted.
+        dataset: The dataset.
     """
     if not times.size or dataset.feed not in (Feed.SIP, Feed.IEX):
         return times[:0]
     timeframe = dataset.timeframe
     if not timeframe.intraday:
         whole = np.array([_holds_session(timeframe, from_micros(time)) for time in times], dtype=bool)
-        lone: Int64s = times[~whole]
-        return lone
+        outside: Int64s = times[~whole]
+        return outside
     opens, closes = _hours(new_york_date(from_micros(times[0])), new_york_date(from_micros(times[-1])))
     ends = np.minimum(times + int(timeframe.length.total_seconds()) * 1_000_000, times - times % _DAY + _DAY)
-    # The last session that opens before the bar ends must not have closed before the bar begins.
+    # The last session that opens before the bar ends must close at or after the start of the bar.
     at = np.searchsorted(opens, ends, side="left") - 1
-    # A print at the stroke of the close is real: the consolidated tape has a few a year.
+    # A print at the very close is real: the consolidated tape has a few per year.
     inside = (at >= 0) & (times <= closes[np.maximum(at, 0)]) if opens.size else np.zeros(times.size, bool)
     stray: Int64s = times[~inside]
     return stray
 
 
 def days_of(times: Int64s) -> list[date]:
-    """Return the New York days of some stamps, each once, in order."""
+    """Return the New York days of timestamps, each once, in order."""
     return sorted({new_york_date(from_micros(time)) for time in times})
 
 
@@ -51,23 +55,21 @@ def _holds_session(timeframe: Timeframe, start: datetime) -> bool:
 
 @lru_cache(maxsize=512)
 def _hours(first: date, last: date) -> tuple[Int64s, Int64s]:
-    """Return when the extended hours of each session around some days open and close, in microseconds."""
+    """Return when the extended hours of the sessions around these days open and close, in microseconds."""
     hours = [extended_hours(day) for day in sessions(first - timedelta(days=7), last)]
     opens = np.array([to_micros(span.start) for span in hours], np.int64)
     closes = np.array([to_micros(span.end) for span in hours], np.int64)
     return opens, closes
 
 
-def described(stray: Int64s, timeframe: Timeframe) -> str:
-    """Return for people on which days, or when, stray bars are: at most five of them."""
-    days = days_of(stray)
-    words = [f"{day} ({_why(day, timeframe)})" for day in days[:5]]
-    return ", ".join(words) + (f" and {len(days) - 5} more days" if len(days) > 5 else "")
+def describe_days(stray: Int64s, timeframe: Timeframe) -> str:
+    """Return the days of bars outside sessions as text, with reasons; at most five days."""
+    return and_more((f"{day} ({_reason(day, timeframe)})" for day in days_of(stray)), 5, "days")
 
 
-def _why(day: date, timeframe: Timeframe) -> str:
+def _reason(day: date, timeframe: Timeframe) -> str:
     if day.weekday() >= 5:
-        return "a Saturday" if day.weekday() == 5 else "a Sunday"
+        return "Saturday" if day.weekday() == 5 else "Sunday"
     if not is_session(day):
-        return "the exchange was closed"
-    return "outside its hours" if timeframe.intraday else "no session"
+        return "exchange closed"
+    return "outside hours" if timeframe.intraday else "no session"

@@ -1,13 +1,13 @@
-"""What a store holds, and what is wanted and missing: one entry per series."""
+"""Compute the status of every series of a store: stored, requested and missing ranges."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from data_engine.corporate_actions.action_store import ActionStore
-from data_engine.corporate_actions.ticker_changes import TickerChange, ticker_change_of, until_parting
+from data_engine.corporate_actions.ticker_changes import TickerChange, ticker_change_of, until_ticker_change
 from data_engine.errors import DamagedFile
 from data_engine.market.exchange_calendar import can_hold_bars
 from data_engine.market.series import Dataset, Series
@@ -21,16 +21,16 @@ from data_engine.universe.membership import MembershipChange, memberships, repla
 
 @dataclass(frozen=True, slots=True)
 class SeriesStatus:
-    """How one series stands.
+    """The status of one series.
 
     Attributes:
-        series: which.
-        coverage: what is known of it; nothing, where *problem* says why.
-        missing: ranges that were wanted and are not held, those that cannot hold a bar left out.
-        files: how many there are.
-        bytes: that they take.
-        problem: why the coverage, or what became of the ticker, cannot be read; else None.
-        rename: where its security left the ticker, and the series ends; else None.
+        series: The series.
+        coverage: Its coverage; empty if that cannot be read.
+        missing: The missing ranges in which there can be bars.
+        files: The number of bar files.
+        bytes: Their size.
+        problem: Why the coverage or the corporate actions cannot be read. If None, they can.
+        ticker_change: The change at which the series ends. If None, its security has the ticker still.
     """
 
     series: Series
@@ -39,30 +39,31 @@ class SeriesStatus:
     files: int = 0
     bytes: int = 0
     problem: str | None = None
-    rename: TickerChange | None = None
+    ticker_change: TickerChange | None = None
 
     @property
-    def unasked(self) -> tuple[TimeRange, ...]:
-        """The ranges between what was answered that nobody wants, those that cannot hold a bar left out."""
-        known = self.coverage
-        answered = union((*known.covered, *known.provisional))
-        between = difference([TimeRange(answered[0].start, answered[-1].end)], (*answered, *known.wanted)) if answered else ()
-        return tuple(piece for piece in between if can_hold_bars(piece, self.series.dataset))
+    def not_requested(self) -> tuple[TimeRange, ...]:
+        """The ranges between fetched ones that are not requested and in which there can be bars."""
+        fetched = union((*self.coverage.covered, *self.coverage.provisional))
+        if not fetched:
+            return ()
+        between = difference([TimeRange(fetched[0].start, fetched[-1].end)], (*fetched, *self.coverage.wanted))
+        return tuple(span for span in between if can_hold_bars(span, self.series.dataset))
 
     @property
     def state(self) -> str:
-        """One word: ``damaged``, ``failed``, ``incomplete``, ``empty`` or ``held``."""
+        """The state: ``damaged``, ``failed``, ``incomplete``, ``empty`` or ``complete``."""
         if self.problem:
             return "damaged"
         if self.missing:
             failure = self.coverage.failure
             return "failed" if failure and failure.code != "interrupted" else "incomplete"
-        return "held" if self.coverage.bars else "empty"
+        return "complete" if self.coverage.bars else "empty"
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields that ``status --json`` prints for a series."""
         known = self.coverage
-        dataset = self.series.dataset
+        dataset, change = self.series.dataset, self.ticker_change
         return {
             "dataset": dataset.name,
             "symbol": self.series.symbol,
@@ -70,11 +71,11 @@ class SeriesStatus:
             "feed": dataset.feed.value,
             "adjustment": str(dataset.adjustment),
             "state": self.state,
-            "wanted": _pairs(known.wanted),
+            "requested": _pairs(known.wanted),
             "covered": _pairs(known.covered),
             "provisional": _pairs(known.provisional),
             "missing": _pairs(self.missing),
-            "unasked": _pairs(self.unasked),
+            "not_requested": _pairs(self.not_requested),
             "bars": known.bars,
             "files": self.files,
             "bytes": self.bytes,
@@ -82,40 +83,46 @@ class SeriesStatus:
             "last_bar": iso(known.last_bar) if known.last_bar else None,
             "failure": {"code": known.failure.code, "message": known.failure.message} if known.failure else None,
             "problem": self.problem,
-            "rename": {"new": self.rename.new, "date": self.rename.day.isoformat()} if self.rename else None,
+            "ticker_change": {"new": change.new, "date": change.day.isoformat()} if change else None,
         }
 
 
 def series_status(storage: BarStore, choice: DatasetFilter, names: Sequence[str] | None = None) -> Iterator[SeriesStatus]:
-    """Yield how every chosen series of a store stands, by dataset and symbol. Coverage files and sizes alone are read."""
-    renames = ActionStore(storage.files).renames()
+    """Yield the status of the selected series, by dataset and symbol. Only coverage and file sizes are read.
+
+    Args:
+        storage: The store.
+        choice: The datasets.
+        names: The symbols. If None, all.
+    """
+    changes = ActionStore(storage.files).renames()
     for series in select_series(storage.coverage, choice, names):
         try:
             known = storage.coverage.read(series)
         except DamagedFile as error:
             yield SeriesStatus(series, Coverage(series), problem=str(error))
             continue
-        owed = known.incomplete(TimeRange(known.wanted[0].start, known.wanted[-1].end)) if known.wanted else ()
-        begins = known.wanted[0].start if known.wanted else known.first_bar
-        left = ticker_change_of(series.symbol, renames.of(series.symbol), since=begins, begun=known.begun)
-        owed = until_parting(owed, left)
+        since = known.wanted[0].start if known.wanted else known.first_bar
+        change = ticker_change_of(series.symbol, changes.of(series.symbol), since=since, begun=known.begun)
+        missing = until_ticker_change(difference(known.wanted, (*known.covered, *known.provisional)), change)
+        missing = tuple(span for span in missing if can_hold_bars(span, series.dataset))
         sizes = [storage.files.size(Partition(series, period).key) for period in known.rows]
-        held = [size for size in sizes if size is not None]
-        missing = tuple(hole for hole in owed if can_hold_bars(hole, series.dataset))
-        yield SeriesStatus(series, known, missing, len(held), sum(held), renames.unreadable.get(series.symbol), left)
+        stored = [size for size in sizes if size is not None]
+        problem = changes.unreadable.get(series.symbol)
+        yield SeriesStatus(series, known, missing, len(stored), sum(stored), problem, change)
 
 
 @dataclass(frozen=True, slots=True)
 class IndexStatus:
-    """Who of an index has no bars in a dataset.
+    """The members of an index without bars in one dataset.
 
     Attributes:
-        dataset: which.
-        span: from the first bar of the index's symbols that is stored to the end of the last one; None where there is none.
-        members: how many the index has now.
-        without: members without any bar.
-        former: who was a member at some time inside *span* and is none now.
-        former_without: those of them without a bar from the time when they were.
+        dataset: The dataset.
+        span: The range from the first stored bar of the index's symbols to the end of the last. If None, there is none.
+        members: The number of current members.
+        without: The current members without any bar.
+        former: The number of former members that were members at some time in *span*.
+        former_without: Those of them without bars of their membership.
     """
 
     dataset: Dataset
@@ -138,51 +145,64 @@ class IndexStatus:
 
 
 def index_status(
-    events: Sequence[MembershipChange], datasets: Iterable[Dataset], found: Iterable[SeriesStatus]
+    changes: Sequence[MembershipChange], datasets: Iterable[Dataset], found: Iterable[SeriesStatus]
 ) -> list[IndexStatus]:
-    """Return who of an index has no bars, by dataset.
+    """Return which members of an index have no bars, by dataset.
 
-    A file of bars counts for a former member where its month (of days: its year) meets the time of the membership.
+    A bar file counts for a former member if its month (its year, for daily bars) overlaps the membership.
 
     Args:
-        events: the history of the index.
-        datasets: in which to look.
-        found: what `series_status` said of these datasets; series of other symbols are passed over.
+        changes: The membership history of the index.
+        datasets: The datasets.
+        found: The result of `series_status` for these datasets; series of other symbols are ignored.
     """
-    symbols = {event.symbol for event in events}
+    members = replay(changes)
+    symbols = {change.symbol for change in changes}
+    former = {symbol: memberships(changes, symbol) for symbol in sorted(symbols - members.keys())}
     by_dataset: dict[Dataset, dict[str, Coverage]] = {dataset: {} for dataset in datasets}
     for one in found:
         if one.series.symbol in symbols and one.series.dataset in by_dataset and one.coverage.bars:
             by_dataset[one.series.dataset][one.series.symbol] = one.coverage
-    now = replay(events)
-    standings = []
-    for dataset, held in by_dataset.items():
-        span = _stored(held.values())
-        former: dict[str, tuple[TimeRange, ...]] = {}
-        for symbol in sorted(symbols - now.keys()) if span else ():
-            ranges = intersection(memberships(events, symbol), (span,) if span else ())
-            if ranges:
-                former[symbol] = ranges
-        lacking = tuple(symbol for symbol, ranges in former.items() if not _has_bars(held.get(symbol), ranges))
-        without = tuple(sorted(symbol for symbol in now if symbol not in held))
-        standings.append(IndexStatus(dataset, span, len(now), without, len(former), lacking))
-    return standings
+    return [_index_status(dataset, stored, members, former) for dataset, stored in by_dataset.items()]
 
 
-def _stored(known: Iterable[Coverage]) -> TimeRange | None:
-    """Return from the first bar of all to the end of the last."""
-    pieces = [(one.first_bar, one.last_bar, one.series.dataset.timeframe) for one in known]
-    firsts = [first for first, _, _ in pieces if first is not None]
-    ends = [timeframe.next(timeframe.floor(last)) for _, last, timeframe in pieces if last is not None]
+def _index_status(
+    dataset: Dataset,
+    stored: Mapping[str, Coverage],
+    members: Collection[str],
+    former: Mapping[str, Sequence[TimeRange]],
+) -> IndexStatus:
+    """Return the status of an index in one dataset.
+
+    Args:
+        dataset: The dataset.
+        stored: The coverage of the symbols that have bars.
+        members: The current members.
+        former: The former members, and when they were members.
+    """
+    without = tuple(sorted(symbol for symbol in members if symbol not in stored))
+    span = _stored_span(stored.values())
+    if span is None:
+        return IndexStatus(dataset, None, len(members), without, 0, ())
+    inside = {symbol: shared for symbol, ranges in former.items() if (shared := intersection(ranges, (span,)))}
+    former_without = tuple(symbol for symbol, ranges in inside.items() if not _has_bars(stored.get(symbol), ranges))
+    return IndexStatus(dataset, span, len(members), without, len(inside), former_without)
+
+
+def _stored_span(stored: Collection[Coverage]) -> TimeRange | None:
+    """Return the range from the first bar of all series to the end of the last."""
+    firsts = [one.first_bar for one in stored if one.first_bar]
+    lasts = [(one.last_bar, one.series.dataset.timeframe) for one in stored if one.last_bar]
+    ends = [timeframe.next(timeframe.floor(last)) for last, timeframe in lasts]
     return TimeRange(min(firsts), max(ends)) if firsts and ends else None
 
 
-def _has_bars(known: Coverage | None, ranges: Sequence[TimeRange]) -> bool:
-    if known is None or known.first_bar is None or known.last_bar is None:
+def _has_bars(coverage: Coverage | None, ranges: Sequence[TimeRange]) -> bool:
+    if coverage is None or coverage.first_bar is None or coverage.last_bar is None:
         return False
-    first, last = known.first_bar, known.last_bar
-    files = [period.span for period in known.rows]
-    return any(piece.start <= last and piece.end > first for piece in intersection(files, ranges))
+    first, last = coverage.first_bar, coverage.last_bar
+    files = [period.span for period in coverage.rows]
+    return any(span.start <= last and span.end > first for span in intersection(files, ranges))
 
 
 def _pairs(ranges: Sequence[TimeRange]) -> list[list[str]]:

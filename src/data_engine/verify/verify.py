@@ -1,29 +1,27 @@
-"""A whole store, looked at: every chosen series, what lies beside them, and the holes, classified by evidence.
-
-Nothing is changed here, and nothing is asked of the vendor.
-"""
+"""Check a store: every selected series, the gaps between bars, and the files beside the series. Nothing is changed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from data_engine.corporate_actions.action_store import ActionStore
-from data_engine.errors import DamagedFile, StoreError
+from data_engine.errors import StoreError
 from data_engine.market.series import Dataset, Series
-from data_engine.market.time_range import difference, intersection
+from data_engine.market.time_range import TimeRange, difference, intersection
+from data_engine.market.wording import and_more
 from data_engine.store.bar_store import BarStore
-from data_engine.store.coverage import Fingerprint
+from data_engine.store.coverage import Coverage, Fingerprint
 from data_engine.store.partitions import Partition
 from data_engine.store.selection import DatasetFilter
-from data_engine.verify.findings import Finding, contradictions, warnings
-from data_engine.verify.foreign_files import foreign_files
-from data_engine.verify.gaps import KINDS, Hole, Presence, gaps, presence, unheld
-from data_engine.verify.series_check import Examined, check_series
+from data_engine.verify.findings import Finding
+from data_engine.verify.gaps import KINDS, Gap, Presence, find_gaps, missing_ranges, presence
+from data_engine.verify.series_check import CheckedSeries, check_series
+from data_engine.verify.unrecognized_files import unrecognized_files
 
 _READERS = 4
 
@@ -32,27 +30,32 @@ _SHOWN = 3
 
 @dataclass(slots=True)
 class VerificationReport:
-    """What came of looking at a store.
+    """The result of a check of a store.
 
     Attributes:
-        series: how many were looked at.
-        findings: contradictions and warnings; those of series by dataset and symbol, then those of the store.
-        holes: by kind (see `data_engine.verify.gaps`): how many; of the thin ones, how many empty places for bars.
+        series: The number of series checked.
+        findings: Inconsistencies and warnings: those of series by dataset and symbol, then those of the store.
+        gaps: The number of gaps by kind (see `data_engine.verify.gaps`); for quiet ones, the number of absent bars.
     """
 
     series: int = 0
     findings: list[Finding] = field(default_factory=list)
-    holes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
+    gaps: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
 
     @property
-    def contradictions(self) -> list[Finding]:
-        """What cannot be true."""
-        return contradictions(self.findings)
+    def inconsistencies(self) -> list[Finding]:
+        """The findings that are inconsistencies."""
+        return [finding for finding in self.findings if finding.is_inconsistency]
 
     @property
     def warnings(self) -> list[Finding]:
-        """What may be true, and should be known."""
-        return warnings(self.findings)
+        """The findings that are warnings."""
+        return [finding for finding in self.findings if not finding.is_inconsistency]
+
+    def count(self, gaps: Iterable[Gap]) -> None:
+        """Add gaps to the numbers by kind."""
+        for gap in gaps:
+            self.gaps[gap.kind] += 1
 
 
 def verify(
@@ -63,43 +66,29 @@ def verify(
     now: datetime,
     quick: bool = False,
 ) -> VerificationReport:
-    """Look at every chosen series; without a choice of symbols, at what lies beside them, too.
+    """Check the selected series and, if no symbols are given, the files beside them.
 
     Args:
-        storage: of the bars.
-        choice: of datasets.
-        names: of symbols; None is all.
-        now: bars and claims that lie beyond what is final by then cannot be true.
-        quick: read the ends of the files alone: rows, columns, first and last stamp. No bar is judged, and no hole.
+        storage: The store.
+        choice: The datasets.
+        names: The symbols. If None, all.
+        now: The current time; bars and coverage beyond what is final by then are inconsistent.
+        quick: Whether to read only file metadata; bars and gaps are not checked then.
     """
-    verdict = VerificationReport()
+    report = VerificationReport()
     actions = ActionStore(storage.files)
     by_dataset: dict[Dataset, list[Series]] = {}
     for series in known_series(storage, choice, names):
         by_dataset.setdefault(series.dataset, []).append(series)
-    for dataset, ours in by_dataset.items():
-        catalogue = lru_cache(maxsize=1)(lambda dataset=dataset: _catalogue(storage, dataset))
-
-        def look(
-            series: Series, catalogue: Callable[[], Mapping[Fingerprint, Sequence[Partition]]] = catalogue
-        ) -> tuple[Examined, Presence | None]:
-            made = check_series(storage, series, now=now, quick=quick, catalogue=catalogue, ex_dates=_ex_dates(actions, series))
-            if made.known is None or quick:
-                return made, None
-            # What a damaged or lost file held is no gap of the market's.
-            known_bad = [
-                finding.period.span for finding in made.findings if finding.is_contradiction and finding.period is not None
-            ]
-            filled = presence(series, made.times, difference(made.known.covered, known_bad))
-            made.times.clear()  # one bit a minute is kept of them
-            return made, filled
-
+    for dataset, of_dataset in by_dataset.items():
+        catalog = lru_cache(maxsize=1)(partial(_fingerprints, storage, dataset))
+        check = partial(_check, storage, actions, now=now, quick=quick, catalog=catalog)
         with ThreadPoolExecutor(_READERS) as pool:
-            looked = list(pool.map(look, ours))
-        _conclude(verdict, dataset, [made for made, _ in looked], [filled for _, filled in looked if filled], now)
+            checked = list(pool.map(check, of_dataset))
+        _add_dataset(report, dataset, checked, now)
     if names is None:
-        verdict.findings += foreign_files(storage)
-    return verdict
+        report.findings += unrecognized_files(storage)
+    return report
 
 
 def known_series(storage: BarStore, choice: DatasetFilter, names: Sequence[str] | None) -> Iterator[Series]:
@@ -108,83 +97,99 @@ def known_series(storage: BarStore, choice: DatasetFilter, names: Sequence[str] 
     for name in storage.files.folders(""):
         with suppress(ValueError):
             found.setdefault(Dataset.from_name(name), set())
-    for dataset in sorted(found, key=lambda one: one.name):
-        if dataset in choice:
-            held = {symbol for symbol in storage.symbols(dataset) if _has_files(storage, dataset, symbol)}
-            for symbol in sorted(found[dataset] | held):
-                if names is None or symbol in names:
-                    yield Series(symbol, dataset)
+    for dataset in sorted((one for one in found if one in choice), key=lambda one: one.name):
+        with_files = {symbol for symbol in storage.symbols(dataset) if any(True for _ in storage.partitions(dataset, symbol))}
+        for symbol in sorted(found[dataset] | with_files):
+            if names is None or symbol in names:
+                yield Series(symbol, dataset)
+
+
+def _check(
+    storage: BarStore,
+    actions: ActionStore,
+    series: Series,
+    *,
+    now: datetime,
+    quick: bool,
+    catalog: Callable[[], Mapping[Fingerprint, Sequence[Partition]]],
+) -> tuple[CheckedSeries, Presence | None]:
+    """Check one series, and return the result with the presence of its bars; None for that if it is unknown."""
+    ex_dates = _ex_dates(actions, series)
+    checked = check_series(storage, series, now=now, quick=quick, catalog=catalog, ex_dates=ex_dates)
+    if checked.coverage is None or quick:
+        return checked, None
+    # Bars of a damaged or missing file are no gap of the market's.
+    damaged = [one.period.span for one in checked.findings if one.is_inconsistency and one.period is not None]
+    filled = presence(series, checked.times, difference(checked.coverage.covered, damaged))
+    checked.times.clear()  # the presence needs one bit per minute, the timestamps 64
+    return checked, filled
 
 
 def _ex_dates(actions: ActionStore, series: Series) -> Collection[date]:
-    """Return the days on which a corporate action that is known explains a jump of a series' price."""
+    """Return the days on which a known corporate action explains a price jump of a series."""
     try:
         return {action.day for action in actions.read(series.symbol).actions if action.event is not None}
     except StoreError:
-        return ()  # said where what lies beside the series is looked at
+        return ()  # `unrecognized_files` reports it
 
 
-def _has_files(storage: BarStore, dataset: Dataset, symbol: str) -> bool:
-    return next(storage.partitions(dataset, symbol), None) is not None
-
-
-def _catalogue(storage: BarStore, dataset: Dataset) -> dict[Fingerprint, list[Partition]]:
-    """Return which files of a dataset were counted with which content."""
+def _fingerprints(storage: BarStore, dataset: Dataset) -> dict[Fingerprint, list[Partition]]:
+    """Return the files of a dataset by the fingerprint that the coverage has for them."""
     found: dict[Fingerprint, list[Partition]] = {}
     for series in storage.coverage.series(dataset):
-        try:
-            known = storage.coverage.read(series)
-        except (DamagedFile, StoreError):
-            continue  # said where its series is looked at
-        for period, mark in known.files.items():
-            found.setdefault(mark, []).append(Partition(series, period))
+        with suppress(StoreError):  # the check of that series reports it
+            for period, fingerprint in storage.coverage.read(series).files.items():
+                found.setdefault(fingerprint, []).append(Partition(series, period))
     return found
 
 
-def _conclude(
-    verdict: VerificationReport, dataset: Dataset, looked: Sequence[Examined], filled: Sequence[Presence], now: datetime
+def _add_dataset(
+    report: VerificationReport, dataset: Dataset, checked: Sequence[tuple[CheckedSeries, Presence | None]], now: datetime
 ) -> None:
-    """Add the findings of one dataset: those of each series, and what only all of them together can tell."""
-    surprising, thin = gaps(dataset, filled)
-    by_series: dict[Series, list[Hole]] = {}
-    for hole in surprising:
-        by_series.setdefault(hole.series, []).append(hole)
-        verdict.holes[hole.kind] += 1
-    verdict.holes["thin"] += sum(thin.values())
-    verdict.series += len(looked)
-    for made in looked:
-        verdict.findings += made.findings
-        lone = [hole for hole in by_series.get(made.series, ()) if hole.kind == "lone"]
-        if lone:
-            text = f"{_listed(lone)} without a bar, where other symbols have some, or none can be asked: a halt, or the vendor"
-            verdict.findings.append(Finding("hole", text, made.series))
-        if made.known is not None:
-            owed = unheld(made.known, now)
-            for hole in owed:
-                verdict.holes[hole.kind] += 1
-            wanted = [one for one in owed if one.kind != "not_a_session" and intersection((one.span,), made.known.wanted)]
-            if wanted:
-                failure = made.known.failure
-                why = f" (the last run: {failure.message})" if failure else ""
-                verdict.findings.append(Finding("not_held", f"wanted and not held: {_listed(wanted)}{why}", made.series))
-    verdict.findings += _of_vendor(dataset, [hole for hole in surprising if hole.kind == "vendor"])
+    """Add the findings and gaps of one dataset to a report."""
+    surprising, quiet = find_gaps(dataset, [filled for _, filled in checked if filled])
+    report.series += len(checked)
+    report.gaps["quiet"] += sum(quiet.values())
+    report.count(surprising)
+    single: dict[Series, list[Gap]] = {}
+    for gap in surprising:
+        if gap.kind == "single_symbol":
+            single.setdefault(gap.series, []).append(gap)
+    for one, _ in checked:
+        report.findings += one.findings
+        if one.series in single:
+            text = f"{_listed(single[one.series])} without bars, unlike other symbols: a trading halt, or bars missing at Alpaca"
+            report.findings.append(Finding("gap", text, one.series))
+        if one.coverage is not None:
+            missing = missing_ranges(one.coverage, now)
+            report.count(missing)
+            report.findings += _missing_findings(one.coverage, missing)
+    report.findings += _shared_findings(dataset, [gap for gap in surprising if gap.kind == "shared"])
 
 
-def _of_vendor(dataset: Dataset, holes: Sequence[Hole]) -> Iterator[Finding]:
-    """Yield one finding for each range that the market lacks, however many symbols that is."""
-    by_range: dict[object, list[Hole]] = {}
-    for hole in holes:
-        by_range.setdefault(hole.span, []).append(hole)
-    for span, ours in by_range.items():
-        lacking, usual = ours[0].lacking + 1, ours[0].others + 1
+def _missing_findings(coverage: Coverage, missing: Sequence[Gap]) -> list[Finding]:
+    """Return a finding if ranges of a series are requested and missing."""
+    requested = [gap for gap in missing if gap.kind != "no_session" and intersection((gap.span,), coverage.wanted)]
+    if not requested:
+        return []
+    failure = f" (last run: {coverage.failure.message})" if coverage.failure else ""
+    return [Finding("range_missing", f"requested but missing: {_listed(requested)}{failure}", coverage.series)]
+
+
+def _shared_findings(dataset: Dataset, shared: Sequence[Gap]) -> Iterator[Finding]:
+    """Yield one finding per range that symbols lack together."""
+    by_range: dict[TimeRange, list[Gap]] = {}
+    for gap in shared:
+        by_range.setdefault(gap.span, []).append(gap)
+    for span, of_range in by_range.items():
+        lacking, usual = of_range[0].lacking + 1, of_range[0].others + 1
+        symbols = and_more((gap.series.symbol for gap in of_range), _SHOWN)
         text = (
-            f"{dataset.name}: {span} has no bar for {lacking} of the {usual} symbols that usually trade then "
-            f"({', '.join(hole.series.symbol for hole in ours[:_SHOWN])}{' ...' if len(ours) > _SHOWN else ''}): "
-            "the vendor lacks it, or the whole market stood still"
+            f"{dataset.name}: {span} has no bar for {lacking} of the {usual} symbols that usually trade then ({symbols}): "
+            "bars missing at Alpaca, or a halt of the whole market"
         )
-        yield Finding("hole", text)
+        yield Finding("gap", text)
 
 
-def _listed(holes: Sequence[Hole]) -> str:
-    spans = [f"{hole.span}" + (f" ({hole.places} bars)" if hole.places > 1 else "") for hole in holes[:_SHOWN]]
-    return ", ".join(spans) + (f" and {len(holes) - _SHOWN} more" if len(holes) > _SHOWN else "")
+def _listed(gaps: Sequence[Gap]) -> str:
+    return and_more((f"{gap.span}" + (f" ({gap.places} bars)" if gap.places > 1 else "") for gap in gaps), _SHOWN)

@@ -22,9 +22,9 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from data_engine.errors import ConfigError, Interrupted, StoreError
+from data_engine.errors import ConfigError, Failure, Interrupted, StoreError
 from data_engine.ingest.plan import FetchTask
-from data_engine.ingest.task import Reason, RunOptions, TaskResult
+from data_engine.ingest.task import RunOptions, TaskResult
 from data_engine.ingest.worker_pool import LOCAL, RUN_MARKERS, Tally, WorkersLost
 from data_engine.market.series import Series
 from data_engine.store.bar_store import BarStore
@@ -127,7 +127,7 @@ class DaskPool:
         """Twice as many tasks as the cluster has threads."""
         return 2 * max(1, self._threads)
 
-    def submit(self, task: FetchTask, failed: Mapping[Series, Reason]) -> Future[Handed]:
+    def submit(self, task: FetchTask, failed: Mapping[Series, Failure]) -> Future[Handed]:
         """Have a task done by some worker; what is known to fail by now is not asked for."""
         from data_engine.ingest.dask.dask_worker import work
 
@@ -154,12 +154,12 @@ class DaskPool:
             # Beside a task that kills its worker all others of that worker look as bad; alone, each shows what it is.
             if self._tries[task] == 1:
                 return None
-            reason = (
+            failure = Failure(
                 "worker_died",
                 f"the workers died while they fetched this, {error.allowed_failures + 1} times in a row; look at their logs, "
                 "and at their memory limit",
             )
-            return TaskResult(failed={Series(symbol, task.dataset): reason for symbol in task.symbols})
+            return TaskResult(failed={Series(symbol, task.dataset): failure for symbol in task.symbols})
         except ImportError as error:
             return TaskResult(fatal=ConfigError(f"a Dask worker cannot run this version of data_engine: {error}"))
         if isinstance(handed.result.fatal, Interrupted) and not self._stopped:

@@ -16,9 +16,9 @@ from typing import Any, cast
 
 from data_engine.alpaca.client import AlpacaClient
 from data_engine.alpaca.credentials import DATA_URL, check_data_url, find_credentials
-from data_engine.errors import ConfigError, DataEngineError, Interrupted
+from data_engine.errors import ConfigError, DataEngineError, Failure, Interrupted
 from data_engine.ingest.plan import FetchTask
-from data_engine.ingest.task import Reason, RunOptions, TaskResult, run_task
+from data_engine.ingest.task import RunOptions, TaskResult, run_task
 from data_engine.market.series import Series
 from data_engine.store.bar_store import BarStore
 from data_engine.store.file_store import Change, FileStore
@@ -124,7 +124,7 @@ def dask_setup(worker: object) -> None:  # noqa: ARG001 - Dask's way to prepare 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def work(order: Order, task: FetchTask, failed: dict[Series, Reason]) -> Handed:
+def work(order: Order, task: FetchTask, failed: dict[Series, Failure]) -> Handed:
     """Do one task in a worker process. Everything that goes wrong is in the result.
 
     Args:

@@ -1,7 +1,7 @@
-"""A bucket of S3, or of a service that speaks its protocol, through obstore. Nothing else in this package knows obstore.
+"""Request objects of a bucket of S3, or of a service with its protocol, through obstore, which only this module imports.
 
-Endpoint, region and credentials are the usual AWS variables, read by obstore itself: they never pass through here. obstore is an
-extra, imported when a bucket is opened.
+obstore itself reads endpoint, region and credentials from the usual AWS variables. It is an extra, imported when a bucket is
+opened.
 """
 
 from __future__ import annotations
@@ -34,27 +34,27 @@ _RETRY: Any = {"max_retries": 8, "retry_timeout": timedelta(seconds=90)}
 
 _CLIENT = {"timeout": "60s", "connect_timeout": "10s"}
 
-_WRITER = "data-engine-write"  # metadata of an object: which write made it
+_WRITER = "data-engine-write"  # metadata of an object: the write that made it
 
 _NO_CREDENTIALS = (
-    "no AWS credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (profiles are not read; "
-    '`eval "$(aws configure export-credentials --format env)"` sets them from one)'
+    "no AWS credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, from a profile with "
+    '`eval "$(aws configure export-credentials --format env)"`'
 )
 
 
 class Conflict(StoreError):
-    """The object is not, or no longer, the one that was to be replaced."""
+    """The object is not the one that the request was conditional on."""
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredObject:
     """An object as it was when it was read.
 
     Attributes:
-        content: all of it.
-        tag: of this content (its ETag); a write can be made to depend on it.
-        writer: the word that its writer left on it.
-        modified: when it was written, by the server's clock.
+        content: The content.
+        tag: The ETag of the content; a write can be conditional on it.
+        writer: The identifier of the write that made it.
+        modified: The time of that write, by the server's clock.
     """
 
     content: bytes
@@ -65,7 +65,7 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """An object as a listing shows it."""
+    """An object in a listing."""
 
     key: str
     size: int
@@ -73,13 +73,13 @@ class Listed:
 
 
 class Bucket:
-    """One prefix of one bucket, and the few requests that the store makes of it.
+    """A prefix of a bucket, and the requests that a store needs.
 
     Args:
-        store: of obstore.
-        location: for people.
-        endpoint: of the service; None is Amazon's own.
-        with_headers: makes the same store with more headers in each request; None where there is no such thing.
+        store: The store of obstore.
+        location: The URL, for messages.
+        endpoint: The URL of the service. If None, Amazon's.
+        with_headers: A function that returns the same store with more headers in each request. If None, there is none.
     """
 
     def __init__(
@@ -104,21 +104,21 @@ class Bucket:
 
     @classmethod
     def open(cls, url: str) -> Bucket:
-        """Return the bucket of an address ``s3://bucket/prefix``. Nothing is asked of it.
+        """Return the bucket of a URL ``s3://bucket/prefix``, without a request.
 
         Raises:
-            ConfigError: obstore is not installed, the address or a variable cannot be used, or there are no credentials.
+            ConfigError: If obstore is not installed, the URL or a variable cannot be used, or there are no credentials.
         """
         name, prefix = parts_of(url)
         try:
             from obstore.exceptions import BaseError
             from obstore.store import S3Store
         except ImportError:
-            raise ConfigError(f"a store at {url} needs one more package: pip install 'data-engine[s3]'") from None
+            raise ConfigError(f"cannot open {url}: obstore is not installed; run `pip install obstore`") from None
         endpoint = endpoint_of(os.environ)
         if os.environ.get("AWS_PROFILE") and not any(os.environ.get(word) for word in ("AWS_ACCESS_KEY_ID", *_ROLES)):
-            raise ConfigError(f"AWS_PROFILE is set, but {_NO_CREDENTIALS}")
-        # One object a request: bulk deletion is a protocol of its own, which not every service speaks.
+            raise ConfigError(f"cannot open {url}: AWS_PROFILE is not read and there are {_NO_CREDENTIALS}")
+        # One object per request: not every service has bulk deletion.
         config: Any = {"disable_bulk_delete": True, **({"endpoint": endpoint} if endpoint else {})}
         client: Any = {**_CLIENT, "allow_http": (endpoint or "").startswith("http:")}
 
@@ -129,41 +129,41 @@ class Bucket:
         try:
             store = make({})
         except (BaseError, ValueError) as error:
-            trouble = _text(error)
+            reason = _text(error)
         else:
             return cls(store, url, endpoint, make)
-        raise ConfigError(f"{url}: {trouble}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, both or none")
+        raise ConfigError(f"cannot open {url}: {reason}; set both AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or none")
 
-    def get(self, key: str) -> Stored | None:
-        """Return an object, or None where there is none."""
+    def get(self, key: str) -> StoredObject | None:
+        """Return an object, or None if there is none."""
 
-        def read() -> Stored:
+        def read() -> StoredObject:
             found = self._obstore.get(self._store, key)
             meta = found.meta
             writer = found.attributes.get(_WRITER)
-            return Stored(bytes(found.bytes()), meta["e_tag"] or "", writer, meta["last_modified"])
+            return StoredObject(bytes(found.bytes()), meta["e_tag"] or "", writer, meta["last_modified"])
 
-        return self._ask("read", key, read)
+        return self._request("read", key, read)
 
     def size(self, key: str) -> int | None:
-        """Return the size of an object in bytes, or None where there is none."""
-        head = self._ask("read", key, lambda: self._obstore.head(self._store, key))
+        """Return the size of an object in bytes, or None if there is none."""
+        head = self._request("read", key, lambda: self._obstore.head(self._store, key))
         return None if head is None else int(head["size"])
 
     def put(self, key: str, content: bytes, mode: Any, writer: str) -> str:
         """Write a whole object in one request; return its tag.
 
         Args:
-            key: of the object.
-            content: of the object.
-            mode: ``create`` where there must be none, a tag that the present one must have, ``overwrite`` to ask nothing.
-            writer: a word that tells this write from all others.
+            key: The key of the object.
+            content: The content.
+            mode: The condition: ``create`` if there must be no object, the tag that it must have, or ``overwrite`` for none.
+            writer: A unique identifier of this write.
 
         Raises:
-            Conflict: there is one, or another one, or none any more.
+            Conflict: If the condition is not met.
         """
         condition = mode if mode in ("create", "overwrite") else {"e_tag": mode}
-        made = self._ask(
+        made = self._request(
             "write",
             key,
             lambda: self._obstore.put(
@@ -171,54 +171,54 @@ class Bucket:
             ),
         )
         if made is None:
-            raise StoreError(f"cannot write {self.location}/{key}: there is no such bucket")
+            raise StoreError(f"cannot write {self.location}/{key}: no such bucket; create it or pass another URL")
         return made["e_tag"] or ""
 
     @property
     def can_delete_on_condition(self) -> bool:
-        """Whether `delete` can be given a tag. That the server looks at it is another question."""
+        """Whether `delete` can send a condition; the server may ignore it."""
         return self._with_headers is not None
 
     def delete(self, key: str, tag: str | None = None) -> None:
-        """Remove an object; that there is none is no error.
+        """Remove an object, if there is one.
 
         Args:
-            key: of the object.
-            tag: remove it only while it has this one.
+            key: The key of the object.
+            tag: The tag that it must have. If None, any.
 
         Raises:
-            Conflict: it has another one.
+            Conflict: If it has another tag.
         """
         store = self._store
         if tag is not None:
             if self._with_headers is None:
-                raise TypeError("this store cannot remove on condition")
-            # obstore has no parameter for it. The header is not signed, and need not be.
+                raise TypeError("no conditional delete")
+            # obstore has no parameter for it. The header need not be signed.
             store = self._with_headers({"If-Match": tag})
-        self._ask("remove", key, lambda: self._obstore.delete(store, key))
+        self._request("remove", key, lambda: self._obstore.delete(store, key))
 
     def objects(self, prefix: str) -> Iterator[Listed]:
-        """Yield the objects below a folder by key, page by page as they are wanted.
+        """Yield the objects below a folder by key, requesting each page as it is needed.
 
-        S3 lists in the order of the keys. Services that are file systems inside (SeaweedFS) list folder by folder, ``A/x`` before
-        ``A-B/x``: there it is the order within each thousand.
+        S3 lists by key. Services on a file system (SeaweedFS) list by folder, ``A/x`` before ``A-B/x``: there the order holds
+        within each page of 1,000.
         """
         pages = self._obstore.list(self._store, prefix, chunk_size=1000)
-        while (page := self._ask("list", prefix, lambda: next(pages, ()))) is not None and page:
+        while (page := self._request("list", prefix, lambda: next(pages, ()))) is not None and page:
             for meta in sorted(page, key=lambda meta: str(meta["path"])):
                 yield Listed(meta["path"], meta["size"], meta["last_modified"])
 
     def folders(self, prefix: str) -> list[str]:
-        """Return the names of the folders right below a folder, sorted; of the whole prefix where it is empty."""
-        found = self._ask("list", prefix, lambda: self._obstore.list_with_delimiter(self._store, prefix or None))
+        """Return the names of the folders right below a folder, sorted; if it is empty, of the whole prefix."""
+        found = self._request("list", prefix, lambda: self._obstore.list_with_delimiter(self._store, prefix or None))
         return sorted(path.rsplit("/", 1)[-1] for path in (found or {"common_prefixes": ()})["common_prefixes"])
 
-    def _ask(self, verb: str, key: str, call: Callable[[], _T]) -> _T | None:
-        """Make a request; None where there is no such object.
+    def _request(self, verb: str, key: str, call: Callable[[], _T]) -> _T | None:
+        """Return the response to a request, or None if there is no such object.
 
         Raises:
-            Conflict: a condition was not met.
-            StoreError: whatever else the server, or the way to it, had to say.
+            Conflict: If a condition was not met.
+            StoreError: If the request failed.
         """
         try:
             return call()
@@ -230,27 +230,27 @@ class Bucket:
             raise Conflict from None
         except self._exceptions.BaseError as error:
             text = _text(error)
-        # Outside the handler: what the server said may repeat what it was sent.
+        # Outside the handler, without the original error, which may repeat what was sent.
         raise StoreError(f"cannot {verb} {self.location}/{key}: {_reason(text)}")
 
 
 def parts_of(url: str) -> tuple[str, str]:
-    """Return bucket and prefix of an address.
+    """Return the bucket and the prefix of a URL.
 
     Raises:
-        ConfigError: it is not of the form ``s3://bucket/prefix``.
+        ConfigError: If it is not of the form ``s3://bucket/prefix``.
     """
     match = re.fullmatch(r"s3://([A-Za-z0-9][A-Za-z0-9._-]*)((?:/[^/]+)*)/?", url)
     if match is None or re.search(r"[?#%*\\]|/\.\.?(/|$)", url):
-        raise ConfigError(f"{url!r} is not an address of the form s3://bucket/prefix, in plain characters")
+        raise ConfigError(f"{url!r} is not of the form s3://BUCKET/PREFIX in plain characters; correct the URL")
     return match[1], match[2].removeprefix("/")
 
 
 def endpoint_of(environ: Mapping[str, str]) -> str | None:
-    """Return where the service is, or None for Amazon's own.
+    """Return the URL of the service, or None for Amazon's.
 
     Raises:
-        ConfigError: not an https address; plain http is for this machine alone.
+        ConfigError: If it is not an https URL; plain http is allowed only to this machine.
     """
     variable = next((name for name in _ENDPOINTS if environ.get(name, "").strip()), None)
     if variable is None:
@@ -262,9 +262,9 @@ def endpoint_of(environ: Mapping[str, str]) -> str | None:
     except ValueError:
         host, parts = "", urlsplit("")
     if parts.scheme not in ("http", "https") or not host or "@" in url or parts.query or parts.fragment:
-        raise ConfigError(f"{variable} must be an address such as https://s3.example.com, without user, password or query")
+        raise ConfigError(f"{variable} must be a URL such as https://s3.example.com, without user, password or query")
     if parts.scheme == "http" and not _is_loopback(host):
-        raise ConfigError(f"{variable} must use https: plain http to {host} would show your bars to everyone on the way")
+        raise ConfigError(f"{variable} must use https: plain http to {host} is not encrypted")
     return url
 
 
@@ -276,7 +276,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _text(error: Exception) -> str:
-    """Return what an error says, without its dump of internals and without credentials, whoever repeated them."""
+    """Return the text of an error, without internals and without credentials, which a server may repeat."""
     text = str(error).split("\n\nDebug source")[0]
     for name in _SECRETS:
         secret = os.environ.get(name, "")
@@ -285,19 +285,19 @@ def _text(error: Exception) -> str:
 
 
 def _reason(text: str) -> str:
-    """Make one sentence of what the server, or the way to it, said."""
+    """Return the reason of a failed request, in one line."""
     code, message = (match[1] if (match := re.search(f"<{tag}>([^<]*)</{tag}>", text)) else "" for tag in ("Code", "Message"))
     status = match[1] if (match := re.search(r"status code: (\d{3})", text)) else ""
     if "/latest/api/token" in text or "/latest/meta-data" in text:
         return _NO_CREDENTIALS
     if code == "NoSuchBucket":
-        return "there is no such bucket"
+        return "no such bucket; create it or pass another URL"
     if code in ("SignatureDoesNotMatch", "InvalidAccessKeyId", "ExpiredToken", "InvalidToken"):
-        return f"the AWS credentials were refused ({code}: {message})"
+        return f"AWS credentials refused ({code}: {message})"
     if status in ("401", "403"):
         return f"permission denied ({code or status}{f': {message}' if message else ''})"
     if "redirect without LOCATION" in text or code == "PermanentRedirect":
-        return "the bucket is in another region; set AWS_REGION to it"
+        return "the bucket is in another region; set AWS_REGION"
     if code:
         return f"{code}: {message}"
     return " ".join(text.rpartition(" - ")[2].split())[:300]

@@ -1,7 +1,7 @@
-"""What a service of object storage honours, found out by trying; and what a lock is there.
+"""Probe which conditional requests a service supports, and lock by an object with them or without.
 
-S3 carries a write out only if the object is as the writer has seen it (``If-Match``, ``If-None-Match``). A service that does not
-know these headers answers as if all were well: nothing but trying tells.
+S3 writes an object only if it is as the writer read it (``If-Match``, ``If-None-Match``). A service that does not know these
+headers responds as if the condition were met: only a probe tells.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from data_engine.store.s3.bucket import Bucket, Conflict
 from data_engine.store.s3.lease import LeaseRecord, owner_of
 
 LOCKS = "metadata/locks"
-"""The folder of locks and of what is tried out."""
+"""The folder of locks and probes."""
 
 _SETTLE_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a service was found to honour.
+    """The conditions that a service supports.
 
     Attributes:
-        writing: conditions on writing.
-        removing: conditions on removing.
-        clock: what to add to `time.monotonic` to have the server's time, in seconds since 1970.
+        writing: Whether a write can be conditional.
+        removing: Whether a removal can be conditional.
+        clock: The server's time in seconds since 1970, less `time.monotonic`.
     """
 
     writing: bool
@@ -36,15 +36,15 @@ class Capabilities:
     clock: float
 
     def age(self, modified: datetime) -> float:
-        """Return for how many seconds an object has been as it is, by the server's clock."""
+        """Return the seconds since an object was written, by the server's clock."""
         return time.monotonic() + self.clock - modified.timestamp()
 
 
 def probe(bucket: Bucket) -> Capabilities:
-    """Find out what a service honours, with an object of no meaning, which is removed.
+    """Return the capabilities of a service, found with an object that is then removed.
 
     Raises:
-        StoreError: the place cannot be written to.
+        StoreError: If the bucket cannot be written.
     """
     key, word = f"{LOCKS}/probe-{uuid4().hex}.lock", uuid4().hex
 
@@ -60,11 +60,11 @@ def probe(bucket: Bucket) -> Capabilities:
     try:
         there = bucket.get(key)
         clock = (there.modified.timestamp() if there is not None else time.time()) - now
-        # Once what must be refused, once what must not be, and then the tag of what is there no longer.
+        # A write that must be refused, one that must not, and one with a tag that has gone.
         try:
             writing = refused(b"second", "create") and not refused(b"third", first) and refused(b"fourth", first)
         except StoreError:
-            writing = False  # there are services that answer 501
+            writing = False  # some services respond with 501
         removing = writing and bucket.can_delete_on_condition and _removes_on_condition(bucket, key, first)
     finally:
         bucket.delete(key)
@@ -89,20 +89,20 @@ def _removes_on_condition(bucket: Bucket, key: str, stale: str) -> bool:
 
 
 class ConditionalLock:
-    """A lock object where conditions are honoured: of two who claim it, one is refused."""
+    """A lock object on a service with conditional writes: of two concurrent claims, one is refused."""
 
-    def __init__(self, bucket: Bucket, key: str, honours: Capabilities) -> None:
+    def __init__(self, bucket: Bucket, key: str, capabilities: Capabilities) -> None:
         self._bucket = bucket
         self._key = key
-        self._honours = honours
+        self._capabilities = capabilities
 
     def read(self) -> LeaseRecord | None:
-        """Return the claim that is there."""
+        """Return the present claim, or None if there is no object."""
         found = self._bucket.get(self._key)
-        return None if found is None else LeaseRecord(found.content, found.tag, self._honours.age(found.modified))
+        return None if found is None else LeaseRecord(found.content, found.tag, self._capabilities.age(found.modified))
 
     def swap(self, content: bytes, seen: LeaseRecord | None) -> LeaseRecord | None:
-        """Replace the claim that was *seen*; None where another one is there by now."""
+        """Replace the claim that was *seen*; return the new one, or None if there is another claim by now."""
         try:
             tag = self._bucket.put(self._key, content, "create" if seen is None else seen.tag, uuid4().hex)
         except Conflict:
@@ -111,15 +111,15 @@ class ConditionalLock:
 
 
 class PollingLock(ConditionalLock):
-    """A lock object where nothing is honoured: who claims it waits, and looks whether the claim is still its own.
+    """A lock object on a service without conditional writes: a claimant waits, and reads whether the claim is still its own.
 
-    Two who claim at once both write within half the wait from having looked, so that after it both see the later one.
-    A write that took longer is not relied on. This is as much as can be had without conditions; a request that is held up on its
-    way for longer could still let two in, until one of them renews its claim and finds the other's.
+    Two concurrent claimants both write within half the wait after their read, so that both then read the later claim. A write
+    that took longer does not count. No more is possible without conditions: a request that is delayed for longer could still let
+    two in, until one of them renews its claim and finds the other's.
     """
 
     def swap(self, content: bytes, seen: LeaseRecord | None) -> LeaseRecord | None:
-        """Replace the claim that was *seen*; None where another one is there by now."""
+        """Replace the claim that was *seen*; return the new one, or None if there is another claim by now."""
         started = time.monotonic()
         there = self.read()
         if (there.tag if there else None) != (seen.tag if seen else None):

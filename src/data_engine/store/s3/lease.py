@@ -1,9 +1,9 @@
-"""Holding a place whose locks nobody frees: a claim that runs out unless it is renewed.
+"""Hold a lock that no kernel frees: a claim that expires unless it is renewed.
 
-A disk's lock is the kernel's and dies with its owner. On a bucket a claim is an object that says who holds it; a thread writes
-it anew three times in the time that it lasts. One that was not renewed is over, and may be taken. That is found out without
-comparing two machines' clocks: the server's times of writing are compared with the server's time now, and whoever looks on
-for the whole time and sees no change knows it, too.
+A lock on a disk ends with its process. On a bucket a claim is an object with its owner; a thread writes it again three times per
+duration. A claim that was not renewed has expired, and another process may take it. This needs no comparison of two machines'
+clocks: the server's time of the write is compared with the server's time now, or a waiting process sees no change for the whole
+duration.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from uuid import uuid4
 from data_engine.errors import StoreBusy, StoreError
 
 MARGIN = 5.0
-"""Seconds on top: times of writing are whole seconds, and the machines of one service may differ a little."""
+"""Seconds added to a duration: times of writes are whole seconds, and the machines of a service may differ a little."""
 
 _POLL = 1.0
 
@@ -34,9 +34,9 @@ class LeaseRecord:
     """A claim as it was read.
 
     Attributes:
-        content: what it says; nothing: it was let go.
-        tag: of this content.
-        age: seconds since it was written, by the server's clock.
+        content: The content; empty if the claim was released.
+        tag: The tag of the content.
+        age: The seconds since it was written, by the server's clock.
     """
 
     content: bytes
@@ -45,27 +45,27 @@ class LeaseRecord:
 
 
 class Slot(Protocol):
-    """The one object that a claim is."""
+    """The object that holds a claim."""
 
     def read(self) -> LeaseRecord | None:
-        """Return the claim that is there."""
+        """Return the present claim, or None if there is no object."""
 
     def swap(self, content: bytes, seen: LeaseRecord | None) -> LeaseRecord | None:
-        """Replace the claim that was *seen*; None where another one is there by now."""
+        """Replace the claim that was *seen*; return the new one, or None if there is another claim by now."""
 
 
 class Lease:
     """A claim on a slot.
 
     Args:
-        slot: that is claimed.
-        place: for people.
-        seconds: that the claim lasts without being renewed.
+        slot: The slot.
+        location: The location of the store, for messages.
+        seconds: The duration of the claim without a renewal.
     """
 
-    def __init__(self, slot: Slot, place: str, seconds: float) -> None:
+    def __init__(self, slot: Slot, location: str, seconds: float) -> None:
         self._slot = slot
-        self._place = place
+        self._location = location
         self._seconds = seconds
         self._owner = uuid4().hex
         self._since = datetime.now(UTC).replace(microsecond=0)
@@ -77,23 +77,23 @@ class Lease:
         self._thread: threading.Thread | None = None
 
     def __repr__(self) -> str:
-        return f"Lease({self._place!r})"
+        return f"Lease({self._location!r})"
 
     @property
     def valid(self) -> bool:
-        """Whether nobody else can have taken it."""
+        """Whether no other process can have taken the slot."""
         return not self._lost and time.monotonic() < self._until
 
     def take(self, seconds: float, waiting: Callable[[], None] | None = None) -> None:
-        """Claim the slot, and go on renewing it.
+        """Claim the slot, and renew the claim in a thread.
 
         Args:
-            seconds: how long to wait for another holder.
-            waiting: called once if there is one.
+            seconds: The maximum time to wait for another holder.
+            waiting: A function to call once if there is another holder.
 
         Raises:
-            StoreBusy: another one held it all the time; the message says who.
-            StoreError: the place cannot be read or written.
+            StoreBusy: If another holder had it all the time; the message names it.
+            StoreError: If the slot cannot be read or written.
         """
         deadline = time.monotonic() + seconds
         watched: tuple[str, float] | None = None
@@ -103,7 +103,7 @@ class Lease:
             now = time.monotonic()
             if seen is not None and (watched is None or watched[0] != seen.tag):
                 watched = (seen.tag, now)
-            if seen is None or _is_over(seen, now - watched[1] if watched else 0.0):
+            if seen is None or _has_expired(seen, now - watched[1] if watched else 0.0):
                 self._seen = self._slot.swap(self._text(), seen)
                 if self._seen is not None:
                     break
@@ -113,17 +113,17 @@ class Lease:
                 waiting = None
             if now >= deadline:
                 raise StoreBusy(
-                    f"another process holds the store {self._place} and did not let go within {seconds:g} s: {_holder(seen)}"
+                    f"store {self._location} is locked by {_holder(seen)} (waited {seconds:g} s); retry or use --wait"
                 )
             time.sleep(min(pause * random.uniform(0.5, 1.0), max(deadline - now, 0.0)))  # noqa: S311
             pause = min(2 * pause, _POLL)
-        # From before the write: those who look on count from after it.
+        # From before the write: waiting processes count from after it.
         self._until = now + self._seconds
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
         self._thread.start()
 
     def release(self) -> None:
-        """Let the slot go. Where that cannot be written, the claim runs out by itself."""
+        """Release the slot. If that cannot be written, the claim expires."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
@@ -138,18 +138,18 @@ class Lease:
             try:
                 made = self._slot.swap(self._text(), self._seen)
                 if made is None:
-                    # Perhaps our own renewal, whose answer was lost.
+                    # Perhaps this renewal, whose response was lost.
                     there = self._slot.read()
-                    made = there if there is not None and _says(there).get("owner") == self._owner else None
+                    made = there if there is not None and _fields(there).get("owner") == self._owner else None
             except StoreError:
-                continue  # the network; the claim may still be renewed before it is over
+                continue  # the network; a later renewal may still be in time
             if made is None:
                 self._lost = True
                 return
             self._seen, self._until = made, started + self._seconds
 
     def _text(self) -> bytes:
-        self._written += 1  # a tag is a digest of the content: without this, renewing would not show
+        self._written += 1  # a tag is a digest of the content: without this a renewal would not change it
         fields = {
             "owner": self._owner,
             "host": socket.gethostname(),
@@ -162,19 +162,19 @@ class Lease:
 
 
 def owner_of(content: bytes) -> object:
-    """Return who wrote a claim, or None where that cannot be read."""
-    return _says(LeaseRecord(content, "", 0.0)).get("owner")
+    """Return the owner of a claim, or None if the content cannot be read."""
+    return _fields(LeaseRecord(content, "", 0.0)).get("owner")
 
 
-def _is_over(seen: LeaseRecord, watched: float) -> bool:
+def _has_expired(seen: LeaseRecord, watched: float) -> bool:
     if not seen.content:
         return True
-    lasts = _says(seen).get("seconds")
+    lasts = _fields(seen).get("seconds")
     lasts = float(lasts) if isinstance(lasts, int | float) else 60.0
     return seen.age > lasts + MARGIN or watched > lasts
 
 
-def _says(seen: LeaseRecord) -> dict[str, object]:
+def _fields(seen: LeaseRecord) -> dict[str, object]:
     with suppress(ValueError):
         fields = json.loads(seen.content)
         if isinstance(fields, dict):
@@ -183,5 +183,5 @@ def _says(seen: LeaseRecord) -> dict[str, object]:
 
 
 def _holder(seen: LeaseRecord) -> str:
-    fields = _says(seen)
+    fields = _fields(seen)
     return f"process {fields.get('pid', '?')} on {fields.get('host', '?')}, since {fields.get('since', '?')}"

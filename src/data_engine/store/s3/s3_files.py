@@ -1,14 +1,14 @@
-"""The files of a store in a bucket: `S3Files`.
+"""Read and write the files of a store in a bucket.
 
-There are no locks. A file is one object, and a write is one request for all of it that the server carries out only if the object
-is still the one that was read (``If-Match``) or there still is none (``If-None-Match``); otherwise the object is read and changed
-again. So no change is lost, whoever writes from wherever, and a killed writer leaves old or new.
+A file is one object without a lock. A write is one request for the whole object, conditional on it being the one that was read
+(``If-Match``) or on there being none (``If-None-Match``); if the condition is not met, the object is read and changed again. So
+no change is lost between processes and machines, and a killed writer leaves the old object or the new one.
 
-Not every service looks at these conditions; one that does not know them answers as if they had been met. So before its first
-write a process tries them out. Where they are not honoured, one process at a time may write (`PollingLock`).
+A service that does not know these conditions responds as if they were met. So before its first write a process probes them.
+Without them, one process at a time may write (`PollingLock`).
 
-An empty object is no file. Where a service honours conditions on writing but not on removing, a file is emptied first, on
-condition, and then removed; nobody writes to an empty object until it is certain that its remover is done.
+An empty object is no file. If a service has conditional writes but no conditional removals, a file is emptied first, on
+condition, and then removed; no process writes to an empty object until its remover must be done.
 """
 
 from __future__ import annotations
@@ -29,58 +29,56 @@ from uuid import uuid4
 
 from data_engine.errors import StoreBusy
 from data_engine.store.file_store import Change, check_key
-from data_engine.store.s3.bucket import Bucket, Conflict, Stored
+from data_engine.store.s3.bucket import Bucket, Conflict, StoredObject
 from data_engine.store.s3.capabilities import LOCKS, Capabilities, ConditionalLock, PollingLock, probe
 from data_engine.store.s3.lease import Lease
 
 LEASE_SECONDS = 60.0
-"""How long a run that was killed keeps others away, at most and about."""
+"""The time, about, for which a killed run can exclude others."""
 
 _STRIPES = 64
 
-_PAUSE = 1.0  # the longest between two tries of a write
+_PAUSE = 1.0  # the longest between two attempts of a write
 
-_REMOVED_SECONDS = 60.0  # from when on an emptied object is nobody's
+_REMOVED_SECONDS = 60.0  # the age from which an emptied object has no remover
 
-_REMOVING_SECONDS = 10.0  # until when its remover may send the second request
+_REMOVING_SECONDS = 10.0  # the age until which its remover may send the second request
 
 _LITTER = timedelta(hours=1)
 
 
 class SingleWriterWarning(UserWarning):
-    """The service ignores conditions, so that only one process at a time may write."""
+    """The service ignores conditions: only one process at a time may write."""
 
 
 @dataclass
-class Grounds:
-    """What this process knows of a place, and holds there; shared by all objects of the same address."""
+class SharedState:
+    """The locks and leases of this process at a URL, shared by all objects of that URL."""
 
     lock: threading.RLock = field(default_factory=threading.RLock)
     stripes: list[threading.Lock] = field(default_factory=lambda: [threading.Lock() for _ in range(_STRIPES)])
-    held: list[Lease] = field(default_factory=list)
+    leases: list[Lease] = field(default_factory=list)
     writer: Lease | None = None
     run: threading.Lock = field(default_factory=threading.Lock)
 
 
-# Of this process: by address, and what each bucket's service was found to honour.
-_GROUNDS: dict[tuple[str | None, str], Grounds] = {}
+# Of this process: by endpoint and URL, and by endpoint and bucket.
+_SHARED: dict[tuple[str | None, str], SharedState] = {}
 
-_HONOURS: dict[tuple[str | None, str], Capabilities] = {}
+_CAPABILITIES: dict[tuple[str | None, str], Capabilities] = {}
 
 
 class S3Files:
-    """A prefix of a bucket of S3, or of a service that speaks its protocol.
-
-    Safe between threads, processes and machines.
+    """A prefix of a bucket of S3, or of a service with its protocol. Safe between threads, processes and machines.
 
     Args:
-        url: ``s3://bucket/prefix``.
-        store: of obstore, in place of one made from the address and the AWS variables.
-        lock_seconds: how long a single write tries, while others change the same file.
-        lease_seconds: how long a hold lasts that is not renewed; None is a minute.
+        url: The URL ``s3://bucket/prefix``.
+        store: A store of obstore to use instead of one for the URL and the AWS variables.
+        lock_seconds: The maximum time to attempt a write while others change the same file.
+        lease_seconds: The duration of a lock without a renewal. If None, 60 seconds.
 
     Raises:
-        ConfigError: obstore is not installed, or the address or a variable cannot be used.
+        ConfigError: If obstore is not installed, or the URL or a variable cannot be used.
     """
 
     def __init__(self, url: str, *, store: Any = None, lock_seconds: float = 600.0, lease_seconds: float | None = None) -> None:
@@ -88,37 +86,37 @@ class S3Files:
         self._lock_seconds = lock_seconds
         self._lease_seconds = LEASE_SECONDS if lease_seconds is None else lease_seconds
         self._service = self._bucket.endpoint, "/".join(url.split("/")[:3])
-        # An object store that was handed over is its own place: nobody else in this process can name it.
-        self._grounds, self._honours = Grounds(), dict[tuple[str | None, str], Capabilities]()
+        # A store of obstore that was passed in shares nothing: no other object can name it.
+        self._shared, self._known = SharedState(), dict[tuple[str | None, str], Capabilities]()
         if store is None:
-            self._grounds, self._honours = _GROUNDS.setdefault((self._bucket.endpoint, url), self._grounds), _HONOURS
+            self._shared, self._known = _SHARED.setdefault((self._bucket.endpoint, url), self._shared), _CAPABILITIES
 
     def __repr__(self) -> str:
         return f"S3Files({self.location!r})"
 
     @property
     def location(self) -> str:
-        """The address."""
+        """The URL."""
         return self._bucket.location
 
     @property
     def folder(self) -> Path | None:
-        """None: no program finds these files by a path."""
+        """None: the files have no path on this machine."""
         return None
 
     # ----------------------------------------------------------------------------------------------------------- reading
 
     def get(self, key: str) -> bytes | None:
-        """Return the content of a file, or None where there is none."""
+        """Return the content of a file, or None if there is no file."""
         found = self._bucket.get(check_key(key))
         return found.content if found is not None and found.content else None
 
     def size(self, key: str) -> int | None:
-        """Return the size of a file in bytes, or None where there is none."""
+        """Return the size of a file in bytes, or None if there is no file."""
         return self._bucket.size(check_key(key)) or None
 
     def list(self, prefix: str) -> Iterator[str]:
-        """Yield the keys of all files below the folder *prefix*, sorted; pages of a thousand are asked for as they are wanted."""
+        """Yield the keys of all files below the folder *prefix*, sorted; pages of 1,000 are requested as needed."""
         return (key for key, _ in self.sizes(prefix))
 
     def sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
@@ -126,184 +124,183 @@ class S3Files:
         return ((found.key, found.size) for found in self._bucket.objects(check_key(prefix)) if found.size)
 
     def folders(self, prefix: str) -> Sequence[str]:
-        """Return the names of the folders right below the folder *prefix*, sorted; none where there is no such folder."""
+        """Return the names of the folders right below the folder *prefix*, sorted; none if there is no such folder."""
         return self._bucket.folders(check_key(prefix) if prefix else "")
 
     def free_bytes(self) -> int | None:
-        """Return None: a bucket is never full."""
+        """Return None: a bucket has no limit."""
         return None
 
     # ----------------------------------------------------------------------------------------------------------- writing
 
     def update(self, key: str, change: Change) -> bool:
-        """Replace a file by what *change* makes of its content, atomically; return whether anything was written.
+        """Replace a file by what *change* returns for its content, atomically; return whether anything was written.
 
         Raises:
-            StoreBusy: others changed the same file again and again, or the hold on the store was lost.
-            StoreError: the service refuses, or cannot be reached; the file is the old one, or the new one.
+            StoreBusy: If others changed the same file again and again, or the lock of the store was lost.
+            StoreError: If the service refuses or cannot be reached; the file is the old one or the new one.
         """
         check_key(key)
-        honours = self._ready()
+        capabilities = self._ready()
         deadline = time.monotonic() + self._lock_seconds
         pause = 0.01
-        # Threads queue here: only other processes are ever met at the server.
-        stripe = self._grounds.stripes[zlib.crc32(key.encode()) % _STRIPES]
+        # Threads queue here, so that only other processes conflict at the server.
+        stripe = self._shared.stripes[zlib.crc32(key.encode()) % _STRIPES]
         if not stripe.acquire(timeout=self._lock_seconds):
-            raise StoreBusy(f"another thread is writing to {self.location}")
+            raise StoreBusy(f"cannot write to {self.location}: locked by another thread (waited {self._lock_seconds:g} s)")
         try:
             while True:
-                self._check_held()
+                self._check_leases()
                 found = self._bucket.get(key)
-                if not self._is_being_removed(found, honours):
+                if not self._is_being_removed(found, capabilities):
                     content = change(found.content if found is not None and found.content else None)
                     if content is None or (not content and (found is None or not found.content)):
                         return False
-                    if self._replace(key, found, content, honours):
+                    if self._replace(key, found, content, capabilities):
                         return True
                 if time.monotonic() >= deadline:
-                    raise StoreBusy(
-                        f"{self.location}/{key}: others changed it again and again; not written within {self._lock_seconds:g} s"
-                    )
+                    tried = f"{self._lock_seconds:g} s"
+                    raise StoreBusy(f"cannot write {self.location}/{key}: changed by others again and again for {tried}; retry")
                 time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
                 pause = min(2 * pause, _PAUSE)
         finally:
             stripe.release()
 
     def delete(self, key: str) -> bool:
-        """Remove a file; return whether it was there."""
+        """Remove a file; return whether there was one."""
         return self.update(key, lambda content: None if content is None else b"")
 
-    def _replace(self, key: str, found: Stored | None, content: bytes, honours: Capabilities) -> bool:
-        """Write or remove a file that is as it was *found*; return False where it is so no longer."""
+    def _replace(self, key: str, found: StoredObject | None, content: bytes, capabilities: Capabilities) -> bool:
+        """Write or remove a file if it still is as it was *found*; return whether it was."""
         writer = uuid4().hex
-        mode = "overwrite" if not honours.writing else "create" if found is None else found.tag
+        mode = "overwrite" if not capabilities.writing else "create" if found is None else found.tag
         started = time.monotonic()
         try:
             if content:
                 self._bucket.put(key, content, mode, writer)
-            elif honours.removing and found is not None:
+            elif capabilities.removing and found is not None:
                 self._bucket.delete(key, found.tag)
-            elif not honours.writing:
+            elif not capabilities.writing:
                 self._bucket.delete(key)
             else:
                 self._bucket.put(key, b"", mode, writer)
-                # Later than this somebody may have written a new file there.
+                # Later, another process may have written a new file there.
                 if time.monotonic() < started + _REMOVING_SECONDS:
                     self._bucket.delete(key)
         except Conflict:
-            # A request that was answered by silence is sent again, and then finds its own work done.
+            # A request without a response is sent again, and may then conflict with itself.
             now = self._bucket.get(key)
             return now is not None and now.writer == writer if content else now is None and found is not None
         return True
 
-    def _is_being_removed(self, found: Stored | None, honours: Capabilities) -> bool:
-        """Tell whether an object was emptied by somebody who may be about to remove it."""
-        if found is None or found.content or honours.removing or not honours.writing:
+    def _is_being_removed(self, found: StoredObject | None, capabilities: Capabilities) -> bool:
+        """Tell whether an object was emptied by a process that may be about to remove it."""
+        if found is None or found.content or capabilities.removing or not capabilities.writing:
             return False
-        return honours.age(found.modified) < _REMOVED_SECONDS
+        return capabilities.age(found.modified) < _REMOVED_SECONDS
 
     def remove_stale_drafts(self) -> int:
-        """Remove what processes left behind that were killed while they tried the service out; return how many objects."""
-        honours = self._ready()
+        """Remove the probes of killed processes; return how many objects."""
+        capabilities = self._ready()
         removed = 0
         for found in self._bucket.objects(LOCKS):
-            if found.key.startswith(f"{LOCKS}/probe-") and honours.age(found.modified) > _LITTER.total_seconds():
+            if found.key.startswith(f"{LOCKS}/probe-") and capabilities.age(found.modified) > _LITTER.total_seconds():
                 self._bucket.delete(found.key)
                 removed += 1
         return removed
 
-    # ---------------------------------------------------------------------------------------------------------- holding
+    # ---------------------------------------------------------------------------------------------------------- locking
 
     @contextmanager
     def lock(self, name: str, *, seconds: float, waiting: Callable[[], None] | None = None) -> Iterator[None]:
-        """Hold the lock *name* of this place, to keep other runs away; single writes do not need it.
+        """Hold the lock *name* of this URL, to exclude other runs; single writes do not need it.
 
-        The lock is an object, renewed every 20 seconds; a killed holder keeps others away for about a minute. A holder that
-        could not renew it (a suspended machine, a cut line) writes nothing more: `update` raises `StoreBusy`.
+        The lock is an object, renewed every 20 seconds; a killed holder excludes others for about a minute. A holder that
+        could not renew it (a suspended machine, no network) writes nothing more: `update` raises `StoreBusy`.
 
         Args:
-            name: of the lock, a plain word.
-            seconds: how long to wait for another holder.
-            waiting: called once if there is one.
+            name: The name of the lock, letters and digits.
+            seconds: The maximum time to wait for another holder.
+            waiting: A function to call once if there is another holder.
 
         Raises:
-            StoreBusy: another process held it all the time.
+            StoreBusy: If another process held it all the time.
         """
         if not self._probed().writing:
-            with self._held_by_this_process(seconds, waiting):
+            with self._lock_as_writer(seconds, waiting):
                 yield
             return
         lease = Lease(ConditionalLock(self._bucket, f"{LOCKS}/{name}.lock", self._probed()), self.location, self._lease_seconds)
         lease.take(seconds, waiting)
-        self._grounds.held.append(lease)
+        self._shared.leases.append(lease)
         try:
             yield
         finally:
-            self._grounds.held.remove(lease)
+            self._shared.leases.remove(lease)
             lease.release()
 
     @contextmanager
-    def _held_by_this_process(self, seconds: float, waiting: Callable[[], None] | None) -> Iterator[None]:
-        """Hold the place where there are no conditions: the one writer is this process, and one run in it."""
-        grounds = self._grounds
-        if not grounds.run.acquire(blocking=False):
+    def _lock_as_writer(self, seconds: float, waiting: Callable[[], None] | None) -> Iterator[None]:
+        """Hold the lock without conditional writes: this process is the only writer, with one run at a time."""
+        shared = self._shared
+        if not shared.run.acquire(blocking=False):
             if waiting is not None:
                 waiting()
-            if not grounds.run.acquire(timeout=seconds):
-                raise StoreBusy(f"another run of this process holds the store {self.location}")
+            if not shared.run.acquire(timeout=seconds):
+                raise StoreBusy(f"store {self.location} is locked by another run in this process (waited {seconds:g} s); retry")
         try:
             self._become_writer(seconds, waiting)
             yield
         finally:
-            with grounds.lock:
-                writer, grounds.writer = grounds.writer, None
+            with shared.lock:
+                writer, shared.writer = shared.writer, None
             if writer is not None:
                 atexit.unregister(writer.release)
                 writer.release()
-            grounds.run.release()
+            shared.run.release()
 
     def _become_writer(self, seconds: float, waiting: Callable[[], None] | None = None) -> None:
-        grounds = self._grounds
-        with grounds.lock:
-            if grounds.writer is None:
+        shared = self._shared
+        with shared.lock:
+            if shared.writer is None:
                 slot = PollingLock(self._bucket, f"{LOCKS}/writer.lock", self._probed())
                 lease = Lease(slot, self.location, self._lease_seconds)
                 lease.take(seconds, waiting)
-                grounds.writer = lease
+                shared.writer = lease
                 atexit.register(lease.release)
 
-    def _check_held(self) -> None:
-        grounds = self._grounds
-        writer = grounds.writer
-        for lease in (*grounds.held, *((writer,) if writer is not None else ())):
+    def _check_leases(self) -> None:
+        shared = self._shared
+        writer = shared.writer
+        for lease in (*shared.leases, *((writer,) if writer is not None else ())):
             if not lease.valid:
                 raise StoreBusy(
-                    f"the hold on the store {self.location} could not be renewed for {self._lease_seconds:g} s, and another "
-                    "process may have taken it; what was written is whole; run the same command again"
+                    f"lost the lock of the store {self.location}: not renewed for {self._lease_seconds:g} s, another process may "
+                    "have taken it; run the same command again"
                 )
 
-    # ---------------------------------------------------------------------------------------------------------- trying out
+    # ---------------------------------------------------------------------------------------------------------- probing
 
     def write_warning(self) -> str | None:
-        """Return what whoever is about to write here should know, or None; the service is tried out for it, once a process."""
+        """Return a warning if the service ignores conditions, else None; the service is probed once per process."""
         if self._probed(quietly=True).writing:
             return None
         return (
-            f"{self.location}: this service ignores If-Match and If-None-Match, so only one process at a time may write here; "
-            "a second one ends with exit code 7"
+            f"the service of {self.location} ignores If-Match and If-None-Match, so only one process at a time may write; "
+            "a second one ends with exit code 7 (use --wait)"
         )
 
     def _ready(self) -> Capabilities:
-        honours = self._probed()
-        if not honours.writing:
+        capabilities = self._probed()
+        if not capabilities.writing:
             self._become_writer(0.0)
-        return honours
+        return capabilities
 
     def _probed(self, *, quietly: bool = False) -> Capabilities:
-        with self._grounds.lock:
-            honours = self._honours.get(self._service)
-            if honours is None:
-                honours = self._honours[self._service] = probe(self._bucket)
-                if not quietly and not honours.writing:
+        with self._shared.lock:
+            capabilities = self._known.get(self._service)
+            if capabilities is None:
+                capabilities = self._known[self._service] = probe(self._bucket)
+                if not quietly and not capabilities.writing:
                     warnings.warn(self.write_warning() or "", SingleWriterWarning, stacklevel=4)
-            return honours
+            return capabilities

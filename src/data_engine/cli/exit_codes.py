@@ -1,0 +1,61 @@
+"""Define the exit codes, and commands whose help lists those that apply."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from data_engine.errors import CredentialsRefused, InputError, Interrupted, SourceUnavailable, StoreBusy, StoreError
+
+OK, FAILED, INCONSISTENT = 0, 1, 5
+
+MEANINGS = {
+    OK: "Success.",
+    FAILED: "Some symbols or files failed, or an internal error.",
+    InputError.exit_code: "Bad usage, input or configuration.",
+    CredentialsRefused.exit_code: "Alpaca refused the credentials.",
+    StoreError.exit_code: "The store cannot be found, read or written.",
+    INCONSISTENT: "The store is inconsistent.",
+    SourceUnavailable.exit_code: "Alpaca cannot be reached, after bounded retries.",
+    StoreBusy.exit_code: "The store is locked by another process.",
+    Interrupted.exit_code: "Interrupted by Ctrl-C or SIGTERM.",
+}
+
+
+def of_failures(codes: set[str], *, all_failed: bool = False) -> int:
+    """Return the exit code of a command that failed for some of its symbols or files.
+
+    Args:
+        codes: The codes of the failures.
+        all_failed: Whether nothing succeeded.
+    """
+    if all_failed and codes == {SourceUnavailable.code}:
+        return SourceUnavailable.exit_code
+    return FAILED if codes else OK
+
+
+class Command(click.Command):
+    """A command whose help lists its exit codes.
+
+    Args:
+        arguments: The arguments of `click.Command`.
+        exits: The exit codes, separated by spaces. If empty, all.
+        options: The keyword arguments of `click.Command`.
+    """
+
+    def __init__(self, *arguments: Any, exits: str = "", **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.exit_codes = tuple(map(int, exits.split())) or tuple(MEANINGS)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the exit codes, then the epilog."""
+        with formatter.section("EXIT STATUS"):
+            formatter.write_dl([(str(code), MEANINGS[code]) for code in self.exit_codes])
+        super().format_epilog(ctx, formatter)
+
+
+class Group(Command, click.Group):
+    """A group of commands whose help lists all exit codes."""
+
+    command_class = Command

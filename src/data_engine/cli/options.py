@@ -1,0 +1,204 @@
+"""Define the options that several commands share, and open the store that they name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import reduce, wraps
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from data_engine.cli.console import print_store
+
+if TYPE_CHECKING:
+    from data_engine.settings import Settings
+    from data_engine.store.bar_store import BarStore
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def _together(*decorators: Callable[[Any], Any]) -> Callable[[_F], _F]:
+    """Return one decorator for several options, listed by the help in this order."""
+
+    def add(command: _F) -> _F:
+        made: _F = reduce(lambda made, decorator: decorator(made), reversed(decorators), command)
+        return made
+
+    return add
+
+
+symbols_argument = click.argument("symbols", nargs=-1, metavar="[SYMBOL ...]")
+
+store_options = _together(
+    click.option("--base-path", metavar="DIR", help="Directory or s3:// URL of the store. [env: DATA_ENGINE_BASE_PATH]"),
+    click.option("--settings", "settings_path", metavar="FILE", help="Settings file. [env: DATA_ENGINE_SETTINGS]"),
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout; text goes to stderr."),
+)
+
+filter_options = _together(
+    click.option("--timeframe", metavar="T", help="Only datasets of this timeframe, such as 1Min or 1Day."),
+    click.option("--feed", metavar="F", help="Only datasets of this feed, such as sip or iex."),
+    click.option("--adjustment", metavar="A", help="Only datasets of this adjustment, such as raw or split."),
+)
+
+dataset_options = _together(
+    click.option(
+        "--timeframe",
+        metavar="T",
+        default="1Min",
+        show_default=True,
+        help="Length of a bar: 1Min to 59Min, 1Hour to 23Hour, 1Day, 1Week, 1Month.",
+    ),
+    click.option(
+        "--feed",
+        metavar="F",
+        help="Feed: sip, iex, otc, boats, delayed_sip or account. [default: sip] [env: DATA_ENGINE_FEED]",
+    ),
+    click.option(
+        "--adjustment",
+        metavar="A",
+        help="Adjustment: raw, split, dividend, spin-off, a list of these, or all. [default: raw]",
+    ),
+)
+
+rate_option = click.option(
+    "--requests-per-minute",
+    metavar="N",
+    help="Maximum requests per minute. [default: account limit] [env: DATA_ENGINE_REQUESTS_PER_MINUTE]",
+)
+
+dry_run_option = click.option("--dry-run", is_flag=True, help="Print what would be done; send and write nothing.")
+
+
+def wait_option(seconds: int = 0) -> Callable[[_F], _F]:
+    """Return the option for how long to wait for the lock of the store.
+
+    Args:
+        seconds: The default.
+    """
+    return click.option(
+        "--wait",
+        type=click.FloatRange(0),
+        default=seconds,
+        show_default=True,
+        metavar="SECONDS",
+        help="Maximum wait for a store that another process has locked.",
+    )
+
+
+def request_options(seconds: int = 0) -> Callable[[_F], _F]:
+    """Return the options of a command that fetches bars.
+
+    Args:
+        seconds: The default of ``--wait``. It is 0 for a nightly job, which must not pile up behind a backfill of days.
+    """
+    return _together(
+        click.option(
+            "--workers",
+            metavar="N",
+            help="Concurrent requests, 1 to 256. [default: by operating system] [env: DATA_ENGINE_THREADS]",
+        ),
+        rate_option,
+        wait_option(seconds),
+    )
+
+
+cluster_option = click.option(
+    "--dask",
+    metavar="ADDRESS",
+    help="Dask scheduler whose workers fetch and write, as in tcp://HOST:8786. The address local starts one process per core.",
+)
+
+
+def number(text: str | None, option: str) -> int | None:
+    """Return the whole number that an option was given; its range is checked by the settings.
+
+    Raises:
+        ConfigError: If *text* is not a whole number.
+    """
+    from data_engine.errors import ConfigError
+
+    if text is None:
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise ConfigError(f"cannot use {option} {text!r}: not a whole number") from None
+
+
+def with_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of a command that uses a store, and pass it the settings as *settings*.
+
+    The values of ``--workers`` and ``--requests-per-minute`` are in the settings, and are not passed.
+    """
+
+    @store_options
+    @wraps(command)
+    def read(*arguments: Any, base_path: str | None, settings_path: str | None, **options: Any) -> None:
+        from data_engine.settings import load_settings
+
+        settings = load_settings(
+            base_path=base_path,
+            settings_path=settings_path,
+            workers=number(options.pop("workers", None), "--workers"),
+            requests_per_minute=number(options.pop("requests_per_minute", None), "--requests-per-minute"),
+        )
+        command(*arguments, settings=settings, **options)
+
+    return read
+
+
+def with_store(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of a command that uses a store that exists, and pass it the open store as *store*.
+
+    Symbols are passed as *names* (None for all), and the options of `filter_options` as *datasets*, a `DatasetFilter`.
+    """
+
+    @with_settings
+    @wraps(command)
+    def opened(*arguments: Any, settings: Settings, **options: Any) -> None:
+        store = open_store(settings)
+        command(*arguments, store=store, **parse_selection(options))
+
+    return opened
+
+
+def open_store(settings: Settings, *, must_exist: bool = True) -> BarStore:
+    """Open the store, name it on stderr, and return it.
+
+    Args:
+        settings: The settings that say where the store is.
+        must_exist: Whether a store that does not exist is an error.
+
+    Raises:
+        StoreError: If there is no store.
+    """
+    from data_engine.store.bar_store import BarStore
+    from data_engine.store.location import open_file_store
+
+    store = BarStore(open_file_store(settings.base_path))
+    print_store(settings, store.files)
+    if must_exist:
+        store.check_exists()
+    return store
+
+
+def parse_selection(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of a command with symbols as *names*, and timeframe, feed and adjustment as *datasets*.
+
+    Raises:
+        InputError: If a symbol or a name of a dataset cannot be used, or both symbols and an index are given.
+    """
+    from data_engine.errors import InputError
+    from data_engine.store.selection import DatasetFilter
+    from data_engine.universe.symbol_lists import SymbolLoader
+
+    parsed = dict(options)
+    if "symbols" in parsed:
+        symbols = parsed.pop("symbols")
+        if symbols and parsed.get("index_name") is not None:
+            raise InputError("cannot use SYMBOL together with --index; pass one of them")
+        parsed["names"] = SymbolLoader.from_list(symbols) if symbols else None
+    if "timeframe" in parsed:
+        parsed["datasets"] = DatasetFilter.parse(*(parsed.pop(name) for name in ("timeframe", "feed", "adjustment")))
+    return parsed
