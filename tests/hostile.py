@@ -1,4 +1,4 @@
-"""A real HTTP server on the loopback interface that plays a script of raw answers, byte for byte, whoever asks."""
+"""A real HTTP server on the loopback interface that plays a script of raw responses, byte for byte."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _TLS_HELLO = b"\x16"
 
 @dataclass(frozen=True, slots=True)
 class Play:
-    """One answer.
+    """One response.
 
     Attributes:
-        data: sent as it is.
-        then: what happens to the connection afterwards; ``stall`` waits for the client to go.
-        drip: sent byte by byte afterwards, a byte a hundredth of a second, until the client goes.
+        data: The bytes to send.
+        then: What happens to the connection afterwards; ``stall`` waits for the client to go.
+        drip: The bytes to send afterwards, one per hundredth of a second, until the client goes.
     """
 
     data: bytes
@@ -32,8 +32,8 @@ class Play:
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
-    """One request, and the number of the connection that it came over."""
+class ReceivedRequest:
+    """One request, and the number of its connection."""
 
     target: str
     headers: dict[str, str]
@@ -57,13 +57,13 @@ class Hostile:
     """Answers the n-th request with the n-th of *plays*, and every later one with the last. Use it in a ``with`` statement.
 
     Attributes:
-        url: such as ``http://127.0.0.1:40123``.
-        heard: the requests so far.
-        dripped: how many bytes were dripped before the client went.
+        url: The address, such as ``http://127.0.0.1:40123``.
+        requests: The requests so far.
+        dripped: The number of bytes dripped before the client went.
     """
 
     def __init__(self, *plays: Play | bytes) -> None:
-        self.heard: list[Heard] = []
+        self.requests: list[ReceivedRequest] = []
         self.dripped = 0
         self._script = _Script([play if isinstance(play, Play) else Play(play) for play in plays])
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -92,8 +92,8 @@ class Hostile:
 
     @property
     def connections(self) -> int:
-        """How many connections requests came over."""
-        return len({heard.connection for heard in self.heard})
+        """The number of connections with requests."""
+        return len({request.connection for request in self.requests})
 
     def _accept(self) -> None:
         number = 0
@@ -112,7 +112,7 @@ class Hostile:
         with connection, connection.makefile("rb") as stream:
             try:
                 while request := self._read(stream, number):
-                    self.heard.append(request)
+                    self.requests.append(request)
                     if not self._play(connection, self._script.next()):
                         return
             except OSError:
@@ -131,7 +131,7 @@ class Hostile:
             connection.recv(1)
         return play.then == "keep"
 
-    def _read(self, stream: Any, number: int) -> Heard | None:
+    def _read(self, stream: Any, number: int) -> ReceivedRequest | None:
         if stream.peek(1)[:1] == _TLS_HELLO:
             return None
         words = stream.readline().decode("latin-1").split()
@@ -139,13 +139,13 @@ class Hostile:
         while (line := stream.readline().decode("latin-1")).strip():
             name, _, text = line.partition(":")
             headers[name.strip().lower()] = text.strip()
-        return Heard(words[1], headers, number) if len(words) == 3 else None
+        return ReceivedRequest(words[1], headers, number) if len(words) == 3 else None
 
 
 def http(
     status: int = 200, body: bytes = b"", kind: str | None = "application/json", headers: Iterable[tuple[str, str]] = ()
 ) -> bytes:
-    """Write an answer of HTTP, with the length of its body unless *headers* state one or say that it is chunked."""
+    """Write an HTTP response, with the length of its body unless *headers* state one or say that it is chunked."""
     lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", *(f"{name}: {text}" for name, text in headers)]
     if kind is not None:
         lines.append(f"Content-Type: {kind}")
@@ -155,15 +155,15 @@ def http(
 
 
 def gzipped(body: bytes, keep: int | None = None) -> bytes:
-    """Write an answer whose body is compressed, of which only the first *keep* bytes are there."""
+    """Write a response with a compressed body, cut off after *keep* bytes."""
     return http(body=gzip.compress(body, 1)[:keep], headers=[("Content-Encoding", "gzip")])
 
 
 def page(bars: dict[str, list[dict[str, Any]]], token: str | None = None) -> bytes:
-    """Write an answer with a page of bars."""
+    """Write a response with a page of bars."""
     return http(body=json.dumps({"bars": bars, "next_page_token": token}, separators=(",", ":")).encode())
 
 
-def bar(stamp: str, close: float = 10.0) -> dict[str, Any]:
-    """Return a bar as the wire has it; everything but the stamp and the close is the same in each."""
-    return {"c": close, "h": 12.5, "l": 9, "n": 7, "o": 10.25, "t": stamp, "v": 1200, "vw": 10.125}
+def bar(time: str, close: float = 10.0) -> dict[str, Any]:
+    """Return a bar as Alpaca sends it; everything but the time and the close is the same in each."""
+    return {"c": close, "h": 12.5, "l": 9, "n": 7, "o": 10.25, "t": time, "v": 1200, "vw": 10.125}

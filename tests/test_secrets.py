@@ -1,4 +1,4 @@
-"""Keys are in nothing that is printed, written, raised or shown, whatever becomes of the run."""
+"""Keys are in nothing that is printed, written, raised or shown, however a run ends."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hostile import Hostile, Play, http
 from running import HASTY, KEY, SECRET, account, here, names_of, run, start
 
 JUNE = ("--start", "2024-06-03", "--end", "2024-06-03")
-# As they are, and as they could be wrapped. The key's own half is looked for too: it names the account.
+# As they are, and as they could be wrapped. The key counts as a secret, too: it names the account.
 SHAPES = [
     shape
     for text in (KEY, SECRET, f"{KEY}:{SECRET}")
@@ -68,7 +68,7 @@ def test_no_command_shows_or_writes_the_keys(
 
 @pytest.mark.parametrize("debug", ["", "1"], ids=["", "debug"])
 def test_a_crash_shows_no_keys(tmp_path: Path, debug: str) -> None:
-    """The fault is put into the program: a module of its own that is broken, found before the real one."""
+    """The fault is a broken module that Python finds before the real one."""
     (tmp_path / "filelock.py").write_text(
         "class FileLock:\n    def __init__(self, *a, **k): raise ZeroDivisionError('a fault')\n"
     )
@@ -118,7 +118,8 @@ def test_keys_put_into_the_settings_are_refused_and_not_shown(tmp_path: Path) ->
     ran = here("status", env={})
 
     assert ran.code == 2
-    assert "credentials come from the environment or a .env file alone" in ran.err
+    assert "alpaca_secret_key" in ran.err
+    assert ".env" in ran.err
     assert clean(ran.text)
 
 

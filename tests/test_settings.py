@@ -603,7 +603,7 @@ def test_half_a_pair_names_the_missing_variable(tmp_path, dotenv, names, there, 
 def test_halves_of_two_pairs_are_never_put_together(tmp_path, dotenv):
     file = dotenv(pair(OURS, "hunter1", "hunter2"))
 
-    with pytest.raises(ConfigError, match="ALPACA_API_KEY.*ALPACA_SECRET_KEY") as error:
+    with pytest.raises(ConfigError, match=r"ALPACA_API_KEY.*ALPACA_SECRET_KEY") as error:
         found(tmp_path, {"ALPACA_API_KEY": "hunter3"})
     assert str(file) in said(error)
     assert "hunter" not in said(error)

@@ -1,6 +1,6 @@
-"""Historical US stock bars from Alpaca in a plain Parquet store that always knows what it holds.
+"""Download historical US stock bars from Alpaca to Parquet and track which ranges are complete.
 
-The names below are loaded at first use, so that ``import data_engine`` costs nothing.
+The names below are loaded at first use, so that ``import data_engine`` stays fast.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from data_engine.version import __version__
 
 
-_HOMES = {
+_MODULES = {
     "AlpacaClient": "alpaca.client",
     "IncompleteWarning": "read.parquet_storage",
     "IngestionPipeline": "ingest.pipeline",
@@ -49,8 +49,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(f"data_engine.{_HOMES[name]}"), name)
+    if name in _MODULES:
+        return getattr(import_module(f"data_engine.{_MODULES[name]}"), name)
     raise AttributeError(f"module 'data_engine' has no attribute {name!r}")
 
 

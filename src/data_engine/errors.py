@@ -1,28 +1,28 @@
-"""What can go wrong, grouped by what the caller can do about it.
+"""Define the errors, grouped by what the caller can do about them.
 
     DataEngineError
-    ├── InputError                 the caller's words cannot be used; nothing was sent or written     (exit 2)
-    │   ├── ConfigError            settings.ini, an environment variable or an option
-    │   │   └── ClockError         this machine's clock is ahead of the vendor's
-    │   ├── SymbolListError        a list of symbols cannot be read as one
-    │   ├── MissingFileError       a file that was named is not there (also a FileNotFoundError)
-    │   └── UnknownIndexError      no list of that name is stored (also a KeyError)
-    ├── SourceError                the vendor said no, or nothing that can be used
-    │   ├── CredentialsRefused     every further request would be refused too                          (exit 3)
-    │   ├── SourceUnavailable      one request got no usable answer, after bounded retries                (exit 6)
-    │   │   └── ServiceDown        no request did, for minutes: the whole run stops
-    │   ├── RequestRefused         a 4xx answer: asking again would not help
-    │   │   ├── InvalidSymbol      one symbol spoils the request; the others can be asked again
-    │   │   ├── RecentDataRefused  the plan does not permit the latest 15 minutes
+    ├── InputError                 input cannot be used; nothing was sent or written                (exit 2)
+    │   ├── ConfigError            settings.ini, an environment variable or an option cannot be used
+    │   │   └── ClockError         this machine's clock is ahead of Alpaca's
+    │   ├── SymbolListError        a list of symbols cannot be used
+    │   ├── MissingFileError       a named file does not exist (also a FileNotFoundError)
+    │   └── UnknownIndexError      no index of that name is stored (also a KeyError)
+    ├── SourceError                Alpaca refused, or sent no usable response
+    │   ├── CredentialsRefused     Alpaca refuses every request of these keys                       (exit 3)
+    │   ├── SourceUnavailable      one request got no usable response, after bounded retries        (exit 6)
+    │   │   └── ServiceDown        no request did, for minutes; the run stops
+    │   ├── RequestRefused         a 4xx response; a retry would not help
+    │   │   ├── InvalidSymbol      one symbol is malformed; the others can be requested again
+    │   │   ├── RecentDataRefused  the plan refuses the latest 15 minutes
     │   │   └── UriTooLong         the request must be split
-    │   └── BadAnswer              an answer that cannot be trusted to be bars
-    ├── StoreError                 the store cannot be found, read or written                          (exit 4)
-    │   ├── StoreBusy              another process holds it                                            (exit 7)
-    │   ├── FileInUse              a reader holds one file open (Windows); its series fails
-    │   └── DamagedFile            one file of the store is not what it should be
-    └── Interrupted                the user, or the system, asked us to stop (also a KeyboardInterrupt)     (exit 130)
+    │   └── BadAnswer              a response that is not what was requested
+    ├── StoreError                 the store cannot be found, read or written                       (exit 4)
+    │   ├── StoreBusy              another process has locked it                                    (exit 7)
+    │   ├── FileInUse              a reader keeps one file open (Windows); its series fails
+    │   └── DamagedFile            one file of the store cannot be read
+    └── Interrupted                Ctrl-C or SIGTERM (also a KeyboardInterrupt)                     (exit 130)
 
-Every class carries ``code``, a stable word for machines, and ``exit_code``, what the command line ends with.
+Every class has a ``code``, a stable word for programs, and an ``exit_code``, that of the command line.
 """
 
 from __future__ import annotations
@@ -38,19 +38,18 @@ class DataEngineError(Exception):
     """The root of every error that this package raises on purpose.
 
     Attributes:
-        code: a stable word, for machines.
-        exit_code: what the command line ends with.
-        report: of what was done until then, where an ingestion failed as a whole; else None.
+        code: A stable word for programs.
+        exit_code: The exit code of the command line.
+        report: The result until then, if a whole ingestion failed; else None.
     """
 
     code = "error"
     exit_code = 1
     report: IngestionReport | None = None
-    told = False  # whether the command line has printed it as JSON
 
 
 class InputError(DataEngineError, ValueError):
-    """The caller's words cannot be used. The message names the value and the remedy."""
+    """Input cannot be used. The message names the value and the remedy."""
 
     code = "bad_input"
     exit_code = 2
@@ -63,24 +62,24 @@ class ConfigError(InputError):
 
 
 class ClockError(ConfigError):
-    """This machine's clock is ahead of the vendor's: what has not happened yet would count as final, and empty."""
+    """This machine's clock is ahead of Alpaca's: the future would count as final and empty."""
 
     code = "clock_ahead"
 
 
 class SymbolListError(InputError):
-    """A list of symbols cannot be read. All problems of the list are in one message."""
+    """A list of symbols cannot be used. One message has all its problems."""
 
     code = "bad_symbol_list"
 
 
 class MissingFileError(InputError, FileNotFoundError):
-    """A file that the caller named does not exist."""
+    """A named file does not exist."""
 
     code = "missing_file"
 
     def __reduce__(self) -> tuple[object, ...]:
-        # OSError's own way between processes does not know that this is a ValueError, too.
+        # OSError's own way to pickle does not know that this is a ValueError, too.
         return type(self), self.args, vars(self)
 
     def __str__(self) -> str:
@@ -89,45 +88,45 @@ class MissingFileError(InputError, FileNotFoundError):
 
 
 class UnknownIndexError(InputError, KeyError):
-    """No index of that name is stored. The message lists those that are."""
+    """No index of that name is stored. The message lists those that exist."""
 
     code = "unknown_index"
 
     def __str__(self) -> str:
-        # KeyError prints the repr of its argument: quotes and escapes around a sentence.
+        # KeyError prints the repr of its argument: quotes and escapes around the message.
         return str(self.args[0])
 
 
 class SourceError(DataEngineError):
-    """The vendor refused, or did not give an answer that can be used."""
+    """Alpaca refused a request, or sent no usable response."""
 
     code = "source_error"
 
 
 class CredentialsRefused(SourceError):
-    """The keys were not accepted. The whole run stops: nothing else could succeed."""
+    """Alpaca refused the keys. The run stops: no other request could succeed."""
 
     code = "credentials_refused"
     exit_code = 3
 
 
 class SourceUnavailable(SourceError):
-    """No usable answer after bounded retries: connection refused, time-outs, 429 or 5xx without end."""
+    """No usable response after bounded retries: connection refused, time-outs, repeated 429 or 5xx."""
 
     code = "unavailable"
     exit_code = 6
 
 
 class ServiceDown(SourceUnavailable):
-    """Nobody got a usable answer for so long that the whole run stops."""
+    """No request got a usable response for minutes, and the run stops."""
 
 
 class RequestRefused(SourceError):
-    """The vendor refused this request for good (4xx).
+    """Alpaca refused this request permanently (4xx).
 
     Attributes:
-        status: the HTTP status.
-        concerns_symbols: whether the refusal is about the symbols, so that fewer of them may be accepted.
+        status: The HTTP status.
+        concerns_symbols: Whether the refusal is about the symbols, so that fewer of them may be accepted.
     """
 
     code = "refused"
@@ -139,10 +138,10 @@ class RequestRefused(SourceError):
 
 
 class InvalidSymbol(RequestRefused):
-    """The vendor named one symbol of the request as malformed.
+    """One symbol of the request is malformed.
 
     Attributes:
-        symbol: the symbol, as the vendor printed it.
+        symbol: The symbol, as Alpaca printed it.
     """
 
     code = "invalid_symbol"
@@ -152,24 +151,24 @@ class InvalidSymbol(RequestRefused):
         self.symbol = symbol
 
     def __reduce__(self) -> tuple[type[InvalidSymbol], tuple[str], dict[str, object]]:
-        # An exception is made anew from its arguments, which here is the sentence, not the symbol.
+        # An exception is unpickled from its arguments, here the message and not the symbol.
         return type(self), (self.symbol,), self.__dict__
 
 
 class RecentDataRefused(RequestRefused):
-    """The subscription does not permit the latest 15 minutes of the consolidated tape."""
+    """The plan refuses the latest 15 minutes of the consolidated tape."""
 
     code = "recent_data_refused"
 
 
 class UriTooLong(RequestRefused):
-    """The request named more symbols than a request line may hold (414)."""
+    """The request has more symbols than fit into a request line (414)."""
 
     code = "uri_too_long"
 
 
 class BadAnswer(SourceError):
-    """An answer that is not what was asked for. Nothing of it is kept."""
+    """A response that is not what was requested. None of it is stored."""
 
     code = "bad_answer"
 
@@ -182,26 +181,26 @@ class StoreError(DataEngineError):
 
 
 class StoreBusy(StoreError):
-    """Another process holds the store, or a file of it, and did not let go in time."""
+    """Another process kept the store, or a file of it, locked for the whole waiting time."""
 
     code = "store_busy"
     exit_code = 7
 
 
 class FileInUse(StoreError):
-    """A reader kept one file open for so long that it could not be replaced. The others are not affected."""
+    """A reader kept one file open until the attempts to replace it ended. Other files are not affected."""
 
     code = "file_in_use"
 
 
 class DamagedFile(StoreError):
-    """A file of the store cannot be read as what it should be. The others are not affected."""
+    """A file of the store cannot be read. Other files are not affected."""
 
     code = "damaged_file"
 
 
 class Interrupted(DataEngineError, KeyboardInterrupt):
-    """The run was asked to stop (Ctrl-C, SIGTERM). What had arrived is stored."""
+    """The run was interrupted (Ctrl-C, SIGTERM). What had arrived is stored."""
 
     code = "interrupted"
     exit_code = 130

@@ -47,7 +47,7 @@ def test_the_query_of_a_first_page():
     )
 
 
-def test_the_query_of_a_later_page_differs_in_its_token_alone():
+def test_the_query_of_a_later_page_differs_only_in_its_token():
     assert REQUEST.query("QUFQTHxNfDE3=+/&") == REQUEST.query() + "&page_token=QUFQTHxNfDE3%3D%2B%2F%26"
 
 
@@ -311,7 +311,7 @@ def test_no_bars_at_all_is_a_page():
     assert (read_page(body, REQUEST).slices, read_page(body, REQUEST).token) == ((), None)
 
 
-def test_an_empty_list_of_bars_is_no_run(decoder):
+def test_an_empty_list_of_bars_is_no_slice(decoder):
     body = b'{"bars":{"AAPL":[]},"next_page_token":"abc"}'
 
     assert (read_page(body, REQUEST).slices, read_page(body, REQUEST).token) == ((), "abc")
@@ -329,15 +329,15 @@ def test_symbols_are_read_in_ascending_order_whatever_the_order_of_keys(decoder)
     ]  # fmt: skip
 
 
-def test_further_keys_of_the_answer_are_no_harm(decoder):
+def test_further_keys_of_a_page_are_ignored(decoder):
     body = TWO_SYMBOLS.replace(b'"next_page_token"', b'"currency":"USD","next_page_token"')
 
     assert meaning(read_page(body, REQUEST))[:2] == meaning(read_page(TWO_SYMBOLS, REQUEST))[:2]
 
 
-@pytest.mark.parametrize("stamp", ["2024-06-03T08:00:00.000000000Z", "2024-06-03T04:00:00-04:00", "2024-06-03T08:00:00+00:00"])
-def test_an_instant_may_be_written_in_several_ways(stamp, decoder):
-    body = TWO_SYMBOLS.replace(b"2024-06-03T08:00:00Z", stamp.encode())
+@pytest.mark.parametrize("time", ["2024-06-03T08:00:00.000000000Z", "2024-06-03T04:00:00-04:00", "2024-06-03T08:00:00+00:00"])
+def test_an_instant_may_be_written_in_several_ways(time, decoder):
+    body = TWO_SYMBOLS.replace(b"2024-06-03T08:00:00Z", time.encode())
 
     assert meaning(read_page(body, REQUEST))[:2] == meaning(read_page(TWO_SYMBOLS, REQUEST))[:2]
 
@@ -446,7 +446,7 @@ def test_any_bytes_are_a_page_or_our_refusal(noise):
             continue
 
 
-# Recorded answers
+# Recorded responses
 
 
 def sample(name: str) -> tuple[bytes, dict[str, list[dict[str, object]]]]:
@@ -473,8 +473,8 @@ RECORDED = {
 
 
 @pytest.mark.parametrize("name", RECORDED)
-@pytest.mark.parametrize("compact", [True, False], ids=["as-on-the-wire", "as-kept"])
-def test_recorded_answers_are_read(name, compact, decoder):
+@pytest.mark.parametrize("compact", [True, False], ids=["as-sent", "as-recorded"])
+def test_recorded_responses_are_read(name, compact, decoder):
     body, bars = sample(name)
     token = json.loads(body)["next_page_token"]
     timeframe, symbols = RECORDED[name]
@@ -486,10 +486,10 @@ def test_recorded_answers_are_read(name, compact, decoder):
     assert (contents(page), page.token) == (expected(bars), token)
 
 
-def test_a_recorded_answer_in_descending_order_is_refused():
+def test_a_recorded_response_in_descending_order_is_refused():
     body, _ = sample("alpacapy_bars_TSLA_1Day_desc_limit3.json")
 
-    with pytest.raises(BadAnswer, match=r"TSLA: row 1 .*2021|TSLA: row 1 "):
+    with pytest.raises(BadAnswer, match="TSLA: row 1 "):
         read_page(body, BarsRequest(("TSLA",), dataset("1Day"), TimeRange(datetime(2016, 1, 1, tzinfo=UTC), JUNE_3.end)))
 
 
@@ -504,7 +504,7 @@ PLAIN, HTML = "application/json; charset=utf-8", "text/html"
 
 
 @pytest.mark.parametrize(
-    ("body", "kind", "said"),
+    ("body", "kind", "message"),
     [
         (b'{"message":"forbidden."}', PLAIN, "forbidden."),
         (b'{"message": "too many requests."}', "application/json", "too many requests."),
@@ -518,8 +518,8 @@ PLAIN, HTML = "application/json; charset=utf-8", "text/html"
         (b"\xff" * 5000, HTML, "\ufffd" * 200),
     ],
 )  # fmt: skip
-def test_what_an_error_answer_says_for_people(body, kind, said):
-    assert error_message(Response(400, {"content-type": kind}, body, len(body))) == said
+def test_what_an_error_response_says_for_people(body, kind, message):
+    assert error_message(Response(400, {"content-type": kind}, body, len(body))) == message
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The client: the same bars as alpaca-py's own client gets, through every kind of weather; and no secret anywhere."""
+"""The client: the same bars as alpaca-py's own client, through every fault; and no secret anywhere."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def statuses(server: Sandbox) -> list[int]:
 
 @pytest.fixture(scope="module")
 def theirs(sandbox):
-    """Ask alpaca-py's client the same question; its ends are included, so it asks up to a microsecond before ours."""
+    """Send the same request with alpaca-py's client; its ends are included, so they are a microsecond before ours."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its websockets are deprecated
         from alpaca.data.enums import Adjustment
@@ -108,7 +108,7 @@ def theirs(sandbox):
     client = StockHistoricalDataClient(KEY, SECRET, url_override=sandbox.url)
     units = {"Min": TimeFrameUnit.Minute, "Hour": TimeFrameUnit.Hour, "Day": TimeFrameUnit.Day, "Week": TimeFrameUnit.Week}
 
-    def ask(symbols: list[str], start: datetime, end: datetime, timeframe: str, adjustment: str) -> tuple[object, pd.DataFrame]:
+    def fetch(symbols: list[str], start: datetime, end: datetime, timeframe: str, adjustment: str) -> tuple[object, pd.DataFrame]:
         parsed = Timeframe.parse(timeframe)
         frame = TimeFrame(parsed.amount, units[parsed.unit])
         request = StockBarsRequest(
@@ -122,7 +122,7 @@ def theirs(sandbox):
             warnings.simplefilter("ignore")  # it calls pandas in ways that pandas has deprecated
             return frame, client.get_stock_bars(request).df
 
-    yield ask
+    yield fetch
     client._session.close()
 
 
@@ -206,13 +206,13 @@ def test_options_are_sent_in_the_words_of_the_api(connect, sandbox):
     }  # fmt: skip
 
 
-def test_symbols_are_asked_for_once_and_five_hundred_at_a_time(connect, sandbox):
+def test_symbols_are_requested_once_and_five_hundred_at_a_time(connect, sandbox):
     names = [f"{a}{b}{c}" for a in "ABCDEFGHIJ" for b in "ABCDEFGHIJ" for c in "UVWXYZ"]
     sandbox.forget()
     connect(sandbox).fetch_bars([*names, *names[:9]], "2024-06-03", "2024-06-03")
 
-    asked = [record.query["symbols"].split(",") for record in sandbox.requests]
-    assert ([len(some) for some in asked], [name for some in asked for name in some]) == ([500, 100], names)
+    chunks = [record.query["symbols"].split(",") for record in sandbox.requests]
+    assert ([len(chunk) for chunk in chunks], [name for chunk in chunks for name in chunk]) == ([500, 100], names)
 
 
 def test_a_range_is_widened_to_whole_bars_and_the_surplus_is_dropped(connect, sandbox):
@@ -251,7 +251,7 @@ def test_recent_data_that_the_plan_refuses_is_left_out_once_and_for_all(connect,
     assert_frame_equal(first, second)
 
 
-def test_another_feed_is_not_clamped(connect, market):
+def test_another_feed_is_not_truncated(connect, market):
     now = utc(2024, 6, 3, 18)
     with Sandbox(market, plan="free", clock=lambda: now) as server:
         client = connect(server, now=lambda: now)
@@ -290,7 +290,7 @@ def test_a_clock_that_is_wrong_is_suspected(connect, market):
         assert statuses(server) == [403, 403]
 
 
-# Weather
+# Faults that pass
 
 
 @pytest.mark.parametrize(
@@ -310,17 +310,17 @@ def test_a_clock_that_is_wrong_is_suspected(connect, market):
     ],
     ids=["500", "502", "503", "504", "408", "reset", "cut", "cut-gzip", "html", "no-content-type", "bad-page"],
 )  # fmt: skip
-def test_what_passes_is_asked_for_again(connect, play, requests):
+def test_a_passing_failure_is_repeated(connect, play, requests):
     good = page({"AAPL": [bar("2024-06-03T08:00:00Z")]})
     with Hostile(play, good) as server:
         client = connect(server)
         bars = client.fetch_bars("AAPL", "2024-06-03", "2024-06-03")
 
-    assert (len(bars), client.requests, len(server.heard)) == (1, requests, requests)
-    assert server.heard[0].target == server.heard[1].target
+    assert (len(bars), client.requests, len(server.requests)) == (1, requests, requests)
+    assert server.requests[0].target == server.requests[1].target
 
 
-def test_the_limit_is_learned_from_ordinary_answers(connect, market):
+def test_the_limit_is_learned_from_ordinary_responses(connect, market):
     with Sandbox(market, rate=1000) as server:
         client = connect(server)
         client.fetch_bars("AAPL", "2024-06-03", "2024-06-03")
@@ -328,7 +328,7 @@ def test_the_limit_is_learned_from_ordinary_answers(connect, market):
         assert client.rate_limiter.limit == 1000
 
 
-def test_all_weather_at_once_changes_no_bar(connect, market):
+def test_all_faults_at_once_change_no_bar(connect, market):
     faults = Faults({"500": 0.1, "503": 0.1, "reset": 0.1, "cut_gzip": 0.1, "identity": 0.1, "short": 0.2})
     span = ("2024-06-03", "2024-06-21")
     with Sandbox(market) as calm, Sandbox(market, faults=faults) as rough:
@@ -348,11 +348,11 @@ def test_short_and_empty_pages_are_not_the_end(connect):
         bars = connect(server).fetch_bars(["AAPL", "MSFT"], "2024-06-03", "2024-06-03")
 
     assert [(symbol, stamp.minute) for symbol, stamp in bars.index] == [("AAPL", 0), ("AAPL", 1), ("MSFT", 0)]
-    assert [heard.target.partition("&page_token=")[2] for heard in server.heard] == ["", "a", "b", "c", "d", "e"]
+    assert [request.target.partition("&page_token=")[2] for request in server.requests] == ["", "a", "b", "c", "d", "e"]
 
 
 @pytest.mark.parametrize("again", [1, 5])
-def test_an_empty_page_may_repeat_the_token_that_it_was_asked_with(connect, again):
+def test_an_empty_page_may_repeat_the_token_of_its_request(connect, again):
     """It says where the bars begin, as the sandbox's fault does: nothing was skipped, nothing is wrong."""
     plays = [page({}, "a")] * (1 + again)
     with Hostile(*plays, page({"AAPL": [bar("2024-06-03T08:00:00Z")]})) as server:
@@ -385,7 +385,7 @@ def test_an_empty_page_may_repeat_the_token_that_it_was_asked_with(connect, agai
         (http(302, headers=[("Location", "http://127.0.0.1:9/")]), BadAnswer, "302"),
     ],
 )  # fmt: skip
-def test_what_asking_again_would_not_change_is_asked_once(connect, play, error, said):
+def test_what_a_repetition_would_not_change_is_requested_once(connect, play, error, said):
     with Hostile(play) as server:
         client = connect(server)
         with pytest.raises(error) as caught:
@@ -394,7 +394,7 @@ def test_what_asking_again_would_not_change_is_asked_once(connect, play, error, 
     assert type(caught.value) is error
     assert said in str(caught.value)
     assert str(REQUEST) in str(caught.value) or error not in (RequestRefused, BadAnswer)
-    assert (len(server.heard), client.requests) == (1, 1)
+    assert (len(server.requests), client.requests) == (1, 1)
 
 
 def test_wrong_keys_are_refused_by_the_sandbox_at_once(market):
@@ -426,30 +426,30 @@ def test_tries_are_bounded(connect, play, tries):
     with Hostile(play) as server, pytest.raises((SourceUnavailable, BadAnswer)) as caught:
         connect(server).fetch_bars("AAPL", "2024-06-03", "2024-06-03")
 
-    assert len(server.heard) == tries
+    assert len(server.requests) == tries
     assert "1Min bars of AAPL, 2024-06-03T04:00:00Z .. 2024-06-04T04:00:00Z" in str(caught.value)
     assert not isinstance(caught.value, ServiceDown)
 
 
 class Scripted:
-    """A transport that needs no network: plays answers, the last one for ever, and remembers what was asked."""
+    """A transport that needs no network: plays responses, the last one for ever, and records the requests."""
 
-    def __init__(self, *answers: Response | TransportFailed) -> None:
-        self.answers = list(answers)
-        self.asked: list[str] = []
+    def __init__(self, *responses: Response | TransportFailed) -> None:
+        self.responses = list(responses)
+        self.targets: list[str] = []
 
     def get(self, path_and_query: str) -> Response:
-        self.asked.append(path_and_query)
-        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        if isinstance(answer, TransportFailed):
-            raise answer
-        return answer
+        self.targets.append(path_and_query)
+        played = self.responses.pop(0) if len(self.responses) > 1 else self.responses[0]
+        if isinstance(played, TransportFailed):
+            raise played
+        return played
 
     def close(self) -> None:
         """Nothing is open."""
 
 
-def said(status: int, body: str = '{"bars":{},"next_page_token":null}', **headers: str) -> Response:
+def response(status: int, body: str = '{"bars":{},"next_page_token":null}', **headers: str) -> Response:
     named = {"content-type": "application/json", **{name.replace("_", "-"): text for name, text in headers.items()}}
     return Response(status, named, body.encode(), len(body))
 
@@ -476,12 +476,12 @@ class Virtual:
 
 @pytest.fixture
 def virtual(monkeypatch):
-    """Clients over scripted answers, and the clock that they live by."""
+    """Clients over scripted responses, and their clock."""
     clock = Virtual()
     monkeypatch.setattr(http_client, "time", clock)
 
-    def client_of(*answers: Response | TransportFailed, **options: object) -> tuple[AlpacaClient, Scripted, Virtual]:
-        transport = Scripted(*answers)
+    def client_of(*responses: Response | TransportFailed, **options: object) -> tuple[AlpacaClient, Scripted, Virtual]:
+        transport = Scripted(*responses)
         client = AlpacaClient(KEY, SECRET, transport=transport, **options)
         client._session._stop = clock
         return client, transport, clock
@@ -494,35 +494,35 @@ def virtual(monkeypatch):
     [({}, 1), ({"retry_after": "7"}, 7), ({"x_ratelimit_reset": "1717400012"}, 12)],
     ids=["says-nothing", "retry-after", "reset"],
 )
-def test_a_429_is_waited_out_and_asked_for_again(virtual, headers, seconds):
-    client, transport, clock = virtual(said(429, **headers), said(200))
+def test_a_429_is_waited_out_and_repeated(virtual, headers, seconds):
+    client, transport, clock = virtual(response(429, **headers), response(200))
     client.fetch_bars("AAPL", "2024-06-03", "2024-06-03")
 
-    assert transport.asked[0] == transport.asked[1]
-    assert (len(transport.asked), client.requests) == (2, 2)
+    assert transport.targets[0] == transport.targets[1]
+    assert (len(transport.targets), client.requests) == (2, 2)
     assert clock.passed >= seconds
 
 
 def test_one_429_costs_seconds(virtual):
-    client, _, clock = virtual(said(429), said(200))
+    client, _, clock = virtual(response(429), response(200))
     client.fetch_bars("AAPL", "2024-06-03", "2024-06-03")
 
     assert clock.passed <= 5
 
 
 def test_tries_of_429_are_not_counted(virtual):
-    client, transport, _ = virtual(*[said(429, retry_after="0")] * 12, said(200))
+    client, transport, _ = virtual(*[response(429, retry_after="0")] * 12, response(200))
     client.fetch_bars("AAPL", "2024-06-03", "2024-06-03")
 
-    assert len(transport.asked) == 13
+    assert len(transport.targets) == 13
 
 
 @pytest.mark.parametrize(
-    "answer", [said(429), said(503), TransportFailed("the server fell silent")], ids=["429", "503", "silent"]
+    "failure", [response(429), response(503), TransportFailed("the server stopped responding")], ids=["429", "503", "silent"]
 )
-def test_a_service_that_is_down_ends_the_run(virtual, answer):
-    """After ten minutes without any usable answer, however many tries each request has."""
-    client, _, clock = virtual(answer, policy=RetryPolicy(tries=10**9))
+def test_a_service_that_is_down_ends_the_run(virtual, failure):
+    """After ten minutes without any usable response, however many tries each request has."""
+    client, _, clock = virtual(failure, policy=RetryPolicy(tries=10**9))
     with pytest.raises(ServiceDown, match=r"6[0-9][0-9] s\b") as caught:
         client.fetch_bars("AAPL", "2024-06-03", "2024-06-03")
 
@@ -530,8 +530,10 @@ def test_a_service_that_is_down_ends_the_run(virtual, answer):
     assert caught.value.exit_code == 6
 
 
-def test_one_usable_answer_starts_the_ten_minutes_anew(virtual):
-    client, _, clock = virtual(*[said(503)] * 30, said(200), *[said(503)] * 30, said(200), policy=RetryPolicy(tries=99))
+def test_one_usable_response_starts_the_ten_minutes_anew(virtual):
+    client, _, clock = virtual(
+        *[response(503)] * 30, response(200), *[response(503)] * 30, response(200), policy=RetryPolicy(tries=99)
+    )
     for _ in range(2):
         client.fetch_bars("AAPL", "2024-06-03", "2024-06-03")
 
@@ -539,8 +541,8 @@ def test_one_usable_answer_starts_the_ten_minutes_anew(virtual):
 
 
 def test_an_outage_long_ago_does_not_shorten_the_next(virtual):
-    """A notebook asks, fails, and asks again after lunch: the second question has all its tries."""
-    client, _, clock = virtual(*[said(503)] * 3, said(503), said(200), policy=RetryPolicy(tries=3))
+    """A notebook fails, and runs again an hour later: the second request has all its tries."""
+    client, _, clock = virtual(*[response(503)] * 3, response(503), response(200), policy=RetryPolicy(tries=3))
     with pytest.raises(SourceUnavailable):
         client.fetch_bars("AAPL", "2024-06-03", "2024-06-03")
     clock.passed += 3600
@@ -555,22 +557,24 @@ def test_a_token_that_comes_again_is_an_end(connect):
     with Hostile(page({}, "a"), page({}, "b"), page({}, "a")) as server, pytest.raises(BadAnswer):
         list(connect(server).pages(REQUEST))
 
-    assert len(server.heard) == 3
+    assert len(server.requests) == 3
 
 
 def test_empty_pages_without_end_are_an_end():
-    transport = Scripted(*[said(200, json.dumps({"bars": {}, "next_page_token": str(n)})) for n in range(1000)])
+    transport = Scripted(*[response(200, json.dumps({"bars": {}, "next_page_token": str(n)})) for n in range(1000)])
     with pytest.raises(BadAnswer):
         list(AlpacaClient(KEY, SECRET, transport=transport).pages(REQUEST))
 
-    assert len(transport.asked) == 101
+    assert len(transport.targets) == 101
 
 
 def test_pages_with_bars_end_where_the_range_does():
     """Tokens without end, and a bar in each page: the bars must move on, and the range does not."""
     first = datetime(2024, 6, 3, 4, tzinfo=UTC)
     pages = [{"AAPL": [bar((first + timedelta(minutes=n)).strftime("%Y-%m-%dT%H:%M:%SZ"))]} for n in range(2000)]
-    transport = Scripted(*[said(200, json.dumps({"bars": bars, "next_page_token": str(n)})) for n, bars in enumerate(pages)] * 3)
+    transport = Scripted(
+        *[response(200, json.dumps({"bars": bars, "next_page_token": str(n)})) for n, bars in enumerate(pages)] * 3
+    )
     with pytest.raises(BadAnswer, match=r"AAPL: the bar at 2024-06-04T04:0"):
         list(AlpacaClient(KEY, SECRET, transport=transport, policy=QUICK).pages(REQUEST))
 
@@ -580,18 +584,21 @@ def test_pages_with_bars_end_where_the_range_does():
 )
 def test_bars_of_an_earlier_page_are_refused(again):
     pages = [["2024-06-03T08:00:00Z", "2024-06-03T08:01:00Z"], again]
-    answers = [
-        said(200, json.dumps({"bars": {"AAPL": [bar(stamp) for stamp in stamps]}, "next_page_token": token}))
+    responses = [
+        response(200, json.dumps({"bars": {"AAPL": [bar(stamp) for stamp in stamps]}, "next_page_token": token}))
         for stamps, token in zip(pages, ("a", None), strict=True)
     ]
     with pytest.raises(BadAnswer, match="AAPL"):
-        list(AlpacaClient(KEY, SECRET, transport=Scripted(*answers)).pages(REQUEST))
+        list(AlpacaClient(KEY, SECRET, transport=Scripted(*responses)).pages(REQUEST))
 
 
 def test_pages_are_yielded_as_they_come():
     """What arrived before a failure is the caller's."""
-    answers = [said(200, json.dumps({"bars": {"AAPL": [bar("2024-06-03T08:00:00Z")]}, "next_page_token": "a"})), said(401)]
-    pages = AlpacaClient(KEY, SECRET, transport=Scripted(*answers)).pages(REQUEST)
+    responses = [
+        response(200, json.dumps({"bars": {"AAPL": [bar("2024-06-03T08:00:00Z")]}, "next_page_token": "a"})),
+        response(401),
+    ]
+    pages = AlpacaClient(KEY, SECRET, transport=Scripted(*responses)).pages(REQUEST)
 
     assert next(pages).slices == (("AAPL", 0, 1),)
     with pytest.raises(CredentialsRefused):
@@ -602,20 +609,20 @@ def test_pages_are_yielded_as_they_come():
 
 
 def test_a_stopped_client_sends_nothing():
-    transport = Scripted(said(200))
+    transport = Scripted(response(200))
     client = AlpacaClient(KEY, SECRET, transport=transport)
     client.stop()
     with pytest.raises(Interrupted):
         client.fetch_bars("AAPL", "2024-06-03", "2024-06-03")
-    assert transport.asked == []
+    assert transport.targets == []
     client.resume()
 
     assert client.fetch_bars("AAPL", "2024-06-03", "2024-06-03").empty
 
 
-def test_stopping_wakes_who_waits_for_the_next_try(connect, market):
-    asked, caught = threading.Event(), []
-    with Sandbox(market, faults=Faults(always=503), on_request=lambda record: asked.set()) as server:
+def test_stopping_wakes_a_request_that_waits_for_its_next_try(connect, market):
+    sent, caught = threading.Event(), []
+    with Sandbox(market, faults=Faults(always=503), on_request=lambda record: sent.set()) as server:
         client = connect(server, policy=RetryPolicy(base=1e6, cap=1e6))
 
         def fetch() -> None:
@@ -625,17 +632,17 @@ def test_stopping_wakes_who_waits_for_the_next_try(connect, market):
 
         thread = threading.Thread(target=fetch)
         thread.start()
-        assert asked.wait(20)
+        assert sent.wait(20)
         client.stop()
         thread.join(20)
 
     assert [type(error) for error in caught] == [Interrupted]
 
 
-def test_interruptions_leave_no_trace_in_the_pace(monkeypatch):
+def test_interruptions_leave_no_trace_in_the_rate_limiter(monkeypatch):
     clock = Virtual()
     monkeypatch.setattr(http_client, "time", clock)
-    client = AlpacaClient(KEY, SECRET, transport=Scripted(said(200, x_ratelimit_limit="60", x_ratelimit_remaining="59")))
+    client = AlpacaClient(KEY, SECRET, transport=Scripted(response(200, x_ratelimit_limit="60", x_ratelimit_remaining="59")))
     client.stop()
     for _ in range(100):
         with pytest.raises(Interrupted):
@@ -667,7 +674,7 @@ def test_a_bad_argument_is_refused_before_anything_is_sent(arguments, options):
     with pytest.raises(InputError):
         AlpacaClient(KEY, SECRET, transport=transport).fetch_bars(*arguments, **options)
 
-    assert transport.asked == []
+    assert transport.targets == []
 
 
 @pytest.mark.parametrize("pair", [(KEY, None), (None, SECRET), (KEY, ""), ("", SECRET)])
@@ -695,7 +702,7 @@ def test_credentials_and_address_come_from_the_environment(monkeypatch, market):
 
 
 @pytest.mark.parametrize("url", ["http://data.alpaca.markets", "http://10.0.0.1:8080", "ftp://127.0.0.1", "https://u:p@host"])
-def test_keys_travel_in_the_open_to_this_machine_alone(url):
+def test_keys_are_sent_unencrypted_only_to_this_machine(url):
     with pytest.raises(ConfigError):
         AlpacaClient(KEY, SECRET, base_url=url)
 
@@ -735,7 +742,7 @@ def test_no_secret_is_in_an_error_or_its_traceback(connect, caplog, play):
 
     everything = texts_of(caught.value) + caplog.text
     assert (KEY in everything, SECRET in everything) == (False, False)
-    assert (server.heard[0].headers["apca-api-key-id"], server.heard[0].headers["apca-api-secret-key"]) == (KEY, SECRET)
+    assert (server.requests[0].headers["apca-api-key-id"], server.requests[0].headers["apca-api-secret-key"]) == (KEY, SECRET)
 
 
 def test_no_secret_is_in_what_a_client_shows(connect, sandbox):
@@ -747,8 +754,8 @@ def test_no_secret_is_in_what_a_client_shows(connect, sandbox):
 
 
 def test_a_server_that_repeats_the_keys_is_not_quoted(connect):
-    answer = http(403, json.dumps({"message": f"key {KEY} with secret {SECRET} is not known"}).encode())
-    with Hostile(answer) as server, pytest.raises(DataEngineError) as caught:
+    refusal = http(403, json.dumps({"message": f"key {KEY} with secret {SECRET} is not known"}).encode())
+    with Hostile(refusal) as server, pytest.raises(DataEngineError) as caught:
         connect(server).fetch_bars("AAPL", "2024-06-03", "2024-06-03")
 
     assert (KEY in str(caught.value), SECRET in str(caught.value)) == (False, False)

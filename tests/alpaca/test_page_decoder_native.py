@@ -16,12 +16,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_engine.alpaca import page_decoder_native as compiled_page
+from data_engine.alpaca import page_decoder_native
 from data_engine.alpaca.page_decoder import read_plain
 from data_engine.alpaca.page_decoder_native import library, read_compiled
 from data_engine.alpaca.page_format import LISTS_BEGIN
 
-SOURCE = Path(compiled_page.__file__).with_suffix(".c")
+SOURCE = Path(page_decoder_native.__file__).with_suffix(".c")
 CODE = library()
 
 PURE = os.environ.get("DATA_ENGINE_PURE") == "1"
@@ -38,7 +38,7 @@ def test_where_there_is_a_compiler_there_is_the_decoder():
     assert CODE is not None, "make clean, and again"
 
 
-def page_of(*rows: str) -> bytes:
+def page_with(*rows: str) -> bytes:
     return f'{{"bars":{{"A":[{",".join(rows)}]}},"next_page_token":null}}'.encode()
 
 
@@ -58,7 +58,7 @@ def closes(body: bytes) -> list[float] | None:
 @needs_code
 @given(st.from_regex(r"(0|[1-9][0-9]{0,30})(\.[0-9]{1,30})?", fullmatch=True, alphabet="0123456789."))
 def test_a_number_is_the_double_that_python_reads(text):
-    assert closes(page_of(row(text))) == [float(text)]
+    assert closes(page_with(row(text))) == [float(text)]
 
 
 @needs_code
@@ -69,17 +69,17 @@ def test_a_number_is_the_double_that_python_reads(text):
 )  # fmt: skip
 def test_numbers_at_the_edge_are_exact(text):
     """The last that one division is exact for, and the first that the other decoder has to read."""
-    assert closes(page_of(row(text))) == [float(text)]
+    assert closes(page_with(row(text))) == [float(text)]
 
 
 @needs_code
 def test_a_number_of_many_digits_makes_no_objects_of_bars(monkeypatch):
     """It goes to the plain decoder with its page, not to the general one."""
-    asked = []
-    monkeypatch.setattr(compiled_page, "read_plain", lambda body: asked.append(body) or read_plain(body))
+    bodies = []
+    monkeypatch.setattr(page_decoder_native, "read_plain", lambda body: bodies.append(body) or read_plain(body))
 
-    assert closes(page_of(row("194.25184573920184"), row("194.25", "2024-06-03T08:01:00Z"))) == [194.25184573920184, 194.25]
-    assert len(asked) == 1
+    assert closes(page_with(row("194.25184573920184"), row("194.25", "2024-06-03T08:01:00Z"))) == [194.25184573920184, 194.25]
+    assert len(bodies) == 1
 
 
 @needs_code
@@ -108,7 +108,7 @@ def test_a_number_of_many_digits_makes_no_objects_of_bars(monkeypatch):
     ],
 )
 def test_a_number_that_is_not_plain_is_left_alone(text):
-    assert closes(page_of(row(text))) is None
+    assert closes(page_with(row(text))) is None
 
 
 # Times
@@ -121,7 +121,7 @@ def test_every_day_of_five_centuries_is_counted_as_the_standard_library_does():
     assert CODE is not None
     for at in range(0, len(days), 9000):
         part = days[at : at + 9000]
-        page = read_compiled(page_of(*(row(time=f"{day}T23:59:58Z") for day in part)), CODE)
+        page = read_compiled(page_with(*(row(time=f"{day}T23:59:58Z") for day in part)), CODE)
         assert page is not None
         whole = [datetime(day.year, day.month, day.day, 23, 59, 58, tzinfo=UTC) - epoch for day in part]
         assert page.times.tolist() == [span // timedelta(microseconds=1) for span in whole]
@@ -137,17 +137,17 @@ def test_every_day_of_five_centuries_is_counted_as_the_standard_library_does():
 )  # fmt: skip
 def test_a_time_that_is_none_is_left_alone(time):
     """Also behind a good one of the same day, whose date is remembered."""
-    assert closes(page_of(row(time=time))) is None
-    assert closes(page_of(row(time="2024-01-01T00:00:00Z"), row(time=time))) is None
+    assert closes(page_with(row(time=time))) is None
+    assert closes(page_with(row(time="2024-01-01T00:00:00Z"), row(time=time))) is None
 
 
 @needs_code
 @pytest.mark.parametrize("year", [1, 1600, 2000, 2400, 9996])
 def test_leap_days_are_days(year):
     if year == 1:
-        assert closes(page_of(row(time="0001-01-01T00:00:00Z"))) == [1.0]
+        assert closes(page_with(row(time="0001-01-01T00:00:00Z"))) == [1.0]
     else:
-        assert closes(page_of(row(time=f"{year}-02-29T00:00:00Z"))) == [1.0]
+        assert closes(page_with(row(time=f"{year}-02-29T00:00:00Z"))) == [1.0]
 
 
 # Bounds
@@ -210,7 +210,7 @@ def test_nothing_is_read_behind_the_end_of_the_text(there, instead):
 
 
 def call(body: bytes, capacity: int, room: int) -> tuple[int, np.ndarray, np.ndarray]:
-    """Call the code as it is, with arrays that are longer than it is told, filled with a mark."""
+    """Call the code as it is, with arrays that are longer than it is given, filled with a mark."""
     assert CODE is not None
     columns, heads, stopped = (
         np.full(8 * capacity + room, 777.0),
@@ -243,7 +243,7 @@ def test_a_start_outside_the_text_is_refused():
 def test_a_page_of_more_bars_than_a_page_has_is_left_alone():
     times = (datetime(2024, 6, 3, tzinfo=UTC) + timedelta(minutes=at) for at in range(10_002))
 
-    assert closes(page_of(*(row(time=f"{time:%Y-%m-%dT%H:%M:%SZ}") for time in times))) is None
+    assert closes(page_with(*(row(time=f"{time:%Y-%m-%dT%H:%M:%SZ}") for time in times))) is None
 
 
 # Where there is none
@@ -254,7 +254,7 @@ def test_without_the_library_there_is_none(tmp_path):
 
 
 def test_a_file_that_is_no_library_is_none(tmp_path):
-    (tmp_path / compiled_page.LIBRARY).write_bytes(b"not a library")
+    (tmp_path / page_decoder_native.LIBRARY).write_bytes(b"not a library")
 
     assert loaded_in(tmp_path) == "None"
 
@@ -267,7 +267,7 @@ def test_a_file_that_is_no_library_is_none(tmp_path):
 def test_a_library_that_was_made_of_something_else_is_none(tmp_path, source):
     if COMPILER is None:
         pytest.skip("no C compiler")
-    made = tmp_path / compiled_page.LIBRARY
+    made = tmp_path / page_decoder_native.LIBRARY
     (tmp_path / "other.c").write_text(source)
     subprocess.run([COMPILER, "-shared", "-fPIC", "-o", str(made), str(tmp_path / "other.c")], check=True)
 
@@ -278,7 +278,7 @@ def test_a_library_that_was_made_of_something_else_is_none(tmp_path, source):
 @pytest.mark.parametrize("changed", [b"", b"\n"], ids=["as-it-was", "changed"])
 def test_a_library_is_taken_with_its_own_source_alone(tmp_path, changed):
     """After an update that did not compile again, a corrected fault must not live on in the old library."""
-    shutil.copy(Path(compiled_page.__file__).with_name(compiled_page.LIBRARY), tmp_path)
+    shutil.copy(Path(page_decoder_native.__file__).with_name(page_decoder_native.LIBRARY), tmp_path)
 
     assert (loaded_in(tmp_path, changed) == "None") == bool(changed)
 
@@ -293,7 +293,7 @@ def test_a_python_without_ctypes_has_none_and_works(without):
 
 def loaded_in(folder: Path, changed: bytes = b"") -> str:
     """Return what `library` finds for a copy of the module in *folder*, whose source is *changed*."""
-    shutil.copy(compiled_page.__file__, folder / "copy_of_it.py")
+    shutil.copy(page_decoder_native.__file__, folder / "copy_of_it.py")
     (folder / SOURCE.name).write_bytes(SOURCE.read_bytes() + changed)
     done = subprocess.run(
         [sys.executable, "-c", "import copy_of_it; print(copy_of_it.library())"], cwd=folder, capture_output=True

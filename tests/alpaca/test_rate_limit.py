@@ -66,7 +66,7 @@ class FixedWindowServer:
 
 @dataclass
 class UnlimitedServer:
-    """Lets everything through, except that the *refused*-th request is told to wait so many seconds."""
+    """Lets everything through, except that the *refused*-th request has to wait so many seconds."""
 
     refused: int = 0
     retry_after: int = 0
@@ -187,7 +187,7 @@ def test_any_crew_keeps_to_a_stated_limit_of_600(workers, latency):
     assert run.refused <= 0.01
 
 
-def test_the_whole_bucket_is_spent_before_anybody_waits():
+def test_the_whole_bucket_is_spent_before_any_request_waits():
     run = simulate(RateLimiter(), TokenBucketServer(600), workers=8, seconds=60)
 
     assert run.passed() >= 1.9 * 600
@@ -196,7 +196,7 @@ def test_the_whole_bucket_is_spent_before_anybody_waits():
 @settings(max_examples=25, deadline=None)
 @given(share=st.floats(0, 1), workers=st.integers(1, 32), seed=st.integers(0, 9))
 def test_whatever_an_earlier_run_left_in_the_bucket_few_are_refused(share, workers, seed):
-    """Those whose first requests are under way together cannot know; after them nobody overdraws by more than a few."""
+    """Those whose first requests are under way together cannot know; after them the bucket is overdrawn by no more than a few."""
     run = simulate(RateLimiter(), TokenBucketServer(200, tokens=200 * share), workers=workers, seconds=120, seed=seed)
 
     assert sum(status == 429 for _, status in run.responses) <= workers + 2
@@ -328,7 +328,7 @@ def test_refusals_of_requests_that_were_under_way_together_are_one_event():
     assert alone.pause_left(10.2) == crowd.pause_left(10.2)
 
 
-def test_they_are_one_event_however_slow_the_answers_are():
+def test_they_are_one_event_however_slow_the_responses_are():
     alone, crowd = limiter_of(1), limiter_of(32)
     refuse(alone, 10.2)
     for number in range(32):
@@ -337,7 +337,7 @@ def test_they_are_one_event_however_slow_the_answers_are():
     assert alone.allowed == crowd.allowed
 
 
-def test_a_refusal_makes_everybody_wait():
+def test_a_refusal_makes_all_requests_wait():
     limiter = limiter_of(8)
     refuse(limiter, 10.2)
 
@@ -385,7 +385,7 @@ def test_a_later_refusal_may_lengthen_the_pause_and_never_shortens_it():
 
 
 @pytest.mark.parametrize("status", [None, 500, 503, 400])
-def test_other_failures_do_not_slow_anybody_down(status):
+def test_other_failures_slow_nothing_down(status):
     limiter = RateLimiter()
     for _ in range(100):
         limiter.acquire(0.0)
@@ -418,7 +418,7 @@ def test_an_estimate_grows_while_all_goes_well_and_shrinks_at_a_refusal():
     size=st.floats(1, 10_000),
     steps=st.lists(st.floats(0, 30), min_size=1, max_size=60),
 )
-def test_a_bucket_never_lets_more_through_than_it_held_and_what_came_back(rate, size, steps):
+def test_a_bucket_never_lets_more_through_than_its_tokens_and_the_refill(rate, size, steps):
     """The k-th taker of a full bucket leaves when k tokens have been there, by any path of time."""
     bucket, now, leaves = Bucket(rate, size, size, 0.0), 0.0, []
     for step in steps:

@@ -1,4 +1,4 @@
-"""When to ask again: bounded, jittered, and as the server wishes where it says so."""
+"""Waits between tries: bounded, jittered, and as the server states."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def test_a_wait_lies_between_nothing_and_the_cap_and_jitter_scales_it(failures, 
     assert policy.wait(failures, jitter) == pytest.approx(jitter * policy.wait(failures, 1.0))
 
 
-def test_a_request_and_a_run_are_bounded_without_being_told():
-    """Six tries of one request take a quarter of a minute at most; ten minutes without any answer end the run."""
+def test_a_request_and_a_run_are_bounded_by_default():
+    """Six tries of one request take a quarter of a minute at most; ten minutes without any response end the run."""
     policy = RetryPolicy()
 
     assert (policy.tries, policy.give_up_after) == (6, 600.0)
@@ -69,7 +69,7 @@ HINTS = {
 
 
 @pytest.mark.parametrize(("headers", "seconds"), HINTS.values(), ids=HINTS)
-def test_the_wait_that_a_server_asks_for(headers, seconds):
+def test_the_wait_that_a_server_states(headers, seconds):
     assert retry_after(headers, UNIX) == seconds
 
 

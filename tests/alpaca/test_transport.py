@@ -1,4 +1,4 @@
-"""The transport against servers that misbehave: every failure is one short reason, and no key leaves for elsewhere."""
+"""The transport against servers that misbehave: every failure has one short reason, and no credentials go to another server."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ def test_a_request_carries_the_keys_and_asks_for_gzip(connect):
     with Hostile(http(body=b"{}")) as server:
         connect(server.url).get(PATH)
 
-    (heard,) = server.heard
-    assert heard.target == PATH
-    assert (heard.headers["apca-api-key-id"], heard.headers["apca-api-secret-key"]) == (KEY, SECRET)
-    assert heard.headers["accept-encoding"] == "gzip"
+    (request,) = server.requests
+    assert request.target == PATH
+    assert (request.headers["apca-api-key-id"], request.headers["apca-api-secret-key"]) == (KEY, SECRET)
+    assert request.headers["accept-encoding"] == "gzip"
 
 
 def test_a_compressed_body_is_inflated(connect):
@@ -201,7 +201,7 @@ def test_a_server_without_tls_is_no_https_server(connect):
     with Hostile(http(400)) as server, pytest.raises(TransportFailed, match=r"encryption|broke"):
         connect(server.url.replace("http://", "https://")).get(PATH)
 
-    assert server.heard == []
+    assert server.requests == []
 
 
 def test_a_body_without_end_is_left(connect, monkeypatch):
@@ -230,7 +230,7 @@ def test_a_redirect_is_a_response_and_the_keys_stay_here(connect, status):
     with Hostile(http(body=b"{}")) as elsewhere, Hostile(http(status, headers=[("Location", elsewhere.url + "/take")])) as server:
         response = connect(server.url).get(PATH)
 
-    assert (response.status, len(server.heard), elsewhere.heard) == (status, 1, [])
+    assert (response.status, len(server.requests), elsewhere.requests) == (status, 1, [])
 
 
 # Secrets

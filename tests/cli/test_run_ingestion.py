@@ -34,8 +34,10 @@ def test_without_the_list_it_explains_itself(tmp_path: Path) -> None:
     ran = runner(env={})
 
     assert ran.code == 2
-    assert ran.err.startswith(f"Error: sp500-2025.csv is not in {tmp_path}.")
-    assert "column Symbol" in ran.err
+    assert ran.err.startswith("Error: ")
+    assert f"{tmp_path}" in ran.err
+    assert "sp500-2025.csv" in ran.err
+    assert "Symbol" in ran.err
     assert "data-engine demo" in ran.err
     assert list(tmp_path.iterdir()) == []
 
@@ -44,7 +46,7 @@ def test_without_keys_it_explains_itself(listed: Path, tmp_path: Path) -> None:
     ran = runner(env={})
 
     assert ran.code == 2
-    assert "ALPACA_API_KEY and ALPACA_SECRET_KEY" in ran.err
+    assert "ALPACA_API_KEY" in ran.err
     assert "data-engine demo" in ran.err
     assert list(tmp_path.iterdir()) == [listed]
 
@@ -82,5 +84,6 @@ def test_from_a_checkout_without_its_dependencies_it_says_what_to_do(tmp_path: P
     ran = runner(env={"PYTHONPATH": str(tmp_path)})
 
     assert ran.code == 2
-    assert "click is not installed" in ran.err
+    assert "click" in ran.err
+    assert "`pip install .`" in ran.err
     assert "Traceback" not in ran.text

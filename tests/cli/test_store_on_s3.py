@@ -106,7 +106,7 @@ def test_a_second_run_on_a_bucket_ends_with_exit_code_7(bucket):
         assert ended(first).code == 0
 
     assert second.code == 7
-    assert f"Error: another process holds the store {bucket.base}" in second.err
+    assert f"{bucket.base} is locked" in second.err
 
 
 def test_a_service_that_ignores_conditions_is_said_to_and_has_one_writer(tmp_path):
@@ -121,7 +121,7 @@ def test_a_service_that_ignores_conditions_is_said_to_and_has_one_writer(tmp_pat
             told = ended(first)
 
     assert (told.code, second.code) == (0, 7), told.text + second.text
-    assert "this service ignores If-Match and If-None-Match, so only one process at a time may write here" in told.err
+    assert "If-None-Match" in told.err
     assert "Warning" not in told.err
     assert any(key.endswith("data.parquet") for key in service.things)
     assert service.things["x/metadata/locks/writer.lock"].content == b""

@@ -1,8 +1,9 @@
-"""The workers of a Dask cluster, as processes of their own: what a store ends with, whoever dies, and what a cluster is told."""
+"""The workers of a Dask cluster, as separate processes: what is stored, whichever process dies, and who may take part."""
 
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,12 +13,12 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("distributed", reason="Dask's distributed is not installed: pip install 'data-engine[dask]'")
+pytest.importorskip("distributed", reason="Dask's distributed is not installed: pip install '.[dask]'")
 
 from clusters import Cluster, cluster, until
 from data_engine import AlpacaClient, IngestionPipeline, ingest_single_symbol
 from data_engine.errors import ConfigError, Interrupted
-from data_engine.ingest.dask import dask_pool as dask_runner
+from data_engine.ingest.dask import dask_pool
 from data_engine.ingest.dask.dask_worker import MarkedFiles
 from data_engine.ingest.progress import NoProgress, ProgressState
 from data_engine.sandbox import Faults, Replay, Sandbox, SimulatedMarket
@@ -132,7 +133,7 @@ def test_eight_real_symbols_through_two_processes_one_of_them_killed(
     copy = reachable.copy()
     assert count(copy) == 258_824
     assert differing(bars_in(copy), bars_of(EIGHT)) == 0
-    # What the killed process had under way is asked for again, and nothing else: its two threads, a task of a page or two each.
+    # Only the requests in flight of the killed process are sent again: its two threads, a task of a page or two each.
     assert planned <= len(server.requests) <= planned + 2 * 2
     assert server.counts[429] == 0
 
@@ -140,7 +141,7 @@ def test_eight_real_symbols_through_two_processes_one_of_them_killed(
 # ------------------------------------------------------------------------------------------------------- the same as threads
 
 
-def test_the_same_bars_summary_and_claims_as_with_threads(ready: Cluster, serve: Serve, tmp_path: Path) -> None:
+def test_the_same_bars_summary_and_coverage_as_with_threads(ready: Cluster, serve: Serve, tmp_path: Path) -> None:
     names = [*names_of(6), "ZZZQ"]
     server = serve()
     words = (*names, *JUNE, "--json")
@@ -148,11 +149,11 @@ def test_the_same_bars_summary_and_claims_as_with_threads(ready: Cluster, serve:
     threads = here("ingest", *words, "--base-path", tmp_path / "b", url=server.url)
 
     assert clusters.code == threads.code == 1, clusters.text
-    told, expected = clusters.json, threads.json
-    for report in (told, expected):
-        report.pop("elapsed_seconds")
-    assert told == expected
-    assert told["requests"] == len(server.requests) / 2
+    report, expected = clusters.json, threads.json
+    for fields in (report, expected):
+        fields.pop("elapsed_seconds")
+    assert report == expected
+    assert report["requests"] == len(server.requests) / 2
     assert content(tmp_path / "a") == content(tmp_path / "b")
     known, known_too = (coverage(tmp_path / side, names[0]) for side in "ab")
     when = {"begun": "", "updated": ""}
@@ -160,47 +161,47 @@ def test_the_same_bars_summary_and_claims_as_with_threads(ready: Cluster, serve:
     assert not list((tmp_path / "a" / "metadata").glob("runs/*"))
 
 
-def test_update_and_the_library_take_a_cluster_too(
+def test_update_and_the_library_accept_a_cluster_too(
     ready: Cluster, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = serve()
     monkeypatch.setenv("APCA_API_DATA_URL", server.url)
     report = ingest_single_symbol("AAPL", "2024-06-03", "2024-06-28", base_path=tmp_path, dask=ready.address)
-    held = count(tmp_path)
+    stored = count(tmp_path)
     updated = here("update", "--quiet", "--base-path", tmp_path, "--dask", ready.address, env={})
 
     assert report["successful"] == ["AAPL"]
     assert updated.code == 0, updated.text
     assert "1 of 1 series up to date" in updated.out
-    assert count(tmp_path) > held > 0
+    assert count(tmp_path) > stored > 0
 
 
-class Watching(NoProgress):
-    """Remembers all that a run tells while it goes on."""
+class RecordingProgress(NoProgress):
+    """Keeps every state of a run."""
 
     def __init__(self) -> None:
-        self.seen: list[ProgressState] = []
+        self.states: list[ProgressState] = []
 
-    def update(self, standing: ProgressState) -> None:
-        self.seen.append(standing)
+    def update(self, state: ProgressState) -> None:
+        self.states.append(state)
 
 
 def test_progress_is_by_the_request(ready: Cluster, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One task of many pages: what is told does not wait for its end."""
-    server, watching = serve(latency=0.2), Watching()
+    """One task of many pages: the progress does not wait for its end."""
+    server, progress = serve(latency=0.2), RecordingProgress()
     monkeypatch.setenv("APCA_API_DATA_URL", server.url)
-    pipeline = IngestionPipeline(1, tmp_path, dask=ready.address, progress=watching)
+    pipeline = IngestionPipeline(1, tmp_path, dask=ready.address, progress=progress)
     report = pipeline.ingest_symbols(["AAPL"], "2024-01-02", "2024-06-28")
 
-    assert any(standing.pages > 0 and not standing.successful for standing in watching.seen)
-    assert watching.seen[-1].pages == len(server.requests) == report["requests"] == report["pages"] > 5
-    assert watching.seen[-1].successful == 1
+    assert any(state.pages > 0 and not state.successful for state in progress.states)
+    assert progress.states[-1].pages == len(server.requests) == report["requests"] == report["pages"] > 5
+    assert progress.states[-1].successful == 1
 
 
 # ------------------------------------------------------------------------------------------------------------ the limit
 
 
-def test_the_whole_cluster_keeps_to_the_limit_that_the_answers_state(ready: Cluster, serve: Serve, tmp_path: Path) -> None:
+def test_the_whole_cluster_keeps_to_the_limit_that_the_responses_state(ready: Cluster, serve: Serve, tmp_path: Path) -> None:
     server = serve(rate=1200, burst=10)
     ran = ingested(server, *names_of(40), *JUNE, "--workers", 40, "--base-path", tmp_path / "s", "--dask", ready.address)
 
@@ -212,10 +213,10 @@ def test_the_whole_cluster_keeps_to_the_limit_that_the_answers_state(ready: Clus
     assert len(times) - 10 <= 20 * (times[-1] - times[0]) + 2
 
 
-def test_the_users_own_bound_is_the_clusters(ready: Cluster, serve: Serve, tmp_path: Path) -> None:
+def test_the_users_maximum_holds_for_the_whole_cluster(ready: Cluster, serve: Serve, tmp_path: Path) -> None:
     server = serve()
-    bound = ("--workers", 40, "--requests-per-minute", 900)
-    ran = ingested(server, *names_of(40), *JUNE, *bound, "--base-path", tmp_path / "s", "--dask", ready.address)
+    maximum = ("--workers", 40, "--requests-per-minute", 900)
+    ran = ingested(server, *names_of(40), *JUNE, *maximum, "--base-path", tmp_path / "s", "--dask", ready.address)
 
     times = sorted(record.started for record in server.requests)
     assert ran.code == 0, ran.text
@@ -230,8 +231,8 @@ def test_a_free_plans_refusal_is_met_once_a_process_at_most(ready: Cluster, serv
     )
 
     assert ran.code == 0, ran.text
-    assert "the end was clamped" in ran.text
-    assert server.counts[403] <= 4  # whoever was under way when the first of them heard it
+    assert "latest 15 minutes" in ran.text
+    assert server.counts[403] <= 4  # the requests in flight when the first was refused
 
 
 # ------------------------------------------------------------------------------------------------------- when things fail
@@ -242,7 +243,7 @@ def test_keys_that_are_refused_end_the_run_at_once(ready: Cluster, serve: Serve,
     ran = ingested(server, *names_of(30), *JUNE, "--workers", 30, "--base-path", tmp_path, "--dask", ready.address)
 
     assert ran.code == 3, ran.text
-    assert "refused the credentials" in ran.err
+    assert "401" in ran.err
     assert len(server.requests) <= 4  # one a thread
 
 
@@ -272,22 +273,22 @@ def test_ctrl_c_ends_the_run_and_the_next_goes_on(ready: Cluster, serve: Serve, 
     process = ingest(server, *words, "--dask", ready.address)
     server._on_request = once(5, lambda: process.send_signal(signal.SIGINT))
     cut = ended(process)
-    sent, held = len(server.requests), count(tmp_path / "s")
+    sent, stored = len(server.requests), count(tmp_path / "s")
     server._on_request, server.latency = None, 0.0
     finished = ingested(server, *words, "--dask", ready.address)
 
     assert cut.code == 130, cut.text
-    assert "not finished: the run was interrupted" in cut.out
+    assert "interrupted" in cut.out
     assert "Traceback" not in cut.text
-    assert held > 0
-    # Four threads: what they had under way is all that came after it.
+    assert stored > 0
+    # Four threads: only their requests in flight came after it.
     assert 5 <= sent <= 5 + 4
     assert finished.code == 0, finished.text
     pipeline_of(server, tmp_path / "whole").ingest_symbols(names, "2024-06-03", "2024-06-28")
     assert content(tmp_path / "s") == content(tmp_path / "whole")
 
 
-def test_workers_stop_when_whoever_started_the_run_is_killed(ready: Cluster, serve: Serve, tmp_path: Path) -> None:
+def test_workers_stop_when_the_process_that_started_the_run_is_killed(ready: Cluster, serve: Serve, tmp_path: Path) -> None:
     names = names_of(12)
     server = serve(latency=0.2)
     words = (*names, *JUNE, "--workers", 12, "--base-path", tmp_path / "s", "--dask", ready.address)
@@ -299,7 +300,7 @@ def test_workers_stop_when_whoever_started_the_run_is_killed(ready: Cluster, ser
 
     assert killed.code == -signal.SIGKILL
     assert finished.code == 0, finished.text
-    # The tasks of the first run that were under way, and perhaps a second page of each; the rest of it was never asked for.
+    # The tasks of the first run in flight, and perhaps a second page of each; the rest of it was never requested.
     assert len(server.requests) <= 5 + 8 + requests_of(finished)
     assert not list((tmp_path / "s" / "metadata").glob("runs/*"))
 
@@ -310,14 +311,14 @@ def requests_of(ran: Ran) -> int:
 
 # --------------------------------------------------------------------------------------------------- who may take part
 
-ODD: dict[str, tuple[dict[str, str | None], tuple[str, ...], str]] = {
-    "without-credentials": ({"ALPACA_API_KEY": None, "ALPACA_SECRET_KEY": None}, (), "environment holds no credentials"),
-    "of-another-version": ({}, ("--preload", "older"), "data_engine 0.0.1"),
-    "of-another-server": ({"APCA_API_DATA_URL": "http://127.0.0.1:9"}, (), "set APCA_API_DATA_URL to the same"),
+UNFIT: dict[str, tuple[dict[str, str | None], tuple[str, ...], str]] = {
+    "without-credentials": ({"ALPACA_API_KEY": None, "ALPACA_SECRET_KEY": None}, (), "ALPACA_API_KEY"),
+    "of-another-version": ({}, ("--preload", "older"), "0.0.1"),
+    "of-another-server": ({"APCA_API_DATA_URL": "http://127.0.0.1:9"}, (), "APCA_API_DATA_URL"),
 }
 
 
-@pytest.mark.parametrize(("env", "words", "said"), ODD.values(), ids=ODD)
+@pytest.mark.parametrize(("env", "words", "named"), UNFIT.values(), ids=UNFIT)
 def test_a_worker_that_cannot_take_part_is_named_and_nothing_is_written(
     port: int,
     serve: Serve,
@@ -325,7 +326,7 @@ def test_a_worker_that_cannot_take_part_is_named_and_nothing_is_written(
     pair: Cluster,
     env: dict[str, str | None],
     words: tuple[str, ...],
-    said: str,
+    named: str,
 ) -> None:
     (tmp_path / "older.py").write_text("import data_engine.version\ndata_engine.version.__version__ = '0.0.1'\n")
     server = serve()
@@ -336,8 +337,8 @@ def test_a_worker_that_cannot_take_part_is_named_and_nothing_is_written(
         pair.remove(nanny)
 
     assert ran.code == 2, ran.text
-    assert said in ran.err
-    assert "cannot take part" in ran.err
+    assert named in ran.err
+    assert re.search(r"worker tcp://", ran.err)
     assert SECRET not in ran.text
     assert server.requests == []
     assert not (tmp_path / "s").exists()
@@ -345,7 +346,7 @@ def test_a_worker_that_cannot_take_part_is_named_and_nothing_is_written(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a path that means another folder in every process: /proc/self/cwd")
 def test_a_worker_that_slept_over_the_end_of_its_run_writes_nothing(tmp_path: Path) -> None:
-    """Nobody holds the store for it then; what it wrote could be of another price base, or of a range that was removed."""
+    """The store is not locked for it then: its bars could have another adjustment basis, or be of a range that was removed."""
     files = LocalFiles(tmp_path)
     files.update("metadata/runs/one.json", lambda _: b"{}")
     writer = MarkedFiles(files, "metadata/runs/one.json")
@@ -355,18 +356,18 @@ def test_a_worker_that_slept_over_the_end_of_its_run_writes_nothing(tmp_path: Pa
         files.delete("metadata/runs/one.json")
         return b"too late"
 
-    with pytest.raises(Interrupted, match="the run has ended"):
+    with pytest.raises(Interrupted):
         writer.update("a", slow)
     assert not writer.update("a", lambda _: None)
     assert (files.get("a"), writer.get("a"), writer.folder) == (b"in time", b"in time", tmp_path)
 
 
 def test_a_run_without_a_cluster_ends_the_one_that_was_killed_before(serve: Serve, tmp_path: Path) -> None:
-    sign = "metadata/runs/0123.json"
-    LocalFiles(tmp_path).update(sign, lambda _: b"{}")
+    run_marker = "metadata/runs/0123.json"
+    LocalFiles(tmp_path).update(run_marker, lambda _: b"{}")
     assert here("ingest", "AAPL", *JUNE, "--base-path", tmp_path, url=serve().url).code == 0
 
-    assert LocalFiles(tmp_path).get(sign) is None
+    assert LocalFiles(tmp_path).get(run_marker) is None
 
 
 def test_a_worker_that_sees_another_store_is_refused(ready: Cluster, serve: Serve, tmp_path: Path) -> None:
@@ -374,7 +375,7 @@ def test_a_worker_that_sees_another_store_is_refused(ready: Cluster, serve: Serv
     ran = ingested(server, "AAPL", *JUNE, "--base-path", "/proc/self/cwd/mine", "--dask", ready.address)
 
     assert ran.code == 2, ran.text
-    assert "does not see the store" in ran.err
+    assert "the store /proc/self/cwd/mine" in ran.err
     assert server.requests == []
     assert count(tmp_path / "mine") == 0
 
@@ -383,7 +384,7 @@ def test_a_worker_that_sees_another_store_is_refused(ready: Cluster, serve: Serv
 
 
 @pytest.mark.slow
-def test_a_scheduler_that_has_no_worker_that_keeps_no_pace_and_that_dies(
+def test_a_scheduler_without_workers_without_our_plugin_and_killed(
     port: int, serve: Serve, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One cluster for what takes a cluster of its own. It refuses plugins."""
@@ -393,18 +394,18 @@ def test_a_scheduler_that_has_no_worker_that_keeps_no_pace_and_that_dies(
     folder = tmp_path_factory.mktemp("weak")
     with cluster(folder, environment(port), processes=0, **refusing) as weak:
         words = (*names, *JUNE, "--workers", 6, "--dask", weak.address)
-        monkeypatch.setattr(dask_runner, "PATIENCE", 0.2)
-        nobody = ingested(server, *words, "--base-path", tmp_path / "n")
+        monkeypatch.setattr(dask_pool, "PATIENCE", 0.2)
+        empty = ingested(server, *words, "--base-path", tmp_path / "n")
         monkeypatch.undo()
-        assert nobody.code == 1
-        assert "no worker came within 0.2 s" in nobody.err
+        assert empty.code == 1
+        assert "0.2 s" in empty.err
         assert not (tmp_path / "n").exists()
 
         weak.add(2, 2)
-        bound = ("--requests-per-minute", 1200)
-        ran = ingested(server, *words, *bound, "--base-path", tmp_path / "a")
+        maximum = ("--requests-per-minute", 1200)
+        ran = ingested(server, *words, *maximum, "--base-path", tmp_path / "a")
         assert ran.code == 0, ran.text
-        assert "each of 2 worker processes keeps to 600 requests a minute" in ran.text
+        assert re.search(r"\b2 worker processes\b.*\b600 requests\b", ran.text)
         assert f"Requests: {len(server.requests)}" in ran.out
 
         # Stopped as a machine that sleeps: the scheduler gives it up, the nanny ends it, and the others do its work.
@@ -414,7 +415,7 @@ def test_a_scheduler_that_has_no_worker_that_keeps_no_pace_and_that_dies(
         server.latency = 0.2
         wedged = ingested(server, *words, "--base-path", tmp_path / "b")
         assert wedged.code == 0, wedged.text + weak.logs()
-        assert "some requests will be refused" in wedged.text
+        assert "--requests-per-minute" in wedged.text
         assert content(tmp_path / "b") == content(tmp_path / "a")
         server._on_request = None
 
@@ -425,7 +426,7 @@ def test_a_scheduler_that_has_no_worker_that_keeps_no_pace_and_that_dies(
     assert lost.code == 1, lost.text
     assert {one["code"] for one in lost.json["failed"]} == {"workers_lost"}
     assert lost.json["error"]["code"] == "workers_lost"
-    assert "the same command goes on from here" in lost.err
+    assert "same command" in lost.err
     assert "Traceback" not in lost.text
     assert here("update", "--base-path", tmp_path / "c", url=server.url).code == 0
     assert content(tmp_path / "c").items() >= content(tmp_path / "a").items()
@@ -457,12 +458,12 @@ def test_local_is_a_cluster_for_one_run_and_ctrl_c_reaches_all_its_processes(ser
     )  # fmt: skip
     server._on_request = once(3, lambda: os.killpg(process.pid, signal.SIGINT))
     cut = ended(process)
-    held, server._on_request, server.latency = count(tmp_path / "s"), None, 0.0
+    stored, server._on_request, server.latency = count(tmp_path / "s"), None, 0.0
     finished = here(*command[3:], env=environment(server.port))
 
     assert cut.code == 130, cut.text
     assert "Traceback" not in cut.text
-    assert held > 0
+    assert stored > 0
     assert finished.code == 0, finished.text
     assert finished.out.count("Successful: 6/6") == 1
     until(lambda: not is_there(process.pid))
@@ -476,7 +477,7 @@ def is_there(group: int) -> bool:
     return True
 
 
-def test_a_script_that_lacks_its_guard_is_told_so(serve: Serve, tmp_path: Path) -> None:
+def test_a_script_without_its_guard_gets_the_remedy(serve: Serve, tmp_path: Path) -> None:
     server = serve()
     script = tmp_path / "script.py"
     script.write_text(
@@ -486,7 +487,7 @@ def test_a_script_that_lacks_its_guard_is_told_so(serve: Serve, tmp_path: Path) 
     ran = subprocess.run([sys.executable, script], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
 
     assert ran.returncode == 1
-    assert ran.stderr.splitlines()[-1].endswith("""makes its calls below: if __name__ == "__main__":""")
+    assert ran.stderr.splitlines()[-1].endswith("""if __name__ == "__main__":""")
     assert not (tmp_path / "s").exists()
 
 
@@ -517,7 +518,7 @@ def test_without_the_extra_it_says_what_to_install(tmp_path: Path, address: str)
     ran = inside(ABSENT, "ingest", "AAPL", *JUNE, "--base-path", tmp_path / "s", "--dask", address, env=environment(9))
 
     assert ran.code == 2
-    assert "pip install 'data-engine[dask]'" in ran.err
+    assert "pip install '.[dask]'" in ran.err
     assert not (tmp_path / "s").exists()
 
 
@@ -538,22 +539,23 @@ def test_threads_import_nothing_of_dask(serve: Serve, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("address", ["nonsense", "http://127.0.0.1:8786", "tcp://", ""])
-def test_an_address_that_is_none_is_bad_usage(tmp_path: Path, address: str) -> None:
+def test_an_invalid_address_is_bad_usage(tmp_path: Path, address: str) -> None:
     ran = here("ingest", "AAPL", *JUNE, "--base-path", tmp_path / "s", "--dask", address, env=environment(9))
 
     assert ran.code == 2
-    assert "tcp://host:8786" in ran.err
+    assert "tcp://" in ran.err
 
 
-def test_nobody_at_the_address_is_bad_usage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dask_runner, "_CONNECT_SECONDS", 0.3)
+def test_an_address_without_a_scheduler_is_bad_usage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dask_pool, "_CONNECT_SECONDS", 0.3)
     ran = here("ingest", "AAPL", *JUNE, "--base-path", tmp_path / "s", "--dask", "tcp://127.0.0.1:1", env=environment(9))
 
     assert ran.code == 2
-    assert "no Dask scheduler answers there" in ran.err
+    assert "tcp://127.0.0.1:1" in ran.err
+    assert "`dask scheduler`" in ran.err
     assert not (tmp_path / "s").exists()
 
 
 def test_a_client_and_a_cluster_do_not_go_together(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="client and dask do not go together"):
+    with pytest.raises(ConfigError, match=r"client.*dask"):
         IngestionPipeline(base_path=tmp_path, client=AlpacaClient(KEY, SECRET), dask="local")

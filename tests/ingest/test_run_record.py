@@ -18,10 +18,10 @@ from data_engine.ingest.run_log import (
     FailureGroup,
     RequestedDataset,
     RunRecord,
-    appended,
+    append_record,
     dump,
     load,
-    parsed,
+    parse_records,
     run_record,
 )
 from data_engine.market.bars import Changes
@@ -122,27 +122,27 @@ def test_a_damaged_line_is_a_value_error(line: bytes) -> None:
 
 
 def test_damaged_lines_are_passed_over_and_kept() -> None:
-    content = appended(b'{"format":99,"from":"the future"}\nhalf a li', small())
+    content = append_record(b'{"format":99,"from":"the future"}\nhalf a li', small())
 
     assert content.splitlines()[:2] == [b'{"format":99,"from":"the future"}', b"half a li"]
-    assert parsed(content) == [small()]
+    assert parse_records(content) == [small()]
 
 
 def test_the_latest_come_first_and_the_oldest_go() -> None:
     content: bytes | None = None
     for number in range(KEPT_RUNS + 7):
-        content = appended(content, small(number))
+        content = append_record(content, small(number))
 
-    kept = parsed(content)
+    kept = parse_records(content)
     assert [kept[0], kept[-1], len(kept)] == [small(KEPT_RUNS + 6), small(7), KEPT_RUNS]
-    assert parsed(None) == []
+    assert parse_records(None) == []
 
 
 def test_a_history_of_long_lines_stays_small() -> None:
     long = small(notes=tuple("n" * 400 for _ in range(20)))
     content = b"".join(dump(long) for _ in range(400))
 
-    made = appended(content, small(1))
+    made = append_record(content, small(1))
 
     assert KEPT_BYTES - 10_000 < len(made) <= KEPT_BYTES
-    assert parsed(made)[0] == small(1)
+    assert parse_records(made)[0] == small(1)

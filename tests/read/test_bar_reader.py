@@ -81,7 +81,7 @@ def real_store(tmp_path_factory) -> ParquetStorage:
 
 
 class Watched:
-    """Files that remember which of them were read."""
+    """Files that record which of them were read."""
 
     def __init__(self, files) -> None:
         self._files = files
@@ -128,25 +128,25 @@ QUESTIONS = {
 }
 
 
-@pytest.mark.parametrize(("asked", "which"), QUESTIONS.values(), ids=QUESTIONS)
-def test_every_form_is_the_same_answer(storage, asked, which):
-    expected = flat(storage.load(*asked, **which))
-    table = storage.load_arrow(*asked, **which)
-    parts = list(storage.batches(*asked, **which))
-    names = ["symbol", "timestamp", *which.get("columns", VALUES)]
+@pytest.mark.parametrize(("arguments", "options"), QUESTIONS.values(), ids=QUESTIONS)
+def test_every_form_is_the_same_answer(storage, arguments, options):
+    expected = flat(storage.load(*arguments, **options))
+    table = storage.load_arrow(*arguments, **options)
+    parts = list(storage.batches(*arguments, **options))
+    names = ["symbol", "timestamp", *options.get("columns", VALUES)]
 
     assert table.schema.names == names
     assert [str(kind) for kind in table.schema.types] == ["string", "timestamp[us, tz=UTC]", *["double"] * (len(names) - 2)]
     same(table.to_pandas(), expected)
     assert pa.concat_tables([table.slice(0, 0), *(part for _, part in parts)]).combine_chunks().equals(table.combine_chunks())
-    assert storage.load_polars(*asked, **which).equals(pl.DataFrame(table))
+    assert storage.load_polars(*arguments, **options).equals(pl.DataFrame(table))
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
-        relation = storage.relation(*asked, **which, connection=connection)
+        relation = storage.relation(*arguments, **options, connection=connection)
         assert relation.columns == names
         ordered = relation.order("symbol, timestamp").to_arrow_table()
         same(ordered.to_pandas(), expected)
-        assert relation.aggregate("count(*)").fetchall() == [(len(expected),)], "a relation can be asked again"
+        assert relation.aggregate("count(*)").fetchall() == [(len(expected),)], "a relation can be executed again"
 
 
 def test_what_was_asked_here_is_something():
@@ -157,9 +157,9 @@ def test_what_was_asked_here_is_something():
 
 @pytest.mark.parametrize("name", [name for name in QUESTIONS if name not in ("nothing", "a-weekend", "no-symbol")])
 def test_questions_have_answers(local, name):
-    asked, which = QUESTIONS[name]
+    arguments, options = QUESTIONS[name]
 
-    assert len(local.load(*asked, **which)) > 0
+    assert len(local.load(*arguments, **options)) > 0
 
 
 @pytest.mark.parametrize("session", ["all", "regular", "extended"])
@@ -235,10 +235,10 @@ a_which = st.fixed_dictionaries(
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
 @given(st.lists(an_instant, min_size=3, max_size=5, unique=True), a_which)
-def test_a_range_that_is_cut_anywhere_gives_each_bar_once_and_whole(local, instants, which):
+def test_a_range_that_is_cut_anywhere_gives_each_bar_once_and_whole(local, instants, options):
     edges = sorted(instants)
-    whole = local.load_arrow("A", edges[0], edges[-1], **which)
-    cut = [local.load_arrow("A", start, end, **which) for start, end in pairwise(edges)]
+    whole = local.load_arrow("A", edges[0], edges[-1], **options)
+    cut = [local.load_arrow("A", start, end, **options) for start, end in pairwise(edges)]
 
     assert pa.concat_tables(cut).combine_chunks().equals(whole.combine_chunks())
 
@@ -304,18 +304,18 @@ def test_few_files_are_read_before_their_pieces_are_asked_for(place):
 
 
 @pytest.mark.parametrize("new_place", ["disk", "memory"], indirect=True)
-@pytest.mark.parametrize("which", [{}, {"session": "regular"}, {"resample": "1Hour"}])
-def test_a_relation_reads_nothing_until_it_is_asked_and_the_files_anew_each_time(place, which):
+@pytest.mark.parametrize("options", [{}, {"session": "regular"}, {"resample": "1Hour"}])
+def test_a_relation_reads_nothing_until_it_is_asked_and_the_files_anew_each_time(place, options):
     storage = simulated(ParquetStorage(files=Watched(place.files)))
     storage.files.read.clear()
     with duckdb.connect() as connection:
-        relation = storage.relation("A", "2024-02-05", "2024-02-05", connection=connection, incomplete="ignore", **which)
+        relation = storage.relation("A", "2024-02-05", "2024-02-05", connection=connection, incomplete="ignore", **options)
         assert storage.files.read == []
         before = relation.aggregate("count(*)").fetchall()
         storage.store(frame("A", ["2024-02-05T15:01"]))
         after = relation.aggregate("count(*)").fetchall()
 
-    assert after[0][0] == before[0][0] + ("resample" not in which)
+    assert after[0][0] == before[0][0] + ("resample" not in options)
 
 
 def test_a_relation_is_named_in_sql_of_the_connection_of_duckdb_itself(local):
@@ -336,9 +336,9 @@ def test_duckdb_reads_only_the_columns_that_are_used(local):
 
 def test_a_store_inside_something_like_a_partition_has_relations_too(tmp_path):
     storage = simulated(ParquetStorage(tmp_path / "year=old" / "store"))
-    asked = ("A", "2024-02-01", "2024-02-29")
+    arguments = ("A", "2024-02-01", "2024-02-29")
     with duckdb.connect() as connection:
-        assert storage.relation(*asked, connection=connection).to_arrow_table().num_rows == len(storage.load(*asked)) > 0
+        assert storage.relation(*arguments, connection=connection).to_arrow_table().num_rows == len(storage.load(*arguments)) > 0
 
 
 def test_a_relation_whose_first_file_is_damaged_says_so_when_it_is_asked(tmp_path):
@@ -351,20 +351,20 @@ def test_a_relation_whose_first_file_is_damaged_says_so_when_it_is_asked(tmp_pat
             relation.fetchall()
 
 
-@pytest.mark.parametrize("which", [{}, {"session": "regular"}])
-def test_a_damaged_file_is_named_in_every_form(tmp_path, which):
+@pytest.mark.parametrize("options", [{}, {"session": "regular"}])
+def test_a_damaged_file_is_named_in_every_form(tmp_path, options):
     storage = simulated(ParquetStorage(tmp_path / "store"))
     key = "equities_1min/symbol=A/year=2024/month=02/data.parquet"
     (tmp_path / "store" / key).write_bytes(b"damaged")
-    asked = ("A", "2024-01-01", "2024-12-31")
+    arguments = ("A", "2024-01-01", "2024-12-31")
 
     for form in (storage.load, storage.load_arrow, storage.load_polars):
         with pytest.raises(DamagedFile, match=key):
-            form(*asked, **which)
+            form(*arguments, **options)
     with pytest.raises(DamagedFile, match=key):
-        list(storage.batches(*asked, **which))
+        list(storage.batches(*arguments, **options))
     with duckdb.connect() as connection, pytest.raises(duckdb.Error, match=key):
-        storage.relation(*asked, **which, connection=connection).fetchall()
+        storage.relation(*arguments, **options, connection=connection).fetchall()
 
 
 # ---------------------------------------------------------------------------------------------------- what is not whole
@@ -376,7 +376,7 @@ def forms(storage: ParquetStorage) -> dict[str, object]:
 
 @pytest.fixture
 def broken_off(tmp_path) -> ParquetStorage:
-    """A store in which 2024-02-05 was asked for until noon in New York (17:00 UTC), and came until 15:37 UTC."""
+    """A store in which 2024-02-05 was requested until noon in New York (17:00 UTC), and came until 15:37 UTC."""
     storage = ParquetStorage(tmp_path / "store")
     storage.store(frame("A", pd.date_range("2024-02-05 09:00", "2024-02-05 15:37", freq="min", inclusive="left")))
     wanted, covered = between("2024-02-05T05:00", "2024-02-05T17:00"), between("2024-02-05T05:00", "2024-02-05T15:37")
@@ -396,16 +396,16 @@ def test_every_form_names_what_is_not_whole_at_its_caller(broken_off, form):
         forms(broken_off)[form]("A", "2024-02-05", "2024-02-05", resample="15Min", incomplete="ignore")
 
 
-def messages(storage: ParquetStorage, *asked, **which) -> list[str]:
+def messages(storage: ParquetStorage, *arguments, **options) -> list[str]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        storage.load(*asked, **which)
+        storage.load(*arguments, **options)
     return [str(warning.message) for warning in caught]
 
 
 @pytest.fixture
 def until_noon(broken_off) -> ParquetStorage:
-    """The same store, where all that was asked for has come: until 15:37 UTC, some of it still provisional."""
+    """The same store, where all that was requested has come: until 15:37 UTC, some of it still provisional."""
     wanted = between("2024-02-05T14:40", "2024-02-05T15:37")
     covered, tail = between("2024-02-05T14:40", "2024-02-05T15:00"), between("2024-02-05T15:00", "2024-02-05T15:37")
     broken_off.bars.coverage.update(A, lambda known: Coverage(A, (wanted,), (covered,), (tail,), rows=known.rows))
@@ -428,7 +428,7 @@ def test_a_computed_bar_that_lacks_minutes_at_either_end_is_named(until_noon):
 
 
 @pytest.mark.parametrize(
-    ("start", "end", "which"),
+    ("start", "end", "options"),
     [
         pytest.param("2024-02-05", "2024-02-05", {}, id="minutes"),
         pytest.param("2024-02-05T14:45:00Z", "2024-02-05T15:30:00Z", {"resample": "15Min"}, id="bars-that-lack-nothing"),
@@ -436,8 +436,8 @@ def test_a_computed_bar_that_lacks_minutes_at_either_end_is_named(until_noon):
         pytest.param("2024-02-05T14:36:00Z", "2024-02-05T15:37:00Z", {"resample": "1Min"}, id="bars-of-a-minute"),
     ],
 )
-def test_where_no_bar_of_the_answer_lacks_minutes_nothing_is_said(until_noon, start, end, which):
-    assert messages(until_noon, "A", start, end, **which) == []
+def test_where_no_bar_of_the_answer_lacks_minutes_nothing_is_said(until_noon, start, end, options):
+    assert messages(until_noon, "A", start, end, **options) == []
 
 
 def test_minutes_that_nobody_ingested_are_not_missed(local):
@@ -445,7 +445,7 @@ def test_minutes_that_nobody_ingested_are_not_missed(local):
     assert messages(local, "A", "2024-01-01", "2024-12-31", resample="1Day") == []
 
 
-# ------------------------------------------------------------------------------------------------- what cannot be asked
+# ------------------------------------------------------------------------------------------------- what cannot be used
 
 
 @pytest.mark.parametrize("session", ["regular", "extended"])
@@ -456,7 +456,7 @@ def test_days_and_longer_have_no_hours(local, session, timeframe):
 
 
 @pytest.mark.parametrize(
-    ("which", "why"),
+    ("options", "why"),
     [
         ({"session": "night"}, "'night'.*all, regular, extended"),
         ({"resample": "15Min", "session": "all"}, "session='regular' or 'extended'"),
@@ -468,9 +468,9 @@ def test_days_and_longer_have_no_hours(local, session, timeframe):
     ],
 )
 @pytest.mark.parametrize("form", ["load", "load_arrow", "load_polars", "relation", "batches"])
-def test_arguments_that_cannot_be_used_are_refused_at_once_by_every_form(local, form, which, why):
+def test_arguments_that_cannot_be_used_are_refused_at_once_by_every_form(local, form, options, why):
     with pytest.raises(InputError, match=why):
-        forms(local)[form]("A", "2024-02-05", "2024-02-06", **which)
+        forms(local)[form]("A", "2024-02-05", "2024-02-06", **options)
 
 
 @pytest.mark.parametrize("form", ["load", "load_arrow", "load_polars", "relation", "batches"])
@@ -535,22 +535,22 @@ def members_by_hand(bars: pd.DataFrame) -> pd.DataFrame:
 
 @pytest.mark.parametrize("resample", [None, "15Min", "1Day"])
 def test_each_day_has_the_bars_of_those_who_were_members_then(indexed, resample):
-    which = {"resample": resample, "incomplete": "ignore"}
-    every = indexed.load(["A", "BRK.B"], "2024-02-05", "2024-02-20", **which).reset_index()
-    found = indexed.load(index="two", start="2024-02-05", end="2024-02-20", **which).reset_index()
+    options = {"resample": resample, "incomplete": "ignore"}
+    every = indexed.load(["A", "BRK.B"], "2024-02-05", "2024-02-20", **options).reset_index()
+    found = indexed.load(index="two", start="2024-02-05", end="2024-02-20", **options).reset_index()
 
     pd.testing.assert_frame_equal(found, members_by_hand(every).reset_index(drop=True), check_dtype=False)
     assert set(found["symbol"]) == {"A", "BRK.B"}
 
 
 def test_the_forms_agree_on_members_too(indexed):
-    which = {"index": "two", "start": "2024-02-05", "end": "2024-02-20", "incomplete": "ignore"}
-    table = indexed.load_arrow(**which)
+    options = {"index": "two", "start": "2024-02-05", "end": "2024-02-20", "incomplete": "ignore"}
+    table = indexed.load_arrow(**options)
 
-    assert indexed.load_polars(**which).to_arrow().cast(table.schema).equals(table)
-    assert pa.concat_tables(piece for _, piece in indexed.batches(**which)).equals(table)
+    assert indexed.load_polars(**options).to_arrow().cast(table.schema).equals(table)
+    assert pa.concat_tables(piece for _, piece in indexed.batches(**options)).equals(table)
     with duckdb.connect() as connection:
-        assert indexed.relation(**which, connection=connection).count("*").fetchall() == [(table.num_rows,)]
+        assert indexed.relation(**options, connection=connection).count("*").fetchall() == [(table.num_rows,)]
 
 
 def test_of_symbols_and_an_index_those_in_both(indexed):

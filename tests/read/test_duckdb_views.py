@@ -33,8 +33,8 @@ def between(start: str, end: str) -> TimeRange:
     return TimeRange(at(start), at(end))
 
 
-def frame(symbol: str, *stamps: str, price: float = 1.0) -> pd.DataFrame:
-    index = pd.MultiIndex.from_product([[symbol], pd.to_datetime(list(stamps), utc=True)], names=["symbol", "timestamp"])
+def frame(symbol: str, *timestamps: str, price: float = 1.0) -> pd.DataFrame:
+    index = pd.MultiIndex.from_product([[symbol], pd.to_datetime(list(timestamps), utc=True)], names=["symbol", "timestamp"])
     return pd.DataFrame(price, index=index, columns=list(VALUES))
 
 
@@ -98,11 +98,11 @@ def test_a_view_shows_every_bar_with_typed_columns(connection):
 
     values = {"symbol": "VARCHAR", "timestamp": "TIMESTAMP WITH TIME ZONE", **dict.fromkeys(VALUES, "DOUBLE")}
     assert described == {**values, "year": "INTEGER", "month": "INTEGER"}
-    stamps = ["2024-06-03T14:00", "2024-06-28T14:00", "2024-07-01T14:00"]
+    timestamps = ["2024-06-03T14:00", "2024-06-28T14:00", "2024-07-01T14:00"]
     assert rows == [
-        (symbol, at(stamp).timestamp(), price, 2024, at(stamp).month)
+        (symbol, at(timestamp).timestamp(), price, 2024, at(timestamp).month)
         for symbol, price in (("2330", 1.0), ("A", 0.0), ("INF", 2.0))
-        for stamp in stamps
+        for timestamp in timestamps
     ]
     assert run(connection, "FROM bars_1day_split_iex").columns == COLUMNS
 
@@ -323,7 +323,7 @@ def test_conditions_on_the_path_leave_files_unopened(connection, condition, open
 
 
 class Watched:
-    """Files that remember which of them were read."""
+    """Files that record which of them were read."""
 
     def __init__(self, files) -> None:
         self._files = files
@@ -356,7 +356,7 @@ def test_only_files_of_a_bucket_that_can_have_the_queried_bars_are_read(place, s
     watched = Watched(place.files)
     with connect(ParquetStorage(files=watched).bars, span, coverage=False) as open_:
         found = run(open_, f"SELECT count(*) FROM bars_1min WHERE {condition}").fetchall()
-    with connect(filled(place.copy() / "again"), span) as local:
+    with connect(filled(place.copy() / "again").bars, span) as local:
         assert found == run(local, f"SELECT count(*) FROM bars_1min WHERE {condition}").fetchall()
 
     parts = [key.replace("symbol=", "").replace("month=", "").split("/") for key in watched.read]

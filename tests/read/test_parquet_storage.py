@@ -66,14 +66,14 @@ def nothing_is_there(storage: PlacedStorage) -> bool:
     return storage.place.content() == {} and not (storage.place.on_disk and Path(storage.place.base).exists())
 
 
-def frame(symbol: str, *stamps: str, price: float = 1.0) -> pd.DataFrame:
+def frame(symbol: str, *timestamps: str, price: float = 1.0) -> pd.DataFrame:
     """Return bars of one symbol at these times (UTC), all values *price*."""
-    index = pd.MultiIndex.from_product([[symbol], pd.to_datetime(list(stamps), utc=True)], names=["symbol", "timestamp"])
+    index = pd.MultiIndex.from_product([[symbol], pd.to_datetime(list(timestamps), utc=True)], names=["symbol", "timestamp"])
     return pd.DataFrame(price, index=index, columns=list(VALUES))
 
 
-def bars_at(*stamps: str, price: float = 1.0):
-    return from_frame(frame("A", *stamps, price=price))["A"]
+def bars_at(*timestamps: str, price: float = 1.0):
+    return from_frame(frame("A", *timestamps, price=price))["A"]
 
 
 def at(text: str) -> datetime:
@@ -86,7 +86,7 @@ def between(start: str, end: str) -> TimeRange:
 
 def closes(bars: pd.DataFrame) -> dict[tuple[str, str], float]:
     """Return the closing prices by symbol and minute, without pandas' own idea of equality."""
-    return {(symbol, f"{stamp:%Y-%m-%d %H:%M}"): price for (symbol, stamp), price in bars["close"].items()}
+    return {(symbol, f"{timestamp:%Y-%m-%d %H:%M}"): price for (symbol, timestamp), price in bars["close"].items()}
 
 
 def contents(storage: PlacedStorage) -> dict[str, bytes]:
@@ -158,7 +158,7 @@ def test_fractional_volumes_survive(storage, reader):
 
 
 def test_daily_bars_lie_in_a_file_a_year(storage, reader):
-    """A ``date`` of the file is midnight in New York, as Alpaca stamps it."""
+    """A ``date`` of the file is midnight in New York, as Alpaca timestamps it."""
     path = real("daily/tiingo_raw_adj_12sym_20240401_20260331.parquet")
     source = (
         "SELECT symbol, (date::DATE::TIMESTAMP AT TIME ZONE 'America/New_York') AS timestamp, open, high, low, close,"
@@ -201,9 +201,9 @@ def test_of_bars_that_were_fetched_several_times_the_latest_win(storage, reader)
     """Real revisions: yfinance, asked up to three times about the same minutes."""
     path = real("minute/yfinance_rth_8sym_202603_multifetch.parquet")
     source = bars_of("minute/yfinance_rth_8sym_202603_multifetch.parquet").replace("FROM read", ", fetched_at FROM read")
-    fetches = [stamp for (stamp,) in reader.rows(f"SELECT DISTINCT fetched_at FROM '{path}' ORDER BY 1")]
-    for stamp in fetches:
-        storage.store(reader.frame(f"SELECT * EXCLUDE fetched_at FROM ({source}) WHERE fetched_at = '{stamp}'"))
+    fetches = [timestamp for (timestamp,) in reader.rows(f"SELECT DISTINCT fetched_at FROM '{path}' ORDER BY 1")]
+    for timestamp in fetches:
+        storage.store(reader.frame(f"SELECT * EXCLUDE fetched_at FROM ({source}) WHERE fetched_at = '{timestamp}'"))
 
     newest = "row_number() OVER (PARTITION BY symbol, timestamp ORDER BY fetched_at DESC) = 1"
     latest = f"SELECT * EXCLUDE fetched_at FROM ({source}) QUALIFY {newest}"
@@ -389,7 +389,7 @@ DAILY = ["midnight", "timeframe='1Day'"]
 
 
 @pytest.mark.parametrize(
-    ("timeframe", "stamps", "named"),
+    ("timeframe", "timestamps", "named"),
     [
         pytest.param("1Min", ["2024-06-03T04:00", "2024-06-04T04:00"], DAILY, id="days-among-minutes"),
         pytest.param("1Hour", ["2024-06-03T04:00", "2024-12-03T05:00"], DAILY, id="days-among-hours"),
@@ -425,16 +425,16 @@ DAILY = ["midnight", "timeframe='1Day'"]
         pytest.param("3Month", ["2024-06-01T04:00"], ["2024-06-01T04:00:00Z", "3Month"], id="june-is-no-quarter"),
     ],
 )
-def test_stamps_that_cannot_be_of_the_timeframe_are_refused(storage, timeframe, stamps, named):
+def test_timestamps_that_cannot_be_of_the_timeframe_are_refused(storage, timeframe, timestamps, named):
     with pytest.raises(InputError) as caught:
-        storage.store(frame("A", *stamps), timeframe=timeframe)
+        storage.store(frame("A", *timestamps), timeframe=timeframe)
     assert_named(caught, *named)
 
     assert nothing_is_there(storage)
 
 
 @pytest.mark.parametrize(
-    ("timeframe", "stamps"),
+    ("timeframe", "timestamps"),
     [
         pytest.param("1Min", ["2024-06-03T04:00", "2024-06-03T08:00"], id="a-minute-at-midnight-among-others"),
         pytest.param("1Min", ["2024-06-03T00:00"], id="eight-in-the-evening"),
@@ -445,8 +445,8 @@ def test_stamps_that_cannot_be_of_the_timeframe_are_refused(storage, timeframe, 
         pytest.param("12Month", ["2024-01-01T05:00"], id="a-year"),
     ],
 )
-def test_stamps_of_the_timeframe_are_taken(storage, timeframe, stamps):
-    assert storage.store(frame("A", *stamps), timeframe=timeframe).changes.added == len(stamps)
+def test_timestamps_of_the_timeframe_are_taken(storage, timeframe, timestamps):
+    assert storage.store(frame("A", *timestamps), timeframe=timeframe).changes.added == len(timestamps)
 
 
 @pytest.mark.parametrize("feed", ["boats", "account"])
@@ -485,7 +485,7 @@ EDGES = ["2024-06-03T03:59", "2024-06-03T04:00", "2024-06-03T14:00", "2024-06-04
 def test_dates_are_days_of_new_york_and_included(storage, start, end, expected):
     storage.store(frame("A", *EDGES))
 
-    assert list(closes(storage.load("A", start, end))) == [("A", stamp.replace("T", " ")) for stamp in expected]
+    assert list(closes(storage.load("A", start, end))) == [("A", timestamp.replace("T", " ")) for timestamp in expected]
 
 
 @pytest.mark.parametrize(
@@ -686,12 +686,12 @@ import sys
 from datetime import datetime
 import pandas as pd
 from data_engine import ParquetStorage
-base, *stamps = sys.argv[1:]
+base, *timestamps = sys.argv[1:]
 storage = ParquetStorage(base)
 storage.files.get("none")
 print("here", flush=True), sys.stdin.readline()
-for stamp in stamps:
-    row = {"symbol": "A", "timestamp": pd.Timestamp(stamp, tz="UTC")}
+for timestamp in timestamps:
+    row = {"symbol": "A", "timestamp": pd.Timestamp(timestamp, tz="UTC")}
     values = dict.fromkeys(("open", "high", "low", "close", "volume", "trade_count", "vwap"), 1.0)
     storage.store(pd.DataFrame([{**row, **values}]))
 """
@@ -699,7 +699,7 @@ for stamp in stamps:
 
 def check_seventy_five(storage, reader):
     """All bars are there, and are counted as often as they are there."""
-    expected = [("A", f"{stamp.replace('T', ' ')}:00+00") for stamp in SEVENTY_FIVE]
+    expected = [("A", f"{timestamp.replace('T', ' ')}:00+00") for timestamp in SEVENTY_FIVE]
     assert reader.rows(f"SELECT symbol, timestamp::VARCHAR FROM ({reader.store(storage)}) ORDER BY ALL") == expected
     assert storage.bars.coverage.read(A).rows == {JUNE: 75}
 
@@ -732,8 +732,8 @@ def test_of_75_updates_of_one_month_by_three_objects_75_are_kept(place, reader):
     others = [ParquetStorage(files=place.open()) for _ in range(3)]
 
     def work(number: int) -> None:
-        for stamp in SEVENTY_FIVE[number::3]:
-            others[number].store(frame("A", stamp))
+        for timestamp in SEVENTY_FIVE[number::3]:
+            others[number].store(frame("A", timestamp))
 
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(work, range(3)))

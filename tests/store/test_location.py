@@ -62,10 +62,8 @@ def test_every_command_says_what_to_install_where_obstore_is_not(monkeypatch, tm
     ]
     for words in commands:
         ran = here(*words)
-        assert (ran.code, ran.err.splitlines()[-1]) == (
-            2,
-            "Error: a store at s3://bars/a needs one more package: pip install 'data-engine[s3]'",
-        ), words
+        last = ran.err.splitlines()[-1]
+        assert (ran.code, "s3://bars/a" in last, "`pip install obstore`" in last) == (2, True, True), words
 
 
 def test_a_storage_says_where_it_is_and_no_more(monkeypatch):

@@ -186,24 +186,24 @@ def test_a_removal_can_have_a_condition(service, bucket):
     assert [told.get("if-match") is not None for method, _, told in service.asked if method == "DELETE"] == [True, True, False]
 
 
-# --------------------------------------------------------------------------------------------------- what is told of refusals
+# --------------------------------------------------------------------------------------------------- refusals
 
 REFUSALS = {
-    "denied": ((403, "AccessDenied", "Access Denied"), "permission denied (AccessDenied: Access Denied)"),
-    "denied-without-words": ((403, "", ""), "permission denied (403)"),
-    "no-bucket": ((404, "NoSuchBucket", "none"), "there is no such bucket"),
+    "denied": ((403, "AccessDenied", "Access Denied"), ["permission denied", "AccessDenied", "Access Denied"]),
+    "denied-without-words": ((403, "", ""), ["permission denied", "403"]),
+    "no-bucket": ((404, "NoSuchBucket", "none"), ["no such bucket"]),
     "bad-secret": (
         (403, "SignatureDoesNotMatch", "Check your key"),
-        "the AWS credentials were refused (SignatureDoesNotMatch: Check your key)",
+        ["credentials", "SignatureDoesNotMatch", "Check your key"],
     ),
-    "bad-key": ((403, "InvalidAccessKeyId", "unknown"), "the AWS credentials were refused (InvalidAccessKeyId: unknown)"),
-    "region": ((301, "PermanentRedirect", "elsewhere"), "the bucket is in another region; set AWS_REGION to it"),
-    "whatever": ((400, "InvalidRequest", "what is this?"), "InvalidRequest: what is this?"),
+    "bad-key": ((403, "InvalidAccessKeyId", "unknown"), ["credentials", "InvalidAccessKeyId", "unknown"]),
+    "region": ((301, "PermanentRedirect", "elsewhere"), ["region", "AWS_REGION"]),
+    "whatever": ((400, "InvalidRequest", "what is this?"), ["InvalidRequest", "what is this?"]),
 }
 
 
-@pytest.mark.parametrize(("refusal", "reason"), REFUSALS.values(), ids=REFUSALS)
-def test_a_refusal_is_one_sentence(service, bucket, refusal, reason):
+@pytest.mark.parametrize(("refusal", "named"), REFUSALS.values(), ids=REFUSALS)
+def test_a_refusal_is_one_line_with_its_reason(service, bucket, refusal, named):
     service.refuse = lambda *_: refusal
     requests = {
         "read s3://bars/a/b/x": lambda: bucket.get("x"),
@@ -214,7 +214,10 @@ def test_a_refusal_is_one_sentence(service, bucket, refusal, reason):
     for what, request in requests.items():
         with pytest.raises(StoreError) as error:
             request()
-        assert str(error.value) == f"cannot {what}: {reason}"
+        message = str(error.value)
+        assert message.startswith(f"cannot {what}: ")
+        assert "\n" not in message
+        assert [word for word in named if word not in message] == []
 
 
 def test_a_service_that_cannot_be_reached_is_named(monkeypatch):

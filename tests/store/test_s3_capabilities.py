@@ -1,4 +1,4 @@
-"""What a service supported is found out by trying, and by nothing else."""
+"""What a service honours is found out by trying, and by nothing else."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize(("supported", "expected"), KINDS.values(), ids=KINDS)
-def test_a_probe_finds_the_conditions_that_a_service_supports(monkeypatch, supported, expected):
+@pytest.mark.parametrize(("honours", "expected"), KINDS.values(), ids=KINDS)
+def test_a_probe_finds_the_conditions_that_a_service_supports(monkeypatch, honours, expected):
     """And nothing is left of the trial."""
-    with serving(supported=supported) as service:
+    with serving(honours=honours) as service:
         found = probe(bucket_of(service, monkeypatch))
 
         assert (found.writing, found.removing) == expected
@@ -84,13 +84,13 @@ def test_a_place_that_may_not_be_written_to_is_an_error_and_no_finding(monkeypat
 def test_an_age_is_told_by_the_servers_clock_whatever_this_machines_says(monkeypatch, ahead):
     with serving(ahead=ahead) as service:
         bucket = bucket_of(service, monkeypatch)
-        supported = probe(bucket)
+        honours = probe(bucket)
         bucket.put("x", b"1", "create", "one")
         service.ahead -= timedelta(seconds=100)
         bucket.put("y", b"1", "create", "one")
 
-        assert -2 < supported.age(bucket.get("x").modified) < 30
-        assert 98 < supported.age(bucket.get("y").modified) < 130
+        assert -2 < honours.age(bucket.get("x").modified) < 30
+        assert 98 < honours.age(bucket.get("y").modified) < 130
 
 
 # ------------------------------------------------------------------------------------------------------------------ slots
@@ -122,14 +122,14 @@ def test_where_nothing_is_honoured_of_those_who_claim_at_once_the_last_is_the_wr
             local.met = True
             looked.wait(30)
 
-    with serving(supported=set()) as service:
+    with serving(honours=set()) as service:
         bucket = bucket_of(service, monkeypatch)
-        supported = probe(bucket)
+        honours = probe(bucket)
         service.before = together
         results: dict[int, object] = {}
 
         def claim(number: int) -> None:
-            results[number] = PollingLock(bucket, "x/claim.lock", supported).swap(b'{"owner": "%d"}' % number, None)
+            results[number] = PollingLock(bucket, "x/claim.lock", honours).swap(b'{"owner": "%d"}' % number, None)
 
         threads = [threading.Thread(target=claim, args=(number,)) for number in range(3)]
         for thread in threads:
@@ -144,7 +144,7 @@ def test_where_nothing_is_honoured_of_those_who_claim_at_once_the_last_is_the_wr
 
 def test_a_claim_that_took_too_long_to_write_is_not_relied_on(monkeypatch):
     monkeypatch.setattr(conditions, "_SETTLE_SECONDS", 0.0)
-    with serving(supported=set()) as service:
+    with serving(honours=set()) as service:
         bucket = bucket_of(service, monkeypatch)
 
         assert PollingLock(bucket, "claim.lock", probe(bucket)).swap(b'{"owner": "me"}', None) is None

@@ -8,6 +8,7 @@ import pytest
 
 from data_engine.market.series import Dataset, Series, Timeframe
 from data_engine.verify.findings import INCONSISTENCIES, WARNINGS, Finding
+from data_engine.verify.gaps import KINDS
 from data_engine.verify.verify import VerificationReport
 from real_data import PROJECT
 
@@ -40,7 +41,7 @@ def test_a_finding_has_its_remedy():
     assert (odd.to_json()["symbol"], odd.to_json()["file"]) == (None, None)
 
 
-def test_the_documentation_explains_every_code_and_no_other():
+def test_the_documentation_explains_every_code_and_kind_of_gap_and_no_other():
     rows = re.findall(r"^\| `([a-z_]+)` \|", PAGE.read_text("utf-8"), re.MULTILINE)
 
-    assert sorted(rows) == sorted({*INCONSISTENCIES, *WARNINGS})
+    assert sorted(rows) == sorted({*INCONSISTENCIES, *WARNINGS, *KINDS})

@@ -219,7 +219,7 @@ class AlpacaClient:
             dataset: Their timeframe, adjustment and feed.
             span: Half-open range, UTC.
             delayed: Whether to end before the latest minutes, which a plan may not permit.
-            now: The instant up to which to ask. If None, the client's clock.
+            now: The end of the range at the latest. If None, the client's clock.
             asof: The day whose owners of the symbols are meant. If None, today.
         """
         from data_engine.alpaca.bars_protocol import BarsRequest

@@ -96,7 +96,7 @@ def _plan_fields(plan: AuditPlan) -> dict[str, object]:
     """Return a plan as the fields of a JSON object."""
     return {
         "sessions": plan.sessions,
-        "held_sessions": plan.held,
+        "held_sessions": plan.available,
         "series": plan.series,
         "seed": plan.seed,
         "requests": plan.requests,
@@ -116,7 +116,7 @@ def _plan_lines(plan: AuditPlan) -> list[str]:
 
 
 def _sessions(plan: AuditPlan) -> str:
-    return f"{plan.sessions:,} of {plan.held:,} final sessions of {plan.series:,} series"
+    return f"{plan.sessions:,} of {plan.available:,} final sessions of {plan.series:,} series"
 
 
 def _lines(report: AuditReport, *, accept: bool) -> list[str]:

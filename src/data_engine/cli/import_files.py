@@ -58,7 +58,7 @@ def import_files(
         verb = "would be added" if dry_run else "added"
         click.echo(
             f"{report.files:,} files of {len(report.by_series):,} series read, {report.bars:,} bars: {report.added:,} {verb}, "
-            f"{report.held:,} already stored, {report.covered:,} left out of covered ranges; {len(failed)} failed"
+            f"{report.stored:,} already stored, {report.covered:,} left out of covered ranges; {len(failed)} failed"
         )
         if report.added and not dry_run:
             click.echo("Imported bars are not covered; `data-engine ingest` for the same range fetches them from Alpaca.")

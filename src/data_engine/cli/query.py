@@ -9,12 +9,12 @@ import click
 
 from data_engine.cli.console import json_text, print_err, print_json, size
 from data_engine.cli.exit_codes import Command
-from data_engine.cli.options import with_store
+from data_engine.cli.options import open_store, with_settings
 
 if TYPE_CHECKING:
     import duckdb
 
-    from data_engine.store.bar_store import BarStore
+    from data_engine.settings import Settings
 
 
 @click.command(cls=Command, exits="0 1 2 4 130")
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="File to write the result to. CSV and Parquet results may exceed memory.",
 )
-@with_store
+@with_settings
 def query(
-    store: BarStore,
+    settings: Settings,
     sql: str,
     start: str | None,
     end: str | None,
@@ -56,6 +56,7 @@ def query(
     if as_json and (form not in (None, "json") or out is not None):
         raise InputError("cannot use --json together with --format or --out: it prints JSON on stdout; pass one of them")
     form = "json" if as_json else format_of(form, out)
+    store = open_store(settings)  # after the imports: an interrupt during them may get lost
     if out is not None:
         check_out(out, store.files.folder)
     span = None if start is None and end is None else any_span(start, end)

@@ -1,12 +1,12 @@
-"""Held sessions asked for again, and held against what is stored: vendor drift, noted in a log and taken over only on request.
+"""Fetch final sessions again, compare them with what is stored, log the revisions, and store them on request.
 
-One symbol's failure is data, as in a run. Whatever differs is in the log before anything is taken over, and bars are taken over
-as a refetch would: data first, coverage second.
+The failure of one symbol is data, as in a run. Revisions are in the log before any of them is stored, and they are stored as by a
+refetch: data first, coverage second.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from data_engine.alpaca.client import AlpacaClient
 from data_engine.corporate_actions.action_store import ActionStore
-from data_engine.corporate_actions.ticker_changes import ticker_change_of, until_ticker_change
+from data_engine.corporate_actions.ticker_changes import TickerChanges, ticker_change_of, until_ticker_change
 from data_engine.errors import (
     CredentialsRefused,
     DamagedFile,
@@ -30,16 +30,17 @@ from data_engine.errors import (
     SourceUnavailable,
     StoreBusy,
 )
-from data_engine.ingest.drift import VANISHED, AuditPlan, Revision, compare, count_bars, log_key, logged
+from data_engine.ingest.drift import VANISHED, AuditPlan, Revision, compare, count_bars, revision_log, with_revisions
 from data_engine.ingest.page_writer import PageWriter
 from data_engine.ingest.plan import FetchTask
 from data_engine.ingest.task import may_split
 from data_engine.market.bars import EMPTY, within
 from data_engine.market.bars_page import BarsPage
-from data_engine.market.series import Dataset, Series
+from data_engine.market.series import Series
 from data_engine.market.time_range import TimeRange, intersection, iso
 from data_engine.store.bar_store import BarStore
 from data_engine.store.coverage import Coverage
+from data_engine.store.coverage_store import CoverageStore
 from data_engine.store.selection import DatasetFilter, select_series
 
 _TICK_SECONDS = 0.2
@@ -47,17 +48,17 @@ _TICK_SECONDS = 0.2
 
 @dataclass(slots=True)
 class AuditReport:
-    """What came of asking again.
+    """The result of an audit.
 
     Attributes:
-        plan: what was asked.
-        requests: sent.
-        bars: stored ones that were compared.
-        revisions: all that differs, by series and time.
-        logged: how many lines of it were new to the log.
-        logs: the files of the log that have lines of it.
-        accepted: bars that were taken over.
-        failed: code and message, by series that could not be compared.
+        plan: The plan that was carried out.
+        requests: The number of requests sent.
+        bars: The number of stored bars that were compared.
+        revisions: All revisions, by series and time.
+        logged: The number of revisions that were new to the log.
+        logs: The keys of the logs that have them.
+        accepted: The number of bars that were stored.
+        failed: The failures of series that could not be compared.
     """
 
     plan: AuditPlan
@@ -71,12 +72,12 @@ class AuditReport:
 
     @property
     def exit_code(self) -> int:
-        """0, also where something differs: the vendor's second thoughts are no failure. Else as of an ingestion."""
+        """0 if every series was compared, with revisions or without; else as for an ingestion."""
         codes = {failure.code for failure in self.failed.values()}
         if StoreBusy.code in codes:
             return StoreBusy.exit_code
-        asked = {Series(symbol, task.dataset) for task in self.plan.tasks for symbol in task.symbols}
-        if asked and codes == {SourceUnavailable.code} and asked == self.failed.keys():
+        planned = {Series(symbol, task.dataset) for task in self.plan.tasks for symbol in task.symbols}
+        if planned and codes == {SourceUnavailable.code} and planned == self.failed.keys():
             return SourceUnavailable.exit_code
         return 1 if codes else 0
 
@@ -84,7 +85,7 @@ class AuditReport:
         """Return the fields that ``audit --json`` prints."""
         return {
             "sessions": self.plan.sessions,
-            "held_sessions": self.plan.held,
+            "held_sessions": self.plan.available,
             "series": self.plan.series,
             "seed": self.plan.seed,
             "requests": self.requests,
@@ -113,8 +114,8 @@ class AuditReport:
 
 
 @dataclass(slots=True)
-class _Looked:
-    """What came of one task."""
+class _Comparison:
+    """The result of one task; *pages* only if its bars are to be stored."""
 
     task: FetchTask
     pages: list[BarsPage] = field(default_factory=list)
@@ -122,20 +123,50 @@ class _Looked:
     revisions: list[Revision] = field(default_factory=list)
     failed: dict[Series, Failure] = field(default_factory=dict)
 
+    def split(self, task: FetchTask, error: SourceError) -> list[FetchTask]:
+        """Return the parts of a task that failed to fetch separately; symbols that cannot be fetched at all fail."""
+        symbols = task.symbols
+        if isinstance(error, InvalidSymbol) and error.symbol in symbols:
+            self.failed[Series(error.symbol, task.dataset)] = Failure.of(error)
+            parts = [tuple(name for name in symbols if name != error.symbol)]
+        elif len(symbols) > 1 and may_split(error):
+            middle = len(symbols) // 2
+            parts = [symbols[:middle], symbols[middle:]]
+        else:
+            self.failed.update((Series(name, task.dataset), Failure.of(error)) for name in symbols)
+            parts = []
+        return [replace(task, symbols=part) for part in parts if part]
+
 
 @dataclass(frozen=True, slots=True)
 class Auditable:
-    """What an audit may draw from.
+    """The series that an audit draws from.
 
     Attributes:
-        known: of each series.
-        failed: the series of which that cannot be read, and why.
-        asof: of those whose security has left the ticker, its last day there: as of today, the vendor answers for the next.
+        known: Their coverage.
+        failed: The failures of series whose coverage or ticker changes cannot be read.
+        asof: For each series whose security has left the ticker, its last day there: as of today, Alpaca responds for the
+            security that has the ticker now.
     """
 
     known: list[Coverage] = field(default_factory=list)
     failed: dict[Series, Failure] = field(default_factory=dict)
     asof: dict[Series, date] = field(default_factory=dict)
+
+    def add(self, series: Series, coverage: CoverageStore, changes: TickerChanges, now: datetime) -> None:
+        """Add a series, up to the day on which its security left the ticker."""
+        if series.symbol in changes.unreadable:
+            self.failed[series] = Failure(DamagedFile.code, changes.unreadable[series.symbol])
+            return
+        try:
+            known = coverage.read(series)
+        except DamagedFile as error:
+            self.failed[series] = Failure.of(error)
+            return
+        left = ticker_change_of(series.symbol, changes.of(series.symbol), since=known.first_bar, begun=known.begun)
+        self.known.append(replace(known, covered=until_ticker_change(known.covered, left)))
+        if left is not None and left.instant <= now:
+            self.asof[series] = left.last_day
 
     def check(self, names: Sequence[str] | None) -> None:
         """Raise `InputError` if one of the names has no series here."""
@@ -143,56 +174,51 @@ class Auditable:
         unknown = [name for name in names or () if name not in symbols]
         if unknown:
             raise InputError(
-                f"cannot audit {', '.join(unknown)}: not stored, or only adjusted; name the series with --adjustment"
+                f"cannot audit {', '.join(unknown)}: not stored, or only adjusted; pass --adjustment to select an adjusted series"
             )
 
 
 def auditable(
     storage: BarStore, choice: DatasetFilter, names: Sequence[str] | None, *, now: datetime, accept: bool = False
 ) -> Auditable:
-    """Return what is known of the series that an audit may draw from.
+    """Return the series that an audit may draw from.
 
-    Adjusted series are among them only where *choice* names their adjustment: every corporate action changes all their prices.
-    Of a series whose security has left the ticker, what comes after is another one's, and not among it.
+    Adjusted series only if *choice* names their adjustment: every corporate action changes all their prices.
+
+    Args:
+        storage: The store of the bars.
+        choice: The datasets to select from.
+        names: The symbols to select. If None, all.
+        now: The instant when the audit begins.
+        accept: Whether the audit stores Alpaca's values.
 
     Raises:
-        InputError: a symbol is in no chosen dataset; or *accept* is to take bars over into an adjusted series.
+        InputError: If a symbol is in no selected dataset, or *accept* is for an adjusted series.
     """
     if accept and choice.adjustment is not None and not choice.adjustment.is_raw:
         raise InputError(
-            "--accept is for raw bars: an adjusted series has one price base, and `ingest --refetch` replaces it whole"
+            f"cannot use --accept with --adjustment {choice.adjustment}: an adjusted series has one adjustment basis; "
+            "run `data-engine ingest --refetch` to replace it"
         )
     found = Auditable()
     changes = ActionStore(storage.files).renames()
     for series in select_series(storage.coverage, choice, names):
-        if not series.dataset.adjustment.is_raw and choice.adjustment is None:
-            continue
-        if series.symbol in changes.unreadable:
-            found.failed[series] = Failure(DamagedFile.code, changes.unreadable[series.symbol])
-            continue
-        try:
-            known = storage.coverage.read(series)
-        except DamagedFile as error:
-            found.failed[series] = Failure.of(error)
-            continue
-        left = ticker_change_of(series.symbol, changes.of(series.symbol), since=known.first_bar, begun=known.begun)
-        found.known.append(replace(known, covered=until_ticker_change(known.covered, left)))
-        if left is not None and left.instant <= now:
-            found.asof[series] = left.last_day
+        if series.dataset.adjustment.is_raw or choice.adjustment is not None:
+            found.add(series, storage.coverage, changes, now)
     found.check(names)
     return found
 
 
 class Audit:
-    """Does what a plan says.
+    """Carries out an `AuditPlan`.
 
     Args:
-        storage: of the bars; the caller holds it against other runs.
-        client: asks.
-        known: coverage of the series of the plan.
-        now: when the audit began.
-        workers: requests under way at once.
-        accept: take over what the vendor now says. Bars that no longer come are kept.
+        storage: The store of the bars; the caller has locked it against other runs.
+        client: The client that fetches.
+        known: The coverage of the series of the plan.
+        now: The instant when the audit began.
+        workers: The number of concurrent requests.
+        accept: Whether to store Alpaca's values. Bars that vanished are kept.
     """
 
     def __init__(
@@ -213,148 +239,104 @@ class Audit:
         self._accept = accept
 
     def run(self, plan: AuditPlan, failed: Mapping[Series, Failure] | None = None) -> AuditReport:
-        """Ask, compare, write the log, and take over what is to be.
+        """Fetch, compare, write the log, and store the revisions if they are accepted.
 
         Args:
-            plan: what to ask.
-            failed: series that could not be drawn from; they are told with the others.
+            plan: The plan to carry out.
+            failed: The failures of series that could not be drawn from, for the report.
 
         Raises:
-            CredentialsRefused: the keys were not accepted.
-            ServiceDown: no usable answer for ten minutes.
-            StoreError: the log or a file of bars cannot be written.
-            Interrupted: Ctrl-C; what had been compared is in the log.
+            CredentialsRefused: If the keys are refused.
+            ServiceDown: If no request got a usable response for ten minutes.
+            StoreError: If the log or a bar file cannot be written.
+            Interrupted: If Ctrl-C was pressed; what had been compared is in the log.
         """
         report = AuditReport(plan, failed=dict(failed or {}))
         before = self._client.requests
         self._client.resume()
         pool = ThreadPoolExecutor(self._workers, thread_name_prefix="audit")
         try:
-            for future in [pool.submit(self._look, task) for task in plan.tasks]:
+            for future in [pool.submit(self._compare, task) for task in plan.tasks]:
                 while not wait((future,), timeout=_TICK_SECONDS).done:
                     pass  # with a time-out: without one, Ctrl-C would wait on Windows
-                self._conclude(report, future.result())
-        except KeyboardInterrupt as caught:
+                self._record(report, future.result())
+        except (KeyboardInterrupt, DataEngineError) as error:
             self._client.stop()
-            if isinstance(caught, Interrupted):
+            if isinstance(error, DataEngineError):
                 raise
             raise Interrupted("interrupted; what had been compared is in the log") from None
-        except DataEngineError:
-            self._client.stop()
-            raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
             report.requests = self._client.requests - before
         return report
 
-    def _look(self, task: FetchTask) -> _Looked:
-        """Ask for one task, or for its halves where a part of it spoils the request, and compare."""
-        try:
-            return self._compared(task)
-        except (CredentialsRefused, ServiceDown, Interrupted):
-            self._client.stop()  # at once, before this thread can take another task
-            raise
-        except SourceError as error:
-            return self._without(task, error)
+    def _compare(self, task: FetchTask) -> _Comparison:
+        """Fetch a task, in parts if one of its symbols spoils the request, and compare."""
+        comparison = _Comparison(task)
+        parts = [task]
+        while parts:
+            part = parts.pop()
+            try:
+                self._compare_part(part, comparison)
+            except (CredentialsRefused, ServiceDown, Interrupted):
+                self._client.stop()  # at once, before this thread can take another task
+                raise
+            except SourceError as error:
+                parts += reversed(comparison.split(part, error))
+        return comparison
 
-    def _without(self, task: FetchTask, error: SourceError) -> _Looked:
-        looked = _Looked(task)
-        if isinstance(error, InvalidSymbol) and error.symbol in task.symbols:
-            parts = [tuple(name for name in task.symbols if name != error.symbol)]
-            looked.failed[Series(error.symbol, task.dataset)] = Failure.of(error)
-        elif len(task.symbols) > 1 and may_split(error):
-            middle = len(task.symbols) // 2
-            parts = [task.symbols[:middle], task.symbols[middle:]]
-        else:
-            parts = []
-            looked.failed = {Series(name, task.dataset): Failure.of(error) for name in task.symbols}
-        for symbols in parts:
-            if symbols:
-                part = self._look(replace(task, symbols=symbols))
-                looked.pages += part.pages
-                looked.bars += part.bars
-                looked.revisions += part.revisions
-                looked.failed.update(part.failed)
-        return looked
-
-    def _compared(self, task: FetchTask) -> _Looked:
+    def _compare_part(self, task: FetchTask, comparison: _Comparison) -> None:
         request = self._client.request(task.symbols, task.dataset, task.range, now=self._now, asof=task.asof)
-        looked = _Looked(task)
         if request is None:
-            return looked
+            return
         pages = list(self._client.pages(request))
         until = min([request.span.end, *(page.until for page in pages if page.until is not None)])
-        came: dict[str, list[pa.Table]] = {}
-        for page in pages:
-            for symbol, bars in page.bars():
-                came.setdefault(symbol, []).append(bars)
+        answered = task.range.before(until)
+        fetched: dict[str, list[pa.Table]] = {}
+        for symbol, bars in (bars_of_symbol for page in pages for bars_of_symbol in page.bars()):
+            fetched.setdefault(symbol, []).append(bars)
         for symbol in task.symbols:
-            series = Series(symbol, task.dataset)
-            fetched = pa.concat_tables([EMPTY, *came.get(symbol, ())])
-            try:
-                for span in self._final(series, task.range, until):
-                    stored = self._stored(series, span)
-                    looked.bars += stored.num_rows
-                    looked.revisions += compare(series, stored, within(fetched, span))
-            except DamagedFile as error:
-                looked.failed[series] = Failure.of(error)
-        if self._accept and looked.revisions:
-            looked.pages = pages
-        return looked
+            table = pa.concat_tables([EMPTY, *fetched.get(symbol, ())])
+            self._compare_series(Series(symbol, task.dataset), answered, table, comparison)
+        if self._accept and comparison.revisions:
+            comparison.pages += pages
 
-    def _final(self, series: Series, asked: TimeRange, until: datetime) -> Iterator[TimeRange]:
-        """Yield what is covered of what was answered."""
-        for span in intersection((asked,), self._known[series].covered):
-            answered = span.before(until)
-            if answered is not None:
-                yield answered
+    def _compare_series(self, series: Series, answered: TimeRange | None, fetched: pa.Table, comparison: _Comparison) -> None:
+        try:
+            for span in intersection((answered,) if answered else (), self._known[series].covered):
+                files = [within(self._storage.read(series, period), span) for period in self._storage.periods(series, span)]
+                stored = pa.concat_tables([EMPTY, *files])
+                comparison.bars += stored.num_rows
+                comparison.revisions += compare(series, stored, within(fetched, span))
+        except DamagedFile as error:
+            comparison.failed[series] = Failure.of(error)
 
-    def _stored(self, series: Series, span: TimeRange) -> pa.Table:
-        pieces = [within(self._storage.read(series, period), span) for period in self._storage.periods(series, span)]
-        return pa.concat_tables([EMPTY, *pieces])
-
-    def _conclude(self, report: AuditReport, looked: _Looked) -> None:
-        """Write the log, then take over what is to be."""
-        report.bars += looked.bars
-        report.revisions += looked.revisions
-        report.failed.update(looked.failed)
-        if not looked.revisions:
+    def _record(self, report: AuditReport, comparison: _Comparison) -> None:
+        """Write the log, then store the revisions if they are accepted."""
+        report.bars += comparison.bars
+        report.revisions += comparison.revisions
+        report.failed.update(comparison.failed)
+        if not comparison.revisions:
             return
-        report.logged += self._log(looked.task.dataset, looked.revisions)
-        key = log_key(looked.task.dataset)
-        if key not in report.logs:
-            report.logs.append(key)
-        symbols = {one.series.symbol for one in looked.revisions if one.change != VANISHED}
+        log = revision_log(self._storage.files, comparison.task.dataset)
+        before = len(log.read())
+        report.logged += len(log.update(lambda rows: with_revisions(rows, comparison.revisions, self._now))) - before
+        if log.key not in report.logs:
+            report.logs.append(log.key)
+        symbols = {one.series.symbol for one in comparison.revisions if one.change != VANISHED}
         if self._accept and symbols:
-            self._take_over(report, looked, symbols)
+            self._store(report, comparison, symbols)
 
-    def _log(self, dataset: Dataset, revisions: Sequence[Revision]) -> int:
-        key, count = log_key(dataset), 0
-
-        def append(content: bytes | None) -> bytes | None:
-            nonlocal count
-            try:
-                made, count = logged(content, revisions, self._now)
-            except ValueError as error:
-                raise DamagedFile(f"{self._storage.files.location}/{key} is not what it should be: {error}") from error
-            return made
-
-        self._storage.files.update(key, append)
-        return count
-
-    def _take_over(self, report: AuditReport, looked: _Looked, symbols: set[str]) -> None:
-        task = replace(looked.task, symbols=tuple(sorted(symbols)))
+    def _store(self, report: AuditReport, comparison: _Comparison, symbols: set[str]) -> None:
+        task = replace(comparison.task, symbols=tuple(sorted(symbols)))
         writer = PageWriter(self._storage, task, now=self._now, refetch=True)
-        for page in sorted(looked.pages, key=_first_symbol):
-            runs = tuple(run for run in page.slices if run[0] in symbols)
-            writer.take(replace(page, slices=runs))
+        for page in sorted(comparison.pages, key=_first_symbol):
+            writer.take(replace(page, slices=tuple(part for part in page.slices if part[0] in symbols)))
         writer.complete()
-        for written in writer.written.values():
-            report.accepted += written.changes.written
-        for symbol, error in writer.damaged.items():
-            report.failed[Series(symbol, task.dataset)] = Failure.of(error)
+        report.accepted += sum(written.changes.written for written in writer.written.values())
+        report.failed.update((Series(symbol, task.dataset), Failure.of(error)) for symbol, error in writer.damaged.items())
 
 
 def _first_symbol(page: BarsPage) -> str:
-    """Return by what pages are in order: halves of a task that were asked one after the other are."""
+    """Return what pages are sorted by: the halves of a task were fetched one after the other."""
     return page.slices[0][0] if page.slices else ""

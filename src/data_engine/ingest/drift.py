@@ -1,7 +1,8 @@
-"""Whether the vendor still says what it said: which held sessions to ask for again, what differs, and the log of it. Pure.
+"""Plan an audit, compare what was fetched with what is stored, and log revisions.
 
-A sample is drawn by hashes of the seed and the series: the same seed draws the same sessions of a series, whatever else is in the
-store. Sessions are drawn at random, and several symbols of each, since symbols of one session share a request.
+An audit fetches a sample of final sessions again. The sample is drawn by hashes of the seed and the series: the same seed draws
+the same sessions of a series, whatever else is stored. Sessions are drawn at random, with several symbols of each, since the
+symbols of a session share a request.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import blake2b
 from typing import Any
 
@@ -24,14 +25,19 @@ from data_engine.market.series import Dataset, Feed, Series
 from data_engine.market.time_range import TimeRange, from_iso, iso, new_york_date, new_york_midnight
 from data_engine.store.coverage import Coverage
 from data_engine.store.csv_document import dump_rows, load_rows
+from data_engine.store.document import Document
+from data_engine.store.file_store import FileStore
 
 REVISED, APPEARED, VANISHED = "revised", "appeared", "vanished"
 
 HEADER = ("seen", "symbol", "timestamp", "change", "field", "old", "new")
 
+Row = tuple[str, ...]
+"""The cells of one line of a revision log, by `HEADER`."""
+
 _HOUR = 3_600_000_000
 
-_MOST_SYMBOLS = 400
+_MAX_SYMBOLS = 400  # per request
 
 _MIX = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 
@@ -40,25 +46,25 @@ _MIX = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(
 
 @dataclass(frozen=True, slots=True)
 class AuditPlan:
-    """Which held sessions are asked for again.
+    """The final sessions that an audit fetches again.
 
     Attributes:
-        tasks: one chain of pages each; symbols that share sessions share them.
-        sessions: how many, counted by series.
-        held: among how many.
-        series: of how many series.
-        seed: that drew them.
+        tasks: The tasks, each the pages of one request; symbols that share sessions share them.
+        sessions: The number of sessions, counted per series.
+        available: The number of sessions that they were drawn from.
+        series: The number of series that they belong to.
+        seed: The seed that drew them.
     """
 
     tasks: tuple[FetchTask, ...]
     sessions: int
-    held: int
+    available: int
     series: int
     seed: int
 
     @property
     def requests(self) -> int:
-        """The requests that are expected to be sent."""
+        """The expected number of requests."""
         return sum(task.pages(10_000) for task in self.tasks)
 
 
@@ -70,131 +76,130 @@ def plan_audit(
     page_limit: int = 10_000,
     asof: Mapping[Series, date] | None = None,
 ) -> AuditPlan:
-    """Draw sessions that are held and final, and put them into few requests.
+    """Draw final sessions, and put them into few requests.
 
     Args:
-        known: coverage of the series to draw from.
-        sample: how many sessions, counted by series; all of them where there are not so many.
-        seed: the same one draws the same sessions.
-        page_limit: bars per page.
-        asof: of series whose security has left the ticker since, its last day there.
+        known: The coverage of the series to draw from.
+        sample: The number of sessions, counted per series; all if there are fewer.
+        seed: The seed; the same one draws the same sessions.
+        page_limit: The maximum number of bars per page.
+        asof: For each series whose security has left the ticker since, its last day there.
     """
-    drawn = _Draw(known, seed, page_limit)
+    drawable = _Sessions(known, seed, page_limit)
+    drawn = drawable.draw(sample)
     by_session: dict[tuple[str, int], list[int]] = {}
-    for unit in drawn.take(sample):
-        by_session.setdefault((drawn.dataset_of(unit).name, int(drawn.starts[unit])), []).append(unit)
+    for unit in drawn:
+        by_session.setdefault((drawable.dataset_of(unit).name, int(drawable.starts[unit])), []).append(unit)
     tasks: list[FetchTask] = []
     for _, units in sorted(by_session.items()):
-        for task in drawn.tasks(units, asof or {}):
-            last = tasks[-1] if tasks else None
-            if last is not None and _goes_on(last, task, page_limit):
-                whole = TimeRange(last.range.start, task.range.end)
-                tasks[-1] = replace(last, range=whole, estimate=last.estimate + task.estimate)
-            else:
-                tasks.append(task)
-    chosen = [unit for ours in by_session.values() for unit in ours]
-    return AuditPlan(tuple(tasks), len(chosen), len(drawn.starts), len({int(drawn.owners[unit]) for unit in chosen}), seed)
+        for task in drawable.tasks(units, asof or {}):
+            joined = _joined(tasks[-1], task, page_limit) if tasks else None
+            tasks[-1:] = [joined] if joined else [*tasks[-1:], task]
+    series = len({int(drawable.owners[unit]) for unit in drawn})
+    return AuditPlan(tuple(tasks), len(drawn), len(drawable.starts), series, seed)
 
 
-class _Draw:
-    """All sessions that can be drawn: for each, whose it is, when it starts, and a number by which it is drawn."""
+class _Sessions:
+    """All sessions that can be drawn; one of one series is a unit, and has a start, an owner and a number to draw it by."""
 
     def __init__(self, known: Iterable[Coverage], seed: int, page_limit: int) -> None:
         self._known = [one for one in known if one.first_bar is not None]
         self._rates = [bars_per_session(one) for one in self._known]
         self._page_limit = page_limit
-        found = [held_sessions(one) for one in self._known]
-        self.starts: Int64s = np.concatenate([np.empty(0, np.int64), *found])
-        self.owners = np.repeat(np.arange(len(found)), [len(starts) for starts in found])
-        names = {name: number for number, name in enumerate(sorted({one.series.dataset.name for one in self._known}))}
-        datasets = np.array([names[one.series.dataset.name] for one in self._known], np.int64)
-        self._datasets = datasets[self.owners] if len(self._known) else np.empty(0, np.int64)
-        keys = [_hashes(seed, one.series, starts) for one, starts in zip(self._known, found, strict=True)]
+        starts = [final_sessions(one) for one in self._known]
+        self.starts: Int64s = np.concatenate([np.empty(0, np.int64), *starts])
+        self.owners = np.repeat(np.arange(len(starts)), [len(of_one) for of_one in starts])
+        names = [one.series.dataset.name for one in self._known]
+        self._datasets = np.unique(names, return_inverse=True)[1][self.owners]
+        keys = [_hashes(seed, one.series, of_one) for one, of_one in zip(self._known, starts, strict=True)]
         self._keys = np.concatenate([np.empty(0, np.uint64), *keys])
 
     def dataset_of(self, unit: int) -> Dataset:
-        return self._known[int(self.owners[unit])].series.dataset
+        return self._series_of(unit).dataset
 
-    def take(self, sample: int) -> list[int]:
-        """Return units: about as many symbols of a session as sessions, and no more than fill a page."""
+    def _series_of(self, unit: int) -> Series:
+        return self._known[int(self.owners[unit])].series
+
+    def draw(self, sample: int) -> list[int]:
+        """Return units: about as many symbols per session as sessions, but no more than fill a page."""
         if sample >= len(self.starts):
             return list(range(len(self.starts)))
         taken = np.zeros(len(self.starts), bool)
-        drawn = np.zeros(len(self._known), np.int64)
-        chosen: list[int] = []
+        count_of_series = np.zeros(len(self._known), np.int64)
+        drawn: list[int] = []
         used: set[tuple[int, int]] = set()
         order = np.argsort(self._keys, kind="stable").tolist()
-        for again in (False, True):  # a session comes a second time only where there are too few of them
+        for repeat in (False, True):  # a session is drawn again only if there are too few of them
             for first in order:
                 session = (int(self._datasets[first]), int(self.starts[first]))
-                if len(chosen) >= sample:
-                    return chosen
-                if taken[first] or (session in used and not again):
+                if len(drawn) >= sample:
+                    return drawn
+                if taken[first] or (session in used and not repeat):
                     continue
                 used.add(session)
-                ours = [first, *self._beside(first, taken, drawn, sample, sample - len(chosen))]
-                taken[ours] = True
-                drawn[self.owners[ours]] += 1
-                chosen += ours
-        return chosen
+                units = [first, *self._beside(first, taken, count_of_series, sample, sample - len(drawn))]
+                taken[units] = True
+                count_of_series[self.owners[units]] += 1
+                drawn += units
+        return drawn
 
-    def _beside(self, first: int, taken: Any, drawn: Any, sample: int, left: int) -> list[int]:
-        """Return who else of the session of *first* is drawn with it."""
+    def _beside(self, first: int, taken: Any, count_of_series: Any, sample: int, left: int) -> list[int]:
+        """Return the other units of the session of *first* that are drawn with it."""
         rate = max(1.0, self._rates[self.owners[first]])
         share = max(1, min(math.isqrt(sample - 1) + 1, int(self._page_limit / rate), left))
         found = np.flatnonzero((self.starts == self.starts[first]) & (self._datasets == self._datasets[first]) & ~taken)
         found = found[found != first]
-        # Who has been drawn least comes first, so that the sample is spread over the series.
-        chosen: list[int] = found[np.lexsort((self._keys[found], drawn[self.owners[found]]))][: share - 1].tolist()
-        return chosen
+        # The series that were drawn least come first, so that the sample is spread over the series.
+        order = np.lexsort((self._keys[found], count_of_series[self.owners[found]]))
+        units: list[int] = found[order][: share - 1].tolist()
+        return units
 
     def tasks(self, units: Sequence[int], asof: Mapping[Series, date]) -> Iterator[FetchTask]:
         """Yield the tasks of one session."""
         dataset = self.dataset_of(units[0])
         start = from_micros(int(self.starts[units[0]]))
-        end = dataset.timeframe.next(start) if not dataset.timeframe.intraday else start + timedelta(days=1)
+        end = start + timedelta(days=1) if dataset.timeframe.intraday else dataset.timeframe.next(start)
         by_day: dict[date | None, list[int]] = {}
-        for unit in sorted(units, key=lambda unit: self._known[self.owners[unit]].series.symbol):
-            by_day.setdefault(asof.get(self._known[self.owners[unit]].series), []).append(int(self.owners[unit]))
-        for day, owners in by_day.items():
-            for at in range(0, len(owners), _MOST_SYMBOLS):
-                part = owners[at : at + _MOST_SYMBOLS]
-                names = tuple(self._known[owner].series.symbol for owner in part)
-                estimate = sum(self._rates[owner] for owner in part)
+        for unit in sorted(units, key=lambda unit: self._series_of(unit).symbol):
+            by_day.setdefault(asof.get(self._series_of(unit)), []).append(unit)
+        for day, of_day in by_day.items():
+            for at in range(0, len(of_day), _MAX_SYMBOLS):
+                part = of_day[at : at + _MAX_SYMBOLS]
+                names = tuple(self._series_of(unit).symbol for unit in part)
+                estimate = sum(self._rates[self.owners[unit]] for unit in part)
                 yield FetchTask(names, TimeRange(start, end), dataset, estimate, asof=day)
 
 
-def held_sessions(known: Coverage) -> Int64s:
-    """Return the starts of the sessions of a series that are covered whole, from its first bar to its last; microseconds.
+def final_sessions(known: Coverage) -> Int64s:
+    """Return the starts of the sessions of a series that are covered as a whole, from its first bar to its last; microseconds.
 
-    Of minutes and hours, a session is a New York day; of longer bars, a bar.
+    A session of minutes and hours is a New York day, one of longer bars is a bar.
     """
-    first, last = known.first_bar, known.last_bar
+    first, last, dataset = known.first_bar, known.last_bar, known.series.dataset
     if first is None or last is None:
         return np.empty(0, np.int64)
-    dataset = known.series.dataset
     if dataset.timeframe.intraday or dataset.timeframe.unit == "Day":
         starts = _midnights(new_york_date(first), new_york_date(last))
-        begin, end = 0, 1  # of a longer bar, its start says where it belongs
-        if dataset.timeframe.intraday:
-            # What trades in the exchange's hours is covered to their end by a run of the same evening.
-            begin, end = (4 * _HOUR, 20 * _HOUR) if dataset.feed in (Feed.SIP, Feed.IEX) else (0, 24 * _HOUR)
-        held = np.zeros(len(starts), bool)
-        for piece in known.covered:
-            held |= (starts + begin >= to_micros(piece.start)) & (starts + end <= to_micros(piece.end))
-        chosen: Int64s = starts[held]
-        return chosen
-    return np.array([to_micros(bar.start) for bar in _long_bars(known, first, last)], np.int64)
+    else:
+        starts = np.array([to_micros(start) for start in _long_bars(dataset, first, last)], np.int64)
+    begin, end = 0, 1  # a longer bar belongs to where its start is
+    if dataset.timeframe.intraday:
+        # A run of the same evening covers the hours of the exchange to their end.
+        begin, end = (4 * _HOUR, 20 * _HOUR) if dataset.feed in (Feed.SIP, Feed.IEX) else (0, 24 * _HOUR)
+    final = np.zeros(len(starts), bool)
+    for piece in known.covered:
+        final |= (starts + begin >= to_micros(piece.start)) & (starts + end <= to_micros(piece.end))
+    chosen: Int64s = starts[final]
+    return chosen
 
 
-def _long_bars(known: Coverage, first: datetime, last: datetime) -> Iterator[TimeRange]:
-    dataset = known.series.dataset
+def _long_bars(dataset: Dataset, first: datetime, last: datetime) -> Iterator[datetime]:
     start = dataset.timeframe.floor(first)
     while start <= last:
-        bar = TimeRange(start, dataset.timeframe.next(start))
-        if can_hold_bars(bar, dataset) and any(start in piece for piece in known.covered):
-            yield bar
-        start = bar.end
+        end = dataset.timeframe.next(start)
+        if can_hold_bars(TimeRange(start, end), dataset):
+            yield start
+        start = end
 
 
 @lru_cache(maxsize=1024)
@@ -212,13 +217,16 @@ def _hashes(seed: int, series: Series, starts: Int64s) -> Any:
     return mixed ^ (mixed >> np.uint64(31))
 
 
-def _goes_on(last: FetchTask, task: FetchTask, page_limit: int) -> bool:
-    """Tell whether a task is the next session of the same symbols, and both fit on one page."""
+def _joined(last: FetchTask, task: FetchTask, page_limit: int) -> FetchTask | None:
+    """Return both tasks as one if the second is the next session of the same symbols, and both fit on one page; else None."""
     alike = (last.symbols, last.dataset, last.asof) == (task.symbols, task.dataset, task.asof)
-    if not alike or last.estimate + task.estimate > page_limit:
-        return False
-    gap = TimeRange(last.range.end, task.range.start) if last.range.end < task.range.start else None
-    return gap is None or next(sessions(new_york_date(gap.start), new_york_date(gap.end) - timedelta(days=1)), None) is None
+    estimate = last.estimate + task.estimate
+    if not alike or estimate > page_limit:
+        return None
+    between = sessions(new_york_date(last.range.end), new_york_date(task.range.start) - timedelta(days=1))
+    if next(between, None) is not None:
+        return None
+    return replace(last, range=TimeRange(last.range.start, task.range.end), estimate=estimate)
 
 
 # ---------------------------------------------------------------------------------------------------------- the comparison
@@ -226,15 +234,15 @@ def _goes_on(last: FetchTask, task: FetchTask, page_limit: int) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """One number that the vendor now says otherwise.
+    """One number that differs at Alpaca now.
 
     Attributes:
-        series: of the bar.
-        timestamp: of the bar, UTC.
-        change: ``revised``; ``appeared``, of a bar that was not stored; ``vanished``, of one that no longer comes.
-        field: of `VALUES`.
-        old: what is stored; None of a bar that appeared.
-        new: what the vendor says; None of a bar that vanished.
+        series: The series of the bar.
+        timestamp: The timestamp of the bar, UTC.
+        change: ``revised``; ``appeared`` if the bar is not stored; ``vanished`` if it is stored and Alpaca no longer has it.
+        field: The name of the number, of `VALUES`.
+        old: The stored value. None if the bar appeared.
+        new: Alpaca's value. None if the bar vanished.
     """
 
     series: Series
@@ -246,23 +254,23 @@ class Revision:
 
 
 def compare(series: Series, stored: pa.Table, fetched: pa.Table) -> list[Revision]:
-    """Return what differs between two sorted tables of the same range, by time and field; one entry for each field."""
+    """Return what differs between two sorted tables of the same range, by time and field; one entry per field."""
     old, new = timestamps_us(stored), timestamps_us(fetched)
     _, left, right = np.intersect1d(old, new, assume_unique=True, return_indices=True)
     found: list[tuple[int, int, Revision]] = []
 
-    def note(rows: Any, change: str, number: int, column: str, olds: Any, news: Any) -> None:
-        for row, time in enumerate(rows.tolist()):
+    def note(times: Any, change: str, number: int, column: str, olds: Any, news: Any) -> None:
+        for row, time in enumerate(times.tolist()):
             before, after = (None if values is None else float(values[row]) for values in (olds, news))
             found.append((time, number, Revision(series, from_micros(time), change, column, before, after)))
 
-    gone, come = ~np.isin(old, new, assume_unique=True), ~np.isin(new, old, assume_unique=True)
+    vanished, appeared = ~np.isin(old, new, assume_unique=True), ~np.isin(new, old, assume_unique=True)
     for number, column in enumerate(VALUES):
-        was, says = numbers(stored.column(column)), numbers(fetched.column(column))
-        differs = was[left] != says[right]
-        note(old[left][differs], REVISED, number, column, was[left][differs], says[right][differs])
-        note(new[come], APPEARED, number, column, None, says[come])
-        note(old[gone], VANISHED, number, column, was[gone], None)
+        olds, news = numbers(stored.column(column)), numbers(fetched.column(column))
+        differs = olds[left] != news[right]
+        note(old[left][differs], REVISED, number, column, olds[left][differs], news[right][differs])
+        note(new[appeared], APPEARED, number, column, None, news[appeared])
+        note(old[vanished], VANISHED, number, column, olds[vanished], None)
     return [revision for _, _, revision in sorted(found, key=lambda one: one[:2])]
 
 
@@ -277,54 +285,45 @@ def count_bars(revisions: Iterable[Revision]) -> dict[str, int]:
 # ----------------------------------------------------------------------------------------------------------------- the log
 
 
-def log_key(dataset: Dataset) -> str:
-    """Return the path of a dataset's log below the store."""
-    return f"metadata/revisions/{dataset.name}.csv"
+def revision_log(files: FileStore, dataset: Dataset) -> Document[tuple[Row, ...]]:
+    """Return the revision log of a dataset, a CSV file with the rows in order of time seen."""
+    key = f"metadata/revisions/{dataset.name}.csv"
+    remedy = "move that file away, and the next audit starts a new one"
+    return Document(files, key, f"the revision log of {dataset.name}", remedy, (), _load_log, partial(dump_rows, HEADER))
 
 
-def logged(content: bytes | None, revisions: Sequence[Revision], seen: datetime) -> tuple[bytes | None, int]:
-    """Return the log with what it does not know yet at its end, and how much that is; None where it knows all.
+def _load_log(content: bytes) -> tuple[Row, ...]:
+    rows: list[Row] = []
 
-    A revision is known where the last line about its bar and field says the same: seen every night, it is logged once.
-
-    Args:
-        content: of the file; None where there is none.
-        revisions: of one dataset.
-        seen: when.
-
-    Raises:
-        ValueError: somebody made something else of the file; the message names the line.
-    """
-    known = _last_lines(content)
-    new = [cells for one in revisions if known.get((cells := _cells(one))[:3]) != cells[3:]]
-    if not new:
-        return None, 0
-    when = iso(seen.replace(microsecond=0))
-    rows = [(when, cells[0], cells[1], cells[3], cells[2], *cells[4:]) for cells in new]
-    written = dump_rows(HEADER, rows)
-    if content is None:
-        return written, len(rows)
-    ended = content if content.endswith(b"\n") else content + b"\n"
-    return ended + written.split(b"\n", 1)[1], len(rows)
-
-
-def _cells(one: Revision) -> tuple[str, ...]:
-    """Return symbol, time and field, by which a revision is known; then its change, old and new, as they are written."""
-    return one.series.symbol, iso(one.timestamp), one.field, one.change, _number(one.old), _number(one.new)
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else repr(value)
-
-
-def _last_lines(content: bytes | None) -> Mapping[tuple[str, ...], tuple[str, ...]]:
-    known: dict[tuple[str, ...], tuple[str, ...]] = {}
-
-    def take(seen: str, symbol: str, timestamp: str, change: str, field: str, old: str, new: str) -> None:
+    def take(*cells: str) -> None:
+        seen, _, timestamp, *_ = cells
         from_iso(seen)
         from_iso(timestamp)
-        known[symbol, timestamp, field] = (change, old, new)
+        rows.append(cells)
 
-    if content is not None:
-        load_rows(content, HEADER, take)
-    return known
+    load_rows(content, HEADER, take)
+    return tuple(rows)
+
+
+def with_revisions(log: tuple[Row, ...], revisions: Iterable[Revision], seen: datetime) -> tuple[Row, ...]:
+    """Return a log with the revisions at its end that it does not have yet.
+
+    It has a revision if its last row about that bar and field says the same: seen every night, a revision is logged once.
+
+    Args:
+        log: The rows of the log.
+        revisions: Revisions of one dataset.
+        seen: When they were seen.
+    """
+    latest = {(symbol, timestamp, name): (change, *values) for _, symbol, timestamp, change, name, *values in log}
+    when = iso(seen.replace(microsecond=0))
+    new = []
+    for one in revisions:
+        symbol, timestamp, values = one.series.symbol, iso(one.timestamp), (_cell(one.old), _cell(one.new))
+        if latest.get((symbol, timestamp, one.field)) != (one.change, *values):
+            new.append((when, symbol, timestamp, one.change, one.field, *values))
+    return (*log, *new)
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else repr(value)

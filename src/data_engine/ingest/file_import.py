@@ -1,8 +1,7 @@
-"""Bars that other programs left in Parquet files, brought into a store: ``symbol=AAPL/year=2024/month=1/data_0.parquet``.
+"""Import bars from Parquet files of other programs, such as ``symbol=AAPL/year=2024/month=1/data_0.parquet``.
 
-That is the layout of the reference (DuckDB's ``PARTITION_BY``), and of others. Nothing is claimed as covered: that the bars of
-such files are all there are is more than anybody knows. So the store's own bars win, nothing is put into a range that the store
-has asked for and covered, and the originals are only read.
+That is the layout of the legacy pipeline (DuckDB's ``PARTITION_BY``), and of others. No range becomes covered: nothing says that
+such files have every bar. So stored bars keep their values, nothing is added to covered ranges, and the files are only read.
 """
 
 from __future__ import annotations
@@ -39,16 +38,18 @@ from data_engine.market.time_range import iso
 from data_engine.store.bar_store import BarStore, split_by_period
 from data_engine.store.partitions import decode_symbol
 
-_BELOW = re.compile(r"symbol=(?P<symbol>[^/]+)/year=\d{1,4}(/month=\d{1,2})?/[^/]+\.parquet")
+_PATH = re.compile(r"symbol=(?P<symbol>[^/]+)/year=\d{1,4}(/month=\d{1,2})?/[^/]+\.parquet")
+
+_LAYOUT = "equities_1min/symbol=AAPL/year=2024/month=1/data_0.parquet"
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """One file to be imported.
+class SourceFile:
+    """One file to import.
 
     Attributes:
-        path: of it.
-        series: whose bars it holds, by its path.
+        path: The path of the file.
+        series: The series of its bars, by its path.
     """
 
     path: Path
@@ -56,23 +57,23 @@ class Source:
 
 
 @dataclass(slots=True)
-class Imported:
-    """What came of importing, or would come.
+class ImportReport:
+    """The result of an import, or of a dry run.
 
     Attributes:
-        files: how many were read.
-        bars: how many they hold.
-        added: bars that the store did not have.
-        held: bars that it has already, the same or others; its own stay.
-        covered: bars that it does not have in ranges that it covers: the vendor was asked, and has none there.
-        by_series: bars added, by series.
-        failed: path and message of each file, or series, that could not be imported.
+        files: The number of files read.
+        bars: The number of bars in them.
+        added: The number of bars that the store did not have.
+        stored: The number of bars whose timestamps the store had; it keeps its own.
+        covered: The number of other bars in covered ranges, where Alpaca has none; they are not added.
+        by_series: The number of bars added, by series.
+        failed: The path, or series, and the message of each that could not be imported.
     """
 
     files: int = 0
     bars: int = 0
     added: int = 0
-    held: int = 0
+    stored: int = 0
     covered: int = 0
     by_series: dict[Series, int] = field(default_factory=dict)
     failed: list[tuple[str, str]] = field(default_factory=list)
@@ -80,119 +81,128 @@ class Imported:
 
 def find_sources(
     folder: Path | str, *, feed: object = None, adjustment: object = None
-) -> tuple[list[Source], list[tuple[str, str]]]:
-    """Return the files below a folder that may be imported, by series; and path and message of those that may not.
+) -> tuple[list[SourceFile], list[tuple[str, str]]]:
+    """Return the files below a folder that can be imported, by series; and path and message of those that cannot.
 
     Args:
-        folder: that holds datasets (``equities_1min``), or is one.
-        feed: of the bars; None is what the folder's name says, else the consolidated tape.
-        adjustment: of the bars; None is what the folder's name says, else raw.
+        folder: The folder of one dataset (``equities_1min``), or of several.
+        feed: The feed of the bars. If None, as the dataset's name says.
+        adjustment: The adjustment of the bars. If None, as the dataset's name says.
 
     Raises:
-        InputError: there is no such folder, or nothing in it that could be imported.
+        InputError: If there is no such folder, or no such file below it.
     """
     root = Path(folder)
     if not root.is_dir():
-        raise MissingFileError(f"{root}: there is no such folder")
-    sources: list[Source] = []
-    strange: list[tuple[str, str]] = []
+        raise MissingFileError(f"cannot import {root}: there is no such folder")
+    sources: list[SourceFile] = []
+    unusable: list[tuple[str, str]] = []
     for name, place in _datasets(root):
         dataset = Dataset.from_name(name)
-        if feed is not None or adjustment is not None:
-            chosen = dataset.adjustment if adjustment is None else Adjustment.parse(adjustment)
-            dataset = Dataset(dataset.timeframe, chosen, dataset.feed if feed is None else Feed.parse(feed))
+        dataset = Dataset(
+            dataset.timeframe,
+            dataset.adjustment if adjustment is None else Adjustment.parse(adjustment),
+            dataset.feed if feed is None else Feed.parse(feed),
+        )
         for path in sorted(place.rglob("*.parquet")):
-            match = _BELOW.fullmatch(path.relative_to(place).as_posix())
             try:
-                if match is None:
-                    raise InputError("its path is not symbol=.../year=.../month=.../NAME.parquet")
-                sources.append(Source(path, Series(check_symbol(decode_symbol(match["symbol"])), dataset)))
+                symbol = _symbol_of(path.relative_to(place).as_posix())
             except InputError as error:
-                strange.append((str(path), str(error)))
-    if not sources and not strange:
-        raise InputError(f"{root} holds no files like equities_1min/symbol=AAPL/year=2024/month=1/data_0.parquet")
-    return sorted(sources, key=lambda one: (one.series.dataset.name, one.series.symbol, str(one.path))), strange
+                unusable.append((str(path), str(error)))
+            else:
+                sources.append(SourceFile(path, Series(symbol, dataset)))
+    if not sources and not unusable:
+        raise InputError(f"cannot import {root}: it has no files such as {_LAYOUT}")
+    return sorted(sources, key=lambda one: (one.series.dataset.name, one.series.symbol, str(one.path))), unusable
 
 
-def import_bars(storage: BarStore, sources: Sequence[Source], *, now: datetime, dry_run: bool = False) -> Imported:
-    """Bring the bars of some files into a store; where two files have a bar of the same time, the later one in order wins.
+def import_bars(storage: BarStore, sources: Sequence[SourceFile], *, now: datetime, dry_run: bool = False) -> ImportReport:
+    """Add the bars of files to a store; of several bars with one timestamp, the last one counts.
 
     Args:
-        storage: where to; the caller holds it against other runs.
-        sources: of `find_sources`.
-        now: no bar may start later.
-        dry_run: read everything, and write nothing.
+        storage: The store to add to; the caller has locked it against other runs.
+        sources: The files that `find_sources` returned.
+        now: The instant before which all bars start.
+        dry_run: Whether to read everything and write nothing.
 
     Raises:
-        InputError: the files are the store's own.
+        InputError: If the files are the store's own.
     """
-    _refuse_own(storage, sources)
-    made = Imported()
-    by_series: dict[Series, list[Source]] = {}
+    _check_outside(storage, sources)
+    report = ImportReport()
+    by_series: dict[Series, list[SourceFile]] = {}
     for source in sources:
         by_series.setdefault(source.series, []).append(source)
-    for series, ours in by_series.items():
-        tables = []
-        for source in ours:
-            try:
-                tables.append(read_source(source, now))
-                made.files += 1
-            except (InputError, OSError, pa.ArrowException) as error:
-                made.failed.append((str(source.path), str(error)))
-        table = _last_wins(pa.concat_tables([EMPTY, *tables]))
-        made.bars += table.num_rows
+    for series, files in by_series.items():
+        table = _last_of_each(pa.concat_tables([EMPTY, *_readable(files, now, report)]))
+        report.bars += table.num_rows
         try:
-            new = _unknown(storage, series, table, made)
+            new = _new_bars(storage, series, table, report)
             if new.num_rows and not dry_run:
                 storage.add(series, new)
-            made.added += new.num_rows
-            made.by_series[series] = new.num_rows
         except DataEngineError as error:
-            made.failed.append((str(series), str(error)))
-    return made
+            report.failed.append((str(series), str(error)))
+        else:
+            report.added += new.num_rows
+            report.by_series[series] = new.num_rows
+    return report
 
 
-def read_source(source: Source, now: datetime) -> pa.Table:
+def _readable(files: Sequence[SourceFile], now: datetime, report: ImportReport) -> Iterator[pa.Table]:
+    """Yield the bars of each file that can be read; the others go to the report."""
+    for source in files:
+        try:
+            table = read_source(source, now)
+        except (InputError, OSError, pa.ArrowException) as error:
+            report.failed.append((str(source.path), str(error)))
+        else:
+            report.files += 1
+            yield table
+
+
+def read_source(source: SourceFile, now: datetime) -> pa.Table:
     """Return the bars of one file by `BAR_SCHEMA`, sorted.
 
-    Stamps without a zone are taken for UTC, as the reference writes them; whole numbers become float64. The year and month of
-    the path are not believed: DuckDB makes them in the time zone of whoever wrote the file.
+    Timestamps without a time zone are UTC, as the legacy pipeline writes them; whole numbers become float64. The year and month
+    of the path are ignored: DuckDB derives them in the time zone of the machine that wrote the file.
 
     Args:
-        source: the file.
-        now: no bar may start later.
+        source: The file.
+        now: The instant before which all bars start.
 
     Raises:
-        InputError: columns are missing, values are, or its bars cannot be of that series.
-        ArrowException: it is no Parquet file. (OSError, where it cannot be read.)
+        InputError: If columns or values are missing, or the bars cannot be of that series.
+        ArrowException: If it is no Parquet file.
+        OSError: If it cannot be read.
     """
     with pq.ParquetFile(source.path) as file:
         names = file.schema_arrow.names
-        lacking = [name for name in ("timestamp", *VALUES) if name not in names]
-        if lacking:
-            raise InputError(f"it lacks {', '.join(lacking)}; it has {', '.join(names)}")
-        table = file.read(columns=["timestamp", *VALUES, *(["symbol"] if "symbol" in names else [])])
+        missing = [name for name in ("timestamp", *VALUES) if name not in names]
+        if missing:
+            raise InputError(f"column {', '.join(missing)} is missing; the file has {', '.join(names)}")
+        table = file.read(columns=["timestamp", *VALUES, *({"symbol"} & set(names))])
     for name in table.column_names:
         if table.column(name).null_count:
             raise InputError(f"{table.column(name).null_count} values of {name} are missing")
-    if "symbol" in table.column_names:
-        others = set(pc.unique(table.column("symbol")).to_pylist()) - {source.series.symbol}
+    symbol = source.series.symbol
+    if "symbol" in names:
+        others = set(pc.unique(table.column("symbol")).to_pylist()) - {symbol}
         if others:
-            raise InputError(f"it holds bars of {', '.join(sorted(map(str, others)))} in a folder of {source.series.symbol}")
-    times = _stamps(table.column("timestamp"))
-    made = _last_wins(make_table(times, [_floats(table.column(name), name) for name in VALUES]))
-    trouble = problems(made)
-    if trouble:
-        raise InputError(trouble)
-    check_timestamps({source.series.symbol: made}, source.series.dataset)
-    late = in_future(timestamps_us(made), now)
+            raise InputError(f"the file has bars of {', '.join(sorted(map(str, others)))} in a folder of {symbol}")
+    times = _timestamps(table.column("timestamp"))
+    bars = _last_of_each(make_table(times, [_floats(table.column(name), name) for name in VALUES]))
+    problem = problems(bars)
+    if problem:
+        raise InputError(problem)
+    check_timestamps({symbol: bars}, source.series.dataset)
+    late = in_future(timestamps_us(bars), now)
     if late.size:
-        raise InputError(f"{iso(from_micros(late[0]))} has not come yet")
-    return made
+        raise InputError(f"{iso(from_micros(late[0]))} is in the future")
+    return bars
 
 
 def _datasets(root: Path) -> Iterator[tuple[str, Path]]:
-    """Yield the datasets in a folder, or the folder itself where it is one."""
+    """Yield the datasets in a folder, or the folder itself if it is one."""
     folders = [(place.name, place) for place in sorted(root.iterdir()) if place.is_dir()]
     for name, place in [(root.resolve().name, root), *folders]:
         try:
@@ -202,61 +212,73 @@ def _datasets(root: Path) -> Iterator[tuple[str, Path]]:
         yield name, place
 
 
-def _refuse_own(storage: BarStore, sources: Sequence[Source]) -> None:
+def _symbol_of(path: str) -> str:
+    match = _PATH.fullmatch(path)
+    if match is None:
+        raise InputError("its path is not symbol=.../year=.../month=.../NAME.parquet")
+    return check_symbol(decode_symbol(match["symbol"]))
+
+
+def _check_outside(storage: BarStore, sources: Sequence[SourceFile]) -> None:
+    """Raise `InputError` if a file is the store's own."""
     folder = storage.files.folder
     if folder is not None and any(source.path.resolve().is_relative_to(folder.resolve()) for source in sources):
-        raise InputError(f"the files lie in the store {folder} itself; import them into another one, with --base-path")
+        raise InputError(f"cannot import files of the store {folder} into itself; pass another --base-path")
 
 
-def _stamps(column: pa.ChunkedArray) -> Any:
+def _timestamps(column: pa.ChunkedArray) -> Any:
     if not pa.types.is_timestamp(column.type):
-        raise InputError(f"timestamp is {column.type}")
-    naive = column.cast(pa.timestamp(column.type.unit, "UTC")) if column.type.tz != "UTC" else column
+        raise InputError(f"timestamp is {column.type}, not a timestamp")
+    utc = column.cast(pa.timestamp(column.type.unit, "UTC")) if column.type.tz != "UTC" else column
     try:
-        return numbers(naive.cast(TIMESTAMP), np.int64)
+        return numbers(utc.cast(TIMESTAMP), np.int64)
     except pa.ArrowInvalid as error:
         raise InputError(f"a timestamp is finer than a microsecond: {error}") from error
 
 
 def _floats(column: pa.ChunkedArray, name: str) -> Any:
     if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_decimal(column.type)):
-        raise InputError(f"{name} is {column.type}")
+        raise InputError(f"{name} is {column.type}, not a number")
     return numbers(column.cast(pa.float64()))
 
 
-def _last_wins(table: pa.Table) -> pa.Table:
-    """Return a table sorted by time; of several rows of one time, the last."""
+def _last_of_each(table: pa.Table) -> pa.Table:
+    """Return a table sorted by timestamp, with the last of the rows of each timestamp."""
     times = timestamps_us(table)
     _, last = np.unique(times[::-1], return_index=True)
     return take(table, times.size - 1 - last)
 
 
-def _unknown(storage: BarStore, series: Series, table: pa.Table, made: Imported) -> pa.Table:
-    """Return the bars that the store neither holds nor knows not to exist."""
-    known = storage.coverage.read(series)
+def _new_bars(storage: BarStore, series: Series, table: pa.Table, report: ImportReport) -> pa.Table:
+    """Return the bars that are neither stored nor in a covered range."""
     times = timestamps_us(table)
-    held = np.zeros(times.size, bool)
-    for period, part in split_by_period(table, series.dataset):
-        at = int(np.searchsorted(times, timestamps_us(part)[0]))
-        held[at : at + part.num_rows] = np.isin(timestamps_us(part), timestamps_us(storage.read(series, period, ["timestamp"])))
+    periods = split_by_period(table, series.dataset)
+    known = [timestamps_us(storage.read(series, period, ["timestamp"])) for period, _ in periods]
+    stored = np.isin(times, np.concatenate([np.empty(0, np.int64), *known]), assume_unique=True)
     covered = np.zeros(times.size, bool)
-    for piece in known.covered:
+    for piece in storage.coverage.read(series).covered:
         covered |= (times >= to_micros(piece.start)) & (times < to_micros(piece.end))
-    made.held += int(np.count_nonzero(held))
-    made.covered += int(np.count_nonzero(covered & ~held))
-    return take(table, ~(held | covered))
+    report.stored += int(np.count_nonzero(stored))
+    report.covered += int(np.count_nonzero(covered & ~stored))
+    return take(table, ~(stored | covered))
 
 
-def to_json(made: Imported, strange: Sequence[tuple[str, str]]) -> Mapping[str, Any]:
-    """Return the fields that ``import --json`` prints."""
+def to_json(report: ImportReport, unusable: Sequence[tuple[str, str]]) -> Mapping[str, Any]:
+    """Return the fields that ``import --json`` prints.
+
+    Args:
+        report: The result of the import.
+        unusable: Path and message of the files that `find_sources` did not accept.
+    """
     return {
-        "files": made.files,
-        "bars": made.bars,
-        "added": made.added,
-        "held": made.held,
-        "covered": made.covered,
+        "files": report.files,
+        "bars": report.bars,
+        "added": report.added,
+        "held": report.stored,
+        "covered": report.covered,
         "series": [
-            {"dataset": series.dataset.name, "symbol": series.symbol, "added": count} for series, count in made.by_series.items()
+            {"dataset": series.dataset.name, "symbol": series.symbol, "added": count}
+            for series, count in report.by_series.items()
         ],
-        "failed": [{"file": path, "message": message} for path, message in (*strange, *made.failed)],
+        "failed": [{"file": path, "message": message} for path, message in (*unusable, *report.failed)],
     }

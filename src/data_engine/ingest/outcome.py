@@ -1,4 +1,4 @@
-"""What came of a run: one outcome per symbol, and the report that sums them up. Pure."""
+"""Report the result of a run: `IngestionReport`, with one `Outcome` per symbol."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from data_engine.errors import Failure
+from data_engine.errors import Failure, Interrupted, SourceUnavailable, StoreBusy
 from data_engine.market.bars import NO_CHANGES, Changes
 
 NO_DATA = "No data available"
@@ -14,13 +14,13 @@ NO_DATA = "No data available"
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of one symbol.
+    """The result of one symbol.
 
     Attributes:
-        symbol: as it was given, upper case.
-        failure: Why it failed; None for success.
-        bars: in the store for this series after the run.
-        written: bars added or revised by this run.
+        symbol: The symbol as it was given, in upper case.
+        failure: The reason why it failed. None if it did not.
+        bars: The number of bars stored of this series after the run.
+        written: The number of bars that the run added or revised.
     """
 
     symbol: str
@@ -31,17 +31,22 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class IngestionReport(Mapping[str, Any]):
-    """What came of a run. A mapping too: ``report["successful"]``, ``report["failed"]``.
+    """The result of a run. It is a read-only mapping and does not change.
+
+    Example:
+        >>> report = ingest_single_symbol("AAPL", "2024-01-02")
+        >>> report["successful"], report["failed"]
+        (['AAPL'], [])
 
     Attributes:
-        outcomes: one per symbol, in the order given.
-        requests: sent by this run.
-        pages: answers with bars in them, or confirmed empty.
-        seconds: how long the run took.
-        changes: Bars that are new, revised, and vanished (kept, unless removals were accepted).
-        notes: sentences worth knowing that are no failure: clamped ends, rewritten adjusted series.
-        interrupted: whether the run was stopped before its end.
-        unreachable: whether not one request was answered.
+        outcomes: The result of each symbol, in the order given.
+        requests: The number of requests sent.
+        pages: The number of responses, with bars or without.
+        seconds: The duration of the run.
+        changes: The numbers of bars that were added, revised and vanished (kept, unless removals were accepted).
+        notes: Notes that are no failure, such as a truncated end.
+        interrupted: Whether the run was interrupted.
+        unreachable: Whether no request got a response.
     """
 
     outcomes: tuple[Outcome, ...]
@@ -82,14 +87,14 @@ class IngestionReport(Mapping[str, Any]):
 
     @property
     def exit_code(self) -> int:
-        """What the command line ends with: the first that applies of 130, 7, 6, 1, 0."""
+        """The exit code of the command line: the first that applies of 130, 7, 6, 1, 0."""
         codes = set(self["codes"].values())
         if self.interrupted:
-            return 130
-        if "store_busy" in codes:
-            return 7
+            return Interrupted.exit_code
+        if StoreBusy.code in codes:
+            return StoreBusy.exit_code
         if self.unreachable:
-            return 6
+            return SourceUnavailable.exit_code
         return 1 if codes else 0
 
     def to_json(self) -> dict[str, Any]:
@@ -100,7 +105,7 @@ class IngestionReport(Mapping[str, Any]):
         return fields
 
     def line(self) -> str:
-        """Return one line for people, and one per failed symbol: for logs of nightly runs."""
+        """Return one line, and one per note and failed symbol, for the log of a nightly run."""
         failed: Sequence[tuple[str, str]] = self["failed"]
         total, changes = len(self.outcomes), self.changes
         text = (
@@ -111,16 +116,14 @@ class IngestionReport(Mapping[str, Any]):
         return "\n".join([text, *notes, *(f"  - {symbol}: {message}" for symbol, message in failed)])
 
     def summary(self) -> str:
-        """Return the closing lines for people: totals, and every failed symbol."""
+        """Return the summary: totals, notes, and every failed symbol."""
         total = len(self.outcomes)
         failed: Sequence[tuple[str, str]] = self["failed"]
         lines = [f"Total ingestion time: {duration(self.seconds)}", "", "Ingestion Summary:"]
         lines += [f"  Successful: {total - len(failed)}/{total}", f"  Failed: {len(failed)}/{total}"]
         lines.append(f"  Bars: {self.changes.added:,} new, {self.changes.revised:,} revised | Requests: {self.requests:,}")
         if self.changes.vanished:
-            lines.append(
-                f"  Kept although the vendor no longer has them: {self.changes.vanished:,} bars (--accept-removals removes them)"
-            )
+            lines.append(f"  Dropped by Alpaca: {self.changes.vanished:,} bars, kept (--accept-removals removes them)")
         lines += [f"  Note: {note}" for note in self.notes]
         if failed:
             lines += ["", "Failed symbols:", *(f"  - {symbol}: {message}" for symbol, message in failed)]
@@ -128,7 +131,7 @@ class IngestionReport(Mapping[str, Any]):
 
 
 def duration(seconds: float) -> str:
-    """Write a length of time as people say it: ``5m 30s``, ``1h 02m 05s``, ``0.4s``."""
+    """Return a duration as text: ``5m 30s``, ``1h 02m 05s``, ``0.4s``."""
     if seconds < 9.95:
         return f"{seconds:.1f}s"
     whole = round(seconds)

@@ -1,8 +1,4 @@
-"""Progress as a collaborator that may do nothing.
-
-The pipeline tells a `Progress` what happens; whether that becomes a live display, plain lines in a log or nothing at all is
-not the pipeline's business.
-"""
+"""Report the progress of a run to a `Progress`, which may draw a live display, write lines to a log or do nothing."""
 
 from __future__ import annotations
 
@@ -19,15 +15,15 @@ class ProgressState:
     """How far a run has come.
 
     Attributes:
-        total: symbols in all.
-        successful: symbols that are whole.
-        failed: symbols that cannot be completed.
-        pages: answers so far.
-        pages_expected: about how many there will be.
-        bars: that arrived so far.
-        seconds: since the start.
-        per_minute: requests in the last minute or since the start.
-        allowed: requests per minute that are kept to; None where nothing limits.
+        total: The number of symbols.
+        successful: The number of symbols that are complete.
+        failed: The number of symbols that cannot be completed.
+        pages: The number of pages received.
+        pages_expected: The approximate number of pages in all.
+        bars: The number of bars received.
+        seconds: The time since the start.
+        per_minute: The requests per minute since the start.
+        allowed: The requests per minute that are kept to. None if nothing limits.
     """
 
     total: int
@@ -42,50 +38,50 @@ class ProgressState:
 
     @property
     def done(self) -> int:
-        """Symbols that are finished, one way or the other."""
+        """The number of symbols that are complete or failed."""
         return self.successful + self.failed
 
     @property
     def remaining_seconds(self) -> float | None:
-        """About how long the rest will take, by pages; None before the first."""
+        """The approximate time that the rest will take, by pages; None before the first."""
         if not self.pages or not self.seconds:
             return None
         return max(0.0, self.pages_expected - self.pages) * self.seconds / self.pages
 
 
 class Progress(Protocol):
-    """What a run tells while it goes on. Called from the thread that runs the pipeline only."""
+    """The receiver of the progress of a run. Only the thread that runs the pipeline calls it."""
 
     def note(self, text: str) -> None:
-        """Say a sentence that is no failure: what was found, what was clamped, who is waited for."""
+        """Show a note that is no failure, such as a truncated end."""
 
-    def update(self, standing: ProgressState) -> None:
+    def update(self, state: ProgressState) -> None:
         """Show how far the run has come; called several times a second."""
 
     def close(self) -> None:
-        """Take any live display away; called once, also when the run fails."""
+        """Remove any live display; called once, also if the run fails."""
 
 
 class NoProgress:
-    """Progress that nobody watches: the default of the library."""
+    """A `Progress` that does nothing: the default of the library."""
 
     def note(self, text: str) -> None:
         """Do nothing."""
 
-    def update(self, standing: ProgressState) -> None:
+    def update(self, state: ProgressState) -> None:
         """Do nothing."""
 
     def close(self) -> None:
         """Do nothing."""
 
 
-class LogProgress:
-    """Progress as lines for a log: the reference's three, and one of pages, at most once every *every* seconds.
+class LogProgress(NoProgress):
+    """A `Progress` that writes lines for a log: those of the legacy pipeline, and one of pages.
 
     Args:
-        write: takes a line without its end.
-        every: seconds between two reports.
-        clock: seconds that only grow.
+        write: The function that is called with each line, without its end.
+        every: The minimum number of seconds between two reports.
+        clock: A monotonic clock, in seconds.
     """
 
     def __init__(
@@ -97,29 +93,26 @@ class LogProgress:
         self._next = clock() + every
 
     def note(self, text: str) -> None:
-        """Write the sentence as a line."""
+        """Write the note as a line."""
         self._write(text)
 
-    def update(self, standing: ProgressState) -> None:
-        """Write the four lines, if the last ones are old enough."""
+    def update(self, state: ProgressState) -> None:
+        """Write the lines if the last ones are old enough."""
         if self._clock() >= self._next:
             self._next = self._clock() + self._every
-            self._write(lines(standing))
-
-    def close(self) -> None:
-        """Do nothing: lines stay."""
+            self._write(lines(state))
 
 
-def lines(standing: ProgressState) -> str:
-    """Return how far a run has come, in the reference's form."""
-    share = 100 * standing.done / standing.total if standing.total else 100.0
-    left = standing.remaining_seconds
-    pace = f"{standing.per_minute:.0f}/min"
-    if standing.allowed is not None:
-        pace += f" of {standing.allowed:.0f}"
+def lines(state: ProgressState) -> str:
+    """Return how far a run has come, in the form of the legacy pipeline."""
+    share = 100 * state.done / state.total if state.total else 100.0
+    left = state.remaining_seconds
+    rate = f"{state.per_minute:.0f}/min"
+    if state.allowed is not None:
+        rate += f" of {state.allowed:.0f}"
     return (
-        f"Progress: {standing.done}/{standing.total} ({share:.1f}%)\n"
-        f"  Successful: {standing.successful} | Failed: {standing.failed} | Remaining: {standing.total - standing.done}\n"
-        f"  Elapsed: {duration(standing.seconds)} | Est. remaining: {'unknown' if left is None else duration(left)}\n"
-        f"  Pages: {standing.pages:,} of about {max(standing.pages, standing.pages_expected):,} | {pace}"
+        f"Progress: {state.done}/{state.total} ({share:.1f}%)\n"
+        f"  Successful: {state.successful} | Failed: {state.failed} | Remaining: {state.total - state.done}\n"
+        f"  Elapsed: {duration(state.seconds)} | Est. remaining: {'unknown' if left is None else duration(left)}\n"
+        f"  Pages: {state.pages:,} of about {max(state.pages, state.pages_expected):,} | {rate}"
     )

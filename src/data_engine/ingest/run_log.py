@@ -1,13 +1,14 @@
-"""What one run asked, got and failed, as one line of the store's history. Pure.
+"""Record runs in the run log of a store: one JSON line per run, with what was requested, received and failed.
 
-A line is JSON, short whatever happened: symbols that failed alike are one entry, and of long lists the first names are kept
-with how many there are. There is no secret in it: it holds what the report says, and that has none.
+A line stays short: symbols that failed for the same reason are one entry, and long lists are cut to their first names and a count.
+It has no secret: the report that it is made of has none.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -20,36 +21,6 @@ from data_engine.store.file_store import FileStore
 
 KEY = "metadata/history/runs.jsonl"
 
-
-class RunLog:
-    """What the runs of a store asked, got and failed. It is for people: no run depends on it.
-
-    Args:
-        files: of the store.
-    """
-
-    def __init__(self, files: FileStore) -> None:
-        self._files = files
-
-    def add(self, run: RunRecord) -> bool:
-        """Write down a run, and forget the oldest; return whether that could be done.
-
-        A history that cannot be written is no reason for a run to fail, so nothing of it is raised.
-        """
-        try:
-            return self._files.update(KEY, lambda content: appended(content, run))
-        except StoreError:
-            return False
-
-    def read(self) -> list[RunRecord]:
-        """Return the runs that are remembered, the latest first; none where there is no history.
-
-        Raises:
-            StoreError: the file is there and cannot be read at all; single damaged lines are left out.
-        """
-        return parsed(self._files.get(KEY))
-
-
 FORMAT = 1
 
 KEPT_RUNS = 500
@@ -58,25 +29,54 @@ KEPT_BYTES = 1_000_000
 
 _NAMES = 20  # symbols listed by name, of one dataset or one failure
 
-_FAILURES = 20  # kinds of failure
+_FAILURES = 20  # groups of failures
 
 _NOTES = 20
 
 _TEXT = 400  # characters of one message
 
 
+class RunLog:
+    """The run log of a store. It is for users: no run depends on it.
+
+    Args:
+        files: The files of the store.
+    """
+
+    def __init__(self, files: FileStore) -> None:
+        self._files = files
+
+    def add(self, run: RunRecord) -> bool:
+        """Add a run and remove the oldest; return whether that was possible.
+
+        It raises nothing: a run does not fail because its record cannot be written.
+        """
+        try:
+            return self._files.update(KEY, lambda content: append_record(content, run))
+        except StoreError:
+            return False
+
+    def read(self) -> list[RunRecord]:
+        """Return the recorded runs, the latest first; none if there is no log. Damaged lines are left out.
+
+        Raises:
+            StoreError: If the file cannot be read.
+        """
+        return parse_records(self._files.get(KEY))
+
+
 @dataclass(frozen=True, slots=True)
 class RequestedDataset:
-    """What a run wanted of one dataset.
+    """What a run requested of one dataset.
 
     Attributes:
-        dataset: its name.
-        symbols: how many.
-        named: the first of them.
-        start: of the earliest wanted range, UTC.
-        end: of the latest, excluded.
-        complete: how many needed no request.
-        bars: that were expected to come.
+        dataset: The name of the dataset.
+        symbols: The number of symbols.
+        named: The first of them.
+        start: The start of the earliest requested range, UTC.
+        end: The end of the latest, excluded.
+        complete: The number of symbols that needed no request.
+        bars: The expected number of bars.
     """
 
     dataset: str
@@ -93,10 +93,10 @@ class FailureGroup:
     """Symbols that failed for the same reason.
 
     Attributes:
-        code: stable word for why.
-        message: for people.
-        symbols: how many.
-        named: the first of them.
+        code: The stable code of the reason.
+        message: The reason as text.
+        symbols: The number of symbols.
+        named: The first of them.
     """
 
     code: str
@@ -107,24 +107,24 @@ class FailureGroup:
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """One run of ``ingest`` or ``update``.
+    """One run of ``ingest`` or ``update``. The names of its attributes are those of the JSON.
 
     Attributes:
-        began: UTC.
-        seconds: how long it took.
-        command: ``ingest``, ``refetch`` (an ingest that asks for held ranges, too) or ``update``.
-        index: the name of the list that it was about; None where symbols were named.
-        by: which version of the program.
-        asked: by dataset.
-        requests: that were sent.
-        pages: that were answered.
-        added: bars that are new.
-        revised: bars whose values changed.
-        vanished: stored bars that the vendor no longer has.
-        succeeded: how many series.
-        failures: of series, by reason.
-        notes: sentences worth knowing that are no failure.
-        error: code and message of what ended the whole run early; None where nothing did.
+        began: The instant when it began, UTC.
+        seconds: Its duration.
+        command: ``ingest``, ``refetch`` (an ingest that fetches covered ranges, too) or ``update``.
+        index: The name of the index that it was for. None if symbols were given.
+        by: The version of the program.
+        asked: What was requested, by dataset.
+        requests: The number of requests sent.
+        pages: The number of responses.
+        added: The number of bars added.
+        revised: The number of bars whose values changed.
+        vanished: The number of stored bars that Alpaca no longer has.
+        succeeded: The number of series that succeeded.
+        failures: The failures of series, by reason.
+        notes: Notes that are no failure.
+        error: Code and message of what ended the run early. None if nothing did.
     """
 
     began: datetime
@@ -145,12 +145,12 @@ class RunRecord:
 
     @property
     def failed(self) -> int:
-        """How many series failed."""
-        return sum(one.symbols for one in self.failures)
+        """The number of series that failed."""
+        return sum(group.symbols for group in self.failures)
 
     @property
     def state(self) -> str:
-        """One word: ``interrupted``, ``stopped`` (by an error that concerned all), ``failed`` (some series) or ``done``."""
+        """``interrupted``, ``stopped`` (by an error that concerned all series), ``failed`` (some series) or ``done``."""
         if self.error is not None:
             return "interrupted" if self.error[0] == Interrupted.code else "stopped"
         return "failed" if self.failures else "done"
@@ -166,84 +166,82 @@ def run_record(
     index: str | None = None,
     by: str = "",
 ) -> RunRecord:
-    """Return what is worth keeping of a run.
+    """Return the record of a run.
 
     Args:
-        command: what was run.
-        plans: what it wanted, by dataset.
-        report: what came of it; None where it did not come to that.
-        error: what ended it early, if anything did.
-        began: UTC.
-        index: name of the list.
-        by: which version of the program.
+        command: The command.
+        plans: The plans of the run, one per dataset.
+        report: The result of the run. If None, it ended before there was one.
+        error: What ended it early. If None, nothing did.
+        began: The instant when it began, UTC.
+        index: The name of the index.
+        by: The version of the program.
     """
-    asked = tuple(
-        RequestedDataset(
-            plan.dataset.name,
-            len(plan.symbols),
-            plan.symbols[:_NAMES],
-            plan.span.start,
-            plan.span.end,
-            plan.complete,
-            plan.bars,
-        )
-        for plan in plans
-    )
-    told = report or IngestionReport(())
+    result = report or IngestionReport(())
     return RunRecord(
-        began.replace(microsecond=0),
-        round(told.seconds, 3),
-        command,
-        index,
-        by,
-        asked,
-        told.requests,
-        told.pages,
-        told.changes.added,
-        told.changes.revised,
-        told.changes.vanished,
-        sum(outcome.failure is None for outcome in told.outcomes),
-        _alike(told.outcomes),
-        tuple(_short(note) for note in told.notes[:_NOTES]),
-        None if error is None else (error.code, _short(str(error))),
+        began=began.replace(microsecond=0),
+        seconds=round(result.seconds, 3),
+        command=command,
+        index=index,
+        by=by,
+        asked=tuple(
+            RequestedDataset(
+                dataset=plan.dataset.name,
+                symbols=len(plan.symbols),
+                named=plan.symbols[:_NAMES],
+                start=plan.span.start,
+                end=plan.span.end,
+                complete=plan.complete,
+                bars=plan.bars,
+            )
+            for plan in plans
+        ),
+        requests=result.requests,
+        pages=result.pages,
+        **asdict(result.changes),
+        succeeded=sum(outcome.failure is None for outcome in result.outcomes),
+        failures=_failure_groups(result.outcomes),
+        notes=tuple(_shortened(note) for note in result.notes[:_NOTES]),
+        error=None if error is None else (error.code, _shortened(str(error))),
     )
 
 
 def dump(run: RunRecord) -> bytes:
-    """Write a run as one line, its end included."""
+    """Return a record as one line, its end included."""
     fields = {"format": FORMAT, **asdict(run), "state": run.state, "failed": run.failed}
-    return json.dumps(fields, default=_plain, separators=(",", ":")).encode() + b"\n"
+    return json.dumps(fields, default=_instant, separators=(",", ":")).encode() + b"\n"
 
 
 def load(line: bytes) -> RunRecord:
-    """Undo `dump`.
+    """Return the record that `dump` wrote.
 
     Raises:
-        ValueError: damaged, or of another format.
+        ValueError: If the line is damaged, or has another format.
     """
     try:
         fields = json.loads(line)
         if fields.pop("format") != FORMAT:
             raise ValueError("another format")
-        asked = tuple(
-            RequestedDataset(
-                **{**one, "named": _texts(one["named"]), "start": from_iso(one["start"]), "end": from_iso(one["end"])}
-            )
+        del fields["state"], fields["failed"]
+        fields["began"] = from_iso(fields["began"])
+        fields["asked"] = tuple(
+            RequestedDataset(**{**_named(one), "start": from_iso(one["start"]), "end": from_iso(one["end"])})
             for one in fields["asked"]
         )
-        failures = tuple(FailureGroup(**{**one, "named": _texts(one["named"])}) for one in fields["failures"])
-        error = None if fields["error"] is None else (str(fields["error"][0]), str(fields["error"][1]))
-        known = {name: value for name, value in fields.items() if name not in ("state", "failed")}
-        made = {"began": from_iso(fields["began"]), "asked": asked, "failures": failures, "error": error}
-        return RunRecord(**{**known, **made, "notes": _texts(fields["notes"])})
-    except (KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
-        raise ValueError(f"it lacks {error}" if isinstance(error, KeyError) else str(error)) from error
+        fields["failures"] = tuple(FailureGroup(**_named(one)) for one in fields["failures"])
+        fields["notes"] = _texts(fields["notes"])
+        if fields["error"] is not None:
+            code, message = _texts(fields["error"])
+            fields["error"] = code, message
+        return RunRecord(**fields)
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{error} is missing" if isinstance(error, KeyError) else str(error)) from error
 
 
-def appended(content: bytes | None, run: RunRecord) -> bytes:
-    """Return the history with one more run: the latest `KEPT_RUNS` lines, of at most `KEPT_BYTES`.
+def append_record(content: bytes | None, run: RunRecord) -> bytes:
+    """Return a run log with one more run: the latest `KEPT_RUNS` lines, of at most `KEPT_BYTES`.
 
-    Lines that cannot be read, or are of a newer format, are kept as they are until they are too old.
+    Lines that cannot be read, or have a newer format, are kept as they are until they are too old.
     """
     lines = [line for line in (content or b"").splitlines(keepends=True) if line.strip()]
     if lines and not lines[-1].endswith(b"\n"):
@@ -255,43 +253,46 @@ def appended(content: bytes | None, run: RunRecord) -> bytes:
     return b"".join(lines)
 
 
-def parsed(content: bytes | None) -> list[RunRecord]:
-    """Return the runs of a history, the latest first; lines that cannot be read are left out."""
+def parse_records(content: bytes | None) -> list[RunRecord]:
+    """Return the runs of a run log, the latest first; lines that cannot be read are left out."""
     runs = []
     for line in reversed((content or b"").splitlines()):
-        try:
+        with suppress(ValueError):
             runs.append(load(line))
-        except ValueError:
-            continue
     return runs
 
 
-def _alike(outcomes: Iterable[Outcome]) -> tuple[FailureGroup, ...]:
-    """Return the failures by reason: as many series may fail alike as there are."""
+def _failure_groups(outcomes: Iterable[Outcome]) -> tuple[FailureGroup, ...]:
+    """Return the failures by reason, the rarest kinds as one; there may be as many reasons as series."""
     reasons: dict[Failure, list[str]] = {}
     for outcome in outcomes:
         if outcome.failure is not None:
-            reasons.setdefault(replace(outcome.failure, message=_short(outcome.failure.message)), []).append(outcome.symbol)
-    listed = [
+            reason = replace(outcome.failure, message=_shortened(outcome.failure.message))
+            reasons.setdefault(reason, []).append(outcome.symbol)
+    groups = [
         FailureGroup(failure.code, failure.message, len(names), tuple(names[:_NAMES])) for failure, names in reasons.items()
     ]
-    if len(listed) <= _FAILURES:
-        return tuple(listed)
-    rest = listed[_FAILURES - 1 :]
-    names = [name for one in rest for name in one.named]
-    more = FailureGroup("other", f"{len(rest)} more reasons", sum(one.symbols for one in rest), tuple(names[:_NAMES]))
-    return (*listed[: _FAILURES - 1], more)
+    if len(groups) <= _FAILURES:
+        return tuple(groups)
+    rest = groups[_FAILURES - 1 :]
+    names = [name for group in rest for name in group.named]
+    more = FailureGroup("other", f"{len(rest)} more reasons", sum(group.symbols for group in rest), tuple(names[:_NAMES]))
+    return (*groups[: _FAILURES - 1], more)
 
 
-def _short(text: str) -> str:
+def _shortened(text: str) -> str:
     return text if len(text) <= _TEXT else text[: _TEXT - 3] + "..."
 
 
-def _texts(values: Sequence[Any]) -> tuple[str, ...]:
-    return tuple(str(value) for value in values)
+def _named(fields: dict[str, Any]) -> dict[str, Any]:
+    return {**fields, "named": _texts(fields["named"])}
 
 
-def _plain(value: Any) -> str:
+def _texts(values: Iterable[Any]) -> tuple[str, ...]:
+    return tuple(map(str, values))
+
+
+def _instant(value: Any) -> str:
     if isinstance(value, datetime):
         return iso(value)
-    raise TypeError(f"{type(value).__name__} has no place in a history")
+    raise TypeError(f"{type(value).__name__} cannot be part of a run log")

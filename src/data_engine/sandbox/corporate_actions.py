@@ -102,7 +102,7 @@ class ActionsRequest:
         one_of("region", query, ("us", "non_us", "all"))
         one_of("data_quality", query, ("complete", "all"))
         descending = one_of("sort", query, ("asc", "desc")) == "desc"
-        made = cls(
+        request = cls(
             first,
             last,
             read_limit(query.get("limit", ""), default=DEFAULT_LIMIT, most=MAX_LIMIT),
@@ -113,9 +113,9 @@ class ActionsRequest:
             descending,
             _token(query.get("page_token", "")),
         )
-        if made.last < made.first:
+        if request.last < request.first:
             raise Refusal(400, "end should not be before start")
-        return made
+        return request
 
     def __contains__(self, record: object) -> bool:
         if not isinstance(record, _Record):
@@ -142,8 +142,8 @@ class Announcements:
     """
 
     def __init__(self, records: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-        made = [_record(plural, fields) for plural, listed in records.items() for fields in listed]
-        self._records = sorted(made, key=lambda record: (record.processed, record.id))
+        unsorted = [_record(plural, fields) for plural, listed in records.items() for fields in listed]
+        self._records = sorted(unsorted, key=lambda record: (record.processed, record.id))
 
     @classmethod
     def read(cls, path: str | PathLike[str]) -> Self:
@@ -206,14 +206,14 @@ def _record(plural: str, fields: Mapping[str, Any]) -> _Record:
         processed = date.fromisoformat(fields["process_date"])
     except (KeyError, TypeError, ValueError):
         raise InputError(f"cannot use a record of {plural}: it has no process_date: {dict(fields)}") from None
-    made = dict(fields)
-    made.setdefault("id", str(uuid5(NAMESPACE_URL, f"{kind} {json.dumps(made, sort_keys=True)}")))
+    record = dict(fields)
+    record.setdefault("id", str(uuid5(NAMESPACE_URL, f"{kind} {json.dumps(record, sort_keys=True)}")))
     for name in _CUSIPS.get(kind, ("cusip",)):
-        symbol = made.get(name.replace("cusip", "symbol")) or made.get("symbol", "")
-        made.setdefault(name, uuid5(NAMESPACE_URL, f"{name} {symbol}").hex[:9].upper())
+        symbol = record.get(name.replace("cusip", "symbol")) or record.get("symbol", "")
+        record.setdefault(name, uuid5(NAMESPACE_URL, f"{name} {symbol}").hex[:9].upper())
     if kind == "cash_dividend":
-        made = {"special": False, "foreign": False, **made}
-    return _Record(kind, processed, made["id"], dict(sorted(made.items())))
+        record = {"special": False, "foreign": False, **record}
+    return _Record(kind, processed, record["id"], dict(sorted(record.items())))
 
 
 def _list(query: Mapping[str, str], name: str) -> frozenset[str] | None:

@@ -27,7 +27,7 @@ from data_engine.sandbox.rate_limit import TokenBucket
 
 _RECORDS_KEPT = 200_000
 
-_RESET_SECONDS = 1  # a 429 that states a reset asks for this long
+_RESET_SECONDS = 1  # from a 429 to the reset that it states
 
 
 @dataclass(frozen=True, slots=True)

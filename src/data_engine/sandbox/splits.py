@@ -45,7 +45,7 @@ def adjusted(bars: Bars, splits: Sequence[Split], adjustment: Adjustment) -> Bar
         # Halves go up, as recorded: 1140.45 before a 10-for-1 split is 114.05.
         return np.where(changed, np.floor(column / ratio * 100 + 0.5) / 100, column)
 
-    # A reverse split leaves fractions of shares, and v is an integer on the wire; a fractional replayed volume stays one.
+    # A reverse split leaves fractions of shares, and v is sent as an integer; a fractional replayed volume stays one.
     scaled = bars.volume * ratio
     volume = np.where(changed & (bars.volume == np.floor(bars.volume)), np.round(scaled), scaled)
     opened, high, low, close = price(bars.open), price(bars.high), price(bars.low), price(bars.close)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import csv
-import io
 import re
 from collections.abc import Callable, Iterable
 
 
 def dump_rows(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> bytes:
     """Return a header and rows as the content of a file."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
+    lines = _Lines()
+    writer = csv.writer(lines, lineterminator="\n")
     writer.writerow(header)
     writer.writerows(rows)
-    return text.getvalue().encode()
+    return "".join(lines).encode()
 
 
 def load_rows(content: bytes, header: tuple[str, ...], take: Callable[..., None]) -> None:
@@ -36,6 +35,13 @@ def load_rows(content: bytes, header: tuple[str, ...], take: Callable[..., None]
                 take(*cells)
     except (ValueError, csv.Error) as error:
         raise ValueError(f"line {line}: {error}") from error
+
+
+class _Lines(list[str]):
+    """Lines for a csv writer to write to."""
+
+    def write(self, line: str) -> None:
+        self.append(line)
 
 
 def split_lines(text: str) -> list[str]:

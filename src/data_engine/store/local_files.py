@@ -326,8 +326,8 @@ def _store_error(verb: str, path: Path, error: OSError) -> StoreError:
         errno.EDQUOT if hasattr(errno, "EDQUOT") else -1: "the disk quota is used up",
         errno.EROFS: "the file system is read-only",
         errno.EXDEV: "on another file system than the store's metadata folder; keep the store on one",
-        errno.ENOTDIR: "part of the path is a file, not a folder",
-        errno.EEXIST: "part of the path is a file, not a folder",
+        errno.ENOTDIR: "a part of the path is a file, not a folder",
+        errno.EEXIST: "a part of the path is a file, not a folder",
         errno.EMFILE: "too many open files; raise the limit with `ulimit -n` or use fewer --workers",
         errno.EBUSY: "file in use",
     }.get(error.errno or 0, error.strerror or str(error))

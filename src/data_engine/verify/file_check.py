@@ -75,9 +75,9 @@ def check_file(files: FileStore, partition: Partition, now: datetime, add: Calla
     times = timestamps_us(table)
     first, last = (from_micros(times[0]), from_micros(times[-1])) if len(times) else (None, None)
     problem = problems(table) or _misplaced(first, last, partition.period)
-    finding = (
-        Finding.of_file("bars_damaged", f"{path}: {problem}", partition) if problem else _bad_times(times, partition, now, path)
-    )
+    if problem:
+        return checked(Finding.of_file("bars_damaged", f"{path}: {problem}", partition), len(times))
+    finding = _bad_times(times, partition, now, path)
     if finding is not None:
         return checked(finding, len(times))
     add(table)
@@ -97,13 +97,13 @@ def check_footer(files: FileStore, partition: Partition, now: datetime) -> Check
     size = files.size(partition.key)
     if size is None:
         return None
-    path = f"{files.location}/{partition.key}"
+    path, source = f"{files.location}/{partition.key}", _source(files, partition.key)
     try:
-        with pq.ParquetFile(_source(files, partition.key)) as file:
+        with pq.ParquetFile(source) as file:
             rows, problem = file.metadata.num_rows, schema_problem(file.schema_arrow)
             first, last = (None, None) if problem else _bounds(file.metadata)
     except (pa.ArrowException, OSError) as error:
-        if isinstance(error, OSError) and (error.errno is not None or _is_folder(files, partition.key)):
+        if isinstance(error, OSError) and (error.errno is not None or (isinstance(source, Path) and source.is_dir())):
             text = f"cannot read {path}: {error.strerror or error}"
             return CheckedFile(partition, Finding.of_file("file_unreadable", text, partition))
         rows, problem, first, last = 0, _not_parquet(size, error), None, None
@@ -185,10 +185,6 @@ def _bad_times(times: Int64s, partition: Partition, now: datetime, path: str) ->
 
 def _source(files: FileStore, key: str) -> Path | pa.BufferReader:
     return pa.BufferReader(files.get(key) or b"") if files.folder is None else files.folder / key
-
-
-def _is_folder(files: FileStore, key: str) -> bool:
-    return files.folder is not None and (files.folder / key).is_dir()
 
 
 def _bounds(metadata: pq.FileMetaData) -> tuple[datetime | None, datetime | None]:

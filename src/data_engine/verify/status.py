@@ -167,10 +167,7 @@ def index_status(
 
 
 def _index_status(
-    dataset: Dataset,
-    stored: Mapping[str, Coverage],
-    members: Collection[str],
-    former: Mapping[str, Sequence[TimeRange]],
+    dataset: Dataset, stored: Mapping[str, Coverage], members: Collection[str], former: Mapping[str, Sequence[TimeRange]]
 ) -> IndexStatus:
     """Return the status of an index in one dataset.
 

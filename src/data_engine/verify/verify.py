@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -59,12 +59,7 @@ class VerificationReport:
 
 
 def verify(
-    storage: BarStore,
-    choice: DatasetFilter,
-    names: Sequence[str] | None = None,
-    *,
-    now: datetime,
-    quick: bool = False,
+    storage: BarStore, choice: DatasetFilter, names: Sequence[str] | None = None, *, now: datetime, quick: bool = False
 ) -> VerificationReport:
     """Check the selected series and, if no symbols are given, the files beside them.
 
@@ -76,16 +71,11 @@ def verify(
         quick: Whether to read only file metadata; bars and gaps are not checked then.
     """
     report = VerificationReport()
-    actions = ActionStore(storage.files)
     by_dataset: dict[Dataset, list[Series]] = {}
     for series in known_series(storage, choice, names):
         by_dataset.setdefault(series.dataset, []).append(series)
     for dataset, of_dataset in by_dataset.items():
-        catalog = lru_cache(maxsize=1)(partial(_fingerprints, storage, dataset))
-        check = partial(_check, storage, actions, now=now, quick=quick, catalog=catalog)
-        with ThreadPoolExecutor(_READERS) as pool:
-            checked = list(pool.map(check, of_dataset))
-        _add_dataset(report, dataset, checked, now)
+        _add_dataset(report, dataset, _check_all(storage, dataset, of_dataset, now, quick), now)
     if names is None:
         report.findings += unrecognized_files(storage)
     return report
@@ -104,25 +94,26 @@ def known_series(storage: BarStore, choice: DatasetFilter, names: Sequence[str] 
                 yield Series(symbol, dataset)
 
 
-def _check(
-    storage: BarStore,
-    actions: ActionStore,
-    series: Series,
-    *,
-    now: datetime,
-    quick: bool,
-    catalog: Callable[[], Mapping[Fingerprint, Sequence[Partition]]],
-) -> tuple[CheckedSeries, Presence | None]:
-    """Check one series, and return the result with the presence of its bars; None for that if it is unknown."""
-    ex_dates = _ex_dates(actions, series)
-    checked = check_series(storage, series, now=now, quick=quick, catalog=catalog, ex_dates=ex_dates)
-    if checked.coverage is None or quick:
-        return checked, None
-    # Bars of a damaged or missing file are no gap of the market's.
-    damaged = [one.period.span for one in checked.findings if one.is_inconsistency and one.period is not None]
-    filled = presence(series, checked.times, difference(checked.coverage.covered, damaged))
-    checked.times.clear()  # the presence needs one bit per minute, the timestamps 64
-    return checked, filled
+def _check_all(
+    storage: BarStore, dataset: Dataset, series: Sequence[Series], now: datetime, quick: bool
+) -> list[tuple[CheckedSeries, Presence | None]]:
+    """Check the series of one dataset, and return each result with the presence of its bars; None for that if it is unknown."""
+    catalog = lru_cache(maxsize=1)(partial(_fingerprints, storage, dataset))
+    actions = ActionStore(storage.files)
+
+    def check(one: Series) -> tuple[CheckedSeries, Presence | None]:
+        checked = check_series(storage, one, now=now, quick=quick, catalog=catalog, ex_dates=_ex_dates(actions, one))
+        if checked.coverage is None or quick:
+            return checked, None
+        # Bars of a damaged or missing file are no gap of the market's.
+        findings = (finding for finding in checked.findings if finding.is_inconsistency)
+        damaged = [finding.period.span for finding in findings if finding.period is not None]
+        filled = presence(one, checked.times, difference(checked.coverage.covered, damaged))
+        checked.times.clear()  # the presence needs one bit per minute, the timestamps 64
+        return checked, filled
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        return list(pool.map(check, series))
 
 
 def _ex_dates(actions: ActionStore, series: Series) -> Collection[date]:

@@ -1,1 +1,1 @@
-"""The same work on a Dask cluster."""
+"""Run tasks on a Dask cluster."""

@@ -1,8 +1,8 @@
-"""The workers of a Dask cluster as a `WorkerPool`: tasks go out, counts come back, bars go from the workers to the store.
+"""Run the tasks of a run on the workers of a Dask cluster: `DaskPool`, a `WorkerPool`.
 
-Dask is touched here, in `dask_worker` and in `cluster_pace`, and nowhere else, through its ``concurrent.futures`` executor. What
-it promises is that a task is done at least once: the task of a worker that was killed is done again elsewhere, and one that was
-given up may come back and do it a second time. The store's merges make that harmless.
+Tasks go out and counts come back; bars go from the workers to the store. Dask's ``concurrent.futures`` executor promises that a
+task is done at least once: the task of a killed worker is done again elsewhere, and a worker that was given up may come back and
+do it a second time. The merges of the store make that harmless.
 """
 
 from __future__ import annotations
@@ -27,50 +27,53 @@ from data_engine.ingest.plan import FetchTask
 from data_engine.ingest.task import RunOptions, TaskResult
 from data_engine.ingest.worker_pool import LOCAL, RUN_MARKERS, Tally, WorkersLost
 from data_engine.market.series import Series
+from data_engine.market.wording import and_more
 from data_engine.store.bar_store import BarStore
 from data_engine.version import __version__
 
 if TYPE_CHECKING:
     from distributed import Client, LocalCluster
 
-    from data_engine.ingest.dask.dask_worker import Handed
+    from data_engine.ingest.dask.dask_worker import WorkerResult
 
 
 PATIENCE = 60.0
-"""Seconds without any worker, after which a run gives up."""
+"""Seconds without any worker after which a run ends."""
 
 _CONNECT_SECONDS = 10.0
 
-_CHECK_SECONDS = 20.0  # for every worker to say whether it can take part
+_CHECK_SECONDS = 20.0  # for every worker to report whether it can take part
 
-_LOOK_SECONDS = 0.5  # between two questions to the scheduler
+_POLL_SECONDS = 0.5  # between two requests to the scheduler
 
-_MOST_TRIES = 3  # of a task whose worker lost the scheduler on the way
+_MAX_TRIES = 3  # of a task whose worker lost the scheduler
 
-_NOT_TAKEN = (AttributeError, KeyError, TypeError, ValueError, RuntimeError, AssertionError)
-"""What comes back from a scheduler that does not know our plugin's way of talking to workers."""
+_PLUGIN_REFUSED = (AttributeError, KeyError, TypeError, ValueError, RuntimeError, AssertionError)
+"""What a scheduler raises that does not accept our plugin or its handlers."""
 
-_MISSING = "--dask needs Dask's distributed, which is not installed: pip install 'data-engine[dask]'"
+_MISSING = "cannot use --dask: Dask's distributed is not installed; run `pip install '.[dask]'`"
 
-_NO_GUARD = "A script that uses dask='local' makes its calls below: if __name__ == \"__main__\":"
+_NO_GUARD = "in a script, put the calls that use dask='local' below: if __name__ == \"__main__\":"
+
+_REPEAT = "what had arrived is stored; run the same command again to continue"
 
 
 class DaskPool:
     """The workers of a Dask cluster. They make their own clients, with the credentials of their own environment.
 
     Args:
-        address: of the scheduler, or `LOCAL`.
-        storage: where the workers write; its location must mean the same to all of them.
-        options: of the run.
-        workers: of a local cluster: how many requests may be under way at once.
-        data_url: where bars come from; the workers' environment must say the same.
-        requests_per_minute: an upper bound for the whole cluster; None learns the account's limit.
-        note: told what is worth saying.
-        patience: seconds to wait for a worker where there is none; None is a minute.
+        address: The address of the scheduler, or `LOCAL`.
+        storage: The store that the workers write to; its location must mean the same to all of them.
+        options: The options of the run.
+        workers: The number of concurrent requests of a local cluster.
+        data_url: The URL of the bars; the workers' environment must have the same.
+        requests_per_minute: The maximum for the whole cluster. If None, the account's limit is learned.
+        note: The function that is called with each note.
+        patience: The seconds to wait for a first worker. If None, a minute.
 
     Raises:
-        ConfigError: ``distributed`` is not installed, no scheduler answers, or a worker cannot take part.
-        WorkersLost: no worker came.
+        ConfigError: If ``distributed`` is not installed, no scheduler responds, or a worker cannot take part.
+        WorkersLost: If no worker came.
     """
 
     def __init__(
@@ -85,147 +88,133 @@ class DaskPool:
         note: Callable[[str], None] = lambda text: None,  # noqa: ARG005
         patience: float | None = None,
     ) -> None:
-        from data_engine.ingest.dask.dask_worker import Order
+        from data_engine.ingest.dask.dask_worker import RunSpec
 
         _check_installed()
         self._files = storage.files
-        self._check_place()
+        self._check_location()
         self._address = address
         self._patience = PATIENCE if patience is None else patience
-        self._opened = self._stopped = self._signed = False
+        self._stopped = self._marked = False
         self._tries: Counter[FetchTask] = Counter()
-        self._by_process: dict[str, int] = {}
-        self._requests = self._pages = self._bars = self._under_way = self._threads = 0
-        self._allowed: float | None = None
-        self._recent_refused = False
-        self._seen = self._looked = time.monotonic()
+        self._requests: dict[str, int] = {}  # by process
+        self._pending = self._threads = 0
+        self._tally = Tally()
+        self._worker_seen = self._polled = time.monotonic()
         self._cluster: LocalCluster | None = None
         self._client: Client | None = None
         run = uuid.uuid4().hex
+        self._spec = RunSpec(run, __version__, self._files.location, f"{RUN_MARKERS}/{run}.json", data_url, options)
         try:
             client = self._client = self._connect(workers)
             self._threads = self._wait_for_workers(client, note)
-            shared = self._share_pace(client, run, requests_per_minute)
-            self._check(client, data_url)
+            shared = self._share_rate_limit(client, requests_per_minute)
+            self._spec = replace(self._spec, shared=shared)
+            self._check_workers(client)
             processes = len(client.nthreads())
         except BaseException:
             self.close()
             raise
-        share = None
         if not shared:
             share = None if requests_per_minute is None else max(1, requests_per_minute // max(1, processes))
-            note(_alone_note(processes, share))
-        self._order = Order(
-            run, __version__, storage.files.location, f"{RUN_MARKERS}/{run}.json", data_url, options, shared, share
-        )
+            self._spec = replace(self._spec, requests_per_minute=share)
+            note(_not_shared_note(processes, share))
         self._executor = client.get_executor(pure=False)  # pure: five equal tasks would be done once
-        self._tally = Tally()
-        self._opened = True
 
     @property
     def window(self) -> int:
         """Twice as many tasks as the cluster has threads."""
         return 2 * max(1, self._threads)
 
-    def submit(self, task: FetchTask, failed: Mapping[Series, Failure]) -> Future[Handed]:
-        """Have a task done by some worker; what is known to fail by now is not asked for."""
-        from data_engine.ingest.dask.dask_worker import work
+    def submit(self, task: FetchTask, failed: Mapping[Series, Failure]) -> Future[WorkerResult]:
+        """Have a worker run a task; series that are known to fail by now are not requested."""
+        from data_engine.ingest.dask.dask_worker import run_worker_task
 
-        if not self._signed:
-            self._sign()
-        named = {series: failed[series] for name in task.symbols if (series := Series(name, task.dataset)) in failed}
-        self._under_way += 1
-        order = self._order
-        if self._recent_refused:  # by one process: the others need not find out for themselves
-            order = replace(order, options=replace(order.options, delayed=True))
-        return self._executor.submit(work, order, task, named)  # type: ignore[no-any-return]
+        if not self._marked:
+            self._mark()
+        of_task = {series: failed[series] for name in task.symbols if (series := Series(name, task.dataset)) in failed}
+        self._pending += 1
+        spec = self._spec
+        if self._tally.recent_refused:  # by one process: the others need not find out for themselves
+            spec = replace(spec, options=replace(spec.options, delayed=True))
+        return self._executor.submit(run_worker_task, spec, task, of_task)  # type: ignore[no-any-return]
 
-    def collect(self, future: Future[Handed], task: FetchTask) -> TaskResult | None:
-        """Return what came of a task; None where its worker died or lost the scheduler, and it is tried once more, alone."""
+    def collect(self, future: Future[WorkerResult], task: FetchTask) -> TaskResult | None:
+        """Return the result of a task; None if its worker died or lost the scheduler, and it is to be tried again, alone."""
         from distributed import KilledWorker
 
-        self._under_way -= 1
+        self._pending -= 1
         self._tries[task] += 1
         try:
-            handed = future.result()
+            returned = future.result()
         except CancelledError:
             return TaskResult(fatal=self._lost("the scheduler is gone"))
         except KilledWorker as error:
             # Beside a task that kills its worker all others of that worker look as bad; alone, each shows what it is.
-            if self._tries[task] == 1:
-                return None
-            failure = Failure(
-                "worker_died",
-                f"the workers died while they fetched this, {error.allowed_failures + 1} times in a row; look at their logs, "
-                "and at their memory limit",
-            )
-            return TaskResult(failed={Series(symbol, task.dataset): failure for symbol in task.symbols})
+            return None if self._tries[task] == 1 else _killed(task, error.allowed_failures + 1)
         except ImportError as error:
-            return TaskResult(fatal=ConfigError(f"a Dask worker cannot run this version of data_engine: {error}"))
-        if isinstance(handed.result.fatal, Interrupted) and not self._stopped:
-            if self._tries[task] < _MOST_TRIES:
+            return TaskResult(fatal=ConfigError(f"cannot use a Dask worker: it cannot run this version of data_engine: {error}"))
+        if isinstance(returned.result.fatal, Interrupted) and not self._stopped:
+            if self._tries[task] < _MAX_TRIES:
                 return None
             return TaskResult(fatal=self._lost("workers cannot reach the scheduler"))
         del self._tries[task]
-        self._bars += handed.result.bars
-        if not self._order.shared:
-            self._by_process[handed.process] = max(handed.requests, self._by_process.get(handed.process, 0))
-            self._requests = sum(self._by_process.values())
-            self._pages += handed.result.pages
-        self._recent_refused |= handed.recent_refused
-        return handed.result
+        self._count(returned)
+        return returned.result
 
     def tally(self) -> Tally:
-        """Return how far it has come: by the request where the scheduler holds the pace, else by the task.
+        """Return how far the run has come: by request if the scheduler shares the rate limit, else by task.
 
         Raises:
-            WorkersLost: there has been no worker for too long.
+            WorkersLost: If there has been no worker for too long.
         """
         now = time.monotonic()
-        if now - self._looked > _LOOK_SECONDS or self._stopped or not self._under_way:
-            self._looked = now
-            self._look(now)
+        if now - self._polled > _POLL_SECONDS or self._stopped or not self._pending:
+            self._polled = now
+            self._poll(now)
         return self._tally
 
     def stop(self) -> None:
-        """Have nothing more sent: workers that ask for their next request are told that the run has ended."""
-        from data_engine.ingest.dask import shared_rate_limit as cluster_pace
-
+        """Have workers send nothing more: the next claim of each is refused."""
         self._stopped = True
-        if self._order.shared:
-            self._tell_scheduler(cluster_pace.end, self._order.run)
+        self._call_plugin("end")
 
     def close(self) -> None:
-        """Leave the cluster, and end it if it is our own."""
-        from data_engine.ingest.dask import shared_rate_limit as cluster_pace
-
+        """Leave the cluster, and end a local one."""
         try:
-            if self._signed:
+            if self._marked:
                 with suppress(StoreError):  # then the next run removes it
-                    self._files.delete(self._order.run_marker)
-            if self._opened and self._order.shared:
-                self._tell_scheduler(cluster_pace.forget, self._order.run)
+                    self._files.delete(self._spec.run_marker)
+            self._call_plugin("forget")
         finally:
             if self._client is not None:
                 self._client.close(timeout=2)
             if self._cluster is not None:
                 self._cluster.close(timeout=5)
 
+    def _count(self, returned: WorkerResult) -> None:
+        result, tally = returned.result, self._tally
+        refused = tally.recent_refused or returned.recent_refused
+        self._tally = replace(tally, bars=tally.bars + result.bars, recent_refused=refused)
+        if not self._spec.shared:
+            self._requests[returned.process] = max(returned.requests, self._requests.get(returned.process, 0))
+            self._tally = replace(self._tally, requests=sum(self._requests.values()), pages=tally.pages + result.pages)
+
     # ------------------------------------------------------------------------------------------------------------ the cluster
 
-    def _check_place(self) -> None:
-        """Raise `ConfigError` where other processes cannot write to the store."""
+    def _check_location(self) -> None:
+        """Raise `ConfigError` if other processes cannot write to the store."""
         location = self._files.location
         if self._files.folder is None and not location.startswith("s3://"):
-            raise ConfigError(f"the store {location} is this process's own; --dask needs a folder or an s3:// address")
-        if (caution := self._files.write_warning()) is not None:
-            raise ConfigError(f"--dask needs a store that many processes can write to. {caution}")
+            raise ConfigError(f"cannot use --dask: only this process sees the store {location}; use a folder or an s3:// URL")
+        if (warning := self._files.write_warning()) is not None:
+            raise ConfigError(f"cannot use --dask: many processes cannot write to the store. {warning}")
 
-    def _sign(self) -> None:
-        """Leave a sign in the store, by which a worker knows that it sees the same one. The caller holds the store."""
-        words = {"host": platform.node(), "pid": os.getpid(), "by": f"data-engine {__version__}"}
-        self._files.update(self._order.run_marker, lambda _: json.dumps(words).encode())
-        self._signed = True
+    def _mark(self) -> None:
+        """Write the run marker, by which a worker recognizes the store. The caller has locked the store."""
+        fields = {"host": platform.node(), "pid": os.getpid(), "by": f"data-engine {__version__}"}
+        self._files.update(self._spec.run_marker, lambda _: json.dumps(fields).encode())
+        self._marked = True
 
     def _connect(self, workers: int) -> Client:
         from distributed import Client
@@ -236,15 +225,15 @@ class DaskPool:
             return Client(self._cluster or self._address, timeout=_CONNECT_SECONDS, set_as_default=False)
         except (OSError, TimeoutError, ValueError) as error:
             raise ConfigError(
-                f"--dask {self._address}: no Dask scheduler answers there ({type(error).__name__}); "
+                f"cannot use --dask {self._address}: no Dask scheduler responds ({type(error).__name__}); "
                 "start one with `dask scheduler`"
             ) from error
 
     def _wait_for_workers(self, client: Client, note: Callable[[str], None]) -> int:
-        """Return the cluster's threads, as soon as there is any."""
+        """Return the number of threads of the cluster, as soon as there is any."""
         threads: int = sum(client.nthreads().values())
         if not threads:
-            note(f"No worker is at {self._address} yet; waiting up to {self._patience:g} s for one")
+            note(f"{self._address} has no worker yet; waiting up to {self._patience:g} s for one")
             try:
                 client.wait_for_workers(1, timeout=self._patience)
             except TimeoutError as error:
@@ -252,71 +241,69 @@ class DaskPool:
             threads = sum(client.nthreads().values())
         return threads
 
-    def _check(self, client: Client, data_url: str) -> None:
-        """Raise `ConfigError` where a worker cannot take part. One that does not answer is not waited for."""
-        from data_engine.ingest.dask.dask_worker import objection
+    def _check_workers(self, client: Client) -> None:
+        """Raise `ConfigError` if a worker cannot take part. One that does not respond is not waited for."""
+        from data_engine.ingest.dask.dask_worker import incompatibility
 
-        asked = {
-            client.get_executor(pure=False, workers=[worker]).submit(objection, __version__, data_url): worker
+        workers = {
+            client.get_executor(pure=False, workers=[worker]).submit(incompatibility, __version__, self._spec.data_url): worker
             for worker in client.nthreads()
         }
-        reasons = {}
-        for future in wait(asked, timeout=_CHECK_SECONDS).done:
-            if future.cancelled():
-                continue
-            if (error := future.exception()) is not None:
-                reasons[asked[future]] = f"data_engine {__version__} cannot be used there: {error}"
-            elif (reason := future.result()) is not None:
-                reasons[asked[future]] = reason
-        if reasons:
-            lines = [f"the Dask worker {worker} cannot take part: {reason}" for worker, reason in sorted(reasons.items())]
-            raise ConfigError("\n".join(lines[:5] + [f"and {len(lines) - 5} more"] * (len(lines) > 5)))
+        refused = [
+            f"cannot use the Dask worker {workers[future]}: {reason}"
+            for future in wait(workers, timeout=_CHECK_SECONDS).done
+            if (reason := _refusal(future)) is not None
+        ]
+        if refused:
+            raise ConfigError(and_more(sorted(refused), 5, separator="\n"))
 
-    def _share_pace(self, client: Client, run: str, requests_per_minute: int | None) -> bool:
-        """Put the pace of this run into the scheduler; return whether it is there."""
-        from data_engine.ingest.dask import shared_rate_limit as cluster_pace
+    def _share_rate_limit(self, client: Client, requests_per_minute: int | None) -> bool:
+        """Put the rate limiter of this run into the scheduler; return whether the scheduler accepted it."""
+        from data_engine.ingest.dask.shared_rate_limit import NAME, SchedulerRateLimiter, call_plugin, installed_version
 
+        refusal = f"cannot use the Dask scheduler at {self._address}"
         try:
-            version = client.run_on_scheduler(cluster_pace.installed)
+            version = client.run_on_scheduler(installed_version)
         except ImportError as error:
-            raise ConfigError(
-                f"the Dask scheduler at {self._address} cannot import data_engine: {error}; install it there"
-            ) from error
+            raise ConfigError(f"{refusal}: it cannot import data_engine ({error}); install it there") from error
         if version != __version__:
-            raise ConfigError(
-                f"the Dask scheduler at {self._address} has data_engine {version}, and this is {__version__}; "
-                "install the same version everywhere"
-            )
+            raise ConfigError(f"{refusal}: it has data_engine {version}, not {__version__}; install the same version everywhere")
         try:
-            client.register_plugin(cluster_pace.ClusterPace(), name=cluster_pace.NAME)
-            client.run_on_scheduler(cluster_pace.begin, run, client.id, requests_per_minute)
-        except _NOT_TAKEN:
+            client.register_plugin(SchedulerRateLimiter(), name=NAME)
+            client.run_on_scheduler(call_plugin, "begin", self._spec.run, client.id, requests_per_minute)
+        except _PLUGIN_REFUSED:
             return False
         return True
 
-    def _tell_scheduler(self, function: Callable[..., Any], *words: Any) -> Any:
-        """Call a function in the scheduler; return None where the scheduler is not there any more."""
+    def _call_plugin(self, method: str) -> None:
+        """Call a method of the plugin for this run, if the scheduler has the plugin."""
+        from data_engine.ingest.dask.shared_rate_limit import call_plugin
+
+        if self._spec.shared:
+            self._call_scheduler(call_plugin, method, self._spec.run)
+
+    def _call_scheduler(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a function in the scheduler; return None if the scheduler, or its plugin, is gone."""
         if self._client is None or self._client.status != "running":
             return None
-        with suppress(OSError, TimeoutError):
-            return self._client.run_on_scheduler(function, *words)
+        with suppress(OSError, TimeoutError, RuntimeError):
+            return self._client.run_on_scheduler(function, *arguments)
         return None
 
-    def _look(self, now: float) -> None:
-        from data_engine.ingest.dask import shared_rate_limit as cluster_pace
+    def _poll(self, now: float) -> None:
+        from data_engine.ingest.dask import shared_rate_limit
 
-        told = self._tell_scheduler(cluster_pace.tally, self._order.run)
-        if told is not None:
-            self._threads = told.threads
-            self._seen = now if told.threads else self._seen
-            if self._order.shared:
-                self._requests, self._pages, self._allowed = told.requests, told.pages, told.allowed
-        self._tally = Tally(self._requests, self._pages, self._bars, self._allowed, self._recent_refused)
-        if self._under_way and not self._stopped and now - self._seen > self._patience:
-            raise self._lost(f"no worker has been there for {self._patience:g} s")
+        known = self._call_scheduler(shared_rate_limit.tally, self._spec.run)
+        if known is not None:
+            self._threads = known.threads
+            self._worker_seen = now if known.threads else self._worker_seen
+            if self._spec.shared:
+                self._tally = replace(self._tally, requests=known.requests, pages=known.pages, allowed=known.allowed)
+        if self._pending and not self._stopped and now - self._worker_seen > self._patience:
+            raise self._lost(f"there has been no worker for {self._patience:g} s")
 
-    def _lost(self, why: str) -> WorkersLost:
-        return WorkersLost(f"Dask at {self._address}: {why}; what had arrived is stored, and the same command goes on from here")
+    def _lost(self, cause: str) -> WorkersLost:
+        return WorkersLost(f"cannot continue on Dask at {self._address}: {cause}; {_REPEAT}")
 
 
 def _check_installed() -> None:
@@ -326,15 +313,28 @@ def _check_installed() -> None:
         raise ConfigError(_MISSING) from error
 
 
+def _killed(task: FetchTask, times: int) -> TaskResult:
+    message = f"the Dask workers that fetched this died {times} times in a row; look at their logs and memory limit"
+    return TaskResult(failed={Series(symbol, task.dataset): Failure("worker_died", message) for symbol in task.symbols})
+
+
+def _refusal(future: Future[str | None]) -> str | None:
+    """Return why a worker cannot take part, or None if it can or did not report."""
+    if future.cancelled():
+        return None
+    error = future.exception()
+    return future.result() if error is None else f"it cannot run data_engine {__version__}: {error}"
+
+
 def _local_cluster(workers: int) -> LocalCluster:
-    """Return a cluster of one process per core on this machine, for *workers* requests at once."""
+    """Return a cluster of one process per core on this machine, for *workers* concurrent requests."""
     import dask
     from dask.system import CPU_COUNT
     from distributed import LocalCluster
 
-    # Dask starts its workers anew from this program, which must not start a cluster in its turn.
+    # Dask starts its workers from this program, which must not start a cluster in its turn.
     if getattr(multiprocessing.current_process(), "_inheriting", False):
-        raise ConfigError(_NO_GUARD)
+        raise ConfigError(f"cannot start Dask workers: they run this program again; {_NO_GUARD}")
     processes = max(1, min(CPU_COUNT, workers))
     try:
         with dask.config.set({"distributed.scheduler.worker-ttl": "60s"}):
@@ -347,17 +347,13 @@ def _local_cluster(workers: int) -> LocalCluster:
                 preload=["data_engine.ingest.dask.dask_worker"],
             )
     except RuntimeError as error:
-        raise ConfigError(f"--dask local: the workers cannot be started ({error}). {_NO_GUARD}") from error
+        cause = str(error).removesuffix(".")
+        raise ConfigError(f"cannot start Dask workers: {cause}; {_NO_GUARD}") from error
 
 
-def _alone_note(processes: int, share: int | None) -> str:
-    """Say how the limit is kept to without the scheduler's help."""
+def _not_shared_note(processes: int, share: int | None) -> str:
+    """Return a note on how a run keeps to the rate limit without the scheduler."""
+    each = f"The Dask scheduler does not share the account's rate limit: each of {processes} worker processes"
     if share is None:
-        return (
-            f"The Dask scheduler does not share the account's limit: each of {processes} worker processes learns it by itself, "
-            "and some requests will be refused; --requests-per-minute gives each of them an equal share"
-        )
-    return (
-        f"The Dask scheduler does not share the account's limit: each of {processes} worker processes keeps to "
-        f"{share} requests a minute"
-    )
+        return f"{each} learns it separately, and Alpaca refuses some requests; pass --requests-per-minute to divide it equally"
+    return f"{each} sends up to {share} requests per minute"

@@ -1,6 +1,6 @@
-"""What runs in a worker process of a Dask cluster: `work` does one task, with a client and a storage of the process's own.
+"""Run tasks in a worker process of a Dask cluster, with a client and a store of its own.
 
-Credentials come from the worker's own environment and never travel. Only imported where a cluster is used.
+Credentials come from the worker's environment and are never sent. Import it only for a cluster.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from data_engine.version import __version__
 
 _PROCESS = uuid.uuid4().hex
 
-_MOST_BENCHES = 8  # runs that may go on in one cluster at once
+_MAX_RUNS = 8  # runs of one cluster that a process keeps a client for
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """What a worker must know of a run. It travels with every task, and holds no secret.
+class RunSpec:
+    """What a worker must know of a run. It is sent with every task and contains no secret.
 
     Attributes:
-        run: its name.
-        version: of data_engine that the client has.
-        location: of the store: a path that means the same on every worker, or an ``s3://`` address.
-        sign: a file that is in this store while the run goes on, and in no other.
-        data_url: where the client thinks that the bars come from.
-        options: for every task.
-        shared: whether the scheduler holds the pace.
-        requests_per_minute: where it does not: an upper bound for this process.
+        run: The name of the run.
+        version: The version of data_engine that the client has.
+        location: The location of the store: a path that means the same on every worker, or an ``s3://`` URL.
+        run_marker: The key of a file that this store, and no other, has while the run goes on.
+        data_url: The URL of the bars that the client uses.
+        options: The options of the run.
+        shared: Whether the scheduler keeps the run to its rate limit.
+        requests_per_minute: The maximum for this process if the scheduler does not. If None, there is none.
     """
 
     run: str
@@ -51,19 +51,19 @@ class Order:
     run_marker: str
     data_url: str
     options: RunOptions
-    shared: bool
+    shared: bool = False
     requests_per_minute: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Handed:
-    """What a worker hands back.
+class WorkerResult:
+    """What a worker returns for a task.
 
     Attributes:
-        result: of the task.
-        process: whose *requests* these are.
-        requests: sent by the process for this run so far.
-        recent_refused: whether the account's plan refused the latest minutes.
+        result: The result of the task.
+        process: The process that sent *requests*.
+        requests: The number of requests that the process has sent for this run so far.
+        recent_refused: Whether the account's plan refused the latest minutes.
     """
 
     result: TaskResult
@@ -73,7 +73,7 @@ class Handed:
 
 
 @dataclass(frozen=True, slots=True)
-class _Bench:
+class _Resources:
     """What a process has for one run."""
 
     client: AlpacaClient
@@ -81,118 +81,120 @@ class _Bench:
 
 
 class MarkedFiles:
-    """The files of a store, to be written while a run goes on: a process that slept over its end changes nothing any more.
+    """The files of a store, writable only while a run goes on.
 
-    Nobody holds the store for it then: another run may have replaced or removed what it was about to add to.
+    A process that slept over the end of its run must not write: the store is no longer locked for it, and another run may have
+    replaced or removed what it was about to add to.
 
     Args:
-        files: of the store.
-        sign: a file that is among them while the run goes on.
+        files: The files of the store.
+        run_marker: The key of a file that exists while the run goes on.
     """
 
-    def __init__(self, files: FileStore, sign: str) -> None:
+    def __init__(self, files: FileStore, run_marker: str) -> None:
         self._files = files
-        self._sign = sign
+        self._run_marker = run_marker
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._files, name)
 
     def update(self, key: str, change: Change) -> bool:
-        """Replace a file by what *change* makes of its content.
+        """Replace a file by what *change* returns for its content.
 
         Raises:
-            Interrupted: the run has ended; nothing was written.
-            StoreError: as the store's own.
+            Interrupted: If the run has ended; nothing was written.
+            StoreError: If the file cannot be written.
         """
 
-        def signed(content: bytes | None) -> bytes | None:
-            made = change(content)
-            if made is not None and self._files.get(self._sign) is None:
+        def checked(content: bytes | None) -> bytes | None:
+            changed = change(content)
+            if changed is not None and self._files.get(self._run_marker) is None:
                 raise Interrupted("the run has ended")
-            return made
+            return changed
 
-        return self._files.update(key, signed)
+        return self._files.update(key, checked)
 
 
-_benches: dict[str, _Bench] = {}
+_resources: dict[str, _Resources] = {}
 
 _lock = threading.Lock()
 
 
-def dask_setup(worker: object) -> None:  # noqa: ARG001 - Dask's way to prepare a worker of a local cluster
-    """Leave Ctrl-C to the client: a terminal sends it to all processes, and a worker still has bars to store."""
+def dask_setup(worker: object) -> None:  # noqa: ARG001 - Dask calls it to prepare a worker of a local cluster
+    """Ignore Ctrl-C: a terminal sends it to all processes, and a worker must still store the bars that arrived."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def work(order: Order, task: FetchTask, failed: dict[Series, Failure]) -> Handed:
-    """Do one task in a worker process. Everything that goes wrong is in the result.
+def run_worker_task(spec: RunSpec, task: FetchTask, failed: dict[Series, Failure]) -> WorkerResult:
+    """Run one task in a worker process. Every error is in the result.
 
     Args:
-        order: of the run.
-        task: to be done.
-        failed: series of the task that are known to fail.
+        spec: The run of the task.
+        task: The task.
+        failed: The series of the task that are known to fail; they are not requested.
     """
     try:
         with _lock:
-            bench = _benches.get(order.run) or _set_up(order)
+            resources = _resources.get(spec.run) or _set_up(spec)
     except DataEngineError as error:
-        return Handed(TaskResult(fatal=error))
-    result = run_task(task, bench.client, bench.storage, order.options, failed)
+        return WorkerResult(TaskResult(fatal=error))
+    client = resources.client
+    result = run_task(task, client, resources.storage, spec.options, failed)
     if result.fatal is not None and not isinstance(result.fatal, Interrupted):
-        bench.client.stop()  # what comes after it in this process is not even begun
-    return Handed(result, _PROCESS, bench.client.requests, bench.client.recent_refused)
+        client.stop()  # later tasks of the run send nothing in this process
+    return WorkerResult(result, requests=client.requests, recent_refused=client.recent_refused)
 
 
-def objection(version: str, data_url: str) -> str | None:
-    """Return why this process cannot work for a client, or None where it can.
+def incompatibility(version: str, data_url: str) -> str | None:
+    """Return why this process cannot work for a client, or None if it can.
 
     Args:
-        version: of data_engine that the client has.
-        data_url: where the client thinks that the bars come from.
+        version: The version of data_engine that the client has.
+        data_url: The URL of the bars that the client uses.
     """
     if version != __version__:
-        return f"it has data_engine {__version__}, and this is {version}; install the same version everywhere"
+        return f"it has data_engine {__version__}, not {version}; install the same version everywhere"
     try:
         if find_credentials() is None:
             return (
-                "its environment holds no credentials: set ALPACA_API_KEY and ALPACA_SECRET_KEY where the worker is started; "
-                "they are never sent to it"
+                "its environment has no credentials, which are never sent; "
+                "set ALPACA_API_KEY and ALPACA_SECRET_KEY where the worker is started"
             )
-        ours = check_data_url(os.environ.get("APCA_API_DATA_URL") or DATA_URL)
+        worker_url = check_data_url(os.environ.get("APCA_API_DATA_URL") or DATA_URL)
     except ConfigError as error:
         return str(error)
-    if ours != data_url:
-        return f"it takes bars from {ours}, and this from {data_url}; set APCA_API_DATA_URL to the same everywhere"
+    if worker_url != data_url:
+        return f"it fetches bars from {worker_url}, not {data_url}; set APCA_API_DATA_URL to the same everywhere"
     return None
 
 
-def _set_up(order: Order) -> _Bench:
-    """Make the client and the storage of this process for a run.
+def _set_up(spec: RunSpec) -> _Resources:
+    """Make the client and the store of this process for a run.
 
     Raises:
-        ConfigError: this process cannot work for it.
-        StoreError: its store cannot be read.
+        ConfigError: If this process cannot work for it.
+        StoreError: If its store cannot be read.
     """
     from distributed import get_worker
 
     worker = get_worker()
-    here = f"the Dask worker {worker.address} on {platform.node()}"
-    if (reason := objection(order.version, order.data_url)) is not None:
-        raise ConfigError(f"{here} cannot take part: {reason}")
-    files = open_file_store(parse_location(order.location, None, Path()))
-    if files.get(order.run_marker) is None:
+    refusal = f"cannot use the Dask worker {worker.address} on {platform.node()}"
+    if (reason := incompatibility(spec.version, spec.data_url)) is not None:
+        raise ConfigError(f"{refusal}: {reason}")
+    files = open_file_store(parse_location(spec.location, None, Path()))
+    if files.get(spec.run_marker) is None:
         raise ConfigError(
-            f"{here} does not see the store {order.location}: it needs a disk that all workers and this machine share, "
-            "under the same path, or an s3:// address"
+            f"{refusal}: it does not see the store {spec.location}; "
+            "use a disk that all workers and this machine share under the same path, or an s3:// URL"
         )
-    storage = BarStore(cast("FileStore", MarkedFiles(files, order.run_marker)))
+    storage = BarStore(cast("FileStore", MarkedFiles(files, spec.run_marker)))
     client = AlpacaClient(
-        base_url=order.data_url, requests_per_minute=order.requests_per_minute, connections=max(1, worker.state.nthreads)
+        base_url=spec.data_url, requests_per_minute=spec.requests_per_minute, connections=max(1, worker.state.nthreads)
     )
-    if order.shared:
-        from data_engine.ingest.dask.shared_rate_limit import SharedPace
+    if spec.shared:
+        from data_engine.ingest.dask.shared_rate_limit import SharedRateLimiter
 
-        client.rate_limiter = SharedPace(order.run, worker)
-    while len(_benches) >= _MOST_BENCHES:
-        del _benches[next(iter(_benches))]
-    return _benches.setdefault(order.run, _Bench(client, storage))
+        client.rate_limiter = SharedRateLimiter(spec.run, worker)
+    while len(_resources) >= _MAX_RUNS:
+        del _resources[next(iter(_resources))]
+    return _resources.setdefault(spec.run, _Resources(client, storage))

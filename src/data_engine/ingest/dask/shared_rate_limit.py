@@ -1,10 +1,10 @@
-"""The account's limit, shared by a whole Dask cluster: one `RateLimiter` inside the scheduler, which every worker asks.
+"""Share the account's rate limit in a Dask cluster: one `RateLimiter` in the scheduler, which every worker asks.
 
-`ClusterPace` is a plugin of the scheduler. It answers the workers' calls through the scheduler's table of handlers, as Dask's own
-semaphores do. `SharedPace` is what a worker's client gets in place of a `RateLimiter` of its own. What a worker claimed and never
-answered for is given back when the worker dies; a run whose client has gone is ended, and nobody sends another request for it.
+`SchedulerRateLimiter` is a plugin of the scheduler. It answers calls of the workers through the scheduler's table of handlers, as
+Dask's own semaphores do. `SharedRateLimiter` is the `RateLimiter` of a worker's client. What a worker claimed and never answered
+for is returned when the worker dies. The run of a client that is gone has ended, and no worker sends a request for it.
 
-Only imported where a cluster is used: it needs ``distributed``.
+Import it only for a cluster: it needs ``distributed``.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
     from distributed import Scheduler, Worker
 
 
-NAME = "data-engine-pace"
+NAME = "data-engine-rate-limiter"
 
-_SLICE = 1.0  # seconds that a worker waits at most before it asks whether the run still goes on
+_SLICE = 1.0  # maximum seconds that a worker waits before it asks again whether the run still goes on
 
-_SHORT = 0.25  # seconds in which a 429 to somebody else is not waited for
+_SHORT = 0.25  # wait in seconds that is too short to ask whether another worker met a 429
 
-_CALL_SECONDS = 90.0  # for an answer of the scheduler: longer than a connection that is cut takes to be noticed
+_CALL_SECONDS = 90.0  # for a response of the scheduler: longer than it takes to notice a broken connection
 
-_TELLING = ("x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset", "retry-after")
+_LIMIT_HEADERS = ("x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset", "retry-after")
 
 
 @dataclass(slots=True)
@@ -56,10 +56,10 @@ class ClusterTally:
     """What the scheduler knows of a run.
 
     Attributes:
-        threads: of all workers.
-        requests: claimed.
-        pages: answers 200.
-        allowed: requests per minute that are kept to; None where nothing limits.
+        threads: The number of threads of all workers.
+        requests: The number of requests claimed.
+        pages: The number of responses with status 200.
+        allowed: The requests per minute that are kept to. None if nothing limits.
     """
 
     threads: int
@@ -68,171 +68,158 @@ class ClusterTally:
     allowed: float | None = None
 
 
-class ClusterPace(SchedulerPlugin):
-    """Holds the pace of every run that goes on in a cluster."""
+class SchedulerRateLimiter(SchedulerPlugin):
+    """Keeps every run in a cluster to its rate limit."""
 
-    idempotent = True  # a second client finds the first one's
+    idempotent = True  # a second client finds the plugin of the first
 
     def __init__(self) -> None:
         self._runs: dict[str, _Run] = {}
 
     async def start(self, scheduler: Scheduler) -> None:
-        """Answer the workers from now on."""
-        for handler in (self.data_engine_reserve, self.data_engine_pause, self.data_engine_answered):
+        """Answer calls of the workers from now on."""
+        for handler in (self.data_engine_acquire, self.data_engine_pause_left, self.data_engine_answered):
             scheduler.handlers[handler.__name__] = handler
 
     def begin(self, run: str, client: str, requests_per_minute: int | None) -> None:
-        """Expect claims for a run."""
+        """Accept claims for a run."""
         self._runs[run] = _Run(client, RateLimiter(requests_per_minute))
 
     def end(self, run: str) -> None:
-        """Refuse all further claims for a run; answers still count."""
+        """Refuse further claims for a run; responses still count."""
         if run in self._runs:
             self._runs[run].ended = True
 
     def forget(self, run: str) -> None:
-        """Know nothing more of a run."""
+        """Delete what is known of a run."""
         self._runs.pop(run, None)
 
     def tally(self, run: str, threads: int) -> ClusterTally:
         """Return how far a run has come."""
-        one = self._runs.get(run)
-        return ClusterTally(threads, one.requests, one.pages, one.rate_limiter.allowed) if one else ClusterTally(threads)
+        known = self._runs.get(run)
+        return ClusterTally(threads, known.requests, known.pages, known.rate_limiter.allowed) if known else ClusterTally(threads)
 
-    async def data_engine_reserve(self, run: str, worker: str) -> float | None:
-        """Claim a worker's next request; return how many seconds from now it may be sent, None where the run has ended."""
-        one = self._going(run)
-        if one is None:
+    async def data_engine_acquire(self, run: str, worker: str) -> float | None:
+        """Claim a worker's next request; return the seconds until it may be sent, or None if the run has ended."""
+        active = self._active(run)
+        if active is None:
             return None
-        one.claims[worker] += 1
-        one.requests += 1
-        return one.rate_limiter.acquire(time.monotonic())
+        active.claims[worker] += 1
+        active.requests += 1
+        return active.rate_limiter.acquire(time.monotonic())
 
-    async def data_engine_pause(self, run: str) -> float | None:
-        """Return for how many more seconds nobody may send, None where the run has ended."""
-        one = self._going(run)
-        return one.rate_limiter.pause_left(time.monotonic()) if one else None
+    async def data_engine_pause_left(self, run: str) -> float | None:
+        """Return the seconds that all requests must still wait, or None if the run has ended."""
+        active = self._active(run)
+        return active.rate_limiter.pause_left(time.monotonic()) if active else None
 
     async def data_engine_answered(self, run: str, worker: str, status: int | None, headers: dict[str, str]) -> None:
-        """Learn from the answer to a request that was claimed."""
-        one = self._runs.get(run)
-        if one is not None and one.claims[worker] > 0:  # a worker that was given up may come back
-            one.claims[worker] -= 1
-            one.pages += status == 200
-            one.rate_limiter.answered(time.monotonic(), status, headers, unix=time.time())
+        """Learn from the response to a request that was claimed."""
+        known = self._runs.get(run)
+        if known is not None and known.claims[worker] > 0:  # a worker that was given up may come back
+            known.claims[worker] -= 1
+            known.pages += status == 200
+            known.rate_limiter.answered(time.monotonic(), status, headers, unix=time.time())
 
     def remove_worker(self, scheduler: Scheduler, worker: str, **_: Any) -> None:  # noqa: ARG002
-        """Give back what a worker that has gone had claimed."""
-        for one in self._runs.values():
-            for _claim in range(one.claims.pop(worker, 0)):
-                one.rate_limiter.answered(time.monotonic(), None, {}, unix=time.time())
+        """Return the claims of a worker that is gone."""
+        for known in self._runs.values():
+            for _claim in range(known.claims.pop(worker, 0)):
+                known.rate_limiter.answered(time.monotonic(), None, {}, unix=time.time())
 
     def remove_client(self, scheduler: Scheduler, client: str) -> None:  # noqa: ARG002
-        """End the runs of a client that has gone."""
-        for run in [run for run, one in self._runs.items() if one.client == client]:
-            self.forget(run)
+        """Forget the runs of a client that is gone."""
+        self._runs = {run: known for run, known in self._runs.items() if known.client != client}
 
-    def _going(self, run: str) -> _Run | None:
-        one = self._runs.get(run)
-        return None if one is None or one.ended else one
-
-
-# Called in the scheduler, which fills in itself.
+    def _active(self, run: str) -> _Run | None:
+        known = self._runs.get(run)
+        return None if known is None or known.ended else known
 
 
-def installed(dask_scheduler: Scheduler | None = None) -> str:  # noqa: ARG001
+# `Client.run_on_scheduler` calls these in the scheduler, and passes it as *dask_scheduler*.
+
+
+def installed_version(dask_scheduler: Scheduler | None = None) -> str:  # noqa: ARG001
     """Return the version of data_engine that the scheduler has."""
     return __version__
 
 
-def begin(run: str, client: str, requests_per_minute: int | None, dask_scheduler: Scheduler | None = None) -> None:
-    """Have the scheduler's plugin expect a run.
+def call_plugin(method: str, *arguments: Any, dask_scheduler: Scheduler | None = None) -> None:
+    """Call a method of the `SchedulerRateLimiter` of the scheduler.
 
     Raises:
-        KeyError: the scheduler has no such plugin.
+        RuntimeError: If the scheduler has no such plugin.
     """
-    assert dask_scheduler is not None  # noqa: S101
-    plugin = dask_scheduler.plugins[NAME]
-    assert isinstance(plugin, ClusterPace)  # noqa: S101
-    plugin.begin(run, client, requests_per_minute)
-
-
-def end(run: str, dask_scheduler: Scheduler | None = None) -> None:
-    """Have the scheduler's plugin refuse further claims for a run."""
-    if (plugin := _plugin(dask_scheduler)) is not None:
-        plugin.end(run)
-
-
-def forget(run: str, dask_scheduler: Scheduler | None = None) -> None:
-    """Have the scheduler's plugin know nothing more of a run."""
-    if (plugin := _plugin(dask_scheduler)) is not None:
-        plugin.forget(run)
+    plugin = _plugin(dask_scheduler)
+    if plugin is None:
+        raise RuntimeError(f"no plugin {NAME}")
+    getattr(plugin, method)(*arguments)
 
 
 def tally(run: str, dask_scheduler: Scheduler | None = None) -> ClusterTally:
-    """Return how far a run has come; without the plugin, how many threads there are."""
+    """Return how far a run has come; without the plugin, only the number of threads."""
     assert dask_scheduler is not None  # noqa: S101
     threads = sum(worker.nthreads for worker in dask_scheduler.workers.values())
     plugin = _plugin(dask_scheduler)
     return ClusterTally(threads) if plugin is None else plugin.tally(run, threads)
 
 
-def _plugin(scheduler: Scheduler | None) -> ClusterPace | None:
+def _plugin(scheduler: Scheduler | None) -> SchedulerRateLimiter | None:
     plugin = None if scheduler is None else scheduler.plugins.get(NAME)
-    return plugin if isinstance(plugin, ClusterPace) else None
+    return plugin if isinstance(plugin, SchedulerRateLimiter) else None
 
 
-class SharedPace(RateLimiter):
-    """A worker's share of the cluster's pace: every claim is the scheduler's answer.
+class SharedRateLimiter(RateLimiter):
+    """The `RateLimiter` of a worker: the scheduler decides on every claim.
 
     Args:
-        run: for which the worker asks.
-        worker: this process, which knows the scheduler.
+        run: The run that the worker's requests belong to.
+        worker: The Dask worker of this process.
     """
 
     def __init__(self, run: str, worker: Worker) -> None:
         super().__init__()
         self._run = run
         self._worker = worker
-        self._mine = threading.local()  # when the thread's claim is due
+        self._thread = threading.local()  # its `due`: when the claim of the thread may be sent
 
     def acquire(self, now: float) -> float:
-        """Claim the next request; return how many seconds from *now* to wait at most, before `pause_left` is asked.
+        """Claim the next request; return the seconds from *now* to wait before `pause_left` is called.
 
         Raises:
-            Interrupted: the run has ended, or the scheduler does not answer.
+            Interrupted: If the run has ended, or the scheduler does not respond.
         """
-        wait: float = self._ask("data_engine_reserve", worker=self._worker.address)
-        self._mine.due = now + wait if wait > _SHORT else None
+        wait = self._seconds("data_engine_acquire", worker=self._worker.address)
+        self._thread.due = now + wait if wait > _SHORT else None
         return min(wait, _SLICE)
 
     def pause_left(self, now: float) -> float:
-        """Return for how many more seconds the thread may not send.
+        """Return the seconds that the thread must still wait.
 
         Raises:
-            Interrupted: as `reserve`.
+            Interrupted: If the run has ended, or the scheduler does not respond.
         """
-        if self._mine.due is None:
+        if self._thread.due is None:
             return 0.0
-        due: float = self._mine.due
-        return min(max(self._ask("data_engine_pause"), due - now, 0.0), _SLICE)
+        due: float = self._thread.due
+        return min(max(self._seconds("data_engine_pause_left"), due - now, 0.0), _SLICE)
 
     def answered(self, now: float, status: int | None, headers: Mapping[str, str], *, unix: float) -> None:  # noqa: ARG002
-        """Tell the scheduler of an answer; where it is not there any more, nobody is told."""
-        telling = {name: headers[name] for name in _TELLING if name in headers}
-        self._call("data_engine_answered", worker=self._worker.address, status=status, headers=telling)
+        """Pass a response on to the scheduler; do nothing if it is gone."""
+        stated = {name: headers[name] for name in _LIMIT_HEADERS if name in headers}
+        self._call("data_engine_answered", worker=self._worker.address, status=status, headers=stated)
 
-    def _ask(self, operation: str, **words: Any) -> float:
-        answer = self._call(operation, **words)
-        if answer is None:
+    def _seconds(self, handler: str, **arguments: Any) -> float:
+        seconds = self._call(handler, **arguments)
+        if seconds is None:
             raise Interrupted("interrupted")
-        return float(answer)
+        return float(seconds)
 
-    def _call(self, operation: str, **words: Any) -> Any:
-        """Return the scheduler's answer; None where it gives none."""
-        call = getattr(self._worker.scheduler, operation)(run=self._run, **words)
+    def _call(self, handler: str, **arguments: Any) -> Any:
+        """Call a handler of the scheduler; return None if it does not respond."""
+        call = getattr(self._worker.scheduler, handler)(run=self._run, **arguments)
         loop: asyncio.AbstractEventLoop = self._worker.loop.asyncio_loop  # type: ignore[attr-defined]
         try:
             return asyncio.run_coroutine_threadsafe(call, loop).result(_CALL_SECONDS)
-        except (OSError, TimeoutError, CancelledError, RuntimeError):  # the connection broke; the worker is being closed
+        except (OSError, TimeoutError, CancelledError, RuntimeError):  # the connection broke, or the worker is being closed
             return None

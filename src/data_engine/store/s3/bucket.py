@@ -41,6 +41,8 @@ _NO_CREDENTIALS = (
     '`eval "$(aws configure export-credentials --format env)"`'
 )
 
+_NO_BUCKET = "no such bucket; create it or pass another URL"
+
 
 class Conflict(StoreError):
     """The object is not the one that the request was conditional on."""
@@ -171,7 +173,7 @@ class Bucket:
             ),
         )
         if made is None:
-            raise StoreError(f"cannot write {self.location}/{key}: no such bucket; create it or pass another URL")
+            raise StoreError(f"cannot write {self.location}/{key}: {_NO_BUCKET}")
         return made["e_tag"] or ""
 
     @property
@@ -286,18 +288,21 @@ def _text(error: Exception) -> str:
 
 def _reason(text: str) -> str:
     """Return the reason of a failed request, in one line."""
-    code, message = (match[1] if (match := re.search(f"<{tag}>([^<]*)</{tag}>", text)) else "" for tag in ("Code", "Message"))
-    status = match[1] if (match := re.search(r"status code: (\d{3})", text)) else ""
+    code, message = _found("<Code>([^<]*)</Code>", text), _found("<Message>([^<]*)</Message>", text)
+    status = _found(r"status code: (\d{3})", text)
     if "/latest/api/token" in text or "/latest/meta-data" in text:
         return _NO_CREDENTIALS
     if code == "NoSuchBucket":
-        return "no such bucket; create it or pass another URL"
+        return _NO_BUCKET
     if code in ("SignatureDoesNotMatch", "InvalidAccessKeyId", "ExpiredToken", "InvalidToken"):
         return f"AWS credentials refused ({code}: {message})"
     if status in ("401", "403"):
-        return f"permission denied ({code or status}{f': {message}' if message else ''})"
+        return f"permission denied ({': '.join(filter(None, (code or status, message)))})"
     if "redirect without LOCATION" in text or code == "PermanentRedirect":
         return "the bucket is in another region; set AWS_REGION"
-    if code:
-        return f"{code}: {message}"
-    return " ".join(text.rpartition(" - ")[2].split())[:300]
+    return f"{code}: {message}" if code else " ".join(text.rpartition(" - ")[2].split())[:300]
+
+
+def _found(pattern: str, text: str) -> str:
+    match = re.search(pattern, text)
+    return match[1] if match else ""
