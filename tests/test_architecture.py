@@ -88,7 +88,6 @@ MAY = {
     "sandbox.server": "clock files sockets threads",
     "settings": "files processes",
     "store.coverage_store": "clock",
-    "store.csv_document": "files",
     "store.file_store": "files",
     "store.local_files": "clock files randomness threads",
     "store.location": "files",

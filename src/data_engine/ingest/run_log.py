@@ -1,6 +1,6 @@
-"""Record runs in the run log of a store: one JSON line per run, with what was requested, received and failed.
+"""Record runs in the run log of a store: one JSON line per run, what was requested, received and failed.
 
-A line stays short: symbols that failed for the same reason are one entry, and long lists are cut to their first names and a count.
+A line stays short: symbols that failed for the same reason are one entry, and long lists are cut to the first names and a count.
 It has no secret: the report that it is made of has none.
 """
 
