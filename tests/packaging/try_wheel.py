@@ -1,4 +1,4 @@
-"""Build the wheel, install it where nothing else is, and use it as a stranger would. Run by ``make wheel``.
+"""Build the wheel, install it where nothing else is, and use it as a new user would. Run by ``make wheel``.
 
 The wheel that passed is left in ``dist``.
 """
@@ -26,7 +26,7 @@ INSIDE = (
 )
 NEVER_INSIDE = ("tests/", "docs/", "benchmarks/", "examples/", ".venv/", "src/")
 NATIVE = "data_engine/alpaca/page_decoder_native.native"
-OURS = ("DATA_ENGINE_", "ALPACA_", "APCA_", "PYTHON", "VIRTUAL_ENV")
+VARIABLES = ("DATA_ENGINE_", "ALPACA_", "APCA_", "PYTHON", "VIRTUAL_ENV")
 STAR = """
 import data_engine
 from data_engine import *
@@ -49,7 +49,7 @@ def main() -> int:
             programs = install(wheel, Path(folder) / "venv")
             use(programs, Path(folder))
             if compiled:
-                do_without(programs, Path(folder))
+                use_without_compiled_code(programs, Path(folder))
                 pure = build(Path(folder) / "pure", DATA_ENGINE_PURE="1")
                 expect(not look_inside(pure), "a pure wheel was asked for")
         except Failed as error:
@@ -78,7 +78,7 @@ def build(folder: Path, **environment: str) -> Path:
 
 
 def can_compile(folder: Path) -> bool:
-    """Tell whether a C compiler makes a library of two lines."""
+    """Return whether a C compiler can build a library of two lines."""
     named = os.environ.get("CC")
     compiler = shlex.split(named) if named else [next(filter(shutil.which, ("cc", "gcc", "clang")), "cc")]
     (folder / "two.c").write_text("#include <string.h>\nunsigned long two(const char *text) { return strlen(text); }\n")
@@ -90,14 +90,14 @@ def can_compile(folder: Path) -> bool:
 
 
 def look_inside(wheel: Path) -> bool:
-    """Check which files the wheel holds; return whether compiled code is among them."""
+    """Check the files of the wheel; return whether compiled code is among them."""
     with ZipFile(wheel) as archive:
         names = archive.namelist()
     expect((NATIVE in names) == (not wheel.name.endswith("-any.whl")), f"{wheel.name} holds {NATIVE}: {NATIVE in names}")
     for name in INSIDE:
         expect(name in names, f"{name} is not in the wheel")
-    strangers = [name for name in names if name.startswith(NEVER_INSIDE)]
-    expect(not strangers, f"these do not belong in the wheel: {strangers[:5]}")
+    unexpected = [name for name in names if name.startswith(NEVER_INSIDE)]
+    expect(not unexpected, f"these do not belong in the wheel: {unexpected[:5]}")
     expect(any(name.endswith("LICENSE") for name in names), "the licence is not in the wheel")
     print(f"  holds {len(names)} files, {', '.join(INSIDE[1:])} and the licence among them")
     return NATIVE in names
@@ -116,7 +116,7 @@ def install(wheel: Path, venv: Path) -> Path:
 
 
 def use(programs: Path, folder: Path) -> None:
-    """Run the installed program in an empty folder, with nothing of ours in the environment."""
+    """Run the installed program in an empty folder, without our variables in the environment."""
     work = folder / "work"
     work.mkdir()
     version = run([programs / "data-engine", "--version"], work)
@@ -132,8 +132,8 @@ def use(programs: Path, folder: Path) -> None:
     expect((work / "data-engine-report.html").stat().st_size > 100_000, "report wrote no page")
 
 
-def do_without(programs: Path, folder: Path) -> None:
-    """Take the compiled code away: the demo must make the same files, byte for byte."""
+def use_without_compiled_code(programs: Path, folder: Path) -> None:
+    """Remove the compiled code: the demo must write the same files, byte for byte."""
     python = programs / "python"
     there = "from data_engine.alpaca.page_decoder_native import library; print(library() is not None)"
     expect(run([python, "-c", there], folder).strip() == "True", "the compiled code cannot be loaded")
@@ -152,19 +152,19 @@ def do_without(programs: Path, folder: Path) -> None:
 
 
 def run(command: list[str | Path], folder: Path | None = None, **more: str) -> str:
-    """Run a command, say so, and return what it printed."""
+    """Print a command, run it, and return its output."""
     words = [str(word) for word in command]
     print(
         "$", " ".join([Path(words[0]).name, *(word if "\n" not in word else "'from data_engine import *'" for word in words[1:])])
     )
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(OURS)} | more
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(VARIABLES)} | more
     done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=600)
     expect(done.returncode == 0, f"exit {done.returncode}\n{done.stdout}{done.stderr}")
     return done.stdout
 
 
 def expect(holds: bool, otherwise: str) -> None:
-    """Raise `FailureGroup` where a check does not hold."""
+    """Raise `Failed` if a check does not hold."""
     if not holds:
         raise Failed(otherwise)
 

@@ -161,6 +161,7 @@ class RateLimiter:
         self._bucket.tokens = min(self._bucket.tokens, available)
 
     def _refused(self, now: float, headers: Mapping[str, str], unix: float) -> None:
+        """Take a 429 into account: all threads pause as its header says, else 1, 2, 4 up to 30 s, and the limit is learned."""
         # Refusals of requests that left before the first of them was received are one event, not many.
         same_event = self._excused >= 0 or now < self._pause_until
         pause = retry_after(headers, unix)

@@ -31,10 +31,16 @@ from data_engine.cli.console import broken_pipe, print_error, print_json
 from data_engine.cli.exit_codes import FAILED, OK, Group
 from data_engine.errors import DataEngineError, InputError, Interrupted
 
-_EPILOG = "Try `data-engine demo`, which needs no account. Documentation: docs/reference/command-line.md."
+_EPILOG = "Try `data-engine demo`, which needs no account. Documentation, in the source: docs/reference/command-line.md."
 
 
-@click.group(cls=Group, invoke_without_command=True, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Group,
+    partial=True,
+    invoke_without_command=True,
+    epilog=_EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.option("--version", is_flag=True, help="Print the version and exit.")
 @click.pass_context
 def program(context: click.Context, version: bool) -> None:

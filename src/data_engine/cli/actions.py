@@ -9,6 +9,7 @@ import click
 from data_engine.cli.console import first_lines, print_json, refuse_unknown, stop_on_signal, warn_writer
 from data_engine.cli.exit_codes import Command, of_failures
 from data_engine.cli.options import open_store, parse_selection, rate_option, symbols_argument, wait_option, with_settings
+from data_engine.store.file_store import RUN_LOCK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from data_engine.store.bar_store import BarStore
 
 
-@click.command(cls=Command, exits="0 1 2 3 4 6 7 130")
+@click.command(cls=Command, exits="0 1 2 3 4 6 7 130", partial=True)
 @symbols_argument
 @click.option("--index", "index_name", metavar="NAME", help="Only the members of this index.")
 @click.option("--start", metavar="DATE", help="First ex-date, in New York. [default: start of the symbol's bars]")
@@ -61,7 +62,7 @@ def actions(
     requested, damaged = _requested_days(store, names, start, end, now)
     client = AlpacaClient(base_url=settings.data_url, requests_per_minute=settings.requests_per_minute, connections=1)
     warn_writer(store.files)
-    with client, stop_on_signal(), store.files.lock("run", seconds=wait):
+    with client, stop_on_signal(), store.files.lock(RUN_LOCK, seconds=wait):
         report = fetch_actions(ActionStore(store.files), client, requested, now=now, again=refetch)
     report.failed += damaged
     if as_json:
@@ -103,7 +104,7 @@ def _requested_days(
     known = [name for name in names if name not in damaged]
     if not known:
         raise damaged[min(damaged)]
-    refuse_unknown(known, starts, "; pass --start to fetch their corporate actions")
+    refuse_unknown(known, starts, "pass --start to fetch their corporate actions")
     failed = [(name, error.code, str(error)) for name, error in sorted(damaged.items())]
     return {name: days(starts[name]) for name in known}, failed
 

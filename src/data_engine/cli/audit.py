@@ -19,6 +19,7 @@ from data_engine.cli.options import (
     with_settings,
 )
 from data_engine.cli.run_output import running
+from data_engine.store.file_store import RUN_LOCK
 
 if TYPE_CHECKING:
     from data_engine.ingest.audit import AuditReport
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from data_engine.settings import Settings
 
 
-@click.command(cls=Command, exits="0 1 2 3 4 6 7 130")
+@click.command(cls=Command, exits="0 1 2 3 4 6 7 130", partial=True)
 @symbols_argument
 @click.option(
     "--sample",
@@ -55,7 +56,7 @@ def audit(
     as_json: bool,
     **selection: Any,
 ) -> None:
-    """Compare stored sessions with Alpaca, log revisions.
+    """Compare stored sessions with Alpaca and log revisions.
 
     Fetches a sample of final sessions again. The store is unchanged without --accept. Adjusted series are sampled only if
     --adjustment names them.
@@ -83,7 +84,7 @@ def audit(
         _, plan = draw()
         print_json(_plan_fields(plan)) if as_json else click.echo("\n".join(_plan_lines(plan)))
         return
-    with running(pipeline), store.files.lock("run", seconds=wait):
+    with running(pipeline), store.files.lock(RUN_LOCK, seconds=wait):
         store.files.remove_stale_drafts()
         found, plan = draw()
         run = Audit(store, pipeline.client, found.known, now=now, workers=pipeline.workers, accept=accept)
@@ -109,10 +110,13 @@ def _plan_fields(plan: AuditPlan) -> dict[str, object]:
 
 def _plan_lines(plan: AuditPlan) -> list[str]:
     """Return a plan as text."""
-    from data_engine.market.wording import and_more
+    from data_engine.market.wording import and_more, plural
 
     tasks = [f"  {task.dataset.name}  {task.range}  {and_more(task.symbols, 6)}" for task in plan.tasks]
-    return [f"{_sessions(plan)}, about {plan.requests:,} requests (seed {plan.seed})", *first_lines(tasks, "(--json prints all)")]
+    return [
+        f"{_sessions(plan)}, about {plural(plan.requests, 'request')} (seed {plan.seed})",
+        *first_lines(tasks, "(--json prints all)"),
+    ]
 
 
 def _sessions(plan: AuditPlan) -> str:
@@ -122,10 +126,11 @@ def _sessions(plan: AuditPlan) -> str:
 def _lines(report: AuditReport, *, accept: bool) -> list[str]:
     """Return the result as text: what differs by series and day, what failed, and the counts."""
     from data_engine.ingest.drift import count_bars
+    from data_engine.market.wording import plural
 
     lines = first_lines(_by_day(report.revisions), "sessions that differ (--json prints all)")
     lines += [f"{series} failed: {failure.message}" for series, failure in report.failed.items()]
-    requests = f"fetched again in {report.requests:,} requests (seed {report.plan.seed})"
+    requests = f"fetched again in {plural(report.requests, 'request')} (seed {report.plan.seed})"
     lines.append(f"{_sessions(report.plan)}, {requests}; {report.bars:,} bars compared")
     if not report.revisions:
         return [*lines, "No revisions found in the series that could be compared." if report.failed else "No revisions found."]

@@ -28,6 +28,9 @@ MOST_LINES = 40
 """How many findings, series or tasks are printed; `--json` prints all."""
 
 
+LIST_ALL = "run `data-engine status --all` to list what is stored"
+
+
 def print_err(text: str) -> None:
     """Print a line that is not part of the result, on stderr."""
     click.echo(text, err=True)
@@ -73,7 +76,7 @@ def first_lines(lines: Sequence[str], rest: str, *, most: int = MOST_LINES) -> l
     return [*lines[:most], f"and {left:,} more {rest}"] if left > 0 else list(lines)
 
 
-def refuse_unknown(names: Sequence[str], known: Collection[str], remedy: str = "") -> None:
+def refuse_unknown(names: Sequence[str], known: Collection[str], remedy: str = LIST_ALL) -> None:
     """Refuse symbols of which the store has nothing: a typo must not read as success.
 
     Args:
@@ -89,7 +92,7 @@ def refuse_unknown(names: Sequence[str], known: Collection[str], remedy: str = "
 
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise InputError(f"cannot find {and_more(unknown, 10)} in the store or the chosen datasets{remedy}")
+        raise InputError(f"no stored series of {and_more(unknown, 10)}; {remedy}")
 
 
 def print_store(settings: Settings, files: FileStore, *more: str) -> None:

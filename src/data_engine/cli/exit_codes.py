@@ -23,6 +23,10 @@ MEANINGS = {
 }
 
 
+INTERNAL_ERROR = "Internal error."
+"""The meaning of `FAILED` for a command that does all of its work or none."""
+
+
 def of_failures(codes: set[str], *, all_failed: bool = False) -> int:
     """Return the exit code of a command that failed for some of its symbols or files.
 
@@ -41,21 +45,23 @@ class Command(click.Command):
     Args:
         arguments: The arguments of `click.Command`.
         exits: The exit codes, separated by spaces. If empty, all.
+        partial: Whether the command may succeed for some symbols or files and fail for others.
         options: The keyword arguments of `click.Command`.
     """
 
-    def __init__(self, *arguments: Any, exits: str = "", **options: Any) -> None:
+    def __init__(self, *arguments: Any, exits: str = "", partial: bool = False, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.exit_codes = tuple(map(int, exits.split())) or tuple(MEANINGS)
+        self.meanings = MEANINGS if partial else {**MEANINGS, FAILED: INTERNAL_ERROR}
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the exit codes, then the epilog."""
         with formatter.section("EXIT STATUS"):
-            formatter.write_dl([(str(code), MEANINGS[code]) for code in self.exit_codes])
+            formatter.write_dl([(str(code), self.meanings[code]) for code in self.exit_codes])
         super().format_epilog(ctx, formatter)
 
 
 class Group(Command, click.Group):
-    """A group of commands whose help lists all exit codes."""
+    """A group of commands whose help lists the exit codes of all of them."""
 
     command_class = Command

@@ -10,12 +10,13 @@ import click
 from data_engine.cli.console import print_json, warn_writer
 from data_engine.cli.exit_codes import FAILED, OK, Command
 from data_engine.cli.options import open_store, wait_option, with_settings
+from data_engine.store.file_store import RUN_LOCK
 
 if TYPE_CHECKING:
     from data_engine.settings import Settings
 
 
-@click.command("import", cls=Command, exits="0 1 2 4 7 130")
+@click.command("import", cls=Command, exits="0 1 2 4 7 130", partial=True)
 @click.argument("folder", metavar="FROM")
 @click.option("--feed", metavar="F", help="Feed of the bars. [default: from the folder's name, else sip]")
 @click.option("--adjustment", metavar="A", help="Adjustment of the bars. [default: from the folder's name, else raw]")
@@ -47,7 +48,7 @@ def import_files(
     with ExitStack() as lock:
         if not dry_run:
             warn_writer(store.files)
-            lock.enter_context(store.files.lock("run", seconds=wait))
+            lock.enter_context(store.files.lock(RUN_LOCK, seconds=wait))
         report = import_bars(store, sources, now=datetime.now(UTC), dry_run=dry_run)
     failed = [*unusable, *report.failed]
     if as_json:

@@ -9,12 +9,13 @@ import click
 from data_engine.cli.console import first_lines, print_err, print_json, warn_writer
 from data_engine.cli.exit_codes import Group
 from data_engine.cli.options import wait_option, with_store
+from data_engine.store.file_store import RUN_LOCK
 
 if TYPE_CHECKING:
     from data_engine.store.bar_store import BarStore
 
 
-@click.group(cls=Group)
+@click.group(cls=Group, exits="0 1 2 4 7 130")
 def index() -> None:
     """Store lists of symbols and their past members."""
 
@@ -49,7 +50,7 @@ def import_index(
     from data_engine.universe.index_store import MetadataStore
 
     warn_writer(store.files)
-    with store.files.lock("run", seconds=wait):
+    with store.files.lock(RUN_LOCK, seconds=wait):
         imported = MetadataStore(files=store.files).import_history(
             name, changes, members=members, as_of=as_of, since=since, column=column, force=force
         )

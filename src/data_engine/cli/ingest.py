@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,19 +22,23 @@ from data_engine.cli.options import (
 from data_engine.cli.run_output import running, show
 
 if TYPE_CHECKING:
+    from data_engine.ingest.pipeline import IngestionPipeline
     from data_engine.ingest.plan import IngestionPlan
     from data_engine.market.time_range import TimeRange
     from data_engine.settings import Settings
     from data_engine.universe.index_store import MetadataStore
 
 
-@click.command(cls=Command, exits="0 1 2 3 4 6 7 130")
+_INDEX_HELP = "Name under which to store the given list. Without a list, the stored index whose members to fetch."
+
+
+@click.command(cls=Command, exits="0 1 2 3 4 6 7 130", partial=True)
 @symbols_argument
 @click.option("--csv", "csv_path", metavar="FILE", help="CSV file with the symbols.")
 @click.option("--column", metavar="NAME", help="Column of --csv with the symbols. [default: Symbol, then Ticker]")
 @click.option("--file", "text_path", metavar="FILE", help="Text file with the symbols, one per line.")
-@click.option("--index", "index_name", metavar="NAME", help="Index to store the list as; without a list, index to read.")
-@click.option("--ever", is_flag=True, help="With --index: all its members at any time in the range.")
+@click.option("--index", "index_name", metavar="NAME", help=_INDEX_HELP)
+@click.option("--ever", is_flag=True, help="With --index, fetch all symbols that were members at any time in the range.")
 @click.option("--start", metavar="DATE", help="First day in New York, or instant; required the first time.")
 @click.option("--end", metavar="DATE", help="Last day, included, or instant. [default: now]")
 @dataset_options
@@ -71,25 +75,41 @@ def ingest(
     tune_allocator()
     from data_engine.errors import InputError
     from data_engine.ingest.pipeline import IngestionPipeline
+    from data_engine.market.wording import plural
 
     if accept_removals and not refetch:
         raise InputError("cannot use --accept-removals without --refetch: only a refetch finds dropped bars; pass both")
     progress = progress_for(as_json=as_json)
     pipeline = IngestionPipeline(settings=settings, feed=feed, adjustment=adjustment, progress=progress, wait=wait, dask=dask)
     names, stored_as = _symbols(pipeline.metadata, start, end, **lists)
+    _check_request(pipeline, names, start, end, timeframe)
     if dry_run:
         open_store(settings, must_exist=False)
         plan = pipeline.plan(names, start, end, timeframe, refetch=refetch)
         print_json(plan_fields(plan)) if as_json else click.echo(plan_text(plan))
         return
-    what = f"{timeframe} bars, feed {pipeline.feed.value}, {pipeline.adjustment}"
-    workers = f"Dask: {dask}" if dask else f"{pipeline.workers} workers"
-    with running(pipeline, f"{len(names)} symbols, {what}, {workers}", must_exist=False):
+    what = f"{timeframe} bars, feed {pipeline.feed.value}, adjustment {pipeline.adjustment}"
+    workers = f"Dask: {dask}" if dask else plural(pipeline.workers, "worker")
+    with running(pipeline, f"{plural(len(names), 'symbol')}, {what}, {workers}", must_exist=False):
         report = pipeline.ingest_symbols(
             names, start, end, timeframe, stored_as, refetch=refetch, accept_removals=accept_removals, force=force
         )
     show(report, as_json=as_json)
     context.exit(report.exit_code)
+
+
+def _check_request(pipeline: IngestionPipeline, names: Sequence[str], start: str | None, end: str | None, timeframe: str) -> None:
+    """Refuse a request before the store is opened and credentials are read: these are of no use then.
+
+    Raises:
+        InputError: If the timeframe does not exist, or there is no *start* and none of the series is stored.
+    """
+    from data_engine.market.series import Dataset, Series, Timeframe
+
+    dataset = Dataset(Timeframe.parse(timeframe), pipeline.adjustment, pipeline.feed)
+    coverage = pipeline.storage.bars.coverage
+    if start is None and not any(coverage.read(Series(name, dataset)).wanted for name in names):
+        pipeline.plan(names, start, end, timeframe)  # raises the error, whose text is there
 
 
 def _symbols(
@@ -196,20 +216,24 @@ def plan_fields(plan: IngestionPlan) -> dict[str, object]:
 def plan_text(plan: IngestionPlan) -> str:
     """Return a plan as text."""
     from data_engine.ingest.outcome import duration
-    from data_engine.market.time_range import iso
-    from data_engine.market.wording import and_more
+    from data_engine.market.wording import and_more, plural
 
     tasks = [
-        f"    {iso(task.range.start)} .. {iso(task.range.end)}  about {task.estimate:,.0f} bars  {and_more(task.symbols, 4)}"
+        f"    {_without_microseconds(task.range)}  about {task.estimate:,.0f} bars  {and_more(task.symbols, 4)}"
         for task in plan.tasks
     ]
     lines = [
-        f"Plan for {plan.dataset.name}: {len(plan.symbols)} symbols, {plan.span}",
-        f"  Stored: {plan.held:,} bars; {plan.complete} symbols are complete",
-        f"  To fetch: about {plan.bars:,} bars, {plan.requests:,} requests (at least {plan.least_requests:,}), "
+        f"Plan for {plan.dataset.name}: {plural(len(plan.symbols), 'symbol')}, {_without_microseconds(plan.span)}",
+        f"  Stored: {plan.held:,} bars; {plural(plan.complete, 'complete symbol')}",
+        f"  To fetch: about {plan.bars:,} bars, {plural(plan.requests, 'request')} (at least {plan.least_requests:,}), "
         f"{size(plan.wire_bytes)} to transfer, {size(plan.disk_bytes)} on disk",
         f"  Time at 200 requests per minute: {duration(plan.requests * 0.3)}; at 10,000: {duration(plan.requests * 0.006)}",
         f"  Tasks: {len(tasks)}",
         *first_lines(tasks, "tasks (--json prints all)", most=20),
     ]
     return "\n".join(lines)
+
+
+def _without_microseconds(span: TimeRange) -> str:
+    """Return a range whose end may be now, as text for people."""
+    return str(type(span)(span.start.replace(microsecond=0), span.end.replace(microsecond=0)))

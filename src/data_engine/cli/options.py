@@ -111,7 +111,7 @@ cluster_option = click.option(
 
 
 def number(text: str | None, option: str) -> int | None:
-    """Return the whole number that an option was given; its range is checked by the settings.
+    """Return the whole number that an option was given.
 
     Raises:
         ConfigError: If *text* is not a whole number.
@@ -123,7 +123,7 @@ def number(text: str | None, option: str) -> int | None:
     try:
         return int(text)
     except ValueError:
-        raise ConfigError(f"cannot use {option} {text!r}: not a whole number") from None
+        raise ConfigError(f"{option} must be a whole number, not {text!r}") from None
 
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
@@ -140,8 +140,8 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
         settings = load_settings(
             base_path=base_path,
             settings_path=settings_path,
-            workers=number(options.pop("workers", None), "--workers"),
-            requests_per_minute=number(options.pop("requests_per_minute", None), "--requests-per-minute"),
+            workers=options.pop("workers", None),
+            requests_per_minute=options.pop("requests_per_minute", None),
         )
         command(*arguments, settings=settings, **options)
 

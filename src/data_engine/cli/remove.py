@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from data_engine.cli.console import print_json, refuse_unknown, warn_writer
+from data_engine.cli.console import LIST_ALL, print_json, refuse_unknown, warn_writer
 from data_engine.cli.exit_codes import Command
 from data_engine.cli.options import filter_options, wait_option, with_store
+from data_engine.store.file_store import RUN_LOCK
 
 if TYPE_CHECKING:
     from data_engine.store.bar_store import BarStore
@@ -37,11 +38,11 @@ def remove(
     from data_engine.store.removal import plan_removal
 
     plan = plan_removal(store, datasets, names, start, end)
-    refuse_unknown(names, {series.symbol for series, _, _ in plan}, "; nothing was removed")
+    refuse_unknown(names, {series.symbol for series, _, _ in plan}, f"nothing was removed; {LIST_ALL}")
     removed = {series: bars for series, _, bars in plan}
     if not dry_run:
         warn_writer(store.files)
-        with store.files.lock("run", seconds=wait):
+        with store.files.lock(RUN_LOCK, seconds=wait):
             store.files.remove_stale_drafts()
             removed = {series: store.remove(series, span) for series, span, _ in plan}
     if as_json:

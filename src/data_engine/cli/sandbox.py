@@ -105,4 +105,4 @@ def _wait_for_interrupt(server: Sandbox) -> None:
             time.sleep(3600)
     except KeyboardInterrupt:
         requests = sum(count for status, count in server.counts.items() if status != "rows")
-        print_err(f"Stopped after {requests} requests, {server.counts['rows']:,} bars")
+        print_err(f"Stopped after {plural(requests, 'request')}, {server.counts['rows']:,} bars")

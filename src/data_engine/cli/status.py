@@ -110,7 +110,7 @@ def _lines(found: Sequence[SeriesStatus], *, everything: bool) -> Iterator[str]:
     for dataset, ours in by_dataset.items():
         yield from _dataset_lines(dataset, ours, everything=everything)
     if not by_dataset:
-        yield "No such series is stored."
+        yield "No stored series in the chosen datasets."
 
 
 def _dataset_lines(dataset: Dataset, ours: Sequence[SeriesStatus], *, everything: bool) -> Iterator[str]:

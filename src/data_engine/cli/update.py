@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from data_engine.settings import Settings
 
 
-@click.command(cls=Command, exits="0 1 2 3 4 6 7 130")
+@click.command(cls=Command, exits="0 1 2 3 4 6 7 130", partial=True)
 @symbols_argument
 @click.option("--index", "index_name", metavar="NAME", help="Only the members of this index, with its new members.")
 @filter_options

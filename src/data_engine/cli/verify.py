@@ -11,6 +11,7 @@ import click
 from data_engine.cli.console import MOST_LINES, print_json, refuse_unknown, warn_writer
 from data_engine.cli.exit_codes import INCONSISTENT, OK, Command
 from data_engine.cli.options import filter_options, symbols_argument, wait_option, with_store
+from data_engine.store.file_store import RUN_LOCK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -62,7 +63,7 @@ def verify(
         if repairing:
             # Before the check: a file that another run has just replaced must not be judged by its old content.
             warn_writer(store.files)
-            lock.enter_context(store.files.lock("run", seconds=wait))
+            lock.enter_context(store.files.lock(RUN_LOCK, seconds=wait))
         checked = _check(store, datasets, names, now=now, quick=quick)
         if not as_json:
             for line in _lines(checked.report, with_plan=with_repair):

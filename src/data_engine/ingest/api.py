@@ -1,4 +1,4 @@
-"""The main job as three functions, for scripts and notebooks."""
+"""Ingest bars with one call, for scripts and notebooks."""
 
 from __future__ import annotations
 
@@ -14,17 +14,21 @@ from data_engine.market.dates import DateLike
 def ingest_single_symbol(
     symbol: str, start_date: DateLike, end_date: DateLike | None = None, timeframe: object = "1Min", **options: Any
 ) -> IngestionReport:
-    """Bring one symbol's bars into the store.
+    """Fetch the missing bars of one symbol, store them, and return the report.
 
     Args:
-        symbol: as Alpaca writes it (``BRK.B``).
-        start_date: a New York calendar day, or an aware instant.
-        end_date: a day (included) or an aware instant (excluded); None is now.
-        timeframe: ``1Min`` to ``1Month``, or alpaca-py's ``TimeFrame``.
-        **options: of `IngestionPipeline`: ``base_path``, ``max_workers``, ``feed``, ``adjustment``, ``client``, ``progress``, ...
+        symbol: The symbol, as Alpaca writes it (``BRK.B``).
+        start_date: The first New York day, or an aware datetime.
+        end_date: The last New York day, or an aware datetime (excluded). If None, now.
+        timeframe: The timeframe, ``1Min`` to ``1Month``, or alpaca-py's ``TimeFrame``.
+        **options: Arguments for `IngestionPipeline`, such as ``base_path``, ``max_workers``, ``feed``, ``adjustment``, ``client``
+            and ``progress``.
 
     Returns:
-        The report, also where the symbol failed: look at ``report["failed"]``.
+        The report. If the symbol failed, ``report["failed"]`` has the reason.
+
+    Raises:
+        DataEngineError: If an argument or setting cannot be used, or the run cannot go on, as in `IngestionPipeline`.
     """
     return IngestionPipeline(**options).ingest_symbols([symbol], start_date, end_date, timeframe)
 
@@ -37,15 +41,21 @@ def ingest_symbol_list(
     index_name: str | None = None,
     **options: Any,
 ) -> IngestionReport:
-    """Bring the bars of several symbols into the store, and the list under *index_name* if one is given.
+    """Fetch the missing bars of several symbols, store them, and return the report.
 
     Args:
-        symbols: as Alpaca writes them.
-        start_date: as `ingest_single_symbol`.
-        end_date: as `ingest_single_symbol`.
-        timeframe: as `ingest_single_symbol`.
-        index_name: under which the list is stored.
-        **options: of `IngestionPipeline`.
+        symbols: The symbols, as Alpaca writes them.
+        start_date: The first New York day, or an aware datetime.
+        end_date: The last New York day, or an aware datetime (excluded). If None, now.
+        timeframe: The timeframe, ``1Min`` to ``1Month``, or alpaca-py's ``TimeFrame``.
+        index_name: The name of the index to store the symbols as. If None, none is stored.
+        **options: Arguments for `IngestionPipeline`.
+
+    Returns:
+        The report, with the symbols in the order given.
+
+    Raises:
+        DataEngineError: If an argument or setting cannot be used, or the run cannot go on, as in `IngestionPipeline`.
     """
     return IngestionPipeline(**options).ingest_symbols(symbols, start_date, end_date, timeframe, index_name)
 
@@ -59,15 +69,21 @@ def ingest_from_csv(
     symbol_column: str | None = None,
     **options: Any,
 ) -> IngestionReport:
-    """Bring the bars of the symbols in a CSV file into the store, and the list with them.
+    """Fetch the missing bars of the symbols in a CSV file, store them and the list, and return the report.
 
     Args:
-        csv_path: of the list.
-        start_date: as `ingest_single_symbol`.
-        end_date: as `ingest_single_symbol`.
-        timeframe: as `ingest_single_symbol`.
-        index_name: of the list; None makes it from the file's name.
-        symbol_column: the column that holds the symbols; None looks for Symbol, then Ticker.
-        **options: of `IngestionPipeline`.
+        csv_path: The path of the CSV file.
+        start_date: The first New York day, or an aware datetime.
+        end_date: The last New York day, or an aware datetime (excluded). If None, now.
+        timeframe: The timeframe, ``1Min`` to ``1Month``, or alpaca-py's ``TimeFrame``.
+        index_name: The name of the index to store the symbols as. If None, it is derived from the file's name.
+        symbol_column: The column of the symbols. If None, Symbol, else Ticker.
+        **options: Arguments for `IngestionPipeline`.
+
+    Returns:
+        The report, with the symbols in the order of the file.
+
+    Raises:
+        DataEngineError: If an argument or setting cannot be used, or the run cannot go on, as in `IngestionPipeline`.
     """
     return IngestionPipeline(**options).ingest_from_csv(csv_path, start_date, end_date, timeframe, symbol_column, index_name)

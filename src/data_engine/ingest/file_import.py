@@ -7,9 +7,10 @@ such files have every bar. So stored bars keep their values, nothing is added to
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -99,11 +100,10 @@ def find_sources(
     unusable: list[tuple[str, str]] = []
     for name, place in _datasets(root):
         dataset = Dataset.from_name(name)
-        dataset = Dataset(
-            dataset.timeframe,
-            dataset.adjustment if adjustment is None else Adjustment.parse(adjustment),
-            dataset.feed if feed is None else Feed.parse(feed),
-        )
+        if adjustment is not None:
+            dataset = replace(dataset, adjustment=Adjustment.parse(adjustment))
+        if feed is not None:
+            dataset = replace(dataset, feed=Feed.parse(feed))
         for path in sorted(place.rglob("*.parquet")):
             try:
                 symbol = _symbol_of(path.relative_to(place).as_posix())
@@ -121,7 +121,7 @@ def import_bars(storage: BarStore, sources: Sequence[SourceFile], *, now: dateti
 
     Args:
         storage: The store to add to; the caller has locked it against other runs.
-        sources: The files that `find_sources` returned.
+        sources: The files that `find_sources` returned, by series.
         now: The instant before which all bars start.
         dry_run: Whether to read everything and write nothing.
 
@@ -130,10 +130,7 @@ def import_bars(storage: BarStore, sources: Sequence[SourceFile], *, now: dateti
     """
     _check_outside(storage, sources)
     report = ImportReport()
-    by_series: dict[Series, list[SourceFile]] = {}
-    for source in sources:
-        by_series.setdefault(source.series, []).append(source)
-    for series, files in by_series.items():
+    for series, files in groupby(sources, key=lambda source: source.series):
         table = _last_of_each(pa.concat_tables([EMPTY, *_readable(files, now, report)]))
         report.bars += table.num_rows
         try:
@@ -148,7 +145,7 @@ def import_bars(storage: BarStore, sources: Sequence[SourceFile], *, now: dateti
     return report
 
 
-def _readable(files: Sequence[SourceFile], now: datetime, report: ImportReport) -> Iterator[pa.Table]:
+def _readable(files: Iterable[SourceFile], now: datetime, report: ImportReport) -> Iterator[pa.Table]:
     """Yield the bars of each file that can be read; the others go to the report."""
     for source in files:
         try:

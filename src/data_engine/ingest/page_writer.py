@@ -22,7 +22,7 @@ from data_engine.errors import DamagedFile, DataEngineError, FileInUse, StoreBus
 from data_engine.ingest.plan import FetchTask
 from data_engine.market.bars import EMPTY, Changes, Int64s, from_micros, take, timestamps_us, within
 from data_engine.market.bars_page import BarsPage
-from data_engine.market.exchange_calendar import final_before
+from data_engine.market.finality import final_before
 from data_engine.market.series import Series
 from data_engine.market.time_range import TimeRange
 from data_engine.store.bar_store import BarStore, WriteResult, split_by_period

@@ -1,7 +1,7 @@
-"""The main job: bring the bars of many symbols into the store, and keep them up to date. `IngestionPipeline` plans and reports.
+"""Fetch the bars of many symbols into the store, and keep them up to date: `IngestionPipeline` plans, runs and reports.
 
 What fails for one symbol is in the report. What fails for all is an exception (refused credentials, a full disk, a service
-that is down, Ctrl-C); it carries the report of what was done until then as ``error.report``.
+that is down, Ctrl-C); its ``report`` says what was done until then.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ from data_engine.ingest.worker_pool import LOCAL, RUN_MARKERS, ThreadPool, Worke
 from data_engine.market.dates import DateLike, Span, parse_span
 from data_engine.market.series import Adjustment, Dataset, Feed, Series, Timeframe
 from data_engine.market.time_range import TimeRange, iso
+from data_engine.market.wording import and_more
 from data_engine.settings import Settings, check_threads, load_settings
+from data_engine.store.file_store import RUN_LOCK
 from data_engine.store.selection import DatasetFilter
 from data_engine.universe.index_names import check_index_name, index_name_of
 from data_engine.universe.index_store import MetadataStore
@@ -41,26 +43,29 @@ if TYPE_CHECKING:
 
 
 class IngestionPipeline:
-    """Fetches what is missing and keeps it, many symbols at a time.
+    """Fetch the missing bars of many symbols and store them.
 
     Args:
-        max_workers: threads; None takes ``api_threads`` of the settings.
-        base_path: of the store; None takes it from the settings.
-        feed: None takes it from the settings, else the consolidated tape; ``delayed_sip`` clamps the end to 16 minutes ago.
-        adjustment: None is raw.
-        client: in place of one made from the settings and the environment. It may be shared between pipelines.
-        storage: in place of a `ParquetStorage` at the base path.
-        metadata: in place of a `MetadataStore` at the base path.
-        progress: told what happens; None is silence.
-        settings: in place of those found in the environment and ``settings.ini``.
-        wait: seconds to wait for another process that is writing to the store.
-        now: the clock.
-        dask: the address of a Dask scheduler (``tcp://host:8786``), whose workers fetch and write with credentials of their
-            own environment, or ``local`` for one process per core; None is threads of this process. ``data-engine[dask]``
-            must be installed.
+        max_workers: The number of threads. If None, ``api_threads`` of the settings.
+        base_path: The directory or ``s3://`` URL of the store. If None, read from settings.
+        feed: The feed. If None, the client's, else that of the settings (default ``sip``). ``delayed_sip`` truncates the end to
+            16 minutes ago.
+        adjustment: The adjustment. If None, ``raw``.
+        client: The client to use. If None, one is made from the settings and the environment. Pipelines may share a client.
+        storage: The storage to use. If None, a `ParquetStorage` at the base path.
+        metadata: The lists of symbols to use. If None, a `MetadataStore` at the base path.
+        progress: An object that receives progress events. If None, nothing is reported.
+        settings: The settings to use. If None, read from the environment and ``settings.ini``.
+        wait: The maximum number of seconds to wait for a store that another process has locked.
+        now: A function that returns the current time.
+        dask: The address of a Dask scheduler (``tcp://host:8786``), or ``local`` for one process per core. If None, threads of
+            this process are used. Dask workers read their own credentials from the environment.
 
     Raises:
-        ConfigError: a setting or an argument cannot be used.
+        ConfigError: If a setting or an argument cannot be used.
+
+    Example:
+        >>> report = IngestionPipeline().ingest_symbols(["AAPL"], "2024-01-01", "2024-01-31")  # doctest: +SKIP
     """
 
     def __init__(
@@ -125,26 +130,29 @@ class IngestionPipeline:
         asof: object = None,
         currency: str | None = None,
     ) -> IngestionReport:
-        """Bring the bars of *symbols* in a range into the store. What is there already is not asked for again.
+        """Fetch the missing bars of *symbols* in a range, and store them. Covered ranges are not fetched again.
 
         Args:
-            symbols: as Alpaca writes them (``BRK.B``); any case, duplicates are folded.
-            start_date: a New York calendar day, or an aware instant; None is where these series start in the store.
-            end_date: a day (included) or an aware instant (excluded); None is now.
-            timeframe: of the bars.
-            index_name: store the list under this name, too.
-            refetch: ask for everything in the range again, held or not.
-            accept_removals: with *refetch*, take out bars that the vendor no longer has.
-            force: let the list drop more than 20 % of the index's members.
-            asof: refused, unless None: the store could not tell such bars apart.
-            currency: refused, unless US dollars, for the same reason.
+            symbols: The symbols as Alpaca writes them (``BRK.B``); in any case, duplicates are removed.
+            start_date: A New York calendar day, or an aware instant. If None, where these series start in the store.
+            end_date: A day (included) or an aware instant (excluded). If None, now.
+            timeframe: The timeframe of the bars, ``1Min`` to ``1Month``.
+            index_name: A name under which to store the list, too.
+            refetch: Whether to fetch covered ranges again, too.
+            accept_removals: With *refetch*, whether to remove bars that Alpaca has dropped.
+            force: Whether the list may drop more than 20 % of the index's members.
+            asof: Not supported: the store cannot tell such bars apart. Use `AlpacaClient.fetch_bars`.
+            currency: Not supported, except US dollars, for the same reason.
+
+        Returns:
+            The report, with one outcome per symbol in the order given.
 
         Raises:
-            InputError: an argument cannot be used; nothing was sent or written.
-            CredentialsRefused: the keys were not accepted.
-            StoreError: the store cannot be written.
-            ServiceDown: no usable answer for ten minutes.
-            Interrupted: Ctrl-C; what had arrived is stored.
+            InputError: If an argument cannot be used; nothing was sent or written.
+            CredentialsRefused: If Alpaca refused the keys.
+            StoreError: If the store cannot be written.
+            ServiceDown: If there was no usable response for ten minutes.
+            Interrupted: If Ctrl-C was pressed; what had arrived is stored.
         """
         if asof is not None or (currency or "USD").upper() != "USD":
             raise InputError("asof and currency cannot be ingested: the store could not tell such bars apart; use fetch_bars")
@@ -174,17 +182,20 @@ class IngestionPipeline:
         refetch: bool = False,
         force: bool = False,
     ) -> IngestionReport:
-        """Bring the bars of the symbols in a CSV file into the store, and the list with them.
+        """Fetch the missing bars of the symbols in a CSV file, store them, and store the list as an index.
 
         Args:
-            csv_path: of the list.
-            start_date: as `ingest_symbols`.
-            end_date: as `ingest_symbols`.
-            timeframe: as `ingest_symbols`.
-            symbol_column: the column that holds the symbols; None looks for Symbol, then Ticker.
-            index_name: of the list; None makes it from the file's name: ``sp500-2025.csv`` is ``sp500_2025``.
-            refetch: as `ingest_symbols`.
-            force: as `ingest_symbols`.
+            csv_path: The path of the list.
+            start_date: A New York calendar day, or an aware instant.
+            end_date: A day (included) or an aware instant (excluded). If None, now.
+            timeframe: The timeframe of the bars.
+            symbol_column: The column with the symbols. If None, ``Symbol``, else ``Ticker``.
+            index_name: The name of the list. If None, the file's name: ``sp500-2025.csv`` is ``sp500_2025``.
+            refetch: Whether to fetch covered ranges again, too.
+            force: Whether the list may drop more than 20 % of the index's members.
+
+        Returns:
+            The report, with one outcome per symbol in the order of the file.
         """
         symbols = SymbolLoader.from_csv(csv_path, symbol_column=symbol_column)
         name = index_name if index_name is not None else index_name_of(csv_path)
@@ -199,7 +210,7 @@ class IngestionPipeline:
         *,
         refetch: bool = False,
     ) -> IngestionPlan:
-        """Return what `ingest_symbols` would ask for. Nothing is sent or written, and no credentials are needed."""
+        """Return what `ingest_symbols` would request. Nothing is sent or written, and no credentials are needed."""
         names = tuple(SymbolLoader.from_list(symbols))
         dataset = self._dataset(timeframe)
         now = self._now()
@@ -218,18 +229,21 @@ class IngestionPipeline:
         feed: object = None,
         adjustment: object = None,
     ) -> IngestionReport:
-        """Finish what was asked for and not completed, then bring stored series up to now.
+        """Fetch missing ranges and new bars of stored series.
 
         Args:
-            symbols: only theirs; None is every stored series.
-            index_name: only its members'; a member that is new starts where the index starts.
-            timeframe: only of this timeframe; None is all.
-            feed: only of this feed; None is all.
-            adjustment: only of this adjustment; None is all.
+            symbols: The symbols to update. If None, all stored ones.
+            index_name: The index whose members to update; a new member starts where the index starts.
+            timeframe: The timeframe to update. If None, all.
+            feed: The feed to update. If None, all.
+            adjustment: The adjustment to update. If None, all.
+
+        Returns:
+            The report, with one outcome per series.
 
         Raises:
-            InputError: a symbol is in no dataset; nothing was sent or written.
-            DataEngineError: as `ingest_symbols`.
+            InputError: If a symbol is in no dataset; nothing was sent or written.
+            DataEngineError: As `ingest_symbols`.
         """
         now = self._now()
         self.storage.bars.check_exists()
@@ -246,12 +260,15 @@ class IngestionPipeline:
         return Dataset(Timeframe.parse(timeframe), self.adjustment, self.feed)
 
     def _span(self, names: Sequence[str], dataset: Dataset, start: DateLike | None, end: DateLike | None, now: datetime) -> Span:
-        """Return the range that was asked for; without a start, from where the earliest of these series was asked for."""
+        """Return the requested range; without a start, from where the earliest of these series was requested."""
         if start is None:
             known = [self.storage.bars.coverage.read(Series(symbol, dataset)) for symbol in names]
             starts = [coverage.wanted[0].start for coverage in known if coverage.wanted]
             if not starts:
-                raise InputError(f"none of these symbols is in {dataset.name} yet: say from when on, with --start (start_date)")
+                named = and_more(names, 5)
+                raise InputError(
+                    f"no start: {named} is not stored in {dataset.name}; pass --start (start_date), such as 2024-01-01"
+                )
             start = min(starts)
         return parse_span(start, end, now=now)
 
@@ -277,9 +294,9 @@ class IngestionPipeline:
         files = self.storage.files
 
         def waiting() -> None:
-            self.progress.note(f"Another process is writing to {files.location}; waiting up to {self._wait:g} s for it to finish")
+            self.progress.note(f"Store {files.location} is locked by another process; waiting up to {self._wait:g} s")
 
-        with files.lock("run", seconds=self._wait, waiting=waiting):
+        with files.lock(RUN_LOCK, seconds=self._wait, waiting=waiting):
             files.remove_stale_drafts()
             for key in list(files.list(RUN_MARKERS)):
                 files.delete(key)  # of a run that was killed: what its workers still do comes to nothing
@@ -307,9 +324,9 @@ class IngestionPipeline:
     def _notes_before(self, span: Span, now: datetime) -> list[str]:
         notes = []
         if span.future_end:
-            notes.append(f"the end lies in the future; bars up to now ({iso(now.replace(microsecond=0))}) were asked for")
+            notes.append(f"the end is in the future; bars up to now ({iso(now.replace(microsecond=0))}) were requested")
         if self.feed is Feed.DELAYED_SIP and span.range.end > now - DELAY:
-            notes.append(f"delayed_sip: the end was clamped to 16 minutes ago ({iso((now - DELAY).replace(microsecond=0))})")
+            notes.append(f"delayed_sip: the end was truncated to 16 minutes ago ({iso((now - DELAY).replace(microsecond=0))})")
         return notes
 
     def _run(

@@ -1,4 +1,4 @@
-"""Record runs in the run log of a store: one JSON line per run, what was requested, received and failed.
+"""Record runs in the run log of a store: one JSON line per run, with what was requested, received and failed.
 
 A line stays short: symbols that failed for the same reason are one entry, and long lists are cut to the first names and a count.
 It has no secret: the report that it is made of has none.
@@ -222,7 +222,8 @@ def load(line: bytes) -> RunRecord:
         fields = json.loads(line)
         if fields.pop("format") != FORMAT:
             raise ValueError("another format")
-        del fields["state"], fields["failed"]
+        for derived in ("state", "failed"):
+            fields.pop(derived, None)
         fields["began"] = from_iso(fields["began"])
         fields["asked"] = tuple(
             RequestedDataset(**{**_named(one), "start": from_iso(one["start"]), "end": from_iso(one["end"])})
@@ -263,7 +264,7 @@ def parse_records(content: bytes | None) -> list[RunRecord]:
 
 
 def _failure_groups(outcomes: Iterable[Outcome]) -> tuple[FailureGroup, ...]:
-    """Return the failures by reason, the rarest kinds as one; there may be as many reasons as series."""
+    """Return the failures by reason, the last ones together: there may be as many reasons as series."""
     reasons: dict[Failure, list[str]] = {}
     for outcome in outcomes:
         if outcome.failure is not None:

@@ -1,4 +1,4 @@
-"""Compute the exchange's sessions, their hours, and the instants from which on bars are final.
+"""Compute the exchange's sessions and their hours.
 
 Holidays and early closes come from the ``holidays`` package (NYSE); the tests compare them with ``exchange_calendars``.
 *now* is always an argument.
@@ -18,11 +18,7 @@ DAY = timedelta(days=1)
 
 _OPEN, _CLOSE, _EARLY_CLOSE = time(9, 30), time(16), time(13)
 
-_PRE_OPEN, _POST_CLOSE, _EARLY_POST_CLOSE = time(4), time(20), time(17)
-
-_SETTLED = time(20, 30)  # minutes of a day are final then: half an hour after the extended session, also on half days
-
-_RECOMPUTED = time(10)  # the vendor has recomputed yesterday's daily bars by then
+PRE_OPEN, POST_CLOSE, _EARLY_POST_CLOSE = time(4), time(20), time(17)
 
 
 @lru_cache(maxsize=256)
@@ -79,14 +75,15 @@ def regular_hours(day: date) -> TimeRange:
 
 def extended_hours(day: date) -> TimeRange:
     """Return 04:00 to 20:00 New York of a session, to 17:00 on a half day."""
-    return _hours(day, _PRE_OPEN, _EARLY_POST_CLOSE if is_half_day(day) else _POST_CLOSE)
+    return _hours(day, PRE_OPEN, _EARLY_POST_CLOSE if is_half_day(day) else POST_CLOSE)
 
 
 def _hours(day: date, opens: time, closes: time) -> TimeRange:
-    return TimeRange(_at(day, opens), _at(day, closes))
+    return TimeRange(at_clock(day, opens), at_clock(day, closes))
 
 
-def _at(day: date, clock: time) -> datetime:
+def at_clock(day: date, clock: time) -> datetime:
+    """Return the instant of a wall-clock time in New York, in UTC."""
     return datetime.combine(day, clock, NEW_YORK).astimezone(UTC)
 
 
@@ -115,31 +112,11 @@ def can_hold_bars(span: TimeRange, dataset: Dataset) -> bool:
 def count_sessions(span: TimeRange) -> int:
     """Count the sessions whose extended hours begin inside *span*."""
     first, last = new_york_date(span.start), new_york_date(span.end)
-    if span.start > _at(first, _PRE_OPEN):
+    if span.start > at_clock(first, PRE_OPEN):
         first += DAY
-    if span.end <= _at(last, _PRE_OPEN):
+    if span.end <= at_clock(last, PRE_OPEN):
         last -= DAY
     return sum(map(len, _by_year(first, last)))
-
-
-def final_before(dataset: Dataset, now: datetime) -> datetime:
-    """Return the instant up to which bars of *dataset* are final at *now*, in UTC.
-
-    Minutes and hours of a day: from 20:30 New York of that day, its extended session (20:00) and all before it. Bars of a
-    day or longer: from 10:00 New York on the next session after their period, since the vendor recomputes them overnight.
-    """
-    timeframe = dataset.timeframe
-    today = new_york_date(now)
-    if timeframe.intraday:
-        day = today if now >= _at(today, _SETTLED) else today - DAY
-        if dataset.feed in (Feed.SIP, Feed.IEX):
-            return timeframe.floor(_at(day, _POST_CLOSE))
-        return timeframe.floor(_at(day, _PRE_OPEN))  # the overnight session continues after 20:00
-    start = timeframe.floor(now)
-    while now < _at(next_session(new_york_date(start) - DAY), _RECOMPUTED):
-        # The period before *start* waits for the first session from *start* on.
-        start = timeframe.floor(start - DAY)
-    return start
 
 
 def session_starts(span: TimeRange) -> Iterator[datetime]:

@@ -214,7 +214,10 @@ class BarStore:
     def check_exists(self) -> None:
         """Raise `StoreError` where there is no store."""
         if not self.exists():
-            raise StoreError(f"no store at {self.files.location}; run `data-engine ingest` or `data-engine import` to create one")
+            raise StoreError(
+                f"no store at {self.files.location}; check --base-path or DATA_ENGINE_BASE_PATH, "
+                "or create a store with `data-engine ingest`"
+            )
 
     def exists(self) -> bool:
         """Tell whether anything was ever stored here; a lock alone is nothing."""

@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from data_engine.errors import StoreError
-from data_engine.market.exchange_calendar import final_before
+from data_engine.market.finality import final_before
 from data_engine.market.series import Series
 from data_engine.market.time_range import TimeRange, difference, intersection, new_york_date, new_york_days, union
 from data_engine.store.bar_store import BarStore

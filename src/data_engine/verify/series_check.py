@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from data_engine.errors import DamagedFile, StoreError
 from data_engine.market.bars import EMPTY, Int64s, within
-from data_engine.market.exchange_calendar import can_hold_bars, final_before
+from data_engine.market.exchange_calendar import can_hold_bars
+from data_engine.market.finality import final_before
 from data_engine.market.series import Dataset, Series, Timeframe
 from data_engine.market.time_range import TimeRange, difference, intersection, iso
 from data_engine.market.wording import and_more
