@@ -62,16 +62,7 @@ class Cluster:
         self._processes: list[subprocess.Popen[bytes]] = []
         address_file = folder / "scheduler.json"
         variables = {**clean(), **{f"DASK_DISTRIBUTED__SCHEDULER__{name}": value for name, value in settings.items()}}
-        options = (
-            "--host",
-            on.address,
-            "--port",
-            "0",
-            "--dashboard-address",
-            f"{on.address}:0",
-            "--scheduler-file",
-            address_file,
-        )
+        listen = ("--host", on.address, "--port", "0", "--dashboard-address", f"{on.address}:0")
         self.scheduler = self._start(on, "dask_scheduler", *listen, "--scheduler-file", address_file, env=variables)
         until(lambda: address_file.exists() and bool(address_file.read_text().strip()), self.logs)
         self.address: str = json.loads(address_file.read_text())["address"]

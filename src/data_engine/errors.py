@@ -10,7 +10,7 @@
     ├── SourceError                Alpaca refused, or sent no usable response
     │   ├── CredentialsRefused     Alpaca refuses every request of these keys                       (exit 3)
     │   ├── SourceUnavailable      one request got no usable response, after bounded retries        (exit 6)
-    │   │   └── ServiceDown        no request did, for minutes; the run stops
+    │   │   └── ServiceDown        no request got a usable response for ten minutes; the run stops
     │   ├── RequestRefused         a 4xx response; a retry would not help
     │   │   ├── InvalidSymbol      one symbol is malformed; the others can be requested again
     │   │   ├── RecentDataRefused  the plan refuses the latest 15 minutes
@@ -22,7 +22,7 @@
     │   └── DamagedFile            one file of the store cannot be read
     └── Interrupted                Ctrl-C or SIGTERM (also a KeyboardInterrupt)                     (exit 130)
 
-Every class has a ``code``, a stable word for programs, and an ``exit_code``, that of the command line.
+Every class has a ``code``, an identifier for programs, and an ``exit_code``, that of the command line.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class DataEngineError(Exception):
     """The root of every error that this package raises on purpose.
 
     Attributes:
-        code: A stable word for programs.
+        code: An identifier for programs; it does not change within a minor version.
         exit_code: The exit code of the command line.
         report: The result until then, if a whole ingestion failed; else None.
     """
@@ -62,7 +62,7 @@ class ConfigError(InputError):
 
 
 class ClockError(ConfigError):
-    """This machine's clock is ahead of Alpaca's: the future would count as final and empty."""
+    """This machine's clock is ahead of Alpaca's, so that future ranges would be recorded as final without bars."""
 
     code = "clock_ahead"
 
@@ -118,7 +118,7 @@ class SourceUnavailable(SourceError):
 
 
 class ServiceDown(SourceUnavailable):
-    """No request got a usable response for minutes, and the run stops."""
+    """No request got a usable response for ten minutes, and the run stops."""
 
 
 class RequestRefused(SourceError):
@@ -211,7 +211,7 @@ class Failure:
     """Why a series could not be completed, as data: one series' failure never stops the others.
 
     Attributes:
-        code: A stable word, for machines; that of an error above, or a word of its own such as ``no_data``.
+        code: An identifier for programs: that of an error above, or one of its own such as ``no_data``.
         message: The reason, for people.
     """
 

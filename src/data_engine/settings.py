@@ -114,8 +114,8 @@ def load_settings(
     *,
     base_path: str | Path | None = None,
     settings_path: str | Path | None = None,
-    workers: int | None = None,
-    requests_per_minute: int | None = None,
+    workers: int | str | None = None,
+    requests_per_minute: int | str | None = None,
     feed: object = None,
     environ: Mapping[str, str] | None = None,
     system: str | None = None,
@@ -150,8 +150,8 @@ def load_settings(
     stored = FileSettings() if file is None else parse_settings(_read(file), file=file, section=section, home=folders.home)
 
     path, source = _base_path(inputs, base_path, folders, stored.base_path, f"{file and file.name} [{section}]: {file}")
-    threads = inputs.get("--workers", workers, "DATA_ENGINE_THREADS", check_threads)
-    rate = inputs.get("--requests-per-minute", requests_per_minute, "DATA_ENGINE_REQUESTS_PER_MINUTE", _check_rate)
+    threads = inputs.get("--workers", workers, "DATA_ENGINE_THREADS", _threads)
+    rate = inputs.get("--requests-per-minute", requests_per_minute, "DATA_ENGINE_REQUESTS_PER_MINUTE", _rate)
     feed_name = inputs.get("--feed", feed, "DATA_ENGINE_FEED", _check_feed)
     url = inputs.get("", None, "APCA_API_DATA_URL", check_data_url)
     if inputs.problems:
@@ -181,8 +181,10 @@ def find_settings_file(named: str | Path | None, environ: Mapping[str, str], fol
         path = Path(parse_location(given, folders.home, folders.cwd))
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from error
+    if os.path.isdir(path):  # noqa: PTH112 - unlike pathlib's, this never raises
+        raise ConfigError(f"cannot read {source} {path}: is a folder; pass the settings file")
     if not _exists(path):
-        raise ConfigError(f"{source}: no settings file {path}")
+        raise ConfigError(f"{source}: {path} does not exist; pass an existing file")
     return path
 
 
@@ -207,17 +209,19 @@ def parse_settings(text: str, *, file: Path, section: str, home: Path | None) ->
             return check(_unquoted(value))
         except InputError as error:
             shown = "(not shown)" if "@" in value else value.replace("\n", " ")  # a URL may have credentials
-            problems.append(f"[{section}] {key} = {shown}: {error}")
+            bounded = isinstance(error, _OutOfBounds)
+            problems.append(f"[{section}] {key} {error}" if bounded else f"[{section}] {key} = {shown}: {error}")
             return None
 
     settings = FileSettings(
         base_path=get("local_storage_dir", lambda value: _stored_path(value, home, file.parent, section)),
-        api_threads=get("api_threads", check_threads),
-        requests_per_minute=get("requests_per_minute", _check_rate),
+        api_threads=get("api_threads", _threads),
+        requests_per_minute=get("requests_per_minute", _rate),
         feed=get("feed", _check_feed),
     )
     if problems:
-        heading = f"{file}: " if len(problems) == 1 else f"{file}: {len(problems)} problems\n  "
+        one = ", " if problems[0].startswith("line ") else ": "
+        heading = f"{file}{one}" if len(problems) == 1 else f"{file}: {len(problems)} problems\n  "
         raise ConfigError(heading + "\n  ".join(problems))
     return settings
 
@@ -236,7 +240,8 @@ class _Inputs:
             try:
                 return check(value)
             except InputError as error:
-                self.problems.append(f"{option if argument is not None else variable}: {error}")
+                name = option if argument is not None else variable
+                self.problems.append(f"{name} {error}" if isinstance(error, _OutOfBounds) else f"{name}: {error}")
         return None
 
 
@@ -287,7 +292,7 @@ def _parse(text: str, problems: list[str]) -> configparser.ConfigParser:
     except configparser.DuplicateSectionError as error:
         problems.append(f"line {error.lineno}: section [{error.section}] appears twice; merge them")
     except configparser.MissingSectionHeaderError as error:
-        problems.append(f"line {error.lineno}: is in no section; begin with [windows], [macos] or [linux]")
+        problems.append(f"line {error.lineno}: text outside a section; start the file with [linux], [macos] or [windows]")
         return parser
     except configparser.ParsingError as error:
         problems += [f"line {line}: is neither 'key = value' nor a [section]" for line, _ in error.errors]
@@ -324,12 +329,21 @@ def _stored_path(value: object, home: Path | None, start: Path, section: str) ->
     return parse_location(text, home, start)
 
 
-def _whole(value: object, most: int, what: str) -> int:
+class _OutOfBounds(ConfigError):
+    """A number cannot be used. The message begins with "must be", so that the name of the setting goes before it."""
+
+
+def _whole(value: object, most: int) -> int:
     if isinstance(value, str) and re.fullmatch(r"[0-9]{1,18}", value):
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
-        raise ConfigError(f"{what} must be a whole number from 1 to {most:,}, not {value!r}")
+        raise _OutOfBounds(f"must be a whole number from 1 to {most:,}, not {value!r}")
     return value
+
+
+_threads = partial(_whole, most=MAX_THREADS)
+
+_rate = partial(_whole, most=MAX_REQUESTS_PER_MINUTE)
 
 
 def check_threads(value: object) -> int:
@@ -338,10 +352,10 @@ def check_threads(value: object) -> int:
     Raises:
         ConfigError: If *value* is not a whole number from 1 to 256.
     """
-    return _whole(value, MAX_THREADS, "threads")
-
-
-_check_rate = partial(_whole, most=MAX_REQUESTS_PER_MINUTE, what="requests per minute")
+    try:
+        return _threads(value)
+    except _OutOfBounds as error:
+        raise ConfigError(f"max_workers {error}") from None
 
 
 def _check_feed(value: object) -> str:

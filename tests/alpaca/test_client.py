@@ -688,7 +688,7 @@ def test_half_a_pair_of_credentials_is_refused(pair, monkeypatch):
 
 
 def test_without_credentials_the_message_says_what_to_do():
-    with pytest.raises(ConfigError, match=r"ALPACA_API_KEY.*ALPACA_SECRET_KEY.*data-engine demo"):
+    with pytest.raises(ConfigError, match=r"(?s)ALPACA_API_KEY.*ALPACA_SECRET_KEY.*data-engine demo"):
         AlpacaClient()
 
 

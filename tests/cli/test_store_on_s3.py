@@ -71,10 +71,10 @@ def test_every_command_works_on_a_bucket_as_on_a_disk(bucket, tmp_path):
 
 
 def test_the_place_may_come_from_the_environment_and_from_the_settings(bucket, tmp_path):
-    assert here("status", env={"DATA_ENGINE_BASE_PATH": bucket.base}).err.splitlines() == [
-        f"Store: {bucket.base} (DATA_ENGINE_BASE_PATH)",
-        f"Error: no store at {bucket.base}; `data-engine ingest` creates one",
-    ]
+    store, error = here("status", env={"DATA_ENGINE_BASE_PATH": bucket.base}).err.splitlines()
+    assert store == f"Store: {bucket.base} (DATA_ENGINE_BASE_PATH)"
+    assert f"no store at {bucket.base}" in error
+    assert "data-engine ingest" in error
     (tmp_path / "settings.ini").write_text(
         "".join(f"[{name}]\nlocal_storage_dir = {bucket.base}/\n" for name in ("linux", "macos", "windows"))
     )

@@ -135,7 +135,7 @@ def test_a_query_that_fails_leaves_the_file_that_was_there(store, tmp_path, name
     # The last row alone cannot be converted.
     ran = query(store, "SELECT if(close >= 8333, 'x', '1')::INTEGER FROM bars_1min", "--out", name)
 
-    assert (ran.code, "Could not convert" in ran.err, "The views are: bars_1min" in ran.err) == (2, True, True)
+    assert (ran.code, "Could not convert" in ran.err, "Views: bars_1min" in ran.err) == (2, True, True)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: "before"}
 
 

@@ -85,7 +85,7 @@ def test_everything_that_is_wrong_is_named_with_line_and_value():
         "  line 3: '05/01/2024' is not a day such as 2024-01-31",
         "  line 4: the action must be added or removed, is 'left'",
         "  line 5: not a symbol: '' is empty",
-        "  line 6: has 2 cells, the header has 3",
+        "  line 6: has 2 cells instead of 3; add the missing cell",
     ]
 
 

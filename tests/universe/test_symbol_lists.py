@@ -195,12 +195,12 @@ def test_all_problems_of_a_list_are_in_one_error():
         SymbolLoader.from_list(["AAPL", None, "A;B", True, "BRK B", float("nan")])
 
     assert message(error) == "\n".join([
-        "the list of symbols: 5 items are not symbols",
-        "  item 2: None     is not a string",
-        "  item 3: 'A;B'    contains ';'",
-        "  item 4: True     is not a string",
-        "  item 5: 'BRK B'  contains a space; did you mean BRK.B?",
-        "  item 6: nan      is not a string",
+        "5 of the given symbols cannot be used:",
+        "  item 2: None    is not a string",
+        "  item 3: 'A;B'   contains ';'",
+        "  item 4: True    is not a string",
+        "  item 5: 'BRK B' contains a space; did you mean BRK.B?",
+        "  item 6: nan     is not a string",
     ])  # fmt: skip
 
 
@@ -385,26 +385,30 @@ def test_the_header_is_looked_for_in_the_first_50_lines(written):
 @pytest.mark.parametrize(
     ("rows", "problem"),
     [
-        pytest.param("AAPL,Apple,1\nMSFT\nGOOG,x,3\n", "line 3: 'MSFT'  has 1 cell, the header has 3", id="too-few-cells"),
         pytest.param(
-            "AAPL,Apple, Inc.,1\nGOOG,x,3\n", "line 2: 'AAPL,Apple,Inc.,1'  has 4 cells, the header has 3", id="one-more"
+            "AAPL,Apple,1\nMSFT\nGOOG,x,3\n", "line 3: 'MSFT' has 1 cell instead of 3; add the missing cells", id="too-few-cells"
+        ),
+        pytest.param(
+            "AAPL,Apple, Inc.,1\nGOOG,x,3\n",
+            "line 2: 'AAPL,Apple,Inc.,1' has 4 cells instead of 3; quote the cell that contains a separator",
+            id="one-more",
         ),
         pytest.param(
             "AAPL,Apple,1\nMSFT,Micro",
-            "has 2 cells, the header has 3, and follows no empty line",
+            "has 2 cells instead of 3; add the missing cell, or an empty line before text below the table",
             id="a-last-line-cut-off",
         ),
-        pytest.param("AAPL,Apple,1\n\nMSFT,x\n\nGOOG,x,3\n", "line 4: 'MSFT,x'  has 2 cells", id="a-gap-is-not-the-end"),
+        pytest.param("AAPL,Apple,1\n\nMSFT,x\n\nGOOG,x,3\n", "line 4: 'MSFT,x' has 2 cells", id="a-gap-is-not-the-end"),
         pytest.param(
-            'AAPL,"Apple,1\nMSFT,x,2\n', "line 2: ''  opens a quotation mark that never closes", id="an-open-quotation-mark"
+            'AAPL,"Apple,1\nMSFT,x,2\n', "line 2: '' opens a quotation mark that never closes", id="an-open-quotation-mark"
         ),
-        pytest.param('AAPL,"Apple" Inc,1\nMSFT,x,2\n', "line 2: ''  is broken: ", id="text-after-a-quotation"),
-        pytest.param(",Apple,1\n", "line 2: ''  is empty", id="an-empty-cell"),
-        pytest.param("-,Cash,1\n", "line 2: '-'  has no letter or digit", id="a-placeholder"),
-        pytest.param("AAPL,x,1\nSymbol,Name,n\nMSFT,x,2\n", "line 3: 'Symbol'  is the header again", id="two-files-in-one"),
+        pytest.param('AAPL,"Apple" Inc,1\nMSFT,x,2\n', "line 2: '' is broken: ", id="text-after-a-quotation"),
+        pytest.param(",Apple,1\n", "line 2: '' is empty", id="an-empty-cell"),
+        pytest.param("-,Cash,1\n", "line 2: '-' has no letter or digit", id="a-placeholder"),
+        pytest.param("AAPL,x,1\nSymbol,Name,n\nMSFT,x,2\n", "line 3: 'Symbol' is the header again", id="two-files-in-one"),
         pytest.param(
             'AAPL,"a\nb\nc",1\nBRK B,x,2\n',
-            "line 5: 'BRK B'  contains a space; did you mean BRK.B?",
+            "line 5: 'BRK B' contains a space; did you mean BRK.B?",
             id="lines-are-counted-in-the-file",
         ),
         pytest.param('AAPL,x,1\n\n"open,\n', "opens a quotation mark", id="an-open-quotation-mark-after-the-table"),
@@ -419,7 +423,7 @@ def test_a_broken_row_is_reported_and_never_dropped(written, rows, problem):
 
 
 def test_a_preamble_that_looks_like_the_header_does_not_pass_silently(written):
-    with pytest.raises(SymbolListError, match="line 2: 'Ticker'  is the header again"):
+    with pytest.raises(SymbolListError, match="line 2: 'Ticker' is the header again"):
         SymbolLoader.from_csv(written("Ticker,IVV\nTicker,Name\nAAPL,Apple\n"))
 
 
@@ -431,10 +435,10 @@ def test_all_problems_of_a_file_are_in_one_error(written):
 
     assert message(error) == "\n".join([
         f"{path}: 4 lines are not symbols",
-        "  line 3: 'AAPL;MSFT'  contains ';'",
-        "  line 4: ''           is empty",
-        "  line 6: 'BRK B'      contains a space; did you mean BRK.B?",
-        "  line 7: 'X'          has 1 cell, the header has 2",
+        "  line 3: 'AAPL;MSFT' contains ';'",
+        "  line 4: ''          is empty",
+        "  line 6: 'BRK B'     contains a space; did you mean BRK.B?",
+        "  line 7: 'X'         has 1 cell instead of 2; add the missing cell",
     ])  # fmt: skip
 
 
@@ -506,16 +510,16 @@ def test_all_problems_of_a_text_file_are_in_one_error(written):
 
     assert message(error) == "\n".join([
         f"{path}: 4 lines are not symbols",
-        "  line 3: 'AAPL;MSFT'   contains ';'",
-        "  line 5: '?'           contains '?'",
-        "  line 6: 'GOOGLE INC'  contains a space",
-        "  line 7: 'A,B'         contains ','",
+        "  line 3: 'AAPL;MSFT'  contains ';'",
+        "  line 5: '?'          contains '?'",
+        "  line 6: 'GOOGLE INC' contains a space",
+        "  line 7: 'A,B'        contains ','",
     ])  # fmt: skip
 
 
 @pytest.mark.parametrize("heading", ["Symbol", "ticker", "SYMBOLS"])
 def test_the_heading_of_a_csv_file_is_not_a_symbol(written, heading):
-    with pytest.raises(SymbolListError, match=r"line 2: '.*'  .* CSV"):
+    with pytest.raises(SymbolListError, match=r"line 2: '.*' .* CSV"):
         SymbolLoader.from_text_file(written(f"\n{heading}\nAAPL\n"))
 
 

@@ -97,8 +97,11 @@ def missing_credentials_message() -> str:
     """Return the message for missing credentials."""
     ours, alpacas = (" and ".join(pair) for pair in PAIRS)
     return (
-        f"no credentials: set {ours} (or {alpacas}) in the environment or in a file named .env in the working directory; "
-        "keys are free at https://alpaca.markets; `data-engine demo` needs none"
+        "no credentials\n"
+        f"  Set {ours},\n"
+        f"  or {alpacas},\n"
+        "  in the environment or in a file named .env in the working directory.\n"
+        "  Keys are free at https://alpaca.markets; `data-engine demo` needs none."
     )
 
 
@@ -189,7 +192,7 @@ def _dotenv_file(named: str | Path | None, cwd: Path | None) -> Path | None:
     if named is None:
         return file.absolute() if file.is_file() else None  # a folder of that name is someone's virtual environment
     if not file.exists():
-        raise ConfigError(f"cannot read credentials: there is no file {file}")
+        raise ConfigError(f"cannot read credentials: {file} does not exist; pass an existing file")
     return file
 
 

@@ -31,7 +31,7 @@ from data_engine.cli.console import broken_pipe, print_error, print_json
 from data_engine.cli.exit_codes import FAILED, OK, Group
 from data_engine.errors import DataEngineError, InputError, Interrupted
 
-_EPILOG = "Try `data-engine demo`, which needs no account. Documentation, in the source: docs/reference/command-line.md."
+_EPILOG = "Try `data-engine demo`, which needs no account. Documentation in the source: docs/reference/command-line.md."
 
 
 @click.group(

@@ -236,4 +236,6 @@ def plan_text(plan: IngestionPlan) -> str:
 
 def _without_microseconds(span: TimeRange) -> str:
     """Return a range whose end may be now, as text for people."""
-    return str(type(span)(span.start.replace(microsecond=0), span.end.replace(microsecond=0)))
+    from data_engine.market.time_range import iso
+
+    return " .. ".join(iso(instant.replace(microsecond=0)) for instant in (span.start, span.end))

@@ -100,6 +100,8 @@ def _log(record: Record) -> None:
 
 
 def _wait_for_interrupt(server: Sandbox) -> None:
+    from data_engine.market.wording import plural
+
     try:
         while True:
             time.sleep(3600)

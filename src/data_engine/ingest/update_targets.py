@@ -40,11 +40,12 @@ def update_targets(
         _begin_new(of_dataset, members or (), now)
     targets = {dataset: of_dataset for dataset, of_dataset in made.items() if of_dataset}
     if not targets:
-        raise InputError("cannot update: no such series was ever ingested here; begin one with `data-engine ingest`")
+        named = f" of {and_more(chosen, 10)}" if chosen else " in the chosen datasets"
+        raise InputError(f"no stored series{named}; run `data-engine ingest` with --start to begin one")
     stored = set().union(*targets.values())
     unknown = [name for name in chosen or () if name not in stored]
     if unknown and members is None:
-        raise InputError(f"cannot update {and_more(unknown, 10)}: never ingested here; use `data-engine ingest` with --start")
+        raise InputError(f"no stored series of {and_more(unknown, 10)}; run `data-engine ingest` with --start to begin one")
     max(targets.values(), key=len).update(dict.fromkeys(unknown, ()))
     return targets
 

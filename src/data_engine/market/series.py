@@ -125,6 +125,9 @@ class Timeframe:
         return day
 
 
+_FEEDS_WITHOUT_BARS = ("overnight",)  # at Alpaca, for the latest bars only
+
+
 class Feed(Enum):
     """The source of the trades in the bars.
 
@@ -154,8 +157,8 @@ class Feed(Enum):
         try:
             return cls(text.strip().lower() if isinstance(text, str) else text)
         except ValueError:
-            names = ", ".join(feed.value for feed in cls)
-            raise InputError(f"feed {text!r} has no historical bars; choose one of {names}") from None
+            fault = "has no historical bars" if text in _FEEDS_WITHOUT_BARS else "does not exist"
+            raise InputError(f"feed {text!r} {fault}; choose sip, iex, otc, boats, delayed_sip or account") from None
 
     @property
     def stored(self) -> Feed:

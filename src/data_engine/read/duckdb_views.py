@@ -109,7 +109,7 @@ def lazy_query(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.DuckDB
             # EXPLAIN ANALYZE executes what it explains: that must be read-only, too.
             statements = connection.extract_statements(_EXPLAIN.sub("", statements[0].query, count=1))
         if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-            raise InputError("cannot run SQL: not one read-only statement; use SELECT, FROM, DESCRIBE, SUMMARIZE or EXPLAIN")
+            raise InputError("query accepts one read-only statement (SELECT, FROM, DESCRIBE, SUMMARIZE or EXPLAIN)")
         return connection.sql(sql)
 
 
@@ -152,8 +152,8 @@ def translate_errors(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
         yield
     except duckdb.Error as error:
         views = connection.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()
-        names = ", ".join(sorted(name for (name,) in views if name != "coverage"))
-        raise InputError(f"{str(error).strip()}\nThe views are: {names or 'none'}, and coverage") from None
+        names = sorted(name for (name,) in views if name != "coverage")
+        raise InputError(f"{str(error).strip()}\nViews: {', '.join([*names, 'coverage'])}") from None
 
 
 def datasets(store: BarStore) -> list[Dataset]:

@@ -57,7 +57,7 @@ class SymbolLoader:
             symbols = [symbols]
         if isinstance(symbols, bytes | bytearray) or not isinstance(symbols, Iterable):
             raise InputError(f"symbols must be a list of strings, is {shortened(symbols)}")
-        return _collect("the list of symbols", "item", ((n, symbol, None) for n, symbol in enumerate(symbols, 1)))
+        return _collect(None, "item", ((n, symbol, None) for n, symbol in enumerate(symbols, 1)))
 
     @staticmethod
     def from_csv(path: str | Path, symbol_column: str | None = None) -> list[str]:
@@ -107,8 +107,8 @@ class SymbolLoader:
 _Found = tuple[int, object, str | None]
 
 
-def _collect(name: str, place: str, found: Iterable[_Found]) -> list[str]:
-    """Return the checked symbols, each once; all faults become one error."""
+def _collect(path: str | None, place: str, found: Iterable[_Found]) -> list[str]:
+    """Return the checked symbols, each once; all faults become one error. Without a *path*, they are those given."""
     symbols: dict[str, None] = {}
     problems: list[tuple[int, str, str]] = []
     for number, text, known in found:
@@ -118,17 +118,19 @@ def _collect(name: str, place: str, found: Iterable[_Found]) -> list[str]:
         else:
             symbols.setdefault(str(text).strip().upper())
     if problems:
-        raise SymbolListError(_located(name, place, problems))
+        raise SymbolListError(_located(path, place, problems))
     if not symbols:
-        raise SymbolListError(f"{name}: contains no symbol")
+        raise SymbolListError(f"{path or 'the list of symbols'}: contains no symbol")
     return list(symbols)
 
 
-def _located(name: str, place: str, problems: Sequence[tuple[int, str, str]]) -> str:
-    head = f"{plural(len(problems), place)} {'are not symbols' if len(problems) > 1 else 'is not a symbol'}"
+def _located(path: str | None, place: str, problems: Sequence[tuple[int, str, str]]) -> str:
+    count = len(problems)
+    fault = "are not symbols" if count > 1 else "is not a symbol"
+    head = f"{count:,} of the given symbols cannot be used:" if path is None else f"{path}: {plural(count, place)} {fault}"
     width = max(len(text) for _, text, _ in problems[:MAX_PROBLEMS])
-    lines = [f"{place} {number}: {text:<{width}}  {fault}" for number, text, fault in problems]
-    return f"{name}: {head}\n{indented(lines, MAX_PROBLEMS)}"
+    lines = [f"{place} {number}: {text:<{width}} {fault}" for number, text, fault in problems]
+    return f"{head}\n{indented(lines, MAX_PROBLEMS)}"
 
 
 def read_text(path: str | Path) -> str:
@@ -142,7 +144,7 @@ def read_text(path: str | Path) -> str:
         with Path(path).open("rb") as file:
             data = file.read(_MAX_BYTES + 1)
     except FileNotFoundError as error:
-        raise MissingFileError(f"{path}: there is no such file") from error
+        raise MissingFileError(f"{path} does not exist") from error
     except IsADirectoryError as error:
         raise SymbolListError(f"{path}: is a folder, not a list of symbols") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
@@ -256,13 +258,17 @@ def _table(rows: Iterable[_Row], header: _Header) -> Iterator[_Found]:
             cell = cells[header.column]
             yield row.line, cell, "is the header again" if cell == header.name else None
         elif not in_footer:
-            fault = width_fault(len(cells), header.width)
-            yield row.line, ",".join(row.cells), fault + (", and follows no empty line" if row.line > last else "")
+            below = ", or an empty line before text below the table" if row.line > last else ""
+            yield row.line, ",".join(row.cells), width_fault(len(cells), header.width) + below
 
 
 def width_fault(cells: int, width: int) -> str:
-    """Return the fault of a row that is not as wide as the header."""
-    return f"has {plural(cells, 'cell')}, the header has {width}"
+    """Return the fault of a row that is not as wide as the header, and a remedy."""
+    missing = width - cells
+    remedy = (
+        f"add the missing {'cell' if missing == 1 else 'cells'}" if missing > 0 else "quote the cell that contains a separator"
+    )
+    return f"has {plural(cells, 'cell')} instead of {width}; {remedy}"
 
 
 def _is_headerless(rows: Sequence[_Row]) -> bool:
