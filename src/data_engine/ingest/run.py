@@ -89,7 +89,7 @@ class IngestionRun:
         except DataEngineError as error:
             return error
         except KeyboardInterrupt:
-            return Interrupted("interrupted; what had arrived is stored, and the same command goes on from here")
+            return Interrupted("interrupted; what had arrived is stored; run the same command again to continue")
         finally:
             self._dispatcher.progress.close()
         return None

@@ -1,4 +1,4 @@
-"""Who does the tasks of a run: the seam, and `ThreadPool`, the threads of this process. A cluster's is in `dask_runner`."""
+"""Who does the tasks of a run: the seam, and `ThreadPool`, the threads of this process. A cluster's is in `ingest.dask.dask_pool`."""
 
 from __future__ import annotations
 
