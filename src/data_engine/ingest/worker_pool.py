@@ -1,4 +1,4 @@
-"""Who does the tasks of a run: the seam, and `ThreadPool`, the threads of this process. A cluster's is in `ingest.dask.dask_pool`."""
+"""Who does the tasks of a run: the seam, and `ThreadPool`, the threads of this process; `ingest.dask.dask_pool` has a cluster."""
 
 from __future__ import annotations
 
