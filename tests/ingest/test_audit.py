@@ -502,7 +502,7 @@ def test_the_same_seed_draws_the_same_and_a_dry_run_sends_nothing(base: Path, sa
     ("words", "code", "named"),
     [
         (("ZZZ",), 2, "ZZZ"),
-        (("--seed", "x"), 2, "--seed 'x'"),
+        (("--seed", "x"), 2, "not 'x'"),
         (("--sample", "0"), 2, "--sample"),
         (("--accept", "--adjustment", "split"), 2, "--refetch"),
         (("--base-path", "nowhere"), 4, "nowhere"),

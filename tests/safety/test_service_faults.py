@@ -153,11 +153,11 @@ def test_a_refusal_before_any_answer_does_not_stop_the_run_for_minutes():
     """As when the run before has just emptied the account's bucket. 16 workers once waited 20, 40 ... 320 s."""
     pace = RateLimiter()
     for _ in range(16):
-        pace.reserve(0.0)
+        pace.acquire(0.0)
     for _ in range(16):
         pace.answered(0.2, 429, {}, unix=0.0)
 
-    assert max(pace.reserve(0.3) for _ in range(16)) < 30
+    assert max(pace.acquire(0.3) for _ in range(16)) < 30
 
 
 def test_nobody_listens(stage, tmp_path):

@@ -209,7 +209,7 @@ def test_what_is_no_day_is_refused(store, memory, day):
 
 
 @pytest.mark.parametrize(
-    ("symbols", "why"), [([], "no symbol"), (["AAPL", "A B", ""], "2 items(.|\n)*item 2: 'A B'(.|\n)*item 3: ''")]
+    ("symbols", "why"), [([], "no symbol"), (["AAPL", "A B", ""], "2 of the given symbols(.|\n)*item 2: 'A B'(.|\n)*item 3: ''")]
 )
 @one_kind_is_enough
 def test_a_bad_list_is_refused_and_nothing_is_written(store, memory, symbols, why):

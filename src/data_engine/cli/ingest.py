@@ -38,7 +38,7 @@ _INDEX_HELP = "Name under which to store the given list. Without a list, the sto
 @click.option("--column", metavar="NAME", help="Column of --csv with the symbols. [default: Symbol, then Ticker]")
 @click.option("--file", "text_path", metavar="FILE", help="Text file with the symbols, one per line.")
 @click.option("--index", "index_name", metavar="NAME", help=_INDEX_HELP)
-@click.option("--ever", is_flag=True, help="With --index, fetch all symbols that were members at any time in the range.")
+@click.option("--ever", is_flag=True, help="With --index, fetch all members at any time in the range.")
 @click.option("--start", metavar="DATE", help="First day in New York, or instant; required the first time.")
 @click.option("--end", metavar="DATE", help="Last day, included, or instant. [default: now]")
 @dataset_options
