@@ -36,6 +36,7 @@ bench: $(VENV)/.development
 
 fuzz: $(VENV)/.development
 	$(BIN)/python tests/safety/fuzz.py --kills 1000 --faults 10000 --minutes 20
+	cd tests && ../$(BIN)/python -m simulation $$(date +%s) --minutes 60
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -n auto tests
 
 clean:

@@ -57,7 +57,7 @@ def put(storage: ParquetStorage, symbol: str, dataset: Dataset, days: list[date]
         ours = [day for day in days if day.year == period.year and period.month in (None, day.month)]
         table = minutes_of(ours, base) if dataset.timeframe.intraday else days_of(ours, base)
         written = storage.bars.write(series, period, table)
-        rows[period], files[period] = written.rows, written.fingerprint
+        rows[period], files[period] = written.rows, written.count.fingerprint
         timestamps += table.column("timestamp").to_pylist()
     ends = {"first_bar": min(timestamps), "last_bar": max(timestamps)} if timestamps else {}
 
@@ -117,10 +117,10 @@ def make_store(base: Path) -> ParquetStorage:
             5,
             6,
             7,
-            1,
-            refused,
-            (ATTACK,),
-            ("refused", ATTACK),
+            succeeded=1,
+            failures=refused,
+            notes=(ATTACK,),
+            error=("refused", ATTACK),
         )
     )
     return storage

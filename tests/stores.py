@@ -29,6 +29,7 @@ import pytest
 from data_engine.store.file_store import FileStore
 from data_engine.store.local_files import LocalFiles
 from data_engine.store.s3.s3_files import S3Files
+from data_engine.store.s3.tombstone import is_file
 
 KEY, SECRET = "AKIATESTSOFTHESTORE00", "sEcReTofThoseTestsOfTheStore+/0123456789"
 BUCKET = "bars"
@@ -65,7 +66,7 @@ class Place:
 
     def content(self) -> dict[str, bytes]:
         """Return every file but locks, by key, found without the store's own listing."""
-        return {key: data for key, data in self._content().items() if not key.endswith(".lock")}
+        return {key: data for key, data in self._content().items() if not key.endswith(".lock") and is_file(key, len(data))}
 
     def put(self, key: str, content: bytes) -> None:
         """Write a file past the program."""

@@ -73,3 +73,18 @@ def test_a_forked_child_has_all_its_places():
 
 def test_inflating_decoding_and_encoding_share_the_places():
     assert transport.CPU_SLOTS is asking.CPU_SLOTS is bar_files.CPU_SLOTS is cores.CPU_SLOTS
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_child_that_is_forked_by_who_holds_a_place_leaves_it_without_an_error():
+    code = (
+        "import os\n"
+        "from data_engine.cpu import CPU_SLOTS\n"
+        "with CPU_SLOTS:\n"
+        "    child = os.fork()\n"
+        "if child:\n"
+        "    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+
+    assert (ran.stdout, ran.stderr) == ("0\n", "")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import suppress
 
 
 def count() -> int:
@@ -35,7 +36,8 @@ class CpuSlots:
         self._free.acquire()
 
     def __exit__(self, *_: object) -> None:
-        self._free.release()
+        with suppress(ValueError):  # a child that was forked meanwhile has all its places already
+            self._free.release()
 
 
 CPU_SLOTS = CpuSlots()

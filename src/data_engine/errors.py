@@ -98,9 +98,15 @@ class UnknownIndexError(InputError, KeyError):
 
 
 class SourceError(DataEngineError):
-    """Alpaca refused a request, or sent no usable response."""
+    """Alpaca refused a request, or sent no usable response.
+
+    Attributes:
+        isolated: Whether another request of the run got a usable response since this one failed for the first time. If not,
+            the service may be down for all.
+    """
 
     code = "source_error"
+    isolated = False
 
 
 class CredentialsRefused(SourceError):

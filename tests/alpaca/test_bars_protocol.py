@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from data_engine.alpaca import bars_protocol
 from data_engine.alpaca.bars_protocol import BarsRequest, read_any, read_page
-from data_engine.alpaca.http_client import error_message, refused_symbol
 from data_engine.alpaca.page_decoder import read_plain
 from data_engine.alpaca.page_decoder_native import library, read_compiled
+from data_engine.alpaca.refusals import error_message, refused_symbol
 from data_engine.alpaca.transport import Response
 from data_engine.errors import BadAnswer
 from data_engine.market.bars import BAR_SCHEMA

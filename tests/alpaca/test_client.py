@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 import traceback
 import warnings
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
@@ -16,8 +20,9 @@ from pandas.testing import assert_frame_equal
 from data_engine import AlpacaClient
 from data_engine.alpaca import http_client
 from data_engine.alpaca.bars_protocol import BarsRequest
+from data_engine.alpaca.rate_limit import RateLimiter
 from data_engine.alpaca.retry import RetryPolicy
-from data_engine.alpaca.transport import Response, TransportFailed
+from data_engine.alpaca.transport import Call, Response, TransportFailed
 from data_engine.errors import (
     BadAnswer,
     ConfigError,
@@ -29,6 +34,7 @@ from data_engine.errors import (
     RecentDataRefused,
     RequestRefused,
     ServiceDown,
+    SourceError,
     SourceUnavailable,
     UriTooLong,
 )
@@ -438,7 +444,7 @@ class Scripted:
         self.responses = list(responses)
         self.targets: list[str] = []
 
-    def get(self, path_and_query: str) -> Response:
+    def get(self, path_and_query: str, call: Call | None = None) -> Response:
         self.targets.append(path_and_query)
         played = self.responses.pop(0) if len(self.responses) > 1 else self.responses[0]
         if isinstance(played, TransportFailed):
@@ -615,9 +621,133 @@ def test_a_stopped_client_sends_nothing():
     with pytest.raises(Interrupted):
         client.fetch_bars("AAPL", "2024-06-03", "2024-06-03")
     assert transport.targets == []
-    client.resume()
 
-    assert client.fetch_bars("AAPL", "2024-06-03", "2024-06-03").empty
+    assert client.begin().fetch_bars("AAPL", "2024-06-03", "2024-06-03").empty
+    with pytest.raises(Interrupted):
+        client.fetch_bars("AAPL", "2024-06-03", "2024-06-03")
+
+
+def test_a_run_that_was_stopped_is_never_woken_by_a_later_one():
+    transport = Scripted(response(200))
+    client = AlpacaClient(KEY, SECRET, transport=transport)
+    first = client.begin()
+    list(first.pages(REQUEST))
+    first.stop()
+    second = client.begin()
+    list(second.pages(REQUEST))
+
+    with pytest.raises(Interrupted):
+        list(first.pages(REQUEST))
+    assert (first.requests, second.requests, client.requests, len(transport.targets)) == (1, 1, 2, 2)
+
+
+def test_stopping_a_client_stops_the_runs_that_began_with_it():
+    client = AlpacaClient(KEY, SECRET, transport=Scripted(response(200)))
+    runs = [client.begin(), client.begin().begin()]
+    client.stop()
+
+    for run in runs:
+        with pytest.raises(Interrupted):
+            list(run.pages(REQUEST))
+    assert list(client.begin().pages(REQUEST))
+
+
+def test_runs_share_what_is_known_of_the_account():
+    client = AlpacaClient(KEY, SECRET, transport=Scripted(response(200)))
+    run = client.begin()
+    run._session.recent_refused = True
+    run.rate_limiter = RateLimiter(7)
+
+    assert client.recent_refused
+    assert client.begin().rate_limiter is client.rate_limiter is run.rate_limiter
+
+
+def test_stopping_at_once_breaks_off_what_was_sent(connect, market):
+    sent = threading.Event()
+    with Sandbox(market, faults=Faults(always="stall"), on_request=lambda record: sent.set()) as server:
+        run = connect(server).begin()
+        with ThreadPoolExecutor(1) as pool:
+            future = pool.submit(lambda: list(run.pages(REQUEST)))
+            assert sent.wait(20)
+            started = time.monotonic()
+            run.stop(at_once=True)
+            with pytest.raises(Interrupted):
+                future.result(20)
+
+    assert time.monotonic() - started < 5
+    assert len(server.requests) == 1
+
+
+# Outages
+
+
+class ByName:
+    """A transport that answers by the name of the symbol: with what *answers* has for it, or 503."""
+
+    def __init__(self, answers: dict[str, Response]) -> None:
+        self.answers = answers
+        self.sent: Counter[str] = Counter()
+
+    def get(self, path_and_query: str, call: Call | None = None) -> Response:
+        symbol = path_and_query.split("symbols=")[1].split("&")[0]
+        self.sent[symbol] += 1
+        time.sleep(0.002)
+        return self.answers.get(symbol, response(503))
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def outcomes(client: AlpacaClient, *symbols: str, until: Callable[[], bool] = lambda: True) -> list[BaseException]:
+    """Fetch each symbol in a thread of its own, all at once, those that are answered again and again; return the failures."""
+
+    def fetch(symbol: str) -> BaseException | None:
+        request = replace(REQUEST, symbols=(symbol,))
+        try:
+            list(client.pages(request))
+            while not until():
+                list(client.pages(request))
+        except SourceError as error:
+            return error
+        return None
+
+    with ThreadPoolExecutor(len(symbols)) as pool:
+        return [error for error in pool.map(fetch, symbols) if error is not None]
+
+
+def test_a_request_that_fails_while_others_are_answered_is_told_from_an_outage():
+    transport = ByName({"GOOD": response(200)})
+    client = AlpacaClient(KEY, SECRET, transport=transport, policy=QUICK)
+    (error,) = outcomes(client, "BAD", "GOOD", until=lambda: transport.sent["BAD"] >= QUICK.tries)
+
+    assert error.isolated
+    assert transport.sent["BAD"] == QUICK.tries
+
+
+def test_a_request_that_fails_alone_tells_nothing():
+    transport = ByName({})
+    (error,) = outcomes(AlpacaClient(KEY, SECRET, transport=transport, policy=QUICK), "BAD")
+
+    assert (type(error), error.isolated, transport.sent["BAD"]) == (SourceUnavailable, False, QUICK.tries)
+
+
+def test_in_an_outage_a_request_is_tried_for_longer():
+    """It is over sooner or later, and then no symbol has failed."""
+    transport = ByName({"WARM": response(200)})
+    client = AlpacaClient(KEY, SECRET, transport=transport, policy=QUICK)
+    assert outcomes(client, "WARM") == []
+    errors = outcomes(client, "BAD", "WORSE", "WORST")
+
+    assert [error.isolated for error in errors] == [False] * 3
+    assert max(transport.sent.values()) == 3 * QUICK.tries
+
+
+def test_a_service_that_never_answered_any_request_of_a_run_is_down():
+    transport = ByName({})
+    errors = outcomes(AlpacaClient(KEY, SECRET, transport=transport, policy=QUICK), "BAD", "WORSE", "WORST")
+
+    assert ServiceDown in map(type, errors)
+    assert max(transport.sent.values()) <= 2 * QUICK.tries
 
 
 def test_stopping_wakes_a_request_that_waits_for_its_next_try(connect, market):
@@ -647,8 +777,7 @@ def test_interruptions_leave_no_trace_in_the_rate_limiter(monkeypatch):
     for _ in range(100):
         with pytest.raises(Interrupted):
             list(client.pages(REQUEST))
-    client.resume()
-    list(client.pages(REQUEST))
+    list(client.begin().pages(REQUEST))
 
     assert client.rate_limiter.acquire(clock.monotonic()) == 0.0
 

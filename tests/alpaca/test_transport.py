@@ -6,12 +6,13 @@ import gzip
 import re
 import socket
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from data_engine.alpaca import transport
-from data_engine.alpaca.transport import HttpTransport, Response, TransportFailed
+from data_engine.alpaca.transport import Call, HttpTransport, Response, TransportFailed
 from hostile import Hostile, Play, gzipped, http
 
 KEY, SECRET = "PKTESTKEY0123456789", "s3cretSECRETs3cretSECRET"
@@ -220,6 +221,45 @@ def test_a_server_that_drips_is_left_before_the_end(connect, monkeypatch):
 
     assert "longer than 0.2 s" in said
     assert server.dripped < total
+
+
+# Broken off
+
+
+@pytest.mark.parametrize(
+    "play",
+    [Play(b"", "stall"), Play(http(body=b"half", headers=CUT), "stall"), Play(b"HTTP/1.1 200 OK\r\n\r\nhalf of it", "stall")],
+    ids=["nothing-came", "half-came", "without-length"],
+)
+def test_a_request_that_is_broken_off_ends_at_once_and_is_no_response(connect, play):
+    """A thread that waits for a silent server would wait for half a minute; a body without length would look whole."""
+    call = Call()
+    with Hostile(play) as server, ThreadPoolExecutor(1) as pool:
+        future = pool.submit(connect(server.url, read_seconds=60.0).get, PATH, call)
+        while not server.requests:
+            time.sleep(0.01)
+        time.sleep(0.1)
+        started = time.monotonic()
+        call.break_off()
+        with pytest.raises(TransportFailed):
+            future.result(20)
+
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("used_before", [False, True], ids=["new-connection", "kept-connection"])
+def test_what_was_broken_off_before_it_was_sent_is_not_sent(connect, used_before):
+    call = Call()
+    call.break_off()
+    with Hostile(http(body=b"1")) as server:
+        client = connect(server.url)
+        if used_before:
+            client.get(PATH)
+        with pytest.raises(TransportFailed):
+            client.get(PATH, call)
+        assert client.get(PATH).body == b"1"
+
+    assert len(server.requests) == 1 + used_before
 
 
 # Redirects

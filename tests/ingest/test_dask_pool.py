@@ -19,7 +19,7 @@ from clusters import Cluster, cluster, until
 from data_engine import AlpacaClient, IngestionPipeline, ingest_single_symbol
 from data_engine.errors import ConfigError, Interrupted
 from data_engine.ingest.dask import dask_pool
-from data_engine.ingest.dask.dask_worker import MarkedFiles
+from data_engine.ingest.dask.dask_worker import MarkedFiles, writing
 from data_engine.ingest.progress import NoProgress, ProgressState
 from data_engine.sandbox import Faults, Replay, Sandbox, SimulatedMarket
 from data_engine.sandbox.server import Record
@@ -352,13 +352,19 @@ def test_a_worker_that_slept_over_the_end_of_its_run_writes_nothing(tmp_path: Pa
     writer = MarkedFiles(files, "metadata/runs/one.json")
     assert writer.update("a", lambda _: b"in time")
 
+    counts = [writing("metadata/runs/one.json")]
+
     def slow(content: bytes | None) -> bytes:
         files.delete("metadata/runs/one.json")
+        counts.append(writing("metadata/runs/one.json"))  # the end of the run waits for this one
         return b"too late"
 
     with pytest.raises(Interrupted):
         writer.update("a", slow)
+    with pytest.raises(Interrupted):
+        writer.delete("a")
     assert not writer.update("a", lambda _: None)
+    assert [*counts, writing("metadata/runs/one.json")] == [0, 1, 0]
     assert (files.get("a"), writer.get("a"), writer.folder) == (b"in time", b"in time", tmp_path)
 
 

@@ -39,6 +39,7 @@ def test_a_report_is_a_mapping_with_symbols_in_the_order_given():
         "bars_written": 1_000_005,
         "bars_revised": 3,
         "bars_vanished": 4,
+        "bars_removed": 0,
         "requests": 1234,
         "pages": 1200,
         "elapsed_seconds": 1365.0,
@@ -124,7 +125,7 @@ def test_no_failed_symbol_is_cut_from_the_summary():
 
 def test_one_line_for_a_nightly_run_and_one_per_failure():
     assert MIXED.line() == (
-        "2 of 4 series up to date, 2 failed, 1,000,002 bars new, 3 revised, 1,234 requests, 22m 45s\n"
+        "2 of 4 series up to date, 2 failed, 1,000,002 bars new, 3 revised, 0 removed, 1,234 requests, 22m 45s\n"
         "  Note: the end was truncated to 16 minutes ago\n"
         "  - XYZ: invalid symbol: XYZ\n"
         "  - ZVZZT: No data available"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,19 +13,19 @@ from hypothesis import strategies as st
 
 from data_engine import ParquetStorage
 from data_engine.errors import DamagedFile
-from data_engine.ingest.page_writer import PageWriter, remaining_tasks
+from data_engine.ingest.page_writer import PageWriter, Phase, remaining_tasks
 from data_engine.ingest.plan import FetchTask
 from data_engine.market.bar_frame import to_frame
 from data_engine.market.bars import BAR_SCHEMA, EMPTY, TIMESTAMP, VALUES, Changes
 from data_engine.market.bars_page import BarsPage
 from data_engine.market.series import Adjustment, Dataset, Series, Timeframe
-from data_engine.market.time_range import TimeRange
-from data_engine.store.bar_store import WriteResult
+from data_engine.market.time_range import TimeRange, union
 from data_engine.store.coverage import Coverage
 from data_engine.store.partitions import Partition, Period
 from data_engine.verify.series_check import check_series
 
 MINUTES, HOURS, WEEKS = (Dataset(Timeframe.parse(text)) for text in ("1Min", "1Hour", "1Week"))
+DAYS = Dataset(Timeframe.parse("1Day"))
 SPLIT = Dataset(Timeframe.parse("1Min"), Adjustment.parse("split"))
 LONG_AFTER = datetime(2025, 1, 1, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -119,7 +120,7 @@ def test_a_chain_that_ends_covers_the_whole_range_of_every_symbol(storage):
     assert (made["A"].rows, made["B"].rows, made["C"].rows) == ({JUNE: 3, JULY: 1}, {}, {JULY: 1})
     assert (made["A"].first_bar, made["A"].last_bar) == (at("2024-06-03T14:00"), at("2024-07-01T14:00"))
     assert (made["A"].empty_since, made["B"].empty_since) == (None, LONG_AFTER)
-    assert writer.written == {"A": WriteResult(4, Changes(4)), "B": WriteResult(), "C": WriteResult(1, Changes(1))}
+    assert writer.changes == {"A": Changes(4), "B": Changes(), "C": Changes(1)}
     assert writer.damaged == {}
 
 
@@ -207,7 +208,9 @@ def test_what_can_still_change_is_provisional(storage, dataset, span, now, final
 
 def test_a_success_ends_an_old_failure(storage):
     storage.bars.coverage.update(Series("A", MINUTES), lambda old: old.wanting(SPAN).failed("unavailable", "503", LONG_AFTER))
-    PageWriter(storage.bars, task("A"), now=LONG_AFTER).complete()
+    writer = PageWriter(storage.bars, task("A"), now=LONG_AFTER)
+    writer.take(page())
+    writer.complete()
 
     assert known(storage, "A").failure is None
     assert known(storage, "A").wanted == (SPAN,)
@@ -217,20 +220,20 @@ def test_a_success_ends_an_old_failure(storage):
 
 
 def test_a_chain_that_breaks_off_covers_what_is_certain(storage):
-    """A was finished, B had nothing to send, C was under way, D had not begun."""
+    """Bars of A came, and of a later symbol; C was under way. That B has none, or D has not begun, nothing that came says."""
     writer = PageWriter(storage.bars, task("A", "B", "C", "D"), now=LONG_AFTER)
     writer.take(page(("A", bars("2024-06-03T14:00")), ("C", bars("2024-06-03T14:00"))))
     writer.take(page(("C", bars("2024-07-01T14:00", "2024-07-01T14:05"))))
     left = writer.abort()
 
     rest = TimeRange(at("2024-07-01T14:06"), SPAN.end)
-    assert left == {"C": rest, "D": SPAN}
-    assert [known(storage, symbol).covered for symbol in "ABCD"] == [(SPAN,), (SPAN,), (TimeRange(SPAN.start, rest.start),), ()]
+    assert left == {"B": SPAN, "C": rest, "D": SPAN}
+    assert [known(storage, symbol).covered for symbol in "ABCD"] == [(SPAN,), (), (TimeRange(SPAN.start, rest.start),), ()]
     assert [len(held(storage, symbol)) for symbol in "ABCD"] == [1, 0, 3, 0]
     assert known(storage, "C").rows == {JUNE: 1, JULY: 2}
     assert list(remaining_tasks(task("A", "B", "C", "D"), left)) == [
+        FetchTask(("B", "D"), SPAN, MINUTES, 60.0),
         FetchTask(("C",), rest, MINUTES, pytest.approx(120 / 4 * (rest.length / SPAN.length))),
-        FetchTask(("D",), SPAN, MINUTES, 30.0),
     ]
 
 
@@ -385,8 +388,8 @@ def test_a_refetch_revises_adds_and_never_removes_silently(storage):
     prices = [1.0, 2.0, 2.0, 1.0, 1.0]
     stamps = ["2024-05-31 14:00", "2024-06-03 14:00", "2024-06-03 14:01", "2024-06-28 14:00", "2024-07-01 14:00"]
     assert held(storage, "A") == dict(zip(stamps, prices, strict=True))
-    written = writer.written["A"]
-    assert (written.changes.added, written.changes.revised, written.changes.vanished) == (1, 1, 2)
+    written = writer.changes["A"]
+    assert (written.added, written.revised, written.vanished) == (1, 1, 2)
 
 
 def test_accepted_removals_are_applied_inside_the_range(storage):
@@ -397,17 +400,18 @@ def test_accepted_removals_are_applied_inside_the_range(storage):
     made = writer.complete()["A"]
 
     assert held(storage, "A") == {"2024-05-31 14:00": 1.0, "2024-06-03 14:00": 1.0}
-    assert writer.written["A"].changes.vanished == 2
+    assert writer.changes["A"] == Changes(removed=2)
     assert {period: count for period, count in made.rows.items() if period != MAY} == {JUNE: 1}
 
 
-def test_without_a_refetch_what_the_answer_lacks_is_nobodys_business(storage):
+def test_without_a_refetch_what_the_answer_lacks_is_kept_and_counted(storage):
     put(storage, "A", bars(*FOUR))
     writer = PageWriter(storage.bars, task("A"), now=LONG_AFTER)
+    writer.take(page())
     writer.complete()
 
     assert len(held(storage, "A")) == 4
-    assert writer.written == {"A": WriteResult()}
+    assert writer.changes == {"A": Changes(vanished=3)}
 
 
 @pytest.mark.parametrize("accept", [False, True], ids=["counted", "removed"])
@@ -419,7 +423,7 @@ def test_a_refetch_that_breaks_off_takes_no_bar_for_vanished_that_was_yet_to_com
 
     assert left == {"A": TimeRange(at("2024-06-03T14:01"), SPAN.end)}
     assert list(held(storage, "A")) == ["2024-06-03 14:00", "2024-06-04 14:00", "2024-06-28 14:00"]
-    assert writer.written["A"].changes.vanished == 0
+    assert writer.changes["A"].vanished == 0
 
 
 def test_a_refetch_with_symbols_out_of_order_removes_nothing_that_came(storage):
@@ -433,15 +437,16 @@ def test_a_refetch_with_symbols_out_of_order_removes_nothing_that_came(storage):
     assert list(held(storage, "A")) == ["2024-06-03 14:00", "2024-06-03 14:30", "2024-06-04 14:00", "2024-06-04 14:30"]
 
 
-def test_removals_of_a_symbol_that_was_finished_are_applied_although_the_chain_broke(storage):
-    """Once it is covered, nobody asks again: what vanished from a whole month would stay for ever, and uncounted."""
+def test_nothing_is_removed_after_a_break_so_that_what_would_be_is_requested_again(storage):
+    """Were A covered, nobody would ask again: what was dropped from a whole month would stay for ever, and uncounted."""
     put(storage, "A", bars("2024-06-03T14:00", "2024-07-01T14:00"))
     writer = PageWriter(storage.bars, task("A", "B"), now=LONG_AFTER, refetch=True, accept_removals=True)
     writer.take(page(("A", bars("2024-06-03T14:00")), ("B", bars("2024-06-03T14:00"))))
-    writer.abort()
+    left = writer.abort()
 
-    assert known(storage, "A").covered == (SPAN,)
-    assert (list(held(storage, "A")), writer.written["A"].changes.vanished) == (["2024-06-03 14:00"], 1)
+    assert left == {"A": SPAN, "B": TimeRange(at("2024-06-03T14:01"), SPAN.end)}
+    assert known(storage, "A").covered == ()
+    assert list(held(storage, "A")) == ["2024-06-03 14:00", "2024-07-01 14:00"]
 
 
 # --------------------------------------------------------------------------------------------- prices of one base (adjusted)
@@ -456,8 +461,8 @@ def split_task(*symbols: str, overlap: TimeRange | None) -> FetchTask:
 def fetched(writer: PageWriter, *answers: BarsPage) -> list[TimeRange]:
     """Give each chain that the writer asks for its answer; return what it asked."""
     asked = []
-    for span, answer in zip(writer.spans(), answers, strict=True):
-        asked.append(span)
+    for chain, answer in zip(writer.chains(), answers, strict=True):
+        asked.append(chain.range)
         writer.take(answer)
     return asked
 
@@ -533,15 +538,15 @@ def test_what_is_left_of_an_adjusted_task_is_compared_too(storage, overlap):
         put(storage, symbol, bars(overlap.start), SPLIT)
     whole = split_task("A", "B", overlap=overlap)
     writer = PageWriter(storage.bars, whole, now=LONG_AFTER)
-    spans = writer.spans()
-    next(spans)
+    chains = writer.chains()
+    next(chains)
     writer.take(
         page(("A", bars(overlap.start)), ("B", bars(overlap.start)))
         if overlap is AFTER
         else page(("A", bars(overlap.start, "2024-06-03T14:00")))
     )
     if overlap is AFTER:
-        next(spans)
+        next(chains)
         writer.take(page(("A", bars("2024-06-03T14:00"))))
     left = list(remaining_tasks(whole, writer.abort()))
 
@@ -564,3 +569,108 @@ def test_a_file_that_somebody_wrote_meanwhile_is_not_vouched_for_though_it_has_t
 
     assert (known.rows, known.files) == ({JUNE: 2}, {})
     assert check_series(storage.bars, Series("A", MINUTES), now=LONG_AFTER).findings == []
+
+
+# ------------------------------------------------------------------------------------------------------ phases, and no page
+
+
+@pytest.mark.parametrize("price", [1.0, 0.5], ids=["same-basis", "new-basis"])
+def test_a_break_in_the_chain_that_compares_covers_stores_and_removes_nothing(storage, price):
+    """Of 60 symbols, 20 claimed all of May after one response about June."""
+    for symbol in ("A", "B", "C"):
+        put(storage, symbol, bars("2024-06-04T14:00"), SPLIT)  # lies in the range, not covered
+        put(storage, symbol, bars("2024-07-15T14:00"), SPLIT)
+    writer = PageWriter(storage.bars, split_task("A", "B", "C", overlap=AFTER), now=LONG_AFTER)
+    chains = writer.chains()
+    assert next(chains).phase is Phase.COMPARE
+    writer.take(page(("A", bars("2024-07-15T14:00", price=price)), ("C", bars("2024-07-15T14:00"))))
+    left = writer.abort()
+
+    assert left == dict.fromkeys("ABC", SPAN)
+    assert [known(storage, symbol, SPLIT).covered for symbol in "ABC"] == [(), (), ()]
+    assert [len(held(storage, symbol, SPLIT)) for symbol in "ABC"] == [2, 2, 2]
+
+
+def test_bars_of_the_comparison_are_compared_only_though_they_lie_in_the_range(storage):
+    """A range that is widened to whole bars overlaps the session beside it: 25 rows were stored, 24 distinct."""
+    eight_hours = Dataset(Timeframe.parse("8Hour"), Adjustment.parse("split"))
+    put(storage, "A", bars("2024-07-13T08:00"), eight_hours)
+    whole = FetchTask(("A",), between("2024-07-10T00:00", "2024-07-13T04:00"), eight_hours, 9.0)
+    writer = PageWriter(storage.bars, replace(whole, overlap=between("2024-07-13T04:00", "2024-07-14T04:00")), now=LONG_AFTER)
+    fetched(
+        writer,
+        page(("A", bars("2024-07-13T00:00", "2024-07-13T08:00"))),
+        page(("A", bars("2024-07-12T16:00", "2024-07-13T00:00"))),
+    )
+
+    assert list(writer.complete()) == ["A"]
+    assert list(held(storage, "A", eight_hours)) == ["2024-07-12 16:00", "2024-07-13 00:00", "2024-07-13 08:00"]
+
+
+def test_a_range_of_which_no_page_came_is_not_covered(storage):
+    """A plan that does not permit the latest minutes answers nothing: the vendor had 10 bars there."""
+    writer = PageWriter(storage.bars, task("A"), now=LONG_AFTER)
+
+    assert writer.complete() == {}
+    assert known(storage, "A") == Coverage(Series("A", MINUTES))
+
+
+def test_nothing_is_claimed_for_the_bar_that_is_forming(storage):
+    """At 20:45 today's daily bar comes: its interval has not ended, so that it is not stored, and nothing is said about it."""
+    now = at("2024-06-05T00:45")  # 20:45 New York on the 4th
+    span = between("2024-06-03T04:00", "2024-06-05T00:45")
+    writer = PageWriter(storage.bars, task("A", span=span, dataset=DAYS), now=now)
+    writer.take(page(("A", bars("2024-06-03T04:00", "2024-06-04T04:00"))))
+    made = writer.complete()["A"]
+
+    assert list(held(storage, "A", DAYS)) == ["2024-06-03 04:00"]
+    assert union((*made.covered, *made.provisional)) == (between("2024-06-03T04:00", "2024-06-04T04:00"),)
+    assert writer.forming == {"A"}
+
+
+def test_the_final_response_removes_what_was_provisional_and_did_not_come_again(storage):
+    """Three minutes of a noon run were withdrawn by the evening."""
+    noon, evening = at("2024-06-03T16:00"), at("2024-06-04T16:00")
+    span = between("2024-06-03T08:00", "2024-06-03T16:00")
+    early = PageWriter(storage.bars, task("A", span=span), now=noon)
+    early.take(page(("A", bars("2024-06-03T14:00", "2024-06-03T14:01", "2024-06-03T14:02"))))
+    early.complete()
+    writer = PageWriter(storage.bars, task("A", span=span), now=evening)
+    writer.take(page(("A", bars("2024-06-03T14:00", "2024-06-03T14:02"))))
+    made = writer.complete()["A"]
+
+    assert list(held(storage, "A")) == ["2024-06-03 14:00", "2024-06-03 14:02"]
+    assert (made.covered, made.provisional, made.bars) == ((span,), (), 2)
+    assert writer.changes["A"] == Changes(removed=1)
+
+
+def test_without_the_sources_time_nothing_later_than_the_newest_bar_is_final(storage):
+    """This machine's clock was ten days ahead: emptiness was final up to a day that had not come."""
+    writer = PageWriter(storage.bars, task("A", "B"), now=at("2024-07-20T16:00"))
+    writer.take(page(("A", bars("2024-06-03T14:00", "2024-07-01T14:00")), ("B", bars("2024-06-05T14:00"))), dated=False)
+    made = writer.complete()
+
+    newest, settled = at("2024-07-01T14:00"), at("2024-07-01T00:00")  # 20:00 New York of the day before
+    covered, provisional = TimeRange(SPAN.start, settled), TimeRange(settled, newest)
+    assert {symbol: one.covered for symbol, one in made.items()} == dict.fromkeys("AB", (covered,))
+    assert {symbol: one.provisional for symbol, one in made.items()} == dict.fromkeys("AB", (provisional,))
+
+
+def test_counts_that_a_killed_run_left_are_made_anew_by_the_next_write(storage):
+    """Killed between file and coverage of `--refetch --accept-removals`: the first bar had gone, and stayed for ever."""
+    series = Series("A", MINUTES)
+    first = PageWriter(storage.bars, task("A"), now=LONG_AFTER)
+    first.take(page(("A", bars("2024-06-03T14:00", "2024-06-28T14:00", "2024-07-01T14:00"))))
+    first.complete()
+    killed = PageWriter(storage.bars, task("A"), now=LONG_AFTER, refetch=True, accept_removals=True)
+    killed.take(page(("A", bars("2024-06-28T14:00", "2024-07-01T14:00"))))  # June is settled when July begins
+
+    left = known(storage, "A")
+    assert left.changing >= {JUNE}
+    assert (len(held(storage, "A")), left.bars) == (2, 3)
+    later = PageWriter(storage.bars, task("A", span=between("2024-07-01T00:00", "2024-07-02T00:00")), now=LONG_AFTER)
+    later.take(page(("A", bars("2024-07-01T14:00"))))
+    later.complete()
+    made = known(storage, "A")
+    assert (made.changing, made.rows, made.first_bar) == (frozenset(), {JUNE: 1, JULY: 1}, at("2024-06-28T14:00"))
+    assert storage.bars.coverage.read(series) == made

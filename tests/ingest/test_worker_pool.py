@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import MutableMapping
+import random
+import threading
+import time
+from collections.abc import Callable, MutableMapping
 from concurrent.futures import Future, wait
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from data_engine import AlpacaClient, ParquetStorage
-from data_engine.errors import CredentialsRefused, DataEngineError, Failure, Interrupted
+from data_engine import AlpacaClient, IngestionPipeline, ParquetStorage
+from data_engine.errors import CredentialsRefused, DataEngineError, Failure, Interrupted, ServiceDown, StoreBusy
+from data_engine.ingest import dispatcher as dispatcher_module
+from data_engine.ingest import worker_pool
 from data_engine.ingest.dispatcher import Dispatcher
 from data_engine.ingest.plan import FetchTask
-from data_engine.ingest.progress import NoProgress
+from data_engine.ingest.progress import NoProgress, ProgressState
+from data_engine.ingest.run import IngestionRun
 from data_engine.ingest.run_plan import RunPlan, plan_run
 from data_engine.ingest.task import RunOptions, TaskResult, run_task
 from data_engine.ingest.worker_pool import Tally, ThreadPool, WorkerPool, WorkersLost
 from data_engine.market.bars import Changes
 from data_engine.market.series import Adjustment, Dataset, Feed, Series, Timeframe
 from data_engine.market.time_range import new_york_days
-from data_engine.sandbox import Faults, Sandbox, SimulatedMarket
+from data_engine.sandbox import Faults, Replay, Sandbox, SimulatedMarket
 from data_engine.store.bar_store import BarStore
 from data_engine.store.coverage_store import CoverageStore
-from running import client_of, content, count, names_of, pipeline_of
+from data_engine.store.file_store import Change
+from data_engine.store.local_files import LocalFiles
+from running import HASTY, client_of, content, count, names_of, pipeline_of, write_minutes
 
 MINUTES = Dataset(Timeframe.parse("1Min"), Adjustment.parse(None), Feed.SIP)
 JUNE = new_york_days(datetime(2024, 6, 3).date(), datetime(2024, 6, 28).date())
@@ -34,6 +42,20 @@ NOW = datetime(2026, 8, 3, 12, tzinfo=UTC)
 def job_of(base: Path, names: list[str], workers: int = 4) -> RunPlan:
     coverage: CoverageStore = ParquetStorage(base).bars.coverage
     return plan_run(coverage, {MINUTES: dict.fromkeys(names, (JUNE,))}, now=NOW, workers=workers)
+
+
+def plan_of(base: Path, names: list[str]) -> tuple[FetchTask, ...]:
+    """Return the tasks of one day for one worker."""
+    spans = dict.fromkeys(names, (new_york_days(date(2024, 6, 3), date(2024, 6, 3)),))
+    days = Dataset(Timeframe.parse("1Day"), Adjustment.parse(None), Feed.SIP)
+    return plan_run(ParquetStorage(base).bars.coverage, {days: spans}, now=NOW, workers=1).plans[0].tasks
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 class OneByOne:
@@ -84,13 +106,11 @@ def test_a_runner_of_a_few_lines_brings_what_threads_bring(tmp_path: Path, again
         runner = OneByOne(client_of(server), ParquetStorage(tmp_path / "own").bars, again=set(again))
         dispatcher = Dispatcher(runner, NoProgress(), workers=4)
         job = job_of(tmp_path / "own", names)
-        dispatcher.state.bars.update(dict.fromkeys(job.series, 0))
         dispatcher.work(job.plans, len(names))
 
     assert content(tmp_path / "own") == content(tmp_path / "threads")
     assert set(dispatcher.state.left.values()) == {0}
     assert dispatcher.state.failed == {}
-    assert sum(dispatcher.state.bars.values()) == count(tmp_path / "own")
     # What is done again is done last, with nothing beside it.
     assert sorted(runner.log[len(runner.log) - len(again) :]) == [f"{number} alone" for number in sorted(again)]
 
@@ -210,19 +230,263 @@ def test_a_thread_that_must_end_the_run_stops_the_others(tmp_path: Path) -> None
         assert len(client.fetch_bars("AAPL", "2024-06-03", "2024-06-03"))  # the caller's own client goes on
 
 
-def test_a_client_is_left_stopped_while_a_thread_is_still_at_it(tmp_path: Path) -> None:
-    """It would go on sending after a run that has ended."""
-    with Sandbox(SimulatedMarket(), latency=0.5) as server:
-        client = client_of(server)
-        runner = ThreadPool(client, ParquetStorage(tmp_path).bars, RunOptions(NOW), 1)
-        (task,) = job_of(tmp_path, names_of(4), workers=1).plans[0].tasks
-        future = runner.submit(task, {})
+def test_a_second_run_does_not_wake_the_threads_of_the_first(tmp_path: Path) -> None:
+    """They would send all that is left of a run that was cancelled."""
+    with Sandbox(SimulatedMarket(), latency=0.3) as server:
+        client, storage = client_of(server), ParquetStorage(tmp_path).bars
+        first = ThreadPool(client, storage, RunOptions(NOW), 2)
+        tasks = job_of(tmp_path, names_of(12), workers=12).plans[0].tasks
+        futures = [first.submit(task, {}) for task in tasks]
+        until(lambda: bool(server.requests))
+        first.stop()
+        first.close()
+        sent = first.tally().requests
+        second = ThreadPool(client, storage, RunOptions(NOW), 2)
+        (task,) = job_of(tmp_path / "other", ["AAPL"], workers=1).plans[0].tasks
+        done = second.submit(task, {}).result(60)
+        second.close()
+        left = [future.result(60) for future in futures if not future.cancelled()]
+
+    assert done.fatal is None
+    assert any(isinstance(result.fatal, Interrupted) for result in left)
+    assert first.tally().requests == sent < len(tasks)
+    assert second.tally().requests == client.requests - sent == len([r for r in server.requests if r.query["symbols"] == "AAPL"])
+
+
+class SlowFiles(LocalFiles):
+    """A disk on which a write of bars takes as long as a test wants."""
+
+    def __init__(self, base: Path) -> None:
+        super().__init__(base)
+        self.held, self.go = threading.Event(), threading.Event()
+
+    def update(self, key: str, change: Change) -> bool:
+        def slow(content: bytes | None) -> bytes | None:
+            changed = change(content)
+            if key.endswith(".parquet"):
+                self.held.set()
+                self.go.wait(60)
+            return changed
+
+        return super().update(key, slow)
+
+
+def test_the_store_stays_locked_until_the_last_writer_has_ended(tmp_path: Path) -> None:
+    files = SlowFiles(tmp_path)
+    with Sandbox(SimulatedMarket()) as server:
+        runner = ThreadPool(client_of(server), BarStore(files), RunOptions(NOW), 1)
+        future = runner.submit(job_of(tmp_path, ["AAPL"], workers=1).plans[0].tasks[0], {})
+        assert files.held.wait(60)
         runner.stop()
-        runner.close()
+        started = time.monotonic()
+        ended = runner.close()
+        seconds = time.monotonic() - started
+        assert ended is not None
+        assert not wait([ended], timeout=0.2).done
+        files.go.set()
+        ended.result(60)
+
+    assert seconds < 1
+    assert future.done()
+    assert count(tmp_path) > 0  # what had arrived is stored
+
+
+class InterruptsDuring(NoProgress):
+    """Presses Ctrl-C once a disk is in the midst of a write."""
+
+    def __init__(self, files: SlowFiles) -> None:
+        self.files, self.at = files, 0.0
+
+    def update(self, state: ProgressState) -> None:
+        if self.files.held.is_set():
+            self.at = time.monotonic()
+            raise KeyboardInterrupt
+
+
+def test_after_an_interrupt_the_store_stays_locked_until_the_last_writer_has_ended(tmp_path: Path) -> None:
+    """A `remove` of another process two seconds later would be undone by a thread that still stores what had arrived."""
+    files = SlowFiles(tmp_path)
+    progress = InterruptsDuring(files)
+    with Sandbox(SimulatedMarket()) as server:
+        storage = ParquetStorage(files=files)
+        pipeline = IngestionPipeline(1, client=client_of(server), storage=storage, progress=progress, now=lambda: NOW)
+        with pytest.raises(Interrupted):
+            pipeline.ingest_symbols(names_of(20), "2024-06-03", "2024-06-28")
+        seconds = time.monotonic() - progress.at
+        with pytest.raises(StoreBusy), LocalFiles(tmp_path).lock("run", seconds=0.2):
+            pass
+        files.go.set()
+        with LocalFiles(tmp_path).lock("run", seconds=30):
+            stored = content(tmp_path)
+        sent = len(server.requests)
+        time.sleep(0.5)
+
+    assert seconds < 5
+    assert stored
+    assert (content(tmp_path), len(server.requests)) == (stored, sent)
+
+
+def test_a_thread_that_is_held_up_for_too_long_writes_nothing_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The write that it is in the midst of is waited for; the next one is refused."""
+    monkeypatch.setattr(worker_pool, "_WRITING_SECONDS", 0.1)
+    files = SlowFiles(tmp_path)
+    with Sandbox(SimulatedMarket()) as server:
+        runner = ThreadPool(client_of(server), BarStore(files), RunOptions(NOW), 1)
+        future = runner.submit(job_of(tmp_path, ["AAPL"], workers=1).plans[0].tasks[0], {})
+        assert files.held.wait(60)
+        runner.stop()
+        ended = runner.close()
+        assert ended is not None
+        assert not wait([ended], timeout=0.4).done
+        files.go.set()
+        ended.result(60)
         result = future.result(60)
 
     assert isinstance(result.fatal, Interrupted)
-    assert len(server.requests) <= 1
+    assert count(tmp_path) > 0
+    assert not (tmp_path / "metadata" / "coverage").exists()  # it would have come second
+
+
+def test_a_pool_whose_threads_have_ended_leaves_nothing_to_wait_for(tmp_path: Path) -> None:
+    with Sandbox(SimulatedMarket()) as server:
+        runner = ThreadPool(client_of(server), ParquetStorage(tmp_path).bars, RunOptions(NOW), 1)
+        (task,) = job_of(tmp_path, ["AAPL"], workers=1).plans[0].tasks
+        runner.submit(task, {}).result(60)
+
+        assert runner.close() is None
+
+
+def test_a_silent_server_does_not_keep_the_store_locked(tmp_path: Path) -> None:
+    """Closing breaks requests off: without, a thread waits half a minute for a server that says nothing."""
+    with Sandbox(SimulatedMarket(), faults=Faults(always="stall")) as server:
+        runner = ThreadPool(client_of(server), ParquetStorage(tmp_path).bars, RunOptions(NOW), 1)
+        future = runner.submit(job_of(tmp_path, ["AAPL"], workers=1).plans[0].tasks[0], {})
+        until(lambda: bool(server.requests))
+        runner.stop()
+        started = time.monotonic()
+        ended = runner.close()
+        if ended is not None:
+            ended.result(60)
+
+    assert time.monotonic() - started < 5
+    assert isinstance(future.result(60).fatal, Interrupted)
+
+
+# ------------------------------------------------------------------------------------------------- what fails for everyone
+
+
+def test_an_outage_is_not_halved_symbol_by_symbol(tmp_path: Path) -> None:
+    names = names_of(64)
+    with Sandbox(SimulatedMarket(), faults=Faults(always=503)) as server:
+        (task,) = plan_of(tmp_path, names)
+        result = run_task(task, client_of(server), ParquetStorage(tmp_path).bars, RunOptions(NOW), {})
+
+    assert {series.symbol for series in result.failed} == set(names)
+    assert {failure.code for failure in result.failed.values()} == {"unavailable"}
+    # The task, and four of its symbols alone; 127 requests of three tries each were sent before.
+    assert len(server.requests) == 5 * HASTY.tries
+    assert {len(record.query["symbols"].split(",")) for record in server.requests} == {64, 1}
+
+
+def test_an_outage_of_all_workers_ends_the_run_before_a_request_is_halved(tmp_path: Path) -> None:
+    names = names_of(64)
+    with Sandbox(SimulatedMarket(), faults=Faults(always=503), latency=0.01) as server, pytest.raises(ServiceDown) as caught:
+        pipeline_of(server, tmp_path, lambda: NOW).ingest_symbols(names, "2024-06-03", "2024-06-28")
+
+    assert caught.value.report is not None
+    assert set(caught.value.report["codes"].values()) == {"unavailable"}
+    assert min(len(record.query["symbols"].split(",")) for record in server.requests) > 1
+
+
+@pytest.mark.parametrize("broken", [[0], [31, 32], [0, 21, 42], list(range(20))], ids=str)
+def test_symbols_that_fail_for_themselves_are_isolated(tmp_path: Path, broken: list[int]) -> None:
+    names = names_of(64)
+    bad = {names[number] for number in broken}
+    with Sandbox(SimulatedMarket(), faults=Faults(fail_symbols=bad)) as server:
+        (task,) = plan_of(tmp_path, names)
+        result = run_task(task, client_of(server), ParquetStorage(tmp_path).bars, RunOptions(NOW), {})
+
+    assert {series.symbol for series in result.failed} == bad
+    stored = {path.parts[-3].removeprefix("symbol=") for path in tmp_path.rglob("*.parquet")}
+    assert stored == set(names) - bad
+
+
+# --------------------------------------------------------------------------------------------- in which order results come
+
+
+class Late(OneByOne):
+    """Does every task at once, and hands one result over now and then, in an order that a seed draws."""
+
+    def __init__(self, client: AlpacaClient, storage: BarStore, seed: int) -> None:
+        super().__init__(client, storage, window=100)
+        self._random = random.Random(seed)
+        self._waiting: list[tuple[Future[TaskResult], TaskResult]] = []
+
+    def submit(self, task: FetchTask, failed: MutableMapping[Series, Failure]) -> Future[TaskResult]:
+        future: Future[TaskResult] = Future()
+        self._waiting.append((future, super().submit(task, failed).result()))
+        return future
+
+    def tally(self) -> Tally:
+        if self._waiting:
+            future, result = self._waiting.pop(self._random.randrange(len(self._waiting)))
+            future.set_result(result)
+        return super().tally()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_in_which_order_tasks_are_collected_changes_no_verdict(
+    tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A series' first tasks bring nothing, its last one bars: "no_data" once, if the empty ones were collected last."""
+    monkeypatch.setattr(dispatcher_module, "_TICK_SECONDS", 0.001)
+    listed = write_minutes(tmp_path / "bars.parquet", ["AAA", "BBB"], [date(2024, 6, 27), date(2024, 6, 28)])
+    names = ["AAA", "BBB", "CCC"]
+    with Sandbox(Replay(listed), clock=lambda: NOW) as server:
+        storage = ParquetStorage(tmp_path / "store").bars
+        spans = {name: (new_york_days(date(2021, 1, 4), date(2024, 6, 28)),) for name in names}
+        plan = plan_run(storage.coverage, {MINUTES: spans}, now=NOW, workers=6)
+        pool = Late(client_of(server), storage, seed)
+        dispatcher = Dispatcher(pool, NoProgress(), workers=6)
+        report = IngestionRun(plan, dispatcher, storage, delay=timedelta(minutes=16)).run()
+
+    assert len(pool.numbers) > 3
+    assert report["successful"] == ["AAA", "BBB"]
+    assert report["codes"] == {"CCC": "no_data"}
+    assert report["bars"] == {"AAA": 40, "BBB": 40, "CCC": 0}
+
+
+# --------------------------------------------------------------------------------------------------- before the first request
+
+
+class Impatient(NoProgress):
+    """Presses Ctrl-C when it is told for the first time how far the run has come."""
+
+    def __init__(self) -> None:
+        self.states: list[ProgressState] = []
+
+    def update(self, state: ProgressState) -> None:
+        self.states.append(state)
+        raise KeyboardInterrupt
+
+
+def test_progress_comes_before_the_first_request_and_ctrl_c_there_leaves_every_series_not_started(tmp_path: Path) -> None:
+    names, progress = names_of(6), Impatient()
+    with Sandbox(SimulatedMarket(), clock=lambda: NOW) as server:
+        with pytest.raises(Interrupted) as caught:
+            pipeline_of(server, tmp_path, lambda: NOW, progress=progress).ingest_symbols(names, "2024-06-03", "2024-06-28")
+        assert server.requests == []
+        report = caught.value.report
+
+    assert [(state.total, state.done, state.pages) for state in progress.states] == [(6, 0, 0)]
+    assert caught.value.exit_code == 130
+    assert report is not None
+    assert (report.exit_code, report["successful"], report["requests"]) == (130, [], 0)
+    assert report["codes"] == dict.fromkeys(names, "interrupted")
+    assert all(message.startswith("not started") for _, message in report["failed"])
+    requested = ParquetStorage(tmp_path).bars.coverage.requested
+    requested.refresh()
+    assert [series.symbol for series in requested.series()] == names
 
 
 # ---------------------------------------------------------------------------------------------------------- what may travel

@@ -22,6 +22,7 @@ from data_engine.store.coverage import Coverage
 
 MINUTES = Dataset(Timeframe.parse("1Min"))
 A = Series("A", MINUTES)
+NOW = datetime(2024, 12, 2, 15, tzinfo=UTC)
 COLUMNS = ["symbol", "timestamp", *VALUES, "year"]
 
 
@@ -57,7 +58,7 @@ def storage(place) -> ParquetStorage:
 
 @pytest.fixture
 def connection(storage) -> Iterator[duckdb.DuckDBPyConnection]:
-    with connect(storage.bars) as open_:
+    with connect(storage.bars, coverage_at=NOW) as open_:
         yield open_
 
 
@@ -88,7 +89,7 @@ def test_a_dataset_without_files_has_no_view(storage):
     storage.bars.coverage.update(wanted, lambda known: known.wanting(between("2024-01-01", "2024-02-01")))
 
     assert [view_name(dataset) for dataset in datasets(storage.bars)] == ["bars_1min"]
-    with connect(storage.bars) as open_:
+    with connect(storage.bars, coverage_at=NOW) as open_:
         assert run(open_, "SELECT dataset, state FROM coverage").fetchall() == [("equities_5min", "missing")]
 
 
@@ -111,7 +112,7 @@ def test_a_symbol_of_digits_stays_text_also_where_it_is_alone(place):
     """DuckDB would read ``symbol=2330`` as a number."""
     storage = ParquetStorage(files=place.files)
     storage.store(frame("2330", "2024-06-03T14:00"))
-    with connect(storage.bars) as open_:
+    with connect(storage.bars, coverage_at=NOW) as open_:
         assert run(open_, "SELECT symbol, typeof(symbol) FROM bars_1min WHERE symbol = '2330'").fetchall() == [
             ("2330", "VARCHAR")
         ]
@@ -144,7 +145,7 @@ def test_the_coverage_is_a_table(storage):
     storage.bars.coverage.update(
         A, lambda known: Coverage(A, (wanted,), (covered,), (TimeRange(covered.end, tail.end),), rows=known.rows)
     )
-    with connect(storage.bars) as open_:
+    with connect(storage.bars, coverage_at=NOW) as open_:
         rows = run(
             open_, "SELECT * REPLACE (epoch(range_start) AS range_start, epoch(range_end) AS range_end) FROM coverage"
         ).fetchall()
@@ -158,8 +159,28 @@ def test_the_coverage_is_a_table(storage):
     assert types == ["VARCHAR", "VARCHAR", "VARCHAR", "TIMESTAMP WITH TIME ZONE", "TIMESTAMP WITH TIME ZONE"]
 
 
+def test_a_bar_that_has_not_ended_is_not_missing_in_the_coverage(storage):
+    days = Series("A", Dataset(Timeframe.parse("1Day")))
+    storage.bars.coverage.update(days, lambda known: known.wanting(between("2024-06-05T04:00", "2024-06-06T20:00")))
+
+    missing = "SELECT epoch(range_end) FROM coverage WHERE dataset = 'equities_1day'"
+    for now, expected in (("2024-06-06T20:00", ["2024-06-06T04:00"]), ("2024-06-07T05:00", ["2024-06-06T20:00"])):
+        with connect(storage.bars, coverage_at=at(now)) as open_:
+            assert run(open_, missing).fetchall() == [(at(end).timestamp(),) for end in expected]
+
+
+def test_a_series_that_is_only_requested_is_in_the_coverage(storage):
+    """Another process has written down what it was asked for, and brought nothing yet."""
+    with connect(storage.bars, coverage_at=NOW):
+        ParquetStorage(files=storage.files).bars.coverage.requested.add(
+            {Series("B", MINUTES): (between("2024-01-01", "2024-02-01"),)}
+        )
+    with connect(storage.bars, coverage_at=NOW) as open_:
+        assert run(open_, "SELECT symbol, state FROM coverage").fetchall() == [("B", "missing")]
+
+
 def test_the_coverage_can_be_left_out(storage):
-    with connect(storage.bars, coverage=False) as open_, pytest.raises(InputError, match="coverage"):
+    with connect(storage.bars) as open_, pytest.raises(InputError, match="coverage"):
         run(open_, "FROM coverage")
 
 
@@ -178,7 +199,7 @@ def test_a_bad_statement_names_the_views_there_are(connection, sql, why):
 
 
 def test_an_empty_store_has_no_views_and_is_not_made(place):
-    with connect(ParquetStorage(files=place.files).bars) as open_:
+    with connect(ParquetStorage(files=place.files).bars, coverage_at=NOW) as open_:
         assert run(open_, "SELECT count(*) FROM coverage").fetchall() == [(0,)]
         with pytest.raises(InputError, match="bars_1min does not exist"):
             run(open_, "FROM bars_1min")
@@ -260,7 +281,7 @@ def test_a_statement_that_fails_over_the_rows_is_an_input_error_too(connection):
 )
 def test_nothing_of_the_store_is_changed_through_a_statement(storage, place, sql):
     before = place.content()
-    with connect(storage.bars) as open_, suppress(InputError):
+    with connect(storage.bars, coverage_at=NOW) as open_, suppress(InputError):
         run(open_, sql.format(base=place.base))
 
     assert place.content() == before
@@ -301,7 +322,7 @@ def test_a_store_inside_something_like_a_partition_is_refused(tmp_path, name):
 def test_a_damaged_file_is_named_by_the_queries_that_read_it(storage, place):
     key = "equities_1min/symbol=A/year=2024/month=06/data.parquet"
     place.put(key, b"damaged")
-    with connect(storage.bars) as open_:
+    with connect(storage.bars, coverage_at=NOW) as open_:
         with pytest.raises(InputError, match=re.escape(key)):
             run(open_, "SELECT avg(close) FROM bars_1min")
         assert run(open_, "SELECT avg(close) FROM bars_1min WHERE symbol = '2330'").fetchall() == [(1.0,)]
@@ -354,7 +375,7 @@ def test_only_files_of_a_bucket_that_can_have_the_queried_bars_are_read(place, s
     """The rows would be the same without this; months that cannot matter must cost nothing."""
     fill(ParquetStorage(files=place.files))
     watched = Watched(place.files)
-    with connect(ParquetStorage(files=watched).bars, span, coverage=False) as open_:
+    with connect(ParquetStorage(files=watched).bars, span) as open_:
         found = run(open_, f"SELECT count(*) FROM bars_1min WHERE {condition}").fetchall()
     with connect(filled(place.copy() / "again").bars, span) as local:
         assert found == run(local, f"SELECT count(*) FROM bars_1min WHERE {condition}").fetchall()
@@ -366,7 +387,7 @@ def test_only_files_of_a_bucket_that_can_have_the_queried_bars_are_read(place, s
 def test_damaged_coverage_of_one_series_does_not_hide_the_others(storage, place):
     storage.bars.coverage.update(Series("INF", MINUTES), lambda known: known.wanting(between("2024-06-01", "2024-06-02")))
     place.put("metadata/coverage/equities_1min/symbol=A.json", b"{")
-    with connect(storage.bars) as open_:
+    with connect(storage.bars, coverage_at=NOW) as open_:
         assert run(open_, "SELECT count(*) FROM bars_1min").fetchall() == [(9,)]
         found = run(open_, "SELECT symbol, state, range_start IS NULL FROM coverage ORDER BY 1").fetchall()
 

@@ -101,6 +101,21 @@ def test_today_is_provisional_though_the_rest_of_it_is_not_requested() -> None:
     assert states(known, noon + timedelta(hours=2)) == ["complete", "complete", "provisional"]
 
 
+def test_a_daily_bar_under_way_is_no_session_yet_and_missing_once_it_has_ended() -> None:
+    evening = datetime(2024, 7, 31, 23, tzinfo=UTC)
+    known = Coverage(
+        Series("AAPL", DAYS),
+        wanted=(TimeRange(ALL.start, evening),),
+        covered=(days("2024-05-01", "2024-07-29"),),
+        provisional=(days("2024-07-30", "2024-07-30"),),
+        rows={Period(2024, None): 62},
+        first_bar=ALL.start,
+    )
+
+    assert states(known, evening) == ["complete", "complete", "provisional"]
+    assert states(known, evening + timedelta(hours=6)) == ["complete", "complete", "partial"]
+
+
 def test_a_month_that_has_not_begun_has_no_session() -> None:
     # 2024-06-30 is a Sunday.
     assert states(minutes(wanted=(ALL,), covered=(ALL,)), datetime(2024, 6, 30, 12, tzinfo=UTC)) == [

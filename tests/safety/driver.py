@@ -10,6 +10,7 @@ with; 99 and a traceback for a fault of ours), ``killed``, and what the report s
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import signal
@@ -18,7 +19,7 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
@@ -32,7 +33,6 @@ import pyarrow.csv
 import pyarrow.parquet  # noqa: F401
 import urllib3  # noqa: F401
 
-import data_engine.store.local_files as files_module
 from data_engine.alpaca.bars_protocol import BarsRequest
 from data_engine.alpaca.client import AlpacaClient
 from data_engine.alpaca.retry import RetryPolicy
@@ -44,6 +44,7 @@ from data_engine.market.series import Dataset, Series
 from data_engine.market.time_range import TimeRange
 from data_engine.read.parquet_storage import ParquetStorage
 from data_engine.settings import Settings, load_settings
+from data_engine.store.disk import Disk
 from data_engine.store.local_files import LocalFiles
 from data_engine.store.s3 import s3_files as object_files
 from data_engine.store.s3.s3_files import S3Files
@@ -56,6 +57,7 @@ POINTS = (
     "after fsync",
     "before move",
     "moved",  # the new name is there, the folder is not flushed
+    "named",  # the folder is flushed, those above it are not
     "after move",
     "before bars",
     "after bars",
@@ -173,24 +175,26 @@ def install(reached: Reached) -> None:
     def at(point: str) -> Callable[..., None]:
         return lambda *_: reached(point)
 
-    def torn(draft: Path, content: bytes) -> None:
+    def torn(_files: object, draft: str, content: bytes) -> None:
         reached("before draft")
         if reached.due("torn draft"):
-            draft.write_bytes(content[: len(content) // 2])
+            Path(draft).parent.mkdir(parents=True, exist_ok=True)
+            Path(draft).write_bytes(content[: len(content) // 2])
             die()
 
     def kind(_files: object, key: str, *_: object) -> str:
         return "coverage" if key.startswith("metadata/coverage/") else "bars"
 
-    around(files_module, "_write", torn, at("after draft"))
-    around(files_module, "_move", at("before move"), at("after move"))
-    around(files_module, "_sync_folder", at("moved"), lambda *_: None)
-    around(os, "fsync", at("before fsync"), at("after fsync"))
+    around(LocalFiles, "_write", torn, at("after draft"))
+    around(LocalFiles, "_move", at("before move"), at("after move"))
+    around(LocalFiles, "_flush_name", at("moved"), lambda *_: None)
+    around(LocalFiles, "_flush_way", at("named"), lambda *_: None)
+    around(Disk, "flush", at("before fsync"), at("after fsync"))
     for place in (LocalFiles, S3Files):
         around(place, "update", lambda *a: reached(f"before {kind(*a)}"), lambda *a: reached(f"after {kind(*a)}"))
     around(LocalFiles, "_unlink", at("before removal"), at("after removal"))
-    around(Path, "unlink", at("before unlink"), at("after unlink"))
-    around(Path, "mkdir", lambda *_: None, at("after mkdir"))
+    around(Disk, "unlink", at("before unlink"), at("after unlink"))
+    around(Disk, "make_folder", lambda *_: None, at("after mkdir"))
     around(HttpTransport, "get", at("before request"), at("after request"))
     inner = LocalFiles._file_lock
 
@@ -298,6 +302,7 @@ def child(job: Job, answer: int) -> None:
         except BaseException:  # noqa: BLE001 - reported, and the test fails
             result = {"code": 99, "trace": traceback.format_exc()}
         result["points"] = dict(reached.counts)
+        result["modules"] = sorted(sys.modules)
         result["threads_left"] = [thread.name for thread in threading.enumerate() if thread.name.startswith("ingest")]
     finally:
         with contextlib.suppress(OSError):
@@ -325,7 +330,17 @@ def serve() -> None:
             said = stream.read()
         _, status = os.waitpid(pid, 0)
         killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
-        print(json.dumps({**(json.loads(said) if said and not killed else {}), "killed": killed}), flush=True)
+        told = json.loads(said) if said and not killed else {}
+        load(told.pop("modules", ()))
+        print(json.dumps({**told, "killed": killed}), flush=True)
+
+
+def load(names: Iterable[str]) -> None:
+    """Load what a child has loaded while it worked: the next one may become a user who can read nothing of the checkout."""
+    for name in names:
+        if name not in sys.modules:
+            with contextlib.suppress(ImportError):
+                importlib.import_module(name)
 
 
 if __name__ == "__main__":

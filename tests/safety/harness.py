@@ -210,9 +210,9 @@ def snapshot(base: Path) -> Snapshot:
         if name.startswith("metadata/history/"):
             continue  # it says how the store came to be, and that differs where the end is the same
         if path.suffix == ".json":
-            coverage[name] = {
-                key: value for key, value in json.loads(path.read_bytes()).items() if key not in ("updated", "begun")
-            }
+            # When something was asked says how the store came to be, too: `tentative` is what was found empty, and when.
+            told = json.loads(path.read_bytes())
+            coverage[name] = {key: value for key, value in told.items() if key not in ("updated", "begun", "tentative")}
         elif path.suffix == ".csv":
             # The day on which a member was added is that of the run.
             files[name] = b"\n".join(line.split(b",")[0] for line in path.read_bytes().splitlines())

@@ -352,6 +352,16 @@ CORRUPTIONS = {
         "file_missing", FILE.replace("AAPL", "FAKE"),
     ),
     "coverage-lost": both(lambda base: (base / COVERAGE).unlink(), "not_in_coverage", f"{MAY}/data.parquet", "coverage was lost"),
+    # Requested ranges
+    "requested-ranges-are-garbage": both(
+        written("metadata/wanted/0123.json", b'{"format": 1'), "requested_damaged", "metadata/wanted/0123.json",
+    ),
+    "requested-ranges-of-a-newer-program": both(
+        written("metadata/wanted/0123.json", b'{"format": 99, "requested": []}'), "requested_damaged", "its format is 99",
+    ),
+    "notes-among-the-requested-ranges": both(
+        written("metadata/wanted/notes.txt", b"mine"), "unrecognized_file", "metadata/wanted/notes.txt", after=NOTHING
+    ),
     # To be repaired by hand
     "directory-in-place-of-a-file": both(directory_in_place_of(FILE), "file_unreadable", FILE, after=MANUAL),
     "directory-in-place-of-a-coverage": both(directory_in_place_of(COVERAGE), "file_unreadable", COVERAGE, after=MANUAL),

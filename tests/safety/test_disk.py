@@ -184,6 +184,7 @@ def test_a_store_of_somebody_else(stage, half, public):
 
 
 @as_root
+@pytest.mark.usefixtures("half")  # so that the process that forks has loaded all that a run needs
 def test_a_folder_where_nobody_may_make_a_store(stage, public):
     told = stage.forks.run(replace(stage.job(), base=str(public / "store"), uid=NOBODY))
 
@@ -383,7 +384,7 @@ def test_a_clock_that_goes_back_between_two_runs(stage, expected, tmp_path, back
 
 
 def same_but_failures(base: Path, expected: Snapshot) -> None:
-    # When ZZZ was first found empty is what the wrong clock said.
+    # When ZZZ was found empty is what the wrong clock said.
     found, wanted = (one.without("empty_since").without("failure") for one in (snapshot(base), expected))
     assert found.differences(wanted) == []
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from data_engine.market.series import Adjustment, Dataset, Feed, Series, Timeframe
 from data_engine.market.time_range import TimeRange, union
-from data_engine.store.coverage import Coverage, Failure, Fingerprint
+from data_engine.store.coverage import Coverage, Failure, FileCount, Fingerprint, Tentative
 from data_engine.store.coverage_file import dump, folder, key, load
 from data_engine.store.partitions import Period
 
@@ -72,7 +72,7 @@ def a_coverage(draw) -> Coverage:
 @given(a_coverage(), a_range, st.integers(-1, 61))
 def test_an_answer_covers_what_is_final_and_leaves_the_rest_provisional(known, span, final):
     """A set of hours each: the answer's hours are one or the other, never both, and nothing else changes."""
-    made = known.answered(span, final_before=at(final), now=LONG_AFTER, rows={}, first=None, last=None)
+    made = known.answered(span, final_before=at(final), now=LONG_AFTER, counts={})
 
     answered = as_set([span])
     covered = as_set(known.covered) | {hour for hour in answered if hour < final}
@@ -88,34 +88,60 @@ def test_the_order_of_answers_does_not_matter(spans, order):
     def after(sequence) -> Coverage:
         known = Coverage(SERIES)
         for span in sequence:
-            known = known.answered(span, final_before=at(40), now=at(50), rows={}, first=span.start, last=span.start)
+            count = FileCount(2, at(0), at(59))
+            known = known.answered(span, final_before=at(40), now=at(50), counts={Period(2024, 1): count})
         return known
 
     assert after(spans) == after(spans[index] for index in order if index < len(spans))
 
 
-def test_an_answer_counts_the_bars_of_its_files():
+def test_an_answer_counts_the_bars_of_its_files_and_reads_the_ends_from_them():
+    """The first file lost its first bar: what was the first bar of the series is not one any more."""
     january, february, march = (Period(2024, month) for month in (1, 2, 3))
-    known = Coverage(SERIES, rows={january: 5, february: 7}, first_bar=at(10), last_bar=at(20))
-    made = known.answered(between(0, 30), final_before=at(60), now=at(60), rows={february: 0, march: 3}, first=at(5), last=at(15))
+    known = Coverage(SERIES, rows={january: 5, february: 7}, first_bar=at(10), last_bar=at(800))
+    counts = {january: FileCount(4, at(11), at(20)), february: FileCount(0), march: FileCount(3, at(1500), at(1510))}
+    made = known.answered(between(0, 30), final_before=at(60), now=at(60), counts=counts)
 
-    assert made.rows == {january: 5, march: 3}
-    assert (made.bars, made.first_bar, made.last_bar, made.empty_since) == (8, at(5), at(20), None)
+    assert made.rows == {january: 4, march: 3}
+    assert (made.bars, made.first_bar, made.last_bar, made.empty_since) == (7, at(11), at(1510), None)
+
+
+def test_which_files_hold_the_ends_is_known_or_asked_for():
+    january, february, march = (Period(2024, month) for month in (1, 2, 3))
+    known = Coverage(SERIES, rows={january: 5, february: 7, march: 1}, first_bar=at(10), last_bar=at(1500))
+
+    assert known.edges([february], {february: 8}) == frozenset()
+    assert known.edges([january], {january: 0}) == {february}
+    assert known.edges([march], {march: 0}) == {february}
+    assert known.edges([january, february, march], {january: 0, february: 0, march: 0}) == frozenset()
+
+
+def test_a_file_that_is_about_to_change_is_counted_anew():
+    january, february = Period(2024, 1), Period(2024, 2)
+    marks = {january: Fingerprint.of(b"a"), february: Fingerprint.of(b"b")}
+    known = Coverage(SERIES, rows={january: 5, february: 7}, files=marks, first_bar=at(1), last_bar=at(800))
+    changing = known.with_changing([january])
+
+    assert (changing.changing, changing.files) == ({january}, {february: marks[february]})
+    assert changing.counted({january: FileCount(5, at(1), at(9))}).changing == frozenset()
+    assert known.cleared().changing == {january, february}
 
 
 def test_a_fingerprint_lasts_as_long_as_its_file_is_what_was_counted():
     january, february, march = (Period(2024, month) for month in (1, 2, 3))
     one, two, three = (Fingerprint.of(bytes([number])) for number in (1, 2, 3))
-    known = Coverage(SERIES, rows={january: 5, february: 7}, files={january: one, february: two})
-    empty = {"final_before": at(60), "now": at(60), "first": None, "last": None}
+    known = Coverage(
+        SERIES, rows={january: 5, february: 7}, files={january: one, february: two}, first_bar=at(1), last_bar=at(800)
+    )
+    when = {"final_before": at(60), "now": at(60)}
 
-    made = known.answered(between(0, 30), rows={february: 0, march: 3}, files={march: three}, **empty)
-    assert made.files == {january: one, march: three}
-    assert known.answered(between(0, 30), rows={}, **empty).files == known.files
+    counts = {february: FileCount(0), march: FileCount(3, at(1500), at(1501), three)}
+    assert known.answered(between(0, 30), counts=counts, **when).files == {january: one, march: three}
+    assert known.answered(between(0, 30), counts={}, **when).files == known.files
     assert known.without_fingerprints([february, march]).files == {january: one}
     assert known.without_fingerprints([march]) == known
     assert known.cleared().files == {}
-    assert known.without(between(800, 801), {}, None, None).files == {january: one}, "hour 800 is in February"
+    assert known.without(between(800, 801), {}).files == {january: one}, "hour 800 is in February"
 
 
 def test_a_fingerprint_is_of_every_byte():
@@ -128,16 +154,20 @@ def test_a_file_of_an_older_program_has_no_fingerprints():
     assert load(without_field("files"), SERIES).files == {}
 
 
-def test_the_first_emptiness_is_remembered_until_a_bar_comes():
-    def answer(known: Coverage, now: int, bar: int | None) -> Coverage:
-        stamp = None if bar is None else at(bar)
-        return known.answered(between(0, 30), final_before=at(60), now=at(now), rows={}, first=stamp, last=stamp)
+def answer(known: Coverage, day: int, bar: int | None, span: TimeRange | None = None) -> Coverage:
+    """Answer in full on a day, with the bar of a day or without any."""
+    january = Period(2024, 1)
+    counts = {} if bar is None else {january: FileCount(1, START + bar * DAY, START + bar * DAY)}
+    now = START + day * DAY
+    return known.answered(span or TimeRange(START, START + 10 * DAY), final_before=now, now=now, counts=counts)
 
+
+def test_the_first_emptiness_is_remembered_until_a_bar_comes():
     once = answer(Coverage(SERIES), 31, None)
     twice = answer(once, 40, None)
     bars = answer(twice, 50, 12)
 
-    assert [once.empty_since, twice.empty_since, bars.empty_since] == [at(31), at(31), None]
+    assert [once.empty_since, twice.empty_since, bars.empty_since] == [START + 31 * DAY, START + 31 * DAY, None]
     assert answer(bars, 60, None).empty_since is None
 
 
@@ -145,65 +175,84 @@ def test_the_first_emptiness_is_remembered_until_a_bar_comes():
 
 
 @pytest.mark.parametrize(
-    ("first_bar", "empty_since", "now", "settled"),
+    ("answers", "trusted"),
     [
-        pytest.param(None, None, 1000 * DAY, "nothing", id="never-any-bar-and-emptiness-never-met"),
-        pytest.param(None, 10 * DAY, 10 * DAY, "nothing", id="empty-today-is-asked-again"),
-        pytest.param(None, 10 * DAY, 17 * DAY, "nothing", id="empty-for-a-week-to-the-second-is-asked-again"),
-        pytest.param(None, 10 * DAY, 17 * DAY + HOUR, "all", id="empty-for-more-than-a-week-is-final"),
-        pytest.param(5 * DAY, None, 6 * DAY, "from the first bar", id="before-a-young-first-bar-is-asked-again"),
-        pytest.param(5 * DAY, None, 12 * DAY, "from the first bar", id="before-a-first-bar-a-week-old-is-asked-again"),
-        pytest.param(5 * DAY, None, 12 * DAY + HOUR, "all", id="before-an-older-first-bar-is-final"),
+        pytest.param([(10, None)], "nothing", id="without-any-bar-it-is-asked-again"),
+        pytest.param([(10, None), (17, None)], "nothing", id="a-week-to-the-second-is-not-enough"),
+        pytest.param([(10, None), (18, None)], "all", id="answered-more-than-a-week-after-the-first-time"),
+        pytest.param([(10, 5)], "from the first bar", id="before-a-young-first-bar"),
+        pytest.param([(12, 5)], "from the first bar", id="a-week-after-the-first-bar-is-not-enough"),
+        pytest.param([(13, 5)], "all", id="answered-more-than-a-week-after-the-first-bar"),
+        pytest.param([(10, 5), (13, 5)], "all", id="asked-again-after-more-than-a-week"),
     ],
 )
-def test_emptiness_is_final_after_a_week(first_bar, empty_since, now, settled):
-    """The vendor maps a renamed symbol to its earlier bars only from the next day on."""
+def test_emptiness_is_final_by_when_it_was_answered(answers, trusted):
+    """Alpaca maps a renamed symbol to its earlier bars from the next day on: a response of that day says nothing of them."""
     everything = TimeRange(START, START + 10 * DAY)
-    known = Coverage(
-        SERIES,
-        covered=(everything,),
-        first_bar=None if first_bar is None else START + first_bar,
-        last_bar=None if first_bar is None else START + first_bar,
-        empty_since=None if empty_since is None else START + empty_since,
-    )
+    known = Coverage(SERIES)
+    for day, bar in answers:
+        known = answer(known, day, bar)
 
     expected = {"nothing": (), "all": (everything,), "from the first bar": (TimeRange(START + 5 * DAY, everything.end),)}
-    assert known.trusted(START + now) == expected[settled]
+    assert known.covered == (everything,)
+    assert known.trusted == expected[trusted]
+    assert load(dump(known), SERIES) == known
 
 
-@given(a_coverage(), some_ranges, st.integers(0, 300))
-def test_missing_is_what_was_wanted_less_what_is_settled(known, wanted, age):
-    now = at(60 + age)
-    missing = known.missing(wanted, now)
+def test_emptiness_does_not_become_final_by_growing_old():
+    """Four nights on which the request failed were taken for an answer on the fifth: 32 days were missing."""
+    known = answer(Coverage(SERIES), 5, 5)
 
-    assert as_set(missing) == as_set(wanted) - as_set(known.trusted(now))
-    assert as_set(known.trusted(now)) <= as_set(known.covered)
+    assert [one.range for one in known.tentative] == [TimeRange(START, START + 5 * DAY)]
+    later = answer(known, 300, 300, TimeRange(START + 299 * DAY, START + 300 * DAY))
+    before = TimeRange(START, START + 5 * DAY)
+    assert later.missing([before]) == (before,)
+
+
+@pytest.mark.parametrize(("begun", "trusted"), [(12, False), (13, True)])
+def test_a_file_of_an_older_program_trusts_emptiness_that_was_answered_late_enough(begun, trusted):
+    known = Coverage(
+        SERIES, covered=(TimeRange(START, START + 10 * DAY),), rows={Period(2024, 1): 1}, first_bar=START + 5 * DAY,
+        last_bar=START + 5 * DAY, begun=START + begun * DAY, updated=START + 400 * DAY,
+    )  # fmt: skip
+    fields = json.loads(dump(known))
+    del fields["tentative"]
+
+    assert (load(json.dumps(fields).encode(), SERIES).trusted == known.covered) is trusted
+
+
+@given(a_coverage(), some_ranges)
+def test_missing_is_what_was_wanted_less_what_is_trusted(known, wanted):
+    missing = known.missing(wanted)
+
+    assert as_set(missing) == as_set(wanted) - as_set(known.trusted)
+    assert as_set(known.trusted) <= as_set(known.covered)
     assert canonical(missing)
 
 
 @given(a_coverage(), a_range)
 def test_once_answered_in_full_and_old_nothing_is_missing(known, span):
-    now = LONG_AFTER
-    made = known.answered(span, final_before=now, now=at(60), rows={}, first=None, last=None)
+    made = known.answered(span, final_before=LONG_AFTER, now=LONG_AFTER, counts={})
+    again = made.answered(span, final_before=LONG_AFTER, now=LONG_AFTER + 8 * DAY, counts={})
 
-    assert made.missing([span], now) == ()
-    assert made.incomplete(span) == ()
+    assert again.missing([span]) == ()
+    assert made.incomplete(span, LONG_AFTER) == ()
 
 
 @given(a_coverage(), a_range, a_range)
 def test_what_is_provisional_is_asked_again_but_not_incomplete(known, span, wish):
-    made = known.wanting(wish).answered(span, final_before=at(-1), now=at(60), rows={}, first=at(0), last=at(0))
+    made = known.wanting(wish).answered(span, final_before=at(-1), now=at(60), counts={})
 
-    assert as_set([span]) - as_set(made.covered) <= as_set(made.missing([span], LONG_AFTER))
-    assert made.incomplete(span) == ()
+    assert as_set([span]) - as_set(made.covered) <= as_set(made.missing([span]))
+    assert made.incomplete(span, LONG_AFTER) == ()
 
 
-@given(a_coverage(), a_range)
-def test_incomplete_is_what_was_wanted_and_never_answered(known, span):
-    found = known.incomplete(span)
+@given(a_coverage(), a_range, st.integers(0, 70))
+def test_incomplete_is_what_was_wanted_and_never_answered_and_has_ended(known, span, now):
+    found = known.incomplete(span, at(now))
 
     answered = as_set(known.covered) | as_set(known.provisional)
-    assert as_set(found) == (as_set([span]) & as_set(known.wanted)) - answered
+    assert as_set(found) == {hour for hour in (as_set([span]) & as_set(known.wanted)) - answered if hour < now}
     assert canonical(found)
 
 
@@ -221,21 +270,22 @@ def test_a_wish_is_added_to_the_old_ones(known, span):
 
 @given(a_coverage(), a_range)
 def test_what_was_removed_is_neither_claimed_nor_wanted(known, span):
-    made = known.without(span, {}, at(3), at(90))
+    made = known.without(span, {})
 
     hours = as_set([span])
     for name in ("wanted", "covered", "provisional"):
         assert as_set(getattr(made, name)) == as_set(getattr(known, name)) - hours
         assert canonical(getattr(made, name))
-    assert (made.first_bar, made.last_bar) == (at(3), at(90)), "what is left is the caller's to say: the files tell"
 
 
 def test_what_was_removed_is_not_counted():
     january, february = Period(2024, 1), Period(2024, 2)
-    known = Coverage(SERIES, rows={january: 5, february: 7})
+    known = Coverage(SERIES, rows={january: 5, february: 7}, first_bar=at(0), last_bar=at(800))
+    fewer = known.without(between(0, 1), {january: FileCount(4, at(2), at(9))})
 
-    assert known.without(between(0, 1), {january: 4}, at(0), at(9)).rows == {january: 4, february: 7}
-    assert known.without(between(0, 1), {january: 0}, at(0), at(9)).rows == {february: 7}
+    assert (fewer.rows, fewer.first_bar, fewer.last_bar) == ({january: 4, february: 7}, at(2), at(800))
+    none = known.without(between(0, 1), {january: FileCount(0), february: FileCount(7, at(750), at(800))})
+    assert (none.rows, none.first_bar, none.last_bar) == ({february: 7}, at(750), at(800))
 
 
 @given(a_coverage())
@@ -250,7 +300,7 @@ def test_a_failure_lasts_until_all_that_was_wanted_is_there():
     failed = Coverage(SERIES).wanting(between(0, 10)).failed("unavailable", "the server answered 503", at(20))
 
     def answer(known: Coverage, start: int, end: int, final: int) -> Coverage:
-        return known.answered(between(start, end), final_before=at(final), now=at(30), rows={}, first=None, last=None)
+        return known.answered(between(start, end), final_before=at(final), now=at(30), counts={})
 
     half = answer(failed, 0, 5, 60)
     assert failed.failure == Failure("unavailable", "the server answered 503", at(20))
@@ -282,6 +332,8 @@ def coverage_of(dataset: Dataset) -> st.SearchStrategy[Coverage]:
         wanted=precise_ranges,
         covered=precise_ranges,
         provisional=precise_ranges,
+        tentative=precise_ranges.map(lambda ranges: tuple(Tentative(one, one.end) for one in ranges)),
+        changing=st.frozensets(st.builds(Period, st.integers(1970, 2199), month), max_size=3),
         rows=st.dictionaries(st.builds(Period, st.integers(1970, 2199), month), st.integers(1, 10**6), max_size=5),
         files=st.dictionaries(
             st.builds(Period, st.integers(1970, 2199), month), st.binary(max_size=9).map(Fingerprint.of), max_size=5
@@ -339,6 +391,7 @@ def test_the_file_is_for_people_too():
     ["2024-01-01T12:00:00Z", "2024-01-02T00:00:00Z"]
   ],
   "provisional": [],
+  "tentative": [],
   "bars": 4,
   "first_bar": "2024-01-01T00:00:00Z",
   "last_bar": "2024-01-01T05:00:00.000001Z",
@@ -389,7 +442,7 @@ def without_field(lost: str) -> bytes:
         *(
             pytest.param(without_field(lost), f"it lacks '{lost}'", id=f"no-{lost}")
             for lost in FIELDS
-            if lost not in ("bars", "files", "begun")
+            if lost not in ("bars", "files", "begun", "tentative")
         ),
         *(
             pytest.param(json.dumps({**FIELDS, **changed}).encode(), why, id=name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from data_engine.errors import StoreBusy, StoreError
+from data_engine.store.s3 import lease as lease_module
 from data_engine.store.s3.lease import MARGIN, Lease, LeaseRecord, owner_of
 
 
@@ -201,3 +203,60 @@ def test_of_many_who_claim_at_once_one_holds(slot):
 
     assert len(taken) == 1
     taken[0].release()
+
+
+@pytest.mark.parametrize("clock", ["suspend", "day"])
+def test_a_holder_that_slept_renews_its_claim_before_it_relies_on_it(slot, monkeypatch, clock):
+    """One clock counts the time in suspend; that of a virtual machine that was stopped shows in the time of day alone."""
+    lease = Lease(slot, "the place", 60)
+    lease.take(0)
+    written = slot.written
+    assert lease.check()
+    assert slot.written == written
+    if clock == "suspend":
+        awake = lease_module.elapsed
+        monkeypatch.setattr(lease_module, "elapsed", lambda: awake() + 3600)
+    else:
+        today = time.time
+        monkeypatch.setattr(time, "time", lambda: today() + 3600)
+
+    assert not lease.valid
+    assert lease.check()
+    assert (slot.written, lease.valid) == (written + 1, True)
+    lease.release()
+    assert not lease.check()
+
+
+@pytest.mark.parametrize("left", [CLAIM, b""], ids=["held", "released"])
+def test_a_holder_that_slept_while_another_held_has_lost_it_for_good(slot, monkeypatch, left):
+    lease = Lease(slot, "the place", 60)
+    lease.take(0)
+    slot.put(left)
+    awake = lease_module.elapsed
+    monkeypatch.setattr(lease_module, "elapsed", lambda: awake() + 3600)
+
+    assert not lease.check()
+    monkeypatch.undo()
+    assert not lease.check()
+    lease.release()
+    assert slot.seen.content == left
+
+
+def test_the_clock_of_a_lease_counts_suspend():
+    name = {"linux": "CLOCK_BOOTTIME", "darwin": "CLOCK_MONOTONIC"}.get(sys.platform)
+    if name is None:
+        pytest.skip("time.monotonic counts it here")
+
+    assert abs(lease_module.elapsed() - time.clock_gettime(getattr(time, name))) < 1
+
+
+def test_a_recognised_renewal_is_written_again_since_its_age_is_not_known(slot):
+    """Its response was lost a while ago: from then on the claim counts, for all that wait."""
+    lease = Lease(slot, "the place", 60)
+    lease.take(0)
+    slot.put(slot.seen.content, age=50)
+    lease._until = 0.0
+
+    assert lease.check()
+    assert slot.age == 0.0
+    lease.release()

@@ -202,6 +202,15 @@ def test_a_future_range_is_not_missing():
     assert kinds(Coverage(A, wanted=(TimeRange(NOW, requested.end),))) == []
 
 
+def test_a_bar_under_way_is_not_missing_until_it_has_ended():
+    """Of Friday's daily bar nothing is missing on Friday evening (New York)."""
+    friday = TimeRange(at("2024-07-19T04:00"), NOW)
+    known = Coverage(Series("AAPL", Dataset(Timeframe.parse("1Day"))), wanted=(friday,))
+
+    assert missing_ranges(known, NOW) == []
+    assert [(gap.kind, gap.span) for gap in missing_ranges(known, at("2024-07-20T04:00"))] == [("not_requested", friday)]
+
+
 # The real tape
 
 

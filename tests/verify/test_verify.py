@@ -24,12 +24,13 @@ from data_engine.ingest.page_writer import PageWriter
 from data_engine.ingest.plan import FetchTask
 from data_engine.market.bar_frame import to_frame
 from data_engine.market.bars import BAR_SCHEMA, EMPTY, VALUES
+from data_engine.market.bars_page import BarsPage
 from data_engine.market.corporate_action import decode
 from data_engine.market.series import Dataset, Series, Timeframe
 from data_engine.market.time_range import TimeRange, difference, intersection, new_york_days
 from data_engine.sandbox import Replay, Sandbox
 from data_engine.store.bar_store import BarStore
-from data_engine.store.coverage import Fingerprint
+from data_engine.store.coverage import Coverage, Fingerprint, Tentative
 from data_engine.store.file_store import Change
 from data_engine.store.local_files import LocalFiles
 from data_engine.store.partitions import Partition, Period
@@ -38,6 +39,7 @@ from data_engine.verify import repair as repair_module
 from data_engine.verify.findings import Finding
 from data_engine.verify.repair import repair_series
 from data_engine.verify.series_check import CheckedSeries, StoredBars, check_series, remaining
+from data_engine.verify.status import series_status
 from data_engine.verify.verify import verify
 from real_data import real
 from running import Clock, content, here, pipeline_of, write_minutes
@@ -258,7 +260,7 @@ def test_uncounted_bars_are_consistent_while_a_requested_range_is_missing(base):
     report = verify(storage.bars, EVERYTHING, now=WEDNESDAY)
     assert report.inconsistencies == []
     assert [one.code for one in report.warnings] == ["not_in_coverage", "range_missing"]
-    assert remaining(storage.bars.coverage.read(A), WEDNESDAY) == (june,)
+    assert june in remaining(storage.bars.coverage.read(A))
 
 
 def test_uncounted_bars_in_a_complete_month_are_an_inconsistency(base):
@@ -287,16 +289,251 @@ def test_a_coverage_without_fingerprints_is_consistent(base):
 
 
 def test_a_killed_refetch_is_consistent(base, server, clock):
-    """Its first file is revised and not yet counted: the fingerprint was dropped before."""
+    """Its first file is revised and lacks bars, and is not yet counted: what it was about to change was written down before."""
     storage = ParquetStorage(base)
-    task = FetchTask(("AAPL",), TimeRange(at("2024-06-01T00:00"), at("2024-07-01T00:00")), MINUTES, 40)
-    writer = PageWriter(storage.bars, task, now=WEDNESDAY, refetch=True)
+    task = FetchTask(("AAPL",), TimeRange(at("2024-06-01T00:00"), at("2024-07-02T00:00")), MINUTES, 60)
+    writer = PageWriter(storage.bars, task, now=WEDNESDAY, refetch=True, accept_removals=True)
     june = storage.bars.read(A, JUNE)
-    revised = june.set_column(4, BAR_SCHEMA.field("close"), pc.add(june.column("close"), 0.01))
-    writer._write("AAPL", JUNE, revised)
+    revised = june.set_column(4, BAR_SCHEMA.field("close"), pc.add(june.column("close"), 0.01)).slice(20)
+    bars = pa.concat_tables([revised, storage.bars.read(A, JULY)])
+    next(writer.chains())
+    writer.take(BarsPage(bars, (("AAPL", 0, bars.num_rows),), None, 0))  # the bars of July complete the file of June
+
+    assert storage.bars.read(A, JUNE).equals(revised)
+    assert findings(base) == {A: [], B: []}
+    assert findings(base, quick=True) == {A: [], B: []}
+    assert set(storage.bars.coverage.read(A).files) == {MAY}
+    assert [one.code for one in verify(storage.bars, EVERYTHING, now=WEDNESDAY).warnings] == ["not_in_coverage"]
+
+
+# ------------------------------------------------------------------------------------------------------- killed runs
+
+
+def changing(base: Path, *periods: Period) -> BarStore:
+    """Write down that a run is about to change files, as it does before it removes bars."""
+    store = ParquetStorage(base).bars
+    store.coverage.update(A, lambda known: known.with_changing(periods))
+    return store
+
+
+KILLED: dict[str, tuple[Period, Callable[[Path], object], str | None, str | None, int]] = {
+    "bars-gone": (JUNE, rewritten(lambda table: table.slice(3)), None, None, 97),
+    "first-bars-gone": (MAY, rewritten(lambda table: table.slice(3), MAY), "2024-05-30T14:03", None, 97),
+    "last-bars-gone": (JULY, rewritten(lambda table: table.slice(0, 5), JULY), None, "2024-07-01T14:04", 85),
+    "first-file-gone": (MAY, lambda base: bars_of(base, MAY).unlink(), "2024-06-03T14:00", None, 60),
+    "last-file-gone": (JULY, lambda base: bars_of(base, JULY).unlink(), None, "2024-06-28T14:19", 80),
+    "nothing-changed-yet": (JUNE, lambda base: None, None, None, 100),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("period", "change", "first", "last", "left"), KILLED.values(), ids=KILLED)
+def test_no_count_is_believed_of_a_file_that_a_killed_run_was_changing(base, period, change, first, last, left):
+    """A refetch that removes bars, killed before it counted: a warning, and a repair counts."""
+    store = changing(base, period)
+    change(base)
+
+    for quick in (False, True):
+        report = verify(store, EVERYTHING, now=WEDNESDAY, quick=quick)
+        assert [(one.code, one.key) for one in report.findings] == [("not_in_coverage", Partition(A, period).key)]
+    (status, _) = series_status(store, EVERYTHING, now=WEDNESDAY)
+    assert (status.coverage.bars, status.problem) == (left, None)
+
+    covered = store.coverage.read(A).covered
+    assert here("verify", "--repair", "--base-path", base).code == 0
+    known = store.coverage.read(A)
+    assert (known.changing, known.bars, known.covered) == (frozenset(), left, covered)
+    assert known.first_bar == at(first or "2024-05-30T14:00")
+    assert known.last_bar == at(last or "2024-07-01T14:19")
+    assert verify(store, EVERYTHING, now=WEDNESDAY).findings == []
+
+
+def test_a_damaged_file_stays_damaged_though_a_run_was_changing_it(base):
+    store = changing(base, JUNE)
+    bars_of(base, JUNE).write_bytes(b"")
+
+    assert [(one.code, one.period) for one in verify(store, EVERYTHING, now=WEDNESDAY).findings] == [("file_damaged", JUNE)]
+
+
+def test_tentative_emptiness_is_consistent_and_a_repair_keeps_what_of_it_is_covered(base):
+    store = ParquetStorage(base).bars
+    span = TimeRange(at("2024-06-04T04:00"), at("2024-06-20T04:00"))
+    july = TimeRange(at("2024-07-01T00:00"), at("2024-07-01T14:00"))
+    tentative = (Tentative(span, WEDNESDAY), Tentative(july, WEDNESDAY))
+    store.coverage.update(A, lambda known: replace(known, tentative=tentative))
+    assert verify(store, EVERYTHING, now=WEDNESDAY).findings == []
+    (status, _) = series_status(store, EVERYTHING, now=WEDNESDAY)
+    assert (status.missing, status.state) == ((), "complete")
+
+    bars_of(base, JULY).write_bytes(b"")
+    repaired(base)
+    assert store.coverage.read(A).tentative == tentative[:1]
+
+
+# ------------------------------------------------------------------------------------------------------ requested ranges
+
+
+def test_a_series_that_is_only_requested_is_incomplete(base):
+    """Its run was killed before the first response."""
+    new, span = Series("NEW", MINUTES), TimeRange(at("2024-06-03T04:00"), at("2024-06-04T04:00"))
+    ParquetStorage(base).bars.coverage.requested.add({new: (span,)})
+    store = ParquetStorage(base).bars
+
+    status = {one.series: one for one in series_status(store, EVERYTHING, now=WEDNESDAY)}[new]
+    assert (status.state, status.missing, status.to_json()["requested"]) == (
+        "incomplete", (span,), [["2024-06-03T04:00:00Z", "2024-06-04T04:00:00Z"]],
+    )  # fmt: skip
+    report = verify(store, EVERYTHING, now=WEDNESDAY)
+    assert [(one.code, one.series) for one in report.findings] == [("range_missing", new)]
+    assert report.series == 3
+    ran = here("remove", "NEW", "--dry-run", "--base-path", base, "--json")
+    assert (ran.code, ran.json["removed"]) == (0, [{"symbol": "NEW", "dataset": "equities_1min", "bars": 0}])
+
+
+def test_a_range_that_has_not_begun_is_requested_and_not_missing(base):
+    new, span = Series("NEW", MINUTES), TimeRange(at("2024-07-04T04:00"), at("2024-12-31T05:00"))
+    store = ParquetStorage(base).bars
+    store.coverage.requested.add({new: (span,)})
+
+    (status,) = series_status(store, EVERYTHING, ["NEW"], now=WEDNESDAY)
+    assert (status.state, status.missing) == ("incomplete", ())
+    assert verify(store, EVERYTHING, now=WEDNESDAY).findings == []
+
+
+def test_uncounted_bars_are_consistent_with_what_a_killed_run_was_asked_for(base):
+    """The coverage file says nothing of it yet."""
+    june = TimeRange(at("2024-06-13T04:00"), at("2024-06-15T04:00"))
+    store = ParquetStorage(base).bars
+    store.coverage.update(A, lambda known: replace(known, **{
+        name: difference(getattr(known, name), (june,)) for name in ("wanted", "covered")
+    }))  # fmt: skip
+    store.coverage.requested.add({A: (june,)})
+    more_bars(base)
 
     assert findings(base) == {A: [], B: []}
-    assert set(storage.bars.coverage.read(A).files) == {MAY, JULY}
+
+
+def test_a_run_that_begins_during_the_check_is_no_inconsistency(base, monkeypatch):
+    """It writes down what it was asked for, then bars: after the check has read the one, before it reads the other."""
+    june = TimeRange(at("2024-06-13T04:00"), at("2024-06-15T04:00"))
+    store = ParquetStorage(base).bars
+    store.coverage.update(A, lambda known: replace(known, **{
+        name: difference(getattr(known, name), (june,)) for name in ("wanted", "covered")
+    }))  # fmt: skip
+    read, begun = store.coverage.read, []
+
+    def reading(series: Series) -> Coverage:
+        known = read(series)
+        if not begun:
+            begun.append(series)
+            ParquetStorage(base).bars.coverage.requested.add({A: (june,)})
+            more_bars(base)
+        return known
+
+    monkeypatch.setattr(store.coverage, "read", reading)
+    assert verify(store, EVERYTHING, ["AAPL"], now=WEDNESDAY).inconsistencies == []
+
+
+def test_damaged_requests_are_found_and_quarantined(base):
+    wanted = base / "metadata/wanted/0123.json"
+    wanted.parent.mkdir(exist_ok=True)
+    wanted.write_text("{")
+    (wanted.parent / "notes.txt").write_text("mine")
+
+    report = verify(ParquetStorage(base).bars, EVERYTHING, now=WEDNESDAY)
+    assert [(one.code, one.key) for one in report.findings] == [
+        ("requested_damaged", "metadata/wanted/0123.json"), ("unrecognized_file", "metadata/wanted/notes.txt"),
+    ]  # fmt: skip
+    assert [one.code for one in verify(ParquetStorage(base).bars, EVERYTHING, ["AAPL"], now=WEDNESDAY).findings] == [
+        "requested_damaged"
+    ]
+    assert here("status", "--base-path", base).code == 4
+    assert here("verify", "--repair", "--base-path", base).code == 0
+    assert here("status", "--base-path", base).code == 0
+    assert [path.name for path in (base / "metadata/set_aside").rglob("*.1")] == ["0123.json.1"]
+
+
+# --------------------------------------------------------------------------------------------------- bars under way
+
+
+def test_a_bar_under_way_is_not_missing(tmp_path):
+    """After the close, today's daily bar has not ended; from midnight in New York on it is owed."""
+    days = Series("AAPL", Dataset(Timeframe.parse("1Day")))
+    store = ParquetStorage(tmp_path).bars
+    wanted, tail = (
+        TimeRange(at("2024-06-06T04:00"), at("2024-06-08T00:45")),
+        TimeRange(at("2024-06-06T04:00"), at("2024-06-07T04:00")),
+    )
+    store.coverage.update(days, lambda known: replace(known, wanted=(wanted,), provisional=(tail,)))
+
+    def seen(now: str) -> tuple[str, list[str]]:
+        (status,) = series_status(store, EVERYTHING, now=at(now))
+        return status.state, [one.code for one in verify(store, EVERYTHING, now=at(now)).findings]
+
+    assert seen("2024-06-08T00:45") == ("empty", [])
+    assert seen("2024-06-08T04:00") == ("incomplete", ["range_missing"])
+
+
+# ----------------------------------------------------------------------------------------------------------- same content
+
+
+def renamed(base: Path) -> None:
+    """Store what Alpaca answers after AAPL has become MSFT: the same bars under both."""
+    store = ParquetStorage(base)
+    for period in FILES:
+        store.store(to_frame([("MSFT", store.bars.read(A, period))]))
+
+
+def rename_known(base: Path) -> None:
+    days = new_york_days(date(2024, 7, 1), date(2024, 7, 2))
+    record = {"old_symbol": "AAPL", "new_symbol": "MSFT", "process_date": "2024-07-02"}
+    change = decode("name_change", record)
+    store = ActionStore(ParquetStorage(base).files)
+    store.update("MSFT", lambda book: book.answered(days, book.to_fetch(days), [change], now=WEDNESDAY)[0])
+
+
+def test_two_tickers_of_one_security_have_the_same_bars(base):
+    """A user stored them under both: that is no swap, and a repair sets no good file aside."""
+    renamed(base)
+
+    report = verify(ParquetStorage(base).bars, EVERYTHING, now=WEDNESDAY)
+    assert [(one.code, one.series, one.period) for one in report.findings] == [("same_content", B, period) for period in FILES]
+    before = content(base)
+    assert here("verify", "--repair", "--base-path", base).code == 0
+    assert content(base) == before
+
+    rename_known(base)
+    assert verify(ParquetStorage(base).bars, EVERYTHING, now=WEDNESDAY).findings == []
+
+
+def test_a_killed_run_for_the_other_ticker_is_no_swap(base):
+    """It has extended the file to what the first ticker's has, and has not counted it."""
+    store = ParquetStorage(base).bars
+    june = TimeRange(at("2024-06-28T04:00"), at("2024-06-29T04:00"))
+    store.remove(B, JUNE.span)
+    store.coverage.requested.add({B: (june,)})
+    path = base / Partition(B, JUNE).key
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(bars_of(base, JUNE).read_bytes())
+
+    report = verify(store, EVERYTHING, now=WEDNESDAY)
+    assert report.inconsistencies == []
+    assert {one.code for one in report.warnings} >= {"not_in_coverage", "range_missing", "same_content"}
+
+
+def test_a_file_of_another_symbol_is_a_swap_also_where_bars_are_still_to_come(base):
+    """Files were exchanged: each has the content that was counted for the other."""
+    store = ParquetStorage(base).bars
+    gap = TimeRange(at("2024-06-04T04:00"), at("2024-06-05T04:00"))
+    for series in (A, B):
+        store.coverage.update(series, lambda known: replace(known, covered=difference(known.covered, (gap,))))
+    one, other = bars_of(base, JUNE), base / Partition(B, JUNE).key
+    ours, theirs = one.read_bytes(), other.read_bytes()
+    one.write_bytes(theirs)
+    other.write_bytes(ours)
+
+    report = verify(store, EVERYTHING, now=WEDNESDAY)
+    assert ours != theirs
+    assert [(one.code, one.series) for one in report.inconsistencies] == [("file_swapped", A), ("file_swapped", B)]
 
 
 # ------------------------------------------------------------------------------------------------------------- repairing

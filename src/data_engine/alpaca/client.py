@@ -7,6 +7,7 @@ The client decides what to request and whether pages fit together; `http_client`
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import copy
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
@@ -90,7 +91,6 @@ class AlpacaClient:
         self.base_url = self._session.base_url
         self.credentials_source = self._session.credentials_source
         self._now = now
-        self._recent_refused = False
 
     def __repr__(self) -> str:
         return f"AlpacaClient({self.base_url!r}, feed={self.feed.value!r})"
@@ -101,17 +101,26 @@ class AlpacaClient:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def begin(self) -> Self:
+        """Return a client for one run: of the same account and connections, with its own counts and its own `stop`.
+
+        It can be begun from a client that was stopped.
+        """
+        run = copy(self)
+        run._session = self._session.begin()
+        return run
+
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections, which the runs that began here share."""
         self._session.close()
 
-    def stop(self) -> None:
-        """Send nothing more: pending and later requests raise `Interrupted`."""
-        self._session.stop()
+    def stop(self, *, at_once: bool = False) -> None:
+        """Send nothing more, for ever: pending and later requests raise `Interrupted`. Runs that began here are stopped too.
 
-    def resume(self) -> None:
-        """Undo `stop`."""
-        self._session.resume()
+        Args:
+            at_once: Whether requests that were sent are broken off. If not, their responses still count.
+        """
+        self._session.stop(at_once=at_once)
 
     @property
     def rate_limiter(self) -> RateLimiter:
@@ -124,7 +133,7 @@ class AlpacaClient:
 
     @property
     def requests(self) -> int:
-        """The number of requests sent so far, answered or not."""
+        """The number of requests sent so far, answered or not; those of the runs that began here are among them."""
         return self._session.requests
 
     @property
@@ -140,7 +149,7 @@ class AlpacaClient:
     @property
     def recent_refused(self) -> bool:
         """Whether the account's plan refused the latest 15 minutes, so that ends are truncated."""
-        return self._recent_refused
+        return self._session.recent_refused
 
     def fetch_bars(
         self,
@@ -225,7 +234,7 @@ class AlpacaClient:
         from data_engine.alpaca.bars_protocol import BarsRequest
 
         end = now or self._now()
-        if (delayed or self._recent_refused) and dataset.feed in (Feed.SIP, Feed.ACCOUNT):
+        if (delayed or self.recent_refused) and dataset.feed in (Feed.SIP, Feed.ACCOUNT):
             end -= DELAY
         truncated = dataset.timeframe.widen(span).before(end)
         return BarsRequest(tuple(symbols), dataset, truncated, asof=asof) if truncated else None
@@ -282,7 +291,7 @@ class AlpacaClient:
 
     def _without_recent(self, request: BarsRequest) -> BarsRequest | None:
         """Return *request* without the latest minutes; the plan's refusal is remembered for all later requests."""
-        self._recent_refused = True
+        self._session.recent_refused = True
         span = request.span.before(self._now() - DELAY)
         if span == request.span:
             raise RecentDataRefused(

@@ -6,35 +6,30 @@ What requests and pages mean is up to `bars_protocol` and `actions_protocol`.
 
 from __future__ import annotations
 
-import json
 import os
 import random
-import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from copy import copy
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Protocol, TypeVar
+from weakref import WeakSet
 
 from data_engine.alpaca.credentials import DATA_URL, check_data_url, require_credentials
 from data_engine.alpaca.page_format import unusable
 from data_engine.alpaca.rate_limit import RateLimiter
+from data_engine.alpaca.refusals import is_json, raise_for_status
 from data_engine.alpaca.retry import RetryPolicy, retry_after, server_time
-from data_engine.alpaca.transport import HttpTransport, Response, Transport, TransportFailed
+from data_engine.alpaca.transport import Call, HttpTransport, Response, Transport, TransportFailed
 from data_engine.cpu import CPU_SLOTS
 from data_engine.errors import (
     BadAnswer,
-    CredentialsRefused,
     Interrupted,
-    InvalidSymbol,
-    RecentDataRefused,
-    RequestRefused,
     ServiceDown,
     SourceError,
     SourceUnavailable,
-    UriTooLong,
 )
 from data_engine.version import __version__
 
@@ -43,6 +38,12 @@ _BAD_PAGE_TRIES = 3  # a proxy's page in place of the response is gone soon; a s
 _EMPTY_PAGES = 100  # in a row, each with a token: no field report knows more than a few
 
 _SAME_OUTAGE_SECONDS = 300.0  # without a failure, after which the next one begins a new outage
+
+_LATER = "run `data-engine update` later"
+
+_OUTAGE = 3  # times the tries of the policy, for a request that fails while all others of its run fail too
+
+_NEVER_REACHED = 2  # the same, in a run that has not got any response yet; then it ends
 
 
 class ApiRequest(Protocol):
@@ -69,8 +70,42 @@ _Request = TypeVar("_Request", bound=ApiRequest)
 _Page = TypeVar("_Page", bound=ApiPage)
 
 
+@dataclass(slots=True)
+class _Account:
+    """What all runs of a session have learned together of the account and its server."""
+
+    rate_limiter: RateLimiter
+    recent_refused: bool = False
+    down_since: float | None = None
+    failed_at: float = 0.0
+    runs: WeakSet[ApiSession] = field(default_factory=WeakSet)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+@dataclass(slots=True)
+class _Trouble:
+    """How often one request has failed, and what its run had seen when it did for the first time.
+
+    Attributes:
+        failures: The number of times in a row that it got no response.
+        bad_pages: The number of times that its page could not be read.
+        own: The number of all its failures.
+        answered: The responses of the run then.
+        failed: The failures of the run then.
+    """
+
+    failures: int = 0
+    bad_pages: int = 0
+    own: int = 0
+    answered: int = 0
+    failed: int = 0
+
+
 class ApiSession:
     """One account at one address. Safe to share between threads.
+
+    A run has a session of its own (`begin`), which shares the account and the connections with the others. Once it was stopped,
+    nothing starts it again, so that a thread of a run that has ended cannot send for a later one.
 
     Args:
         api_key: The key. If None, like *api_secret* from the environment or a ``.env`` file (`find_credentials`).
@@ -85,8 +120,7 @@ class ApiSession:
         base_url: The address of the server.
         credentials_source: The place that the credentials come from, for people.
         policy: The rule for repeating requests.
-        rate_limiter: The account's rate limit.
-        requests: The number of requests sent so far, answered or not.
+        requests: The number of requests sent so far, answered or not; those of the runs that began here are among them.
         server_time: The server's time at its last response, UTC; None before the first, or if it does not say.
 
     Raises:
@@ -108,9 +142,7 @@ class ApiSession:
         self._credentials = require_credentials(api_key, api_secret)
         self.credentials_source = self._credentials.source
         self.policy = policy or RetryPolicy()
-        self.rate_limiter = RateLimiter(requests_per_minute)
-        self.requests = 0
-        self.server_time: datetime | None = None
+        self._account = _Account(RateLimiter(requests_per_minute))
         self._transport = transport or HttpTransport(
             self.base_url,
             {
@@ -120,22 +152,61 @@ class ApiSession:
             },
             connections=connections,
         )
+        self._reset(None)
+
+    def _reset(self, parent: ApiSession | None) -> None:
+        """Begin the counts of a run."""
+        self.requests = 0
+        self.server_time: datetime | None = None
+        self._parent = parent
         self._stop = threading.Event()
-        self._lock = threading.Lock()
-        self._down_since: float | None = None
-        self._failed_at = 0.0
+        self._calls: set[Call] = set()
+        self._answered = 0
+        self._failed = 0
+
+    @property
+    def rate_limiter(self) -> RateLimiter:
+        """The account's rate limit."""
+        return self._account.rate_limiter
+
+    @rate_limiter.setter
+    def rate_limiter(self, rate_limiter: RateLimiter) -> None:
+        self._account.rate_limiter = rate_limiter
+
+    @property
+    def recent_refused(self) -> bool:
+        """Whether the account's plan refused the latest minutes."""
+        return self._account.recent_refused
+
+    @recent_refused.setter
+    def recent_refused(self, refused: bool) -> None:
+        self._account.recent_refused = refused
+
+    def begin(self) -> ApiSession:
+        """Return a session for one run: of the same account and connections, with its own counts and its own `stop`."""
+        run = copy(self)
+        run._reset(self._parent or self)
+        with self._account.lock:
+            self._account.runs.add(run)
+        return run
 
     def close(self) -> None:
         """Close the connections."""
         self._transport.close()
 
-    def stop(self) -> None:
-        """Send nothing more: pending and later requests raise `Interrupted`."""
-        self._stop.set()
+    def stop(self, *, at_once: bool = False) -> None:
+        """Send nothing more, for ever: pending and later requests raise `Interrupted`. Runs that began here are stopped too.
 
-    def resume(self) -> None:
-        """Undo `stop`."""
-        self._stop.clear()
+        Args:
+            at_once: Whether requests that were sent are broken off. If not, their responses are still returned.
+        """
+        with self._account.lock:
+            stopped = (self, *(() if self._parent is not None else self._account.runs))
+            for session in stopped:
+                session._stop.set()
+            calls = [call for session in stopped for call in session._calls]
+        for call in calls if at_once else ():
+            call.break_off()
 
     def pages(
         self, request: _Request, read: Callable[[bytes, _Request], _Page], is_empty: Callable[[_Page], bool]
@@ -183,32 +254,36 @@ class ApiSession:
             SourceError: If Alpaca refuses, or gives no usable response.
             Interrupted: If `stop` was called.
         """
-        failures = 0
+        trouble = _Trouble()
         while True:
-            response = self._get(request, token)
+            response = self._get(request, token, trouble)
             try:
-                if not _is_json(response):
+                if not is_json(response):
                     content_type = response.headers.get("content-type") or "no content type"
                     raise unusable(request, f"it has {content_type} where JSON is due")
                 with CPU_SLOTS:
-                    return read(response.body, request)
-            except BadAnswer:
-                failures += 1
-                if failures >= _BAD_PAGE_TRIES:
+                    page = read(response.body, request)
+            except BadAnswer as error:
+                self._note_failure(trouble)
+                trouble.bad_pages += 1
+                if trouble.bad_pages >= _BAD_PAGE_TRIES:
+                    error.isolated = self._answered > trouble.answered
                     raise
-                self._back_off(failures)
+                self._back_off(trouble.bad_pages)
+            else:
+                self._note_answer()
+                return page
 
-    def _get(self, request: ApiRequest, token: str | None) -> Response:
+    def _get(self, request: ApiRequest, token: str | None, trouble: _Trouble) -> Response:
         """Return the first response 200, repeating what a repetition can mend."""
         path = request.target(token)
-        failures = 0
+        trouble.failures = 0
         while True:
             response = self._send(path)
             limited, hint = False, None
             if isinstance(response, TransportFailed):
                 cause = str(response)
             elif response.status == 200:
-                self._end_outage()
                 self.server_time = server_time(response.headers) or self.server_time
                 return response
             else:
@@ -219,34 +294,62 @@ class ApiSession:
             self._count_failure(cause)
             if limited:
                 continue  # the rate limiter makes all threads wait
-            failures += 1
-            if failures >= self.policy.tries:
-                raise SourceUnavailable(f"cannot fetch {request}: {cause}, {failures} times; run `data-engine update` later")
-            self._back_off(failures, hint or 0.0)
+            self._note_failure(trouble)
+            trouble.failures += 1
+            self._check_tries(request, trouble, cause)
+            self._back_off(trouble.failures, hint or 0.0)
+
+    def _check_tries(self, request: ApiRequest, trouble: _Trouble, cause: str) -> None:
+        """Raise what ends a request that has failed too often.
+
+        In an outage, when others of the run fail too and none is answered, it is tried more often, less and less frequently.
+        """
+        failures, tries = trouble.failures, self.policy.tries
+        if failures < tries:
+            return
+        isolated = self._answered > trouble.answered
+        if not isolated and self._failed - trouble.failed > trouble.own:
+            if not self._answered and failures >= _NEVER_REACHED * tries:
+                raise ServiceDown(
+                    f"cannot fetch: Alpaca cannot be reached ({cause}, no usable response to any request); {_LATER}"
+                )
+            if failures < _OUTAGE * tries:
+                return
+        error = SourceUnavailable(f"cannot fetch {request}: {cause}, {failures} times; {_LATER}")
+        error.isolated = isolated
+        raise error
 
     def _raise_for_status(self, response: Response, request: ApiRequest) -> None:
         """Raise what a repetition would not change. A server that repeats the credentials is not quoted with them."""
         try:
             raise_for_status(replace(response, body=self._credentials.redact(response.body)), request)
         except SourceError:
-            self._end_outage()  # a refusal is a response, too
+            self._note_answer()  # a refusal is a response, too
             raise
 
-    def _end_outage(self) -> None:
-        with self._lock:
-            self._down_since = None
+    def _note_answer(self) -> None:
+        with self._account.lock:
+            self._account.down_since = None
+            self._answered += 1
+
+    def _note_failure(self, trouble: _Trouble) -> None:
+        with self._account.lock:
+            if not trouble.own:
+                trouble.answered, trouble.failed = self._answered, self._failed
+            self._failed += 1
+            trouble.own += 1
 
     def _count_failure(self, cause: str) -> None:
         now = time.monotonic()
-        with self._lock:
-            if self._down_since is None or now - self._failed_at > _SAME_OUTAGE_SECONDS:
-                self._down_since = now
-            self._failed_at = now
-            down = now - self._down_since
+        account = self._account
+        with account.lock:
+            if account.down_since is None or now - account.failed_at > _SAME_OUTAGE_SECONDS:
+                account.down_since = now
+            account.failed_at = now
+            down = now - account.down_since
         if down > self.policy.give_up_after:
             raise ServiceDown(
-                f"cannot fetch: Alpaca cannot be reached (no usable response for {down:.0f} s, last failure: {cause}); "
-                "run `data-engine update` later"
+                f"cannot fetch: Alpaca cannot be reached (no usable response for {down:.0f} s, last failure: {cause}); {_LATER}"
             )
 
     def _send(self, path: str) -> Response | TransportFailed:
@@ -258,16 +361,32 @@ class ApiSession:
             self._wait(wait)
             while left := self.rate_limiter.pause_left(time.monotonic()):
                 self._wait(left)
-            with self._lock:
-                self.requests += 1
-            response = self._transport.get(path)
+            response = self._call(path)
             status, headers = response.status, response.headers
         except TransportFailed as error:
+            if self._stop.is_set():
+                raise Interrupted("interrupted") from error
             return error
         else:
             return response
         finally:
             self.rate_limiter.answered(time.monotonic(), status, headers, unix=time.time())
+
+    def _call(self, path: str) -> Response:
+        """Send one request, which `stop` can break off."""
+        call = Call()
+        with self._account.lock:
+            if self._stop.is_set():  # looked up where `stop` cannot come between
+                raise Interrupted("interrupted")
+            self._calls.add(call)
+            self.requests += 1
+            if self._parent is not None:
+                self._parent.requests += 1
+        try:
+            return self._transport.get(path, call)
+        finally:
+            with self._account.lock:
+                self._calls.discard(call)
 
     def _back_off(self, failures: int, least: float = 0.0) -> None:
         self._wait(max(least, self.policy.wait(failures, random.random())))  # noqa: S311 - jitter is no secret
@@ -275,65 +394,3 @@ class ApiSession:
     def _wait(self, seconds: float) -> None:
         if self._stop.wait(seconds) if seconds > 0 else self._stop.is_set():
             raise Interrupted("interrupted")
-
-
-_RECENT = "subscription does not permit querying recent"
-
-
-def raise_for_status(response: Response, request: ApiRequest) -> None:
-    """Raise what a repetition would not change; return where it may help.
-
-    Raises:
-        CredentialsRefused: If the status is 401 (a web page), or 403 with ``forbidden.``.
-        RecentDataRefused: If a plan without real-time data gives 403.
-        UriTooLong: If the status is 413, 414 or 431.
-        InvalidSymbol: If 400 names one of the symbols.
-        BadAnswer: If the server redirects.
-        RequestRefused: If the status is any other 4xx.
-    """
-    status = response.status
-    if status in (408, 425, 429) or status >= 500:
-        return
-    message = error_message(response)
-    if status == 401 or (status == 403 and (message == "forbidden." or not _is_json(response))):
-        raise CredentialsRefused(
-            f"cannot sign in: Alpaca refused the credentials ({status}: {message}); check that key and secret are a current pair"
-        )
-    if status == 403 and _RECENT in message:
-        raise RecentDataRefused(message, status=status)
-    if status in (413, 414, 431):
-        raise UriTooLong(f"cannot fetch {len(request.symbols)} symbols with one request: too long ({status})", status=status)
-    if status == 400 and (symbol := refused_symbol(message, request.symbols)) is not None:
-        raise InvalidSymbol(symbol)
-    if 300 <= status < 400:
-        raise unusable(request, f"the server redirects to another address ({status}), to which credentials are not sent")
-    raise RequestRefused(
-        f"cannot fetch {request}: Alpaca refused the request ({status}: {message})",
-        status=status,
-        concerns_symbols=status == 400 and "symbol" in message.lower(),
-    )
-
-
-def _is_json(response: Response) -> bool:
-    return "json" in response.headers.get("content-type", "").lower()
-
-
-def error_message(response: Response) -> str:
-    """Return what an error response says for people: its JSON message, or its title if it is a web page."""
-    if _is_json(response):
-        with suppress(ValueError):
-            content = json.loads(response.body)
-            if isinstance(content, dict) and isinstance(content.get("message"), str):
-                return str(content["message"])
-    text = response.body[:4096].decode("utf-8", "replace")
-    title = re.search(r"<title>([^<]{1,200})</title>", text, re.IGNORECASE)
-    return " ".join((title[1] if title else text).split())[:200]
-
-
-_REFUSED_SYMBOL = re.compile(r"(?:code=400, message=)?invalid symbol: (.*)")
-
-
-def refused_symbol(message: str, symbols: Sequence[str]) -> str | None:
-    """Return which of *symbols* the message of a response 400 names as malformed, or None if it names none of them."""
-    match = _REFUSED_SYMBOL.fullmatch(message.strip())
-    return match[1] if match and match[1] in symbols else None

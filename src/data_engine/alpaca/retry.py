@@ -1,4 +1,8 @@
-"""Compute when to repeat a request, by one bounded policy. Pure: randomness and time are arguments."""
+"""Compute when to repeat a request, by one bounded policy. Pure: randomness and time are arguments.
+
+A response 429 is not a failed try: `rate_limit` makes all threads pause as its header says (else 1, 2, 4 up to 30 s) and learns
+the limit from it, and the request is sent again until *give_up_after*.
+"""
 
 from __future__ import annotations
 

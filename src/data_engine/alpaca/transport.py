@@ -6,10 +6,14 @@ would carry the credentials to another host; a body is bounded while it is infla
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Mapping
+from contextlib import suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from functools import cache
+from typing import TYPE_CHECKING, Any, Protocol
 
 from data_engine.cpu import CPU_SLOTS
 from data_engine.errors import SourceError
@@ -51,11 +55,54 @@ class TransportFailed(SourceError):
     code = "unavailable"
 
 
+class Call:
+    """One request under way, which another thread can break off.
+
+    Attributes:
+        broken: Whether it was broken off; what came of it is no whole response then.
+    """
+
+    def __init__(self) -> None:
+        self.broken = False
+        self._socket: socket.socket | None = None
+
+    def use(self, connected: socket.socket | None) -> None:
+        """Remember the socket that the request is sent over.
+
+        Raises:
+            TransportFailed: If the request was broken off before.
+        """
+        # This writes before it reads, and `break_off` too, in the other order: one of them sees what the other wrote.
+        self._socket = connected
+        self.check()
+
+    def check(self) -> None:
+        """Raise `TransportFailed` if the request was broken off."""
+        if self.broken:
+            raise TransportFailed("the request was broken off")
+
+    def break_off(self) -> None:
+        """End the request at once: whoever waits for its response waits no longer."""
+        self.broken = True
+        if self._socket is not None:
+            with suppress(OSError):  # it is closed already
+                # Not the method of an SSL socket, which would forget its encryption while another thread reads.
+                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+
+
+_call: ContextVar[Call | None] = ContextVar("call", default=None)
+"""The call that the present thread makes; connections tell it their socket."""
+
+
 class Transport(Protocol):
     """A way to send requests to Alpaca."""
 
-    def get(self, path_and_query: str) -> Response:
+    def get(self, path_and_query: str, call: Call | None = None) -> Response:
         """Send one GET request and return the whole response.
+
+        Args:
+            path_and_query: The path and query of the request.
+            call: What another thread can break the request off with. If None, it cannot be.
 
         Raises:
             TransportFailed: If there was none.
@@ -88,14 +135,16 @@ class HttpTransport:
             retries=False,
             timeout=urllib3.Timeout(connect=_CONNECT_SECONDS, read=read_seconds),
         )
+        self._pool.pool_classes_by_scheme = _pool_classes()
 
     def __repr__(self) -> str:
         return f"HttpTransport({self._base_url!r})"
 
-    def get(self, path_and_query: str) -> Response:
+    def get(self, path_and_query: str, call: Call | None = None) -> Response:
         """Send one GET request and return the whole response."""
         from urllib3.exceptions import HTTPError
 
+        before = _call.set(call)
         try:
             response = self._pool.request(
                 "GET", self._base_url + path_and_query, preload_content=False, decode_content=False, redirect=False
@@ -106,8 +155,12 @@ class HttpTransport:
                 response.close()  # a connection with half a response in it must not serve the next request
                 raise
             response.release_conn()
+            if call is not None:
+                call.check()  # a response without a length looks whole wherever it ends
         except (HTTPError, OSError) as error:
             raise TransportFailed(_reason(error)) from error
+        finally:
+            _call.reset(before)
         headers = {name.lower(): text for name, text in response.headers.items()}
         if headers.get("content-encoding", "").lower() not in ("gzip", "x-gzip"):
             return Response(response.status, headers, raw, len(raw))
@@ -118,6 +171,38 @@ class HttpTransport:
     def close(self) -> None:
         """Close the connections."""
         self._pool.clear()
+
+
+@cache
+def _pool_classes() -> dict[str, Any]:
+    """Return the connection pools of urllib3 by scheme, with connections that tell the present `Call` their socket."""
+    from urllib3.connection import HTTPConnection, HTTPSConnection
+    from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+    def telling(connection: Any) -> Any:
+        class Telling(connection):  # type: ignore[misc]
+            def connect(self) -> None:
+                super().connect()
+                self._tell()
+
+            def request(self, *arguments: Any, **options: Any) -> None:
+                self._tell()
+                super().request(*arguments, **options)
+
+            def _tell(self) -> None:
+                call = _call.get()
+                if call is not None:
+                    call.use(self.sock)
+
+        return Telling
+
+    class Plain(HTTPConnectionPool):
+        ConnectionCls = telling(HTTPConnection)
+
+    class Secure(HTTPSConnectionPool):
+        ConnectionCls = telling(HTTPSConnection)
+
+    return {"http": Plain, "https": Secure}
 
 
 def _read_whole(response: BaseHTTPResponse, deadline: float) -> bytes:

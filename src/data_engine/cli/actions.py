@@ -9,7 +9,7 @@ import click
 from data_engine.cli.console import first_lines, print_json, refuse_unknown, stop_on_signal, warn_writer
 from data_engine.cli.exit_codes import Command, of_failures
 from data_engine.cli.options import open_store, parse_selection, rate_option, symbols_argument, wait_option, with_settings
-from data_engine.store.file_store import RUN_LOCK
+from data_engine.store.run_lock import RUN_LOCK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -19,7 +19,7 @@ from data_engine.cli.options import (
     with_settings,
 )
 from data_engine.cli.run_output import running
-from data_engine.store.file_store import RUN_LOCK
+from data_engine.store.run_lock import RUN_LOCK
 
 if TYPE_CHECKING:
     from data_engine.ingest.audit import AuditReport

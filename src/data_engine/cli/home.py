@@ -20,6 +20,7 @@ def show() -> None:
     files = open_file_store(settings.base_path)
     click.echo(f"Store: {files.location} ({settings.base_path_source})")
     store = CoverageStore(files)
+    store.requested.refresh()
     datasets = list(store.datasets())
     for dataset in datasets:
         known = [store.read(series) for series in store.series(dataset)]

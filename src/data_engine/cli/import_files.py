@@ -10,7 +10,7 @@ import click
 from data_engine.cli.console import print_json, warn_writer
 from data_engine.cli.exit_codes import FAILED, OK, Command
 from data_engine.cli.options import open_store, wait_option, with_settings
-from data_engine.store.file_store import RUN_LOCK
+from data_engine.store.run_lock import RUN_LOCK
 
 if TYPE_CHECKING:
     from data_engine.settings import Settings

@@ -9,7 +9,7 @@ import click
 from data_engine.cli.console import first_lines, print_err, print_json, warn_writer
 from data_engine.cli.exit_codes import Group
 from data_engine.cli.options import wait_option, with_store
-from data_engine.store.file_store import RUN_LOCK
+from data_engine.store.run_lock import RUN_LOCK
 
 if TYPE_CHECKING:
     from data_engine.store.bar_store import BarStore

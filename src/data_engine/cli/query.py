@@ -47,6 +47,8 @@ def query(
 
     Each dataset is a view (bars_1min, bars_1day and so on); the view coverage lists the ranges of each series.
     """
+    from datetime import UTC, datetime
+
     from data_engine.errors import InputError
     from data_engine.market.dates import any_span
     from data_engine.read.duckdb_views import connect, interruptible, lazy_query, run, translate_errors
@@ -60,7 +62,8 @@ def query(
     if out is not None:
         check_out(out, store.files.folder)
     span = None if start is None and end is None else any_span(start, end)
-    with connect(store, span, coverage="coverage" in sql.lower()) as connection, translate_errors(connection):
+    now = datetime.now(UTC) if "coverage" in sql.lower() else None
+    with connect(store, span, coverage_at=now) as connection, translate_errors(connection):
 
         def respond() -> None:
             if form in ("table", "json"):

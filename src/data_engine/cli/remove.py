@@ -9,9 +9,10 @@ import click
 from data_engine.cli.console import LIST_ALL, print_json, refuse_unknown, warn_writer
 from data_engine.cli.exit_codes import Command
 from data_engine.cli.options import filter_options, wait_option, with_store
-from data_engine.store.file_store import RUN_LOCK
+from data_engine.store.run_lock import RUN_LOCK
 
 if TYPE_CHECKING:
+    from data_engine.market.series import Series
     from data_engine.store.bar_store import BarStore
     from data_engine.store.selection import DatasetFilter
 
@@ -35,16 +36,19 @@ def remove(
     as_json: bool,
 ) -> None:
     """Remove bars and their coverage from the store."""
-    from data_engine.store.removal import plan_removal
+    from data_engine.market.dates import any_span
+    from data_engine.store.removal import plan_removal, remove_bars
 
-    plan = plan_removal(store, datasets, names, start, end)
-    refuse_unknown(names, {series.symbol for series, _, _ in plan}, f"nothing was removed; {LIST_ALL}")
-    removed = {series: bars for series, _, bars in plan}
-    if not dry_run:
+    _selected(store, names, datasets)
+    if dry_run:
+        removed = {series: bars for series, _, bars in plan_removal(store, datasets, names, start, end)}
+    else:
+        span = any_span(start, end)
         warn_writer(store.files)
         with store.files.lock(RUN_LOCK, seconds=wait):
             store.files.remove_stale_drafts()
-            removed = {series: store.remove(series, span) for series, span, _ in plan}
+            # Again, since another run may have added or removed some while this one waited.
+            removed = remove_bars(store, _selected(store, names, datasets), span)
     if as_json:
         listed = [{"symbol": series.symbol, "dataset": series.dataset.name, "bars": bars} for series, bars in removed.items()]
         print_json({"removed": listed, "dry_run": dry_run})
@@ -52,3 +56,12 @@ def remove(
     verb = "Would remove" if dry_run else "Removed"
     for series, bars in removed.items():
         click.echo(f"{verb} {bars:,} bars of {series}")
+
+
+def _selected(store: BarStore, names: list[str], datasets: DatasetFilter) -> list[Series]:
+    """Return the series of these symbols that the store has; each symbol must have one."""
+    from data_engine.store.selection import select_series
+
+    selected = list(select_series(store.coverage, datasets, names))
+    refuse_unknown(names, {series.symbol for series in selected}, f"nothing was removed; {LIST_ALL}")
+    return selected

@@ -42,6 +42,8 @@ def status(
     as_json: bool,
 ) -> None:
     """Show stored, requested and missing ranges per series."""
+    from datetime import UTC, datetime
+
     from data_engine.universe.index_store import MetadataStore
     from data_engine.verify.status import index_status, series_status
 
@@ -49,7 +51,7 @@ def status(
     if index_name is not None:
         changes = MetadataStore(files=store.files).history(index_name)
         symbols = sorted({change.symbol for change in changes})
-    found = list(series_status(store, datasets, symbols))
+    found = list(series_status(store, datasets, symbols, now=datetime.now(UTC)))
     if names is not None:
         refuse_unknown(names, {one.series.symbol for one in found})
     fields = _fields(store, found)

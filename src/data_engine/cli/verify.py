@@ -11,7 +11,7 @@ import click
 from data_engine.cli.console import MOST_LINES, print_json, refuse_unknown, warn_writer
 from data_engine.cli.exit_codes import INCONSISTENT, OK, Command
 from data_engine.cli.options import filter_options, symbols_argument, wait_option, with_store
-from data_engine.store.file_store import RUN_LOCK
+from data_engine.store.run_lock import RUN_LOCK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -252,8 +252,8 @@ class Audit:
             Interrupted: If Ctrl-C was pressed; what had been compared is in the log.
         """
         report = AuditReport(plan, failed=dict(failed or {}))
+        self._client = self._client.begin()
         before = self._client.requests
-        self._client.resume()
         pool = ThreadPoolExecutor(self._workers, thread_name_prefix="audit")
         try:
             for future in [pool.submit(self._compare, task) for task in plan.tasks]:
@@ -333,7 +333,7 @@ class Audit:
         for page in sorted(comparison.pages, key=_first_symbol):
             writer.take(replace(page, slices=tuple(part for part in page.slices if part[0] in symbols)))
         writer.complete()
-        report.accepted += sum(written.changes.written for written in writer.written.values())
+        report.accepted += sum(written.written for written in writer.changes.values())
         report.failed.update((Series(symbol, task.dataset), Failure.of(error)) for symbol, error in writer.damaged.items())
 
 

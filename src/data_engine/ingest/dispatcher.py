@@ -22,29 +22,31 @@ from data_engine.ingest.worker_pool import WorkerPool
 from data_engine.market.bars import NO_CHANGES, Changes
 from data_engine.market.series import Series
 
-_STOP_SECONDS = 4.0  # after Ctrl-C, for what is in flight to be stored
+_STOP_SECONDS = 3.5  # after Ctrl-C, for what is in flight to arrive and be stored
 
 _TICK_SECONDS = 0.2
 
 
 @dataclass(slots=True)
 class RunState:
-    """What a run knows while it goes on.
+    """What a run knows while it goes on. What it ends with is read from the store, not from here.
 
     Attributes:
-        left: per series, how many tasks are still to be done.
-        failed: code and message, by series. Threads that share it add to it while they are at work.
-        rebased: adjusted series whose stored prices no longer equal the vendor's.
-        bars: bars in the store, by series, as last seen.
-        written: bars added or revised, by series.
-        changes: of bars, in all.
-        fatal: what ended the whole run; tasks that were merely interrupted because of it do not count.
+        left: How many tasks are still to be done, by series; for progress.
+        failed: Why series fail. Threads that share it add to it while they are at work.
+        basis_changed: Adjusted series whose stored prices no longer equal the source's.
+        forming: Series of which a bar came that had not ended.
+        undated: Whether the source did not say what time it is.
+        written: The bars added or revised, by series.
+        changes: How bars have changed, in all.
+        fatal: What ended the whole run; tasks that were merely interrupted because of it do not count.
     """
 
     left: dict[Series, int] = field(default_factory=dict)
     failed: dict[Series, Failure] = field(default_factory=dict)
     basis_changed: set[Series] = field(default_factory=set)
-    bars: dict[Series, int] = field(default_factory=dict)
+    forming: set[Series] = field(default_factory=set)
+    undated: bool = False
     written: dict[Series, int] = field(default_factory=dict)
     changes: Changes = NO_CHANGES
     fatal: DataEngineError | None = None
@@ -53,7 +55,8 @@ class RunState:
         """Add what came of one task."""
         self.failed.update(result.failed)
         self.basis_changed |= result.basis_changed
-        self.bars.update(result.bars_of)
+        self.forming |= result.forming
+        self.undated |= result.undated
         for series, written in result.written.items():
             self.written[series] = self.written.get(series, 0) + written
         self.changes += result.changes
@@ -79,12 +82,38 @@ class Dispatcher:
         self.progress = progress
         self.workers = workers
         self._pool = pool
+        self._total = self._expected = 0
+        self._shown = 0.0
         self._started = time.monotonic()
 
     @property
     def seconds(self) -> float:
         """How long this has been going on."""
         return time.monotonic() - self._started
+
+    def begin(self, plans: Sequence[IngestionPlan], total: int) -> None:
+        """Show what is to be done, before the first of it is.
+
+        Args:
+            plans: of one or several datasets.
+            total: how many series the run is about, complete ones included.
+        """
+        for plan in plans:
+            for symbol, count in plan.outstanding.items():
+                self.state.left[Series(symbol, plan.dataset)] = count
+        self._total = total
+        self._expected = sum(plan.requests for plan in plans) + self.tally.pages
+        self.show()
+
+    def show(self) -> None:
+        """Tell the progress how far the run has come."""
+        self._shown = time.monotonic()
+        self.progress.update(self._progress_state())
+
+    def tick(self) -> None:
+        """Tell the progress unless it was told just now; for steps before the first request that come by the thousand."""
+        if time.monotonic() - self._shown >= _TICK_SECONDS:
+            self.show()
 
     def work(self, plans: Sequence[IngestionPlan], total: int) -> None:
         """Do the tasks of *plans* in order.
@@ -97,10 +126,7 @@ class Dispatcher:
             DataEngineError: the run cannot go on.
             KeyboardInterrupt: Ctrl-C; what had arrived is stored.
         """
-        for plan in plans:
-            for symbol, count in plan.outstanding.items():
-                self.state.left[Series(symbol, plan.dataset)] = count
-        expected = sum(plan.requests for plan in plans) + self.tally.pages
+        self.begin(plans, total)
         tasks = (task for plan in plans for task in plan.tasks)
         alone: deque[FetchTask] = deque()
         running: dict[Future[Any], FetchTask] = {}
@@ -117,7 +143,7 @@ class Dispatcher:
                 self.tally = self._pool.tally()
                 if self.state.fatal is not None:
                     raise self.state.fatal
-                self.progress.update(self._progress_state(total, expected))
+                self.show()
         except BaseException as error:
             self._end(running)
             if isinstance(error, DataEngineError) and self.state.fatal is not None and self.state.fatal is not error:
@@ -146,8 +172,8 @@ class Dispatcher:
         with suppress(DataEngineError):
             self.tally = self._pool.tally()
 
-    def _progress_state(self, total: int, expected: int) -> ProgressState:
-        state, tally, seconds = self.state, self.tally, self.seconds
+    def _progress_state(self) -> ProgressState:
+        state, tally, seconds, total = self.state, self.tally, self.seconds, self._total
         failed = len(state.failed)
         waiting = sum(1 for series, tasks in state.left.items() if tasks and series not in state.failed)
         return ProgressState(
@@ -155,7 +181,7 @@ class Dispatcher:
             successful=total - failed - waiting,
             failed=failed,
             pages=tally.pages,
-            pages_expected=expected,
+            pages_expected=self._expected,
             bars=tally.bars,
             seconds=seconds,
             per_minute=60 * tally.requests / max(seconds, 1.0),

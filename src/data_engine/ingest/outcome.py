@@ -69,6 +69,7 @@ class IngestionReport(Mapping[str, Any]):
             "bars_written": self.changes.written,
             "bars_revised": self.changes.revised,
             "bars_vanished": self.changes.vanished,
+            "bars_removed": self.changes.removed,
             "requests": self.requests,
             "pages": self.pages,
             "elapsed_seconds": round(self.seconds, 3),
@@ -110,7 +111,7 @@ class IngestionReport(Mapping[str, Any]):
         total, changes = len(self.outcomes), self.changes
         text = (
             f"{total - len(failed)} of {total} series up to date, {len(failed)} failed, {changes.added:,} bars new, "
-            f"{changes.revised:,} revised, {self.requests:,} requests, {duration(self.seconds)}"
+            f"{changes.revised:,} revised, {changes.removed:,} removed, {self.requests:,} requests, {duration(self.seconds)}"
         )
         notes = (f"  Note: {note}" for note in self.notes)
         return "\n".join([text, *notes, *(f"  - {symbol}: {message}" for symbol, message in failed)])
@@ -122,6 +123,8 @@ class IngestionReport(Mapping[str, Any]):
         lines = [f"Total ingestion time: {duration(self.seconds)}", "", "Ingestion Summary:"]
         lines += [f"  Successful: {total - len(failed)}/{total}", f"  Failed: {len(failed)}/{total}"]
         lines.append(f"  Bars: {self.changes.added:,} new, {self.changes.revised:,} revised | Requests: {self.requests:,}")
+        if self.changes.removed:
+            lines.append(f"  Dropped by Alpaca: {self.changes.removed:,} bars, removed")
         if self.changes.vanished:
             lines.append(f"  Dropped by Alpaca: {self.changes.vanished:,} bars, kept (--accept-removals removes them)")
         lines += [f"  Note: {note}" for note in self.notes]

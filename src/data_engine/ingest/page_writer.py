@@ -1,71 +1,72 @@
-"""One chain of pages on its way to disk: `PageWriter`.
+"""Store the pages of one task: bars first, coverage second.
 
-Bars are held only until their file is complete: the server sends symbols in ascending order and each symbol's bars in time
-order, so a file is written when the next one begins. Coverage follows when the chain has ended; a chain that breaks off
-covers the symbols it finished, and the current one through its last bar.
+Bars are held in memory until their file is complete, since a source sends symbols in ascending order and the bars of a symbol in
+order of time: a file is written when the next one begins. Coverage follows when the chain of pages has ended. Of a chain that
+breaks off, only what its pages show is covered.
 
-Adjusted prices change whenever a corporate action lands. So their series are only extended after a session that is held, asked
-for again, equals what is stored; and where a range was not covered, the answer replaces whatever lay there, since it could be
-of another price base.
+A task has up to two chains of pages, its phases: one that only compares a stored session with what the source says of it now, and
+the one for the range of the task. Only the latter stores, covers and removes.
+
+Adjusted prices change whenever a corporate action takes effect. So an adjusted series is only extended after a stored session,
+fetched again, equals what is stored; and where a range was not covered, the response replaces what was there, since that could be
+of another adjustment basis.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from enum import Enum
 
 import numpy as np
 import pyarrow as pa
 
 from data_engine.errors import DamagedFile, DataEngineError, FileInUse, StoreBusy
+from data_engine.ingest.arrival import Arrival
 from data_engine.ingest.plan import FetchTask
-from data_engine.market.bars import EMPTY, Changes, Int64s, from_micros, take, timestamps_us, within
+from data_engine.market.bars import EMPTY, Changes, from_micros, timestamps_us, within
 from data_engine.market.bars_page import BarsPage
 from data_engine.market.finality import final_before
 from data_engine.market.series import Series
-from data_engine.market.time_range import TimeRange
-from data_engine.store.bar_store import BarStore, WriteResult, split_by_period
-from data_engine.store.coverage import Coverage, Fingerprint
-from data_engine.store.partitions import Partition, Period, periods
+from data_engine.market.time_range import TimeRange, intersection
+from data_engine.store.bar_store import BarStore, split_by_period
+from data_engine.store.coverage import Coverage
+from data_engine.store.partitions import Period
 
 _OF_ONE_FILE = (DamagedFile, FileInUse, StoreBusy)
 """One file is the trouble: its symbol fails, the neighbours go on."""
 
 
-@dataclass(slots=True)
-class _Arrival:
-    """What has come of one symbol."""
+class Phase(Enum):
+    """What a chain of pages is for."""
 
-    pending: list[pa.Table] = field(default_factory=list)
-    period: Period | None = None
-    rows: dict[Period, int] = field(default_factory=dict)
-    files: dict[Period, Fingerprint] = field(default_factory=dict)
-    first: datetime | None = None
-    last: datetime | None = None
-    written: WriteResult = field(default_factory=WriteResult)
-    times: list[Int64s] = field(default_factory=list)
-    again: list[pa.Table] = field(default_factory=list)
-    compared: bool = False
-    without_fingerprints: bool = False
-    removed: bool = False
+    COMPARE = "compare"
+    FETCH = "fetch"
 
-    def note(self, period: Period, written: WriteResult) -> None:
-        """Remember what is in a file now."""
-        self.rows[period] = written.rows
-        if written.fingerprint is not None:
-            self.files[period] = written.fingerprint
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """One chain of pages to request.
+
+    Attributes:
+        range: The range to request.
+        phase: Whether its bars are compared only, or stored.
+    """
+
+    range: TimeRange
+    phase: Phase
 
 
 class PageWriter:
-    """Takes the pages of one task and keeps their bars.
+    """Stores the bars of the pages of one task.
 
     Args:
-        storage: where to.
-        task: whose pages they are.
-        now: when the run began: bars that had not ended are left out, and what was not final then is provisional.
-        refetch: whether stored bars may be missing from the answer, and are to be counted.
-        accept_removals: whether those are taken out.
+        storage: The store.
+        task: The task whose pages they are.
+        now: The instant when the run began: bars that had not ended then are left out, and what was not final is provisional.
+        refetch: Whether covered ranges are fetched again.
+        accept_removals: Whether bars that a complete response lacks are removed.
     """
 
     def __init__(
@@ -74,211 +75,290 @@ class PageWriter:
         self._storage = storage
         self._task = task
         self._now = now
-        self._adjusted = not task.dataset.adjustment.is_raw
-        self._again = refetch
-        self._refetch = refetch or self._adjusted
-        self._accept_removals = accept_removals or self._adjusted
+        self._refetch = refetch
+        self._remove_all = accept_removals or not task.dataset.adjustment.is_raw
         self._final_before = final_before(task.dataset, now)
         self._until = now
-        self._arrivals = {symbol: _Arrival() for symbol in task.symbols}
+        self._newest: datetime | None = None
+        self._dated = True
+        self._arrivals = {symbol: Arrival() for symbol in task.symbols}
+        self._phase = Phase.FETCH
+        self._pages = 0
         self._current = ""
         self._ordered = True
         self.damaged: dict[str, DataEngineError] = {}
         self.basis_changed: set[str] = set()
 
-    def spans(self) -> Iterator[TimeRange]:
-        """Yield what to ask for, one chain of pages after the other: the range, with the session to be compared."""
+    def chains(self) -> Iterator[Chain]:
+        """Yield the chains to request, one after the other; the pages of each are given to `take` before the next is begun."""
         overlap, span = self._task.overlap, self._task.range
         if overlap is not None and overlap.end <= span.start:
-            yield TimeRange(overlap.start, span.end)
+            yield self._begin(Chain(TimeRange(overlap.start, span.end), Phase.FETCH))
             return
         if overlap is not None:
-            # It lies after the range, where its bars would come too late: they are asked for first.
-            yield overlap
+            # It lies after the range, where its bars would come too late: they are requested first.
+            yield self._begin(Chain(overlap, Phase.COMPARE))
+            if not self._pages:
+                return  # nothing was said about the session, so that nothing can be joined to it
             for symbol in self._task.symbols:
                 self._compare(symbol)
-            self._current = ""
-        yield span
+        yield self._begin(Chain(span, Phase.FETCH))
+
+    def _begin(self, chain: Chain) -> Chain:
+        self._phase, self._current, self._ordered, self._pages = chain.phase, "", True, 0
+        return chain
 
     @property
-    def written(self) -> dict[str, WriteResult]:
-        """What was written so far, by symbol."""
-        return {symbol: arrival.written for symbol, arrival in self._arrivals.items()}
+    def changes(self) -> dict[str, Changes]:
+        """How the files have changed so far, by symbol."""
+        return {symbol: arrival.changes for symbol, arrival in self._arrivals.items()}
 
-    def take(self, page: BarsPage) -> int:
-        """Keep the bars of one page; return how many of them belong to the task."""
-        taken = 0
-        # A clamped end can cut through a bar that has ended since: half its trades would be missing.
-        self._until = self._now if page.until is None else min(self._now, page.until)
-        span = self._task.range.before(self._task.dataset.timeframe.floor(self._until))
-        for symbol, bars in page.bars():
-            if symbol < self._current:
-                self._ordered = False  # against the documentation: then nothing is known to be finished before the end
-            elif symbol > self._current:
-                self._flush(self._current)
-                self._current = symbol
-            kept = within(bars, span) if span else EMPTY
-            if self._task.overlap is not None:
-                self._arrivals[symbol].again.append(within(bars, self._task.overlap))
-                if kept.num_rows:
-                    self._compare(symbol)
-            if symbol in self.basis_changed:
-                continue
-            taken += kept.num_rows
-            for period, part in split_by_period(kept, self._task.dataset):
-                self._add(symbol, period, part)
-        return taken
+    @property
+    def forming(self) -> set[str]:
+        """The symbols of which a bar came that had not ended."""
+        return {symbol for symbol, arrival in self._arrivals.items() if arrival.forming}
+
+    def take(self, page: BarsPage, *, dated: bool = True) -> int:
+        """Keep the bars of one page; return how many of them belong to the range of the task.
+
+        Args:
+            page: The page.
+            dated: Whether the source says what time it is. If it does not, this machine's clock may be ahead, and the newest
+                bar is the only clock: nothing is claimed from it on, and what is final is judged by it.
+        """
+        if not dated:
+            self._dated = False
+            self._note_newest(page)
+        # A truncated end can cut through a bar that has ended since: half its trades would be missing.
+        until = self._now if page.until is None else min(self._now, page.until)
+        self._until = until if not self._pages else min(self._until, until)
+        self._pages += 1
+        if self._phase is Phase.COMPARE:
+            for symbol, bars in page.bars():
+                self._keep_overlap(symbol, bars)
+            return 0
+        return sum(self._take(symbol, bars) for symbol, bars in page.bars())
 
     def complete(self) -> dict[str, Coverage]:
-        """Write what is pending and cover the whole range of every symbol; return their coverage. The chain has ended."""
-        known = {}
-        for symbol in self._task.symbols:
+        """Write what is pending and cover the range of every symbol; return their coverage. The chain has ended.
+
+        A range of which no page came is not covered: nothing was said about it.
+        """
+        known: dict[str, Coverage] = {}
+        for symbol in self._task.symbols if self._pages else ():
             self._compare(symbol)
             self._flush(symbol)
+            if symbol not in self.basis_changed:
+                self._settle_all(symbol)
             if symbol not in self.damaged and symbol not in self.basis_changed:
                 made = self._cover(symbol, self._task.range)
                 if made is not None:
                     known[symbol] = made
         return known
 
+    def _settle_all(self, symbol: str) -> None:
+        """Settle the files of the range that were not: the current one, and those of which no bar came."""
+        asked, arrival = self._asked(self._task.range), self._arrivals[symbol]
+        if asked is not None and symbol not in self.damaged:
+            for period in list(self._storage.periods(Series(symbol, self._task.dataset), asked)):
+                if period not in arrival.settled:
+                    self._settle(symbol, period)
+
     def abort(self) -> dict[str, TimeRange]:
-        """Write what is pending and cover what is certain; return what is left to ask, by symbol. The chain broke."""
+        """Write what is pending and cover what is certain; return what is left to request, by symbol. The chain broke off.
+
+        Only symbols whose bars came are covered, up to their last bar, or to the end of the range if another symbol followed.
+        Nothing is removed.
+        """
         left: dict[str, TimeRange] = {}
         for symbol in self._task.symbols:
-            if self._ordered and symbol < self._current:
-                self._compare(symbol)
-            self._flush(symbol)
+            if self._phase is Phase.FETCH:
+                self._flush(symbol)
             if symbol in self.damaged or symbol in self.basis_changed:
                 continue
-            last = self._arrivals[symbol].last
-            if self._ordered and symbol < self._current:
-                self._cover(symbol, self._task.range)
-            elif self._ordered and symbol == self._current and last is not None:
-                end = min(self._task.dataset.timeframe.next(self._task.dataset.timeframe.floor(last)), self._task.range.end)
-                self._cover(symbol, TimeRange(self._task.range.start, end))
-                rest = self._task.range.after(end)
-                if rest is not None:
-                    left[symbol] = rest
+            certain = self._certain(symbol)
+            if certain is not None and self._has_nothing_to_remove(symbol, certain):
+                self._cover(symbol, certain)
+                rest = self._task.range.after(certain.end)
             else:
-                left[symbol] = self._task.range
+                rest = self._task.range
+            if rest is not None:
+                left[symbol] = rest
         return left
 
+    # ------------------------------------------------------------------------------------------------------------- pages
+
+    def _note_newest(self, page: BarsPage) -> None:
+        newest = from_micros(int(page.times.max())) if page.times.size else self._newest
+        self._newest = max(filter(None, (self._newest, newest)), default=None)
+        if self._newest is not None:
+            limits = (final_before(self._task.dataset, instant) for instant in (self._now, self._newest))
+            self._final_before = min(limits)
+
+    def _take(self, symbol: str, bars: pa.Table) -> int:
+        if symbol < self._current:
+            self._ordered = False  # against the documentation: then nothing is known to be finished before the end
+        elif symbol > self._current:
+            self._flush(self._current)
+            self._current = symbol
+        kept = self._in_range(symbol, bars)
+        self._keep_overlap(symbol, bars)
+        if kept.num_rows:
+            self._compare(symbol)
+        if symbol in self.basis_changed:
+            return 0
+        for period, part in split_by_period(kept, self._task.dataset):
+            self._add(symbol, period, part)
+        return int(kept.num_rows)
+
+    def _in_range(self, symbol: str, bars: pa.Table) -> pa.Table:
+        """Return the bars that belong to the range and had ended."""
+        asked = within(bars, self._task.range)
+        ended = self._task.range.before(self._task.dataset.timeframe.floor(self._until))
+        kept = within(bars, ended) if ended else EMPTY
+        self._arrivals[symbol].forming |= asked.num_rows > kept.num_rows
+        return kept
+
+    def _keep_overlap(self, symbol: str, bars: pa.Table) -> None:
+        arrival = self._arrivals[symbol]
+        if self._task.overlap is not None and not arrival.compared:
+            arrival.again.append(within(bars, self._task.overlap))
+
     def _compare(self, symbol: str) -> None:
-        """Hold the session that came again against what is stored, once, and before the first new bar is kept."""
+        """Compare the session that came again with what is stored, once, and before the first new bar is kept."""
         arrival, overlap = self._arrivals[symbol], self._task.overlap
         if overlap is None or arrival.compared or symbol in self.damaged:
             return
         arrival.compared = True
+        again, arrival.again = arrival.again, []
         series = Series(symbol, self._task.dataset)
         try:
             stored = [within(self._storage.read(series, period), overlap) for period in self._storage.periods(series, overlap)]
         except DamagedFile as error:
             self.damaged[symbol] = error
             return
-        held = pa.concat_tables([EMPTY, *stored])
-        # No bar on either side tells nothing: then it is not known that the base is the same.
-        if not held.num_rows or not held.equals(pa.concat_tables([EMPTY, *arrival.again])):
+        found = pa.concat_tables([EMPTY, *stored])
+        # No bar on either side tells nothing: then it is not known that the basis is the same.
+        if not found.num_rows or not found.equals(pa.concat_tables([EMPTY, *again])):
             self.basis_changed.add(symbol)
-        arrival.again = []
+
+    # ------------------------------------------------------------------------------------------------------------- files
 
     def _add(self, symbol: str, period: Period, part: pa.Table) -> None:
         arrival = self._arrivals[symbol]
         if arrival.period is not None and arrival.period != period:
             self._flush(symbol)
-        arrival.period = period
+            self._settle(symbol, arrival.period)
+            arrival.settled.add(arrival.period)
+        if arrival.period != period:
+            arrival.period, arrival.times = period, []
         arrival.pending.append(part)
         times = timestamps_us(part)
-        if self._refetch:
-            arrival.times.append(times)
-        first, last = (from_micros(int(times[at])) for at in (0, -1))
-        arrival.first = first if arrival.first is None else min(first, arrival.first)
+        arrival.times.append(times)
+        last = from_micros(int(times[-1]))
         arrival.last = last if arrival.last is None else max(last, arrival.last)
 
     def _flush(self, symbol: str) -> None:
+        """Write the bars of the current file of a symbol; more of the same file may follow."""
         arrival = self._arrivals.get(symbol)
-        if arrival is None or arrival.period is None:
+        if arrival is None or arrival.period is None or not arrival.pending:
             return
-        period, pending = arrival.period, arrival.pending
-        arrival.period, arrival.pending = None, []
-        if symbol not in self.damaged:
-            self._write(symbol, period, pa.concat_tables(pending))
-
-    def _write(self, symbol: str, period: Period, bars: pa.Table) -> None:
-        arrival = self._arrivals[symbol]
-        try:
-            self._unmark(symbol)
-            written = self._storage.write(Series(symbol, self._task.dataset), period, bars)
-        except _OF_ONE_FILE as error:
-            self.damaged[symbol] = error
+        pending, arrival.pending = arrival.pending, []
+        if symbol in self.damaged:
             return
-        arrival.note(period, written)
-        arrival.written += written
-
-    def _unmark(self, symbol: str) -> None:
-        """Drop the fingerprints of files that stay covered while they are rewritten: a killed refetch is no damage."""
-        arrival = self._arrivals[symbol]
-        if self._again and not arrival.without_fingerprints:
-            touched = tuple(periods(self._task.range, self._task.dataset))
-            self._storage.coverage.update(Series(symbol, self._task.dataset), lambda known: known.without_fingerprints(touched))
-            arrival.without_fingerprints = True
-
-    def _look_for_vanished(self, symbol: str, span: TimeRange) -> None:
-        """Count the stored bars of an answered range that did not come, or take them out. Only what is complete can tell."""
-        arrival = self._arrivals[symbol]
-        came = np.concatenate(arrival.times) if arrival.times else np.empty(0, np.int64)
-        series = Series(symbol, self._task.dataset)
+        series, period = Series(symbol, self._task.dataset), arrival.period
+        asked = self._asked(self._task.range)
         try:
-            self._unmark(symbol)
-            for period in list(self._storage.periods(series, span)):
-                stored = self._storage.read(series, period)
-                again = take(stored, np.isin(timestamps_us(stored), came))
-                answered = span.intersect(period.span)
-                written = self._storage.write(series, period, again, answered=answered, drop_vanished=self._accept_removals)
-                arrival.note(period, written)
-                arrival.removed |= bool(written.changes.vanished and self._accept_removals)
-                arrival.written += WriteResult(changes=Changes(vanished=written.changes.vanished))
+            if self._refetch and period in self._known(symbol).rows:
+                self._announce(symbol, [one for one in self._known(symbol).rows if one.span.intersect(self._task.range)])
+            answered = asked.intersect(period.span) if asked else None
+            arrival.note(period, self._storage.write(series, period, pa.concat_tables(pending), answered=answered))
         except _OF_ONE_FILE as error:
             self.damaged[symbol] = error
 
-    def _gone(self, symbol: str, known: Coverage, span: TimeRange) -> dict[Period, int]:
-        """Return the files that coverage still counts although a run that was killed had taken them away."""
+    def _settle(self, symbol: str, period: Period) -> None:
+        """Judge the stored bars of a file by the complete response: remove what it lacks where that is to be, count the rest."""
+        arrival, asked = self._arrivals[symbol], self._asked(self._task.range)
+        answered = asked.intersect(period.span) if asked else None
+        written = arrival.results.get(period)
+        if answered is None or symbol in self.damaged or (written is not None and not written.lacking):
+            return
         series = Series(symbol, self._task.dataset)
-        counted = (period for period in known.rows if period.span.intersect(span))
-        return {period: 0 for period in counted if self._storage.files.size(Partition(series, period).key) is None}
+        try:
+            removable = self._removable(symbol, answered)
+            if removable:
+                self._announce(symbol, [period])
+            arrival.note(period, self._storage.settle(series, period, arrival.came(period), answered, removable))
+        except _OF_ONE_FILE as error:
+            self.damaged[symbol] = error
 
-    def _is_as_written(self, symbol: str, period: Period, mark: Fingerprint) -> bool:
-        """Tell whether nobody has written to a file since: another chain of the run, or somebody's `store`."""
-        # The size alone does not tell: of changes to a single price, every fifth to every second leaves it as it was.
-        content = self._storage.files.get(Partition(Series(symbol, self._task.dataset), period).key)
-        return content is not None and Fingerprint.of(content) == mark
+    def _known(self, symbol: str) -> Coverage:
+        """Return the coverage of a symbol as it was before this chain wrote to it, but for what it was about to change."""
+        arrival = self._arrivals[symbol]
+        if arrival.known is None:
+            arrival.known = self._storage.coverage.read(Series(symbol, self._task.dataset))
+        return arrival.known
+
+    def _removable(self, symbol: str, answered: TimeRange) -> tuple[TimeRange, ...]:
+        """Return where a stored bar that a complete response lacks is removed.
+
+        That is everywhere in an adjusted series, since such a bar could be of another basis, and if removals are accepted.
+        Elsewhere it is where bars were provisional until now: this response is the final word on them.
+        """
+        if self._remove_all:
+            return (answered,)
+        final = answered.before(self._final_before)
+        return intersection((final,), self._known(symbol).provisional) if final else ()
+
+    def _announce(self, symbol: str, changing: Sequence[Period]) -> None:
+        """Write down which files are about to change other than by growing: a killed run must not look like damage."""
+        if not set(changing) <= self._known(symbol).changing:
+            series = Series(symbol, self._task.dataset)
+            self._arrivals[symbol].known = self._storage.coverage.update(series, lambda known: known.with_changing(changing))
+
+    # ---------------------------------------------------------------------------------------------------------- coverage
+
+    def _asked(self, span: TimeRange) -> TimeRange | None:
+        """Return the part of a range that was answered: nothing is said about the bar that contains the end."""
+        until = self._task.dataset.timeframe.floor(self._until)
+        if not self._dated:
+            until = span.start if self._newest is None else min(until, self._newest)
+        return span.before(until)
+
+    def _certain(self, symbol: str) -> TimeRange | None:
+        """Return what a chain that broke off has answered of a symbol: read from its bars, not from those of others."""
+        last, span = self._arrivals[symbol].last, self._task.range
+        if last is None or not self._ordered or self._phase is Phase.COMPARE:
+            return None
+        if symbol < self._current:
+            return span
+        timeframe = self._task.dataset.timeframe
+        return TimeRange(span.start, min(timeframe.next(timeframe.floor(last)), span.end))
+
+    def _has_nothing_to_remove(self, symbol: str, span: TimeRange) -> bool:
+        """Tell whether the files hold nothing in a range that would have to be removed to cover it."""
+        asked, series = self._asked(span), Series(symbol, self._task.dataset)
+        try:
+            for part in self._removable(symbol, asked) if asked else ():
+                for period in self._storage.periods(series, part):
+                    stored = timestamps_us(within(self._storage.read(series, period, ["timestamp"]), part))
+                    if not np.isin(stored, self._arrivals[symbol].came(period)).all():
+                        return False
+        except _OF_ONE_FILE as error:
+            self.damaged[symbol] = error
+            return False
+        return True
 
     def _cover(self, symbol: str, span: TimeRange) -> Coverage | None:
-        arrival, series = self._arrivals[symbol], Series(symbol, self._task.dataset)
-        asked = span.before(self._until)
+        """Cover a range that was answered in full, after its bars are in place."""
+        asked, arrival = self._asked(span), self._arrivals[symbol]
         if asked is None:
             return None
-        if self._refetch:
-            self._look_for_vanished(symbol, asked)
-            if symbol in self.damaged:
-                return None
+        series = Series(symbol, self._task.dataset)
 
         def answered(known: Coverage) -> Coverage:
-            files = {period: mark for period, mark in arrival.files.items() if self._is_as_written(symbol, period, mark)}
-            changed = {period: self._storage.count(series, period) for period in arrival.files if period not in files}
-            rows = {**self._gone(symbol, known, asked), **arrival.rows, **changed}
-            made = known.answered(
-                asked,
-                final_before=self._final_before,
-                now=self._now,
-                rows=rows,
-                first=arrival.first,
-                last=arrival.last,
-                files=files,
-            )
-            if arrival.removed:
-                first, last = self._storage.reach(series)
-                made = replace(made, first_bar=first, last_bar=last)
-            return made.succeeded()
+            counts = self._storage.count_files(known, arrival.results, arrival.counts, within=asked)
+            return known.answered(asked, final_before=self._final_before, now=self._now, counts=counts).succeeded()
 
         try:
             # Only now, with the bars in place: coverage must never promise what is not on disk.
@@ -295,6 +375,6 @@ def remaining_tasks(task: FetchTask, left: dict[str, TimeRange]) -> Iterator[Fet
         by_rest.setdefault(rest, []).append(symbol)
     for rest, symbols in by_rest.items():
         share = rest.length / task.range.length * len(symbols) / len(task.symbols)
-        # Whoever has not begun is still to be compared; whoever broke off in the middle was.
+        # A symbol that has not begun is still to be compared; one that broke off in the middle was.
         overlap = task.overlap if rest == task.range else None
         yield FetchTask(tuple(sorted(symbols)), rest, task.dataset, task.estimate * share, overlap, task.asof)

@@ -1,14 +1,9 @@
-"""Fetch the bars of many symbols into the store, and keep them up to date: `IngestionPipeline` plans, runs and reports.
-
-What fails for one symbol is in the report. What fails for all is an exception (refused credentials, a full disk, a service
-that is down, Ctrl-C); its ``report`` says what was done until then.
-"""
+"""Fetch the bars of many symbols into the store, and keep them up to date: `IngestionPipeline` plans, runs and reports."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -23,22 +18,24 @@ from data_engine.ingest.run import IngestionRun
 from data_engine.ingest.run_log import RunLog, run_record
 from data_engine.ingest.run_plan import RunPlan, plan_run
 from data_engine.ingest.task import RunOptions
-from data_engine.ingest.update_targets import update_targets
-from data_engine.ingest.worker_pool import LOCAL, RUN_MARKERS, ThreadPool, WorkerPool
+from data_engine.ingest.update_targets import Targets, update_targets
+from data_engine.ingest.worker_pool import RUN_MARKERS, ThreadPool, WorkerPool, check_address
 from data_engine.market.dates import DateLike, Span, parse_span
 from data_engine.market.series import Adjustment, Dataset, Feed, Series, Timeframe
 from data_engine.market.time_range import TimeRange, iso
 from data_engine.market.wording import and_more
 from data_engine.settings import Settings, check_threads, load_settings
-from data_engine.store.file_store import RUN_LOCK
+from data_engine.store.run_lock import RUN_LOCK
 from data_engine.store.selection import DatasetFilter
 from data_engine.universe.index_names import check_index_name, index_name_of
 from data_engine.universe.index_store import MetadataStore
 from data_engine.universe.symbol_lists import SymbolLoader
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
     from pathlib import Path
 
+    from data_engine.ingest.dask.dask_pool import DaskPool
     from data_engine.read.parquet_storage import ParquetStorage
 
 
@@ -63,9 +60,6 @@ class IngestionPipeline:
 
     Raises:
         ConfigError: If a setting or an argument cannot be used.
-
-    Example:
-        >>> report = IngestionPipeline().ingest_symbols(["AAPL"], "2024-01-01", "2024-01-31")  # doctest: +SKIP
     """
 
     def __init__(
@@ -99,6 +93,7 @@ class IngestionPipeline:
         self.progress: Progress = progress or NoProgress()
         self.dask = None if dask is None else check_address(dask)
         self._client = client
+        self._connected: DaskPool | None = None
         self._wait = wait
         self._now = now
 
@@ -113,8 +108,6 @@ class IngestionPipeline:
                 connections=self.workers,
             )
         return self._client
-
-    # ------------------------------------------------------------------------------------------------------- the main job
 
     def ingest_symbols(
         self,
@@ -160,15 +153,16 @@ class IngestionPipeline:
         if index_name is not None:
             check_index_name(index_name)
         dataset = self._dataset(timeframe)
-        now = self._now()
-        span = self._span(names, dataset, start_date, end_date, now)
-        options = RunOptions(now, self.feed is Feed.DELAYED_SIP, refetch, accept_removals)
-        with closing(self._pool(options)) as pool, self._locked():
+        self._span(names, dataset, start_date, end_date, self._now())  # what cannot be used is refused before anything else
+        with self._locked() as hold:
+            now = self._now()
+            span = self._span(names, dataset, start_date, end_date, now)
             if index_name is not None:
                 self.metadata.store(index_name, names, force=force)
             run_plan = self._plan({dataset: dict.fromkeys(names, (span.range,))}, now, refetch=refetch)
+            options = self._options(now, refetch=refetch, accept_removals=accept_removals)
             command = "refetch" if refetch else "ingest"
-            return self._run(run_plan, pool, self._notes_before(span, now), command, index_name)
+            return self._run(hold, run_plan, options, self._notes_before(span, now), command, index_name)
 
     def ingest_from_csv(
         self,
@@ -193,9 +187,6 @@ class IngestionPipeline:
             index_name: The name of the list. If None, the file's name: ``sp500-2025.csv`` is ``sp500_2025``.
             refetch: Whether to fetch covered ranges again, too.
             force: Whether the list may drop more than 20 % of the index's members.
-
-        Returns:
-            The report, with one outcome per symbol in the order of the file.
         """
         symbols = SymbolLoader.from_csv(csv_path, symbol_column=symbol_column)
         name = index_name if index_name is not None else index_name_of(csv_path)
@@ -245,16 +236,23 @@ class IngestionPipeline:
             InputError: If a symbol is in no dataset; nothing was sent or written.
             DataEngineError: As `ingest_symbols`.
         """
-        now = self._now()
         self.storage.bars.check_exists()
         choice = DatasetFilter.parse(timeframe, feed, adjustment)
         names = None if symbols is None else SymbolLoader.from_list(symbols)
-        members = None if index_name is None else list(self.metadata.members(index_name))
-        targets = update_targets(self.storage.bars.coverage, choice, names, members, now=now)
-        with closing(self._pool(RunOptions(now, self.feed is Feed.DELAYED_SIP))) as pool, self._locked():
-            return self._run(self._plan(targets, now, gaps_first=True), pool, [], "update", index_name)
+        self.storage.bars.coverage.requested.refresh()
+        self._update_targets(choice, names, index_name, self._now())  # unknown symbols are refused before anything else
+        with self._locked() as hold:
+            now = self._now()
+            targets = self._update_targets(choice, names, index_name, now)
+            return self._run(hold, self._plan(targets, now, gaps_first=True), self._options(now), [], "update", index_name)
 
-    # ----------------------------------------------------------------------------------------------------------- the walk
+    def _update_targets(
+        self, choice: DatasetFilter, names: Sequence[str] | None, index_name: str | None, now: datetime
+    ) -> dict[Dataset, Targets]:
+        """Return what an update requests; read anew inside the lock, since another process may have changed the store."""
+        members = None if index_name is None else list(self.metadata.members(index_name))
+        former = {} if index_name is None else self.metadata.former_members(index_name)
+        return update_targets(self.storage.bars.coverage, choice, names, members, now=now, former=former)
 
     def _dataset(self, timeframe: object) -> Dataset:
         return Dataset(Timeframe.parse(timeframe), self.adjustment, self.feed)
@@ -272,16 +270,16 @@ class IngestionPipeline:
             start = min(starts)
         return parse_span(start, end, now=now)
 
-    def _pool(self, options: RunOptions) -> WorkerPool:
-        """Return who does the tasks; made before anything is written, since missing credentials are bad input."""
-        if self.dask is None:
-            return ThreadPool(self.client, self.storage.bars, options, self.workers)
+    def _options(self, now: datetime, *, refetch: bool = False, accept_removals: bool = False) -> RunOptions:
+        return RunOptions(now, self.feed is Feed.DELAYED_SIP, refetch, accept_removals)
+
+    def _connect(self, address: str) -> DaskPool:
         from data_engine.ingest.dask.dask_pool import DaskPool
 
         return DaskPool(
-            self.dask,
+            address,
             self.storage.bars,
-            options,
+            self._options(self._now()),
             workers=self.workers,
             data_url=self.settings.data_url,
             requests_per_minute=self.settings.requests_per_minute,
@@ -289,18 +287,43 @@ class IngestionPipeline:
         )
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Hold the store against other runs, and clean up behind killed ones."""
+    def _locked(self) -> Iterator[ExitStack]:
+        """Lock the store against other runs, and clean up behind killed ones. All that decides about a run is read inside.
+
+        Yields what holds the lock: whoever takes it over (`pop_all`) releases it.
+        """
         files = self.storage.files
+        # Missing credentials, or a cluster that cannot take part, are bad input: nothing is written then.
+        if self.dask is None:
+            _ = self.client
+        else:
+            self._connected = self._connect(self.dask)
 
         def waiting() -> None:
             self.progress.note(f"Store {files.location} is locked by another process; waiting up to {self._wait:g} s")
 
-        with files.lock(RUN_LOCK, seconds=self._wait, waiting=waiting):
+        with ExitStack() as hold:
+            hold.callback(self._disconnect)
+            hold.enter_context(files.lock(RUN_LOCK, seconds=self._wait, waiting=waiting))
             files.remove_stale_drafts()
             for key in list(files.list(RUN_MARKERS)):
                 files.delete(key)  # of a run that was killed: what its workers still do comes to nothing
-            yield
+            self.storage.bars.coverage.requested.refresh()
+            yield hold
+
+    def _pool_for(self, options: RunOptions) -> WorkerPool:
+        """Return who does the tasks of a run with these options."""
+        pool, self._connected = self._connected, None
+        if pool is None:
+            return ThreadPool(self.client, self.storage.bars, options, self.workers)
+        pool.use(options)
+        return pool
+
+    def _disconnect(self) -> None:
+        """Close a cluster that no run has taken over."""
+        pool, self._connected = self._connected, None
+        if pool is not None:
+            pool.close()
 
     def _plan(
         self,
@@ -330,17 +353,34 @@ class IngestionPipeline:
         return notes
 
     def _run(
-        self, run_plan: RunPlan, pool: WorkerPool, notes: list[str], command: str, index_name: str | None
+        self,
+        hold: ExitStack,
+        run_plan: RunPlan,
+        options: RunOptions,
+        notes: list[str],
+        command: str,
+        index_name: str | None,
     ) -> IngestionReport:
-        dispatcher = Dispatcher(pool, self.progress, workers=self.workers)
+        writing: Future[None] | None = None
         try:
-            report = IngestionRun(run_plan, dispatcher, self.storage.bars, notes, delay=DELAY).run()
+            pool = self._pool_for(options)
+            try:
+                dispatcher = Dispatcher(pool, self.progress, workers=self.workers)
+                run = IngestionRun(run_plan, dispatcher, self.storage.bars, notes, delay=DELAY, delayed=options.delayed)
+                report = run.run()
+            finally:
+                writing = pool.close()
         except DataEngineError as error:
             if not isinstance(error, InputError):  # a wrong clock, whose run leaves nothing behind
                 self._log(run_plan, command, index_name, error.report, error)
             raise
-        self._log(run_plan, command, index_name, report)
-        return report
+        else:
+            self._log(run_plan, command, index_name, report)
+            return report
+        finally:
+            if writing is not None:  # the last writer unlocks the store, after the exception has left here
+                unlock = hold.pop_all().close
+                writing.add_done_callback(lambda _: unlock())
 
     def _log(
         self,
@@ -358,15 +398,3 @@ class IngestionPipeline:
         )
         if not RunLog(self.storage.files).add(run) and error is None:
             self.progress.note("This run could not be added to the history of the store; its bars are not affected")
-
-
-def check_address(address: object) -> str:
-    """Return the address of a Dask scheduler, or ``local``.
-
-    Raises:
-        ConfigError: it is neither.
-    """
-    text = address.strip() if isinstance(address, str) else ""
-    if text != LOCAL and not re.fullmatch(r"(tcp|tls|ws|wss|ucx|ucxx)://[^\s/]+", text):
-        raise ConfigError(f"--dask {address!r}: name a scheduler, as in tcp://host:8786, or say local")
-    return text

@@ -194,7 +194,7 @@ def _group(
     """Return the symbols that lack the same range, by that range."""
     groups: dict[_Group, list[str]] = {}
     for target in targets:
-        for piece in target.ranges if target.refetch else target.coverage.missing(target.ranges, now):
+        for piece in target.ranges if target.refetch else target.coverage.missing(target.ranges):
             past = piece.before(now)
             if past is not None and can_hold(past, dataset):
                 compared = not target.refetch and not dataset.adjustment.is_raw
@@ -263,7 +263,9 @@ def _comparison_sessions(coverage: Coverage, part: TimeRange, *, latest: bool) -
 def bars_per_session(coverage: Coverage) -> float:
     """Return how many bars a session of this series brings: as it did so far, or as large companies do."""
     if coverage.bars and coverage.first_bar and coverage.last_bar:
-        known = count_sessions(TimeRange(coverage.first_bar.replace(hour=0, minute=0), coverage.last_bar)) or 1
+        # A bar may start at midnight UTC, and be the only one: the end lies behind it.
+        first, last = coverage.first_bar.replace(hour=0, minute=0), coverage.last_bar
+        known = count_sessions(TimeRange(first, max(first, last) + timedelta(microseconds=1))) or 1
         if known >= 5:
             return coverage.bars / known
     timeframe = coverage.series.dataset.timeframe

@@ -9,6 +9,8 @@ from typing import Protocol
 
 from data_engine.ingest.outcome import duration
 
+_FIRST_SECONDS = 1.0
+
 
 @dataclass(frozen=True, slots=True)
 class ProgressState:
@@ -78,6 +80,8 @@ class NoProgress:
 class LogProgress(NoProgress):
     """A `Progress` that writes lines for a log: those of the legacy pipeline, and one of pages.
 
+    The first lines come a second after the run has begun.
+
     Args:
         write: The function that is called with each line, without its end.
         every: The minimum number of seconds between two reports.
@@ -90,7 +94,7 @@ class LogProgress(NoProgress):
         self._write = write
         self._every = every
         self._clock = clock
-        self._next = clock() + every
+        self._next: float | None = None
 
     def note(self, text: str) -> None:
         """Write the note as a line."""
@@ -98,8 +102,11 @@ class LogProgress(NoProgress):
 
     def update(self, state: ProgressState) -> None:
         """Write the lines if the last ones are old enough."""
-        if self._clock() >= self._next:
-            self._next = self._clock() + self._every
+        now = self._clock()
+        if self._next is None:
+            self._next = now + min(_FIRST_SECONDS, self._every)
+        if now >= self._next:
+            self._next = now + self._every
             self._write(lines(state))
 
 

@@ -8,21 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
-from data_engine.errors import ClockError, DataEngineError, Failure, Interrupted, StoreError
-from data_engine.ingest.dispatcher import Dispatcher, RunState
+from data_engine.errors import ClockError, DamagedFile, DataEngineError, Failure, Interrupted, StoreError
+from data_engine.ingest.dispatcher import Dispatcher
 from data_engine.ingest.outcome import NO_DATA, IngestionReport, Outcome
 from data_engine.ingest.plan import IngestionPlan
 from data_engine.ingest.run_plan import RunPlan, plan_run
 from data_engine.market.exchange_calendar import can_hold_bars
-from data_engine.market.series import Dataset, Series
+from data_engine.market.series import Dataset, Feed, Series
 from data_engine.market.symbol import suggestion
-from data_engine.market.time_range import TimeRange, iso, union
+from data_engine.market.time_range import TimeRange, difference, iso
 from data_engine.market.wording import and_more
 from data_engine.store.bar_store import BarStore
 from data_engine.store.coverage import Coverage
+
+_NOT_STORED = (DamagedFile.code, ClockError.code, Interrupted.code)
 
 _HEADROOM = 64 << 20  # bytes that are left free on the disk
 
@@ -36,16 +37,27 @@ class IngestionRun:
         storage: The store of the bars; the caller has locked it against other runs.
         notes: Notes for the report; more are added.
         delay: The length of the latest data that a plan may not permit.
+        delayed: Whether the run asks for nothing later than that in any case.
     """
 
     def __init__(
-        self, run_plan: RunPlan, dispatcher: Dispatcher, storage: BarStore, notes: Sequence[str] = (), *, delay: timedelta
+        self,
+        run_plan: RunPlan,
+        dispatcher: Dispatcher,
+        storage: BarStore,
+        notes: Sequence[str] = (),
+        *,
+        delay: timedelta,
+        delayed: bool = False,
     ) -> None:
         self._run_plan = run_plan
         self._dispatcher = dispatcher
         self._storage = storage
         self._notes = [*notes, *run_plan.notes]
         self._delay = delay
+        self._delayed = delayed
+        self._requested = storage.coverage.requested
+        self._recounted: dict[Series, Coverage] = {}
 
     def run(self) -> IngestionReport:
         """Carry out the plan; adjusted series whose adjustment basis turns out to have changed are fetched again in full.
@@ -54,14 +66,10 @@ class IngestionRun:
             StoreError: If the disk cannot hold what is to come; nothing was sent or written.
             DataEngineError: If the run ended early; its ``report`` says what was done until then.
         """
-        for note in self._notes:
-            self._dispatcher.progress.note(note[0].upper() + note[1:])
-        self._check_room()
         error = self._work()
         self._note_truncation()
-        if isinstance(error, ClockError):
-            self._withdraw_targets()
         report = self._report(error)
+        self._tidy(error)
         if error is not None:
             error.report = report
             raise error
@@ -80,9 +88,13 @@ class IngestionRun:
     def _work(self) -> DataEngineError | None:
         """Store what is requested, fetch it, and return what ended the run early, if anything did."""
         state = self._dispatcher.state
-        state.bars.update({series: known.bars for series, known in self._run_plan.known.items()})
         state.failed.update(self._run_plan.broken)
         try:
+            for note in self._notes:
+                self._dispatcher.progress.note(note[0].upper() + note[1:])
+            self._check_room()
+            self._recount()
+            self._requested.add(self._run_plan.requested())
             self._fetch(self._run_plan)
             if state.basis_changed:
                 self._fetch(self._rebase())
@@ -94,8 +106,22 @@ class IngestionRun:
             self._dispatcher.progress.close()
         return None
 
+    def _recount(self) -> None:
+        """Count the files anew that a killed run was changing: what is said of them must be what they hold."""
+        for series, known in self._run_plan.known.items():
+            if known.changing:
+                try:
+                    self._recounted[series] = self._storage.recount(series)
+                except DamagedFile as error:
+                    self._dispatcher.state.failed.setdefault(series, Failure.of(error))
+
     def _fetch(self, run_plan: RunPlan) -> None:
-        self._store_targets(run_plan)
+        self._dispatcher.begin(run_plan.plans, len(self._run_plan.series))
+        for plan in run_plan.plans if run_plan.refetch else ():
+            for symbol in plan.outstanding if not plan.dataset.adjustment.is_raw else ():
+                self._dispatcher.tick()
+                # Before a file of another adjustment basis is moved into place, nothing is claimed any more.
+                self._storage.coverage.update(Series(symbol, plan.dataset), Coverage.cleared)
         if any(plan.tasks for plan in run_plan.plans):
             self._dispatcher.work(run_plan.plans, len(self._run_plan.series))
 
@@ -107,29 +133,15 @@ class IngestionRun:
                 f"the plan does not permit the latest 15 minutes of SIP data; the end was truncated to about {end}"
             )
 
-    def _store_targets(self, run_plan: RunPlan) -> None:
-        """Write down what is requested before the first request: whatever happens, `update` knows what is still missing."""
-        for series, ranges in run_plan.outstanding():
-            clear = run_plan.refetch and not series.dataset.adjustment.is_raw
-
-            def add(known: Coverage, ranges: tuple[TimeRange, ...] = ranges, clear: bool = clear) -> Coverage:
-                # Before a file of another adjustment basis is moved into place, nothing is claimed any more.
-                made = known.cleared() if clear else known
-                return replace(made, wanted=union((*made.wanted, *ranges)))
-
-            self._dispatcher.state.bars[series] = self._storage.coverage.update(series, add).bars
-
-    def _withdraw_targets(self) -> None:
-        """Undo what was written down by a clock that was wrong: it reaches into the future."""
-        for series, _ in self._run_plan.outstanding():
-            before = self._run_plan.known[series].wanted
-
-            def withdraw(known: Coverage, before: tuple[TimeRange, ...] = before) -> Coverage:
-                return replace(known, wanted=before)
-
-            known = self._storage.coverage.update(series, withdraw)
-            if known == Coverage(series, begun=known.begun, updated=known.updated, by=known.by):
-                self._storage.coverage.remove(series)
+    def _tidy(self, error: DataEngineError | None) -> None:
+        """Leave behind what the coverage has not taken over; nothing that a clock which is ahead has asked for."""
+        withdrawn = self._run_plan.requested() if isinstance(error, ClockError) else {}
+        left: dict[Series, tuple[TimeRange, ...]] = {}
+        with suppress(StoreError):  # what stays there too long is read twice, and says the same
+            for series in self._requested.series():
+                ranges = difference(self._requested.of(series), withdrawn.get(series, ()))
+                left[series] = difference(ranges, self._storage.coverage.stored(series).wanted)
+            self._requested.replace(left)
 
     def _rebase(self) -> RunPlan:
         """Return the plan that fetches the series whose adjustment basis has changed again, in full."""
@@ -165,11 +177,39 @@ class IngestionRun:
 
     def _outcome(self, plan: IngestionPlan, symbol: str, error: DataEngineError | None) -> Outcome:
         series, state = Series(symbol, plan.dataset), self._dispatcher.state
-        failure = failure_of(state, series, plan, error)
-        if failure is not None and symbol in plan.outstanding and failure.code not in ("damaged_file", ClockError.code):
-            self._store_failure(series, failure)
+        known, failure = self._recounted.get(series, self._run_plan.known[series]), state.failed.get(series)
+        if symbol in plan.outstanding or error is not None:
+            try:
+                known = self._storage.coverage.read(series)
+            except StoreError as damage:
+                failure = failure or Failure.of(damage)
+        verdict = failure or self._verdict(known, plan, error)
+        if verdict is not None and symbol in plan.outstanding and verdict.code not in _NOT_STORED:
+            self._store_failure(series, verdict)
         label = symbol if len(self._run_plan.plans) == 1 else f"{symbol} ({plan.dataset.name})"
-        return Outcome(label, failure, state.bars[series], state.written.get(series, 0))
+        return Outcome(label, verdict, known.bars, state.written.get(series, 0))
+
+    def _verdict(self, known: Coverage, plan: IngestionPlan, error: DataEngineError | None) -> Failure | None:
+        """Return why a series is not complete, read from its coverage after the work; None if it is."""
+        series = known.series
+        limit = self._limit(plan.dataset)
+        requested = tuple(part for span in plan.wanted.get(series.symbol, ()) if (part := span.before(limit)))
+        missing = difference(requested, (*known.covered, *known.provisional))
+        changed = series in self._dispatcher.state.basis_changed
+        if any(can_hold_bars(span, plan.dataset) for span in missing) or (error is not None and changed):
+            return _unfinished(known, error, undated=self._dispatcher.state.undated)
+        forming = series in self._dispatcher.state.forming
+        if not known.bars and not forming and any(can_hold_bars(span, plan.dataset) for span in requested):
+            meant = suggestion(series.symbol)
+            return Failure("no_data", NO_DATA + (f"; did you mean {meant}?" if meant else ""))
+        return None
+
+    def _limit(self, dataset: Dataset) -> datetime:
+        """Return the instant from which on nothing could be asked for: the start of the bar that was forming."""
+        now = self._run_plan.now
+        if self._dispatcher.tally.recent_refused or self._delayed:
+            now -= self._delay if dataset.feed in (Feed.SIP, Feed.ACCOUNT) else timedelta(0)
+        return dataset.timeframe.floor(now)
 
     def _store_failure(self, series: Series, failure: Failure) -> None:
         now = self._run_plan.now.replace(microsecond=0)
@@ -178,23 +218,11 @@ class IngestionRun:
             self._storage.coverage.update(series, lambda known: known.failed(failure.code, failure.message, now))
 
 
-def failure_of(state: RunState, series: Series, plan: IngestionPlan, error: DataEngineError | None) -> Failure | None:
-    """Return why a series failed, or None.
-
-    Args:
-        state: The state of the run.
-        series: The series.
-        plan: The plan of its dataset.
-        error: What ended the whole run early, if anything did.
-    """
-    if series in state.failed:
-        return state.failed[series]
-    if state.left.get(series) or (error is not None and series in state.basis_changed):
-        if error is None or isinstance(error, Interrupted):
-            return Failure("interrupted", "not finished: the run was interrupted")
-        return Failure(error.code, f"not finished: {error}")
-    requested = plan.wanted.get(series.symbol, ())
-    if not state.bars[series] and any(can_hold_bars(span, plan.dataset) for span in requested):
-        meant = suggestion(series.symbol)
-        return Failure("no_data", NO_DATA + (f"; did you mean {meant}?" if meant else ""))
-    return None
+def _unfinished(known: Coverage, error: DataEngineError | None, *, undated: bool) -> Failure:
+    begun = "not finished" if known.bars or known.covered or known.provisional else "not started"
+    if error is None:
+        why = "the responses do not say what time it is, so that nothing after their newest bar is claimed"
+        return Failure("unanswered", f"{begun}: {why if undated else 'no complete response'}")
+    if isinstance(error, Interrupted):
+        return Failure(Interrupted.code, f"{begun}: the run was interrupted")
+    return Failure(error.code, f"{begun}: {error}")

@@ -120,7 +120,8 @@ class RunRecord:
         pages: The number of responses.
         added: The number of bars added.
         revised: The number of bars whose values changed.
-        vanished: The number of stored bars that Alpaca no longer has.
+        vanished: The number of stored bars that Alpaca no longer has and that were kept.
+        removed: The number of stored bars that Alpaca no longer has and that were removed.
         succeeded: The number of series that succeeded.
         failures: The failures of series, by reason.
         notes: Notes that are no failure.
@@ -138,6 +139,7 @@ class RunRecord:
     added: int = 0
     revised: int = 0
     vanished: int = 0
+    removed: int = 0
     succeeded: int = 0
     failures: tuple[FailureGroup, ...] = ()
     notes: tuple[str, ...] = ()

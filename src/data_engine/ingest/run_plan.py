@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 
@@ -10,7 +10,7 @@ from data_engine.corporate_actions.ticker_changes import TickerChange, TickerCha
 from data_engine.errors import DamagedFile, Failure
 from data_engine.ingest.plan import IngestionPlan, Target, plan_ingestion
 from data_engine.market.series import Dataset, Series
-from data_engine.market.time_range import TimeRange, union
+from data_engine.market.time_range import TimeRange, difference, union
 from data_engine.store.coverage import Coverage
 from data_engine.store.coverage_store import CoverageStore
 
@@ -44,11 +44,15 @@ class RunPlan:
         """What is to be said of the series that were cut, one line a rename."""
         return list(dict.fromkeys(self.cut.values()))
 
-    def outstanding(self) -> Iterator[tuple[Series, tuple[TimeRange, ...]]]:
-        """Yield the series with anything to request, and the ranges that are wanted of them."""
-        for plan in self.plans:
-            for symbol in plan.outstanding:
-                yield Series(symbol, plan.dataset), plan.wanted[symbol]
+    def requested(self) -> dict[Series, tuple[TimeRange, ...]]:
+        """Return what is newly requested of the series that can be worked on, whether or not there is anything to fetch now."""
+        return {
+            series: more
+            for plan in self.plans
+            for symbol, ranges in plan.wanted.items()
+            if (series := Series(symbol, plan.dataset)) not in self.broken
+            and (more := difference(ranges, self.known[series].wanted))
+        }
 
     @property
     def series(self) -> list[Series]:

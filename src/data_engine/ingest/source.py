@@ -12,7 +12,10 @@ from data_engine.market.time_range import TimeRange
 
 
 class BarSource(Protocol):
-    """A vendor of historical bars, shared by the threads of a run. `AlpacaClient` is one."""
+    """A vendor of historical bars. `AlpacaClient` is one. What `begin` returns is shared by the threads of one run."""
+
+    def begin(self) -> BarSource:
+        """Return a source for one run, with its own counts and its own `stop`, which is final: no later run starts it again."""
 
     @property
     def requests(self) -> int:
@@ -61,8 +64,9 @@ class BarSource(Protocol):
             Interrupted: If `stop` was called.
         """
 
-    def stop(self) -> None:
-        """Send nothing more: pending and later requests raise `Interrupted`."""
+    def stop(self, *, at_once: bool = False) -> None:
+        """Send nothing more, for ever: pending and later requests raise `Interrupted`.
 
-    def resume(self) -> None:
-        """Undo `stop`."""
+        Args:
+            at_once: Whether requests that were sent are broken off. If not, their responses still count.
+        """

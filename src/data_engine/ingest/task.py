@@ -32,9 +32,10 @@ from data_engine.market.series import Series
 from data_engine.market.symbol import suggestion
 from data_engine.market.time_range import TimeRange, iso
 from data_engine.store.bar_store import BarStore
-from data_engine.store.coverage import Coverage
 
 _AHEAD = timedelta(minutes=2)
+
+_WITNESSES = 4  # symbols that are requested one by one to learn whether the service answers at all
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,8 @@ class TaskResult:
     Attributes:
         failed: why, by series.
         rebased: adjusted series whose stored prices no longer equal the vendor's.
-        bars_of: bars in the store, by series that is complete.
+        forming: series of which a bar came that had not ended.
+        undated: whether the source did not say what time it is.
         written: bars added or revised, by series.
         changes: of bars, in all.
         pages: answers.
@@ -71,7 +73,8 @@ class TaskResult:
 
     failed: dict[Series, Failure] = field(default_factory=dict)
     basis_changed: set[Series] = field(default_factory=set)
-    bars_of: dict[Series, int] = field(default_factory=dict)
+    forming: set[Series] = field(default_factory=set)
+    undated: bool = False
     written: dict[Series, int] = field(default_factory=dict)
     changes: Changes = NO_CHANGES
     pages: int = 0
@@ -141,29 +144,28 @@ class _Work:
         writer = PageWriter(self._storage, task, now=options.now, **how)
         left: dict[str, TimeRange] = {}
         trouble: SourceError | None = None
-        known: dict[str, Coverage] = {}
         try:
-            for span in writer.spans():
+            for chain in writer.chains():
                 request = self._source.request(
-                    task.symbols, task.dataset, span, delayed=options.delayed, now=options.now, asof=task.asof
+                    task.symbols, task.dataset, chain.range, delayed=options.delayed, now=options.now, asof=task.asof
                 )
                 if request is None:
                     return {}, None
                 for page in self._source.pages(request):
                     self._check_clock()
-                    bars = writer.take(page)
+                    bars = writer.take(page, dated=self._source.server_time is not None)
                     self.result.pages += 1
                     self.result.bars += bars
                     if self._on_page is not None:
                         self._on_page(bars)
-            known = writer.complete()
+            writer.complete()
         except (CredentialsRefused, ServiceDown, Interrupted):
             writer.abort()
             raise
         except SourceError as error:
             left, trouble = writer.abort(), error
         finally:
-            self._note(task, writer, known)
+            self._note(task, writer)
         return left, trouble
 
     def _check_clock(self) -> None:
@@ -173,15 +175,15 @@ class _Work:
             here = iso(now.replace(microsecond=0))
             raise ClockError(f"this machine's clock is ahead of Alpaca's: {here} here, {iso(server)} there; set it right")
 
-    def _note(self, task: FetchTask, writer: PageWriter, known: dict[str, Coverage]) -> None:
+    def _note(self, task: FetchTask, writer: PageWriter) -> None:
         result = self.result
-        for symbol, coverage in known.items():
-            result.bars_of[Series(symbol, task.dataset)] = coverage.bars
-        for symbol, written in writer.written.items():
+        for symbol, changes in writer.changes.items():
             series = Series(symbol, task.dataset)
-            if written.changes.written:
-                result.written[series] = result.written.get(series, 0) + written.changes.written
-            result.changes += written.changes
+            if changes.written:
+                result.written[series] = result.written.get(series, 0) + changes.written
+            result.changes += changes
+        result.undated |= self._source.server_time is None and result.pages > 0
+        result.forming.update(Series(symbol, task.dataset) for symbol in writer.forming)
         for symbol, damage in writer.damaged.items():
             self._fail(Series(symbol, task.dataset), damage)
         result.basis_changed.update(Series(symbol, task.dataset) for symbol in writer.basis_changed)
@@ -198,6 +200,42 @@ class _Work:
         if isinstance(error, InvalidSymbol):
             self._fail(Series(error.symbol, dataset), error)
             return rest
+        if may_be_outage(error):
+            return self._after_witness(rest, error)
+        return self._split(rest, error)
+
+    def _after_witness(self, rest: list[FetchTask], error: SourceError) -> list[FetchTask]:
+        """Return how to go on if the service may be down: what fails for every symbol is not split, but fails as a whole."""
+        alone = [replace(part, symbols=(name,)) for part in rest for name in part.symbols]
+        if len(alone) == 1:
+            return self._split(rest, error)
+        several = min(_WITNESSES, len(alone))
+        asked: set[str] = set()
+        answered = False
+        while not answered and len(asked) < several:
+            witness = alone[len(asked) * (len(alone) - 1) // (several - 1)]  # the first, the last, and some between
+            asked.update(witness.symbols)
+            answered = self._answers(witness)
+        left = [replace(part, symbols=names) for part in rest if (names := tuple(n for n in part.symbols if n not in asked))]
+        if answered:
+            return self._split(left, error) if left else []
+        for part in left:
+            for symbol in part.symbols:
+                self._fail(Series(symbol, part.dataset), error)
+        return []
+
+    def _answers(self, witness: FetchTask) -> bool:
+        """Fetch a task of one symbol; return whether it got any response."""
+        before = self.result.pages
+        left, error = self._chain(witness)
+        if error is None:
+            return True
+        for symbol in left:
+            self._fail(Series(symbol, witness.dataset), error)
+        return self.result.pages > before or not may_be_outage(error)
+
+    def _split(self, rest: list[FetchTask], error: SourceError) -> list[FetchTask]:
+        dataset = rest[0].dataset
         parts: list[FetchTask] = []
         for task in rest:
             if len(task.symbols) > 1 and may_split(error):
@@ -210,6 +248,11 @@ class _Work:
                 for symbol in task.symbols:
                     self._fail(Series(symbol, dataset), error)
         return parts
+
+
+def may_be_outage(error: SourceError) -> bool:
+    """Tell whether the service may fail for all symbols alike: nothing else got a response since this request began to fail."""
+    return isinstance(error, (SourceUnavailable, BadAnswer)) and not error.isolated
 
 
 def may_split(error: SourceError) -> bool:

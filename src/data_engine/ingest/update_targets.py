@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from data_engine.errors import DamagedFile, InputError
+from data_engine.market.exchange_calendar import can_hold_bars
 from data_engine.market.series import Dataset
-from data_engine.market.time_range import TimeRange, union
+from data_engine.market.time_range import TimeRange, difference, union
 from data_engine.market.wording import and_more
 from data_engine.store.coverage_store import CoverageStore
 from data_engine.store.selection import DatasetFilter
@@ -19,7 +20,13 @@ _LEAST = timedelta(microseconds=1)
 
 
 def update_targets(
-    coverage: CoverageStore, choice: DatasetFilter, names: Sequence[str] | None, members: Sequence[str] | None, *, now: datetime
+    coverage: CoverageStore,
+    choice: DatasetFilter,
+    names: Sequence[str] | None,
+    members: Sequence[str] | None,
+    *,
+    now: datetime,
+    former: Mapping[str, datetime] | None = None,
 ) -> dict[Dataset, Targets]:
     """Return the ranges that an update requests, by dataset and symbol.
 
@@ -30,6 +37,8 @@ def update_targets(
         members: The members of an index, instead of *names*. If most of them are stored, one that is not starts where the
             earliest of the others does. A member that is in no dataset then gets no range, in the dataset with most members.
         now: The instant up to which the series are brought.
+        former: Former members of the index, each with the end of its membership: what is provisional or missing of a stored
+            one up to then is still fetched.
 
     Raises:
         InputError: If a symbol was never ingested in any chosen dataset, or nothing was.
@@ -38,6 +47,8 @@ def update_targets(
     made = {dataset: _targets_of(coverage, dataset, chosen, now) for dataset in coverage.datasets() if dataset in choice}
     for of_dataset in made.values() if members is not None else ():
         _begin_new(of_dataset, members or (), now)
+    for dataset, of_dataset in made.items():
+        of_dataset.update(_left_of_former(coverage, dataset, former or {}, now))
     targets = {dataset: of_dataset for dataset, of_dataset in made.items() if of_dataset}
     if not targets:
         named = f" of {and_more(chosen, 10)}" if chosen else " in the chosen datasets"
@@ -61,6 +72,27 @@ def _targets_of(coverage: CoverageStore, dataset: Dataset, names: Sequence[str] 
             ranges = (TimeRange(now - _LEAST, now),)  # the run that reads it next says what is wrong with it
         if ranges:
             targets[symbol] = union((*ranges, TimeRange(min(ranges[-1].end, now - _LEAST), now)))
+    return targets
+
+
+def _left_of_former(coverage: CoverageStore, dataset: Dataset, former: Mapping[str, datetime], now: datetime) -> Targets:
+    """Return what is provisional or missing of former members until they left: what is provisional is owed until it is final."""
+    targets: Targets = {}
+    for series in coverage.series(dataset) if former else ():
+        left = former.get(series.symbol)
+        if left is None:
+            continue
+        try:
+            known = coverage.read(series)
+        except DamagedFile:
+            continue  # it is no member; `verify` and `status` name it
+        if not known.wanted or not known.bars:
+            continue
+        last, end = known.wanted[-1].end, min(left, now)
+        ranges = union((*known.wanted, TimeRange(last, end))) if last < end else known.wanted
+        owed = difference(ranges, known.covered)  # emptiness that is tentative is asked for as long as it is a member
+        if any(can_hold_bars(span, dataset) for span in owed):
+            targets[series.symbol] = ranges
     return targets
 
 

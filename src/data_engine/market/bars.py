@@ -92,12 +92,14 @@ class Changes:
     Attributes:
         added: Bars with a new timestamp.
         revised: Bars that replaced one with other values.
-        vanished: Stored bars that a complete response lacked; kept or removed, as the caller says.
+        vanished: Stored bars that a complete response lacked, and that were kept.
+        removed: Stored bars that a complete response lacked, and that were removed.
     """
 
     added: int = 0
     revised: int = 0
     vanished: int = 0
+    removed: int = 0
 
     @property
     def written(self) -> int:
@@ -105,7 +107,12 @@ class Changes:
         return self.added + self.revised
 
     def __add__(self, other: Changes) -> Changes:
-        return Changes(self.added + other.added, self.revised + other.revised, self.vanished + other.vanished)
+        return Changes(
+            self.added + other.added,
+            self.revised + other.revised,
+            self.vanished + other.vanished,
+            self.removed + other.removed,
+        )
 
 
 NO_CHANGES = Changes()
@@ -132,6 +139,8 @@ def merge(stored: pa.Table, fetched: pa.Table, answered: TimeRange | None = None
         fetched: what has come, by `BAR_SCHEMA`.
         answered: the range that *fetched* answers in full; stored rows inside it that *fetched* lacks are kept, and counted.
     """
+    _check_order(stored)
+    _check_order(fetched)
     if stored.num_rows == 0:
         return Merged(fetched, Changes(fetched.num_rows))
     old, new = timestamps_us(stored), timestamps_us(fetched)
@@ -154,6 +163,13 @@ def merge(stored: pa.Table, fetched: pa.Table, answered: TimeRange | None = None
             return Merged(stored, Changes(vanished=vanished))
     both = pa.concat_tables([take(stored, ~again), fetched])
     return Merged(take(both, np.argsort(timestamps_us(both), kind="stable")), Changes(added, revised, vanished))
+
+
+def _check_order(table: pa.Table) -> None:
+    """Raise `ValueError` if timestamps repeat or are not sorted: a merge of such tables would invent or lose bars."""
+    steps = np.diff(timestamps_us(table))
+    if steps.size and steps.min() <= 0:
+        raise ValueError(f"cannot merge bars: {problems(table)}")
 
 
 def without(stored: pa.Table, span: TimeRange, kept: pa.Table = EMPTY) -> pa.Table:

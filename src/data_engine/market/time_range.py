@@ -77,18 +77,18 @@ def union(ranges: Iterable[TimeRange]) -> tuple[TimeRange, ...]:
 
 def difference(wanted: Iterable[TimeRange], taken: Iterable[TimeRange]) -> tuple[TimeRange, ...]:
     """Return the instants of *wanted* that are in none of *taken*."""
-    cuts = union(taken)
+    cuts, at = union(taken), 0
     left: list[TimeRange] = []
     for piece in union(wanted):
         start = piece.start
-        for cut in cuts:
-            if cut.end <= start:
-                continue
-            if cut.start >= piece.end:
-                break
+        while at < len(cuts) and cuts[at].start < piece.end:
+            cut = cuts[at]
             if cut.start > start:
                 left.append(TimeRange(start, cut.start))
-            start = cut.end
+            start = max(start, cut.end)
+            if cut.end > piece.end:
+                break  # it may cut the next piece, too
+            at += 1
         if start < piece.end:
             left.append(TimeRange(start, piece.end))
     return tuple(left)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from datetime import datetime
 
 from data_engine.market.exchange_calendar import can_hold_bars
 from data_engine.market.series import RAW, Series
@@ -15,16 +16,16 @@ from data_engine.store.coverage import Coverage
 from data_engine.store.partitions import Partition
 
 
-def incomplete_messages(store: BarStore, query: BarQuery) -> Iterator[str]:
+def incomplete_messages(store: BarStore, query: BarQuery, *, now: datetime) -> Iterator[str]:
     """Yield a message for each series that lacks a requested range, a file or minutes of a computed bar, and one for members."""
     missing: dict[str, TimeRange] = {}
     for series in query.series:
         known = store.coverage.read(series)
         yield from _lost_files(store, known, query)
         if query.index is None:
-            yield from _missing_ranges(known, query)
+            yield from _missing_ranges(known, query, now)
             yield from _stored_raw_only(store, known)
-        elif gap := _missing_of_member(known, query):
+        elif gap := _missing_of_member(known, query, now):
             missing[series.symbol] = gap
         yield from _cut_bars(known, query)
     if missing:
@@ -42,7 +43,8 @@ def _members_message(missing: Mapping[str, TimeRange], query: BarQuery) -> str:
 
 def _lost_files(store: BarStore, known: Coverage, query: BarQuery) -> Iterator[str]:
     """Yield a message if the coverage counts bars in files that are not there."""
-    counted = [period for period in sorted(known.rows) if period.span.intersect(query.reach)]
+    # A run was about to change the others: their counts are not to be believed.
+    counted = [period for period in sorted(known.rows.keys() - known.changing) if period.span.intersect(query.reach)]
     lost = [period for period in counted if store.files.size(Partition(known.series, period).key) is None]
     if lost:
         keys = (f"{store.files.location}/{Partition(known.series, period).key}" for period in lost)
@@ -52,16 +54,17 @@ def _lost_files(store: BarStore, known: Coverage, query: BarQuery) -> Iterator[s
         )
 
 
-def _missing_of_member(known: Coverage, query: BarQuery) -> TimeRange | None:
-    """Return the first range in which a symbol was a member and is missing, requested or not."""
-    was = intersection(query.members[known.series.symbol], (query.reach,))
+def _missing_of_member(known: Coverage, query: BarQuery, now: datetime) -> TimeRange | None:
+    """Return the first range in which a symbol was a member and is missing, requested or not; bars have ended in it."""
+    ended = query.reach.before(known.series.dataset.timeframe.floor(now))
+    was = intersection(query.members[known.series.symbol], (ended,)) if ended else ()
     missing = difference(was, (*known.covered, *known.provisional))
     return next((part for part in missing if can_hold_bars(part, known.series.dataset)), None)
 
 
-def _missing_ranges(known: Coverage, query: BarQuery) -> Iterator[str]:
+def _missing_ranges(known: Coverage, query: BarQuery, now: datetime) -> Iterator[str]:
     series = known.series
-    missing = [part for part in known.incomplete(query.reach) if can_hold_bars(part, series.dataset)]
+    missing = [part for part in known.incomplete(query.reach, now) if can_hold_bars(part, series.dataset)]
     if missing:
         command = f"data-engine update {series.symbol}{dataset_options(series.dataset)}"
         yield f"{series} is missing {and_more(missing, 3, 'ranges')}; run `{command}`"

@@ -14,8 +14,9 @@ import pyarrow as pa
 
 from data_engine.errors import DamagedFile, InputError, StoreError
 from data_engine.market.bars import BAR_SCHEMA, TIMESTAMP
+from data_engine.market.dates import any_span
 from data_engine.market.series import Dataset, Series
-from data_engine.market.time_range import TimeRange, difference
+from data_engine.market.time_range import TimeRange
 from data_engine.store.coverage_store import CoverageStore
 from data_engine.store.partitions import Partition
 
@@ -44,8 +45,10 @@ def view_name(dataset: Dataset) -> str:
 
 
 @contextmanager
-def connect(store: BarStore, span: TimeRange | None = None, *, coverage: bool = True) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open an in-memory DuckDB with a view per dataset of the store, and ``coverage``.
+def connect(
+    store: BarStore, span: TimeRange | None = None, *, coverage_at: datetime | None = None
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open an in-memory DuckDB with a view per dataset of the store and, if that is asked for, the table ``coverage``.
 
     A view has the columns ``symbol, timestamp, open, high, low, close, volume, trade_count, vwap, year`` (and ``month``).
     Nothing of the store can be changed through it.
@@ -54,10 +57,10 @@ def connect(store: BarStore, span: TimeRange | None = None, *, coverage: bool = 
         store: The store of the bars.
         span: The range in which the bars of the views start. The views name only files that can have such bars, so that DuckDB
             does not open the others. (On a bucket it also opens only files that the conditions of the SQL leave.)
-        coverage: Whether to add the coverage, which takes one file to read per series.
+        coverage_at: The current time, to add the coverage, which takes one file to read per series. If None, it is not added.
 
     Raises:
-        StoreError: If a dataset cannot be read.
+        StoreError: If a dataset, or what is requested, cannot be read.
         InputError: If DuckDB would take a part of the store's path for a partition.
     """
     import duckdb
@@ -68,8 +71,8 @@ def connect(store: BarStore, span: TimeRange | None = None, *, coverage: bool = 
             connection.execute("SET TimeZone = 'UTC'")
         for dataset in datasets(store):
             _add_view(connection, store, dataset, span)
-        if coverage:
-            connection.register("coverage", _coverage_table(store.coverage))
+        if coverage_at is not None:
+            connection.register("coverage", _coverage_table(store.coverage, coverage_at))
         yield connection
     finally:
         connection.close()
@@ -211,24 +214,25 @@ def _files(store: BarStore, dataset: Dataset, span: TimeRange) -> Iterator[str]:
             yield Partition(series, period).key
 
 
-def _coverage_table(store: CoverageStore) -> pa.Table:
+def _coverage_table(store: CoverageStore, now: datetime) -> pa.Table:
     """Return the coverage as a table with a row per series and range, with its state."""
+    store.requested.refresh()
     rows = [
         {"dataset": dataset.name, "symbol": series.symbol, "state": state, "range_start": start, "range_end": end}
         for dataset in store.datasets()
         for series in store.series(dataset)
-        for state, start, end in _states(store, series)
+        for state, start, end in _states(store, series, now)
     ]
     return pa.Table.from_pylist(rows, _COVERAGE)
 
 
-def _states(store: CoverageStore, series: Series) -> Iterator[tuple[str, datetime | None, datetime | None]]:
+def _states(store: CoverageStore, series: Series, now: datetime) -> Iterator[tuple[str, datetime | None, datetime | None]]:
     try:
         known = store.read(series)
     except DamagedFile:
         yield "damaged", None, None
         return
-    missing = difference(known.wanted, (*known.covered, *known.provisional))
+    missing = known.incomplete(any_span(None, None), now)
     for state, ranges in (("covered", known.covered), ("provisional", known.provisional), ("missing", missing)):
         for part in ranges:
             yield state, part.start, part.end

@@ -270,7 +270,8 @@ class ParquetStorage:
         self.bars.check_exists()
         query = adjusted(self.bars, query, now=now)
         if query.incomplete != "ignore":
-            for message in incomplete_messages(self.bars, query):
+            self.bars.coverage.requested.refresh()
+            for message in incomplete_messages(self.bars, query, now=now):
                 if query.incomplete == "raise":
                     raise StoreError(message)
                 warnings.warn(message, IncompleteWarning, stacklevel=3)

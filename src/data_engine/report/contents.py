@@ -21,6 +21,7 @@ from data_engine.store.coverage import Coverage
 from data_engine.store.selection import DatasetFilter
 from data_engine.verify import verify as verification
 from data_engine.verify.findings import Finding
+from data_engine.verify.status import counted_coverage
 from data_engine.verify.verify import VerificationReport
 
 FINDINGS = 2_000
@@ -168,7 +169,7 @@ def overview_of(
     notes: list[str] = []
     for series in known:
         try:
-            found = storage.coverage.read(series)
+            found = counted_coverage(storage, series)
         except StoreError as error:
             found, problems[series] = Coverage(series), str(error)
         coverage.setdefault(series.dataset, []).append(found)

@@ -10,18 +10,20 @@ from typing import Any
 import numpy as np
 
 from data_engine.market.bars import Int64s, to_micros
+from data_engine.market.dates import any_span
 from data_engine.market.exchange_calendar import extended_hours, session_starts, sessions
 from data_engine.market.series import Dataset, Feed
-from data_engine.market.time_range import TimeRange, difference, new_york_date, new_york_days, union
+from data_engine.market.time_range import TimeRange, new_york_date, new_york_days, union
 from data_engine.store.coverage import Coverage
 from data_engine.store.partitions import Period
 
 STATES = ("no_session", "not_requested", "complete", "provisional", "requested", "partial", "missing", "empty")
 """The states of a month, by index.
 
-``no_session``: no session has begun. ``not_requested``: no part is requested. ``complete``: all sessions are covered.
-``provisional``: all sessions are covered or provisional. ``requested``: the same, but only for the requested part of the month.
-``partial``: some requested sessions are missing. ``missing``: all are. ``empty``: all sessions are covered, without bars.
+``no_session``: no session has begun (of days and longer: no bar has ended). ``not_requested``: no part is requested.
+``complete``: all sessions are covered. ``provisional``: all sessions are covered or provisional. ``requested``: the same, but
+only for the requested part of the month. ``partial``: some requested sessions are missing. ``missing``: all are. ``empty``: all
+sessions are covered, without bars.
 """
 
 NO_SESSION, NOT_REQUESTED, COMPLETE, PROVISIONAL, REQUESTED, PARTIAL, MISSING, EMPTY = range(len(STATES))
@@ -34,15 +36,17 @@ Month = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Calendar:
-    """The sessions of a dataset by month; for bars longer than a day, the bars.
+    """The sessions of a dataset by month; for bars of a day or longer, the bars.
 
     Attributes:
+        now: The current time; from the bar on that contains it, nothing is missing yet.
         months: The months, consecutive and ascending.
-        starts: The start of each session that has begun, in microseconds since 1970, ascending.
+        starts: The start of each session that has begun and each such bar that has ended, in microseconds since 1970, ascending.
         ends: The end of each session.
         month: The index in *months* of each session.
     """
 
+    now: datetime
     months: tuple[Month, ...]
     starts: Int64s
     ends: Int64s
@@ -74,7 +78,7 @@ class Months:
 
 
 def calendar_of(dataset: Dataset, first: date, last: date, now: datetime) -> Calendar:
-    """Return the sessions that have begun, from the month of *first* to that of *last*.
+    """Return the sessions that have begun (of days and longer: the bars that have ended) in the months of *first* to *last*.
 
     Args:
         dataset: The dataset: a session of minutes spans its extended hours (for feeds with other hours, the day); a daily bar
@@ -87,19 +91,23 @@ def calendar_of(dataset: Dataset, first: date, last: date, now: datetime) -> Cal
     months = months[first.month - 1 : len(months) - 12 + last.month]
     after = date(last.year + last.month // 12, last.month % 12 + 1, 1)
     until = min(after - timedelta(days=1), new_york_date(now))
-    spans = [span for span in _sessions(dataset, date(first.year, first.month, 1), until) if span.start < now]
+    # Minutes of a session that has begun are stored; a longer bar only once it has ended.
+    limit = now if dataset.timeframe.intraday else dataset.timeframe.floor(now)
+    spans = [span for span in _sessions(dataset, date(first.year, first.month, 1), until) if span.start < limit]
     place = {month: number for number, month in enumerate(months)}
     days = [new_york_date(span.start) for span in spans]
     kept = [(span, place[day.year, day.month]) for span, day in zip(spans, days, strict=True) if (day.year, day.month) in place]
     starts, ends = ([to_micros(getattr(span, side)) for span, _ in kept] for side in ("start", "end"))
-    return Calendar(tuple(months), *(np.array(values, np.int64) for values in (starts, ends, [number for _, number in kept])))
+    return Calendar(
+        now, tuple(months), *(np.array(values, np.int64) for values in (starts, ends, [number for _, number in kept]))
+    )
 
 
 def months_of(coverage: Coverage, calendar: Calendar) -> Months:
     """Return the coverage of a series by month."""
     fetched = union((*coverage.covered, *coverage.provisional))
     final = _inside(calendar, coverage.covered)
-    missing = _overlapping(calendar, difference(coverage.wanted, fetched)) & ~final
+    missing = _overlapping(calendar, coverage.incomplete(any_span(None, None), calendar.now)) & ~final
     # The rest of today's session is not requested yet.
     provisional = (_inside(calendar, fetched) | _overlapping(calendar, coverage.provisional)) & ~final & ~missing
     requested = _overlapping(calendar, union((*coverage.wanted, *fetched)))

@@ -89,7 +89,8 @@ function runRow(run) {
   });
   const result = [`${plural(run.added, "new bar")}`];
   if (run.revised) result.push(`${count(run.revised)} revised`);
-  if (run.vanished) result.push(`${count(run.vanished)} dropped at Alpaca`);
+  if (run.vanished) result.push(`${count(run.vanished)} dropped at Alpaca, kept`);
+  if (run.removed) result.push(`${count(run.removed)} removed`);
   result.push(plural(run.requests, "request"));
   const failed = run.failures.map((one) => el("p", {}, el("b", {}, `${namesText(one)}: `), one.message));
   if (run.error) failed.unshift(el("p", { class: "bad" }, run.error[1]));

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,11 +14,11 @@ import pyarrow as pa
 from data_engine.cpu import CPU_SLOTS
 from data_engine.errors import DamagedFile, StoreError
 from data_engine.market.bar_parquet import from_parquet, to_parquet
-from data_engine.market.bars import EMPTY, NO_CHANGES, Changes, from_micros, merge, timestamps_us, to_micros, without
+from data_engine.market.bars import EMPTY, NO_CHANGES, Changes, Int64s, from_micros, merge, take, timestamps_us, to_micros
 from data_engine.market.bars import within as cut
 from data_engine.market.series import Dataset, Series
 from data_engine.market.time_range import TimeRange
-from data_engine.store.coverage import Coverage, Fingerprint
+from data_engine.store.coverage import Coverage, FileCount, Fingerprint
 from data_engine.store.coverage_store import CoverageStore
 from data_engine.store.file_store import FileStore
 from data_engine.store.partitions import Partition, Period, decode_symbol, periods, series_folder
@@ -30,15 +31,26 @@ class WriteResult:
     Attributes:
         rows: The bars now in the file.
         changes: How they differ from those before.
-        fingerprint: The file's fingerprint as it is now. None for several files, and for none.
+        lacking: The stored bars of the answered range that the response lacks and that are in the file now.
+        count: What is in the file now. None for several files.
     """
 
     rows: int = 0
     changes: Changes = NO_CHANGES
-    fingerprint: Fingerprint | None = field(default=None, compare=False)
+    lacking: int = field(default=0, compare=False)
+    count: FileCount | None = field(default=None, compare=False)
 
     def __add__(self, other: WriteResult) -> WriteResult:
         return WriteResult(self.rows + other.rows, self.changes + other.changes)
+
+
+def count_table(table: pa.Table, content: bytes | None = None) -> FileCount:
+    """Return what a file with these sorted bars holds, with the fingerprint of its content if that is given."""
+    times = timestamps_us(table)
+    if not times.size:
+        return FileCount(0)
+    mark = Fingerprint.of(content) if content else None
+    return FileCount(table.num_rows, from_micros(int(times[0])), from_micros(int(times[-1])), mark)
 
 
 class BarStore:
@@ -55,41 +67,72 @@ class BarStore:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.files.location!r})"
 
-    def write(
-        self, series: Series, period: Period, fetched: pa.Table, *, answered: TimeRange | None = None, drop_vanished: bool = False
-    ) -> WriteResult:
-        """Merge bars into one file.
+    def write(self, series: Series, period: Period, fetched: pa.Table, *, answered: TimeRange | None = None) -> WriteResult:
+        """Merge bars into one file; no stored bar is removed.
 
         Args:
-            series: whose bars.
-            period: which file; all bars start inside it.
-            fetched: by `BAR_SCHEMA`; where the file has a bar of the same time, these win.
-            answered: the range that *fetched* answers in full, to tell which stored bars the vendor no longer has.
-            drop_vanished: take those out.
+            series: The series.
+            period: The file; all bars start inside it.
+            fetched: Bars by `BAR_SCHEMA`, sorted; where the file has a bar of the same time, these win.
+            answered: The range that *fetched* answers, to count the stored bars that it lacks.
 
         Raises:
-            DamagedFile: the file that is there cannot be read; it is left as it is.
-            StoreError: the file cannot be written; the old one is untouched.
+            DamagedFile: If the file that is there cannot be read; it is left as it is.
+            StoreError: If the file cannot be written; the old one is untouched.
         """
+        return self._change(series, period, lambda stored: self._merged(stored, fetched, answered))
+
+    def settle(
+        self, series: Series, period: Period, came: Int64s, answered: TimeRange, removable: Sequence[TimeRange] = ()
+    ) -> WriteResult:
+        """Judge the stored bars of one file by a complete response: those that it lacks are removed, or kept and counted.
+
+        Args:
+            series: The series.
+            period: The file.
+            came: The timestamps of the bars of the response that belong to the file; microseconds since 1970.
+            answered: The range of the response.
+            removable: Where bars that it lacks are removed.
+
+        Raises:
+            DamagedFile: If the file cannot be read; it is left as it is.
+            StoreError: If the file cannot be written; the old one is untouched.
+        """
+
+        def judged(stored: pa.Table) -> tuple[pa.Table, WriteResult]:
+            times = timestamps_us(stored)
+            lacking = _inside(times, (answered,)) & ~np.isin(times, came)
+            gone = lacking & _inside(times, removable)
+            kept = int(np.count_nonzero(lacking & ~gone))
+            removed = int(np.count_nonzero(gone))
+            table = take(stored, ~gone) if removed else stored
+            return table, WriteResult(table.num_rows, Changes(vanished=kept, removed=removed), kept)
+
+        return self._change(series, period, judged)
+
+    def _merged(self, stored: pa.Table, fetched: pa.Table, answered: TimeRange | None) -> tuple[pa.Table, WriteResult]:
+        merged = merge(stored, fetched, answered)
+        changes = replace(merged.changes, vanished=0)  # `settle` counts them, once the response is known to be complete
+        return merged.table, WriteResult(merged.table.num_rows, changes, merged.changes.vanished)
+
+    def _change(self, series: Series, period: Period, change: Callable[[pa.Table], tuple[pa.Table, WriteResult]]) -> WriteResult:
+        """Replace the bars of one file by what *change* makes of them, atomically; a file without bars is removed."""
         key = Partition(series, period).key
         result = WriteResult()
 
-        def change(data: bytes | None) -> bytes | None:
+        def rewrite(data: bytes | None) -> bytes | None:
             nonlocal result
             stored = self._decode(key, data)
-            merged = merge(stored, fetched, answered)
-            table, changes = merged.table, merged.changes
-            if drop_vanished and changes.vanished and answered is not None:
-                table = merge(without(stored, answered, kept=fetched), fetched).table
-            elif not changes.written:
-                result = WriteResult(stored.num_rows, changes, Fingerprint.of(data) if data else None)
+            table, result = change(stored)
+            if not result.changes.written and not result.changes.removed:
+                result = replace(result, count=count_table(stored, data))
                 return None
             with CPU_SLOTS:
                 content = to_parquet(table) if table.num_rows else b""
-            result = WriteResult(table.num_rows, changes, Fingerprint.of(content) if content else None)
+            result = replace(result, count=count_table(table, content))
             return content
 
-        self.files.update(key, change)
+        self.files.update(key, rewrite)
         return result
 
     def add(self, series: Series, table: pa.Table) -> WriteResult:
@@ -104,24 +147,56 @@ class BarStore:
             StoreError: If the store cannot be written.
         """
         parts = dict(split_by_period(table, series.dataset))
-        # Nobody vouches for these files as a whole any more: first, so that a killed `add` does not look like damage.
-        self.coverage.update(series, partial(Coverage.without_fingerprints, periods=parts))
+        # First, so that a killed `add` does not look like damage, and the next run counts what it wrote.
+        self.coverage.update(series, partial(Coverage.with_changing, periods=parts))
         result = sum((self.write(series, period, part) for period, part in parts.items()), WriteResult())
-        times = timestamps_us(table)
-        first, last = from_micros(int(times[0])), from_micros(int(times[-1]))
 
         def count(known: Coverage) -> Coverage:
-            return replace(
-                known.without_fingerprints(parts),
-                # Counted here, where nobody else can be counting: a neighbour may have written since.
-                rows={**known.rows, **{period: self.count(series, period) for period in parts}},
-                first_bar=min(first, known.first_bar or first),
-                last_bar=max(last, known.last_bar or last),
-                empty_since=None,
-            )
+            counts = {period: replace(count, fingerprint=None) for period, count in self.count_files(known, parts).items()}
+            return replace(known.counted(counts), empty_since=None)
 
         self.coverage.update(series, count)
         return result
+
+    def recount(self, series: Series) -> Coverage:
+        """Count the files anew that a killed run was changing; return the coverage."""
+        return self.coverage.update(series, lambda known: known.counted(self.count_files(known, ())))
+
+    def count_files(
+        self,
+        known: Coverage,
+        touched: Iterable[Period],
+        counts: Mapping[Period, FileCount] | None = None,
+        *,
+        within: TimeRange | None = None,
+    ) -> dict[Period, FileCount]:
+        """Return what the files of a series hold that must be counted anew; to be called while its coverage is updated.
+
+        These are the files that were touched, those that a killed run was changing, those of a range that the coverage counts
+        and that are gone, and those with the first and the last bar if that is not known otherwise.
+
+        Args:
+            known: The coverage of the series as it is now.
+            touched: The files that were written.
+            counts: The counts of some of them as they were written; read again if somebody has written to the file since.
+            within: Where counted files are looked for; None looks nowhere.
+        """
+        series, made = known.series, {}
+        near = (period for period in known.rows if within is not None and period.span.intersect(within))
+        lost = (period for period in near if self.files.size(Partition(series, period).key) is None)
+        for period in {*touched, *known.changing, *lost}:
+            made[period] = self._count(series, period, (counts or {}).get(period))
+        while more := known.edges(made, {period: count.rows for period, count in made.items()}):
+            made |= {period: self._count(series, period) for period in more}
+        return made
+
+    def _count(self, series: Series, period: Period, written: FileCount | None = None) -> FileCount:
+        key = Partition(series, period).key
+        content = self.files.get(key)
+        # The size alone does not tell: of changes to a single price, every fifth to every second leaves it as it was.
+        if written is not None and content is not None and written.fingerprint == Fingerprint.of(content):
+            return written
+        return replace(count_table(self._decode(key, content, ["timestamp"]), content), fingerprint=None)
 
     def read(
         self,
@@ -154,43 +229,20 @@ class BarStore:
         return held
 
     def remove(self, series: Series, span: TimeRange) -> int:
-        """Take the bars of a series that start inside *span* out, and its coverage with them; return how many bars."""
-        rows: dict[Period, int] = {}
-        removed = 0
+        """Remove the bars of a series that start inside *span*, and its coverage with them; return how many bars."""
         # A removal that was killed may have left rows in the coverage whose file is gone already.
-        known = set(self.coverage.read(series).rows)
-        known.update(partition.period for partition in self.partitions(series.dataset, series.symbol))
-        touched = sorted(period for period in known if period.span.intersect(span))
+        known = self.coverage.read(series)
+        held = {*known.rows, *known.changing, *(one.period for one in self.partitions(series.dataset, series.symbol))}
+        touched = sorted(period for period in held if period.span.intersect(span))
         # Coverage first, here: it must never claim what is being removed.
-        nothing = dict.fromkeys(touched, 0)
-        self.coverage.update(series, lambda known: known.without(span, nothing, known.first_bar, known.last_bar))
-        for period in touched:
-            key = Partition(series, period).key
-
-            def change(data: bytes | None, key: str = key, period: Period = period) -> bytes | None:
-                nonlocal removed
-                stored = self._decode(key, data)
-                kept = without(stored, span)
-                removed += stored.num_rows - kept.num_rows
-                rows[period] = kept.num_rows
-                if kept.num_rows == stored.num_rows:
-                    return None
-                return to_parquet(kept) if kept.num_rows else b""
-
-            self.files.update(key, change)
-        first, last = self.reach(series)
-        left = self.coverage.update(series, lambda known: known.without(span, rows, first, last))
+        self.coverage.requested.withdraw(series, span)
+        self.coverage.update(series, lambda known: known.without(span, {}).with_changing(touched))
+        nothing = np.empty(0, np.int64)
+        removed = sum(self.settle(series, period, nothing, span, (span,)).changes.removed for period in touched)
+        left = self.coverage.update(series, lambda known: known.without(span, self.count_files(known, touched)))
         if not left.rows and not left.wanted and not left.covered:
             self.coverage.remove(series)
         return removed
-
-    def reach(self, series: Series) -> tuple[datetime | None, datetime | None]:
-        """Return the first and the last bar that the files of a series hold."""
-        held = sorted(partition.period for partition in self.partitions(series.dataset, series.symbol))
-        if not held:
-            return None, None
-        ends = [timestamps_us(self.read(series, period, ["timestamp"])) for period in (held[0], held[-1])]
-        return from_micros(int(ends[0][0])), from_micros(int(ends[1][-1]))
 
     def periods(self, series: Series, span: TimeRange) -> Iterator[Period]:
         """Yield the files of a series that *span* touches, in order of time; exact names, no glob."""
@@ -220,10 +272,10 @@ class BarStore:
             )
 
     def exists(self) -> bool:
-        """Tell whether anything was ever stored here; a lock alone is nothing."""
+        """Return whether there are bars, coverage, requested ranges or indices; a lock file does not count."""
         if any(self.files.folders(f"metadata/{name}") for name in ("coverage", "indices")):
             return True
-        folders = (*self.files.folders(""), *(f"metadata/{name}" for name in ("coverage", "indices")))
+        folders = (*self.files.folders(""), *(f"metadata/{name}" for name in ("coverage", "wanted", "indices")))
         ours = (name for name in folders if name.startswith(("equities_", "metadata/")))
         return any(next(iter(self.files.list(name)), None) is not None for name in ours)
 
@@ -242,6 +294,14 @@ class BarStore:
             return from_parquet(data, columns, within=within, threads=threads)
         except ValueError as error:
             raise DamagedFile(f"{self.files.location}/{key} cannot be read as bars: {error}") from error
+
+
+def _inside(times: Int64s, ranges: Iterable[TimeRange]) -> Any:
+    """Return which timestamps lie inside one of some ranges."""
+    inside = np.zeros(times.size, bool)
+    for span in ranges:
+        inside |= (times >= to_micros(span.start)) & (times < to_micros(span.end))
+    return inside
 
 
 def split_by_period(table: pa.Table, dataset: Dataset) -> Iterator[tuple[Period, pa.Table]]:

@@ -2,7 +2,7 @@
 
 A range is *covered* when it was asked for and answered in full, bars or none. What can still change (the tail) is never
 covered: it is *provisional*, and asked again. What failed is simply not covered. Emptiness is covered too, but for a week it
-is not relied on where a renamed symbol's earlier bars may yet appear (`settled`).
+is not relied on where a renamed symbol's earlier bars may yet appear (`trusted`).
 """
 
 from __future__ import annotations
@@ -54,31 +54,65 @@ class Fingerprint:
 
 
 @dataclass(frozen=True, slots=True)
+class FileCount:
+    """What one file holds, as counted when it was written or read.
+
+    Attributes:
+        rows: The number of bars; 0 if there is no file.
+        first: The first bar, UTC; None if there is none.
+        last: The last bar.
+        fingerprint: The content's fingerprint; None if others may have changed it since.
+    """
+
+    rows: int
+    first: datetime | None = None
+    last: datetime | None = None
+    fingerprint: Fingerprint | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tentative:
+    """An emptiness that is covered, and asked for again.
+
+    Attributes:
+        range: The range without bars.
+        answered: When the response came that had none, UTC.
+    """
+
+    range: TimeRange
+    answered: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Coverage:
     """What is known of one series.
 
     Attributes:
-        series: whose coverage this is.
-        wanted: every range that was asked to be ingested; a new wish is added to the old ones.
-        covered: answered in full and final.
-        provisional: answered, but able to change; disjoint from *covered*.
-        rows: how many bars each file holds.
-        files: fingerprints of those files whose content was counted as it was written; not every file has one.
-        first_bar: the earliest bar that ever came, UTC.
-        last_bar: the latest.
-        empty_since: when the vendor first answered with no bar at all while none was held; None once there are bars.
-        failure: of the last run, if it failed.
-        begun: when the first of it was written, UTC: whoever had the ticker then is whose bars these are.
-        updated: when this was last written, UTC.
-        by: which version of the program wrote it.
+        series: The series.
+        wanted: Every range that was requested; a new request is added to the old ones.
+        covered: Ranges that were answered in full and are final.
+        provisional: Ranges that were answered and can still change; disjoint from *covered*.
+        tentative: Parts of *covered* without bars that a renamed symbol's earlier bars may yet fill.
+        rows: The number of bars in each file.
+        files: The fingerprints of those files whose content was counted as it was written; not every file has one.
+        changing: The files that a run was about to change other than by growing. Their counts are not to be believed.
+        first_bar: The first stored bar, UTC.
+        last_bar: The last stored bar.
+        empty_since: When the source first answered without any bar while none was stored; None once there are bars.
+        failure: The failure of the last run, if it failed.
+        begun: When the first of it was written, UTC: whoever had the ticker then is whose bars these are.
+        updated: When this was last written, UTC.
+        by: The version of the program that wrote it.
     """
 
     series: Series
     wanted: tuple[TimeRange, ...] = ()
     covered: tuple[TimeRange, ...] = ()
     provisional: tuple[TimeRange, ...] = ()
+    tentative: tuple[Tentative, ...] = ()
     rows: Mapping[Period, int] = field(default_factory=dict)
     files: Mapping[Period, Fingerprint] = field(default_factory=dict)
+    changing: frozenset[Period] = frozenset()
     first_bar: datetime | None = None
     last_bar: datetime | None = None
     empty_since: datetime | None = None
@@ -92,87 +126,96 @@ class Coverage:
         """How many bars the files hold."""
         return sum(self.rows.values())
 
-    def trusted(self, now: datetime) -> tuple[TimeRange, ...]:
-        """Return what need not be asked again: *covered*, without emptiness that is less than a week old.
+    @property
+    def trusted(self) -> tuple[TimeRange, ...]:
+        """What need not be requested again: *covered* without what is tentative."""
+        return difference(self.covered, (one.range for one in self.tentative)) if self.tentative else self.covered
 
-        Emptiness before the first bar counts once that bar is more than a week old; that of a series without any bar, a
-        week after it was first met.
-        """
-        if self.first_bar is None:
-            old = self.empty_since is not None and now - self.empty_since > TENTATIVE
-            return self.covered if old else ()
-        if now - self.first_bar > TENTATIVE:
-            return self.covered
-        return tuple(piece for part in self.covered if (piece := part.after(self.first_bar)))
+    def missing(self, wanted: Iterable[TimeRange]) -> tuple[TimeRange, ...]:
+        """Return the parts of *wanted* that have to be requested."""
+        return difference(wanted, self.trusted)
 
-    def missing(self, wanted: Iterable[TimeRange], now: datetime) -> tuple[TimeRange, ...]:
-        """Return the parts of *wanted* that have to be asked for."""
-        return difference(wanted, self.trusted(now))
+    def wanting(self, *ranges: TimeRange) -> Coverage:
+        """Return the same with more requested ranges."""
+        return replace(self, wanted=union((*self.wanted, *ranges)))
 
-    def wanting(self, span: TimeRange) -> Coverage:
-        """Return the same with one more wish."""
-        return replace(self, wanted=union((*self.wanted, span)))
-
-    def answered(
-        self,
-        span: TimeRange,
-        *,
-        final_before: datetime,
-        now: datetime,
-        rows: Mapping[Period, int],
-        first: datetime | None,
-        last: datetime | None,
-        files: Mapping[Period, Fingerprint] | None = None,
-    ) -> Coverage:
+    def answered(self, span: TimeRange, *, final_before: datetime, now: datetime, counts: Mapping[Period, FileCount]) -> Coverage:
         """Return the same after *span* was answered in full and its bars are on disk.
 
         Args:
-            span: what was answered.
-            final_before: bars that start earlier no longer change.
-            now: when it was asked.
-            rows: the bars now in each file that was touched.
-            first: the earliest bar of the answer, None where it had none.
-            last: the latest.
-            files: the fingerprints of files that were touched.
+            span: The range that was answered.
+            final_before: Bars that start earlier no longer change.
+            now: When it was requested.
+            counts: What is now in the files that were touched, and in those that hold the first and the last bar.
         """
         final, open_ = span.before(final_before), span.after(final_before)
         covered = union((*self.covered, final)) if final else self.covered
         provisional = union((*self.provisional, open_)) if open_ else self.provisional
-        firsts = [stamp for stamp in (self.first_bar, first) if stamp is not None]
-        lasts = [stamp for stamp in (self.last_bar, last) if stamp is not None]
-        held = {period: count for period, count in {**self.rows, **rows}.items() if count}
-        empty_since = None if firsts else (self.empty_since or now)
-        return replace(
-            self,
-            covered=covered,
-            provisional=difference(provisional, covered),
-            rows=held,
-            files={period: mark for period, mark in {**self.files, **(files or {})}.items() if period in held},
-            first_bar=min(firsts, default=None),
-            last_bar=max(lasts, default=None),
-            empty_since=empty_since,
-        )
+        made = self.counted(counts)
+        empty_since = None if made.first_bar else (self.empty_since or now)
+        made = replace(made, covered=covered, provisional=difference(provisional, covered), empty_since=empty_since)
+        return replace(made, tentative=_tentative(made, final, now))
 
-    def without(self, span: TimeRange, rows: Mapping[Period, int], first: datetime | None, last: datetime | None) -> Coverage:
-        """Return the same after the bars inside *span* were taken out: neither covered nor wanted any more.
+    def counted(self, counts: Mapping[Period, FileCount]) -> Coverage:
+        """Return the same with files counted anew, and the first and the last bar read from that.
 
         Args:
-            span: what was taken out.
-            rows: the bars left in each file that was touched.
-            first: the earliest bar that is left.
-            last: the latest.
+            counts: What is in some files, those with the first and the last bar among them if they are not as they were.
         """
-        held = {period: count for period, count in {**self.rows, **rows}.items() if count}
+        rows = {**self.rows, **{period: count.rows for period, count in counts.items()}}
+        rows = {period: rows[period] for period in sorted(rows) if rows[period]}
+        files = {period: mark for period, mark in self.files.items() if period in rows and period not in counts}
+        files |= {period: count.fingerprint for period, count in counts.items() if count.fingerprint and period in rows}
+        first, last = (counts.get(edge) for edge in (min(rows), max(rows))) if rows else (None, None)
         return replace(
             self,
+            rows=rows,
+            files=files,
+            changing=self.changing - counts.keys(),
+            first_bar=None if not rows else first.first if first else self.first_bar,
+            last_bar=None if not rows else last.last if last else self.last_bar,
+        )
+
+    def edges(self, touched: Iterable[Period], rows: Mapping[Period, int]) -> frozenset[Period]:
+        """Return the files that must be counted so that the first and the last bar are known after some files were touched.
+
+        Args:
+            touched: The files that are counted anyway.
+            rows: The number of bars in those files.
+        """
+        known = set(touched)
+        left = sorted({period for period, count in {**self.rows, **rows}.items() if count})
+        dataset = self.series.dataset
+        asked = set()
+        for edge, bar in ((left[0], self.first_bar), (left[-1], self.last_bar)) if left else ():
+            if edge not in known and (bar is None or Period.of(bar, dataset) != edge):
+                asked.add(edge)
+        return frozenset(asked)
+
+    def without(self, span: TimeRange, counts: Mapping[Period, FileCount]) -> Coverage:
+        """Return the same after the bars inside *span* were removed: neither covered nor requested any more.
+
+        Args:
+            span: The range whose bars were removed.
+            counts: What is now in the files that were touched, and in those that hold the first and the last bar.
+        """
+        made = self.counted(counts)
+        return replace(
+            made,
             wanted=difference(self.wanted, (span,)),
             covered=difference(self.covered, (span,)),
             provisional=difference(self.provisional, (span,)),
-            rows=held,
-            files={period: mark for period, mark in self.files.items() if not period.span.intersect(span)},
-            first_bar=first,
-            last_bar=last,
+            tentative=tuple(
+                Tentative(part, one.answered) for one in self.tentative for part in difference((one.range,), (span,))
+            ),
+            files={period: mark for period, mark in made.files.items() if not period.span.intersect(span)},
         )
+
+    def with_changing(self, periods: Iterable[Period]) -> Coverage:
+        """Return the same with files that are about to change other than by growing."""
+        gone = frozenset(periods)
+        files = {period: mark for period, mark in self.files.items() if period not in gone}
+        return replace(self, changing=self.changing | gone, files=files)
 
     def without_fingerprints(self, periods: Iterable[Period]) -> Coverage:
         """Return the same without the fingerprints of some files, which are about to change while their range stays covered."""
@@ -181,7 +224,7 @@ class Coverage:
 
     def cleared(self) -> Coverage:
         """Return the same with nothing claimed, before files of another price base are moved into place."""
-        return replace(self, covered=(), provisional=(), files={})
+        return replace(self, covered=(), provisional=(), tentative=(), files={}, changing=self.changing | self.rows.keys())
 
     def failed(self, code: str, message: str, at: datetime) -> Coverage:
         """Return the same with the reason why it is not complete."""
@@ -192,6 +235,28 @@ class Coverage:
         left = self.failure and difference(self.wanted, (*self.covered, *self.provisional))
         return self if left else replace(self, failure=None)
 
-    def incomplete(self, span: TimeRange) -> tuple[TimeRange, ...]:
-        """Return the parts of *span* that were wanted and are neither covered nor provisionally there."""
-        return difference(intersection((span,), self.wanted), (*self.covered, *self.provisional))
+    def incomplete(self, span: TimeRange, now: datetime) -> tuple[TimeRange, ...]:
+        """Return the parts of *span* that were requested and are neither covered nor provisional.
+
+        Nothing from the bar on that contains *now* is: it has not ended.
+        """
+        ended = span.before(self.series.dataset.timeframe.floor(now))
+        return difference(intersection((ended,), self.wanted), (*self.covered, *self.provisional)) if ended else ()
+
+
+def _tentative(made: Coverage, final: TimeRange | None, now: datetime) -> tuple[Tentative, ...]:
+    """Return the emptiness that is not final yet after a response of which *final* no longer changes.
+
+    Emptiness before the first bar counts once a response that came more than a week after that bar had none; of a series without
+    any bar, once one came more than a week after the first response that had none.
+    """
+    since = made.first_bar or made.empty_since
+    by_answer: dict[datetime, list[TimeRange]] = {}
+    for one in made.tentative:
+        by_answer.setdefault(one.answered, []).extend(difference((one.range,), (final,) if final else ()))
+    if final is not None and since is not None and now - since <= TENTATIVE:
+        by_answer.setdefault(now, []).append(final)
+    left = [Tentative(part, answered) for answered, ranges in by_answer.items() for part in union(ranges)]
+    if made.first_bar is not None:
+        left = [Tentative(part, one.answered) for one in left if (part := one.range.before(made.first_bar))]
+    return tuple(sorted(left, key=lambda one: one.range))

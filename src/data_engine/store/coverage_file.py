@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from data_engine.market.series import Dataset, Series
 from data_engine.market.time_range import TimeRange, from_iso, iso, union
-from data_engine.store.coverage import Coverage, Failure, Fingerprint
+from data_engine.store.coverage import TENTATIVE, Coverage, Failure, Fingerprint, Tentative
 from data_engine.store.partitions import Period
 
 FORMAT = 1
@@ -42,6 +43,7 @@ def dump(coverage: Coverage) -> bytes:
         ("wanted", _pairs(coverage.wanted)),
         ("covered", _pairs(coverage.covered)),
         ("provisional", _pairs(coverage.provisional)),
+        ("tentative", [[iso(one.range.start), iso(one.range.end), iso(one.answered)] for one in coverage.tentative]),
         ("bars", coverage.bars),
         ("first_bar", _stamp(coverage.first_bar)),
         ("last_bar", _stamp(coverage.last_bar)),
@@ -49,6 +51,7 @@ def dump(coverage: Coverage) -> bytes:
         ("failure", {"code": failure.code, "message": failure.message, "at": iso(failure.at)} if failure else None),
         ("rows", {_period(period): count for period, count in sorted(coverage.rows.items())}),
         ("files", {_period(period): [mark.size, mark.digest] for period, mark in sorted(coverage.files.items())}),
+        *([("changing", sorted(map(_period, coverage.changing)))] if coverage.changing else []),
         ("begun", _stamp(coverage.begun)),
         ("updated", _stamp(coverage.updated)),
         ("by", coverage.by),
@@ -71,7 +74,7 @@ def load(data: bytes, series: Series) -> Coverage:
         if found != (series.symbol, str(dataset.timeframe), dataset.feed.value, str(dataset.adjustment)):
             raise ValueError(f"it is the coverage of {' '.join(map(str, found))}")
         failure = fields["failure"]
-        return Coverage(
+        known = Coverage(
             series,
             wanted=_ranges(fields["wanted"]),
             covered=_ranges(fields["covered"]),
@@ -85,7 +88,9 @@ def load(data: bytes, series: Series) -> Coverage:
             begun=_instant(fields.get("begun", fields["updated"])),  # older files have none
             updated=_instant(fields["updated"]),
             by=fields["by"],
+            changing=frozenset(_period_of(text) for text in fields.get("changing", ())),
         )
+        return replace(known, tentative=_tentative(fields, known))
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"it lacks {error}" if isinstance(error, KeyError) else str(error)) from error
 
@@ -116,6 +121,18 @@ def _period(period: Period) -> str:
 def _period_of(text: str) -> Period:
     year, _, month = text.partition("-")
     return Period(int(year), int(month) if month else None)
+
+
+def _tentative(fields: Mapping[str, Any], known: Coverage) -> tuple[Tentative, ...]:
+    """Return the emptiness that is to be asked for again; of a file that says nothing of it, by when the series was begun."""
+    if "tentative" in fields:
+        rows = fields["tentative"]
+        return tuple(Tentative(TimeRange(from_iso(start), from_iso(end)), from_iso(answered)) for start, end, answered in rows)
+    since = known.first_bar or known.empty_since
+    if since is None or known.begun is None or known.begun - since > TENTATIVE:
+        return ()
+    empty = (part if known.first_bar is None else part.before(known.first_bar) for part in known.covered)
+    return tuple(Tentative(part, known.begun) for part in empty if part is not None)
 
 
 def _rows(fields: Mapping[str, Any], dataset: Dataset) -> dict[Period, int]:

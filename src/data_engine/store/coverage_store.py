@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -12,6 +13,7 @@ from data_engine.store.coverage import Coverage
 from data_engine.store.document import Document
 from data_engine.store.file_store import FileStore
 from data_engine.store.partitions import symbols_of
+from data_engine.store.requested import RequestedRanges
 
 
 class CoverageStore:
@@ -27,8 +29,15 @@ class CoverageStore:
         self, files: FileStore, *, now: Callable[[], datetime] = lambda: datetime.now(UTC), by: str | None = None
     ) -> None:
         self._files = files
+        self.requested = RequestedRanges(files)
         self._now = now
         self._by = by
+
+    def writing_to(self, files: FileStore) -> CoverageStore:
+        """Return the same coverage, with the same clock and requested ranges, that writes its files to another place."""
+        made = CoverageStore(files, now=self._now, by=self._by)
+        made.requested = self.requested
+        return made
 
     def read(self, series: Series) -> Coverage:
         """Return what is known of a series; nothing, where there is no file.
@@ -36,6 +45,10 @@ class CoverageStore:
         Raises:
             DamagedFile: the file cannot be read as this series' coverage. Other series are not affected.
         """
+        return self._with_requested(self._document(series).read())
+
+    def stored(self, series: Series) -> Coverage:
+        """Return what the coverage file of a series says, without what was requested since it was written."""
         return self._document(series).read()
 
     def update(self, series: Series, change: Callable[[Coverage], Coverage]) -> Coverage:
@@ -45,26 +58,29 @@ class CoverageStore:
             DamagedFile: as `read`.
             StoreError: it cannot be written.
         """
-        return self._document(series).update(change)
+        return self._document(series).update(lambda known: self._with_requested(change(known)))
 
     def remove(self, series: Series) -> bool:
         """Forget a series; return whether anything was known."""
         return self._files.delete(codec.key(series))
 
     def datasets(self) -> list[Dataset]:
-        """Return the datasets that have coverage, by name."""
-        found = []
+        """Return the datasets that have coverage, or of which something is requested, by name."""
+        found = {series.dataset for series in self.requested.series()}
         for name in self._files.folders("metadata/coverage"):
-            try:
-                found.append(Dataset.from_name(name))
-            except ValueError:
-                continue  # a folder that is not ours
-        return found
+            with suppress(ValueError):  # a folder that is not ours
+                found.add(Dataset.from_name(name))
+        return sorted(found, key=lambda dataset: dataset.name)
 
     def series(self, dataset: Dataset) -> Iterator[Series]:
-        """Yield the series of a dataset that have coverage, by symbol."""
-        for symbol in symbols_of(self._files.list(codec.folder(dataset))):
+        """Yield the series of a dataset that have coverage, or of which something is requested, by symbol."""
+        requested = {series.symbol for series in self.requested.series() if series.dataset == dataset}
+        for symbol in sorted({*symbols_of(self._files.list(codec.folder(dataset))), *requested}):
             yield Series(symbol, dataset)
+
+    def _with_requested(self, known: Coverage) -> Coverage:
+        ranges = self.requested.of(known.series)
+        return known.wanting(*ranges) if ranges else known
 
     def _document(self, series: Series) -> Document[Coverage]:
         return Document(

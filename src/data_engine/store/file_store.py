@@ -16,17 +16,10 @@ Change = Callable[[bytes | None], bytes | None]
 """Old content (None: no file) to new content (None: keep the file; empty: remove it). It may be called more than once."""
 
 
-RUN_LOCK = "run"
-"""The name of the lock that a run holds."""
-
-
 class FileStore(Protocol):
     """The files of a store, by key. Safe between threads and processes.
 
-    Who may write at the same time: any number of threads and processes may change single files, each atomically; that needs no
-    lock. A command that changes a store in many steps (`ingest`, `update`, `import`, `remove`, `actions`, `audit`, `index`,
-    `verify --repair`) is a *run* and holds `RUN_LOCK`: one run at a time. A bucket whose service ignores conditional requests
-    has one writing process at a time.
+    `store.run_lock` says who may write at the same time.
     """
 
     @property

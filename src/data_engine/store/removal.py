@@ -1,4 +1,4 @@
-"""Compute what `remove` will remove, before anything is changed."""
+"""Compute what `remove` will remove, and remove it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from data_engine.market.bars import within
 from data_engine.market.dates import DateLike, any_span
 from data_engine.market.series import Series
-from data_engine.market.time_range import TimeRange
+from data_engine.market.time_range import TimeRange, difference
 from data_engine.store.bar_store import BarStore
 from data_engine.store.selection import DatasetFilter, select_series
 
@@ -28,12 +28,31 @@ def plan_removal(
         InputError: If a date cannot be read, or the end is not after the start.
     """
     span = any_span(start, end)
-    plan = []
-    for series in select_series(store.coverage, datasets, symbols):
-        bars = 0
-        for partition in store.partitions(series.dataset, series.symbol):
-            shared = partition.period.span.intersect(span)
-            if shared is not None:
-                bars += within(store.read(series, partition.period, ["timestamp"]), shared).num_rows
-        plan.append((series, span, bars))
-    return plan
+    selected = select_series(store.coverage, datasets, symbols)
+    return [(series, span, _count(store, series, span)) for series in selected]
+
+
+def _count(store: BarStore, series: Series, span: TimeRange) -> int:
+    bars = 0
+    for partition in store.partitions(series.dataset, series.symbol):
+        shared = partition.period.span.intersect(span)
+        if shared is not None:
+            bars += within(store.read(series, partition.period, ["timestamp"]), shared).num_rows
+    return bars
+
+
+def remove_bars(store: BarStore, selected: Sequence[Series], span: TimeRange) -> dict[Series, int]:
+    """Remove the bars of some series that start inside *span*, with their coverage; return how many bars of each.
+
+    The requested ranges of all of them are withdrawn first, in one write: a store has one file for all series, and to write it
+    once per series would take a time that grows with the square of their number.
+
+    Raises:
+        DamagedFile: If a file cannot be read; it is left as it is.
+        StoreError: If the store cannot be written.
+    """
+    requested = store.coverage.requested
+    requested.refresh()
+    taken = dict.fromkeys(selected, (span,))
+    requested.replace({series: difference(requested.of(series), taken.get(series, ())) for series in requested.series()})
+    return {series: store.remove(series, span) for series in selected}

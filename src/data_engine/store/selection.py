@@ -45,13 +45,19 @@ class DatasetFilter:
 
 
 def select_series(coverage: CoverageStore, datasets: DatasetFilter, symbols: Sequence[str] | None) -> Iterator[Series]:
-    """Yield the series with coverage in the selected datasets, by dataset and symbol.
+    """Yield the series of the selected datasets that have coverage or are requested, by dataset and symbol.
+
+    What is requested is read from the store when this begins, once.
 
     Args:
         coverage: The coverage of the store.
         datasets: The datasets to select from.
         symbols: The symbols to select. If None, all.
+
+    Raises:
+        DamagedFile: If requested ranges cannot be read.
     """
+    coverage.requested.refresh()
     selected = None if symbols is None else set(symbols)
     for dataset in coverage.datasets():
         if dataset in datasets:

@@ -229,6 +229,17 @@ class MetadataStore:
             raise _not_known(index_name, events, new_york_date(span.start))
         return members_within(events, span)
 
+    def former_members(self, index_name: str) -> dict[str, datetime]:
+        """Return the symbols that have left an index, each with the instant when it did, UTC.
+
+        Raises:
+            UnknownIndexError: If there is no such index.
+            DamagedFile: If a file of the index cannot be read.
+        """
+        events = self.history(index_name)
+        members = replay(events)
+        return {event.symbol: new_york_midnight(event.day) for event in events if event.symbol not in members}
+
     def history(self, index_name: str) -> list[MembershipChange]:
         """Return all changes in order; those of the first day are the first list.
 

@@ -30,6 +30,7 @@ INCONSISTENCIES = {
     "file_swapped": _QUARANTINED,
     "file_unreadable": f"{MANUAL}grant read permission, or move the folder that stands in its place; then verify again",
     "index_damaged": f"{MANUAL}store the list again with `data-engine ingest --index NAME` and its source, or correct the file",
+    "requested_damaged": "moved to metadata/set_aside; request with `data-engine ingest` what it was for",
     "rows_differ": _UNCOVERED,
     "unrecognized_bars": "moved to metadata/set_aside, since readers of the whole dataset see its rows",
 }
@@ -47,6 +48,7 @@ WARNINGS = {
     "price_spike": _CHECK_BARS,
     "quarantined": f"{MANUAL}delete the files if they are not needed as evidence",
     "range_missing": f"{MANUAL}run `data-engine update`",
+    "same_content": f"{MANUAL}fetch ticker changes with `data-engine actions`; delete false bars with `data-engine remove`",
     "temporary_files_left": "removed, as every run that writes does",
     "unrecognized_file": f"{MANUAL}move or delete the file",
     "volume_negative": _CHECK_BARS,

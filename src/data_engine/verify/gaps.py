@@ -150,15 +150,16 @@ def missing_ranges(coverage: Coverage, now: datetime) -> list[Gap]:
 
     Args:
         coverage: The coverage of the series.
-        now: The current time; later ranges are not yet missing.
+        now: The current time; from the bar on that contains it, nothing is missing yet.
     """
     requested = coverage.wanted
     missing = difference(requested, (*coverage.covered, *coverage.provisional))
     between = difference([TimeRange(requested[0].start, requested[-1].end)], requested) if requested else ()
     kind = "failed" if coverage.failure is not None and coverage.failure.code != "interrupted" else "not_requested"
     ranges = sorted([(span, kind) for span in missing] + [(span, "not_requested") for span in between])
-    past = [(part, kind) for span, kind in ranges if (part := span.before(now))]
     series = coverage.series
+    ended = series.dataset.timeframe.floor(now)
+    past = [(part, kind) for span, kind in ranges if (part := span.before(ended))]
     return [Gap(series, kind if can_hold_bars(part, series.dataset) else "no_session", part) for part, kind in past]
 
 

@@ -6,6 +6,7 @@ A repair sends no request. Quarantined ranges stay requested, so that `update` f
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 
@@ -14,7 +15,7 @@ from data_engine.market.finality import final_before
 from data_engine.market.series import Series
 from data_engine.market.time_range import TimeRange, difference, intersection, new_york_date, new_york_days, union
 from data_engine.store.bar_store import BarStore
-from data_engine.store.coverage import Coverage
+from data_engine.store.coverage import Coverage, Tentative
 from data_engine.store.coverage_file import key as coverage_key
 from data_engine.store.file_store import FileStore
 from data_engine.store.partitions import Partition
@@ -24,6 +25,9 @@ from data_engine.verify.unrecognized_files import QUARANTINE
 
 QUARANTINED = ("bars_damaged", "bars_in_future", "bars_off_grid", "file_changed", "file_damaged", "file_swapped")
 """The findings whose bar file is quarantined."""
+
+_BESIDE = ("requested_damaged", "unrecognized_bars")
+"""The findings whose file is of no series, and quarantined."""
 
 _UNCOVERED = (*QUARANTINED, "file_missing", "rows_differ")
 
@@ -39,8 +43,10 @@ def repair(storage: BarStore, findings: Sequence[Finding], *, now: datetime) -> 
     if any(finding.code == "temporary_files_left" for finding in findings):
         storage.files.remove_stale_drafts()
     left = [finding for finding in findings if finding.is_inconsistency and not finding.repairable]
-    unrecognized = [finding for finding in findings if finding.code == "unrecognized_bars"]
-    left += [finding for finding in unrecognized if not _quarantine(storage.files, finding.key)]
+    beside = [finding for finding in findings if finding.code in _BESIDE]
+    left += [finding for finding in beside if not _quarantine(storage.files, finding.key)]
+    with suppress(StoreError):  # one of those that are left
+        storage.coverage.requested.refresh()
     by_series: dict[Series, list[Finding]] = {}
     for finding in findings:
         if finding.series is not None and finding.repairable:
@@ -86,10 +92,13 @@ def _rebuilt(known: Coverage, stored: StoredBars, codes: set[str], spans: Sequen
     if stored.first and stored.last and (damaged or ("not_in_coverage" in codes and not requested)):
         # The requested ranges were lost with the coverage: request all days between the first and the last bar again.
         requested = union((*requested, new_york_days(new_york_date(stored.first), new_york_date(stored.last))))
+    covered = _before(known.covered, final_before(known.series.dataset, now))
     return replace(
         known,
         wanted=requested,
-        covered=_before(known.covered, final_before(known.series.dataset, now)),
+        covered=covered,
+        tentative=_tentative(known, covered),
+        changing=frozenset(),
         provisional=difference(_before(known.provisional, now), known.covered),
         rows=stored.rows,
         files=stored.files,
@@ -102,14 +111,21 @@ def _uncovered(known: Coverage, spans: Sequence[TimeRange], now: datetime) -> Co
     """Return a coverage that neither covers nor counts *spans*; what it covered or counted of them is requested."""
     counted = {period.span for period in known.rows}
     lost = [*intersection(spans, (*known.covered, *known.provisional)), *(span for span in spans if span in counted)]
+    covered = difference(known.covered, spans)
     return replace(
         known,
         wanted=union((*known.wanted, *_before(lost, now))),
-        covered=difference(known.covered, spans),
+        covered=covered,
+        tentative=_tentative(known, covered),
         provisional=difference(known.provisional, spans),
         rows={period: count for period, count in known.rows.items() if period.span not in spans},
         files={period: fingerprint for period, fingerprint in known.files.items() if period.span not in spans},
     )
+
+
+def _tentative(known: Coverage, covered: Sequence[TimeRange]) -> tuple[Tentative, ...]:
+    """Return the tentative emptiness that is left if only *covered* stays covered."""
+    return tuple(Tentative(part, one.answered) for one in known.tentative for part in intersection((one.range,), covered))
 
 
 def _before(ranges: Sequence[TimeRange], limit: datetime) -> tuple[TimeRange, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from functools import partial
@@ -21,7 +22,9 @@ from data_engine.store.coverage import Coverage, Fingerprint
 from data_engine.store.coverage_file import key
 from data_engine.store.partitions import Partition, Period
 from data_engine.verify.daily_reconciliation import SessionSums
+from data_engine.verify.file_catalog import FileCatalog
 from data_engine.verify.file_check import CheckedFile, check_file, check_footer
+from data_engine.verify.file_comparison import FileComparison, is_counted
 from data_engine.verify.findings import Finding
 from data_engine.verify.price_checks import PriceChecks
 from data_engine.verify.session_checks import describe_days, outside_sessions
@@ -31,9 +34,6 @@ _TRIES = 3
 _SHOWN = 3
 
 _MINUTES, _DAYS = Timeframe.parse("1Min"), Timeframe.parse("1Day")
-
-Catalog = Callable[[], Mapping[Fingerprint, Sequence[Partition]]]
-"""Returns the files of the dataset by the fingerprint that the coverage has for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ def check_series(
     *,
     now: datetime,
     quick: bool = False,
-    catalog: Catalog | None = None,
+    catalog: FileCatalog | None = None,
     ex_dates: Collection[date] = (),
 ) -> CheckedSeries:
     """Check the files of a series and compare them with its coverage. Nothing is changed.
@@ -98,7 +98,7 @@ def check_series(
         series: The series.
         now: The current time; bars and coverage beyond what is final by then are inconsistent.
         quick: Whether to read only file metadata; bars are not checked then.
-        catalog: The fingerprints of the dataset, to recognize the content of another file.
+        catalog: The files of the dataset, to recognize the content of another file.
         ex_dates: The New York days on which a corporate action explains a price jump.
     """
     check = partial(_check_once, storage, series, now, quick, catalog, ex_dates)
@@ -107,20 +107,22 @@ def check_series(
         if not any(finding.is_inconsistency for finding in checked.findings):
             break
         # A run may have written between the reads of the coverage and of the files: check again.
+        with suppress(StoreError):
+            storage.coverage.requested.refresh()
         before, checked = checked, check()
         if (checked.coverage, checked.findings) == (before.coverage, before.findings):
             break
     return checked
 
 
-def remaining(coverage: Coverage, now: datetime) -> tuple[TimeRange, ...]:
+def remaining(coverage: Coverage) -> tuple[TimeRange, ...]:
     """Return the requested ranges where a killed or running `ingest` may have stored bars that are not yet counted."""
-    ranges = difference(coverage.wanted, coverage.trusted(now))
+    ranges = difference(coverage.wanted, coverage.trusted)
     return tuple(span for span in ranges if can_hold_bars(span, coverage.series.dataset))
 
 
 def _check_once(
-    storage: BarStore, series: Series, now: datetime, quick: bool, catalog: Catalog | None, ex_dates: Collection[date]
+    storage: BarStore, series: Series, now: datetime, quick: bool, catalog: FileCatalog | None, ex_dates: Collection[date]
 ) -> CheckedSeries:
     findings: list[Finding] = []
     coverage = _read_coverage(storage, series, findings)
@@ -135,13 +137,15 @@ def _check_once(
     files = _check_files(storage, series, now, None if quick else add)
     wrong = {period: file.finding for period, file in files.items() if file.finding}
     if coverage is not None:
-        wrong = _FileComparison(storage, coverage, now, catalog).findings(files)
+        comparison = FileComparison(storage.files, coverage, remaining(coverage), catalog)
+        wrong = comparison.inconsistencies(files)
+        findings += comparison.warnings
     good = {period: file for period, file in files.items() if period not in wrong}
     stored = StoredBars.of(good)
     findings += [wrong[period] for period in sorted(wrong)]
     if coverage is not None:
         findings += _coverage_findings(coverage, stored, now, all_good=not wrong)
-        findings += _uncounted(coverage, good, storage.files.location)
+        findings += _uncounted(coverage, good, wrong, storage.files.location)
     times = [file.times for file in good.values() if file.times is not None]
     findings += prices.findings(series)
     findings += _outside_sessions(series, times)
@@ -179,70 +183,6 @@ def _check_files(
     return files
 
 
-class _FileComparison:
-    """Compare files with the counts and fingerprints in the coverage of their series."""
-
-    def __init__(self, storage: BarStore, coverage: Coverage, now: datetime, catalog: Catalog | None) -> None:
-        self._files = storage.files
-        self._coverage = coverage
-        self._remaining = remaining(coverage, now)
-        self._catalog = catalog
-
-    def findings(self, files: Mapping[Period, CheckedFile]) -> dict[Period, Finding]:
-        """Return the most severe inconsistency of each file that has one."""
-        found = {}
-        for period in {*self._coverage.rows, *files}:
-            file = files.get(period)
-            finding = self._absent(period) if file is None else file.finding or self._changed(file)
-            if finding is not None:
-                found[period] = finding
-        return found
-
-    def _absent(self, period: Period) -> Finding | None:
-        partition = Partition(self._coverage.series, period)
-        try:
-            if self._files.get(partition.key) is not None:
-                return None  # written after the files were listed
-        except StoreError as error:  # such as a directory in place of the file
-            return Finding.of_file("file_unreadable", str(error), partition)
-        counted = self._coverage.rows[period]
-        text = f"{self._files.location}/{partition.key} does not exist; the coverage counts {counted:,} bars in it"
-        return Finding.of_file("file_missing", text, partition)
-
-    def _changed(self, file: CheckedFile) -> Finding | None:
-        """Return how an undamaged file differs from the counted one, if that is an inconsistency."""
-        partition = file.partition
-        path = f"{self._files.location}/{partition.key}"
-        finding = partial(Finding.of_file, partition=partition)
-        fingerprint, counted = self._coverage.files.get(partition.period), self._coverage.rows.get(partition.period)
-        if _matches(file, fingerprint):
-            return None
-        owner = self._owner(file)
-        if owner is not None:
-            return finding("file_swapped", f"{path} has the content of {owner.key}: bars of {owner.series.symbol}")
-        if counted is not None and file.rows < counted:
-            return finding("rows_differ", f"{path} holds {file.rows:,} bars; the coverage counts {counted:,}")
-        if fingerprint is None or any(span.intersect(partition.period.span) for span in self._remaining):
-            return None  # more bars than counted are consistent: a killed or running `ingest` counts them last
-        size = f"{file.size:,} bytes, counted with {fingerprint.size:,}"
-        return finding(
-            "file_changed", f"{path} is not the file that was counted ({size}); another program or the disk changed it"
-        )
-
-    def _owner(self, file: CheckedFile) -> Partition | None:
-        """Return the other file whose content this one has, if any."""
-        if file.fingerprint is None or self._catalog is None:
-            return None
-        return next((one for one in self._catalog().get(file.fingerprint, ()) if one != file.partition), None)
-
-
-def _matches(file: CheckedFile, fingerprint: Fingerprint | None) -> bool:
-    """Tell whether a file has the counted content; if only its metadata was read, whether it has the size."""
-    if fingerprint is None:
-        return False
-    return fingerprint == file.fingerprint if file.fingerprint else fingerprint.size == file.size
-
-
 def _coverage_findings(coverage: Coverage, stored: StoredBars, now: datetime, *, all_good: bool) -> list[Finding]:
     """Return the inconsistencies within a coverage, and of its first and last bar.
 
@@ -275,6 +215,8 @@ def _is_false_end(
 ) -> bool:
     """Tell whether a first or last bar that differs is an inconsistency: in a covered range, or in a counted file."""
     dataset = coverage.series.dataset
+    if any(time is not None and Period.of(time, dataset) in coverage.changing for time in (counted, actual)):
+        return False
     if counted is not None and (actual is None or (counted < actual if first else counted > actual)):
         covered = any(counted in span for span in (*coverage.covered, *coverage.provisional))
         return covered or Period.of(counted, dataset) in coverage.rows or not stored.rows
@@ -284,19 +226,27 @@ def _is_false_end(
     return coverage.rows.get(period) == stored.rows.get(period)
 
 
-def _uncounted(coverage: Coverage, files: Mapping[Period, CheckedFile], location: str) -> list[Finding]:
-    """Return a finding for the files that differ from the coverage, as a killed `ingest` leaves them: bars are stored first."""
-    uncounted = []
-    for period, file in files.items():
-        fingerprint = coverage.files.get(period)
-        if file.rows != coverage.rows.get(period) or (fingerprint is not None and not _matches(file, fingerprint)):
-            uncounted.append(file.partition.key)
+def _uncounted(
+    coverage: Coverage, files: Mapping[Period, CheckedFile], wrong: Collection[Period], location: str
+) -> list[Finding]:
+    """Return a finding for the files that differ from the coverage, as a killed run leaves them: bars are stored first.
+
+    Args:
+        coverage: The coverage.
+        files: The undamaged files.
+        wrong: The files with an inconsistency.
+        location: The location of the store.
+    """
+    series = coverage.series
+    uncounted = sorted(coverage.changing - {*wrong})
+    uncounted += [period for period, file in files.items() if period not in coverage.changing and not is_counted(coverage, file)]
     if not uncounted:
         return []
-    paths = and_more((f"{location}/{path}" for path in uncounted), 1, "files")
+    keys = [Partition(series, period).key for period in uncounted]
+    paths = and_more((f"{location}/{path}" for path in keys), 1, "files")
     coverage_lost = "" if coverage.rows else ", or its coverage was lost"
-    text = f"bars in {paths} are not in the coverage; a run was killed or is active{coverage_lost}"
-    return [Finding("not_in_coverage", text, coverage.series, key=uncounted[0])]
+    text = f"the coverage does not count {paths} as they are; a run was killed or is active{coverage_lost}"
+    return [Finding("not_in_coverage", text, series, key=keys[0])]
 
 
 def _outside_sessions(series: Series, times: Sequence[Int64s]) -> list[Finding]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from data_engine.corporate_actions.action_store import ActionStore
 from data_engine.corporate_actions.ticker_changes import TickerChange, ticker_change_of, until_ticker_change
 from data_engine.errors import DamagedFile
+from data_engine.market.dates import any_span
 from data_engine.market.exchange_calendar import can_hold_bars
 from data_engine.market.series import Dataset, Series
 from data_engine.market.time_range import TimeRange, difference, intersection, iso, union
@@ -26,7 +28,7 @@ class SeriesStatus:
     Attributes:
         series: The series.
         coverage: Its coverage; empty if that cannot be read.
-        missing: The missing ranges in which there can be bars.
+        missing: The missing ranges in which there can be bars that have ended.
         files: The number of bar files.
         bytes: Their size.
         problem: Why the coverage or the corporate actions cannot be read. If None, they can.
@@ -55,10 +57,12 @@ class SeriesStatus:
         """The state: ``damaged``, ``failed``, ``incomplete``, ``empty`` or ``complete``."""
         if self.problem:
             return "damaged"
-        if self.missing:
-            failure = self.coverage.failure
+        known = self.coverage
+        unanswered = known.wanted and not (known.covered or known.provisional or known.bars)
+        if self.missing or unanswered:
+            failure = known.failure
             return "failed" if failure and failure.code != "interrupted" else "incomplete"
-        return "complete" if self.coverage.bars else "empty"
+        return "complete" if known.bars else "empty"
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields that ``status --json`` prints for a series."""
@@ -87,29 +91,47 @@ class SeriesStatus:
         }
 
 
-def series_status(storage: BarStore, choice: DatasetFilter, names: Sequence[str] | None = None) -> Iterator[SeriesStatus]:
-    """Yield the status of the selected series, by dataset and symbol. Only coverage and file sizes are read.
+def series_status(
+    storage: BarStore, choice: DatasetFilter, names: Sequence[str] | None = None, *, now: datetime
+) -> Iterator[SeriesStatus]:
+    """Yield the status of the selected series, by dataset and symbol.
+
+    Coverage, requested ranges and file sizes are read, and of bar files only those that a killed run was changing.
 
     Args:
         storage: The store.
         choice: The datasets.
         names: The symbols. If None, all.
+        now: The current time; from the bar on that contains it, nothing is missing yet.
+
+    Raises:
+        DamagedFile: If requested ranges cannot be read.
     """
     changes = ActionStore(storage.files).renames()
     for series in select_series(storage.coverage, choice, names):
         try:
-            known = storage.coverage.read(series)
+            known = counted_coverage(storage, series)
         except DamagedFile as error:
             yield SeriesStatus(series, Coverage(series), problem=str(error))
             continue
         since = known.wanted[0].start if known.wanted else known.first_bar
         change = ticker_change_of(series.symbol, changes.of(series.symbol), since=since, begun=known.begun)
-        missing = until_ticker_change(difference(known.wanted, (*known.covered, *known.provisional)), change)
+        missing = until_ticker_change(known.incomplete(any_span(None, None), now), change)
         missing = tuple(span for span in missing if can_hold_bars(span, series.dataset))
         sizes = [storage.files.size(Partition(series, period).key) for period in known.rows]
         stored = [size for size in sizes if size is not None]
         problem = changes.unreadable.get(series.symbol)
         yield SeriesStatus(series, known, missing, len(stored), sum(stored), problem, change)
+
+
+def counted_coverage(storage: BarStore, series: Series) -> Coverage:
+    """Return the coverage of a series; files that a killed run was changing are counted anew. Nothing is written.
+
+    Raises:
+        DamagedFile: If the coverage, or one of these files, cannot be read.
+    """
+    known = storage.coverage.read(series)
+    return known.counted(storage.count_files(known, ())) if known.changing else known
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from data_engine.corporate_actions.symbol_actions import key as action_key
 from data_engine.errors import DamagedFile, StoreError
 from data_engine.market.series import Dataset, Series
 from data_engine.market.wording import and_more, plural
+from data_engine.store import requested
 from data_engine.store.bar_store import BarStore
 from data_engine.store.coverage_file import key as coverage_key
 from data_engine.store.file_store import FileStore
@@ -36,6 +37,7 @@ def unrecognized_files(storage: BarStore) -> Iterator[Finding]:
         if name.startswith("equities_"):
             yield from _in_dataset(files, name)
     yield from _in_coverage(files)
+    yield from _in_requests(files)
     yield from _in_lists(files)
     yield from _in_actions(files)
     yield from _leftovers(files)
@@ -96,6 +98,28 @@ def _in_coverage(files: FileStore) -> Iterator[Finding]:
             expected = ""
         if key != expected:
             yield _unrecognized(files, key, "is not the coverage of a series")
+
+
+def damaged_requests(files: FileStore) -> Iterator[Finding]:
+    """Yield the findings about the files of requested ranges."""
+    for key in files.list(requested.FOLDER):
+        if key.endswith(".json"):
+            yield from _unreadable("requested_damaged", key, partial(_read_requests, files, key))
+
+
+def _read_requests(files: FileStore, key: str) -> None:
+    content = files.get(key)
+    try:
+        if content is not None:
+            requested.load(content)
+    except ValueError as error:
+        raise DamagedFile(f"cannot read the requested ranges: {error} in {files.location}/{key}") from error
+
+
+def _in_requests(files: FileStore) -> Iterator[Finding]:
+    for key in files.list(requested.FOLDER):
+        if not key.endswith(".json"):
+            yield _unrecognized(files, key, "does not hold requested ranges")
 
 
 def _in_lists(files: FileStore) -> Iterator[Finding]:

@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from functools import lru_cache, partial
 
 from data_engine.corporate_actions.action_store import ActionStore
 from data_engine.errors import StoreError
@@ -15,13 +14,13 @@ from data_engine.market.series import Dataset, Series
 from data_engine.market.time_range import TimeRange, difference, intersection
 from data_engine.market.wording import and_more
 from data_engine.store.bar_store import BarStore
-from data_engine.store.coverage import Coverage, Fingerprint
-from data_engine.store.partitions import Partition
+from data_engine.store.coverage import Coverage
 from data_engine.store.selection import DatasetFilter
+from data_engine.verify.file_catalog import FileCatalog
 from data_engine.verify.findings import Finding
 from data_engine.verify.gaps import KINDS, Gap, Presence, find_gaps, missing_ranges, presence
 from data_engine.verify.series_check import CheckedSeries, check_series
-from data_engine.verify.unrecognized_files import unrecognized_files
+from data_engine.verify.unrecognized_files import damaged_requests, unrecognized_files
 
 _READERS = 4
 
@@ -76,13 +75,19 @@ def verify(
         by_dataset.setdefault(series.dataset, []).append(series)
     for dataset, of_dataset in by_dataset.items():
         _add_dataset(report, dataset, _check_all(storage, dataset, of_dataset, now, quick), now)
+    report.findings += damaged_requests(storage.files)
     if names is None:
         report.findings += unrecognized_files(storage)
     return report
 
 
 def known_series(storage: BarStore, choice: DatasetFilter, names: Sequence[str] | None) -> Iterator[Series]:
-    """Yield the series that have coverage or files, by dataset and symbol."""
+    """Yield the series that have coverage or files or are requested, by dataset and symbol.
+
+    What is requested is read from the store when this begins; `verify` reports what of it cannot be read.
+    """
+    with suppress(StoreError):
+        storage.coverage.requested.refresh()
     found = {dataset: {series.symbol for series in storage.coverage.series(dataset)} for dataset in storage.coverage.datasets()}
     for name in storage.files.folders(""):
         with suppress(ValueError):
@@ -98,7 +103,7 @@ def _check_all(
     storage: BarStore, dataset: Dataset, series: Sequence[Series], now: datetime, quick: bool
 ) -> list[tuple[CheckedSeries, Presence | None]]:
     """Check the series of one dataset, and return each result with the presence of its bars; None for that if it is unknown."""
-    catalog = lru_cache(maxsize=1)(partial(_fingerprints, storage, dataset))
+    catalog = FileCatalog(storage, dataset)
     actions = ActionStore(storage.files)
 
     def check(one: Series) -> tuple[CheckedSeries, Presence | None]:
@@ -122,16 +127,6 @@ def _ex_dates(actions: ActionStore, series: Series) -> Collection[date]:
         return {action.day for action in actions.read(series.symbol).actions if action.event is not None}
     except StoreError:
         return ()  # `unrecognized_files` reports it
-
-
-def _fingerprints(storage: BarStore, dataset: Dataset) -> dict[Fingerprint, list[Partition]]:
-    """Return the files of a dataset by the fingerprint that the coverage has for them."""
-    found: dict[Fingerprint, list[Partition]] = {}
-    for series in storage.coverage.series(dataset):
-        with suppress(StoreError):  # the check of that series reports it
-            for period, fingerprint in storage.coverage.read(series).files.items():
-                found.setdefault(fingerprint, []).append(Partition(series, period))
-    return found
 
 
 def _add_dataset(

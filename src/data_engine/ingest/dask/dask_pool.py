@@ -13,6 +13,7 @@ import math
 import multiprocessing
 import os
 import platform
+import threading
 import time
 import uuid
 from collections import Counter
@@ -44,7 +45,13 @@ _CONNECT_SECONDS = 10.0
 
 _CHECK_SECONDS = 20.0  # for every worker to report whether it can take part
 
+_TICK_SECONDS = 0.05
+
 _POLL_SECONDS = 0.5  # between two requests to the scheduler
+
+_WRITING_SECONDS = 25.0  # for workers that are in the midst of a write when the run is stopped
+
+_LEAVE_SECONDS = 1.0  # that the end of a stopped run waits for them; then the store stays locked without it
 
 _MAX_TRIES = 3  # of a task whose worker lost the scheduler
 
@@ -126,6 +133,10 @@ class DaskPool:
         """Twice as many tasks as the cluster has threads."""
         return 2 * max(1, self._threads)
 
+    def use(self, options: RunOptions) -> None:
+        """Take the options of the run, which were decided inside the store's lock."""
+        self._spec = replace(self._spec, options=options)
+
     def submit(self, task: FetchTask, failed: Mapping[Series, Failure]) -> Future[WorkerResult]:
         """Have a worker run a task; series that are known to fail by now are not requested."""
         from data_engine.ingest.dask.dask_worker import run_worker_task
@@ -179,18 +190,44 @@ class DaskPool:
         self._stopped = True
         self._call_plugin("end")
 
-    def close(self) -> None:
-        """Leave the cluster, and end a local one."""
+    def close(self) -> Future[None] | None:
+        """Refuse further writes of the workers, leave the cluster, and end a local one."""
+        if self._marked:
+            with suppress(StoreError):  # then the next run removes it
+                self._files.delete(self._spec.run_marker)
+        if not self._marked or not self._stopped or self._cluster is not None:
+            self._leave()  # every task was collected, or the processes end here
+            return None
+        ended: Future[None] = Future()
+        thread = threading.Thread(target=self._leave, args=(ended,), name="ingest-end")
+        thread.start()
+        thread.join(_LEAVE_SECONDS)
+        return None if ended.done() else ended
+
+    def _leave(self, ended: Future[None] | None = None) -> None:
+        """Leave the cluster; with *ended*, when no worker is in the midst of a write that was begun before."""
         try:
-            if self._marked:
-                with suppress(StoreError):  # then the next run removes it
-                    self._files.delete(self._spec.run_marker)
+            if ended is not None:
+                self._wait_for_writers()
             self._call_plugin("forget")
         finally:
+            if ended is not None:
+                ended.set_result(None)
             if self._client is not None:
                 self._client.close(timeout=2)
             if self._cluster is not None:
                 self._cluster.close(timeout=5)
+
+    def _wait_for_writers(self) -> None:
+        from data_engine.ingest.dask.dask_worker import writing
+
+        client, until = self._client, time.monotonic() + _WRITING_SECONDS
+        while client is not None and client.status == "running" and (left := until - time.monotonic()) > 0:
+            with suppress(OSError, TimeoutError, RuntimeError):
+                counts = client.sync(client._run, writing, self._spec.run_marker, on_error="ignore", callback_timeout=left)
+                if not any(counts.values()):
+                    return
+            time.sleep(_TICK_SECONDS)
 
     def _count(self, returned: WorkerResult) -> None:
         result, tally = returned.result, self._tally
@@ -343,6 +380,7 @@ def _local_cluster(workers: int) -> LocalCluster:
                 threads_per_worker=math.ceil(workers / processes),
                 processes=True,
                 dashboard_address=None,
+                scheduler_kwargs={"dashboard_address": ":0"},  # any port; else a second cluster here warns of the first
                 silence_logs=logging.CRITICAL,
                 preload=["data_engine.ingest.dask.dask_worker"],
             )

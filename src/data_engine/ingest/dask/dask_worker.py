@@ -10,6 +10,9 @@ import platform
 import signal
 import threading
 import uuid
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -108,12 +111,48 @@ class MarkedFiles:
 
         def checked(content: bytes | None) -> bytes | None:
             changed = change(content)
-            if changed is not None and self._files.get(self._run_marker) is None:
-                raise Interrupted("the run has ended")
+            if changed is not None:
+                self._check()
             return changed
 
-        return self._files.update(key, checked)
+        with self._counted():
+            return self._files.update(key, checked)
 
+    def delete(self, key: str) -> bool:
+        """Remove a file; return whether there was one.
+
+        Raises:
+            Interrupted: If the run has ended; nothing was removed.
+            StoreError: If the file cannot be removed.
+        """
+        with self._counted():
+            self._check()
+            return self._files.delete(key)
+
+    def _check(self) -> None:
+        if self._files.get(self._run_marker) is None:
+            raise Interrupted("the run has ended")
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Count a write from before it is checked until after it is done, so that `writing` misses none."""
+        with _counting:
+            _writing[self._run_marker] += 1
+        try:
+            yield
+        finally:
+            with _counting:
+                _writing[self._run_marker] -= 1
+
+
+def writing(run_marker: str) -> int:
+    """Return how many writes of a run are under way in this process."""
+    return _writing[run_marker]
+
+
+_writing: Counter[str] = Counter()
+
+_counting = threading.Lock()
 
 _resources: dict[str, _Resources] = {}
 
@@ -188,6 +227,7 @@ def _set_up(spec: RunSpec) -> _Resources:
             "use a disk that all workers and this machine share under the same path, or an s3:// URL"
         )
     storage = BarStore(cast("FileStore", MarkedFiles(files, spec.run_marker)))
+    storage.coverage.requested.refresh()  # which the run has written before its first task
     client = AlpacaClient(
         base_url=spec.data_url, requests_per_minute=spec.requests_per_minute, connections=max(1, worker.state.nthreads)
     )

@@ -186,7 +186,8 @@ class Bucket:
 
         Args:
             key: The key of the object.
-            tag: The tag that it must have. If None, any.
+            tag: The tag that it must have. If None, any: only for a key that is used once, since a request that is delayed on
+                its way would remove what is there then.
 
         Raises:
             Conflict: If it has another tag.

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from data_engine.errors import StoreError
 from data_engine.store.s3.bucket import Bucket, Conflict
-from data_engine.store.s3.lease import LeaseRecord, owner_of
+from data_engine.store.s3.lease import LeaseRecord, elapsed, owner_of
 
 LOCKS = "metadata/locks"
 """The folder of locks and probes."""
@@ -28,7 +28,7 @@ class Capabilities:
     Attributes:
         writing: Whether a write can be conditional.
         removing: Whether a removal can be conditional.
-        clock: The server's time in seconds since 1970, less `time.monotonic`.
+        clock: The server's time in seconds since 1970, less `elapsed`.
     """
 
     writing: bool
@@ -37,7 +37,7 @@ class Capabilities:
 
     def age(self, modified: datetime) -> float:
         """Return the seconds since an object was written, by the server's clock."""
-        return time.monotonic() + self.clock - modified.timestamp()
+        return elapsed() + self.clock - modified.timestamp()
 
 
 def probe(bucket: Bucket) -> Capabilities:
@@ -56,7 +56,7 @@ def probe(bucket: Bucket) -> Capabilities:
         return False
 
     first = bucket.put(key, b"first", "overwrite", word)
-    now = time.monotonic()
+    now = elapsed()
     try:
         there = bucket.get(key)
         clock = (there.modified.timestamp() if there is not None else time.time()) - now
@@ -120,14 +120,14 @@ class PollingLock(ConditionalLock):
 
     def swap(self, content: bytes, seen: LeaseRecord | None) -> LeaseRecord | None:
         """Replace the claim that was *seen*; return the new one, or None if there is another claim by now."""
-        started = time.monotonic()
+        started = elapsed()
         there = self.read()
         if (there.tag if there else None) != (seen.tag if seen else None):
             return None
         self._bucket.put(self._key, content, "overwrite", uuid4().hex)
         if not content or (there is not None and there.content and owner_of(there.content) == owner_of(content)):
             return self.read()
-        if time.monotonic() - started > _SETTLE_SECONDS / 2:
+        if elapsed() - started > _SETTLE_SECONDS / 2:
             return None
         time.sleep(_SETTLE_SECONDS)
         there = self.read()

@@ -4,6 +4,10 @@ A lock on a disk ends with its process. On a bucket a claim is an object with it
 duration. A claim that was not renewed has expired, and another process may take it. This needs no comparison of two machines'
 clocks: the server's time of the write is compared with the server's time now, or a waiting process sees no change for the whole
 duration.
+
+A machine may be suspended, and a virtual one stopped without knowing it. So a claim is renewed before it is relied on, if the
+clock that counts time in suspend or the time of day says that it may have expired. A renewal is conditional on the claim that
+this process wrote last: if another process held the slot meanwhile, it fails.
 """
 
 from __future__ import annotations
@@ -27,6 +31,22 @@ MARGIN = 5.0
 """Seconds added to a duration: times of writes are whole seconds, and the machines of a service may differ a little."""
 
 _POLL = 1.0
+
+_COUNTS_SUSPEND = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))  # Linux, macOS
+
+
+class LockLost(StoreError):
+    """The lock of the store was lost: another process may hold it. It ends a run, since all its writes would fail."""
+
+    code = StoreBusy.code
+    exit_code = StoreBusy.exit_code
+
+
+def elapsed() -> float:
+    """Return seconds since some instant, those in suspend included."""
+    if _COUNTS_SUSPEND is None:
+        return time.monotonic()  # Windows: it counts them
+    return time.clock_gettime(_COUNTS_SUSPEND)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +91,10 @@ class Lease:
         self._since = datetime.now(UTC).replace(microsecond=0)
         self._written = 0
         self._seen: LeaseRecord | None = None
-        self._until = 0.0
+        self._until = self._until_today = 0.0
         self._lost = False
+        self._process = os.getpid()
+        self._renewing = threading.Lock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -81,8 +103,16 @@ class Lease:
 
     @property
     def valid(self) -> bool:
-        """Whether no other process can have taken the slot."""
-        return not self._lost and time.monotonic() < self._until
+        """Whether no other process can have taken the slot, as far as is known without a request."""
+        return not self._lost and elapsed() < self._until and time.time() < self._until_today
+
+    def check(self) -> bool:
+        """Return whether no other process has taken the slot; if a clock says that it may have, renew the claim first."""
+        return self.valid or self._renew()
+
+    def _written_at(self, started: float, today: float) -> None:
+        # From before the write: waiting processes count from after it.
+        self._until, self._until_today = started + self._seconds, today + self._seconds
 
     def take(self, seconds: float, waiting: Callable[[], None] | None = None) -> None:
         """Claim the slot, and renew the claim in a thread.
@@ -95,12 +125,12 @@ class Lease:
             StoreBusy: If another holder had it all the time; the message names it.
             StoreError: If the slot cannot be read or written.
         """
-        deadline = time.monotonic() + seconds
+        deadline = elapsed() + seconds
         watched: tuple[str, float] | None = None
         pause = 0.05
         while True:
             seen = self._slot.read()
-            now = time.monotonic()
+            now, today = elapsed(), time.time()
             if seen is not None and (watched is None or watched[0] != seen.tag):
                 watched = (seen.tag, now)
             if seen is None or _has_expired(seen, now - watched[1] if watched else 0.0):
@@ -117,36 +147,48 @@ class Lease:
                 )
             time.sleep(min(pause * random.uniform(0.5, 1.0), max(deadline - now, 0.0)))  # noqa: S311
             pause = min(2 * pause, _POLL)
-        # From before the write: waiting processes count from after it.
-        self._until = now + self._seconds
+        self._written_at(now, today)
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
         self._thread.start()
 
     def release(self) -> None:
-        """Release the slot. If that cannot be written, the claim expires."""
+        """Release the slot, for good. If that cannot be written, the claim expires."""
+        if os.getpid() != self._process:
+            return  # a child that was forked: the claim is its parent's
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
-        if not self._lost:
-            with suppress(StoreError):
-                self._slot.swap(b"", self._seen)
-        self._until = 0.0
+        with self._renewing:
+            if not self._lost:
+                with suppress(StoreError):
+                    self._slot.swap(b"", self._seen)
+            self._lost = True
 
     def _keep(self) -> None:
-        while not self._stop.wait(self._seconds / 3):
-            started = time.monotonic()
+        while not self._lost and not self._stop.wait(self._seconds / 3):
+            self._renew()
+
+    def _renew(self) -> bool:
+        """Write the claim again; return whether it is still this one's."""
+        with self._renewing:
+            if self._lost:
+                return False
             try:
-                made = self._slot.swap(self._text(), self._seen)
-                if made is None:
-                    # Perhaps this renewal, whose response was lost.
-                    there = self._slot.read()
-                    made = there if there is not None and _fields(there).get("owner") == self._owner else None
+                for _ in range(3):
+                    started, today = elapsed(), time.time()
+                    made = self._slot.swap(self._text(), self._seen)
+                    if made is not None:
+                        self._seen = made
+                        self._written_at(started, today)
+                        return self.valid
+                    # Perhaps a renewal whose response was lost. It is written again: nothing else tells how old it is.
+                    self._seen = self._slot.read()
+                    if self._seen is None or _fields(self._seen).get("owner") != self._owner:
+                        self._lost = True
+                        return False
             except StoreError:
-                continue  # the network; a later renewal may still be in time
-            if made is None:
-                self._lost = True
-                return
-            self._seen, self._until = made, started + self._seconds
+                pass  # the network; a later renewal may still be in time
+            return self.valid
 
     def _text(self) -> bytes:
         self._written += 1  # a tag is a digest of the content: without this a renewal would not change it

@@ -7,31 +7,34 @@ no change is lost between processes and machines, and a killed writer leaves the
 A service that does not know these conditions responds as if they were met. So before its first write a process probes them.
 Without them, one process at a time may write (`PollingLock`).
 
-An empty object is no file. If a service has conditional writes but no conditional removals, a file is emptied first, on
-condition, and then removed; no process writes to an empty object until its remover must be done.
+A file is removed by overwriting it with a mark (`tombstone`), on the same condition. The mark is then removed if the service can
+do that on condition, and stays otherwise. No request ever removes an object unconditionally that another process may write: such
+a request, delayed on its way, would remove a new file.
 """
 
 from __future__ import annotations
 
 import atexit
+import os
 import random
 import threading
 import time
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from data_engine.errors import StoreBusy
+from data_engine.errors import StoreBusy, StoreError
 from data_engine.store.file_store import Change, check_key
 from data_engine.store.s3.bucket import Bucket, Conflict, StoredObject
 from data_engine.store.s3.capabilities import LOCKS, Capabilities, ConditionalLock, PollingLock, probe
-from data_engine.store.s3.lease import Lease
+from data_engine.store.s3.lease import Lease, LockLost
+from data_engine.store.s3.tombstone import is_file, tombstone
 
 LEASE_SECONDS = 60.0
 """The time, about, for which a killed run can exclude others."""
@@ -39,10 +42,6 @@ LEASE_SECONDS = 60.0
 _STRIPES = 64
 
 _PAUSE = 1.0  # the longest between two attempts of a write
-
-_REMOVED_SECONDS = 60.0  # the age from which an emptied object has no remover
-
-_REMOVING_SECONDS = 10.0  # the age until which its remover may send the second request
 
 _LITTER = timedelta(hours=1)
 
@@ -61,11 +60,24 @@ class SharedState:
     writer: Lease | None = None
     run: threading.Lock = field(default_factory=threading.Lock)
 
+    def renew(self) -> None:
+        """Forget all locks and leases: they are the parent's of a process that was forked."""
+        vars(self).update(vars(SharedState()))
+
 
 # Of this process: by endpoint and URL, and by endpoint and bucket.
 _SHARED: dict[tuple[str | None, str], SharedState] = {}
 
 _CAPABILITIES: dict[tuple[str | None, str], Capabilities] = {}
+
+
+def _after_fork() -> None:
+    for shared in _SHARED.values():
+        shared.renew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class S3Files:
@@ -109,11 +121,12 @@ class S3Files:
     def get(self, key: str) -> bytes | None:
         """Return the content of a file, or None if there is no file."""
         found = self._bucket.get(check_key(key))
-        return found.content if found is not None and found.content else None
+        return _content(key, found)
 
     def size(self, key: str) -> int | None:
         """Return the size of a file in bytes, or None if there is no file."""
-        return self._bucket.size(check_key(key)) or None
+        size = self._bucket.size(check_key(key))
+        return size if size is not None and is_file(key, size) else None
 
     def list(self, prefix: str) -> Iterator[str]:
         """Yield the keys of all files below the folder *prefix*, sorted; pages of 1,000 are requested as needed."""
@@ -121,7 +134,7 @@ class S3Files:
 
     def sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
         """Yield the keys of all files below the folder *prefix*, sorted, with their sizes in bytes."""
-        return ((found.key, found.size) for found in self._bucket.objects(check_key(prefix)) if found.size)
+        return ((found.key, found.size) for found in self._bucket.objects(check_key(prefix)) if is_file(found.key, found.size))
 
     def folders(self, prefix: str) -> Sequence[str]:
         """Return the names of the folders right below the folder *prefix*, sorted; none if there is no such folder."""
@@ -137,7 +150,8 @@ class S3Files:
         """Replace a file by what *change* returns for its content, atomically; return whether anything was written.
 
         Raises:
-            StoreBusy: If others changed the same file again and again, or the lock of the store was lost.
+            StoreBusy: If others changed the same file again and again.
+            LockLost: If the lock of the store was lost.
             StoreError: If the service refuses or cannot be reached; the file is the old one or the new one.
         """
         check_key(key)
@@ -152,12 +166,12 @@ class S3Files:
             while True:
                 self._check_leases()
                 found = self._bucket.get(key)
-                if not self._is_being_removed(found, capabilities):
-                    content = change(found.content if found is not None and found.content else None)
-                    if content is None or (not content and (found is None or not found.content)):
-                        return False
-                    if self._replace(key, found, content, capabilities):
-                        return True
+                known = _content(key, found)
+                content = change(known)
+                if content is None or (not content and known is None):
+                    return False
+                if self._replace(key, found, content, capabilities):
+                    return True
                 if time.monotonic() >= deadline:
                     tried = f"{self._lock_seconds:g} s"
                     raise StoreBusy(f"cannot write {self.location}/{key}: changed by others again and again for {tried}; retry")
@@ -174,30 +188,19 @@ class S3Files:
         """Write or remove a file if it still is as it was *found*; return whether it was."""
         writer = uuid4().hex
         mode = "overwrite" if not capabilities.writing else "create" if found is None else found.tag
-        started = time.monotonic()
+        self._check_leases()  # the change may have taken long
         try:
-            if content:
-                self._bucket.put(key, content, mode, writer)
-            elif capabilities.removing and found is not None:
-                self._bucket.delete(key, found.tag)
-            elif not capabilities.writing:
-                self._bucket.delete(key)
-            else:
-                self._bucket.put(key, b"", mode, writer)
-                # Later, another process may have written a new file there.
-                if time.monotonic() < started + _REMOVING_SECONDS:
-                    self._bucket.delete(key)
+            tag = self._bucket.put(key, content or tombstone(key), mode, writer)
         except Conflict:
             # A request without a response is sent again, and may then conflict with itself.
             now = self._bucket.get(key)
-            return now is not None and now.writer == writer if content else now is None and found is not None
+            if now is None or now.writer != writer:
+                return False
+            tag = now.tag
+        if not content and capabilities.removing:
+            with suppress(StoreError):  # there is a new file; or the mark stays
+                self._bucket.delete(key, tag)
         return True
-
-    def _is_being_removed(self, found: StoredObject | None, capabilities: Capabilities) -> bool:
-        """Tell whether an object was emptied by a process that may be about to remove it."""
-        if found is None or found.content or capabilities.removing or not capabilities.writing:
-            return False
-        return capabilities.age(found.modified) < _REMOVED_SECONDS
 
     def remove_stale_drafts(self) -> int:
         """Remove the probes of killed processes; return how many objects."""
@@ -216,7 +219,7 @@ class S3Files:
         """Hold the lock *name* of this URL, to exclude other runs; single writes do not need it.
 
         The lock is an object, renewed every 20 seconds; a killed holder excludes others for about a minute. A holder that
-        could not renew it (a suspended machine, no network) writes nothing more: `update` raises `StoreBusy`.
+        another process has passed over (a suspended machine, no network) writes nothing more: `update` raises `LockLost`.
 
         Args:
             name: The name of the lock, letters and digits.
@@ -236,17 +239,19 @@ class S3Files:
         try:
             yield
         finally:
-            self._shared.leases.remove(lease)
+            with suppress(ValueError):  # a child that was forked meanwhile has no lease
+                self._shared.leases.remove(lease)
             lease.release()
 
     @contextmanager
     def _lock_as_writer(self, seconds: float, waiting: Callable[[], None] | None) -> Iterator[None]:
         """Hold the lock without conditional writes: this process is the only writer, with one run at a time."""
         shared = self._shared
-        if not shared.run.acquire(blocking=False):
+        run = shared.run
+        if not run.acquire(blocking=False):
             if waiting is not None:
                 waiting()
-            if not shared.run.acquire(timeout=seconds):
+            if not run.acquire(timeout=seconds):
                 raise StoreBusy(f"store {self.location} is locked by another run in this process (waited {seconds:g} s); retry")
         try:
             self._become_writer(seconds, waiting)
@@ -257,7 +262,7 @@ class S3Files:
             if writer is not None:
                 atexit.unregister(writer.release)
                 writer.release()
-            shared.run.release()
+            run.release()
 
     def _become_writer(self, seconds: float, waiting: Callable[[], None] | None = None) -> None:
         shared = self._shared
@@ -273,8 +278,8 @@ class S3Files:
         shared = self._shared
         writer = shared.writer
         for lease in (*shared.leases, *((writer,) if writer is not None else ())):
-            if not lease.valid:
-                raise StoreBusy(
+            if not lease.check():
+                raise LockLost(
                     f"lost the lock of the store {self.location}: not renewed for {self._lease_seconds:g} s, another process may "
                     "have taken it; run the same command again"
                 )
@@ -304,3 +309,8 @@ class S3Files:
                 if not quietly and not capabilities.writing:
                     warnings.warn(self.write_warning() or "", SingleWriterWarning, stacklevel=4)
             return capabilities
+
+
+def _content(key: str, found: StoredObject | None) -> bytes | None:
+    """Return the content of an object that is a file, or None."""
+    return found.content if found is not None and is_file(key, len(found.content)) else None

@@ -1,0 +1,59 @@
+"""Remember what has come of one symbol in a chain of pages, and what that changed in its files. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import numpy as np
+import pyarrow as pa
+
+from data_engine.market.bars import NO_CHANGES, Changes, Int64s
+from data_engine.store.bar_store import WriteResult
+from data_engine.store.coverage import Coverage, FileCount
+from data_engine.store.partitions import Period
+
+
+@dataclass(slots=True)
+class Arrival:
+    """What has come of one symbol.
+
+    Attributes:
+        period: The current file.
+        pending: Its bars that are not written yet.
+        times: The timestamps of all its bars that came.
+        results: What was written, by file; as of the last write.
+        settled: The files that were judged by the complete response.
+        last: The last bar that came, UTC.
+        changes: How all of that changed the files.
+        compared: Whether the stored session was compared.
+        again: Its bars as they came again.
+        known: The coverage before.
+        forming: Whether a bar came that had not ended.
+    """
+
+    period: Period | None = None
+    pending: list[pa.Table] = field(default_factory=list)
+    times: list[Int64s] = field(default_factory=list)
+    results: dict[Period, WriteResult] = field(default_factory=dict)
+    settled: set[Period] = field(default_factory=set)
+    last: datetime | None = None
+    changes: Changes = NO_CHANGES
+    compared: bool = False
+    again: list[pa.Table] = field(default_factory=list)
+    known: Coverage | None = None
+    forming: bool = False
+
+    def note(self, period: Period, result: WriteResult) -> None:
+        """Remember what a write did."""
+        self.results[period] = result
+        self.changes += result.changes
+
+    def came(self, period: Period) -> Int64s:
+        """Return the timestamps of the bars of a file that came, if it is the current one; else none came."""
+        return np.concatenate(self.times) if period == self.period and self.times else np.empty(0, np.int64)
+
+    @property
+    def counts(self) -> dict[Period, FileCount]:
+        """What is in the files that were written."""
+        return {period: result.count for period, result in self.results.items() if result.count is not None}

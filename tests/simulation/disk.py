@@ -1,0 +1,360 @@
+"""A disk below the local file store that knows what is flushed: `ModelDisk`. Every call is a seam.
+
+What was not flushed when the power fails is lost in part, as the seed says. A *journalled* disk keeps changes of names in order,
+so that a flush of anything makes all earlier ones durable. A *strict* one keeps each name by itself, unless its folder was
+flushed. Content that was not flushed is torn on both.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from data_engine.store.disk import Disk, parent_of
+from data_engine.store.local_files import LocalFiles
+
+from .scheduler import Lock, Scheduler
+
+BASE = "/simulated"
+
+
+@dataclass(eq=False)
+class Inode:
+    """The content of a file, and how much of it is on the device."""
+
+    content: bytearray
+    flushed: bytes | None = None
+
+
+Node = Inode | None
+"""A file, or a folder."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One change of one name: to a file or folder, or (``gone``) to nothing."""
+
+    path: str
+    node: Node
+    gone: bool = False
+
+    def apply(self, names: dict[str, Node]) -> None:
+        if self.gone:
+            names.pop(self.path, None)
+        else:
+            names[self.path] = self.node
+
+
+@dataclass
+class Found:
+    """An entry of a listing."""
+
+    name: str
+    folder: bool
+    st_size: int
+
+    def is_dir(self) -> bool:
+        return self.folder
+
+    def stat(self) -> Found:
+        return self
+
+
+class _Mutex:
+    """A lock between the threads of a process."""
+
+    def __init__(self, disk: ModelDisk) -> None:
+        self._disk = disk
+        self._owner: Any = None
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        scheduler = self._disk.scheduler
+        if scheduler is None or scheduler.current is None:
+            return True
+        if not timeout and self._held():
+            return False
+        scheduler.wait(lambda: not self._held())
+        self._owner = scheduler.current
+        return True
+
+    def _held(self) -> bool:
+        return self._owner is not None and not (self._owner.done or self._owner.process.dead)
+
+    def release(self) -> None:
+        self._owner = None
+
+    def __enter__(self) -> _Mutex:
+        self.acquire()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /) -> None:
+        self.release()
+
+
+class ModelDisk(Disk):
+    """A disk in memory.
+
+    Args:
+        seed: Of what a power failure leaves.
+        journalled: Whether changes of names are kept in order.
+    """
+
+    def __init__(self, seed: object, *, journalled: bool) -> None:
+        self.journalled = journalled
+        self.scheduler: Scheduler | None = None
+        self.full_at: int | None = None
+        self._random = random.Random(f"disk {seed}")
+        self._names: dict[str, Node] = {"/": None, BASE: None}
+        self._durable: dict[str, Node] = dict(self._names)
+        self._pending: list[Change] = []
+        self._handles: dict[int, Inode] = {}
+        self._next = 3
+        self._writes = 0
+        self._locks: dict[str, Lock] = {}
+
+    def open(self, scheduler: Scheduler, full_at: int | None) -> None:
+        """Begin a step; no process is left of the last one."""
+        self.scheduler, self.full_at, self._writes = scheduler, full_at, 0
+        self._locks.clear()
+        self._handles.clear()
+
+    def files(self) -> dict[str, bytes]:
+        """Return all files but locks, by their paths below the store."""
+        found = {}
+        for path, node in self._names.items():
+            if isinstance(node, Inode) and path.startswith(f"{BASE}/") and not path.endswith(".lock"):
+                found[path[len(BASE) + 1 :]] = bytes(node.content)
+        return found
+
+    # ------------------------------------------------------------------------------------------------------ power and time
+
+    def settle(self) -> None:
+        """Flush everything, as a kernel does by itself after a while."""
+        for change in self._pending:
+            change.apply(self._durable)
+        self._pending.clear()
+        for node in self._names.values():
+            if isinstance(node, Inode):
+                node.flushed = bytes(node.content)
+
+    def fail(self) -> None:
+        """Have the power fail: of what was not flushed, a part is there afterwards."""
+        pending = self._pending
+        if self.journalled:
+            kept = pending[: self._random.randint(0, len(pending))]
+        else:
+            kept = [change for change in pending if self._random.random() < 0.5]
+        for change in kept:
+            change.apply(self._durable)
+        names = {path: node for path, node in self._durable.items() if self._reached(path)}
+        for node in names.values():
+            if isinstance(node, Inode) and node.flushed != bytes(node.content):
+                size = self._random.randint(0, len(node.content))
+                node.content = bytearray(node.flushed if node.flushed is not None else node.content[:size])
+        self._names, self._durable = names, dict(names)
+        self._pending = []
+
+    def _reached(self, path: str) -> bool:
+        while path != "/":
+            path = parent_of(path)
+            if path not in self._durable or isinstance(self._durable[path], Inode):
+                return False
+        return True
+
+    # ------------------------------------------------------------------------------------------------------------ the calls
+
+    def _seam(self) -> None:
+        if self.scheduler is not None:
+            self.scheduler.seam()
+
+    def _error(self, number: int, path: str) -> OSError:
+        return OSError(number, os.strerror(number), path)
+
+    def _change(self, change: Change) -> None:
+        change.apply(self._names)
+        self._pending.append(change)
+
+    def _file(self, path: str) -> Inode:
+        if path not in self._names:
+            raise self._error(errno.ENOENT, path)
+        node = self._names[path]
+        if not isinstance(node, Inode):
+            raise self._error(errno.EISDIR, path)
+        return node
+
+    def _check_parent(self, path: str) -> None:
+        parent = parent_of(path)
+        if parent not in self._names:
+            raise self._error(errno.ENOENT, path)
+        if isinstance(self._names[parent], Inode):
+            raise self._error(errno.ENOTDIR, path)
+
+    def read(self, path: str) -> bytes:
+        self._seam()
+        return bytes(self._file(path).content)
+
+    def size(self, path: str) -> int:
+        self._seam()
+        if path not in self._names:
+            raise self._error(errno.ENOENT, path)
+        node = self._names[path]
+        return len(node.content) if isinstance(node, Inode) else 4096
+
+    def scan(self, folder: str) -> list[Any]:
+        self._seam()
+        if folder not in self._names:
+            raise self._error(errno.ENOENT, folder)
+        prefix = folder.rstrip("/") + "/"
+        found = []
+        for path, node in self._names.items():
+            if path.startswith(prefix) and "/" not in path[len(prefix) :] and path != "/":
+                size = len(node.content) if isinstance(node, Inode) else 4096
+                found.append(Found(path[len(prefix) :], not isinstance(node, Inode), size))
+        return found
+
+    def is_file(self, path: str) -> bool:
+        return isinstance(self._names.get(path), Inode)
+
+    def is_folder(self, path: str) -> bool:
+        return path in self._names and self._names[path] is None
+
+    def free(self, folder: str) -> int:
+        return 1 << 40
+
+    def unique(self) -> str:
+        return f"{self._random.getrandbits(128):032x}"
+
+    def create(self, path: str) -> int:
+        self._seam()
+        self._check_parent(path)
+        if path in self._names:
+            raise self._error(errno.EEXIST, path)
+        self._fault(path)
+        inode = Inode(bytearray())
+        self._change(Change(path, inode))
+        self._next += 1
+        self._handles[self._next] = inode
+        return self._next
+
+    def _fault(self, path: str) -> None:
+        self._writes += 1
+        if self.full_at is not None and self._writes >= self.full_at:
+            raise self._error(errno.ENOSPC, path)
+
+    def write(self, handle: int, content: memoryview) -> int:
+        self._seam()
+        self._fault(BASE)
+        many = len(content) if self._random.random() < 0.8 else self._random.randint(1, len(content))
+        self._handles[handle].content += bytes(content[:many])
+        return many
+
+    def flush(self, handle: int) -> None:
+        self._seam()
+        inode = self._handles[handle]
+        inode.flushed = bytes(inode.content)
+        if self.journalled:
+            self._flush_names(lambda _: True)
+
+    def close(self, handle: int) -> None:
+        self._handles.pop(handle, None)
+
+    def flush_folder(self, folder: str) -> None:
+        self._seam()
+        if folder not in self._names:
+            raise self._error(errno.ENOENT, folder)
+        self._flush_names(lambda change: self.journalled or parent_of(change.path) == folder)
+
+    def _flush_names(self, chosen: Callable[[Change], bool]) -> None:
+        for change in self._pending:
+            if chosen(change):
+                change.apply(self._durable)
+        self._pending = [change for change in self._pending if not chosen(change)]
+
+    def make_folder(self, path: str) -> None:
+        self._seam()
+        if path in self._names:
+            raise self._error(errno.EEXIST, path)
+        self._check_parent(path)
+        self._change(Change(path, None))
+
+    def remove_folder(self, path: str) -> None:
+        self._seam()
+        if not self.is_folder(path):
+            raise self._error(errno.ENOENT, path)
+        if any(name.startswith(f"{path}/") for name in self._names):
+            raise self._error(errno.ENOTEMPTY, path)
+        self._change(Change(path, None, gone=True))
+
+    def unlink(self, path: str) -> None:
+        self._seam()
+        node = self._file(path)
+        self._change(Change(path, node, gone=True))
+
+    def replace(self, source: str, target: str) -> None:
+        self._seam()
+        node = self._file(source)
+        self._check_parent(target)
+        self._change(Change(target, node))
+        self._change(Change(source, node, gone=True))
+
+    def mutex(self) -> Any:
+        return _Mutex(self)
+
+    def acquire(self, path: str, seconds: float) -> Callable[[], None] | None:
+        self._seam()
+        self._check_parent(path)
+        if self.scheduler is None or self.scheduler.current is None:
+            return lambda: None
+        if path not in self._names:
+            self._change(Change(path, Inode(bytearray(), b"")))
+        lock = self._locks.setdefault(path, Lock(self.scheduler))
+        if not lock.free and not seconds:
+            return None
+        context = lock.held()
+        context.__enter__()
+        return lambda: context.__exit__(None, None, None) and None
+
+
+class DiskFiles(LocalFiles):
+    """The local file store on a model of a disk."""
+
+    @property
+    def folder(self) -> Path | None:
+        return None  # readers would go round the model
+
+
+class Disks:
+    """Where the files of a world are: a model of a disk, opened anew by each process.
+
+    Args:
+        seed: Of the disk.
+        journalled: Which model.
+    """
+
+    location = BASE
+
+    def __init__(self, seed: object, *, journalled: bool) -> None:
+        self.disk = ModelDisk(seed, journalled=journalled)
+
+    @property
+    def content(self) -> dict[str, bytes]:
+        return {path: data for path, data in self.disk.files().items() if not path.startswith("metadata/drafts/")}
+
+    def begin(self, scheduler: Scheduler, fail_at: int | None = None) -> None:
+        self.disk.open(scheduler, fail_at)
+
+    def files(self) -> DiskFiles:
+        """Return the files, as a process opens them."""
+        return DiskFiles(BASE, disk=self.disk)
+
+    def end(self, *, power_failed: bool) -> None:
+        """End a step."""
+        if power_failed:
+            self.disk.fail()
+        self.disk.settle()

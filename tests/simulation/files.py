@@ -1,0 +1,128 @@
+"""The files of a store in memory, with a journal: `Files`. Every access is a seam."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from data_engine.errors import StoreBusy, StoreError
+from data_engine.store.file_store import Change, check_key
+
+from .scheduler import Lock, Scheduler
+
+
+class Files:
+    """A `FileStore` whose changes are atomic, and whose locks are the world's."""
+
+    def __init__(self) -> None:
+        self.content: dict[str, bytes] = {}
+        self.journal: list[tuple[str, str, int]] = []
+        self.scheduler: Scheduler | None = None
+        self.fail_at: int | None = None
+        self._writes = 0
+        self._locks: dict[str, Lock] = {}
+
+    def begin(self, scheduler: Scheduler, fail_at: int | None = None) -> None:
+        """Begin a step: locks are free, since no process is left of the last one."""
+        self.scheduler, self.fail_at, self._writes = scheduler, fail_at, 0
+        self._locks.clear()
+
+    def files(self) -> Files:
+        """Return the files, as a process opens them."""
+        return self
+
+    def end(self, *, power_failed: bool) -> None:
+        """End a step: every change is durable at once."""
+
+    @property
+    def location(self) -> str:
+        return "/simulated"
+
+    @property
+    def folder(self) -> Path | None:
+        return None
+
+    def _seam(self) -> None:
+        if self.scheduler is not None:
+            self.scheduler.seam()
+
+    def _lock(self, name: str) -> Lock:
+        assert self.scheduler is not None
+        return self._locks.setdefault(name, Lock(self.scheduler))
+
+    def get(self, key: str) -> bytes | None:
+        check_key(key)
+        self._seam()
+        return self.content.get(key)
+
+    def update(self, key: str, change: Change) -> bool:
+        check_key(key)
+        self._seam()
+        with self._lock(key).held():
+            content = change(self.content.get(key))
+            if content is None:
+                return False
+            self._seam()
+            self._fault(key)
+            if not content:
+                return self._remove(key)
+            self.content[key] = bytes(content)
+            self.journal.append(("write", key, len(content)))
+        return True
+
+    def delete(self, key: str) -> bool:
+        check_key(key)
+        self._seam()
+        with self._lock(key).held():
+            self._seam()
+            return self._remove(key)
+
+    def _remove(self, key: str) -> bool:
+        self.journal.append(("remove", key, 0))
+        return self.content.pop(key, None) is not None
+
+    def _fault(self, key: str) -> None:
+        self._writes += 1
+        if self.fail_at is not None and self._writes >= self.fail_at:
+            raise StoreError(f"cannot write {key}: the disk is full")
+
+    def list(self, prefix: str) -> Iterator[str]:
+        self._seam()
+        folder = f"{prefix}/" if prefix else ""
+        return iter(sorted(key for key in self.content if key.startswith(folder)))
+
+    def sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
+        return iter([(key, len(self.content[key])) for key in self.list(prefix)])
+
+    def folders(self, prefix: str) -> Sequence[str]:
+        self._seam()
+        folder = f"{prefix}/" if prefix else ""
+        below = (key[len(folder) :] for key in self.content if key.startswith(folder))
+        return sorted({name.split("/")[0] for name in below if "/" in name})
+
+    def size(self, key: str) -> int | None:
+        content = self.get(key)
+        return None if content is None else len(content)
+
+    def free_bytes(self) -> int | None:
+        return None
+
+    def remove_stale_drafts(self) -> int:
+        self._seam()
+        return 0
+
+    def write_warning(self) -> str | None:
+        return None
+
+    @contextmanager
+    def lock(self, name: str, *, seconds: float, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+        lock = self._lock(f"lock {name}")
+        self._seam()
+        if not lock.free:
+            if waiting is not None:
+                waiting()
+            if not seconds:
+                raise StoreBusy("store /simulated is locked by another process")
+        with lock.held():
+            yield

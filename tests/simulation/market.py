@@ -1,0 +1,282 @@
+"""The truth: what the vendor knows of every security at any time, from one seed.
+
+Minutes are few, so that a year of them is quick to make. All longer bars are made of them.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta
+from functools import lru_cache
+from zoneinfo import ZoneInfo
+
+from data_engine.market.exchange_calendar import extended_hours, is_half_day, next_session, sessions
+from data_engine.market.series import Adjustment, Timeframe
+
+NEW_YORK = ZoneInfo("America/New_York")
+SECOND = 1_000_000
+MINUTE, HOUR, DAY = 60 * SECOND, 3600 * SECOND, 86_400 * SECOND
+
+Values = tuple[float, float, float, float, float, float, float]
+"""Open, high, low, close, volume, trade count, vwap."""
+
+
+def micros(instant: datetime) -> int:
+    delta = instant - datetime(1970, 1, 1, tzinfo=UTC)
+    return (delta.days * 86_400 + delta.seconds) * SECOND + delta.microseconds
+
+
+def instant(stamp: int) -> datetime:
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=stamp)
+
+
+def at(day: date, hour: int, minute: int = 0) -> int:
+    """Return a time of day in New York."""
+    return micros(datetime.combine(day, time(hour, minute), NEW_YORK).astimezone(UTC))
+
+
+@lru_cache(maxsize=100_000)
+def midnight(day: date) -> int:
+    return at(day, 0)
+
+
+@lru_cache(maxsize=100_000)
+def floor(stamp: int, timeframe: Timeframe) -> int:
+    """Return the start of the bar that contains an instant: by arithmetic of its own for minutes and hours."""
+    if timeframe.intraday:
+        start = stamp - stamp % DAY
+        step = timeframe.amount * (MINUTE if timeframe.unit == "Min" else HOUR)
+        return start + (stamp - start) // step * step
+    return micros(timeframe.floor(instant(stamp)))
+
+
+@lru_cache(maxsize=100_000)
+def next_bar(start: int, timeframe: Timeframe) -> int:
+    if timeframe.intraday:
+        step = timeframe.amount * (MINUTE if timeframe.unit == "Min" else HOUR)
+        return min(start + step, start - start % DAY + DAY)
+    return micros(timeframe.next(instant(start)))
+
+
+@dataclass(frozen=True)
+class Action:
+    """A corporate action.
+
+    Attributes:
+        kind: ``split`` or ``dividend``.
+        day: The ex-date.
+        factor: Of earlier prices.
+        known: When the vendor begins to adjust by it.
+    """
+
+    kind: str
+    day: date
+    factor: float
+    known: int
+
+    def adjusts(self, adjustment: Adjustment) -> bool:
+        return self.kind in adjustment.value or adjustment.value == "all"
+
+
+@dataclass
+class Security:
+    """What trades under a symbol.
+
+    Attributes:
+        symbol: Its ticker.
+        per_session: The bounds of its number of minutes a session.
+        quiet: The share of sessions without any.
+        first: The first session.
+        last: The last session; None if it still trades.
+        renamed: The day from which on it has this ticker; earlier bars come from the day after on.
+        actions: In order of their ex-dates.
+        only: Its minutes, in place of random ones.
+        restless: The share of its sessions of which something changes later.
+        settled: Whether nothing of it changes once it is final.
+    """
+
+    symbol: str
+    per_session: tuple[int, int] = (4, 9)
+    quiet: float = 0.0
+    first: date = date(2000, 1, 1)
+    last: date | None = None
+    renamed: date | None = None
+    actions: list[Action] = field(default_factory=list)
+    only: list[int] | None = None
+    restless: float = 0.2
+    settled: bool = False
+
+
+@dataclass(frozen=True)
+class Trade:
+    """One minute: its values over time.
+
+    Attributes:
+        stamp: When it begins.
+        day: The session.
+        versions: When which values came; None is absence.
+    """
+
+    stamp: int
+    day: date
+    versions: tuple[tuple[int, Values | None], ...]
+
+    def values(self, now: int) -> Values | None:
+        found = None
+        for since, values in self.versions:
+            if since <= now:
+                found = values
+        return found
+
+
+class Market:
+    """All securities.
+
+    Args:
+        seed: Of everything.
+        securities: By any order; symbols are distinct.
+    """
+
+    def __init__(self, seed: object, securities: list[Security]) -> None:
+        self.seed = seed
+        self.securities = {one.symbol: one for one in securities}
+        self._sessions: dict[tuple[str, date], tuple[Trade, ...]] = {}
+        self.overrides: dict[tuple[str, int], list[tuple[int, Values | None]]] = {}
+
+    def change(self, symbol: str, stamp: int, since: int, values: Values | None) -> None:
+        """Have a minute change; for scripted worlds."""
+        self.overrides.setdefault((symbol, stamp), []).append((since, values))
+        self._sessions.clear()
+
+    def session(self, security: Security, day: date) -> tuple[Trade, ...]:
+        """Return the minutes of a session, in order of time."""
+        key = (security.symbol, day)
+        if key not in self._sessions:
+            self._sessions[key] = tuple(self._trades(security, day))
+        return self._sessions[key]
+
+    def _trades(self, security: Security, day: date) -> Iterator[Trade]:
+        draw = random.Random(f"{self.seed}|{security.symbol}|{day}")
+        hours = extended_hours(day)
+        start, end = micros(hours.start), micros(hours.end)
+        if security.only is not None:
+            stamps = [stamp for stamp in security.only if start <= stamp < end]
+        elif draw.random() < security.quiet:
+            stamps = []
+        else:
+            count = draw.randint(*security.per_session)
+            close = at(day, 13 if is_half_day(day) else 16)
+            open_ = at(day, 9, 30)
+            regular = {open_ + draw.randrange((close - open_) // MINUTE) * MINUTE for _ in range(count - count // 3)}
+            stamps = sorted(regular | {start + draw.randrange((end - start) // MINUTE) * MINUTE for _ in range(count // 3)})
+        changes = self._changes(draw, security, day, len(stamps)) if draw.random() < security.restless else {}
+        for number, stamp in enumerate(stamps):
+            base = 20.0 + draw.randrange(2000) / 100
+            close_ = base + draw.randrange(-20, 21) / 100
+            volume = float(draw.randrange(1, 50) * 100)
+            values: Values = (base, max(base, close_) + 0.01, min(base, close_) - 0.01, close_, volume, 3.0, base)
+            versions: list[tuple[int, Values | None]] = [(stamp, values)]
+            if number in changes:
+                kind, when = changes[number]
+                revised: Values = (base, values[1] + 0.5, values[2], close_ + 0.25, volume + 7, 4.0, base)
+                versions = {
+                    "late": [(max(when, stamp), values)],
+                    "withdrawn": [(stamp, values), (max(when, stamp + MINUTE), None)],
+                    "revised": [(stamp, values), (max(when, stamp + MINUTE), revised)],
+                }[kind]
+            versions += self.overrides.get((security.symbol, stamp), [])
+            yield Trade(stamp, day, tuple(sorted(versions, key=lambda one: one[0])))
+        for (symbol, stamp), more in self.overrides.items():
+            if symbol == security.symbol and start <= stamp < end and stamp not in stamps:
+                yield Trade(stamp, day, tuple(more))
+
+    def _changes(self, draw: random.Random, security: Security, day: date, count: int) -> dict[int, tuple[str, int]]:
+        if not count:
+            return {}
+        following = next_session(day)
+        times = [at(day, 18), at(day, 20, 20)]
+        if not security.settled:
+            times += [at(day, 20, 40), at(following, 9), at(following, 9, 45), midnight(day + timedelta(days=9))]
+        return {
+            draw.randrange(count): (draw.choice(("late", "withdrawn", "revised")), draw.choice(times))
+            for _ in range(draw.randint(1, 2))
+        }
+
+    def known_actions(self, symbol: str, now: int, adjustment: Adjustment) -> tuple[int, ...]:
+        """Return the numbers of the actions by which the vendor adjusts now."""
+        security = self.securities.get(symbol)
+        if security is None or adjustment.is_raw:
+            return ()
+        return tuple(number for number, one in enumerate(security.actions) if one.known <= now and one.adjusts(adjustment))
+
+    def bars(
+        self, symbol: str, timeframe: Timeframe, adjustment: Adjustment, start: int, end: int, now: int, base: int | None = None
+    ) -> dict[int, tuple[Values, frozenset[int]]]:
+        """Return the bars that start inside a range, as the vendor has them now, with the actions that they are adjusted by.
+
+        Args:
+            symbol: The symbol.
+            timeframe: The timeframe.
+            adjustment: The adjustment.
+            start: The first instant, the start of a bar.
+            end: The last.
+            now: The vendor's time.
+            base: The time by which actions are known; None is *now*.
+        """
+        security = self.securities.get(symbol)
+        if security is None or start >= end:
+            return {}
+        known = self.known_actions(symbol, now if base is None else base, adjustment)
+        made: dict[int, list[tuple[Values, frozenset[int]]]] = {}
+        reach = end if timeframe.intraday else next_bar(floor(end - 1, timeframe), timeframe)
+        for trade in self._between(security, floor(start, timeframe), max(end, reach), now):
+            key = floor(trade.stamp if timeframe.intraday else midnight(trade.day), timeframe)
+            values = trade.values(now)
+            if values is not None and start <= key < end:
+                if now < trade.stamp + MINUTE:
+                    values = (*values[:4], values[4] - 50, values[5], values[6])
+                made.setdefault(key, []).append(self._adjusted(security, trade.day, values, known))
+        return {key: _joined(minutes) for key, minutes in sorted(made.items())}
+
+    def _between(self, security: Security, start: int, end: int, now: int) -> Iterator[Trade]:
+        first = max(instant(start).astimezone(NEW_YORK).date() - timedelta(days=1), security.first)
+        last = min(instant(min(end, now)).astimezone(NEW_YORK).date(), security.last or date(2100, 1, 1))
+        if security.renamed is not None and now < at(security.renamed + timedelta(days=1), 4):
+            first = max(first, security.renamed)
+        for day in sessions(first, last) if first <= last else ():
+            for trade in self.session(security, day):
+                if start <= trade.stamp < end and trade.stamp <= now:
+                    yield trade
+
+    @staticmethod
+    def _adjusted(security: Security, day: date, values: Values, known: tuple[int, ...]) -> tuple[Values, frozenset[int]]:
+        applied = frozenset(number for number in known if security.actions[number].day > day)
+        factor = size = 1.0
+        for number in sorted(applied):
+            factor *= security.actions[number].factor
+            size *= security.actions[number].factor if security.actions[number].kind == "split" else 1.0
+        if not applied:
+            return values, applied
+        o, h, l, c, volume, count, vwap = values  # noqa: E741
+        prices = [round(price * factor, 4) for price in (o, h, l, c)]
+        return (prices[0], prices[1], prices[2], prices[3], round(volume / size), count, round(vwap * factor, 4)), applied
+
+
+def _joined(minutes: list[tuple[Values, frozenset[int]]]) -> tuple[Values, frozenset[int]]:
+    values = [one for one, _ in minutes]
+    applied = frozenset[int]().union(*(one for _, one in minutes))
+    if len(values) == 1:
+        return values[0], applied
+    volume = sum(one[4] for one in values)
+    joined: Values = (
+        values[0][0],
+        max(one[1] for one in values),
+        min(one[2] for one in values),
+        values[-1][3],
+        volume,
+        sum(one[5] for one in values),
+        round(sum(one[6] * one[4] for one in values) / volume, 4) if volume else values[0][6],
+    )
+    return joined, applied

@@ -1,0 +1,384 @@
+"""What must be so after a step: `check_step`, from what lay there, what was asked, answered and done, and what lies there now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from data_engine.market.exchange_calendar import can_hold_bars
+from data_engine.market.finality import final_before
+from data_engine.market.series import Dataset
+from data_engine.market.time_range import TimeRange
+
+from .market import Market, Values, floor, instant, micros, midnight, next_bar
+from .state import Key, Spans, State, common, inside, joined, minus, shown, timeframe_of
+from .vendor import Ask
+
+
+class Violation(AssertionError):
+    """Something is not as it must be."""
+
+
+@dataclass
+class Happened:
+    """All that happened in one step.
+
+    Attributes:
+        before: What lay there.
+        after: What lies there.
+        asks: The requests, with their answers.
+        clock: The machine's time.
+        true_clock: The vendor's.
+        accept: Whether removals were asked for.
+        alone: Whether one process did the step.
+        stored: The bars that a user gave, by series.
+        removed: The ranges that were to be removed, by series.
+        report: Of a run that came to its end.
+        error: What ended it otherwise.
+        requested: The ranges that the command was about, by series.
+        faulty: Whether anything could fail.
+        undated: Whether answers did not say what time it is.
+        refused: Whether the latest minutes were refused.
+        sigs: By what actions delivered bars of adjusted series are adjusted.
+        given: All that vendor and users ever gave.
+        moved: Whether actions began to be adjusted by during the step.
+    """
+
+    before: State
+    after: State
+    asks: list[Ask]
+    clock: int
+    true_clock: int
+    accept: bool = False
+    alone: bool = True
+    stored: dict[Key, dict[int, Values]] = field(default_factory=dict)
+    removed: dict[Key, Spans] = field(default_factory=dict)
+    report: Any = None
+    error: BaseException | None = None
+    requested: dict[Key, Spans] = field(default_factory=dict)
+    faulty: bool = False
+    undated: bool = False
+    refused: bool = False
+    moved: bool = False
+
+    def asks_of(self, key: Key) -> list[Ask]:
+        return [ask for ask in self.asks if ask.dataset.name == key[0] and key[1] in ask.symbols]
+
+    def normal(self, key: Key) -> bool:
+        """Tell whether the run said that it completed a series."""
+        return self.alone and self.report is not None and label(self.report, key) in self.report["successful"]
+
+
+_NO_FAULT = ("no_data", "renamed", "never_ingested", "session_missing")
+"""Codes of series that may fail though nothing went wrong."""
+
+
+def label(report: Any, key: Key) -> str:
+    """Return how a report names a series."""
+    names = {outcome.symbol for outcome in report.outcomes}
+    return key[1] if key[1] in names else f"{key[1]} ({key[0]})"
+
+
+def is_raw(dataset: str) -> bool:
+    return len(dataset.split("_")) == 2
+
+
+Given = dict[Key, dict[int, set[Values]]]
+
+Signatures = dict[tuple[Key, int, Values], set[frozenset[int]]]
+
+
+class Oracle:
+    """Remembers what was ever given, and checks each step.
+
+    Args:
+        market: The truth.
+    """
+
+    def __init__(self, market: Market) -> None:
+        self.market = market
+        self.given: Given = {}
+        self.signatures: Signatures = {}
+        self.bases: dict[Key, set[frozenset[int]]] = {}
+
+    def check(self, what: Happened) -> None:
+        """Raise `Violation` if something is not as it must be."""
+        self._learn(what)
+        for key in sorted({*what.before.keys, *what.after.keys}):
+            self._invented(what, key)
+            self._changes(what, key)
+            self._claims(what, key)
+            self._answers(what, key)
+            self._base(what, key)
+        self._wanted(what)
+        self._report(what)
+
+    def _learn(self, what: Happened) -> None:
+        for ask in what.asks:
+            for symbol, bars in ask.said.items():
+                key = (ask.dataset.name, symbol)
+                for stamp, (values, applied) in bars.items():
+                    self.given.setdefault(key, {}).setdefault(stamp, set()).add(values)
+                    self.signatures.setdefault((key, stamp, values), set()).add(applied)
+            for symbol in ask.symbols if not ask.dataset.adjustment.is_raw else ():
+                for base in (None, what.true_clock - 86_400_000_000):
+                    now = what.true_clock if base is None else base
+                    known = frozenset(self.market.known_actions(symbol, now, ask.dataset.adjustment))
+                    if base is None or what.moved:
+                        self.bases.setdefault((ask.dataset.name, symbol), set()).add(known)
+        for key, stored in what.stored.items():
+            for stamp, values in stored.items():
+                self.given.setdefault(key, {}).setdefault(stamp, set()).add(values)
+
+    def _invented(self, what: Happened, key: Key) -> None:
+        given, before = self.given.get(key, {}), what.before.rows_of(key)
+        for stamp, values in what.after.rows_of(key).items():
+            if before.get(stamp) != values and values not in given.get(stamp, ()):
+                raise Violation(f"(a) {key} has a bar of {instant(stamp)} that nobody gave: {values}; given {given.get(stamp)}")
+
+    def _changes(self, what: Happened, key: Key) -> None:
+        """Every change of a row has its reason in this step."""
+        before, after = what.before.rows_of(key), what.after.rows_of(key)
+        if before == after:
+            return
+        said = _said(what, key)
+        stored = what.stored.get(key, {})
+        for stamp in sorted({*before, *after}):
+            old, new = before.get(stamp), after.get(stamp)
+            if old == new:
+                continue
+            if new is not None:
+                if new not in said.get(stamp, ()) and stored.get(stamp) != new:
+                    raise Violation(f"(a) {key} at {instant(stamp)} became {new}, which was not given in this step (was {old})")
+            elif not inside(stamp, what.removed.get(key, ())) and not self._may_go(what, key, stamp):
+                raise Violation(f"(c) {key} lost the bar of {instant(stamp)}")
+
+    def _may_go(self, what: Happened, key: Key, stamp: int) -> bool:
+        """Tell whether a bar may be removed by an answer of this step that lacks it."""
+        for ask in what.asks_of(key):
+            span = ask.answered(key[1])
+            if span and span[0] <= stamp < span[1] and stamp not in ask.said.get(key[1], {}):
+                if what.accept or not is_raw(key[0]):
+                    return True
+                if inside(stamp, what.before.claims_of(key).provisional) and stamp < self._final(what, key, ask):
+                    return True
+        return False
+
+    def _final(self, what: Happened, key: Key, ask: Ask) -> int:
+        """Return the instant before which an answer is final."""
+        final = micros(final_before(ask.dataset, instant(ask.now)))
+        if not ask.dated:
+            newest = max((one.newest or 0 for one in what.asks_of(key)), default=0)
+            final = min(final, newest)
+        return final
+
+    def _claims(self, what: Happened, key: Key) -> None:
+        """Nothing is claimed that was not asked and answered, nothing final that can still change."""
+        before, after = what.before.claims_of(key), what.after.claims_of(key)
+        if common(after.covered, after.provisional):
+            raise Violation(f"(b) {key} is covered and provisional at {shown(common(after.covered, after.provisional))}")
+        answered = [span for ask in what.asks_of(key) if (span := ask.answered(key[1]))]
+        unfounded = minus(minus(after.all, before.all), answered)
+        if unfounded:
+            raise Violation(f"(b) {key} claims {shown(unfounded)}, and this step answered {shown(answered)}")
+        dataset = _dataset(what, key)
+        new = minus(after.covered, before.covered)
+        if new and dataset is not None:
+            final = micros(final_before(dataset, instant(what.true_clock)))
+            early = minus(new, [(0, final)])
+            if early:
+                raise Violation(f"(b) {key} covers {shown(early)}, which can still change")
+        outside = minus(after.all, after.wanted)
+        if outside and minus(outside, before.all):
+            raise Violation(f"(b) {key} claims {shown(minus(outside, before.all))}, which nobody asked for")
+        gone = common(minus(before.covered, after.covered), [(0, 1 << 62)])
+        if gone and what.report is not None and what.alone and is_raw(key[0]) and not what.removed.get(key):
+            raise Violation(f"(c) {key} covers no more: {shown(gone)}")
+
+    def _answers(self, what: Happened, key: Key) -> None:
+        """Bars of claimed ranges are the vendor's as last answered, and what is kept."""
+        asks = what.asks_of(key)
+        if not asks:
+            return
+        before, after = what.before.rows_of(key), what.after.rows_of(key)
+        claims, old_claims = what.after.claims_of(key), what.before.claims_of(key)
+        stamps = {*before, *after, *(stamp for ask in asks for stamp in ask.said.get(key[1], {}))}
+        for stamp in sorted(stamps):
+            if not inside(stamp, claims.all):
+                continue
+            states = [
+                (ask, ask.said.get(key[1], {}).get(stamp, (None,))[0])
+                for ask in asks
+                if (span := ask.answered(key[1])) and span[0] <= stamp < span[1]
+            ]
+            if not states:
+                continue
+            now, was = after.get(stamp), before.get(stamp)
+            if key in what.stored and stamp in what.stored[key]:
+                continue
+            earlier = {values for _, values in states}
+            expected = [self._matches(what, key, stamp, state, now, was, earlier) for state in states]
+            claimed = inside(stamp, old_claims.all)
+            fine = expected[-1] if what.normal(key) else any(expected) or (claimed and now == was)
+            # Between a told session and the range that is joined to it lies what is covered, and is not asked for again.
+            fine = fine or (not is_raw(key[0]) and now == was and inside(stamp, old_claims.covered))
+            if not fine:
+                last = states[-1][1]
+                raise Violation(f"(b) {key} claims {instant(stamp)} with {now}; the last answer was {last}, before it was {was}")
+
+    def _matches(
+        self,
+        what: Happened,
+        key: Key,
+        stamp: int,
+        state: tuple[Ask, Values | None],
+        now: Values | None,
+        was: Values | None,
+        said: set[Any],
+    ) -> bool:
+        ask, values = state
+        if values is not None:
+            return now == values
+        removable = what.accept or not is_raw(key[0])
+        if not removable and inside(stamp, what.before.claims_of(key).provisional):
+            removable = stamp < self._final(what, key, ask)
+        return now is None if removable else now == was or now in said
+
+    def _base(self, what: Happened, key: Key) -> None:
+        """All claimed bars of an adjusted series are adjusted by the same actions."""
+        if is_raw(key[0]) or key not in self.bases:
+            return
+        security = self.market.securities.get(key[1])
+        if security is None or not security.actions:
+            return
+        claimed = what.after.claims_of(key).all
+        rows = {stamp: values for stamp, values in what.after.rows_of(key).items() if inside(stamp, claimed)}
+        timeframe = timeframe_of(key[0])
+        left = set(self.bases[key])
+        for stamp, values in sorted(rows.items()):
+            if any(stamp < midnight(one.day) < next_bar(stamp, timeframe) for one in security.actions):
+                continue  # a bar of several days, some of them before the action
+            applied = self.signatures.get((key, stamp, values), set())
+            left = {base for base in left if any(self._applies(security, base, stamp, timeframe) == one for one in applied)}
+            if not left:
+                raise Violation(f"(d) {key} has two adjustment bases; {instant(stamp)} is adjusted by {applied}")
+
+    @staticmethod
+    def _applies(security: Any, base: frozenset[int], stamp: int, timeframe: Any) -> frozenset[int]:
+        # Of a bar of several days: those of its first day; worlds with actions have bars of at most a day.
+        from .market import NEW_YORK
+
+        day = instant(stamp).astimezone(NEW_YORK).date()
+        return frozenset(number for number in base if security.actions[number].day > day)
+
+    def _wanted(self, what: Happened) -> None:
+        """What a run asked for is written down before it asks the vendor, and stays so."""
+        for key, spans in what.requested.items():
+            asked = what.asks_of(key) or what.report is not None
+            lost = minus(minus(spans, what.after.claims_of(key).wanted), what.removed.get(key, ()))
+            if asked and lost and not _withdrawn(what.error) and not _failed(what, key, "renamed"):
+                raise Violation(f"(e) {key}: {shown(lost)} was requested, and is not written down")
+
+    def _report(self, what: Happened) -> None:
+        report = what.report
+        if report is None or not what.alone:
+            return
+        failures = len(report["codes"])
+        lost = sum(len(what.before.rows_of(key).keys() - what.after.rows_of(key).keys()) for key in what.before.rows)
+        for key, spans in what.requested.items():
+            name = label(report, key)
+            code = report["codes"].get(name)
+            missing = self._missing(what, key, spans)
+            rows, claims = what.after.rows_of(key), what.after.claims_of(key)
+            if code is None and missing and not what.undated:
+                raise Violation(f"(e) {key} is reported complete, and lacks {shown(missing)}")
+            if code == "no_data" and (rows or missing):
+                raise Violation(f"(e) {key} is reported to have no data; it has {len(rows)} bars and lacks {shown(missing)}")
+            if (
+                code not in (None, "no_data", "renamed", "never_ingested", "session_missing")
+                and not what.faulty
+                and not what.undated
+            ):
+                raise Violation(f"(e) {key} failed though nothing did: {code} {report['failed']}")
+            left = self._missing(what, key, claims.wanted)  # a killed run may have left bars there that nobody has counted
+            if code is None and not left and report["bars"][name] != len(rows):
+                raise Violation(f"(e) {key} holds {len(rows)} bars; the report says {report['bars'][name]}")
+            if code is None and not left and not claims.changing and claims.bars != len(rows):
+                raise Violation(f"(e) {key} holds {len(rows)} bars; its coverage counts {claims.bars}")
+        if (report.exit_code == 0) != (not failures):
+            raise Violation(f"(e) {failures} failed, and the exit code is {report.exit_code}")
+        again = any("adjusted anew" in note or "fetched again" in note for note in report["notes"])
+        if not what.stored and not what.removed and not again and not what.faulty:
+            added = sum(len(what.after.rows_of(key).keys() - what.before.rows_of(key).keys()) for key in what.after.rows)
+            if report.changes.added != added:
+                raise Violation(f"(e) {added} bars were added; the report says {report.changes.added}")
+            if report.changes.removed != lost:
+                raise Violation(f"(e) {lost} bars were removed; the report says {report.changes.removed}")
+            kept = self._kept(what)
+            if report.changes.vanished != kept and not what.undated:
+                raise Violation(
+                    f"(e) {kept} bars were kept though the answer lacked them; the report says {report.changes.vanished}"
+                )
+
+    def _kept(self, what: Happened) -> int:
+        """Count the stored bars that a complete answer to their range lacked."""
+        kept = 0
+        for key in what.after.rows:
+            asks = [(span, ask.said.get(key[1], {})) for ask in what.asks_of(key) if (span := ask.answered(key[1]))]
+            for stamp in what.after.rows_of(key):
+                over = [said for span, said in asks if span[0] <= stamp < span[1]]
+                kept += bool(over) and all(stamp not in said for said in over)
+        return kept
+
+    def _missing(self, what: Happened, key: Key, spans: Spans) -> Spans:
+        """Return what was requested, can hold bars that have ended, and is not claimed."""
+        dataset = _dataset(what, key) or dataset_of(key)
+        limit = floor(what.clock - (960_000_000 if what.refused else 0), dataset.timeframe)
+        left = minus(common(spans, [(0, limit)]), what.after.claims_of(key).all)
+        return with_sessions(left, dataset)
+
+
+def with_sessions(spans: Spans, dataset: Dataset) -> Spans:
+    """Return the ranges in which a bar can start."""
+    return [(start, end) for start, end in spans if can_hold_bars(TimeRange(instant(start), instant(end)), dataset)]
+
+
+def dataset_of(key: Key) -> Dataset:
+    return Dataset.from_name(key[0])
+
+
+def _dataset(what: Happened, key: Key) -> Dataset | None:
+    return next((ask.dataset for ask in what.asks_of(key)), None)
+
+
+def _said(what: Happened, key: Key) -> dict[int, set[Values]]:
+    said: dict[int, set[Values]] = {}
+    for ask in what.asks_of(key):
+        for stamp, (values, _) in ask.said.get(key[1], {}).items():
+            if next_bar(stamp, ask.dataset.timeframe) <= ask.now:
+                said.setdefault(stamp, set()).add(values)
+    return said
+
+
+def _withdrawn(error: BaseException | None) -> bool:
+    return getattr(error, "code", "") == "clock_ahead"
+
+
+def _failed(what: Happened, key: Key, code: str) -> bool:
+    return what.report is not None and what.report["codes"].get(label(what.report, key)) == code
+
+
+def outside_repeat(before: State, asks: list[Ask]) -> Iterator[str]:
+    """Yield what a repeat at the same instant asked for beside what is provisional or tentative, or missing."""
+    for ask in asks:
+        start, end = micros(ask.span.start), micros(ask.span.end)
+        for symbol in ask.symbols:
+            claims = before.claims_of((ask.dataset.name, symbol))
+            final = minus(common([(start, end)], claims.covered), claims.tentative)
+            final = with_sessions(final, ask.dataset)
+            if final and ask.dataset.adjustment.is_raw:
+                yield f"{symbol} in {ask.dataset.name}: {shown(final)}"
+
+
+__all__ = ["Happened", "Oracle", "Violation", "joined", "outside_repeat", "with_sessions"]

@@ -1,0 +1,252 @@
+"""Worlds and steps from seeds, and the shrinking of those that fail."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, time, timedelta
+
+from data_engine.market.exchange_calendar import next_session
+
+from .market import NEW_YORK, Action, Security, at, midnight
+from .oracle import Violation
+from .vendor import Faults
+from .world import Step, World
+
+STEPS = 24
+
+RAW_ONLY = 0.4
+
+SKEWED = True
+"""Whether the machine's clock may be ahead while answers do not say what time it is."""
+
+TIMEFRAMES = ("1Min", "1Min", "1Min", "1Day", "1Day", "1Day", "8Hour", "7Hour", "1Hour", "30Min", "1Week")
+
+
+def make_world(seed: object) -> World:
+    """Return the world of a seed, with about eight securities."""
+    draw = random.Random(f"world {seed}")
+    begin = date(2024, 1, 10) + timedelta(days=draw.randrange(330))
+
+    def around(low: int, high: int) -> date:
+        return next_session(begin + timedelta(days=draw.randint(low, high)))
+
+    securities = [Security("AAA"), Security("BBB", (5, 12))]
+    securities.append(Security("CCC", (0, 2), quiet=0.5))
+    securities.append(Security("DDD", (3, 6), last=around(-60, 20)))
+    securities.append(Security("EEE", (3, 6), first=around(-20, 10)))
+    securities.append(Security("FFF", (3, 6), first=around(-90, -60), renamed=around(-5, 8)))
+    for symbol in ("GGG", "HHH"):
+        security = Security(symbol, (3, 7), quiet=draw.choice((0.0, 0.3)))
+        for _ in range(draw.randint(1, 3)):
+            day = around(-60, 40)
+            late = draw.choice((0, 0, 0, 5, 12))
+            kind, factor = draw.choice((("split", 0.25), ("split", 0.5), ("dividend", 0.99), ("split", 2.0)))
+            security.actions.append(Action(kind, day, factor, midnight(day + timedelta(days=late))))
+        security.actions.sort(key=lambda one: one.day)
+        securities.append(security)
+    securities.append(Security("ZZZ", (1, 1), quiet=0.97))
+    for security in securities:
+        security.restless = draw.choice((0.0, 0.15, 0.3))
+    now = datetime.combine(begin, datetime.min.time(), NEW_YORK) + timedelta(minutes=draw.randrange(1440))
+    disk = draw.choice(("memory", "memory", "journalled", "strict"))
+    return World(seed, securities, now.astimezone(UTC), disk)
+
+
+def make_steps(seed: object, count: int = STEPS) -> list[Step]:
+    """Return the steps of a seed."""
+    world = make_world(seed)
+    draw = random.Random(f"steps {seed}")
+    symbols = [*world.market.securities, "NOPE"]
+    raw_only = draw.random() < RAW_ONLY
+    timeframes = [draw.choice(TIMEFRAMES) for _ in range(2)]
+    adjustments = ["raw"] if raw_only else ["raw", draw.choice(("split", "split", "all", "dividend"))]
+    steps = []
+    now = world.now
+    for number in range(count):
+        step = _step(draw, now, symbols, timeframes, adjustments, first=not number)
+        step.salt = number + 1
+        now += timedelta(hours=step.hours)
+        steps.append(step)
+    return steps
+
+
+def _step(
+    draw: random.Random, now: datetime, symbols: list[str], timeframes: list[str], adjustments: list[str], *, first: bool
+) -> Step:
+    hours = _pause(draw, now)
+    now += timedelta(hours=hours)
+    kind = draw.choices(("ingest", "update", "remove", "store", "load"), (1, 0, 0, 0, 0) if first else (45, 32, 8, 8, 4))[0]
+    chosen = tuple(draw.sample(symbols, draw.randint(1, min(6, len(symbols)))))
+    timeframe, adjustment = draw.choice(timeframes), draw.choice(adjustments)
+    start, end = _range(draw, now, timeframe)
+    step = Step(kind, chosen, start, end, timeframe, adjustment, hours=hours)
+    step.page_limit = draw.choice((10_000, 10_000, 2_000, 200, 40))
+    step.workers = draw.randint(1, 4)
+    if kind == "ingest":
+        step.refetch = draw.random() < 0.2
+        step.accept = step.refetch and draw.random() < 0.4
+        step.index = draw.choice((None, None, None, "ours"))
+    elif kind == "update":
+        step.symbols = None if draw.random() < 0.75 else chosen[:2]
+        if step.symbols is None and draw.random() < 0.15:
+            step.index = "ours"
+    elif kind == "store":
+        step.symbols, step.adjustment = chosen[:2], "raw"
+    elif kind == "load":
+        step.symbols = None
+    if kind in ("ingest", "update", "remove", "store"):
+        _misfortune(draw, step)
+    return step
+
+
+def _misfortune(draw: random.Random, step: Step) -> None:
+    """Have something go wrong in half of the steps."""
+    luck = draw.random()
+    if draw.random() < 0.06 and step.kind in ("ingest", "update"):
+        kind = draw.choice(("update", "remove"))
+        step.beside = Step(
+            kind, step.symbols and step.symbols[:2], salt=step.salt, start=step.start if kind == "remove" else None
+        )
+    step.faults.page_bars = draw.choice((1000, 60, 10, 3))
+    if luck < 0.45:
+        step.repeat = draw.random() < 0.35
+        step.faults.free_plan = draw.random() < 0.12
+        step.faults.dated = draw.random() < 0.88
+        if draw.random() < 0.1:
+            step.faults.lands_at = draw.randint(2, 8)
+        if not step.faults.dated and draw.random() < 0.4:
+            step.skew = draw.choice((0.0, 24.0 * 10 if SKEWED else 0.0, -5.0))
+        return
+    if luck < 0.6:
+        step.kill_at = int(draw.choice((20, 60, 150, 500)) * draw.random()) + 1
+        step.power = draw.random() < 0.5
+    elif luck < 0.72:
+        step.interrupt_at = int(draw.choice((15, 40, 120)) * draw.random()) + 1
+    elif luck < 0.76:
+        step.full_at = draw.randint(1, 25)
+    elif luck < 0.88:
+        step.faults.page = draw.choice((0.05, 0.2, 0.5))
+    elif luck < 0.91:
+        step.faults.broken_symbols = tuple(draw.sample(("AAA", "BBB", "CCC", "GGG"), draw.randint(1, 2)))
+    elif luck < 0.93:
+        step.faults.bad_symbols = ("BBB",)
+    elif luck < 0.95:
+        step.faults.credentials_at = draw.randint(1, 5)
+    elif luck < 0.97:
+        step.faults.down_at = draw.randint(1, 6)
+    else:
+        step.faults.outage = True
+
+
+def _pause(draw: random.Random, now: datetime) -> float:
+    """Return the hours until the next step: none, some, to an evening, over days."""
+    kind = draw.random()
+    if kind < 0.25:
+        return 0.0
+    if kind < 0.45:
+        return draw.randint(1, 300) / 60
+    if kind < 0.8:
+        local = now.astimezone(NEW_YORK)
+        hour, minute = draw.choice(((20, 45), (9, 5), (12, 0), (9, 58), (10, 2), (20, 28), (20, 31), (2, 0)))
+        when = local.replace(hour=hour, minute=minute, second=draw.choice((0, 30)), microsecond=0)
+        while when <= local:
+            when += timedelta(days=1)
+        return (when - local).total_seconds() / 3600
+    return 24.0 * draw.choice((1, 1, 2, 3, 4, 8, 15))
+
+
+def _range(draw: random.Random, now: datetime, timeframe: str) -> tuple[str, str | None]:
+    local = now.astimezone(NEW_YORK)
+    reach = 12 if timeframe in ("1Min", "30Min") else 90
+    first = local.date() - timedelta(days=draw.randint(0, reach))
+    start = first.isoformat()
+    if draw.random() < 0.15:
+        start = (
+            datetime.combine(first, datetime.min.time(), NEW_YORK).replace(hour=9, minute=draw.choice((30, 0, 17))).isoformat()
+        )
+    kind = draw.random()
+    if kind < 0.4:
+        return start, None
+    if kind < 0.5:
+        return start, (local.date() + timedelta(days=draw.randint(0, 30))).isoformat()
+    last = first + timedelta(days=draw.randint(0, max(1, (local.date() - first).days)))
+    if kind < 0.6:
+        end = datetime.combine(last, time(draw.choice((10, 16, 20)), draw.choice((0, 30))), NEW_YORK)
+        return start, end.isoformat()
+    return start, last.isoformat()
+
+
+# ---------------------------------------------------------------------------------------------------------------- running
+
+
+@dataclass
+class Failed:
+    """A seed that fails."""
+
+    seed: object
+    steps: list[Step]
+    why: str
+    log: list[str]
+
+    def __str__(self) -> str:
+        world = make_world(self.seed)
+        lines = [f"seed {self.seed}: {self.why}", f"begins {world.now:%Y-%m-%d %H:%M:%S} UTC", "steps:"]
+        lines += [f"    {step}," for step in self.steps]
+        lines += ["what happened:", *(f"    {line}" for line in self.log)]
+        return "\n".join(lines)
+
+
+def run(seed: object, steps: list[Step] | None = None) -> Failed | None:
+    """Run a seed; return how it fails, None if it does not."""
+    world = make_world(seed)
+    steps = make_steps(seed) if steps is None else steps
+    taken: list[Step] = []
+    try:
+        for step in steps:
+            taken.append(step)
+            world.take(step)
+        world.finish()
+    except Violation as error:
+        return Failed(seed, taken, str(error), world.log)
+    return None
+
+
+def shrink(failed: Failed, tries: int = 120) -> Failed:
+    """Return a failure of the same kind with fewer steps."""
+    kind = failed.why[:22]
+
+    def fails(steps: list[Step]) -> Failed | None:
+        nonlocal tries
+        tries -= 1
+        found = run(failed.seed, steps)
+        return found if found is not None and found.why[:22] == kind else None
+
+    size = max(1, len(failed.steps) // 2)
+    while size and tries > 0:
+        first = 0
+        while first < len(failed.steps) and tries > 0:
+            dropped = failed.steps[first : first + size]
+            left = [*failed.steps[:first], *failed.steps[first + size :]]
+            if first < len(left):  # what comes later keeps its time
+                left[first] = replace(left[first], hours=left[first].hours + sum(step.hours for step in dropped))
+            found = fails(left)
+            if found is not None and len(found.steps) < len(failed.steps):
+                failed = found
+            else:
+                first += size
+        size //= 2
+    for number, step in enumerate(failed.steps):
+        for change in (
+            {"repeat": False},
+            {"faults": Faults()},
+            {"symbols": step.symbols and step.symbols[:1]},
+            {"page_limit": 10_000},
+        ):
+            simpler = replace(failed.steps[number], **change)
+            if tries > 0 and simpler != failed.steps[number]:
+                failed = fails([*failed.steps[:number], simpler, *failed.steps[number + 1 :]]) or failed
+    return failed
+
+
+__all__ = ["Failed", "at", "make_steps", "make_world", "run", "shrink"]

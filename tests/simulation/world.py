@@ -1,0 +1,499 @@
+"""One world: its securities, clock, files and vendor, and the steps that are taken in it."""
+
+from __future__ import annotations
+
+import random
+import re
+import traceback
+import types
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest import mock
+from urllib.parse import unquote
+from uuid import UUID
+
+import pyarrow as pa
+
+from data_engine.errors import DataEngineError, InputError, StoreError
+from data_engine.ingest import dispatcher, plan, worker_pool
+from data_engine.ingest.pipeline import IngestionPipeline
+from data_engine.market.bars import make_table
+from data_engine.market.finality import final_before
+from data_engine.market.series import Timeframe
+from data_engine.market.time_range import new_york_date
+from data_engine.read import parquet_storage
+from data_engine.read.parquet_storage import ParquetStorage
+from data_engine.settings import Settings
+from data_engine.store import coverage_store, requested
+from data_engine.store.coverage_store import CoverageStore
+from data_engine.store.removal import plan_removal
+from data_engine.store.selection import DatasetFilter
+from data_engine.universe.index_store import MetadataStore
+from data_engine.verify import verify as verification
+from data_engine.verify.verify import verify
+
+from .disk import Disks
+from .files import Files
+from .market import Market, Security, Values, floor, instant, micros, next_bar
+from .oracle import Happened, Oracle, Violation, dataset_of, is_raw, outside_repeat, with_sessions
+from .scheduler import Deadlock, Executor, Inline, Killed, Process, Scheduler, threads, wait_for
+from .state import Key, Misplaced, Spans, State, common, minus, read_state, shown
+from .vendor import Faults, Vendor
+
+SETTINGS = Settings(Path("/simulated"), "the simulation", 4, None, None, "http://127.0.0.1:9", None)
+
+
+@dataclass
+class Step:
+    """One thing that is done.
+
+    Attributes:
+        kind: ``ingest``, ``update``, ``remove``, ``store``, ``load`` or ``clock``.
+        symbols: Of the command; None is all.
+        start: A day or an instant.
+        end: A day, an instant, or None.
+        timeframe: Of the bars.
+        adjustment: Of the bars.
+        index: The name of an index.
+        refetch: Whether covered ranges are asked for again.
+        accept: Whether removals are accepted.
+        repeat: Whether the command is repeated at the same instant.
+        hours: By how much the clock moves first.
+        skew: By how many hours the machine's clock is ahead of the vendor's.
+        kill_at: The seam at which the process is killed.
+        interrupt_at: The seam of the main thread at which Ctrl-C is pressed.
+        power: Whether the power fails when the process is killed.
+        full_at: The write at which the disk is full.
+        faults: Of the vendor.
+        workers: How many.
+        page_limit: The bars that the plan expects on a page.
+        salt: Of all that is random in the step.
+        beside: What a second process does at the same time.
+    """
+
+    kind: str
+    symbols: tuple[str, ...] | None = None
+    start: str | None = None
+    end: str | None = None
+    timeframe: str = "1Min"
+    adjustment: str = "raw"
+    index: str | None = None
+    refetch: bool = False
+    accept: bool = False
+    repeat: bool = False
+    hours: float = 0.0
+    skew: float = 0.0
+    kill_at: int | None = None
+    interrupt_at: int | None = None
+    power: bool = False
+    full_at: int | None = None
+    faults: Faults = field(default_factory=Faults)
+    workers: int = 3
+    page_limit: int = 10_000
+    salt: int = 0
+    beside: Step | None = None
+
+    def __str__(self) -> str:
+        plain = Step(self.kind)
+        words = [f"{name}={value!r}" for name, value in vars(self).items() if value != getattr(plain, name) and name != "kind"]
+        return f"Step({self.kind!r}, {', '.join(words)})"
+
+    @property
+    def faulty(self) -> bool:
+        """Whether anything may fail."""
+        stops = (self.kill_at, self.interrupt_at, self.full_at)
+        return self.faults.fatal or any(one is not None for one in stops) or bool(self.beside)
+
+
+class _Clock(datetime):
+    """`datetime` whose now is the world's."""
+
+    world: World
+
+    @classmethod
+    def now(cls, tz: Any = None) -> datetime:
+        return cls.world.machine
+
+
+class World:
+    """Everything there is.
+
+    Args:
+        seed: Of the truth.
+        securities: What trades.
+        now: When it begins.
+        disk: Where its files are: ``memory``, or on a ``journalled`` or ``strict`` model of a disk.
+    """
+
+    def __init__(self, seed: object, securities: list[Security], now: datetime, disk: str = "memory") -> None:
+        self.seed = seed
+        self.now = now
+        self.skew = timedelta()
+        self.market = Market(seed, securities)
+        self.vendor = Vendor(self.market)
+        self.files: Files | Disks = Files() if disk == "memory" else Disks(seed, journalled=disk == "journalled")
+        self.oracle = Oracle(self.market)
+        self.state = State()
+        self.log: list[str] = []
+        self._verified: dict[str, bytes] = {}
+        self._ids = random.Random(f"ids {seed}")
+
+    @property
+    def machine(self) -> datetime:
+        """What time it is by the machine's clock."""
+        return self.now + self.skew
+
+    # ------------------------------------------------------------------------------------------------------------- steps
+
+    def take(self, step: Step) -> Happened:
+        """Take a step and check what must be so.
+
+        Raises:
+            Violation: Something is not.
+        """
+        self.now += timedelta(hours=step.hours)
+        self.skew = timedelta(hours=step.skew)
+        happened = self._do(step)
+        self._check(step, happened)
+        if step.repeat and step.kind in ("ingest", "update") and happened.report is not None and not step.faulty:
+            self._repeat(step)
+        return happened
+
+    def _check(self, step: Step, happened: Happened) -> None:
+        if isinstance(happened.error, Deadlock):
+            raise Violation(f"nobody can go on: {happened.error}")
+        unexpected = happened.error
+        if unexpected is not None and not isinstance(unexpected, DataEngineError | KeyboardInterrupt | Killed):
+            text = "".join(traceback.format_exception(unexpected))
+            raise Violation(f"a traceback: {text}")
+        self.oracle.check(happened)
+        known = any(key.startswith(("equities_", "metadata/coverage/", "metadata/indices/")) for key in self.files.content)
+        fine = isinstance(unexpected, InputError) or (isinstance(unexpected, StoreError) and not known)
+        if isinstance(unexpected, DataEngineError) and not step.faulty and not fine:
+            raise Violation(f"(e) {step.kind} ended with {unexpected.code} though nothing failed: {unexpected}")
+        self._verify()
+        self._check_load(step)
+
+    def _repeat(self, step: Step) -> None:
+        before, old = self.state, dict(self.files.content)
+        again = self._do(step)
+        self.oracle.check(again)
+        if again.error is not None:
+            raise Violation(f"(g) the repeat ended with {again.error!r}")
+        final = list(outside_repeat(before, again.asks))
+        if final and not step.refetch:
+            raise Violation(f"(g) the repeat asked again for {final[0]}")
+        changed = [key for key, data in self.files.content.items() if key.endswith(".parquet") and old.get(key) != data]
+        if changed:
+            raise Violation(f"(g) the repeat changed {changed[0]}")
+        self._verify()
+
+    def _do(self, step: Step) -> Happened:
+        scheduler = Scheduler(f"{self.seed} {step.salt}")
+        micros_now = micros(self.now)
+        self.vendor.open(scheduler, micros_now, step.faults, step.salt)
+        self.files.begin(scheduler, step.full_at)
+        before = self.state
+        happened = Happened(
+            before, before, [], micros(self.machine), micros_now,
+            accept=step.accept and step.refetch, faulty=step.faulty, undated=not step.faults.dated,
+            moved=step.faults.lands_at is not None,
+        )  # fmt: skip
+        mains: dict[str, tuple[Process, Callable[[], Any]]] = {}
+        process = Process("main", step.kill_at, step.interrupt_at)
+        mains["main"] = (process, partial(self._command, step, happened))
+        if step.beside is not None:
+            happened.alone = False
+            happened.accept |= step.beside.accept
+            second = Process("beside", step.beside.kill_at, step.beside.interrupt_at)
+            other = replace(happened, requested={})  # what is given and removed is common to both
+            mains["beside"] = (second, partial(self._command, step.beside, other))
+        with self._patched(step):
+            try:
+                results = scheduler.run(**mains)
+            except Deadlock as error:
+                results = {"main": error}
+        self.files.end(power_failed=step.power)
+        self.files.begin(scheduler)
+        result = results["main"]
+        happened.asks = self.vendor.asks
+        happened.refused = self.vendor.recent_refused
+        if isinstance(result, BaseException):
+            happened.error = result
+        else:
+            happened.report = result if step.kind in ("ingest", "update") else None
+        beside = results.get("beside")
+        if isinstance(beside, BaseException) and not isinstance(beside, DataEngineError | KeyboardInterrupt | Killed):
+            happened.error = beside
+        if step.kind == "remove" and happened.error is None:
+            happened.report = None
+        try:
+            self.state = happened.after = read_state(self.files.content)
+        except Misplaced as error:
+            raise Violation(f"(a) {error}") from error
+        self.log.append(f"{self.now:%Y-%m-%d %H:%M} {step} -> {self._summary(happened)}")
+        return happened
+
+    @staticmethod
+    def _summary(happened: Happened) -> str:
+        if happened.error is not None:
+            return f"{type(happened.error).__name__} {happened.error}"[:150]
+        if happened.report is not None:
+            report = happened.report
+            return f"exit {report.exit_code}, {len(happened.asks)} asks, {report.changes}, {report['codes']}"
+        return "done"
+
+    @contextmanager
+    def _patched(self, step: Step) -> Iterator[None]:
+        scheduler = self.vendor.scheduler
+        assert scheduler is not None
+        _Clock.world = self
+
+        def executor(workers: int | None = None, **_: object) -> Executor:
+            return Executor(scheduler, workers or 4)
+
+        def new_id() -> UUID:
+            return UUID(int=self._ids.getrandbits(128))
+
+        def waited(futures: Any, timeout: float | None = None, return_when: str = "ALL_COMPLETED") -> Any:
+            return wait_for(scheduler, futures, timeout, return_when)
+
+        limits = plan.plan_ingestion.__kwdefaults__
+        clock = types.SimpleNamespace(monotonic=lambda: self.now.timestamp(), sleep=lambda _: scheduler.seam())
+        with ExitStack() as stack:
+            stack.enter_context(mock.patch.object(worker_pool, "ThreadPoolExecutor", executor))
+            stack.enter_context(mock.patch.object(worker_pool, "threading", threads(scheduler)))
+            stack.enter_context(mock.patch.object(worker_pool, "wait", waited))
+            stack.enter_context(mock.patch.object(dispatcher, "wait", waited))
+            stack.enter_context(mock.patch.object(coverage_store, "datetime", _Clock))
+            stack.enter_context(mock.patch.object(dispatcher, "time", clock))
+            stack.enter_context(mock.patch.object(requested, "uuid4", new_id))
+            stack.enter_context(mock.patch.object(parquet_storage, "datetime", _Clock))
+            if limits and "page_limit" in limits:
+                stack.enter_context(mock.patch.dict(limits, page_limit=step.page_limit))
+            yield
+
+    # ---------------------------------------------------------------------------------------------------------- commands
+
+    def storage(self) -> ParquetStorage:
+        files = self.files.files()
+        storage = ParquetStorage(files=files)
+        storage.bars.coverage = CoverageStore(files, now=lambda: self.machine)
+        return storage
+
+    def pipeline(self, step: Step) -> IngestionPipeline:
+        storage = self.storage()
+        return IngestionPipeline(
+            step.workers,
+            client=self.vendor,  # type: ignore[arg-type]
+            adjustment=step.adjustment,
+            storage=storage,
+            metadata=MetadataStore(files=storage.files, today=lambda: new_york_date(self.machine)),
+            settings=SETTINGS,
+            now=lambda: self.machine,
+            wait=600.0,
+        )
+
+    def _command(self, step: Step, happened: Happened) -> Any:
+        return getattr(self, f"_{step.kind}")(step, happened)
+
+    def _ingest(self, step: Step, happened: Happened) -> Any:
+        pipeline = self.pipeline(step)
+        dataset = pipeline._dataset(step.timeframe)
+        span = self._span(step.start, step.end)
+        for symbol in step.symbols or ():
+            happened.requested[dataset.name, symbol] = span
+        return pipeline.ingest_symbols(
+            step.symbols or (), step.start, step.end, step.timeframe, step.index,
+            refetch=step.refetch, accept_removals=step.accept, force=True,
+        )  # fmt: skip
+
+    def _span(self, start: str | None, end: str | None) -> Spans:
+        from data_engine.market.dates import parse_span
+
+        try:
+            span = parse_span(start or "", end, now=self.machine).range
+        except InputError:
+            return []
+        return [(micros(span.start), micros(span.end))]
+
+    def _update(self, step: Step, happened: Happened) -> Any:
+        now = micros(self.machine)
+        members = None
+        if step.index is not None:
+            try:
+                members = set(MetadataStore(files=self.files.files()).members(step.index))
+            except DataEngineError:
+                members = set()
+        for key in happened.before.keys:
+            wanted = happened.before.claims_of(key).wanted
+            chosen = members if step.index is not None else step.symbols
+            if wanted and (chosen is None or key[1] in chosen):
+                happened.requested[key] = [*wanted, (min(wanted[-1][1], now), now)] if wanted[-1][1] < now else list(wanted)
+        return self.pipeline(step).update(step.symbols, step.index)
+
+    def _remove(self, step: Step, happened: Happened) -> Any:
+        storage = self.storage()
+        symbols = step.symbols or ()
+        removal = plan_removal(storage.bars, DatasetFilter(), symbols, step.start, step.end)
+        for series, span, _ in removal:
+            happened.removed[series.dataset.name, series.symbol] = [(micros(span.start), micros(span.end))]
+        with storage.files.lock("run", seconds=600):
+            storage.files.remove_stale_drafts()
+            return {series: storage.bars.remove(series, span) for series, span, _ in removal}
+
+    def _store(self, step: Step, happened: Happened) -> Any:
+        """Store a few bars of a user's, some where the vendor has bars, some where it has none."""
+        from data_engine.market.bar_frame import to_frame
+
+        draw = random.Random(f"store {step.salt}")
+        timeframe = Timeframe.parse(step.timeframe)
+        storage = self.storage()
+        for symbol in step.symbols or ():
+            span = self._span(step.start, step.end)
+            if not span:
+                continue
+            ((start, end),) = span
+            end = min(end, floor(micros(self.machine), timeframe))
+            stamps = list(self.market.bars(symbol, timeframe, dataset_of(("equities_1min", "")).adjustment, start, end, end))
+            stamps += [stamp for one in stamps if start <= (stamp := next_bar(one, timeframe)) < end]
+            chosen = sorted(set(draw.sample(stamps, min(len(stamps), 4))))
+            if timeframe.unit in ("Day", "Week"):
+                chosen = [stamp for stamp in chosen if instant(stamp).weekday() < 5]
+            if not chosen:
+                continue
+            rows: dict[int, Values] = {
+                stamp: (7.0, 8.0, 6.0, 7.5, float(100 + draw.randrange(900)), 2.0, 7.0) for stamp in chosen
+            }
+            key = (dataset_of((f"equities_{step.timeframe.lower()}", "")).name, symbol)
+            happened.stored.setdefault(key, {}).update(rows)
+            frame = to_frame([(symbol, _table(rows))])
+            storage.store(frame, timeframe=step.timeframe)
+        return None
+
+    def _load(self, step: Step, happened: Happened) -> None:
+        """Change nothing; what it returns is checked after the step."""
+
+    def _clock(self, step: Step, happened: Happened) -> None:
+        """Have time pass."""
+
+    # --------------------------------------------------------------------------------------------------- the other checks
+
+    def _verify(self, *, everything: bool = False) -> None:
+        """`verify` names no inconsistency: of the symbols whose files have changed since it ran last, or of all."""
+        content, seen = self.files.content, self._verified
+        changed = {key for key in {*content, *seen} if content.get(key) != seen.get(key)}
+        names = sorted({unquote(match[1]) for key in changed if (match := re.search(r"symbol=([^/]+?)(\.json)?(/|$)", key))})
+        self._verified = dict(content)
+        if not names and not everything:
+            return
+        store = self.storage().bars
+        store.coverage.requested.refresh()
+        with mock.patch.object(verification, "ThreadPoolExecutor", Inline):
+            report = verify(store, DatasetFilter(), None if everything else names, now=max(self.now, self.machine))
+        if report.inconsistencies:
+            raise Violation(f"(f) verify: {report.inconsistencies[0].code} {report.inconsistencies[0]}")
+
+    def _check_load(self, step: Step) -> None:
+        """What `load` returns is what the files hold, once each."""
+        if step.kind != "load":
+            return
+        for key in self.state.keys:
+            dataset = dataset_of(key)
+            if step.symbols is not None and key[1] not in step.symbols:
+                continue
+            with self._patched(step):
+                frame = self.storage().load(
+                    key[1], "2000-01-01", timeframe=dataset.timeframe, adjustment=dataset.adjustment, incomplete="ignore"
+                )
+            if frame.index.has_duplicates or not frame.index.is_monotonic_increasing:
+                raise Violation(f"(a) load of {key} gives an index that is not unique and sorted")
+            rows = {stamp for stamp in self.state.rows_of(key) if stamp < micros(self.machine)}
+            loaded = {stamp // 1000 for stamp in frame.index.get_level_values(1).asi8.tolist()}
+            if loaded != rows:
+                raise Violation(f"(a) load of {key} gives {len(loaded)} bars, and the files hold {len(rows)}")
+
+    def finish(self) -> None:
+        """Faults off: all that was asked for is brought, and a refetch makes raw series equal to a fresh store's."""
+        if not any(claims.wanted for claims in self.state.claims.values()):
+            return
+        self.skew = timedelta()
+        self.take(Step("update", salt=9_000_001, hours=24 * 9))
+        self._owed()
+        self._equal_to_fresh()
+        self._verify(everything=True)
+
+    def _owed(self) -> None:
+        """After a complete update nothing is owed: tails that are final were answered again."""
+        for key in self.state.keys:
+            final = micros(final_before(dataset_of(key), self.now))
+            claims = self.state.claims_of(key)
+            left = with_sessions(common(claims.provisional, [(0, final)]), dataset_of(key))
+            if left:
+                raise Violation(f"(b) {key} is still provisional after an update: {shown(left)}")
+            security = self.market.securities.get(key[1])
+            if security is not None and security.renamed is not None and is_raw(key[0]):
+                dataset = dataset_of(key)
+                for start, end in minus(claims.wanted, [(final, 1 << 62)]):
+                    there = self.market.bars(key[1], dataset.timeframe, dataset.adjustment, start, end, micros(self.now))
+                    early = [stamp for stamp in there if stamp not in self.state.rows_of(key) and stamp < _first(self.state, key)]
+                    if early:
+                        raise Violation(f"(b) {key} never got its bars from before it was renamed, such as {instant(early[0])}")
+
+    def _equal_to_fresh(self) -> None:
+        wanted = {key: claims.wanted for key, claims in self.state.claims.items() if claims.wanted and is_raw(key[0])}
+        fresh = World(self.seed, [], self.now)
+        fresh.market, fresh.vendor = self.market, Vendor(self.market)
+        fresh.oracle.market = self.market
+        groups: dict[tuple[str, tuple[int, int]], list[str]] = {}
+        for (dataset, symbol), spans in sorted(wanted.items()):
+            for span in spans:
+                groups.setdefault((dataset, span), []).append(symbol)
+        for number, ((name, (start, end)), symbols) in enumerate(groups.items()):
+            timeframe = str(dataset_of((name, "")).timeframe)
+            step = Step("ingest", tuple(symbols), instant(start).isoformat(), instant(end).isoformat(), timeframe)
+            step.refetch, step.accept, step.salt = True, True, 9_100_000 + number
+            self.take(step)
+            fresh._do(Step("ingest", step.symbols, step.start, step.end, timeframe, salt=step.salt))
+        for key in wanted:
+            outside = {stamp for stamp in self.state.rows_of(key) if not _inside(stamp, wanted[key])}
+            mine, theirs = self._bytes(key), fresh._bytes(key)
+            if not outside and mine != theirs:
+                raise Violation(
+                    f"at the end {key} differs from a fresh store's in {sorted(set(mine) ^ set(theirs)) or sorted(mine)}"
+                )
+
+    def _bytes(self, key: Key) -> dict[str, bytes]:
+        folder = f"{key[0]}/symbol={key[1]}/"
+        return {path: data for path, data in self.files.content.items() if path.startswith(folder)}
+
+
+def _first(state: State, key: Key) -> int:
+    return min(state.rows_of(key), default=1 << 62)
+
+
+def _inside(stamp: int, spans: Spans) -> bool:
+    return any(start <= stamp < end for start, end in spans)
+
+
+def _table(rows: dict[int, Values]) -> pa.Table:
+    import numpy as np
+
+    stamps = np.array(sorted(rows), np.int64)
+    return make_table(stamps, [np.array([rows[stamp][number] for stamp in sorted(rows)]) for number in range(7)])
+
+
+def day(text: str) -> date:
+    return date.fromisoformat(text)
+
+
+def utc(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+__all__ = ["Step", "StoreError", "World", "day", "utc"]
