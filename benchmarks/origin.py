@@ -21,6 +21,7 @@ import threading
 import time
 import zlib
 from datetime import UTC, date, datetime, timedelta
+from email.utils import formatdate
 from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
@@ -201,7 +202,7 @@ class Origin:
                 time.sleep(self.latency)
             connection.sendall(
                 b"HTTP/1.1 200 OK\r\nContent-Type: application/json; charset=UTF-8\r\nContent-Encoding: gzip\r\n"
-                b"Content-Length: %d\r\n\r\n" % len(body) + body
+                b"Date: %s\r\nContent-Length: %d\r\n\r\n" % (formatdate(usegmt=True).encode(), len(body)) + body
             )
 
 
