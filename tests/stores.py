@@ -28,8 +28,8 @@ import pytest
 
 from data_engine.store.file_store import FileStore
 from data_engine.store.local_files import LocalFiles
+from data_engine.store.removal_mark import is_file
 from data_engine.store.s3.s3_files import S3Files
-from data_engine.store.s3.tombstone import is_file
 
 KEY, SECRET = "AKIATESTSOFTHESTORE00", "sEcReTofThoseTestsOfTheStore+/0123456789"
 BUCKET = "bars"

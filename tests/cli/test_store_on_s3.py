@@ -68,6 +68,11 @@ def test_every_command_works_on_a_bucket_as_on_a_disk(bucket, tmp_path):
     assert removed.code == 0, removed.text
     assert ParquetStorage(bucket.base).load("AAPL", "2024-06-01", incomplete="ignore").empty
     assert not any("symbol=AAPL" in key for key in bucket.content())
+    # What marks removed files in a bucket is in a copy too: no file there either.
+    copied = bucket.copy()
+    for words in (("status", "--digest"), ("verify",)):
+        answers = [here(*words, "--base-path", base) for base in (bucket.base, copied)]
+        assert [(one.code, one.out) for one in answers] == [(0, answers[0].out)] * 2
 
 
 def test_the_place_may_come_from_the_environment_and_from_the_settings(bucket, tmp_path):

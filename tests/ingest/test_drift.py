@@ -272,7 +272,7 @@ def test_a_last_line_without_its_end_gets_one(files):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"a,b\n", ",".join(HEADER).encode() + b"\nx,A,2024-07-01T12:30:00Z,revised,close,1,2\n"]
+    "content", [b"\n", b"a,b\n", ",".join(HEADER).encode() + b"\nx,A,2024-07-01T12:30:00Z,revised,close,1,2\n"]
 )
 def test_a_damaged_log_is_named_and_left_as_it_is(files, tmp_path, content):
     path = tmp_path / "metadata/revisions/equities_1min.csv"

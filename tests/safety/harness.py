@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 from data_engine.market.series import Adjustment, Timeframe
 from data_engine.market.time_range import TimeRange
 from data_engine.sandbox import Faults, Replay, Sandbox
+from data_engine.store.removal_mark import is_mark
 
 from . import market
 from .driver import Job
@@ -114,7 +115,7 @@ def rows_in(path: Path) -> Rows:
     assert table.column_names == ["timestamp", *VALUES], path
     stamps = table["timestamp"].cast("int64").to_numpy()
     assert (np.diff(stamps) > 0).all(), f"{path} is not sorted, or has a bar twice"
-    assert len(stamps), f"{path} is empty"
+    assert len(stamps) or is_mark(path.name, path.stat().st_size), f"{path} is empty"
     columns = [table[name].to_pylist() for name in VALUES]
     return dict(zip(stamps.tolist(), zip(*columns, strict=True), strict=True))
 
@@ -125,7 +126,7 @@ def bars_on(base: Path, symbol: str, dataset: str = "equities_1min") -> Rows:
         year, month = (int(part.split("=")[1]) for part in path.parts[-3:-1])
         found = rows_in(path)
         inside = {datetime.fromtimestamp(stamp / 1e6, UTC).strftime("%Y %m") for stamp in found}
-        assert inside == {f"{year} {month:02d}"}, f"{path} holds bars of {inside}"
+        assert not found or inside == {f"{year} {month:02d}"}, f"{path} holds bars of {inside}"
         rows |= found
     return rows
 
@@ -209,6 +210,8 @@ def snapshot(base: Path) -> Snapshot:
         name = path.relative_to(base).as_posix()
         if name.startswith("metadata/history/"):
             continue  # it says how the store came to be, and that differs where the end is the same
+        if path.is_file() and is_mark(name, path.stat().st_size):
+            continue  # a file that was removed from a bucket, by a process that was killed before it removed the mark
         if path.suffix == ".json":
             # When something was asked says how the store came to be, too: `tentative` is what was found empty, and when.
             told = json.loads(path.read_bytes())

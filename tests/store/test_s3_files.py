@@ -22,11 +22,11 @@ from data_engine.errors import StoreBusy, StoreError
 from data_engine.market.bar_parquet import to_parquet
 from data_engine.market.bars import BAR_SCHEMA
 from data_engine.sandbox import Sandbox, SimulatedMarket
+from data_engine.store.removal_mark import tombstone
 from data_engine.store.s3 import lease as lease_module
 from data_engine.store.s3 import s3_files as object_files
 from data_engine.store.s3.lease import LockLost
 from data_engine.store.s3.s3_files import S3Files, SingleWriterWarning
-from data_engine.store.s3.tombstone import tombstone
 from object_server import serving
 from running import HASTY, SECRET
 from running import KEY as KEY_ID

@@ -520,7 +520,6 @@ def test_a_header_alone_is_an_empty_list(store, memory):
 @pytest.mark.parametrize(
     ("key", "content", "why"),
     [
-        pytest.param(LIST, b"", "line 1: .*symbol,added_date", id="an-empty-file"),
         pytest.param(LIST, b"Symbol\nAAPL\n", "line 1: .*symbol,added_date", id="another-header"),
         pytest.param(LIST, b"symbol,added_date\nA,2024-01-02\nB\n", "line 3: .*1 .*2", id="a-cell-missing"),
         pytest.param(LIST, b"symbol,added_date\nA,1/2/2024\n", "line 2: Invalid isoformat", id="a-date-of-a-spreadsheet"),

@@ -16,18 +16,20 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 from data_engine.errors import StoreBusy
 from data_engine.store.disk import DISK, Disk, Entry, parent_of, reported, store_error
 from data_engine.store.file_store import Change, check_key
+from data_engine.store.removal_mark import is_mark
 
 _STRIPES = 64
 
 _DRAFT = re.compile(r"[0-3][0-9a-f]-[0-9a-f]{32}\.tmp")
 
 _LOCK_SECONDS = 600.0
-
 _ATTEMPTS = 100
+_Read = TypeVar("_Read")
 
 
 class LocalFiles:
@@ -79,19 +81,18 @@ class LocalFiles:
 
     def get(self, key: str) -> bytes | None:
         """Return the content of a file, or None if there is no file."""
-        path = self._name(key)
-        try:
-            return self._disk.read(path)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError as error:
-            raise store_error("read", path, error) from error
+        content = self._read(key, self._disk.read)
+        return None if content is None or is_mark(key, len(content)) else content
 
     def size(self, key: str) -> int | None:
         """Return the size of a file in bytes, or None if there is no file."""
+        size = self._read(key, self._disk.size)
+        return None if size is None or is_mark(key, size) else size
+
+    def _read(self, key: str, read: Callable[[str], _Read]) -> _Read | None:
         path = self._name(key)
         try:
-            return self._disk.size(path)
+            return read(path)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
@@ -103,13 +104,15 @@ class LocalFiles:
 
     def list(self, prefix: str) -> Iterator[str]:
         """Yield the keys of all files below the folder *prefix*, sorted; nothing if there is no such folder."""
-        return (key for key, _ in self._walk(self._name(prefix), prefix))
+        return (key for key, _ in self.sizes(prefix))
 
     def sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
         """Yield the keys that `list` yields, with the sizes in bytes; a file that is removed meanwhile is left out."""
         for key, entry in self._walk(self._name(prefix), prefix):
             with suppress(FileNotFoundError):
-                yield key, entry.stat().st_size
+                size = entry.stat().st_size
+                if not is_mark(key, size):
+                    yield key, size
 
     def _walk(self, folder: str, prefix: str) -> Iterator[tuple[str, Entry]]:
         # By key, as a bucket lists them: the slash counts.

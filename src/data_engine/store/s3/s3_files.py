@@ -31,10 +31,10 @@ from uuid import uuid4
 
 from data_engine.errors import StoreBusy, StoreError
 from data_engine.store.file_store import Change, check_key
+from data_engine.store.removal_mark import is_file, tombstone
 from data_engine.store.s3.bucket import Bucket, Conflict, StoredObject
 from data_engine.store.s3.capabilities import LOCKS, Capabilities, ConditionalLock, PollingLock, probe
 from data_engine.store.s3.lease import Lease, LockLost
-from data_engine.store.s3.tombstone import is_file, tombstone
 
 LEASE_SECONDS = 60.0
 """The time, about, for which a killed run can exclude others."""

@@ -2,7 +2,7 @@
 
 An object that another process may write is never removed unconditionally, so what marks a removed file may stay. A removed bar
 file is marked by a Parquet file without rows, so that every program that reads all Parquet files below a folder can read it. All
-other files are marked by an empty object.
+other files are marked by an empty object. A copy of the bucket on a disk carries the marks, so they are no files there either.
 """
 
 from __future__ import annotations
@@ -22,6 +22,11 @@ def tombstone(key: str) -> bytes:
     return _WITHOUT_ROWS if key.endswith(".parquet") else b""
 
 
+def is_mark(key: str, size: int) -> bool:
+    """Tell whether a file or an object of this size is a mark."""
+    return size == len(tombstone(key))
+
+
 def is_file(key: str, size: int) -> bool:
     """Tell whether an object of this size is a file: not a mark, and not empty."""
-    return size != 0 and size != len(tombstone(key))
+    return size != 0 and not is_mark(key, size)
