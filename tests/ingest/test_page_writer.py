@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from data_engine import ParquetStorage
 from data_engine.errors import DamagedFile
-from data_engine.ingest.page_writer import PageWriter, Phase, remaining_tasks
+from data_engine.ingest.chain import Phase, remaining_tasks
+from data_engine.ingest.page_writer import PageWriter
 from data_engine.ingest.plan import FetchTask
 from data_engine.market.bar_frame import to_frame
 from data_engine.market.bars import BAR_SCHEMA, EMPTY, TIMESTAMP, VALUES, Changes

@@ -179,9 +179,13 @@ class Oracle:
         if common(after.covered, after.provisional):
             raise Violation(f"(b) {key} is covered and provisional at {shown(common(after.covered, after.provisional))}")
         answered = [span for ask in what.asks_of(key) if (span := ask.answered(key[1]))]
-        unfounded = minus(minus(after.all, before.all), answered)
+        # What an earlier step was answered in several responses may be claimed once its first bars are the same.
+        unfounded = minus(minus(after.all, before.all), [*answered, *before.unconfirmed])
         if unfounded:
             raise Violation(f"(b) {key} claims {shown(unfounded)}, and this step answered {shown(answered)}")
+        untold = minus(minus(after.unconfirmed, before.unconfirmed), answered)
+        if untold or common(after.unconfirmed, after.all):
+            raise Violation(f"(b) {key} holds {shown(after.unconfirmed)} unconfirmed, and this step answered {shown(answered)}")
         dataset = _dataset(what, key)
         new = minus(after.covered, before.covered)
         if new and dataset is not None:

@@ -113,7 +113,6 @@ def test_3_a_series_whose_only_bar_is_at_midnight_of_utc_is_updated() -> None:
 # ------------------------------------------------------------------------------------ row 4: one adjustment basis a series
 
 
-@pytest.mark.xfail(reason="open: the seams of a first backfill are not compared yet (issue H, row 4)", strict=True)
 @pytest.mark.parametrize("lands_at", range(2, 7))
 @pytest.mark.parametrize(("kind", "factor"), [("split", 0.25), ("dividend", 0.99)])
 def test_4_an_action_that_lands_during_a_backfill_leaves_one_basis(lands_at: int, kind: str, factor: float) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from data_engine.market.bars import NO_CHANGES, Changes, Int64s
+from data_engine.market.time_range import TimeRange, difference
 from data_engine.store.bar_store import WriteResult
 from data_engine.store.coverage import Coverage, FileCount
 from data_engine.store.partitions import Period
@@ -30,6 +31,8 @@ class Arrival:
         again: Its bars as they came again.
         known: The coverage before.
         forming: Whether a bar came that had not ended.
+        responses: In how many pages its bars came.
+        seen: Whether a bar of the range came in a chain that only tells so.
     """
 
     period: Period | None = None
@@ -43,6 +46,8 @@ class Arrival:
     again: list[pa.Table] = field(default_factory=list)
     known: Coverage | None = None
     forming: bool = False
+    responses: int = 0
+    seen: bool = False
 
     def note(self, period: Period, result: WriteResult) -> None:
         """Remember what a write did."""
@@ -57,3 +62,17 @@ class Arrival:
     def counts(self) -> dict[Period, FileCount]:
         """What is in the files that were written."""
         return {period: result.count for period, result in self.results.items() if result.count is not None}
+
+    def is_confirmed(self, known: Coverage, asked: TimeRange, *, joined: bool) -> bool:
+        """Tell whether the bars that came are of one price base with all that is claimed of the series.
+
+        Args:
+            known: The coverage of the series.
+            asked: The range that was answered.
+            joined: Whether a stored session came with them and is the same.
+        """
+        if known.series.dataset.adjustment.is_raw or self.last is None:
+            return True
+        claims = (*known.covered, *known.provisional, *(one.range for one in known.unconfirmed))
+        alone = not known.rows or not difference(claims, (asked,))
+        return self.responses <= 1 and (joined or alone)

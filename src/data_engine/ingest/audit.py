@@ -304,8 +304,7 @@ class Audit:
     def _compare_series(self, series: Series, answered: TimeRange | None, fetched: pa.Table, comparison: _Comparison) -> None:
         try:
             for span in intersection((answered,) if answered else (), self._known[series].covered):
-                files = [within(self._storage.read(series, period), span) for period in self._storage.periods(series, span)]
-                stored = pa.concat_tables([EMPTY, *files])
+                stored = self._storage.read_range(series, span)
                 comparison.bars += stored.num_rows
                 comparison.revisions += compare(series, stored, within(fetched, span))
         except DamagedFile as error:

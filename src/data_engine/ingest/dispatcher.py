@@ -21,6 +21,7 @@ from data_engine.ingest.task import TaskResult
 from data_engine.ingest.worker_pool import WorkerPool
 from data_engine.market.bars import NO_CHANGES, Changes
 from data_engine.market.series import Series
+from data_engine.market.time_range import TimeRange
 
 _STOP_SECONDS = 3.5  # after Ctrl-C, for what is in flight to arrive and be stored
 
@@ -35,6 +36,7 @@ class RunState:
         left: How many tasks are still to be done, by series; for progress.
         failed: Why series fail. Threads that share it add to it while they are at work.
         basis_changed: Adjusted series whose stored prices no longer equal the source's.
+        basis_same: Where the bars of adjusted series were only compared, and are as they are stored.
         forming: Series of which a bar came that had not ended.
         undated: Whether the source did not say what time it is.
         written: The bars added or revised, by series.
@@ -45,6 +47,7 @@ class RunState:
     left: dict[Series, int] = field(default_factory=dict)
     failed: dict[Series, Failure] = field(default_factory=dict)
     basis_changed: set[Series] = field(default_factory=set)
+    basis_same: set[tuple[Series, TimeRange]] = field(default_factory=set)
     forming: set[Series] = field(default_factory=set)
     undated: bool = False
     written: dict[Series, int] = field(default_factory=dict)
@@ -55,6 +58,7 @@ class RunState:
         """Add what came of one task."""
         self.failed.update(result.failed)
         self.basis_changed |= result.basis_changed
+        self.basis_same |= result.basis_same
         self.forming |= result.forming
         self.undated |= result.undated
         for series, written in result.written.items():

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from data_engine.ingest.plan import FetchTask, bars_per_session
+from data_engine.ingest.bar_rate import bars_per_session
+from data_engine.ingest.plan import FetchTask
 from data_engine.market.bars import VALUES, Int64s, from_micros, numbers, timestamps_us, to_micros
 from data_engine.market.exchange_calendar import can_hold_bars, sessions
 from data_engine.market.series import Dataset, Feed, Series

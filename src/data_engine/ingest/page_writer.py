@@ -4,26 +4,25 @@ Bars are held in memory until their file is complete, since a source sends symbo
 order of time: a file is written when the next one begins. Coverage follows when the chain of pages has ended. Of a chain that
 breaks off, only what its pages show is covered.
 
-A task has up to two chains of pages, its phases: one that only compares a stored session with what the source says of it now, and
-the one for the range of the task. Only the latter stores, covers and removes.
+A task may have several chains of pages: some only compare a stored session with what the source says of it now, or tell which
+symbols have any bar, before those for the range of the task. Only the latter store, cover and remove.
 
 Adjusted prices change whenever a corporate action takes effect. So an adjusted series is only extended after a stored session,
-fetched again, equals what is stored; and where a range was not covered, the response replaces what was there, since that could be
-of another adjustment basis.
+fetched again, equals what is stored; what came in later responses than that is stored and not claimed (`Coverage.unconfirmed`);
+and where a range was not covered, the response replaces what was there, since that could be of another adjustment basis.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from enum import Enum
 
 import numpy as np
 import pyarrow as pa
 
 from data_engine.errors import DamagedFile, DataEngineError, FileInUse, StoreBusy
 from data_engine.ingest.arrival import Arrival
+from data_engine.ingest.chain import Chain, Phase, extension, extensions
 from data_engine.ingest.plan import FetchTask
 from data_engine.market.bars import EMPTY, Changes, from_micros, timestamps_us, within
 from data_engine.market.bars_page import BarsPage
@@ -36,26 +35,6 @@ from data_engine.store.partitions import Period
 
 _OF_ONE_FILE = (DamagedFile, FileInUse, StoreBusy)
 """One file is the trouble: its symbol fails, the neighbours go on."""
-
-
-class Phase(Enum):
-    """What a chain of pages is for."""
-
-    COMPARE = "compare"
-    FETCH = "fetch"
-
-
-@dataclass(frozen=True, slots=True)
-class Chain:
-    """One chain of pages to request.
-
-    Attributes:
-        range: The range to request.
-        phase: Whether its bars are compared only, or stored.
-    """
-
-    range: TimeRange
-    phase: Phase
 
 
 class PageWriter:
@@ -82,31 +61,46 @@ class PageWriter:
         self._newest: datetime | None = None
         self._dated = True
         self._arrivals = {symbol: Arrival() for symbol in task.symbols}
-        self._phase = Phase.FETCH
+        self._chain = Chain(task.symbols, task.range, Phase.FETCH)
+        self._completed: set[str] = set()
         self._pages = 0
         self._current = ""
         self._ordered = True
         self.damaged: dict[str, DataEngineError] = {}
         self.basis_changed: set[str] = set()
+        self.basis_same: set[str] = set()
 
     def chains(self) -> Iterator[Chain]:
-        """Yield the chains to request, one after the other; the pages of each are given to `take` before the next is begun."""
-        overlap, span = self._task.overlap, self._task.range
-        if overlap is not None and overlap.end <= span.start:
-            yield self._begin(Chain(TimeRange(overlap.start, span.end), Phase.FETCH))
-            return
-        if overlap is not None:
-            # It lies after the range, where its bars would come too late: they are requested first.
-            yield self._begin(Chain(overlap, Phase.COMPARE))
+        """Yield the chains to request; the pages of each are given to `take` before the next is begun."""
+        task = self._task
+        if task.compare_only:
+            yield self._begin(Chain(task.symbols, task.range, Phase.COMPARE))
+            self._compare_all()
+        elif task.own_overlaps:
+            yield self._begin(Chain(task.symbols, task.range, Phase.PROBE))
+            self.complete()
+            came = [symbol for symbol in task.symbols if symbol not in self._completed and self._pages]
+            for chains in extensions(task, came):
+                yield from self._walk(chains)
+                self.complete()
+        else:
+            yield from self._walk(extension(task.symbols, task.range, task.overlap))
+
+    def _walk(self, chains: Iterator[Chain]) -> Iterator[Chain]:
+        for chain in chains:
+            yield self._begin(chain)
             if not self._pages:
                 return  # nothing was said about the session, so that nothing can be joined to it
-            for symbol in self._task.symbols:
-                self._compare(symbol)
-        yield self._begin(Chain(span, Phase.FETCH))
+            if chain.phase is Phase.COMPARE:
+                self._compare_all()
 
     def _begin(self, chain: Chain) -> Chain:
-        self._phase, self._current, self._ordered, self._pages = chain.phase, "", True, 0
+        self._chain, self._current, self._ordered, self._pages = chain, "", True, 0
         return chain
+
+    def _compare_all(self) -> None:
+        for symbol in self._chain.symbols if self._pages else ():
+            self._compare(symbol)
 
     @property
     def changes(self) -> dict[str, Changes]:
@@ -133,19 +127,19 @@ class PageWriter:
         until = self._now if page.until is None else min(self._now, page.until)
         self._until = until if not self._pages else min(self._until, until)
         self._pages += 1
-        if self._phase is Phase.COMPARE:
-            for symbol, bars in page.bars():
-                self._keep_overlap(symbol, bars)
-            return 0
+        for symbol in {symbol for symbol, _ in page.bars()} if self._chain.phase is not Phase.PROBE else ():
+            self._arrivals[symbol].responses += 1
         return sum(self._take(symbol, bars) for symbol, bars in page.bars())
 
     def complete(self) -> dict[str, Coverage]:
-        """Write what is pending and cover the range of every symbol; return their coverage. The chain has ended.
+        """Write what is pending and cover the range of every symbol of the chain, which has ended; return their coverage.
 
-        A range of which no page came is not covered: nothing was said about it.
+        A range of which no page came is not covered: nothing was said about it. Of a chain that only tells which symbols have
+        bars, those are covered that have none.
         """
         known: dict[str, Coverage] = {}
-        for symbol in self._task.symbols if self._pages else ():
+        for symbol in self._completable():
+            self._completed.add(symbol)
             self._compare(symbol)
             self._flush(symbol)
             if symbol not in self.basis_changed:
@@ -155,6 +149,12 @@ class PageWriter:
                 if made is not None:
                     known[symbol] = made
         return known
+
+    def _completable(self) -> list[str]:
+        if not self._pages or self._chain.phase is Phase.COMPARE:
+            return []
+        left = [symbol for symbol in self._chain.symbols if symbol not in self._completed]
+        return [one for one in left if not self._arrivals[one].seen] if self._chain.phase is Phase.PROBE else left
 
     def _settle_all(self, symbol: str) -> None:
         """Settle the files of the range that were not: the current one, and those of which no bar came."""
@@ -172,7 +172,9 @@ class PageWriter:
         """
         left: dict[str, TimeRange] = {}
         for symbol in self._task.symbols:
-            if self._phase is Phase.FETCH:
+            if symbol in self._completed:
+                continue
+            if self._chain.phase is Phase.FETCH:
                 self._flush(symbol)
             if symbol in self.damaged or symbol in self.basis_changed:
                 continue
@@ -196,6 +198,16 @@ class PageWriter:
             self._final_before = min(limits)
 
     def _take(self, symbol: str, bars: pa.Table) -> int:
+        """Keep the bars of one symbol of a page, as the phase says; return how many belong to the range of the task."""
+        if self._chain.phase is Phase.COMPARE:
+            self._keep_overlap(symbol, bars)
+            return 0
+        if self._chain.phase is Phase.PROBE:
+            self._arrivals[symbol].seen |= self._in_range(symbol, bars).num_rows > 0
+            return 0
+        return self._store(symbol, bars)
+
+    def _store(self, symbol: str, bars: pa.Table) -> int:
         if symbol < self._current:
             self._ordered = False  # against the documentation: then nothing is known to be finished before the end
         elif symbol > self._current:
@@ -220,27 +232,26 @@ class PageWriter:
         return kept
 
     def _keep_overlap(self, symbol: str, bars: pa.Table) -> None:
-        arrival = self._arrivals[symbol]
-        if self._task.overlap is not None and not arrival.compared:
-            arrival.again.append(within(bars, self._task.overlap))
+        arrival, overlap = self._arrivals[symbol], self._task.overlap_of(symbol)
+        if overlap is not None and not arrival.compared:
+            arrival.again.append(within(bars, overlap))
 
     def _compare(self, symbol: str) -> None:
         """Compare the session that came again with what is stored, once, and before the first new bar is kept."""
-        arrival, overlap = self._arrivals[symbol], self._task.overlap
-        if overlap is None or arrival.compared or symbol in self.damaged:
+        arrival, overlap = self._arrivals[symbol], self._task.overlap_of(symbol)
+        if overlap is None or arrival.compared or symbol in self.damaged or self._chain.phase is Phase.PROBE:
             return
         arrival.compared = True
         again, arrival.again = arrival.again, []
         series = Series(symbol, self._task.dataset)
         try:
-            stored = [within(self._storage.read(series, period), overlap) for period in self._storage.periods(series, overlap)]
+            found = self._storage.read_range(series, overlap)
         except DamagedFile as error:
             self.damaged[symbol] = error
             return
-        found = pa.concat_tables([EMPTY, *stored])
         # No bar on either side tells nothing: then it is not known that the basis is the same.
-        if not found.num_rows or not found.equals(pa.concat_tables([EMPTY, *again])):
-            self.basis_changed.add(symbol)
+        same = found.num_rows > 0 and found.equals(pa.concat_tables([EMPTY, *again]))
+        (self.basis_same if same else self.basis_changed).add(symbol)
 
     # ------------------------------------------------------------------------------------------------------------- files
 
@@ -269,6 +280,7 @@ class PageWriter:
         series, period = Series(symbol, self._task.dataset), arrival.period
         asked = self._asked(self._task.range)
         try:
+            self._withdraw(symbol)
             if self._refetch and period in self._known(symbol).rows:
                 self._announce(symbol, [one for one in self._known(symbol).rows if one.span.intersect(self._task.range)])
             answered = asked.intersect(period.span) if asked else None
@@ -316,6 +328,16 @@ class PageWriter:
             series = Series(symbol, self._task.dataset)
             self._arrivals[symbol].known = self._storage.coverage.update(series, lambda known: known.with_changing(changing))
 
+    def _withdraw(self, symbol: str) -> None:
+        """Withdraw the claims of an adjusted series inside the range, unless its bars came with the session they join."""
+        series, span = Series(symbol, self._task.dataset), self._task.range
+        joined = symbol in self.basis_same and self._arrivals[symbol].responses <= 1
+        if series.dataset.adjustment.is_raw or joined:
+            return
+        known = self._known(symbol)
+        if intersection((span,), (*known.covered, *known.provisional)):
+            self._arrivals[symbol].known = self._storage.coverage.update(series, lambda known: known.unclaimed(span))
+
     # ---------------------------------------------------------------------------------------------------------- coverage
 
     def _asked(self, span: TimeRange) -> TimeRange | None:
@@ -328,7 +350,7 @@ class PageWriter:
     def _certain(self, symbol: str) -> TimeRange | None:
         """Return what a chain that broke off has answered of a symbol: read from its bars, not from those of others."""
         last, span = self._arrivals[symbol].last, self._task.range
-        if last is None or not self._ordered or self._phase is Phase.COMPARE:
+        if last is None or not self._ordered or self._chain.phase is not Phase.FETCH:
             return None
         if symbol < self._current:
             return span
@@ -341,7 +363,7 @@ class PageWriter:
         try:
             for part in self._removable(symbol, asked) if asked else ():
                 for period in self._storage.periods(series, part):
-                    stored = timestamps_us(within(self._storage.read(series, period, ["timestamp"]), part))
+                    stored = timestamps_us(self._storage.read(series, period, ["timestamp"], within=part))
                     if not np.isin(stored, self._arrivals[symbol].came(period)).all():
                         return False
         except _OF_ONE_FILE as error:
@@ -352,29 +374,22 @@ class PageWriter:
     def _cover(self, symbol: str, span: TimeRange) -> Coverage | None:
         """Cover a range that was answered in full, after its bars are in place."""
         asked, arrival = self._asked(span), self._arrivals[symbol]
-        if asked is None:
-            return None
         series = Series(symbol, self._task.dataset)
+        now = min(self._now, self._newest or self._now) if not self._dated else self._now
 
         def answered(known: Coverage) -> Coverage:
             counts = self._storage.count_files(known, arrival.results, arrival.counts, within=asked)
+            if asked is None:
+                return known.counted(counts)
+            if not arrival.is_confirmed(known, asked, joined=symbol in self.basis_same):
+                return known.stored(asked, now=now, counts=counts)
             return known.answered(asked, final_before=self._final_before, now=self._now, counts=counts).succeeded()
 
+        if asked is None and not arrival.results:
+            return None
         try:
             # Only now, with the bars in place: coverage must never promise what is not on disk.
             return self._storage.coverage.update(series, answered)
         except _OF_ONE_FILE as error:
             self.damaged[symbol] = error
             return None
-
-
-def remaining_tasks(task: FetchTask, left: dict[str, TimeRange]) -> Iterator[FetchTask]:
-    """Yield what is left of a task that broke off: symbols with the same rest together."""
-    by_rest: dict[TimeRange, list[str]] = {}
-    for symbol, rest in left.items():
-        by_rest.setdefault(rest, []).append(symbol)
-    for rest, symbols in by_rest.items():
-        share = rest.length / task.range.length * len(symbols) / len(task.symbols)
-        # A symbol that has not begun is still to be compared; one that broke off in the middle was.
-        overlap = task.overlap if rest == task.range else None
-        yield FetchTask(tuple(sorted(symbols)), rest, task.dataset, task.estimate * share, overlap, task.asof)

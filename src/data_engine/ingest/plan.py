@@ -14,15 +14,13 @@ from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from functools import lru_cache
 
-from data_engine.market.exchange_calendar import can_hold_bars, count_sessions, regular_hours, sessions
+from data_engine.ingest.bar_rate import bars_per_session, sessions_in
+from data_engine.ingest.comparison import comparison_session
+from data_engine.market.exchange_calendar import can_hold_bars
 from data_engine.market.series import Dataset
-from data_engine.market.time_range import TimeRange, new_york_date, new_york_days
+from data_engine.market.time_range import TimeRange
 from data_engine.store.coverage import Coverage
 from data_engine.store.partitions import periods
-
-_NEAR = timedelta(days=100)  # how far from a hole a session tells of its prices
-
-_COMPARISON_BARS = 20  # of a thin series, several sessions are compared
 
 WIRE_BYTES_PER_BAR = 22  # gzip, measured on a recorded page
 
@@ -45,6 +43,9 @@ class FetchTask:
         overlap: of an adjusted dataset: a held session whose bars are asked for again, to be compared with those stored;
             None where there is none.
         asof: the day whose owners of the symbols are meant, where a security has left its ticker since; None is today.
+        own_overlaps: Of an adjusted dataset whose symbols were last traded on different days: the held session of each. The
+            range is requested of all of them, and of those that have a bar in it once more, with their sessions.
+        compare_only: Whether *own_overlaps* are only compared with what is stored.
     """
 
     symbols: tuple[str, ...]
@@ -53,6 +54,17 @@ class FetchTask:
     estimate: float = 0.0
     overlap: TimeRange | None = None
     asof: date | None = None
+    own_overlaps: Mapping[str, TimeRange] = field(default_factory=dict, hash=False)
+    compare_only: bool = False
+
+    def overlap_of(self, symbol: str) -> TimeRange | None:
+        """Return the held session of a symbol that is compared, or None if there is none."""
+        return self.own_overlaps.get(symbol, self.overlap)
+
+    def with_symbols(self, symbols: Sequence[str], *, estimate: float) -> FetchTask:
+        """Return the same for some of the symbols."""
+        own = {symbol: span for symbol in symbols if (span := self.own_overlaps.get(symbol))}
+        return replace(self, symbols=tuple(symbols), estimate=estimate, own_overlaps=own)
 
     def pages(self, page_limit: int) -> int:
         """Return how many requests the task is expected to take, at least one."""
@@ -72,6 +84,7 @@ class IngestionPlan:
         held: bars that are there already, of all symbols.
         page_limit: bars per page.
         wanted: the ranges that were asked for, by symbol.
+        asof: The day whose owner of a symbol is meant, where that is not today's.
     """
 
     dataset: Dataset
@@ -82,6 +95,7 @@ class IngestionPlan:
     held: int = 0
     page_limit: int = 10_000
     wanted: Mapping[str, tuple[TimeRange, ...]] = field(default_factory=dict)
+    asof: Mapping[str, date] = field(default_factory=dict)
 
     @property
     def bars(self) -> int:
@@ -156,7 +170,7 @@ def plan_ingestion(
         gaps_first: Whether to request what ends before now first, then the ends; else one group of symbols after the other.
         can_hold: Whether a range can hold a bar at all; what cannot (a weekend) is not requested.
     """
-    groups = _group(targets, dataset, now, lru_cache(maxsize=None)(can_hold))
+    groups = _with_probes(_group(targets, dataset, now, lru_cache(maxsize=None)(can_hold)))
     rates = {target.symbol: bars_per_session(target.coverage) for target in targets}
     tasks = _tasks(groups, dataset, rates, page_limit, workers)
     last = max((group.range.end for group in groups), default=now)
@@ -176,6 +190,7 @@ def plan_ingestion(
         sum(target.coverage.bars for target in targets),
         page_limit,
         {target.symbol: target.ranges for target in targets},
+        {target.symbol: target.asof for target in targets if target.asof is not None},
     )
 
 
@@ -186,95 +201,56 @@ class _Group:
     range: TimeRange
     overlap: TimeRange | None
     asof: date | None
+    probe: bool = False
 
 
-def _group(
-    targets: Sequence[Target], dataset: Dataset, now: datetime, can_hold: Callable[[TimeRange, Dataset], bool]
-) -> dict[_Group, list[str]]:
+_Groups = dict[_Group, dict[str, TimeRange | None]]
+"""The symbols of each group, each with its held session to compare."""
+
+
+def _group(targets: Sequence[Target], dataset: Dataset, now: datetime, can_hold: Callable[[TimeRange, Dataset], bool]) -> _Groups:
     """Return the symbols that lack the same range, by that range."""
-    groups: dict[_Group, list[str]] = {}
+    groups: _Groups = {}
     for target in targets:
         for piece in target.ranges if target.refetch else target.coverage.missing(target.ranges):
             past = piece.before(now)
             if past is not None and can_hold(past, dataset):
                 compared = not target.refetch and not dataset.adjustment.is_raw
                 overlap = comparison_session(target.coverage, past) if compared else None
-                groups.setdefault(_Group(past, overlap, target.asof), []).append(target.symbol)
+                groups.setdefault(_Group(past, overlap, target.asof), {})[target.symbol] = overlap
     return groups
 
 
-def _tasks(
-    groups: Mapping[_Group, Sequence[str]], dataset: Dataset, rates: Mapping[str, float], page_limit: int, workers: int
-) -> list[FetchTask]:
-    bars = sum(_sessions(group.range) * rates[symbol] for group, symbols in groups.items() for symbol in symbols)
-    size = _task_pages(bars / page_limit, workers)
-    return [
-        replace(task, overlap=group.overlap, asof=group.asof)
-        for group, symbols in groups.items()
-        for task in _cut(symbols, group.range, rates, page_limit, dataset, size if group.overlap is None else math.inf)
-    ]
+def _with_probes(groups: _Groups) -> _Groups:
+    """Return the same with those in one group that lack the same range and were not last traded on the usual day.
 
-
-def comparison_session(coverage: Coverage, piece: TimeRange) -> TimeRange | None:
-    """Return held sessions next to a missing piece, whose bars tell whether the vendor's prices still have the same base.
-
-    It is the day (or longer bar) of the last bar before the piece, else of the first bar after it. Where bars lie on both sides,
-    or in the piece (a provisional tail), it is the last whole session that is covered before it, or the first after it: as many
-    as are likely to hold some bars. None where nothing is held.
+    A request of its own for each of them would be sent every night: for all that stopped trading, or trade thinly.
     """
-    if coverage.last_bar is None or coverage.first_bar is None:
-        return None
-    if coverage.last_bar >= piece.start and coverage.first_bar < piece.end:
-        return _covered_sessions_beside(coverage, piece)
-    timeframe = coverage.series.dataset.timeframe
-    bar = coverage.last_bar if coverage.last_bar < piece.start else coverage.first_bar
-    day = new_york_days(new_york_date(bar), new_york_date(bar)) if timeframe.intraday else None
-    whole = day or TimeRange(timeframe.floor(bar), timeframe.next(timeframe.floor(bar)))
-    return whole.before(piece.start) if whole.start < piece.start else whole.after(piece.end)
+    by_range: dict[tuple[TimeRange, date | None], list[_Group]] = {}
+    for group in groups:
+        if group.overlap is not None:
+            by_range.setdefault((group.range, group.asof), []).append(group)
+    made = dict(groups)
+    for (piece, asof), alike in by_range.items():
+        usual = max(alike, key=lambda group: len(groups[group]))
+        others = [group for group in alike if group is not usual]
+        if len(others) > 1:
+            made[_Group(piece, None, asof, probe=True)] = {
+                symbol: overlap for group in others for symbol, overlap in made.pop(group).items()
+            }
+    return made
 
 
-def _covered_sessions_beside(coverage: Coverage, piece: TimeRange) -> TimeRange | None:
-    """Return the last covered sessions before a piece, else the first after it."""
-    for part in reversed(coverage.covered):
-        if part.end <= piece.start and can_hold_bars(part, coverage.series.dataset):
-            return _comparison_sessions(coverage, part, latest=True)
-    for part in coverage.covered:
-        if part.start >= piece.end and can_hold_bars(part, coverage.series.dataset):
-            return _comparison_sessions(coverage, part, latest=False)
-    return None
-
-
-def _comparison_sessions(coverage: Coverage, part: TimeRange, *, latest: bool) -> TimeRange:
-    """Return the last (or first) sessions of a covered range that are likely to hold bars; all of a short range."""
-    near = part.after(part.end - _NEAR) if latest else part.before(part.start + _NEAR)
-    if near is None or coverage.series.dataset.timeframe.unit in ("Week", "Month"):
-        return part
-    days = list(sessions(new_york_date(near.start), new_york_date(near.end)))
-    days = [day for day in days if regular_hours(day).intersect(near) == regular_hours(day)]
-    if not days:
-        return near
-    many = math.ceil(_COMPARISON_BARS / max(bars_per_session(coverage), 0.1))
-    if not coverage.series.dataset.timeframe.intraday:
-        many = min(many, 5)  # of days, one a session
-    chosen = days[-many:] if latest else days[:many]
-    return new_york_days(chosen[0], chosen[-1]).intersect(near) or near
-
-
-def bars_per_session(coverage: Coverage) -> float:
-    """Return how many bars a session of this series brings: as it did so far, or as large companies do."""
-    if coverage.bars and coverage.first_bar and coverage.last_bar:
-        # A bar may start at midnight UTC, and be the only one: the end lies behind it.
-        first, last = coverage.first_bar.replace(hour=0, minute=0), coverage.last_bar
-        known = count_sessions(TimeRange(first, max(first, last) + timedelta(microseconds=1))) or 1
-        if known >= 5:
-            return coverage.bars / known
-    timeframe = coverage.series.dataset.timeframe
-    if timeframe.unit == "Min":
-        # An index member's minutes with extended hours; the longer the bar, the fewer are empty (of 960 minutes).
-        return 960 / timeframe.amount * (1 - 0.5**timeframe.amount)
-    if timeframe.unit == "Hour":
-        return max(1.0, 16 / timeframe.amount)
-    return {"Day": 1.0, "Week": 0.21, "Month": 0.05 / timeframe.amount}[timeframe.unit]
+def _tasks(groups: _Groups, dataset: Dataset, rates: Mapping[str, float], page_limit: int, workers: int) -> list[FetchTask]:
+    bars = sum(sessions_in(group.range) * rates[symbol] for group, symbols in groups.items() for symbol in symbols)
+    size = _task_pages(bars / page_limit, workers)
+    tasks = []
+    for group, symbols in groups.items():
+        whole = group.overlap is not None or group.probe
+        for task in _cut(list(symbols), group.range, rates, page_limit, dataset, size, whole=whole):
+            own = {symbol: overlap for symbol in task.symbols if (overlap := symbols[symbol]) and group.probe}
+            tasks.append(replace(task, overlap=group.overlap, asof=group.asof, own_overlaps=own))
+    return tasks
 
 
 def _task_pages(total: float, workers: int) -> float:
@@ -285,38 +261,38 @@ def _task_pages(total: float, workers: int) -> float:
     return min(_MANY_PAGES, max(_FEW_PAGES, share / 4))
 
 
-@lru_cache(maxsize=4096)
-def _sessions(span: TimeRange) -> float:
-    """Return how many sessions a range holds; a part of a day counts as a part of a session."""
-    whole = count_sessions(span)
-    return whole or min(1.0, span.length.total_seconds() / 57_600)
-
-
 def _cut(
-    symbols: Sequence[str], piece: TimeRange, rates: Mapping[str, float], page_limit: int, dataset: Dataset, size: float
+    symbols: Sequence[str],
+    piece: TimeRange,
+    rates: Mapping[str, float],
+    page_limit: int,
+    dataset: Dataset,
+    size: float,
+    *,
+    whole: bool = False,
 ) -> Iterator[FetchTask]:
     """Cut symbols x range into tasks of about *size* pages.
 
-    What has an overlap to be compared stays whole in time (*size* is infinite): were a later part kept before the comparison
-    failed, two price bases would stand side by side.
+    What has an overlap to be compared stays *whole* in time: were a later part kept before the comparison failed, two price
+    bases would stand side by side.
     """
     small: list[str] = []
     for symbol in symbols:
-        if _sessions(piece) * rates[symbol] / page_limit < size:
+        if whole or sessions_in(piece) * rates[symbol] / page_limit < size:
             small.append(symbol)
             continue
         for part in _cut_time(piece, dataset, size * page_limit / rates[symbol]):
-            yield FetchTask((symbol,), part, dataset, _sessions(part) * rates[symbol])
+            yield FetchTask((symbol,), part, dataset, sessions_in(part) * rates[symbol])
     # Equal shares: a last task with three symbols in it would waste most of its page.
-    pages = sum(_sessions(piece) * rates[symbol] for symbol in small) / page_limit
+    pages = sum(sessions_in(piece) * rates[symbol] for symbol in small) / page_limit
     shares = max(1, math.ceil(round(pages / size, 6)))
     batch: list[str] = []
     filled, done = 0.0, 0
     for symbol in small:
         batch.append(symbol)
-        filled += _sessions(piece) * rates[symbol] / page_limit
+        filled += sessions_in(piece) * rates[symbol] / page_limit
         full = filled >= pages * (done + 1) / shares - 1e-9
-        if full or len(batch) >= _MOST_SYMBOLS or sum(len(name) + 1 for name in batch) > _MOST_CHARACTERS:
+        if full or not fits_one_request(batch):
             yield _shared(batch, piece, dataset, rates)
             batch = []
             done += full
@@ -324,8 +300,13 @@ def _cut(
         yield _shared(batch, piece, dataset, rates)
 
 
+def fits_one_request(symbols: Sequence[str]) -> bool:
+    """Tell whether a request may name one more symbol than these."""
+    return len(symbols) < _MOST_SYMBOLS and sum(len(name) + 1 for name in symbols) <= _MOST_CHARACTERS
+
+
 def _shared(batch: Sequence[str], piece: TimeRange, dataset: Dataset, rates: Mapping[str, float]) -> FetchTask:
-    estimate = _sessions(piece) * sum(rates[symbol] for symbol in batch)
+    estimate = sessions_in(piece) * sum(rates[symbol] for symbol in batch)
     return FetchTask(tuple(sorted(batch)), piece, dataset, estimate)
 
 
@@ -334,13 +315,13 @@ def _cut_time(piece: TimeRange, dataset: Dataset, sessions_each: float) -> list[
     edges = [period.start for period in periods(piece, dataset)][1:]
     # A New York day ends some hours into the next UTC month: a task of its own for a part of the night would bring nothing.
     edges = [edge for edge in edges if can_hold_bars(TimeRange(edge, piece.end), dataset)]
-    shares = max(1, math.ceil(round(_sessions(piece) / sessions_each, 6)))
+    shares = max(1, math.ceil(round(sessions_in(piece) / sessions_each, 6)))
     parts: list[TimeRange] = []
     start = piece.start
     for edge in edges:
         if len(parts) == shares - 1:
             break
-        if _sessions(TimeRange(piece.start, edge)) >= _sessions(piece) * (len(parts) + 1) / shares - 0.5:
+        if sessions_in(TimeRange(piece.start, edge)) >= sessions_in(piece) * (len(parts) + 1) / shares - 0.5:
             parts.append(TimeRange(start, edge))
             start = edge
     parts.append(TimeRange(start, piece.end))

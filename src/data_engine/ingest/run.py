@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 
 from data_engine.errors import ClockError, DamagedFile, DataEngineError, Failure, Interrupted, StoreError
+from data_engine.ingest.basis_check import BasisCheck, basis_checks, check_plan
 from data_engine.ingest.dispatcher import Dispatcher
 from data_engine.ingest.outcome import NO_DATA, IngestionReport, Outcome
 from data_engine.ingest.plan import IngestionPlan
@@ -24,6 +25,10 @@ from data_engine.store.bar_store import BarStore
 from data_engine.store.coverage import Coverage
 
 _NOT_STORED = (DamagedFile.code, ClockError.code, Interrupted.code)
+
+_ROUNDS = 3  # of fetching adjusted series again: more actions than that are not worked in during one run
+
+_CHANGED_AGAIN = Failure("basis_changed", "prices were adjusted anew while they were fetched; run the same command again")
 
 _HEADROOM = 64 << 20  # bytes that are left free on the disk
 
@@ -58,6 +63,8 @@ class IngestionRun:
         self._delayed = delayed
         self._requested = storage.coverage.requested
         self._recounted: dict[Series, Coverage] = {}
+        self._compared: set[Series] = set()
+        self._named: set[Series] = set()
 
     def run(self) -> IngestionReport:
         """Carry out the plan; adjusted series whose adjustment basis turns out to have changed are fetched again in full.
@@ -96,8 +103,7 @@ class IngestionRun:
             self._recount()
             self._requested.add(self._run_plan.requested())
             self._fetch(self._run_plan)
-            if state.basis_changed:
-                self._fetch(self._rebase())
+            self._bring_to_one_basis()
         except DataEngineError as error:
             return error
         except KeyboardInterrupt:
@@ -105,6 +111,53 @@ class IngestionRun:
         finally:
             self._dispatcher.progress.close()
         return None
+
+    def _bring_to_one_basis(self) -> None:
+        """Fetch adjusted series whose prices have changed again, in full, until the first bars of all are as they are stored.
+
+        An action that the vendor works in meanwhile makes another round necessary; what is not confirmed after the last one is
+        not claimed, and the next run goes on with it.
+        """
+        state = self._dispatcher.state
+        for _ in range(_ROUNDS):
+            if state.basis_changed:
+                self._fetch(self._rebase())
+            self._compare_first_bars()
+            if not state.basis_changed:
+                return
+        for series in state.basis_changed:
+            state.failed.setdefault(series, _CHANGED_AGAIN)
+
+    def _compare_first_bars(self) -> None:
+        """Compare the first bars of what is not confirmed with what the source says of them now, and claim what is the same."""
+        state = self._dispatcher.state
+        checks: dict[Dataset, list[BasisCheck]] = {}
+        for plan in self._run_plan.plans:
+            for symbol in plan.symbols if not plan.dataset.adjustment.is_raw else ():
+                series = Series(symbol, plan.dataset)
+                unconfirmed = self._run_plan.known[series].unconfirmed
+                if series not in state.failed and (symbol in plan.outstanding or unconfirmed):
+                    checks.setdefault(plan.dataset, []).extend(self._checks_of(series, plan.asof.get(symbol)))
+        plans = [check_plan(wanted, dataset) for dataset, wanted in checks.items() if wanted]
+        if not plans:
+            return
+        state.basis_same.clear()
+        self._dispatcher.work(plans, len(self._run_plan.series))
+        by_series: dict[Series, list[TimeRange]] = {}
+        for check in (one for wanted in checks.values() for one in wanted):
+            by_series.setdefault(check.series, []).append(check.range)
+        for series, ranges in by_series.items():
+            if all((series, span) in state.basis_same for span in ranges):
+                self._storage.coverage.update(series, lambda known: known.confirmed(self._run_plan.now))
+
+    def _checks_of(self, series: Series, asof: date | None) -> list[BasisCheck]:
+        self._dispatcher.tick()
+        self._compared.add(series)
+        try:
+            return basis_checks(self._storage, self._storage.coverage.read(series), self._run_plan.now, asof)
+        except DamagedFile as error:
+            self._dispatcher.state.failed.setdefault(series, Failure.of(error))
+            return []
 
     def _recount(self) -> None:
         """Count the files anew that a killed run was changing: what is said of them must be what they hold."""
@@ -121,7 +174,9 @@ class IngestionRun:
             for symbol in plan.outstanding if not plan.dataset.adjustment.is_raw else ():
                 self._dispatcher.tick()
                 # Before a file of another adjustment basis is moved into place, nothing is claimed any more.
-                self._storage.coverage.update(Series(symbol, plan.dataset), Coverage.cleared)
+                series = Series(symbol, plan.dataset)
+                self._storage.coverage.update(series, Coverage.cleared)
+                self._dispatcher.state.basis_changed.discard(series)
         if any(plan.tasks for plan in run_plan.plans):
             self._dispatcher.work(run_plan.plans, len(self._run_plan.series))
 
@@ -146,8 +201,10 @@ class IngestionRun:
     def _rebase(self) -> RunPlan:
         """Return the plan that fetches the series whose adjustment basis has changed again, in full."""
         changed = sorted(self._dispatcher.state.basis_changed, key=lambda series: (series.dataset.name, series.symbol))
-        named = and_more(changed, 10)
-        self._notes.append(f"prices were adjusted anew since they were stored, so these were fetched again in full: {named}")
+        named = and_more([series for series in changed if series not in self._named], 10)
+        if named:
+            self._notes.append(f"prices were adjusted anew since they were stored, so these were fetched again in full: {named}")
+            self._named.update(changed)
         targets: dict[Dataset, dict[str, tuple[TimeRange, ...]]] = {}
         for series in changed:
             targets.setdefault(series.dataset, {})[series.symbol] = self._storage.coverage.read(series).wanted
@@ -178,7 +235,7 @@ class IngestionRun:
     def _outcome(self, plan: IngestionPlan, symbol: str, error: DataEngineError | None) -> Outcome:
         series, state = Series(symbol, plan.dataset), self._dispatcher.state
         known, failure = self._recounted.get(series, self._run_plan.known[series]), state.failed.get(series)
-        if symbol in plan.outstanding or error is not None:
+        if symbol in plan.outstanding or series in self._compared or error is not None:
             try:
                 known = self._storage.coverage.read(series)
             except StoreError as damage:

@@ -7,7 +7,7 @@ a service that is down, a stop) comes back as `TaskResult.fatal`, with all that 
 from __future__ import annotations
 
 from collections.abc import Callable, MutableMapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from data_engine.errors import (
@@ -24,7 +24,8 @@ from data_engine.errors import (
     SourceUnavailable,
     UriTooLong,
 )
-from data_engine.ingest.page_writer import PageWriter, remaining_tasks
+from data_engine.ingest.chain import remaining_tasks
+from data_engine.ingest.page_writer import PageWriter
 from data_engine.ingest.plan import FetchTask
 from data_engine.ingest.source import BarSource
 from data_engine.market.bars import NO_CHANGES, Changes
@@ -61,7 +62,8 @@ class TaskResult:
 
     Attributes:
         failed: why, by series.
-        rebased: adjusted series whose stored prices no longer equal the vendor's.
+        basis_changed: adjusted series whose stored prices no longer equal the vendor's.
+        basis_same: Where the bars of adjusted series were only compared, and are as they are stored.
         forming: series of which a bar came that had not ended.
         undated: whether the source did not say what time it is.
         written: bars added or revised, by series.
@@ -73,6 +75,7 @@ class TaskResult:
 
     failed: dict[Series, Failure] = field(default_factory=dict)
     basis_changed: set[Series] = field(default_factory=set)
+    basis_same: set[tuple[Series, TimeRange]] = field(default_factory=set)
     forming: set[Series] = field(default_factory=set)
     undated: bool = False
     written: dict[Series, int] = field(default_factory=dict)
@@ -132,7 +135,7 @@ class _Work:
             part = stack.pop()
             good = tuple(name for name in part.symbols if Series(name, part.dataset) not in self._failed)
             if good:
-                part = replace(part, symbols=good)
+                part = part.with_symbols(good, estimate=part.estimate)
                 left, error = self._chain(part)
                 if left and error is not None:
                     stack += self._after(list(remaining_tasks(part, left)), error)
@@ -147,7 +150,7 @@ class _Work:
         try:
             for chain in writer.chains():
                 request = self._source.request(
-                    task.symbols, task.dataset, chain.range, delayed=options.delayed, now=options.now, asof=task.asof
+                    chain.symbols, task.dataset, chain.range, delayed=options.delayed, now=options.now, asof=task.asof
                 )
                 if request is None:
                     return {}, None
@@ -187,6 +190,10 @@ class _Work:
         for symbol, damage in writer.damaged.items():
             self._fail(Series(symbol, task.dataset), damage)
         result.basis_changed.update(Series(symbol, task.dataset) for symbol in writer.basis_changed)
+        compared = {
+            (Series(symbol, task.dataset), task.own_overlaps[symbol]) for symbol in writer.basis_same if task.compare_only
+        }
+        result.basis_same.update(compared)
 
     def _fail(self, series: Series, error: DataEngineError) -> None:
         """Note that a series cannot be completed, with what its name may have been meant to be."""
@@ -206,7 +213,7 @@ class _Work:
 
     def _after_witness(self, rest: list[FetchTask], error: SourceError) -> list[FetchTask]:
         """Return how to go on if the service may be down: what fails for every symbol is not split, but fails as a whole."""
-        alone = [replace(part, symbols=(name,)) for part in rest for name in part.symbols]
+        alone = [part.with_symbols((name,), estimate=part.estimate / len(part.symbols)) for part in rest for name in part.symbols]
         if len(alone) == 1:
             return self._split(rest, error)
         several = min(_WITNESSES, len(alone))
@@ -216,7 +223,8 @@ class _Work:
             witness = alone[len(asked) * (len(alone) - 1) // (several - 1)]  # the first, the last, and some between
             asked.update(witness.symbols)
             answered = self._answers(witness)
-        left = [replace(part, symbols=names) for part in rest if (names := tuple(n for n in part.symbols if n not in asked))]
+        names = [(part, tuple(name for name in part.symbols if name not in asked)) for part in rest]
+        left = [part.with_symbols(those, estimate=part.estimate) for part, those in names if those]
         if answered:
             return self._split(left, error) if left else []
         for part in left:
@@ -241,7 +249,7 @@ class _Work:
             if len(task.symbols) > 1 and may_split(error):
                 middle = len(task.symbols) // 2
                 halves = (task.symbols[:middle], task.symbols[middle:])
-                parts += [replace(task, symbols=half, estimate=task.estimate / 2) for half in halves]
+                parts += [task.with_symbols(half, estimate=task.estimate / 2) for half in halves]
             elif len(rest) > 1 and may_split(error):
                 parts.append(task)  # the one that broke off in the middle, now alone
             else:

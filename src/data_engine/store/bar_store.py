@@ -223,6 +223,15 @@ class BarStore:
         table = self._decode(key, self.files.get(key), columns, within, threads=threads)
         return table if within is None else cut(table, within)
 
+    def read_range(self, series: Series, span: TimeRange) -> pa.Table:
+        """Return the bars of a series that start inside *span*, sorted, by `BAR_SCHEMA`.
+
+        Raises:
+            DamagedFile: If a file cannot be read as bars.
+        """
+        files = (self.read(series, period, within=span) for period in self.periods(series, span))
+        return pa.concat_tables([EMPTY, *files])
+
     def count(self, series: Series, period: Period) -> int:
         """Return how many bars a file holds; 0 where there is none."""
         held: int = self.read(series, period, ["timestamp"]).num_rows

@@ -3,6 +3,9 @@
 A range is *covered* when it was asked for and answered in full, bars or none. What can still change (the tail) is never
 covered: it is *provisional*, and asked again. What failed is simply not covered. Emptiness is covered too, but for a week it
 is not relied on where a renamed symbol's earlier bars may yet appear (`trusted`).
+
+Of an adjusted series, what came in several responses is *unconfirmed* until its first bars, fetched again, are the same: a split
+or dividend that the vendor works in between two responses leaves prices of two bases. Nothing unconfirmed is claimed.
 """
 
 from __future__ import annotations
@@ -11,10 +14,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from hashlib import sha256
+from typing import TypeVar
 
+from data_engine.market.finality import final_before
 from data_engine.market.series import Series
 from data_engine.market.time_range import TimeRange, difference, intersection, union
 from data_engine.store.partitions import Period
+
+_Part = TypeVar("_Part", "Tentative", "Unconfirmed")
 
 TENTATIVE = timedelta(days=7)
 """How long emptiness without bars before it is asked again: the vendor maps a renamed symbol's bars from the next day on."""
@@ -84,6 +91,19 @@ class Tentative:
 
 
 @dataclass(frozen=True, slots=True)
+class Unconfirmed:
+    """A range of an adjusted series whose bars are stored, and whose price base was not compared with that of the others.
+
+    Attributes:
+        range: The range of one chain of pages; its first bars came first.
+        answered: When it was requested, UTC.
+    """
+
+    range: TimeRange
+    answered: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Coverage:
     """What is known of one series.
 
@@ -93,6 +113,8 @@ class Coverage:
         covered: Ranges that were answered in full and are final.
         provisional: Ranges that were answered and can still change; disjoint from *covered*.
         tentative: Parts of *covered* without bars that a renamed symbol's earlier bars may yet fill.
+        unconfirmed: Ranges of an adjusted series that are stored, and not claimed; disjoint from *covered* and *provisional*.
+        basis_checked: When the first bars of an adjusted series were last found to be as they are stored, UTC.
         rows: The number of bars in each file.
         files: The fingerprints of those files whose content was counted as it was written; not every file has one.
         changing: The files that a run was about to change other than by growing. Their counts are not to be believed.
@@ -110,6 +132,8 @@ class Coverage:
     covered: tuple[TimeRange, ...] = ()
     provisional: tuple[TimeRange, ...] = ()
     tentative: tuple[Tentative, ...] = ()
+    unconfirmed: tuple[Unconfirmed, ...] = ()
+    basis_checked: datetime | None = None
     rows: Mapping[Period, int] = field(default_factory=dict)
     files: Mapping[Period, Fingerprint] = field(default_factory=dict)
     changing: frozenset[Period] = frozenset()
@@ -132,8 +156,8 @@ class Coverage:
         return difference(self.covered, (one.range for one in self.tentative)) if self.tentative else self.covered
 
     def missing(self, wanted: Iterable[TimeRange]) -> tuple[TimeRange, ...]:
-        """Return the parts of *wanted* that have to be requested."""
-        return difference(wanted, self.trusted)
+        """Return the parts of *wanted* that have to be requested; what is unconfirmed is only compared."""
+        return difference(wanted, (*self.trusted, *(one.range for one in self.unconfirmed)))
 
     def wanting(self, *ranges: TimeRange) -> Coverage:
         """Return the same with more requested ranges."""
@@ -152,9 +176,51 @@ class Coverage:
         covered = union((*self.covered, final)) if final else self.covered
         provisional = union((*self.provisional, open_)) if open_ else self.provisional
         made = self.counted(counts)
-        empty_since = None if made.first_bar else (self.empty_since or now)
-        made = replace(made, covered=covered, provisional=difference(provisional, covered), empty_since=empty_since)
+        adjusted = not self.series.dataset.adjustment.is_raw
+        first = adjusted and made.rows and not (self.covered or self.provisional or self.unconfirmed)
+        made = replace(
+            made,
+            covered=covered,
+            provisional=difference(provisional, covered),
+            unconfirmed=_without(self.unconfirmed, span),
+            basis_checked=now if first else self.basis_checked,
+            empty_since=None if made.first_bar else (self.empty_since or now),
+        )
         return replace(made, tentative=_tentative(made, final, now))
+
+    def stored(self, span: TimeRange, *, now: datetime, counts: Mapping[Period, FileCount]) -> Coverage:
+        """Return the same after *span* was answered in full, its bars are on disk, and their price base is unconfirmed.
+
+        Args:
+            span: The range that was answered.
+            now: When it was requested.
+            counts: What is now in the files that were touched, and in those that hold the first and the last bar.
+        """
+        made = self.counted(counts).unclaimed(span)
+        unconfirmed = (*made.unconfirmed, Unconfirmed(span, now))
+        return replace(made, unconfirmed=tuple(sorted(unconfirmed, key=lambda one: one.range)), empty_since=None)
+
+    def unclaimed(self, span: TimeRange) -> Coverage:
+        """Return the same without any claim inside *span*, before bars of another price base may be moved there."""
+        return replace(
+            self,
+            covered=difference(self.covered, (span,)),
+            provisional=difference(self.provisional, (span,)),
+            tentative=_without(self.tentative, span),
+            unconfirmed=_without(self.unconfirmed, span),
+        )
+
+    def confirmed(self, now: datetime) -> Coverage:
+        """Return the same after the first bars of the series, and those of all that is unconfirmed, came again as they are.
+
+        Args:
+            now: When they were requested.
+        """
+        made = replace(self, unconfirmed=(), basis_checked=now)
+        for one in self.unconfirmed:
+            limit = final_before(self.series.dataset, one.answered)
+            made = made.answered(one.range, final_before=limit, now=one.answered, counts={})
+        return replace(made, basis_checked=now).succeeded()
 
     def counted(self, counts: Mapping[Period, FileCount]) -> Coverage:
         """Return the same with files counted anew, and the first and the last bar read from that.
@@ -205,9 +271,8 @@ class Coverage:
             wanted=difference(self.wanted, (span,)),
             covered=difference(self.covered, (span,)),
             provisional=difference(self.provisional, (span,)),
-            tentative=tuple(
-                Tentative(part, one.answered) for one in self.tentative for part in difference((one.range,), (span,))
-            ),
+            tentative=_without(self.tentative, span),
+            unconfirmed=_without(self.unconfirmed, span),
             files={period: mark for period, mark in made.files.items() if not period.span.intersect(span)},
         )
 
@@ -224,7 +289,8 @@ class Coverage:
 
     def cleared(self) -> Coverage:
         """Return the same with nothing claimed, before files of another price base are moved into place."""
-        return replace(self, covered=(), provisional=(), tentative=(), files={}, changing=self.changing | self.rows.keys())
+        changing = self.changing | self.rows.keys()
+        return replace(self, covered=(), provisional=(), tentative=(), unconfirmed=(), files={}, changing=changing)
 
     def failed(self, code: str, message: str, at: datetime) -> Coverage:
         """Return the same with the reason why it is not complete."""
@@ -242,6 +308,11 @@ class Coverage:
         """
         ended = span.before(self.series.dataset.timeframe.floor(now))
         return difference(intersection((ended,), self.wanted), (*self.covered, *self.provisional)) if ended else ()
+
+
+def _without(parts: Iterable[_Part], span: TimeRange) -> tuple[_Part, ...]:
+    """Return what is left of dated ranges outside of *span*."""
+    return tuple(replace(one, range=left) for one in parts for left in difference((one.range,), (span,)))
 
 
 def _tentative(made: Coverage, final: TimeRange | None, now: datetime) -> tuple[Tentative, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from data_engine.market.series import Dataset, Series
 from data_engine.market.time_range import TimeRange, from_iso, iso, union
-from data_engine.store.coverage import TENTATIVE, Coverage, Failure, Fingerprint, Tentative
+from data_engine.store.coverage import TENTATIVE, Coverage, Failure, Fingerprint, Tentative, Unconfirmed
 from data_engine.store.partitions import Period
 
 FORMAT = 1
@@ -43,7 +43,9 @@ def dump(coverage: Coverage) -> bytes:
         ("wanted", _pairs(coverage.wanted)),
         ("covered", _pairs(coverage.covered)),
         ("provisional", _pairs(coverage.provisional)),
-        ("tentative", [[iso(one.range.start), iso(one.range.end), iso(one.answered)] for one in coverage.tentative]),
+        ("tentative", [_dated(one) for one in coverage.tentative]),
+        *([("unconfirmed", [_dated(one) for one in coverage.unconfirmed])] if coverage.unconfirmed else []),
+        *([("basis_checked", _stamp(coverage.basis_checked))] if coverage.basis_checked else []),
         ("bars", coverage.bars),
         ("first_bar", _stamp(coverage.first_bar)),
         ("last_bar", _stamp(coverage.last_bar)),
@@ -89,10 +91,21 @@ def load(data: bytes, series: Series) -> Coverage:
             updated=_instant(fields["updated"]),
             by=fields["by"],
             changing=frozenset(_period_of(text) for text in fields.get("changing", ())),
+            unconfirmed=tuple(Unconfirmed(*_from_dated(row)) for row in fields.get("unconfirmed", ())),
+            basis_checked=_instant(fields.get("basis_checked")),
         )
         return replace(known, tentative=_tentative(fields, known))
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"it lacks {error}" if isinstance(error, KeyError) else str(error)) from error
+
+
+def _dated(one: Tentative | Unconfirmed) -> list[str]:
+    return [iso(one.range.start), iso(one.range.end), iso(one.answered)]
+
+
+def _from_dated(row: list[str]) -> tuple[TimeRange, datetime]:
+    start, end, answered = row
+    return TimeRange(from_iso(start), from_iso(end)), from_iso(answered)
 
 
 def _pairs(ranges: Iterable[TimeRange]) -> list[list[str]]:
@@ -126,8 +139,7 @@ def _period_of(text: str) -> Period:
 def _tentative(fields: Mapping[str, Any], known: Coverage) -> tuple[Tentative, ...]:
     """Return the emptiness that is to be asked for again; of a file that says nothing of it, by when the series was begun."""
     if "tentative" in fields:
-        rows = fields["tentative"]
-        return tuple(Tentative(TimeRange(from_iso(start), from_iso(end)), from_iso(answered)) for start, end, answered in rows)
+        return tuple(Tentative(*_from_dated(row)) for row in fields["tentative"])
     since = known.first_bar or known.empty_since
     if since is None or known.begun is None or known.begun - since > TENTATIVE:
         return ()
