@@ -154,6 +154,10 @@ def test_a_file_of_an_older_program_has_no_fingerprints():
     assert load(without_field("files"), SERIES).files == {}
 
 
+SESSION = datetime(2024, 1, 5, 5, tzinfo=UTC)
+"""Midnight in New York before a bar of 6 January, 00:00 UTC, which is 19:00 there."""
+
+
 def answer(known: Coverage, day: int, bar: int | None, span: TimeRange | None = None) -> Coverage:
     """Answer in full on a day, with the bar of a day or without any."""
     january = Period(2024, 1)
@@ -180,8 +184,8 @@ def test_the_first_emptiness_is_remembered_until_a_bar_comes():
         pytest.param([(10, None)], "nothing", id="without-any-bar-it-is-asked-again"),
         pytest.param([(10, None), (17, None)], "nothing", id="a-week-to-the-second-is-not-enough"),
         pytest.param([(10, None), (18, None)], "all", id="answered-more-than-a-week-after-the-first-time"),
-        pytest.param([(10, 5)], "from the first bar", id="before-a-young-first-bar"),
-        pytest.param([(12, 5)], "from the first bar", id="a-week-after-the-first-bar-is-not-enough"),
+        pytest.param([(10, 5)], "from the first session", id="before-a-young-first-bar"),
+        pytest.param([(12, 5)], "from the first session", id="a-week-after-the-first-bar-is-not-enough"),
         pytest.param([(13, 5)], "all", id="answered-more-than-a-week-after-the-first-bar"),
         pytest.param([(10, 5), (13, 5)], "all", id="asked-again-after-more-than-a-week"),
     ],
@@ -193,7 +197,7 @@ def test_emptiness_is_final_by_when_it_was_answered(answers, trusted):
     for day, bar in answers:
         known = answer(known, day, bar)
 
-    expected = {"nothing": (), "all": (everything,), "from the first bar": (TimeRange(START + 5 * DAY, everything.end),)}
+    expected = {"nothing": (), "all": (everything,), "from the first session": (TimeRange(SESSION, everything.end),)}
     assert known.covered == (everything,)
     assert known.trusted == expected[trusted]
     assert load(dump(known), SERIES) == known
@@ -203,10 +207,22 @@ def test_emptiness_does_not_become_final_by_growing_old():
     """Four nights on which the request failed were taken for an answer on the fifth: 32 days were missing."""
     known = answer(Coverage(SERIES), 5, 5)
 
-    assert [one.range for one in known.tentative] == [TimeRange(START, START + 5 * DAY)]
+    before = TimeRange(START, SESSION)
+    assert [one.range for one in known.tentative] == [before]
     later = answer(known, 300, 300, TimeRange(START + 299 * DAY, START + 300 * DAY))
-    before = TimeRange(START, START + 5 * DAY)
     assert later.missing([before]) == (before,)
+
+
+def test_emptiness_that_was_answered_before_any_bar_was_known_is_asked_for_again():
+    """A ticker of yesterday: its empty past was answered a moment before its first bar came, and final then."""
+    known = answer(Coverage(SERIES), 4, None, TimeRange(START, START + 3 * DAY))
+    known = answer(known, 12, None, TimeRange(START, START + 3 * DAY))
+    assert known.missing([TimeRange(START, START + 3 * DAY)]) == ()
+    known = answer(known, 12, 11, TimeRange(START + 3 * DAY, START + 12 * DAY))
+
+    assert known.missing([TimeRange(START, START + 3 * DAY)]) == (TimeRange(START, START + 3 * DAY),)
+    again = answer(known, 19, 11, TimeRange(START, START + 3 * DAY))
+    assert again.missing([TimeRange(START, START + 3 * DAY)]) == ()
 
 
 @pytest.mark.parametrize(("begun", "trusted"), [(12, False), (13, True)])

@@ -43,13 +43,19 @@ class BasisCheck:
     asof: date | None = None
 
 
-def basis_checks(storage: BarStore, known: Coverage, now: datetime, asof: date | None = None) -> list[BasisCheck]:
+def basis_checks(
+    storage: BarStore, known: Coverage, before: Coverage, now: datetime, asof: date | None = None
+) -> list[BasisCheck]:
     """Return the bars of a series that are to be compared: none if all is confirmed, and was looked at within a week.
+
+    Bars that were claimed when the run began are older than all that it fetched: if they are as they were, so is what came
+    after them in time. Of what lies before them, or was left by an earlier run, each range has to be looked at.
 
     Args:
         storage: The store.
-        known: The coverage of the series.
-        now: The current instant.
+        known: The coverage of the series as it is now.
+        before: The coverage when the run began; without claims if it has fetched all of them again.
+        now: The instant when the run began.
         asof: The day whose owner of the symbol is meant; None is today.
 
     Raises:
@@ -59,11 +65,16 @@ def basis_checks(storage: BarStore, known: Coverage, now: datetime, asof: date |
         return []
     if not known.unconfirmed and known.basis_checked is not None and now - known.basis_checked < WEEKLY:
         return []
-    claimed = tuple(sorted((*known.covered, *known.provisional)))
-    pieces = [claimed, *((one.range,) for one in known.unconfirmed)]
+    first = _first_bars(storage, known.series, tuple(sorted((*known.covered, *known.provisional))))
+    older = first is not None and before.rows and _claims(before, first.start)
+    pieces = [one for one in known.unconfirmed if not (first and older and one.answered == now and one.range > first)]
+    found = [first, *(_first_bars(storage, known.series, (one.range,)) for one in pieces)]
     rate = bars_per_session(known)
-    found = (_first_bars(storage, known.series, ranges) for ranges in pieces)
     return [BasisCheck(known.series, span, rate, asof) for span in dict.fromkeys(found) if span is not None]
+
+
+def _claims(known: Coverage, instant: datetime) -> bool:
+    return any(span.start <= instant < span.end for span in (*known.covered, *known.provisional))
 
 
 def _first_bars(storage: BarStore, series: Series, ranges: Sequence[TimeRange]) -> TimeRange | None:

@@ -27,10 +27,11 @@ def comparison_session(coverage: Coverage, piece: TimeRange) -> TimeRange | None
     if coverage.last_bar >= piece.start and coverage.first_bar < piece.end:
         return _covered_sessions_beside(coverage, piece)
     timeframe = coverage.series.dataset.timeframe
-    bar = coverage.last_bar if coverage.last_bar < piece.start else coverage.first_bar
+    before = coverage.last_bar < piece.start
+    bar = coverage.last_bar if before else coverage.first_bar
     day = new_york_days(new_york_date(bar), new_york_date(bar)) if timeframe.intraday else None
     whole = day or TimeRange(timeframe.floor(bar), timeframe.next(timeframe.floor(bar)))
-    return whole.before(piece.start) if whole.start < piece.start else whole.after(piece.end)
+    return whole.before(piece.start) if before else whole.after(piece.end)
 
 
 def _covered_sessions_beside(coverage: Coverage, piece: TimeRange) -> TimeRange | None:

@@ -1,11 +1,8 @@
 """Store the pages of one task: bars first, coverage second.
 
-Bars are held in memory until their file is complete, since a source sends symbols in ascending order and the bars of a symbol in
-order of time: a file is written when the next one begins. Coverage follows when the chain of pages has ended. Of a chain that
-breaks off, only what its pages show is covered.
-
-A task may have several chains of pages: some only compare a stored session with what the source says of it now, or tell which
-symbols have any bar, before those for the range of the task. Only the latter store, cover and remove.
+Bars are held in memory until their file is complete, since symbols come in ascending order, and the bars of a symbol in order of
+time. Coverage follows when the chain of pages has ended. Of a chain that breaks off, only what its pages show is covered. Chains
+that only compare, or tell which symbols have any bar, store, cover and remove nothing.
 
 Adjusted prices change whenever a corporate action takes effect. So an adjusted series is only extended after a stored session,
 fetched again, equals what is stored; what came in later responses than that is stored and not claimed (`Coverage.unconfirmed`);
@@ -15,6 +12,7 @@ and where a range was not covered, the response replaces what was there, since t
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 
 import numpy as np
@@ -167,8 +165,7 @@ class PageWriter:
     def abort(self) -> dict[str, TimeRange]:
         """Write what is pending and cover what is certain; return what is left to request, by symbol. The chain broke off.
 
-        Only symbols whose bars came are covered, up to their last bar, or to the end of the range if another symbol followed.
-        Nothing is removed.
+        Only symbols whose bars came are covered, to their last bar, or in full if another symbol followed. Nothing is removed.
         """
         left: dict[str, TimeRange] = {}
         for symbol in self._task.symbols:
@@ -183,6 +180,7 @@ class PageWriter:
                 self._cover(symbol, certain)
                 rest = self._task.range.after(certain.end)
             else:
+                self._count(symbol)
                 rest = self._task.range
             if rest is not None:
                 left[symbol] = rest
@@ -244,10 +242,10 @@ class PageWriter:
         arrival.compared = True
         again, arrival.again = arrival.again, []
         series = Series(symbol, self._task.dataset)
-        try:
+        found = EMPTY
+        with self._guarded(symbol):
             found = self._storage.read_range(series, overlap)
-        except DamagedFile as error:
-            self.damaged[symbol] = error
+        if symbol in self.damaged:
             return
         # No bar on either side tells nothing: then it is not known that the basis is the same.
         same = found.num_rows > 0 and found.equals(pa.concat_tables([EMPTY, *again]))
@@ -279,14 +277,12 @@ class PageWriter:
             return
         series, period = Series(symbol, self._task.dataset), arrival.period
         asked = self._asked(self._task.range)
-        try:
+        with self._guarded(symbol):
             self._withdraw(symbol)
             if self._refetch and period in self._known(symbol).rows:
                 self._announce(symbol, [one for one in self._known(symbol).rows if one.span.intersect(self._task.range)])
             answered = asked.intersect(period.span) if asked else None
             arrival.note(period, self._storage.write(series, period, pa.concat_tables(pending), answered=answered))
-        except _OF_ONE_FILE as error:
-            self.damaged[symbol] = error
 
     def _settle(self, symbol: str, period: Period) -> None:
         """Judge the stored bars of a file by the complete response: remove what it lacks where that is to be, count the rest."""
@@ -296,11 +292,17 @@ class PageWriter:
         if answered is None or symbol in self.damaged or (written is not None and not written.lacking):
             return
         series = Series(symbol, self._task.dataset)
-        try:
+        with self._guarded(symbol):
             removable = self._removable(symbol, answered)
             if removable:
                 self._announce(symbol, [period])
             arrival.note(period, self._storage.settle(series, period, arrival.came(period), answered, removable))
+
+    @contextmanager
+    def _guarded(self, symbol: str) -> Iterator[None]:
+        """Have one file's trouble fail its symbol, and no other."""
+        try:
+            yield
         except _OF_ONE_FILE as error:
             self.damaged[symbol] = error
 
@@ -360,36 +362,39 @@ class PageWriter:
     def _has_nothing_to_remove(self, symbol: str, span: TimeRange) -> bool:
         """Tell whether the files hold nothing in a range that would have to be removed to cover it."""
         asked, series = self._asked(span), Series(symbol, self._task.dataset)
-        try:
+        with self._guarded(symbol):
             for part in self._removable(symbol, asked) if asked else ():
                 for period in self._storage.periods(series, part):
                     stored = timestamps_us(self._storage.read(series, period, ["timestamp"], within=part))
                     if not np.isin(stored, self._arrivals[symbol].came(period)).all():
                         return False
-        except _OF_ONE_FILE as error:
-            self.damaged[symbol] = error
-            return False
-        return True
+        return symbol not in self.damaged
+
+    def _count(self, symbol: str) -> None:
+        """Count the files that were written for a range that is not covered."""
+        arrival, series = self._arrivals[symbol], Series(symbol, self._task.dataset)
+        if arrival.results:
+            with self._guarded(symbol):
+                self._storage.coverage.update(
+                    series, lambda known: known.counted(self._storage.count_files(known, arrival.results, arrival.counts))
+                )
 
     def _cover(self, symbol: str, span: TimeRange) -> Coverage | None:
         """Cover a range that was answered in full, after its bars are in place."""
         asked, arrival = self._asked(span), self._arrivals[symbol]
+        if asked is None:
+            self._count(symbol)
+            return None
         series = Series(symbol, self._task.dataset)
         now = min(self._now, self._newest or self._now) if not self._dated else self._now
 
         def answered(known: Coverage) -> Coverage:
             counts = self._storage.count_files(known, arrival.results, arrival.counts, within=asked)
-            if asked is None:
-                return known.counted(counts)
             if not arrival.is_confirmed(known, asked, joined=symbol in self.basis_same):
                 return known.stored(asked, now=now, counts=counts)
-            return known.answered(asked, final_before=self._final_before, now=self._now, counts=counts).succeeded()
+            return known.answered(asked, final_before=self._final_before, now=now, counts=counts).succeeded()
 
-        if asked is None and not arrival.results:
-            return None
-        try:
+        with self._guarded(symbol):
             # Only now, with the bars in place: coverage must never promise what is not on disk.
             return self._storage.coverage.update(series, answered)
-        except _OF_ONE_FILE as error:
-            self.damaged[symbol] = error
-            return None
+        return None

@@ -18,7 +18,7 @@ from data_engine.ingest.bar_rate import bars_per_session, sessions_in
 from data_engine.ingest.comparison import comparison_session
 from data_engine.market.exchange_calendar import can_hold_bars
 from data_engine.market.series import Dataset
-from data_engine.market.time_range import TimeRange
+from data_engine.market.time_range import TimeRange, difference
 from data_engine.store.coverage import Coverage
 from data_engine.store.partitions import periods
 
@@ -217,7 +217,9 @@ def _group(targets: Sequence[Target], dataset: Dataset, now: datetime, can_hold:
             if past is not None and can_hold(past, dataset):
                 compared = not target.refetch and not dataset.adjustment.is_raw
                 overlap = comparison_session(target.coverage, past) if compared else None
-                groups.setdefault(_Group(past, overlap, target.asof), {})[target.symbol] = overlap
+                probe = overlap is not None and not difference((past,), (one.range for one in target.coverage.tentative))
+                group = _Group(past, None if probe else overlap, target.asof, probe)
+                groups.setdefault(group, {})[target.symbol] = overlap
     return groups
 
 
@@ -235,9 +237,8 @@ def _with_probes(groups: _Groups) -> _Groups:
         usual = max(alike, key=lambda group: len(groups[group]))
         others = [group for group in alike if group is not usual]
         if len(others) > 1:
-            made[_Group(piece, None, asof, probe=True)] = {
-                symbol: overlap for group in others for symbol, overlap in made.pop(group).items()
-            }
+            probe = made.setdefault(_Group(piece, None, asof, probe=True), {})
+            probe.update((symbol, overlap) for group in others for symbol, overlap in made.pop(group).items())
     return made
 
 

@@ -65,6 +65,7 @@ class IngestionRun:
         self._recounted: dict[Series, Coverage] = {}
         self._compared: set[Series] = set()
         self._named: set[Series] = set()
+        self._cleared: set[Series] = set()
 
     def run(self) -> IngestionReport:
         """Carry out the plan; adjusted series whose adjustment basis turns out to have changed are fetched again in full.
@@ -154,7 +155,9 @@ class IngestionRun:
         self._dispatcher.tick()
         self._compared.add(series)
         try:
-            return basis_checks(self._storage, self._storage.coverage.read(series), self._run_plan.now, asof)
+            known = self._storage.coverage.read(series)
+            before = Coverage(series) if series in self._cleared else self._run_plan.known[series]
+            return basis_checks(self._storage, known, before, self._run_plan.now, asof)
         except DamagedFile as error:
             self._dispatcher.state.failed.setdefault(series, Failure.of(error))
             return []
@@ -176,6 +179,7 @@ class IngestionRun:
                 # Before a file of another adjustment basis is moved into place, nothing is claimed any more.
                 series = Series(symbol, plan.dataset)
                 self._storage.coverage.update(series, Coverage.cleared)
+                self._cleared.add(series)
                 self._dispatcher.state.basis_changed.discard(series)
         if any(plan.tasks for plan in run_plan.plans):
             self._dispatcher.work(run_plan.plans, len(self._run_plan.series))

@@ -48,7 +48,8 @@ def update_targets(
     for of_dataset in made.values() if members is not None else ():
         _begin_new(of_dataset, members or (), now)
     for dataset, of_dataset in made.items():
-        of_dataset.update(_left_of_former(coverage, dataset, former or {}, now))
+        gone = {symbol: left for symbol, left in (former or {}).items() if symbol not in (members or ())}
+        of_dataset.update(_left_of_former(coverage, dataset, gone, now))
     targets = {dataset: of_dataset for dataset, of_dataset in made.items() if of_dataset}
     if not targets:
         named = f" of {and_more(chosen, 10)}" if chosen else " in the chosen datasets"

@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from data_engine.market.finality import final_before
 from data_engine.market.series import Series
-from data_engine.market.time_range import TimeRange, difference, intersection, union
+from data_engine.market.time_range import TimeRange, difference, intersection, new_york_date, new_york_midnight, union
 from data_engine.store.partitions import Period
 
 _Part = TypeVar("_Part", "Tentative", "Unconfirmed")
@@ -186,7 +186,7 @@ class Coverage:
             basis_checked=now if first else self.basis_checked,
             empty_since=None if made.first_bar else (self.empty_since or now),
         )
-        return replace(made, tentative=_tentative(made, final, now))
+        return replace(made, tentative=_tentative(self, made, final, now))
 
     def stored(self, span: TimeRange, *, now: datetime, counts: Mapping[Period, FileCount]) -> Coverage:
         """Return the same after *span* was answered in full, its bars are on disk, and their price base is unconfirmed.
@@ -315,11 +315,11 @@ def _without(parts: Iterable[_Part], span: TimeRange) -> tuple[_Part, ...]:
     return tuple(replace(one, range=left) for one in parts for left in difference((one.range,), (span,)))
 
 
-def _tentative(made: Coverage, final: TimeRange | None, now: datetime) -> tuple[Tentative, ...]:
+def _tentative(before: Coverage, made: Coverage, final: TimeRange | None, now: datetime) -> tuple[Tentative, ...]:
     """Return the emptiness that is not final yet after a response of which *final* no longer changes.
 
-    Emptiness before the first bar counts once a response that came more than a week after that bar had none; of a series without
-    any bar, once one came more than a week after the first response that had none.
+    Emptiness before the session of the first bar counts once a response that came more than a week after that bar had none; of
+    a series without any bar, once one came more than a week after the first response that had none.
     """
     since = made.first_bar or made.empty_since
     by_answer: dict[datetime, list[TimeRange]] = {}
@@ -327,7 +327,12 @@ def _tentative(made: Coverage, final: TimeRange | None, now: datetime) -> tuple[
         by_answer.setdefault(one.answered, []).extend(difference((one.range,), (final,) if final else ()))
     if final is not None and since is not None and now - since <= TENTATIVE:
         by_answer.setdefault(now, []).append(final)
+    if made.first_bar is not None and before.empty_since is not None and before.empty_since - made.first_bar <= TENTATIVE:
+        # What was answered when no bar was known may have been answered too early.
+        ranges = difference(before.covered, (final,) if final else ())
+        by_answer.setdefault(before.empty_since, []).extend(ranges)
     left = [Tentative(part, answered) for answered, ranges in by_answer.items() for part in union(ranges)]
     if made.first_bar is not None:
-        left = [Tentative(part, one.answered) for one in left if (part := one.range.before(made.first_bar))]
+        session = new_york_midnight(new_york_date(made.first_bar))
+        left = [Tentative(part, one.answered) for one in left if (part := one.range.before(session))]
     return tuple(sorted(left, key=lambda one: one.range))
