@@ -156,8 +156,10 @@ class Coverage:
         return difference(self.covered, (one.range for one in self.tentative)) if self.tentative else self.covered
 
     def missing(self, wanted: Iterable[TimeRange]) -> tuple[TimeRange, ...]:
-        """Return the parts of *wanted* that have to be requested; what is unconfirmed is only compared."""
-        return difference(wanted, (*self.trusted, *(one.range for one in self.unconfirmed)))
+        """Return the parts of *wanted* that have to be requested; what is unconfirmed and final is only compared."""
+        limits = ((one.range, final_before(self.series.dataset, one.answered)) for one in self.unconfirmed)
+        final = (part for span, limit in limits if (part := span.before(limit)))
+        return difference(wanted, (*self.trusted, *final))
 
     def wanting(self, *ranges: TimeRange) -> Coverage:
         """Return the same with more requested ranges."""
