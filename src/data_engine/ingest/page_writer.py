@@ -40,7 +40,7 @@ class PageWriter:
 
     Args:
         storage: The store.
-        task: The task whose pages they are.
+        task: The task.
         now: The instant when the run began: bars that had not ended then are left out, and what was not final is provisional.
         refetch: Whether covered ranges are fetched again.
         accept_removals: Whether bars that a complete response lacks are removed.
@@ -58,6 +58,7 @@ class PageWriter:
         self._until = now
         self._newest: datetime | None = None
         self._dated = True
+        self._left_out = now
         self._arrivals = {symbol: Arrival() for symbol in task.symbols}
         self._chain = Chain(task.symbols, task.range, Phase.FETCH)
         self._completed: set[str] = set()
@@ -69,11 +70,10 @@ class PageWriter:
         self.basis_same: set[str] = set()
 
     def chains(self) -> Iterator[Chain]:
-        """Yield the chains to request; the pages of each are given to `take` before the next is begun."""
+        """Yield the chains to request; the pages of each are to be given to `take` before the next."""
         task = self._task
         if task.compare_only:
-            yield self._begin(Chain(task.symbols, task.range, Phase.COMPARE))
-            self._compare_all()
+            yield from self._walk(iter((Chain(task.symbols, task.range, Phase.COMPARE),)))
         elif task.own_overlaps:
             yield self._begin(Chain(task.symbols, task.range, Phase.PROBE))
             self.complete()
@@ -89,16 +89,12 @@ class PageWriter:
             yield self._begin(chain)
             if not self._pages:
                 return  # nothing was said about the session, so that nothing can be joined to it
-            if chain.phase is Phase.COMPARE:
-                self._compare_all()
+            for symbol in chain.symbols if chain.phase is Phase.COMPARE else ():
+                self._compare(symbol)
 
     def _begin(self, chain: Chain) -> Chain:
         self._chain, self._current, self._ordered, self._pages = chain, "", True, 0
         return chain
-
-    def _compare_all(self) -> None:
-        for symbol in self._chain.symbols if self._pages else ():
-            self._compare(symbol)
 
     @property
     def changes(self) -> dict[str, Changes]:
@@ -224,9 +220,13 @@ class PageWriter:
     def _in_range(self, symbol: str, bars: pa.Table) -> pa.Table:
         """Return the bars that belong to the range and had ended."""
         asked = within(bars, self._task.range)
-        ended = self._task.range.before(self._task.dataset.timeframe.floor(self._until))
+        # Without the source's time, the newest bar may be forming.
+        until = self._until if self._dated or self._newest is None else min(self._until, self._newest)
+        ended = self._task.range.before(self._task.dataset.timeframe.floor(until))
         kept = within(bars, ended) if ended else EMPTY
-        self._arrivals[symbol].forming |= asked.num_rows > kept.num_rows
+        if asked.num_rows > kept.num_rows:
+            self._arrivals[symbol].forming = True
+            self._left_out = min(self._left_out, from_micros(int(timestamps_us(asked)[kept.num_rows])))
         return kept
 
     def _keep_overlap(self, symbol: str, bars: pa.Table) -> None:
@@ -346,7 +346,7 @@ class PageWriter:
         """Return the part of a range that was answered: nothing is said about the bar that contains the end."""
         until = self._task.dataset.timeframe.floor(self._until)
         if not self._dated:
-            until = span.start if self._newest is None else min(until, self._newest)
+            until = span.start if self._newest is None else min(until, self._newest, self._left_out)
         return span.before(until)
 
     def _certain(self, symbol: str) -> TimeRange | None:

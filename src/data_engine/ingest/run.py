@@ -245,6 +245,9 @@ class IngestionRun:
             except StoreError as damage:
                 failure = failure or Failure.of(damage)
         verdict = failure or self._verdict(known, plan, error)
+        if verdict is not None and verdict.code == "no_data" and any(self._storage.partitions(plan.dataset, symbol)):
+            known = self._storage.recount(series)  # a killed run stored bars, and did not count them
+            verdict = self._verdict(known, plan, error)
         if verdict is not None and symbol in plan.outstanding and verdict.code not in _NOT_STORED:
             self._store_failure(series, verdict)
         label = symbol if len(self._run_plan.plans) == 1 else f"{symbol} ({plan.dataset.name})"

@@ -159,8 +159,9 @@ class BarStore:
         return result
 
     def recount(self, series: Series) -> Coverage:
-        """Count the files anew that a killed run was changing; return the coverage."""
-        return self.coverage.update(series, lambda known: known.counted(self.count_files(known, ())))
+        """Count the files anew that a killed run was changing, or has added; return the coverage."""
+        found = {one.period for one in self.partitions(series.dataset, series.symbol)}
+        return self.coverage.update(series, lambda known: known.counted(self.count_files(known, found - known.rows.keys())))
 
     def count_files(
         self,
