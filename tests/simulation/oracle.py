@@ -106,9 +106,11 @@ class Oracle:
         """Raise `Violation` if something is not as it must be."""
         self._learn(what)
         for key in sorted({*what.before.keys, *what.after.keys}):
-            self._invented(what, key)
-            self._changes(what, key)
-            self._claims(what, key)
+            if what.before.rows_of(key) != what.after.rows_of(key):
+                self._invented(what, key)
+                self._changes(what, key)
+            if what.before.claims_of(key) != what.after.claims_of(key):
+                self._claims(what, key)
             self._answers(what, key)
             self._base(what, key)
         self._wanted(what)
@@ -140,8 +142,6 @@ class Oracle:
     def _changes(self, what: Happened, key: Key) -> None:
         """Every change of a row has its reason in this step."""
         before, after = what.before.rows_of(key), what.after.rows_of(key)
-        if before == after:
-            return
         said = _said(what, key)
         stored = what.stored.get(key, {})
         for stamp in sorted({*before, *after}):
@@ -204,14 +204,12 @@ class Oracle:
         before, after = what.before.rows_of(key), what.after.rows_of(key)
         claims, old_claims = what.after.claims_of(key), what.before.claims_of(key)
         stamps = {*before, *after, *(stamp for ask in asks for stamp in ask.said.get(key[1], {}))}
+        answered = [(ask, span, ask.said.get(key[1], {})) for ask in asks if (span := ask.answered(key[1]))]
+        now_claimed, was_claimed = claims.all, old_claims.all
         for stamp in sorted(stamps):
-            if not inside(stamp, claims.all):
+            if not inside(stamp, now_claimed):
                 continue
-            states = [
-                (ask, ask.said.get(key[1], {}).get(stamp, (None,))[0])
-                for ask in asks
-                if (span := ask.answered(key[1])) and span[0] <= stamp < span[1]
-            ]
+            states = [(ask, said.get(stamp, (None,))[0]) for ask, span, said in answered if span[0] <= stamp < span[1]]
             if not states:
                 continue
             now, was = after.get(stamp), before.get(stamp)
@@ -219,7 +217,7 @@ class Oracle:
                 continue
             earlier = {values for _, values in states}
             expected = [self._matches(what, key, stamp, state, now, was, earlier) for state in states]
-            claimed = inside(stamp, old_claims.all)
+            claimed = inside(stamp, was_claimed)
             fine = expected[-1] if what.normal(key) else any(expected) or (claimed and now == was)
             # Between a told session and the range that is joined to it lies what is covered, and is not asked for again.
             fine = fine or (not is_raw(key[0]) and now == was and inside(stamp, old_claims.covered))

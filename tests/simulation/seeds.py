@@ -13,7 +13,7 @@ from .oracle import Violation
 from .vendor import Faults
 from .world import Step, World
 
-STEPS = 24
+STEPS = 40
 
 RAW_ONLY = 0.4
 

@@ -7,7 +7,7 @@ import re
 import traceback
 import types
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
@@ -40,6 +40,7 @@ from data_engine.verify.verify import verify
 from .disk import Disks
 from .files import Files
 from .market import Market, Security, Values, floor, instant, micros, next_bar
+from .memory import inconsistencies_alone, remembered
 from .oracle import Happened, Oracle, Violation, dataset_of, is_raw, outside_repeat, with_sessions
 from .scheduler import Deadlock, Executor, Inline, Killed, Process, Scheduler, threads, wait_for
 from .state import Key, Misplaced, Spans, State, common, minus, read_state, shown
@@ -108,6 +109,9 @@ class Step:
         """Whether anything may fail."""
         stops = (self.kill_at, self.interrupt_at, self.full_at)
         return self.faults.fatal or any(one is not None for one in stops) or bool(self.beside)
+
+
+_OF_SERIES = re.compile(r"(equities_[^/]+)/symbol=([^/]+?)(?:\.json)?(?:/|$)")
 
 
 class _Clock(datetime):
@@ -265,7 +269,7 @@ class World:
 
         limits = plan.plan_ingestion.__kwdefaults__
         clock = types.SimpleNamespace(monotonic=lambda: self.now.timestamp(), sleep=lambda _: scheduler.seam())
-        with ExitStack() as stack:
+        with remembered(), ExitStack() as stack:
             stack.enter_context(mock.patch.object(worker_pool, "ThreadPoolExecutor", executor))
             stack.enter_context(mock.patch.object(worker_pool, "threading", threads(scheduler)))
             stack.enter_context(mock.patch.object(worker_pool, "wait", waited))
@@ -388,14 +392,20 @@ class World:
         """`verify` names no inconsistency: of the symbols whose files have changed since it ran last, or of all."""
         content, seen = self.files.content, self._verified
         changed = {key for key in {*content, *seen} if content.get(key) != seen.get(key)}
-        names = sorted({unquote(match[1]) for key in changed if (match := re.search(r"symbol=([^/]+?)(\.json)?(/|$)", key))})
         self._verified = dict(content)
-        if not names and not everything:
-            return
-        store = self.storage().bars
-        store.coverage.requested.refresh()
-        with mock.patch.object(verification, "ThreadPoolExecutor", Inline):
-            report = verify(store, DatasetFilter(), None if everything else names, now=max(self.now, self.machine))
+        names: dict[str, set[str]] = {}
+        for match in filter(None, map(_OF_SERIES.search, changed)):
+            names.setdefault(match[1], set()).add(unquote(match[2]))
+        if everything:
+            self._verify_part(DatasetFilter(), None)
+        for name, symbols in sorted(names.items()) if not everything else ():
+            dataset = dataset_of((name, ""))
+            self._verify_part(DatasetFilter(dataset.timeframe, dataset.feed, dataset.adjustment), sorted(symbols))
+
+    def _verify_part(self, datasets: DatasetFilter, symbols: list[str] | None) -> None:
+        quick = nullcontext() if symbols is None else inconsistencies_alone()
+        with remembered(), quick, mock.patch.object(verification, "ThreadPoolExecutor", Inline):
+            report = verify(self.storage().bars, datasets, symbols, now=max(self.now, self.machine))
         if report.inconsistencies:
             raise Violation(f"(f) verify: {report.inconsistencies[0].code} {report.inconsistencies[0]}")
 
