@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import traceback
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 
@@ -189,6 +190,11 @@ class Failed:
     why: str
     log: list[str]
 
+    @property
+    def line(self) -> str:
+        """The seed, and what is not as it must be."""
+        return f"seed {self.seed}, step {len(self.steps)}: {' '.join(self.why.split())[-500:]}"
+
     def __str__(self) -> str:
         world = make_world(self.seed)
         lines = [f"seed {self.seed}: {self.why}", f"begins {world.now:%Y-%m-%d %H:%M:%S} UTC", "steps:"]
@@ -209,6 +215,8 @@ def run(seed: object, steps: list[Step] | None = None) -> Failed | None:
         world.finish()
     except Violation as error:
         return Failed(seed, taken, str(error), world.log)
+    except Exception:  # noqa: BLE001 - of the world itself, or of a reader
+        return Failed(seed, taken, f"a traceback: {traceback.format_exc()}", world.log)
     return None
 
 

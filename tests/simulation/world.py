@@ -415,8 +415,8 @@ class World:
             return
         for key in self.state.keys:
             dataset = dataset_of(key)
-            if step.symbols is not None and key[1] not in step.symbols:
-                continue
+            if (step.symbols is not None and key[1] not in step.symbols) or not (is_raw(key[0]) or self.state.rows_of(key)):
+                continue  # an adjusted dataset without bars is no dataset yet: raw bars would be adjusted
             with self._patched(step):
                 frame = self.storage().load(
                     key[1], "2000-01-01", timeframe=dataset.timeframe, adjustment=dataset.adjustment, incomplete="ignore"
