@@ -96,6 +96,7 @@ class Security:
         only: Its minutes, in place of random ones.
         restless: The share of its sessions of which something changes later.
         settled: Whether nothing of it changes once it is final.
+        like: The symbol whose bars it has: that of the same security at another time.
     """
 
     symbol: str
@@ -108,6 +109,7 @@ class Security:
     only: list[int] | None = None
     restless: float = 0.2
     settled: bool = False
+    like: str | None = None
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,7 @@ class Market:
         return self._sessions[key]
 
     def _trades(self, security: Security, day: date) -> Iterator[Trade]:
-        draw = random.Random(f"{self.seed}|{security.symbol}|{day}")
+        draw = random.Random(f"{self.seed}|{security.like or security.symbol}|{day}")
         hours = extended_hours(day)
         start, end = micros(hours.start), micros(hours.end)
         if security.only is not None:

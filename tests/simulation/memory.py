@@ -1,4 +1,4 @@
-"""Remember what pure functions make of a content: worlds read the same few files again and again, and decoding is most of that."""
+"""Remember what pure functions make of a content: worlds read the same few files again and again."""
 
 from __future__ import annotations
 
@@ -71,6 +71,6 @@ def inconsistencies_alone() -> Iterator[None]:
     with (
         mock.patch.object(series_check, "PriceChecks", _NoChecks),
         mock.patch.object(series_check, "SessionSums", _NoChecks),
-        mock.patch.object(verification, "presence", lambda *_: None),
+        mock.patch.object(verification, "presence", return_value=None),
     ):
         yield

@@ -43,6 +43,7 @@ class Happened:
         sigs: By what actions delivered bars of adjusted series are adjusted.
         given: All that vendor and users ever gave.
         moved: Whether actions began to be adjusted by during the step.
+        durable: What a power failure during the step could have left of *before*; None if that is all of it, or none failed.
     """
 
     before: State
@@ -61,6 +62,7 @@ class Happened:
     undated: bool = False
     refused: bool = False
     moved: bool = False
+    durable: State | None = None
 
     def asks_of(self, key: Key) -> list[Ask]:
         return [ask for ask in self.asks if ask.dataset.name == key[0] and key[1] in ask.symbols]
@@ -124,10 +126,10 @@ class Oracle:
                     self.given.setdefault(key, {}).setdefault(stamp, set()).add(values)
                     self.signatures.setdefault((key, stamp, values), set()).add(applied)
             for symbol in ask.symbols if not ask.dataset.adjustment.is_raw else ():
-                for base in (None, what.true_clock - 86_400_000_000):
-                    now = what.true_clock if base is None else base
+                for days in (0, -1, 1):
+                    now = what.true_clock + days * 86_400_000_000
                     known = frozenset(self.market.known_actions(symbol, now, ask.dataset.adjustment))
-                    if base is None or what.moved:
+                    if not days or what.moved:
                         self.bases.setdefault((ask.dataset.name, symbol), set()).add(known)
         for key, stored in what.stored.items():
             for stamp, values in stored.items():
@@ -146,13 +148,22 @@ class Oracle:
         stored = what.stored.get(key, {})
         for stamp in sorted({*before, *after}):
             old, new = before.get(stamp), after.get(stamp)
-            if old == new:
+            if old == new or self._was_not_durable(what, key, stamp):
                 continue
             if new is not None:
                 if new not in said.get(stamp, ()) and stored.get(stamp) != new:
                     raise Violation(f"(a) {key} at {instant(stamp)} became {new}, which was not given in this step (was {old})")
             elif not inside(stamp, what.removed.get(key, ())) and not self._may_go(what, key, stamp):
                 raise Violation(f"(c) {key} lost the bar of {instant(stamp)}")
+
+    @staticmethod
+    def _was_not_durable(what: Happened, key: Key, stamp: int) -> bool:
+        """Tell whether a power failure brought back what was there before a killed process changed it."""
+        if what.durable is None:
+            return False
+        durable, new = what.durable.rows_of(key).get(stamp), what.after.rows_of(key).get(stamp)
+        claimed = inside(stamp, what.after.claims_of(key).all)
+        return new == durable and (not claimed or inside(stamp, what.durable.claims_of(key).all))
 
     def _may_go(self, what: Happened, key: Key, stamp: int) -> bool:
         """Tell whether a bar may be removed by an answer of this step that lacks it."""
@@ -179,11 +190,12 @@ class Oracle:
         if common(after.covered, after.provisional):
             raise Violation(f"(b) {key} is covered and provisional at {shown(common(after.covered, after.provisional))}")
         answered = [span for ask in what.asks_of(key) if (span := ask.answered(key[1]))]
-        unfounded = minus(minus(after.all, before.all), answered)
+        durable = what.durable.claims_of(key).all if what.durable is not None else []
+        unfounded = minus(minus(after.all, [*before.all, *durable]), answered)
         if unfounded:
             raise Violation(f"(b) {key} claims {shown(unfounded)}, and this step answered {shown(answered)}")
         dataset = _dataset(what, key)
-        new = minus(after.covered, before.covered)
+        new = minus(minus(after.covered, before.covered), durable)
         if new and dataset is not None:
             final = micros(final_before(dataset, instant(what.true_clock)))
             early = minus(new, [(0, final)])
