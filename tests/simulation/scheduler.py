@@ -45,6 +45,7 @@ class Process:
     main_seams: int = 0
     dead: bool = False
     asleep_until: float = 0.0
+    at_exit: list[Callable[[], object]] = field(default_factory=list)
 
 
 @dataclass(eq=False)
@@ -54,6 +55,7 @@ class Thread:
     process: Process
     work: Callable[[], None]
     main: bool
+    daemon: bool = False
     baton: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     waits: Callable[[], bool] | None = None
     wakes: float | None = None
@@ -93,17 +95,18 @@ class Scheduler:
         """Run the main threads of some processes, and all that they start, to the end; return results or exceptions."""
         results: dict[str, Any] = {}
 
-        def main(name: str, work: Callable[[], Any]) -> Callable[[], None]:
+        def main(name: str, process: Process, work: Callable[[], Any]) -> Callable[[], None]:
             def run() -> None:
                 try:
                     results[name] = work()
                 except BaseException as error:  # noqa: BLE001 - the verdict is the caller's
                     results[name] = error
+                self._exit(process)
 
             return run
 
         for name, (process, work) in mains.items():
-            self.spawn(process, main(name, work), main=True)
+            self.spawn(process, main(name, process, work), main=True)
         self._pass_on()
         self._driver.acquire()
         self._threads.clear()
@@ -112,8 +115,16 @@ class Scheduler:
             raise stuck
         return results
 
-    def spawn(self, process: Process, work: Callable[[], None], *, main: bool = False) -> Thread:
-        thread = Thread(process, work, main)
+    def _exit(self, process: Process) -> None:
+        """End a process as the interpreter does: threads but daemons end, then what was registered is called, daemons die."""
+        process.interrupt_at = None
+        self.wait(lambda: all(one.done or one.main or one.daemon for one in self._threads if one.process is process))
+        for call in reversed(process.at_exit):
+            call()
+        process.dead = True
+
+    def spawn(self, process: Process, work: Callable[[], None], *, main: bool = False, daemon: bool = False) -> Thread:
+        thread = Thread(process, work, main, daemon)
 
         def run() -> None:
             thread.baton.acquire()
@@ -363,13 +374,14 @@ def threads(scheduler: Scheduler) -> types.SimpleNamespace:
     """Return what stands for the module `threading`: its threads and conditions are the world's."""
 
     class Started:
-        def __init__(self, *, target: Callable[..., None], args: tuple[Any, ...] = (), **_: object) -> None:
+        def __init__(self, *, target: Callable[..., None], args: tuple[Any, ...] = (), daemon: bool = False, **_: object) -> None:
             self._work = lambda: target(*args)
+            self._daemon = daemon
 
         def start(self) -> None:
             thread = scheduler.current
             assert thread is not None
-            self._thread = scheduler.spawn(thread.process, self._work)
+            self._thread = scheduler.spawn(thread.process, self._work, daemon=self._daemon)
 
         def join(self) -> None:
             scheduler.wait(lambda: self._thread.done)
@@ -396,6 +408,19 @@ def threads(scheduler: Scheduler) -> types.SimpleNamespace:
         return Mutex(lambda: scheduler)
 
     return types.SimpleNamespace(Thread=Started, Condition=Condition, Lock=mutex, Event=event, local=threading.local)
+
+
+def exits(scheduler: Scheduler) -> types.SimpleNamespace:
+    """Return what stands for the module `atexit`."""
+
+    def calls() -> list[Callable[[], object]]:
+        assert scheduler.current is not None
+        return scheduler.current.process.at_exit
+
+    def unregister(call: Callable[[], object]) -> None:
+        calls()[:] = [one for one in calls() if one != call]
+
+    return types.SimpleNamespace(register=lambda call: calls().append(call), unregister=unregister)
 
 
 def clock_of(scheduler: Scheduler, now: float = 1.7e9) -> types.SimpleNamespace:

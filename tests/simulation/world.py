@@ -47,7 +47,7 @@ from .files import Files
 from .market import Market, Security, Values, floor, instant, micros, next_bar
 from .memory import inconsistencies_alone, remembered
 from .oracle import Happened, Oracle, Violation, dataset_of, is_raw, outside_repeat, with_sessions
-from .scheduler import Deadlock, Executor, Inline, Killed, Process, Scheduler, clock_of, threads, wait_for
+from .scheduler import Deadlock, Executor, Inline, Killed, Process, Scheduler, clock_of, exits, threads, wait_for
 from .state import Key, Misplaced, Spans, State, common, minus, read_state, shown
 from .vendor import Faults, Vendor
 from .wire import WireVendor
@@ -323,7 +323,7 @@ class World:
             for module in (coverage_store, parquet_storage, lease):
                 stack.enter_context(mock.patch.object(module, "datetime", _Clock))
             stack.enter_context(mock.patch.object(verification, "ThreadPoolExecutor", Inline))
-            stack.enter_context(mock.patch.object(s3_files, "atexit", mock.Mock()))
+            stack.enter_context(mock.patch.object(s3_files, "atexit", exits(scheduler)))
             stack.enter_context(warnings.catch_warnings(action="ignore", category=s3_files.SingleWriterWarning))
             stack.enter_context(mock.patch.object(worker_pool, "wait", waited))
             stack.enter_context(mock.patch.object(dispatcher, "wait", waited))
