@@ -29,6 +29,7 @@ def micros(instant: datetime) -> int:
     return (delta.days * 86_400 + delta.seconds) * SECOND + delta.microseconds
 
 
+@lru_cache(maxsize=200_000)
 def instant(stamp: int) -> datetime:
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=stamp)
 

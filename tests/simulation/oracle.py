@@ -218,9 +218,8 @@ class Oracle:
         stamps = {*before, *after, *(stamp for ask in asks for stamp in ask.said.get(key[1], {}))}
         answered = [(ask, span, ask.said.get(key[1], {})) for ask in asks if (span := ask.answered(key[1]))]
         now_claimed, was_claimed = claims.all, old_claims.all
-        for stamp in sorted(stamps):
-            if not inside(stamp, now_claimed):
-                continue
+        looked_at = common(now_claimed, [span for _, span, _ in answered])
+        for stamp in sorted(stamp for stamp in stamps if inside(stamp, looked_at)):
             states = [(ask, said.get(stamp, (None,))[0]) for ask, span, said in answered if span[0] <= stamp < span[1]]
             if not states:
                 continue
@@ -336,7 +335,10 @@ class Oracle:
         kept = 0
         for key in what.after.rows:
             asks = [(span, ask.said.get(key[1], {})) for ask in what.asks_of(key) if (span := ask.answered(key[1]))]
-            for stamp in what.after.rows_of(key):
+            spans = joined(span for span, _ in asks)
+            for stamp in what.after.rows_of(key) if asks else ():
+                if not inside(stamp, spans):
+                    continue
                 over = [said for span, said in asks if span[0] <= stamp < span[1]]
                 kept += bool(over) and all(stamp not in said for said in over)
         return kept

@@ -243,9 +243,9 @@ class Failed:
         return "\n".join(lines)
 
 
-def run(seed: object, steps: list[Step] | None = None) -> Failed | None:
-    """Run a seed; return how it fails, None if it does not."""
-    world = make_world(seed)
+def run(seed: object, steps: list[Step] | None = None, world: World | None = None) -> Failed | None:
+    """Run a seed, in its own world or a given one; return how it fails, None if it does not."""
+    world = world or make_world(seed)
     steps = make_steps(seed) if steps is None else steps
     taken: list[Step] = []
     try:
