@@ -12,7 +12,7 @@ from data_engine.market.series import Dataset
 from data_engine.market.time_range import TimeRange
 
 from .market import Market, Values, floor, instant, micros, midnight, next_bar
-from .state import Key, Spans, State, common, inside, joined, minus, shown, timeframe_of
+from .state import Claims, Key, Spans, State, common, inside, joined, minus, shown, timeframe_of
 from .vendor import Ask
 
 
@@ -190,12 +190,17 @@ class Oracle:
         if common(after.covered, after.provisional):
             raise Violation(f"(b) {key} is covered and provisional at {shown(common(after.covered, after.provisional))}")
         answered = [span for ask in what.asks_of(key) if (span := ask.answered(key[1]))]
-        durable = what.durable.claims_of(key).all if what.durable is not None else []
-        unfounded = minus(minus(after.all, [*before.all, *durable]), answered)
+        durable = what.durable.claims_of(key) if what.durable is not None else Claims()
+        # What an earlier step was answered in several responses may be claimed once its first bars are the same.
+        held = [*before.all, *durable.all, *answered]
+        unfounded = minus(after.all, [*held, *before.unconfirmed])
         if unfounded:
             raise Violation(f"(b) {key} claims {shown(unfounded)}, and this step answered {shown(answered)}")
+        untold = minus(after.unconfirmed, [*before.unconfirmed, *durable.unconfirmed, *answered])
+        if untold or common(after.unconfirmed, after.all):
+            raise Violation(f"(b) {key} holds {shown(after.unconfirmed)} unconfirmed, and this step answered {shown(answered)}")
         dataset = _dataset(what, key)
-        new = minus(minus(after.covered, before.covered), durable)
+        new = minus(minus(after.covered, before.covered), durable.all)
         if new and dataset is not None:
             final = micros(final_before(dataset, instant(what.true_clock)))
             early = minus(new, [(0, final)])
@@ -284,7 +289,7 @@ class Oracle:
     def _wanted(self, what: Happened) -> None:
         """What a run asked for is written down before it asks the vendor, and stays so."""
         for key, spans in what.requested.items():
-            asked = what.asks_of(key) or what.report is not None
+            asked = any(ask.run == "main" for ask in what.asks_of(key)) or what.report is not None
             lost = minus(minus(spans, what.after.claims_of(key).wanted), what.removed.get(key, ()))
             if asked and lost and not _withdrawn(what.error) and not _failed(what, key, "renamed"):
                 raise Violation(f"(e) {key}: {shown(lost)} was requested, and is not written down")

@@ -83,6 +83,7 @@ class Claims:
     tentative: Spans = field(default_factory=list)
     bars: int = 0
     changing: bool = False
+    unconfirmed: Spans = field(default_factory=list)
 
     @property
     def all(self) -> Spans:
@@ -167,6 +168,7 @@ def _claims(data: bytes) -> Claims:
         _spans(row[:2] for row in fields.get("tentative", ())),
         fields["bars"],
         bool(fields.get("changing")),
+        joined(_spans(row[:2] for row in fields.get("unconfirmed", ()))),
     )
 
 
