@@ -257,7 +257,9 @@ class Oracle:
         removable = what.accept or not is_raw(key[0])
         if not removable and inside(stamp, what.before.claims_of(key).provisional):
             removable = stamp < self._final(what, key, ask)
-        return now is None if removable else now == was or now in said
+        kept = now == was or now in said
+        # Of several processes, perhaps another one had removals accepted.
+        return kept or now is None if what.accept and not what.alone else now is None if removable else kept
 
     def _base(self, what: Happened, key: Key) -> None:
         """All claimed bars of an adjusted series are adjusted by the same actions."""

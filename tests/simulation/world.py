@@ -395,7 +395,8 @@ class World:
         for key in happened.before.keys:
             wanted = happened.before.claims_of(key).wanted
             chosen = members if step.index is not None else step.symbols
-            if wanted and (chosen is None or key[1] in chosen):
+            # Of several processes, another one may change first what is requested.
+            if happened.alone and wanted and (chosen is None or key[1] in chosen):
                 happened.requested[key] = [*wanted, (min(wanted[-1][1], now), now)] if wanted[-1][1] < now else list(wanted)
         return self.pipeline(step).update(step.symbols, step.index)
 
