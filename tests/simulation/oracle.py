@@ -235,8 +235,8 @@ class Oracle:
             expected = [self._matches(what, key, stamp, state, now, was, earlier) for state in states]
             claimed = inside(stamp, was_claimed)
             fine = expected[-1] if what.normal(key) else any(expected) or (claimed and now == was)
-            # Between a told session and the range that is joined to it lies what is covered, and is not asked for again.
-            fine = fine or (not is_raw(key[0]) and now == was and inside(stamp, old_claims.covered))
+            # Beside what is compared lies what was answered before, and is not asked for again.
+            fine = fine or (not is_raw(key[0]) and now == was and inside(stamp, [*old_claims.covered, *old_claims.unconfirmed]))
             if not fine:
                 last = states[-1][1]
                 raise Violation(f"(b) {key} claims {instant(stamp)} with {now}; the last answer was {last}, before it was {was}")
