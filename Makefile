@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# How long the tests play worlds of fresh seeds (tests/simulation). 0 plays none.
+export SIMULATION_SECONDS ?= 0
 SOURCES := src tests $(wildcard benchmarks) run_ingestion.py hatch_build.py
 
 .PHONY: demo test check fuzz bench format lint types wheel clean python
@@ -36,6 +38,7 @@ bench: $(VENV)/.development
 
 fuzz: $(VENV)/.development
 	$(BIN)/python tests/safety/fuzz.py --kills 1000 --faults 10000 --minutes 20
+	SIMULATION_YEAR=1 $(BIN)/python -m pytest tests/simulation/test_year.py
 	cd tests && ../$(BIN)/python -m simulation $$(date +%s) --minutes 60
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -n auto tests
 

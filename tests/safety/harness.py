@@ -1,7 +1,7 @@
 """Children that may die, and what must be true of a store whatever happened to it.
 
 What is expected is worked out here from the source of the bars and from plain JSON and Parquet, never with the code under
-test.
+test. In addition `verify` is to agree.
 """
 
 from __future__ import annotations
@@ -25,7 +25,11 @@ import pyarrow.parquet as pq
 from data_engine.market.series import Adjustment, Timeframe
 from data_engine.market.time_range import TimeRange
 from data_engine.sandbox import Faults, Replay, Sandbox
+from data_engine.store.bar_store import BarStore
+from data_engine.store.local_files import LocalFiles
 from data_engine.store.removal_mark import is_mark
+from data_engine.store.selection import DatasetFilter
+from data_engine.verify.verify import verify
 
 from . import market
 from .driver import Job
@@ -175,6 +179,9 @@ def check_whole(base: Path, truths: Sequence[dict[str, Rows]], dataset: str = "e
             assert any(claimed == _inside(truth[symbol], ranges) for truth in truths), (
                 f"{symbol}: the coverage {known['covered']} + {known['provisional']} is not what is on disk"
             )
+    # Nobody has damaged the store, so `verify` has nothing to name, whoever was killed.
+    found = verify(BarStore(LocalFiles(base)), DatasetFilter(), now=NOW).inconsistencies
+    assert not found, [str(one) for one in found]
 
 
 def _inside(rows: Rows, ranges: Sequence[tuple[int, ...]]) -> Rows:

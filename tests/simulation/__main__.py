@@ -1,4 +1,4 @@
-"""Replay seeds: ``python -m tests.simulation SEED [SEED ...] [--count N] [--minutes M] [--no-shrink]``."""
+"""Replay seeds: ``python -m tests.simulation SEED [SEED ...] [--count N] [--minutes M] [--no-shrink | --tries N]``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ def main() -> int:
     parser.add_argument("seeds", nargs="+", type=int)
     parser.add_argument("--count", type=int, default=1, help="how many seeds from the last one on")
     parser.add_argument("--minutes", type=float, help="go on with the seeds that follow for so long")
-    parser.add_argument("--no-shrink", action="store_true")
+    parser.add_argument("--no-shrink", action="store_true", help="print one line per violated seed")
+    parser.add_argument("--tries", type=int, default=120, help="the most runs in which a violated seed is shrunk")
     options = parser.parse_args()
     last = options.seeds[-1]
     seeds = chain(options.seeds[:-1], range(last, last + options.count) if options.minutes is None else count(last))
@@ -29,7 +30,7 @@ def main() -> int:
         failed = run(seed)
         if failed is not None:
             violated += 1
-            print(failed if options.no_shrink else shrink(failed), flush=True)
+            print(failed.line if options.no_shrink else shrink(failed, options.tries), flush=True)
     print(f"{done} seeds, {violated} violated, {time.monotonic() - begin:.1f} s, {time.process_time() - spent:.1f} s of CPU")
     return 1 if violated else 0
 

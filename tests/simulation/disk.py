@@ -13,13 +13,12 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from data_engine.store.disk import Disk, parent_of
 from data_engine.store.local_files import LocalFiles
 
-from .scheduler import Lock, Scheduler
+from .scheduler import Lock, Mutex, Scheduler
 
 BASE = "/simulated"
 
@@ -30,6 +29,7 @@ class Inode:
 
     content: bytearray
     flushed: bytes | None = None
+    lost: bool = False  # a flush failed: what it had to flush is not tried again
 
 
 Node = Inode | None
@@ -66,37 +66,6 @@ class Found:
         return self
 
 
-class _Mutex:
-    """A lock between the threads of a process."""
-
-    def __init__(self, disk: ModelDisk) -> None:
-        self._disk = disk
-        self._owner: Any = None
-
-    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        scheduler = self._disk.scheduler
-        if scheduler is None or scheduler.current is None:
-            return True
-        if not timeout and self._held():
-            return False
-        scheduler.wait(lambda: not self._held())
-        self._owner = scheduler.current
-        return True
-
-    def _held(self) -> bool:
-        return self._owner is not None and not (self._owner.done or self._owner.process.dead)
-
-    def release(self) -> None:
-        self._owner = None
-
-    def __enter__(self) -> _Mutex:
-        self.acquire()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /) -> None:
-        self.release()
-
-
 class ModelDisk(Disk):
     """A disk in memory.
 
@@ -109,6 +78,7 @@ class ModelDisk(Disk):
         self.journalled = journalled
         self.scheduler: Scheduler | None = None
         self.full_at: int | None = None
+        self.fails = 0.0
         self._random = random.Random(f"disk {seed}")
         self._names: dict[str, Node] = {"/": None, BASE: None}
         self._durable: dict[str, Node] = dict(self._names)
@@ -118,9 +88,9 @@ class ModelDisk(Disk):
         self._writes = 0
         self._locks: dict[str, Lock] = {}
 
-    def open(self, scheduler: Scheduler, full_at: int | None) -> None:
+    def open(self, scheduler: Scheduler, full_at: int | None, fails: float) -> None:
         """Begin a step; no process is left of the last one."""
-        self.scheduler, self.full_at, self._writes = scheduler, full_at, 0
+        self.scheduler, self.full_at, self.fails, self._writes = scheduler, full_at, fails, 0
         self._locks.clear()
         self._handles.clear()
 
@@ -132,6 +102,13 @@ class ModelDisk(Disk):
                 found[path[len(BASE) + 1 :]] = bytes(node.content)
         return found
 
+    def durable(self) -> dict[str, bytes] | None:
+        """Return the files that a power failure could leave at most; None if that is what there is."""
+        if not self._pending and all(node.flushed == node.content for node in self._names.values() if isinstance(node, Inode)):
+            return None
+        nodes = ((path, node) for path, node in self._durable.items() if isinstance(node, Inode) and self._reached(path))
+        return {path[len(BASE) + 1 :]: bytes(node.flushed or b"") for path, node in nodes if not path.endswith(".lock")}
+
     # ------------------------------------------------------------------------------------------------------ power and time
 
     def settle(self) -> None:
@@ -140,7 +117,7 @@ class ModelDisk(Disk):
             change.apply(self._durable)
         self._pending.clear()
         for node in self._names.values():
-            if isinstance(node, Inode):
+            if isinstance(node, Inode) and not node.lost:
                 node.flushed = bytes(node.content)
 
     def fail(self) -> None:
@@ -169,9 +146,12 @@ class ModelDisk(Disk):
 
     # ------------------------------------------------------------------------------------------------------------ the calls
 
-    def _seam(self) -> None:
-        if self.scheduler is not None:
-            self.scheduler.seam()
+    def _seam(self, path: str = BASE, *, fails: bool = True) -> None:
+        if self.scheduler is None:
+            return
+        self.scheduler.seam()
+        if self.fails and fails and self.scheduler.current is not None and self._random.random() < self.fails:
+            raise self._error(errno.EIO if self._random.random() < 0.7 else errno.ENOSPC, path)
 
     def _error(self, number: int, path: str) -> OSError:
         return OSError(number, os.strerror(number), path)
@@ -255,8 +235,14 @@ class ModelDisk(Disk):
         return many
 
     def flush(self, handle: int) -> None:
-        self._seam()
         inode = self._handles[handle]
+        try:
+            self._seam()
+        except OSError:
+            inode.lost = True
+            raise
+        if inode.lost:
+            return
         inode.flushed = bytes(inode.content)
         if self.journalled:
             self._flush_names(lambda _: True)
@@ -304,7 +290,7 @@ class ModelDisk(Disk):
         self._change(Change(source, node, gone=True))
 
     def mutex(self) -> Any:
-        return _Mutex(self)
+        return Mutex(lambda: self.scheduler)
 
     def acquire(self, path: str, seconds: float) -> Callable[[], None] | None:
         self._seam()
@@ -346,8 +332,15 @@ class Disks:
     def content(self) -> dict[str, bytes]:
         return {path: data for path, data in self.disk.files().items() if not path.startswith("metadata/drafts/")}
 
-    def begin(self, scheduler: Scheduler, fail_at: int | None = None) -> None:
-        self.disk.open(scheduler, fail_at)
+    def begin(self, scheduler: Scheduler, full_at: int | None = None, fails: float = 0.0, hours: float = 0.0) -> None:
+        """Begin a step: the kernel has flushed what there was some time ago."""
+        if hours > 0.01:
+            self.disk.settle()
+        self.disk.open(scheduler, full_at, fails)
+
+    def at_risk(self) -> dict[str, bytes] | None:
+        """Return what a power failure could leave; None if that is all there is."""
+        return self.disk.durable()
 
     def files(self) -> DiskFiles:
         """Return the files, as a process opens them."""
@@ -357,4 +350,4 @@ class Disks:
         """End a step."""
         if power_failed:
             self.disk.fail()
-        self.disk.settle()
+            self.disk.settle()

@@ -23,7 +23,7 @@ class Files:
         self._writes = 0
         self._locks: dict[str, Lock] = {}
 
-    def begin(self, scheduler: Scheduler, fail_at: int | None = None) -> None:
+    def begin(self, scheduler: Scheduler, fail_at: int | None = None, fails: float = 0.0, hours: float = 0.0) -> None:
         """Begin a step: locks are free, since no process is left of the last one."""
         self.scheduler, self.fail_at, self._writes = scheduler, fail_at, 0
         self._locks.clear()
@@ -32,8 +32,12 @@ class Files:
         """Return the files, as a process opens them."""
         return self
 
+    def at_risk(self) -> dict[str, bytes] | None:
+        """Return None: every change is durable at once."""
+        return None
+
     def end(self, *, power_failed: bool) -> None:
-        """End a step: every change is durable at once."""
+        """End a step."""
 
     @property
     def location(self) -> str:

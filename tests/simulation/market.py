@@ -23,11 +23,13 @@ Values = tuple[float, float, float, float, float, float, float]
 """Open, high, low, close, volume, trade count, vwap."""
 
 
+@lru_cache(maxsize=200_000)
 def micros(instant: datetime) -> int:
     delta = instant - datetime(1970, 1, 1, tzinfo=UTC)
     return (delta.days * 86_400 + delta.seconds) * SECOND + delta.microseconds
 
 
+@lru_cache(maxsize=200_000)
 def instant(stamp: int) -> datetime:
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=stamp)
 
@@ -95,6 +97,7 @@ class Security:
         only: Its minutes, in place of random ones.
         restless: The share of its sessions of which something changes later.
         settled: Whether nothing of it changes once it is final.
+        like: The symbol whose bars it has: that of the same security at another time.
     """
 
     symbol: str
@@ -107,6 +110,7 @@ class Security:
     only: list[int] | None = None
     restless: float = 0.2
     settled: bool = False
+    like: str | None = None
 
 
 @dataclass(frozen=True)
@@ -143,12 +147,14 @@ class Market:
         self.seed = seed
         self.securities = {one.symbol: one for one in securities}
         self._sessions: dict[tuple[str, date], tuple[Trade, ...]] = {}
+        self._answers: dict[object, dict[int, tuple[Values, frozenset[int]]]] = {}
         self.overrides: dict[tuple[str, int], list[tuple[int, Values | None]]] = {}
 
     def change(self, symbol: str, stamp: int, since: int, values: Values | None) -> None:
         """Have a minute change; for scripted worlds."""
         self.overrides.setdefault((symbol, stamp), []).append((since, values))
         self._sessions.clear()
+        self._answers.clear()
 
     def session(self, security: Security, day: date) -> tuple[Trade, ...]:
         """Return the minutes of a session, in order of time."""
@@ -158,7 +164,7 @@ class Market:
         return self._sessions[key]
 
     def _trades(self, security: Security, day: date) -> Iterator[Trade]:
-        draw = random.Random(f"{self.seed}|{security.symbol}|{day}")
+        draw = random.Random(f"{self.seed}|{security.like or security.symbol}|{day}")
         hours = extended_hours(day)
         start, end = micros(hours.start), micros(hours.end)
         if security.only is not None:
@@ -228,11 +234,21 @@ class Market:
         security = self.securities.get(symbol)
         if security is None or start >= end:
             return {}
+        question = (symbol, timeframe, adjustment, start, end, now, base)
+        if question not in self._answers:
+            self._answers[question] = self._bars(security, timeframe, adjustment, start, end, now, base)
+        return self._answers[question]
+
+    def _bars(
+        self, security: Security, timeframe: Timeframe, adjustment: Adjustment, start: int, end: int, now: int, base: int | None
+    ) -> dict[int, tuple[Values, frozenset[int]]]:
+        symbol = security.symbol
         known = self.known_actions(symbol, now if base is None else base, adjustment)
         made: dict[int, list[tuple[Values, frozenset[int]]]] = {}
-        reach = end if timeframe.intraday else next_bar(floor(end - 1, timeframe), timeframe)
+        intraday = timeframe.intraday
+        reach = end if intraday else next_bar(floor(end - 1, timeframe), timeframe)
         for trade in self._between(security, floor(start, timeframe), max(end, reach), now):
-            key = floor(trade.stamp if timeframe.intraday else midnight(trade.day), timeframe)
+            key = floor(trade.stamp if intraday else midnight(trade.day), timeframe)
             values = trade.values(now)
             if values is not None and start <= key < end:
                 if now < trade.stamp + MINUTE:
@@ -252,6 +268,8 @@ class Market:
 
     @staticmethod
     def _adjusted(security: Security, day: date, values: Values, known: tuple[int, ...]) -> tuple[Values, frozenset[int]]:
+        if not known:
+            return values, _NONE
         applied = frozenset(number for number in known if security.actions[number].day > day)
         factor = size = 1.0
         for number in sorted(applied):
@@ -264,11 +282,14 @@ class Market:
         return (prices[0], prices[1], prices[2], prices[3], round(volume / size), count, round(vwap * factor, 4)), applied
 
 
+_NONE: frozenset[int] = frozenset()
+
+
 def _joined(minutes: list[tuple[Values, frozenset[int]]]) -> tuple[Values, frozenset[int]]:
     values = [one for one, _ in minutes]
-    applied = frozenset[int]().union(*(one for _, one in minutes))
     if len(values) == 1:
-        return values[0], applied
+        return minutes[0]
+    applied = frozenset[int]().union(*(one for _, one in minutes))
     volume = sum(one[4] for one in values)
     joined: Values = (
         values[0][0],

@@ -12,7 +12,7 @@ from data_engine.market.series import Dataset
 from data_engine.market.time_range import TimeRange
 
 from .market import Market, Values, floor, instant, micros, midnight, next_bar
-from .state import Key, Spans, State, common, inside, joined, minus, shown, timeframe_of
+from .state import Claims, Key, Spans, State, common, inside, joined, minus, shown, timeframe_of
 from .vendor import Ask
 
 
@@ -43,6 +43,7 @@ class Happened:
         sigs: By what actions delivered bars of adjusted series are adjusted.
         given: All that vendor and users ever gave.
         moved: Whether actions began to be adjusted by during the step.
+        durable: What a power failure during the step could have left of *before*; None if that is all of it, or none failed.
     """
 
     before: State
@@ -61,6 +62,7 @@ class Happened:
     undated: bool = False
     refused: bool = False
     moved: bool = False
+    durable: State | None = None
 
     def asks_of(self, key: Key) -> list[Ask]:
         return [ask for ask in self.asks if ask.dataset.name == key[0] and key[1] in ask.symbols]
@@ -106,9 +108,11 @@ class Oracle:
         """Raise `Violation` if something is not as it must be."""
         self._learn(what)
         for key in sorted({*what.before.keys, *what.after.keys}):
-            self._invented(what, key)
-            self._changes(what, key)
-            self._claims(what, key)
+            if what.before.rows_of(key) != what.after.rows_of(key):
+                self._invented(what, key)
+                self._changes(what, key)
+            if what.before.claims_of(key) != what.after.claims_of(key):
+                self._claims(what, key)
             self._answers(what, key)
             self._base(what, key)
         self._wanted(what)
@@ -122,10 +126,10 @@ class Oracle:
                     self.given.setdefault(key, {}).setdefault(stamp, set()).add(values)
                     self.signatures.setdefault((key, stamp, values), set()).add(applied)
             for symbol in ask.symbols if not ask.dataset.adjustment.is_raw else ():
-                for base in (None, what.true_clock - 86_400_000_000):
-                    now = what.true_clock if base is None else base
+                for days in (0, -1, 1):
+                    now = what.true_clock + days * 86_400_000_000
                     known = frozenset(self.market.known_actions(symbol, now, ask.dataset.adjustment))
-                    if base is None or what.moved:
+                    if not days or what.moved:
                         self.bases.setdefault((ask.dataset.name, symbol), set()).add(known)
         for key, stored in what.stored.items():
             for stamp, values in stored.items():
@@ -140,19 +144,26 @@ class Oracle:
     def _changes(self, what: Happened, key: Key) -> None:
         """Every change of a row has its reason in this step."""
         before, after = what.before.rows_of(key), what.after.rows_of(key)
-        if before == after:
-            return
         said = _said(what, key)
         stored = what.stored.get(key, {})
         for stamp in sorted({*before, *after}):
             old, new = before.get(stamp), after.get(stamp)
-            if old == new:
+            if old == new or self._was_not_durable(what, key, stamp):
                 continue
             if new is not None:
                 if new not in said.get(stamp, ()) and stored.get(stamp) != new:
                     raise Violation(f"(a) {key} at {instant(stamp)} became {new}, which was not given in this step (was {old})")
             elif not inside(stamp, what.removed.get(key, ())) and not self._may_go(what, key, stamp):
                 raise Violation(f"(c) {key} lost the bar of {instant(stamp)}")
+
+    @staticmethod
+    def _was_not_durable(what: Happened, key: Key, stamp: int) -> bool:
+        """Tell whether a power failure brought back what was there before a killed process changed it."""
+        if what.durable is None:
+            return False
+        durable, new = what.durable.rows_of(key).get(stamp), what.after.rows_of(key).get(stamp)
+        claimed = inside(stamp, what.after.claims_of(key).all)
+        return new == durable and (not claimed or inside(stamp, what.durable.claims_of(key).all))
 
     def _may_go(self, what: Happened, key: Key, stamp: int) -> bool:
         """Tell whether a bar may be removed by an answer of this step that lacks it."""
@@ -179,15 +190,17 @@ class Oracle:
         if common(after.covered, after.provisional):
             raise Violation(f"(b) {key} is covered and provisional at {shown(common(after.covered, after.provisional))}")
         answered = [span for ask in what.asks_of(key) if (span := ask.answered(key[1]))]
+        durable = what.durable.claims_of(key) if what.durable is not None else Claims()
         # What an earlier step was answered in several responses may be claimed once its first bars are the same.
-        unfounded = minus(minus(after.all, before.all), [*answered, *before.unconfirmed])
+        held = [*before.all, *durable.all, *answered]
+        unfounded = minus(after.all, [*held, *before.unconfirmed])
         if unfounded:
             raise Violation(f"(b) {key} claims {shown(unfounded)}, and this step answered {shown(answered)}")
-        untold = minus(minus(after.unconfirmed, before.unconfirmed), answered)
+        untold = minus(after.unconfirmed, [*before.unconfirmed, *durable.unconfirmed, *answered])
         if untold or common(after.unconfirmed, after.all):
             raise Violation(f"(b) {key} holds {shown(after.unconfirmed)} unconfirmed, and this step answered {shown(answered)}")
         dataset = _dataset(what, key)
-        new = minus(after.covered, before.covered)
+        new = minus(minus(after.covered, before.covered), durable.all)
         if new and dataset is not None:
             final = micros(final_before(dataset, instant(what.true_clock)))
             early = minus(new, [(0, final)])
@@ -208,14 +221,11 @@ class Oracle:
         before, after = what.before.rows_of(key), what.after.rows_of(key)
         claims, old_claims = what.after.claims_of(key), what.before.claims_of(key)
         stamps = {*before, *after, *(stamp for ask in asks for stamp in ask.said.get(key[1], {}))}
-        for stamp in sorted(stamps):
-            if not inside(stamp, claims.all):
-                continue
-            states = [
-                (ask, ask.said.get(key[1], {}).get(stamp, (None,))[0])
-                for ask in asks
-                if (span := ask.answered(key[1])) and span[0] <= stamp < span[1]
-            ]
+        answered = [(ask, span, ask.said.get(key[1], {})) for ask in asks if (span := ask.answered(key[1]))]
+        now_claimed, was_claimed = claims.all, old_claims.all
+        looked_at = common(now_claimed, [span for _, span, _ in answered])
+        for stamp in sorted(stamp for stamp in stamps if inside(stamp, looked_at)):
+            states = [(ask, said.get(stamp, (None,))[0]) for ask, span, said in answered if span[0] <= stamp < span[1]]
             if not states:
                 continue
             now, was = after.get(stamp), before.get(stamp)
@@ -223,7 +233,7 @@ class Oracle:
                 continue
             earlier = {values for _, values in states}
             expected = [self._matches(what, key, stamp, state, now, was, earlier) for state in states]
-            claimed = inside(stamp, old_claims.all)
+            claimed = inside(stamp, was_claimed)
             fine = expected[-1] if what.normal(key) else any(expected) or (claimed and now == was)
             # Beside what is compared lies what was answered before, and is not asked for again.
             fine = fine or (not is_raw(key[0]) and now == was and inside(stamp, [*old_claims.covered, *old_claims.unconfirmed]))
@@ -247,7 +257,9 @@ class Oracle:
         removable = what.accept or not is_raw(key[0])
         if not removable and inside(stamp, what.before.claims_of(key).provisional):
             removable = stamp < self._final(what, key, ask)
-        return now is None if removable else now == was or now in said
+        kept = now == was or now in said
+        # Of several processes, perhaps another one had removals accepted.
+        return kept or now is None if what.accept and not what.alone else now is None if removable else kept
 
     def _base(self, what: Happened, key: Key) -> None:
         """All claimed bars of an adjusted series are adjusted by the same actions."""
@@ -279,7 +291,7 @@ class Oracle:
     def _wanted(self, what: Happened) -> None:
         """What a run asked for is written down before it asks the vendor, and stays so."""
         for key, spans in what.requested.items():
-            asked = what.asks_of(key) or what.report is not None
+            asked = any(ask.run == "main" for ask in what.asks_of(key)) or what.report is not None
             lost = minus(minus(spans, what.after.claims_of(key).wanted), what.removed.get(key, ()))
             if asked and lost and not _withdrawn(what.error) and not _failed(what, key, "renamed"):
                 raise Violation(f"(e) {key}: {shown(lost)} was requested, and is not written down")
@@ -330,7 +342,10 @@ class Oracle:
         kept = 0
         for key in what.after.rows:
             asks = [(span, ask.said.get(key[1], {})) for ask in what.asks_of(key) if (span := ask.answered(key[1]))]
-            for stamp in what.after.rows_of(key):
+            spans = joined(span for span, _ in asks)
+            for stamp in what.after.rows_of(key) if asks else ():
+                if not inside(stamp, spans):
+                    continue
                 over = [said for span, said in asks if span[0] <= stamp < span[1]]
                 kept += bool(over) and all(stamp not in said for said in over)
         return kept

@@ -32,14 +32,20 @@ class Process:
         name: For the journal.
         kill_at: The number of the seam at which it is killed; None never.
         interrupt_at: The number of the main thread's seam at which Ctrl-C is pressed; None never.
+        suspend_at: The number of the seam at which its machine is suspended; None never.
+        suspend_for: For how many seconds.
     """
 
     name: str
     kill_at: int | None = None
     interrupt_at: int | None = None
+    suspend_at: int | None = None
+    suspend_for: float = 0.0
     seams: int = 0
     main_seams: int = 0
     dead: bool = False
+    asleep_until: float = 0.0
+    at_exit: list[Callable[[], object]] = field(default_factory=list)
 
 
 @dataclass(eq=False)
@@ -49,8 +55,10 @@ class Thread:
     process: Process
     work: Callable[[], None]
     main: bool
+    daemon: bool = False
     baton: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     waits: Callable[[], bool] | None = None
+    wakes: float | None = None
     done: bool = False
     error: BaseException | None = None
 
@@ -60,11 +68,19 @@ class Scheduler:
 
     Args:
         seed: Of the choices.
+        tick: How many seconds pass at each seam.
+
+    Attributes:
+        elapsed: How many seconds have passed.
+        suspended: How many of them in suspend.
     """
 
-    def __init__(self, seed: object) -> None:
+    def __init__(self, seed: object, tick: float = 0.0) -> None:
         self.random = random.Random(str(seed))
         self.switches = 0.3
+        self.elapsed = 0.0
+        self.suspended = 0.0
+        self._tick = tick
         self._threads: list[Thread] = []
         self._local = threading.local()
         self._driver = threading.Semaphore(0)
@@ -79,17 +95,18 @@ class Scheduler:
         """Run the main threads of some processes, and all that they start, to the end; return results or exceptions."""
         results: dict[str, Any] = {}
 
-        def main(name: str, work: Callable[[], Any]) -> Callable[[], None]:
+        def main(name: str, process: Process, work: Callable[[], Any]) -> Callable[[], None]:
             def run() -> None:
                 try:
                     results[name] = work()
                 except BaseException as error:  # noqa: BLE001 - the verdict is the caller's
                     results[name] = error
+                self._exit(process)
 
             return run
 
         for name, (process, work) in mains.items():
-            self.spawn(process, main(name, work), main=True)
+            self.spawn(process, main(name, process, work), main=True)
         self._pass_on()
         self._driver.acquire()
         self._threads.clear()
@@ -98,8 +115,16 @@ class Scheduler:
             raise stuck
         return results
 
-    def spawn(self, process: Process, work: Callable[[], None], *, main: bool = False) -> Thread:
-        thread = Thread(process, work, main)
+    def _exit(self, process: Process) -> None:
+        """End a process as the interpreter does: threads but daemons end, then what was registered is called, daemons die."""
+        process.interrupt_at = None
+        self.wait(lambda: all(one.done or one.main or one.daemon for one in self._threads if one.process is process))
+        for call in reversed(process.at_exit):
+            call()
+        process.dead = True
+
+    def spawn(self, process: Process, work: Callable[[], None], *, main: bool = False, daemon: bool = False) -> Thread:
+        thread = Thread(process, work, main, daemon)
 
         def run() -> None:
             thread.baton.acquire()
@@ -125,18 +150,24 @@ class Scheduler:
             self._yield(thread)
             self._check_dead(thread)
 
-    def wait(self, ready: Callable[[], bool]) -> None:
-        """Let others run until something is so."""
+    def wait(self, ready: Callable[[], bool], seconds: float | None = None) -> bool:
+        """Let others run until something is so, or for some seconds; return whether it is so."""
         thread = self.current
         if thread is None:
-            assert ready()
-            return
+            assert ready() or seconds is not None
+            return ready()
         self._check(thread)
         if not ready():
             thread.waits = ready
+            thread.wakes = None if seconds is None else self.elapsed + max(seconds, 0.0)
             self._yield(thread)
-            thread.waits = None
+            thread.waits = thread.wakes = None
             self._check_dead(thread)
+        return ready()
+
+    def sleep(self, seconds: float) -> None:
+        """Let others run for some seconds."""
+        self.wait(lambda: False, seconds)
 
     def others_ready(self) -> bool:
         """Tell whether another thread could run now."""
@@ -148,6 +179,12 @@ class Scheduler:
         if process.kill_at is not None and process.seams >= process.kill_at:
             process.dead = True
         self._check_dead(thread)
+        self.elapsed += self._tick
+        if process.seams == process.suspend_at:
+            process.asleep_until = self.elapsed + process.suspend_for
+            self.suspended += process.suspend_for
+            self._yield(thread)
+            self._check_dead(thread)
         if thread.main:
             process.main_seams += 1
             if process.main_seams == process.interrupt_at:
@@ -160,8 +197,25 @@ class Scheduler:
             raise Killed
 
     def _ready(self) -> list[Thread]:
-        live = (one for one in self._threads if not one.done)
-        return [one for one in live if one.waits is None or one.process.dead or self._stuck is not None or one.waits()]
+        return [one for one in self._threads if not one.done and (self._stuck is not None or self._can_run(one))]
+
+    def _can_run(self, one: Thread) -> bool:
+        if one.process.dead:
+            return True
+        if one.process.asleep_until > self.elapsed:
+            return False
+        return one.waits is None or one.waits() or (one.wakes is not None and one.wakes <= self.elapsed)
+
+    def _next_time(self) -> float | None:
+        """Return when the next thread can run that cannot now."""
+        times = []
+        for one in self._threads:
+            awake = one.process.asleep_until
+            if not one.done and (one.waits is None or one.waits()):
+                times.append(awake)
+            elif not one.done and one.wakes is not None:
+                times.append(max(one.wakes, awake))
+        return min(times, default=None)
 
     def _yield(self, thread: Thread) -> None:
         self._pass_on()
@@ -169,6 +223,9 @@ class Scheduler:
 
     def _pass_on(self) -> None:
         ready = self._ready()
+        if not ready and (then := self._next_time()) is not None:
+            self.elapsed = max(self.elapsed, then)
+            ready = self._ready()
         if not ready and any(not one.done for one in self._threads):
             self._stuck = Deadlock("nobody can go on")
             ready = self._ready()
@@ -198,6 +255,69 @@ class Lock:
         finally:
             if self.owner is mine:
                 self.owner = None
+
+
+class Mutex:
+    """`threading.Lock`, or `threading.RLock`, between the threads of a process of the world."""
+
+    def __init__(self, scheduler: Callable[[], Scheduler | None], *, again: bool = False) -> None:
+        self._scheduler = scheduler
+        self._again = again
+        self._owner: Thread | None = None
+        self._depth = 0
+
+    def _free(self) -> bool:
+        owner, scheduler = self._owner, self._scheduler()
+        if owner is None or owner.done or owner.process.dead:
+            return True
+        return self._again and scheduler is not None and owner is scheduler.current
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        scheduler = self._scheduler()
+        if scheduler is None or scheduler.current is None:
+            return True
+        if not self._free():
+            if not blocking or not timeout:
+                return False
+            if not scheduler.wait(self._free, None if timeout < 0 else timeout):
+                return False
+        self._depth = self._depth + 1 if self._owner is scheduler.current else 1
+        self._owner = scheduler.current
+        return True
+
+    def release(self) -> None:
+        self._depth -= 1
+        if self._depth <= 0:
+            self._owner, self._depth = None, 0
+
+    def __enter__(self) -> Mutex:
+        self.acquire()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None, /
+    ) -> None:
+        self.release()
+
+
+class Event:
+    """`threading.Event`."""
+
+    def __init__(self, scheduler: Callable[[], Scheduler | None]) -> None:
+        self._scheduler = scheduler
+        self._set = False
+
+    def set(self) -> None:
+        self._set = True
+
+    def is_set(self) -> bool:
+        return self._set
+
+    def wait(self, timeout: float | None = None) -> bool:
+        scheduler = self._scheduler()
+        if scheduler is not None and not self._set:
+            scheduler.wait(self.is_set, timeout)
+        return self._set
 
 
 class Executor:
@@ -254,13 +374,17 @@ def threads(scheduler: Scheduler) -> types.SimpleNamespace:
     """Return what stands for the module `threading`: its threads and conditions are the world's."""
 
     class Started:
-        def __init__(self, *, target: Callable[..., None], args: tuple[Any, ...] = (), **_: object) -> None:
+        def __init__(self, *, target: Callable[..., None], args: tuple[Any, ...] = (), daemon: bool = False, **_: object) -> None:
             self._work = lambda: target(*args)
+            self._daemon = daemon
 
         def start(self) -> None:
             thread = scheduler.current
             assert thread is not None
-            scheduler.spawn(thread.process, self._work)
+            self._thread = scheduler.spawn(thread.process, self._work, daemon=self._daemon)
+
+        def join(self) -> None:
+            scheduler.wait(lambda: self._thread.done)
 
     class Condition:
         # No seam is inside of these blocks: they are atomic since one thread runs.
@@ -277,7 +401,35 @@ def threads(scheduler: Scheduler) -> types.SimpleNamespace:
             scheduler.wait(predicate)
             return True
 
-    return types.SimpleNamespace(Thread=Started, Condition=Condition, Lock=threading.Lock, local=threading.local)
+    def event() -> Event:
+        return Event(lambda: scheduler)
+
+    def mutex() -> Mutex:
+        return Mutex(lambda: scheduler)
+
+    return types.SimpleNamespace(Thread=Started, Condition=Condition, Lock=mutex, Event=event, local=threading.local)
+
+
+def exits(scheduler: Scheduler) -> types.SimpleNamespace:
+    """Return what stands for the module `atexit`."""
+
+    def calls() -> list[Callable[[], object]]:
+        assert scheduler.current is not None
+        return scheduler.current.process.at_exit
+
+    def unregister(call: Callable[[], object]) -> None:
+        calls()[:] = [one for one in calls() if one != call]
+
+    return types.SimpleNamespace(register=lambda call: calls().append(call), unregister=unregister)
+
+
+def clock_of(scheduler: Scheduler, now: float = 1.7e9) -> types.SimpleNamespace:
+    """Return what stands for the module `time`: all its clocks count suspend."""
+
+    def told() -> float:
+        return now + scheduler.elapsed
+
+    return types.SimpleNamespace(monotonic=told, time=told, sleep=scheduler.sleep)
 
 
 class Inline:

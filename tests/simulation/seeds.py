@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import traceback
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 
@@ -13,12 +14,17 @@ from .oracle import Violation
 from .vendor import Faults
 from .world import Step, World
 
-STEPS = 24
+STEPS = 40
 
 RAW_ONLY = 0.4
 
 SKEWED = True
 """Whether the machine's clock may be ahead while answers do not say what time it is."""
+
+PLACES = ("memory",) * 8 + ("journalled",) * 3 + ("strict",) * 4 + ("conditional", "conditional", "removing", "removing", "plain")
+
+WIRE = 0.25
+"""The share of worlds whose vendor is behind HTTP."""
 
 TIMEFRAMES = ("1Min", "1Min", "1Min", "1Day", "1Day", "1Day", "8Hour", "7Hour", "1Hour", "30Min", "1Week")
 
@@ -48,9 +54,12 @@ def make_world(seed: object) -> World:
     securities.append(Security("ZZZ", (1, 1), quiet=0.97))
     for security in securities:
         security.restless = draw.choice((0.0, 0.15, 0.3))
+    renamed = next(one for one in securities if one.renamed is not None)
+    assert renamed.renamed is not None
+    before = replace(renamed, symbol="FBB", renamed=None, last=renamed.renamed - timedelta(days=1), like=renamed.symbol)
+    securities.append(before)
     now = datetime.combine(begin, datetime.min.time(), NEW_YORK) + timedelta(minutes=draw.randrange(1440))
-    disk = draw.choice(("memory", "memory", "journalled", "strict"))
-    return World(seed, securities, now.astimezone(UTC), disk)
+    return World(seed, securities, now.astimezone(UTC), draw.choice(PLACES), wire=draw.random() < WIRE)
 
 
 def make_steps(seed: object, count: int = STEPS) -> list[Step]:
@@ -64,7 +73,7 @@ def make_steps(seed: object, count: int = STEPS) -> list[Step]:
     steps = []
     now = world.now
     for number in range(count):
-        step = _step(draw, now, symbols, timeframes, adjustments, first=not number)
+        step = _step(draw, now, symbols, timeframes, adjustments, world.place, first=not number)
         step.salt = number + 1
         now += timedelta(hours=step.hours)
         steps.append(step)
@@ -72,11 +81,19 @@ def make_steps(seed: object, count: int = STEPS) -> list[Step]:
 
 
 def _step(
-    draw: random.Random, now: datetime, symbols: list[str], timeframes: list[str], adjustments: list[str], *, first: bool
+    draw: random.Random,
+    now: datetime,
+    symbols: list[str],
+    timeframes: list[str],
+    adjustments: list[str],
+    place: str,
+    *,
+    first: bool,
 ) -> Step:
     hours = _pause(draw, now)
     now += timedelta(hours=hours)
-    kind = draw.choices(("ingest", "update", "remove", "store", "load"), (1, 0, 0, 0, 0) if first else (45, 32, 8, 8, 4))[0]
+    kinds = ("ingest", "update", "remove", "store", "repair", "load")
+    kind = draw.choices(kinds, (1, 0, 0, 0, 0, 0) if first else (45, 32, 8, 8, 3, 4))[0]
     chosen = tuple(draw.sample(symbols, draw.randint(1, min(6, len(symbols)))))
     timeframe, adjustment = draw.choice(timeframes), draw.choice(adjustments)
     start, end = _range(draw, now, timeframe)
@@ -93,21 +110,45 @@ def _step(
             step.index = "ours"
     elif kind == "store":
         step.symbols, step.adjustment = chosen[:2], "raw"
-    elif kind == "load":
+    elif kind in ("load", "repair"):
         step.symbols = None
-    if kind in ("ingest", "update", "remove", "store"):
-        _misfortune(draw, step)
+    if kind in ("ingest", "update", "remove", "store", "repair"):
+        _misfortune(draw, step, place)
+    if kind in ("ingest", "update", "remove", "store") and draw.random() < 0.1:
+        step.beside = _beside(draw, step, symbols, timeframes, adjustments)
+        if draw.random() < 0.25:
+            step.beside.beside = _beside(draw, step, symbols, timeframes, adjustments)
     return step
 
 
-def _misfortune(draw: random.Random, step: Step) -> None:
+def _beside(draw: random.Random, step: Step, symbols: list[str], timeframes: list[str], adjustments: list[str]) -> Step:
+    """Return what another process does at the same time, often to the same symbols."""
+    kind = draw.choice(("ingest", "update", "remove", "store"))
+    some = tuple(draw.sample(symbols, draw.randint(1, 3)))
+    if step.symbols and draw.random() < 0.7:
+        some = step.symbols[:2]
+    other = Step(kind, some, step.start, step.end, draw.choice((step.timeframe, *timeframes)), salt=step.salt)
+    other.adjustment = "raw" if kind == "store" else draw.choice((step.adjustment, *adjustments))
+    if kind == "ingest":
+        other.refetch = draw.random() < 0.3
+        other.accept = other.refetch and draw.random() < 0.5
+    elif kind == "update" and draw.random() < 0.5:
+        other.symbols = None
+    if draw.random() < 0.2:
+        other.kill_at = draw.randint(1, 150)
+    elif draw.random() < 0.15:
+        other.interrupt_at = draw.randint(1, 60)
+    return other
+
+
+def _misfortune(draw: random.Random, step: Step, place: str) -> None:
     """Have something go wrong in half of the steps."""
     luck = draw.random()
-    if draw.random() < 0.06 and step.kind in ("ingest", "update"):
-        kind = draw.choice(("update", "remove"))
-        step.beside = Step(
-            kind, step.symbols and step.symbols[:2], salt=step.salt, start=step.start if kind == "remove" else None
-        )
+    if place != "plain" and draw.random() < 0.05:
+        step.suspend_at = int(draw.choice((20, 60, 150)) * draw.random()) + 1
+        step.suspend_for = draw.choice((30.0, 90.0, 600.0, 3600.0 * 5, 86_400.0))
+    if place not in ("memory", "plain") and draw.random() < 0.08:
+        step.fails = draw.choice((0.003, 0.02, 0.1))
     step.faults.page_bars = draw.choice((1000, 60, 10, 3))
     if luck < 0.45:
         step.repeat = draw.random() < 0.35
@@ -123,7 +164,7 @@ def _misfortune(draw: random.Random, step: Step) -> None:
         step.power = draw.random() < 0.5
     elif luck < 0.72:
         step.interrupt_at = int(draw.choice((15, 40, 120)) * draw.random()) + 1
-    elif luck < 0.76:
+    elif luck < 0.76 and place in ("memory", "journalled", "strict"):
         step.full_at = draw.randint(1, 25)
     elif luck < 0.88:
         step.faults.page = draw.choice((0.05, 0.2, 0.5))
@@ -189,6 +230,11 @@ class Failed:
     why: str
     log: list[str]
 
+    @property
+    def line(self) -> str:
+        """The seed, and what is not as it must be."""
+        return f"seed {self.seed}, step {len(self.steps)}: {' '.join(self.why.split())[-500:]}"
+
     def __str__(self) -> str:
         world = make_world(self.seed)
         lines = [f"seed {self.seed}: {self.why}", f"begins {world.now:%Y-%m-%d %H:%M:%S} UTC", "steps:"]
@@ -197,9 +243,9 @@ class Failed:
         return "\n".join(lines)
 
 
-def run(seed: object, steps: list[Step] | None = None) -> Failed | None:
-    """Run a seed; return how it fails, None if it does not."""
-    world = make_world(seed)
+def run(seed: object, steps: list[Step] | None = None, world: World | None = None) -> Failed | None:
+    """Run a seed, in its own world or a given one; return how it fails, None if it does not."""
+    world = world or make_world(seed)
     steps = make_steps(seed) if steps is None else steps
     taken: list[Step] = []
     try:
@@ -209,6 +255,8 @@ def run(seed: object, steps: list[Step] | None = None) -> Failed | None:
         world.finish()
     except Violation as error:
         return Failed(seed, taken, str(error), world.log)
+    except Exception:  # noqa: BLE001 - of the world itself, or of a reader
+        return Failed(seed, taken, f"a traceback: {traceback.format_exc()}", world.log)
     return None
 
 

@@ -63,7 +63,10 @@ def common(one: Iterable[tuple[int, int]], other: Iterable[tuple[int, int]]) -> 
 
 
 def inside(stamp: int, spans: Iterable[tuple[int, int]]) -> bool:
-    return any(start <= stamp < end for start, end in spans)
+    for start, end in spans:  # noqa: SIM110 - much faster than `any` of a generator
+        if start <= stamp < end:
+            return True
+    return False
 
 
 def shown(spans: Iterable[tuple[int, int]]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
+from typing import Any
 
 import numpy as np
 
@@ -93,6 +94,8 @@ class Ask:
         dated: Whether the time was said.
         run: The process that asked.
         bars: The bars that were to be sent, by symbol.
+        thread: The thread that asked.
+        wire: The request of the client, if there is one.
     """
 
     symbols: tuple[str, ...]
@@ -108,6 +111,8 @@ class Ask:
     dated: bool = True
     run: object = None
     bars: dict[str, Bars] = field(default_factory=dict)
+    thread: object = None
+    wire: Any = None
 
     def answered(self, symbol: str) -> tuple[int, int] | None:
         """Return the range of a symbol that was answered in full; bars that have not ended are none of it."""
@@ -142,6 +147,7 @@ class _Told:
     sent: int = 0
     refused: bool = False
     answered: bool = False
+    runs: list[Any] = field(default_factory=list)
 
 
 def _reached(number: int | None, sent: int) -> bool:
@@ -174,11 +180,23 @@ class Vendor:
         """Return a client for one run."""
         run = copy(self)
         run.requests, run.stopped = 0, False
+        self._told.runs.append(run)
         return run
+
+    def stop_all(self) -> None:
+        """Stop all runs of the step."""
+        for run in self._told.runs:
+            run.stop()
 
     @property
     def scheduler(self) -> Scheduler | None:
         return self._told.scheduler
+
+    @property
+    def now(self) -> int:
+        """The vendor's time: that of the step, and what has passed in suspend."""
+        told = self._told
+        return told.clock + (int(told.scheduler.suspended) * 1_000_000 if told.scheduler is not None else 0)
 
     @property
     def asks(self) -> list[Ask]:
@@ -201,7 +219,7 @@ class Vendor:
     @property
     def server_time(self) -> datetime | None:
         told = self._told
-        return instant(told.clock) if told.faults.dated and told.answered else None
+        return instant(self.now) if told.faults.dated and told.answered else None
 
     def request(
         self,
@@ -224,13 +242,13 @@ class Vendor:
         told = self._told
         assert told.scheduler is not None
         thread = told.scheduler.current
-        request.run = thread.process.name if thread else None
+        request.run, request.thread = thread.process.name if thread else None, thread
         request.dated = told.faults.dated
         told.asks.append(request)
         self._send(request)
-        if told.faults.free_plan and micros(request.wide.end) > told.clock - 15 * 60_000_000:
+        if told.faults.free_plan and micros(request.wide.end) > self.now - 15 * 60_000_000:
             told.refused = True
-            wide = request.wide.before(instant(told.clock) - DELAY)
+            wide = request.wide.before(instant(self.now) - DELAY)
             if wide is None:
                 return
             request.wide = wide
@@ -285,22 +303,27 @@ class Vendor:
         """Yield the last symbol and the page, cut anywhere."""
         start, end = micros(request.wide.start), micros(request.wide.end)
         dataset, told = request.dataset, self._told
-        bars = {
-            symbol: self.market.bars(symbol, dataset.timeframe, dataset.adjustment, start, end, told.clock, told.base)
+        request.bars = {
+            symbol: self.market.bars(symbol, dataset.timeframe, dataset.adjustment, start, end, self.now, told.base)
             for symbol in request.symbols
         }
-        request.bars = bars
-        rows = [(symbol, stamp, values) for symbol in request.symbols for stamp, (values, _) in bars[symbol].items()]
+        cuts = self.cuts(request.bars)
+        for number, (last, cut) in enumerate(cuts):
+            token = str(number) if number + 1 < len(cuts) else None
+            yield last, _page(cut, token, request.wide.end)
+
+    def cuts(self, bars: dict[str, Bars]) -> list[tuple[str, list[tuple[str, int, Values]]]]:
+        """Return the rows of each page, with its last symbol: pages are cut anywhere, and some are empty."""
+        draw, most = self._told.random, self._told.faults.page_bars
+        rows = [(symbol, stamp, values) for symbol in sorted(bars) for stamp, (values, _) in bars[symbol].items()]
         cuts, done = [], 0
         while done < len(rows):
-            step = told.random.randint(0 if told.random.random() < 0.1 else 1, told.faults.page_bars)
+            step = draw.randint(0 if draw.random() < 0.1 else 1, most)
             cuts.append(rows[done : done + step])
             done += step
-        if not cuts or told.random.random() < 0.1:
+        if not cuts or draw.random() < 0.1:
             cuts.append([])
-        for number, cut in enumerate(cuts):
-            token = str(number) if number + 1 < len(cuts) else None
-            yield cut[-1][0] if cut else "", _page(cut, token, request.wide.end)
+        return [(cut[-1][0] if cut else "", cut) for cut in cuts]
 
     def stop(self, *, at_once: bool = False) -> None:
         self.stopped = True

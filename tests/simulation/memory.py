@@ -1,0 +1,76 @@
+"""Remember what pure functions make of a content: worlds read the same few files again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from unittest import mock
+
+import pyarrow as pa
+
+from data_engine.market.bar_parquet import from_parquet
+from data_engine.market.series import Dataset
+from data_engine.market.time_range import TimeRange
+from data_engine.store import bar_store, coverage_file
+from data_engine.verify import file_check, series_check, session_checks
+from data_engine.verify import verify as verification
+
+_checked = lru_cache(maxsize=4096)(file_check._decode)
+
+_covered = lru_cache(maxsize=8192)(coverage_file.load)
+
+_names = property(lru_cache(maxsize=1024)(Dataset.name.fget))  # type: ignore[attr-defined]
+
+_holds_session = lru_cache(maxsize=65536)(session_checks._holds_session)
+
+
+@lru_cache(maxsize=8192)
+def _decoded(data: bytes, columns: tuple[str, ...] | None, within: TimeRange | None) -> pa.Table:
+    return from_parquet(data, columns, within=within)
+
+
+def _from_parquet(
+    data: bytes, columns: Sequence[str] | None = None, *, within: TimeRange | None = None, threads: bool = False
+) -> pa.Table:
+    return _decoded(data, None if columns is None else tuple(columns), within)
+
+
+@contextmanager
+def remembered() -> Iterator[None]:
+    """Decode a content once. Tables do not change, and what is no bar file is refused each time."""
+    with (
+        mock.patch.object(bar_store, "from_parquet", _from_parquet),
+        mock.patch.object(file_check, "_decode", _checked),
+        mock.patch.object(coverage_file, "load", _covered),
+        mock.patch.object(session_checks, "_holds_session", _holds_session),
+        mock.patch.object(Dataset, "name", _names),
+    ):
+        yield
+
+
+class _NoChecks:
+    """Checks of prices and sums, which give warnings alone."""
+
+    def __init__(self, *_: object) -> None:
+        """Nothing is kept."""
+
+    def add(self, table: pa.Table) -> None:
+        """Look at nothing."""
+
+    def findings(self, series: object) -> list[object]:
+        return []
+
+    def compare(self, days: pa.Table) -> list[str]:
+        return []
+
+
+@contextmanager
+def inconsistencies_alone() -> Iterator[None]:
+    """Have `verify` look for inconsistencies, and leave out what gives warnings."""
+    with (
+        mock.patch.object(series_check, "PriceChecks", _NoChecks),
+        mock.patch.object(series_check, "SessionSums", _NoChecks),
+        mock.patch.object(verification, "presence", return_value=None),
+    ):
+        yield
