@@ -72,15 +72,17 @@ def test_an_update_brings_a_series_from_its_end_to_now(server: Sandbox, clock: C
     assert content(tmp_path / "store") == content(tmp_path / "whole")
 
 
-def test_an_update_asks_nothing_of_what_is_final(server: Sandbox, clock: Clock, tmp_path: Path) -> None:
-    clock.now = datetime(2024, 6, 8, 15, tzinfo=UTC)  # a Saturday
-    pipeline_of(server, tmp_path, clock).ingest_symbols(["AAPL", "MSFT"], "2024-05-01", "2024-06-07")
+def test_what_is_final_is_not_asked_again(server: Sandbox, clock: Clock, tmp_path: Path) -> None:
+    clock.now = datetime(2024, 6, 8, 15, tzinfo=UTC)  # a Saturday: Friday can still change, Thursday not
+    pipeline_of(server, tmp_path, clock).ingest_symbols(["AAPL", "MSFT"], "2024-05-01", "2024-06-06")
     server.forget()
 
-    report = pipeline_of(server, tmp_path, clock).update()
+    report = pipeline_of(server, tmp_path, clock).ingest_symbols(["AAPL", "MSFT"], "2024-05-01", "2024-06-06")
 
     assert report.exit_code == 0
     assert server.requests == []
+    pipeline_of(server, tmp_path, clock).update()
+    assert [begin for _, begin, _ in asked(server)] == ["2024-06-07T04:00:00Z"]
 
 
 def test_the_provisional_tail_is_asked_again(server: Sandbox, clock: Clock, tmp_path: Path) -> None:
@@ -90,8 +92,8 @@ def test_the_provisional_tail_is_asked_again(server: Sandbox, clock: Clock, tmp_
 
     report = pipeline_of(server, tmp_path, clock).update()
 
-    # From Tuesday 20:00 New York, where the final part ends.
-    assert [begin for _, begin, _ in asked(server)] == ["2024-06-05T00:00:00Z"]
+    # From Wednesday's midnight in New York, where the final part ends.
+    assert [begin for _, begin, _ in asked(server)] == ["2024-06-05T04:00:00Z"]
     assert report.changes.added == 60
     assert report.changes.revised == 0
 
@@ -575,7 +577,7 @@ def test_a_split_after_an_update_on_a_monday_is_noticed_though_what_is_final_end
     clock = Clock(datetime(2024, 6, 10, 16, tzinfo=UTC))
     with Sandbox(Replay(path), clock=clock) as server:
         pipeline_of(server, tmp_path / "store", clock, adjustment="split").ingest_symbols(["AAA"], "2024-05-28")
-    assert coverage(tmp_path / "store", "AAA", "equities_1min_split")["covered"][-1][1] == "2024-06-10T00:00:00Z"
+    assert coverage(tmp_path / "store", "AAA", "equities_1min_split")["covered"][-1][1] == "2024-06-10T04:00:00Z"
     clock.now = datetime(2024, 6, 11, 16, tzinfo=UTC)
     with Sandbox(Replay(path, splits={"AAA": (Split(date(2024, 6, 11), 2),)}), clock=clock) as server:
         report = pipeline_of(server, tmp_path / "store", clock, adjustment="split").update()

@@ -175,10 +175,14 @@ def test_bars_that_had_not_ended_are_left_out(storage, dataset, now, kept):
     ("dataset", "span", "now", "final"),
     [
         pytest.param(
-            MINUTES, ("2024-06-03", "2024-06-05"), "2024-06-05T00:29:59", "2024-06-04T00:00", id="a-day-is-not-final-before-20:30"
+            MINUTES,
+            ("2024-06-03", "2024-06-05"),
+            "2024-06-05T13:59:59",
+            "2024-06-04T04:00",
+            id="a-day-waits-for-the-next-session",
         ),
         pytest.param(
-            MINUTES, ("2024-06-03", "2024-06-05"), "2024-06-05T00:30", "2024-06-05T00:00", id="a-day-is-final-from-20:30-on"
+            MINUTES, ("2024-06-03", "2024-06-05T13:00"), "2024-06-05T14:00", "2024-06-05T04:00", id="a-day-is-final-from-10:00-on"
         ),
         pytest.param(
             WEEKS,
@@ -651,7 +655,7 @@ def test_without_the_sources_time_nothing_later_than_the_newest_bar_is_final(sto
     writer.take(page(("A", bars("2024-06-03T14:00", "2024-07-01T14:00")), ("B", bars("2024-06-05T14:00"))), dated=False)
     made = writer.complete()
 
-    newest, settled = at("2024-07-01T14:00"), at("2024-07-01T00:00")  # 20:00 New York of the day before
+    newest, settled = at("2024-07-01T14:00"), at("2024-07-01T04:00")  # at 10:00 of a Monday: all before it
     covered, provisional = TimeRange(SPAN.start, settled), TimeRange(settled, newest)
     assert {symbol: one.covered for symbol, one in made.items()} == dict.fromkeys("AB", (covered,))
     assert {symbol: one.provisional for symbol, one in made.items()} == dict.fromkeys("AB", (provisional,))

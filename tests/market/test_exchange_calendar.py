@@ -137,38 +137,27 @@ def test_hours_are_written_in_utc():
 @pytest.mark.parametrize(
     ("now", "expected"),
     [
-        pytest.param("2024-06-05T20:29:59", "2024-06-04T20:00", id="not-before-half-past-eight"),
-        pytest.param("2024-06-05T20:30", "2024-06-05T20:00", id="from-half-past-eight"),
-        pytest.param("2024-06-05T23:59", "2024-06-05T20:00", id="late-in-the-evening"),
-        pytest.param("2024-06-06T00:00", "2024-06-05T20:00", id="at-midnight"),
-        pytest.param("2024-06-06T12:00", "2024-06-05T20:00", id="during-the-session"),
-        pytest.param("2024-06-08T12:00", "2024-06-07T20:00", id="on-a-saturday"),
-        pytest.param("2024-06-10T09:00", "2024-06-09T20:00", id="on-a-monday-nothing-of-the-weekend-is-open"),
-        pytest.param("2024-11-29T17:31", "2024-11-28T20:00", id="a-half-day-is-no-sooner-final"),
-        pytest.param("2024-11-29T20:30", "2024-11-29T20:00", id="a-half-day-in-the-evening"),
-        pytest.param("2024-01-03T20:29", "2024-01-02T20:00", id="in-winter-not-before"),
-        pytest.param("2024-01-03T20:30", "2024-01-03T20:00", id="in-winter-from"),
-        pytest.param("2024-03-08T20:30", "2024-03-08T20:00", id="the-friday-before-the-clocks-go-forward"),
-        pytest.param("2024-03-11T20:29", "2024-03-10T20:00", id="the-monday-after-not-before"),
-        pytest.param("2024-03-11T20:30", "2024-03-11T20:00", id="the-monday-after-from"),
-        pytest.param("2024-11-04T20:29", "2024-11-03T20:00", id="the-monday-after-the-clocks-went-back"),
+        pytest.param("2024-06-05T20:45", "2024-06-05", id="nothing-of-today-in-the-evening"),
+        pytest.param("2024-06-06T09:59:59", "2024-06-05", id="yesterday-not-before-ten"),
+        pytest.param("2024-06-06T10:00", "2024-06-06", id="yesterday-from-ten"),
+        pytest.param("2024-06-08T12:00", "2024-06-07", id="friday-waits-over-saturday"),
+        pytest.param("2024-06-10T09:59", "2024-06-07", id="until-monday"),
+        pytest.param("2024-06-10T10:00", "2024-06-10", id="with-the-weekend-at-ten"),
+        pytest.param("2024-06-20T09:59", "2024-06-18", id="the-day-before-a-holiday-waits-for-the-day-after"),
+        pytest.param("2024-11-30T10:00", "2024-11-29", id="a-half-day-waits-like-any-other"),
+        pytest.param("2024-03-11T10:00", "2024-03-11", id="by-the-new-time"),
+        pytest.param("2024-11-04T10:00", "2024-11-04", id="by-the-old-time"),
     ],
 )
 @pytest.mark.parametrize("timeframe", ["1Min", "5Min", "30Min", "1Hour"])
-@pytest.mark.parametrize("feed", ["sip", "iex", "delayed_sip"])
-def test_minutes_and_hours_are_final_half_an_hour_after_the_extended_session(now, expected, timeframe, feed):
+@pytest.mark.parametrize("feed", ["sip", "iex", "delayed_sip", "boats", "otc"])
+def test_minutes_and_hours_are_final_at_ten_on_the_next_session(now, expected, timeframe, feed):
     assert iso(ny(expected)) == iso(final_before(dataset(timeframe, feed), ny(now)))
 
 
-@pytest.mark.parametrize("feed", ["boats", "otc", "account"])
-def test_for_other_feeds_the_night_is_not_over_at_eight(feed):
-    assert ny("2024-06-05T04:00") == final_before(dataset("1Min", feed), ny("2024-06-05T20:30"))
-    assert ny("2024-06-04T04:00") == final_before(dataset("1Min", feed), ny("2024-06-05T20:29"))
-
-
-def test_a_bar_over_the_end_of_the_session_waits_for_the_next_evening():
-    """A 7-hour bar begins at 0, 7, 14 and 21 o'clock UTC; in winter the session ends at 1 o'clock."""
-    assert iso(final_before(dataset("7Hour"), ny("2024-01-03T20:30"))) == "2024-01-04T00:00:00Z"
+def test_a_bar_over_midnight_waits_for_the_next_session():
+    """A 7-hour bar begins at 0, 7, 14 and 21 o'clock UTC; in winter a day of New York begins at 5."""
+    assert iso(final_before(dataset("7Hour"), ny("2024-01-04T10:00"))) == "2024-01-04T00:00:00Z"
 
 
 @pytest.mark.parametrize(
@@ -214,7 +203,7 @@ an_instant = st.datetimes(datetime(2000, 1, 1), datetime(2029, 1, 1), timezones=
 
 
 @given(an_instant)
-def test_days_are_final_as_the_judges_calendar_says(judge, now):
+def test_days_and_minutes_are_final_as_the_judges_calendar_says(judge, now):
     local = now.astimezone(NEW_YORK)
     today = local.date()
     # Of today and the days before, the last that no longer waits: the session after the day before it has seen ten o'clock.
@@ -225,7 +214,8 @@ def test_days_are_final_as_the_judges_calendar_says(judge, now):
             break
         day -= DAY
 
-    assert iso(ny(day.isoformat())) == iso(final_before(dataset("1Day"), now))
+    for timeframe in ("1Day", "1Min"):
+        assert iso(ny(day.isoformat())) == iso(final_before(dataset(timeframe), now))
 
 
 @given(an_instant, st.timedeltas(timedelta(0), timedelta(days=9)), st.sampled_from(["1Min", "7Hour", "1Day", "1Week", "1Month"]))
@@ -245,9 +235,10 @@ def test_what_is_final_stays_final(now, later, timeframe):
     [
         pytest.param("1Min", "2024-06-08T00:00", "2024-06-10T04:00", False, id="a-weekend-and-the-night-after"),
         pytest.param("1Min", "2024-06-08T00:00", "2024-06-10T04:01", True, id="and-the-first-minute-of-monday"),
-        pytest.param("1Min", "2024-06-05T20:00", "2024-06-06T04:00", False, id="a-night"),
+        pytest.param("1Min", "2024-06-05T20:01", "2024-06-06T04:00", False, id="a-night"),
+        pytest.param("1Min", "2024-06-05T20:00", "2024-06-06T04:00", True, id="the-stroke-of-the-close"),
         pytest.param("1Min", "2024-06-05T19:59", "2024-06-06T04:00", True, id="the-last-minute"),
-        pytest.param("1Min", "2024-11-29T17:00", "2024-12-02T04:00", False, id="the-evening-of-a-half-day"),
+        pytest.param("1Min", "2024-11-29T17:01", "2024-12-02T04:00", False, id="the-evening-of-a-half-day"),
         pytest.param("1Min", "2024-06-19T00:00", "2024-06-20T00:00", False, id="a-holiday"),
         pytest.param("1Hour", "2024-06-06T03:30", "2024-06-06T04:01", True, id="an-hour-that-begins-with-the-session"),
         pytest.param("7Hour", "2024-06-06T03:00", "2024-06-06T03:30", True, id="a-bar-that-begins-before-the-session"),

@@ -78,6 +78,12 @@ def extended_hours(day: date) -> TimeRange:
     return _hours(day, PRE_OPEN, _EARLY_POST_CLOSE if is_half_day(day) else POST_CLOSE)
 
 
+def trading_hours(day: date) -> TimeRange:
+    """Return the extended hours and the minute that begins with their end, which holds prints at the stroke of the close."""
+    hours = extended_hours(day)
+    return TimeRange(hours.start, hours.end + timedelta(minutes=1))
+
+
 def _hours(day: date, opens: time, closes: time) -> TimeRange:
     return TimeRange(at_clock(day, opens), at_clock(day, closes))
 
@@ -90,7 +96,8 @@ def at_clock(day: date, clock: time) -> datetime:
 def can_hold_bars(span: TimeRange, dataset: Dataset) -> bool:
     """Return whether a bar of *dataset* may start inside *span*.
 
-    A weekend, a holiday or a night needs no request. For the overnight and over-the-counter feeds, whose hours are not those
+    A weekend, a holiday or a night needs no request; the minute that begins with the end of the extended hours can hold the
+    prints of that stroke. For the overnight and over-the-counter feeds, whose hours are not those
     of the exchange, and for the account's own feed, the result is always true.
     """
     if dataset.feed not in (Feed.SIP, Feed.IEX):
@@ -106,7 +113,7 @@ def can_hold_bars(span: TimeRange, dataset: Dataset) -> bool:
         return False
     # A bar that starts before the open can still contain trades: its whole length counts.
     reach = TimeRange(timeframe.floor(span.start), timeframe.ceil(span.end))
-    return any(extended_hours(day).intersect(reach) for day in sessions(new_york_date(reach.start), new_york_date(reach.end)))
+    return any(trading_hours(day).intersect(reach) for day in sessions(new_york_date(reach.start), new_york_date(reach.end)))
 
 
 def count_sessions(span: TimeRange) -> int:
