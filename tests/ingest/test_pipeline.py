@@ -84,23 +84,24 @@ def test_the_tail_is_stored_marked_provisional_and_asked_again(server: Sandbox, 
         pipeline_of(server, tmp_path, clock).ingest_symbols(["AAPL"], "2024-06-03", "2024-06-05")
 
     known = coverage(tmp_path, "AAPL")
-    # Tuesday is final through 20:00 New York, which is midnight UTC.
-    assert known["covered"] == [["2024-06-03T04:00:00Z", "2024-06-05T00:00:00Z"]]
+    # Tuesday is final: it is 11:00 on Wednesday.
+    assert known["covered"] == [["2024-06-03T04:00:00Z", "2024-06-05T04:00:00Z"]]
     # Nothing is claimed for the minute that is forming.
-    assert known["provisional"] == [["2024-06-05T00:00:00Z", "2024-06-05T15:00:00Z"]]
-    assert [start for _, start, _ in asked(server)] == ["2024-06-05T00:00:00Z"]
+    assert known["provisional"] == [["2024-06-05T04:00:00Z", "2024-06-05T15:00:00Z"]]
+    assert [start for _, start, _ in asked(server)] == ["2024-06-05T04:00:00Z"]
 
 
 # The first bars are weeks old, so that only the tail is in question.
 # New York is four hours behind UTC in June, five in November; 2024-07-03 and 2024-11-29 are half days.
 FINALITY = {
-    "minutes-at-20:29": ("1Min", "2024-06-05", datetime(2024, 6, 6, 0, 29, 59, tzinfo=UTC), False),
-    "minutes-at-20:30": ("1Min", "2024-06-05", datetime(2024, 6, 6, 0, 30, tzinfo=UTC), True),
-    "minutes-of-a-half-day-at-20:29": ("1Min", "2024-07-03", datetime(2024, 7, 4, 0, 29, 59, tzinfo=UTC), False),
-    "minutes-of-a-half-day-at-20:30": ("1Min", "2024-07-03", datetime(2024, 7, 4, 0, 30, tzinfo=UTC), True),
-    "minutes-in-winter-at-20:29": ("1Min", "2024-11-29", datetime(2024, 11, 30, 1, 29, 59, tzinfo=UTC), False),
-    "minutes-in-winter-at-20:30": ("1Min", "2024-11-29", datetime(2024, 11, 30, 1, 30, tzinfo=UTC), True),
-    "hours-at-20:30": ("1Hour", "2024-06-05", datetime(2024, 6, 6, 0, 30, tzinfo=UTC), True),
+    "minutes-in-the-evening": ("1Min", "2024-06-05", datetime(2024, 6, 6, 0, 45, tzinfo=UTC), False),
+    "minutes-at-09:59-of-the-next": ("1Min", "2024-06-05", datetime(2024, 6, 6, 13, 59, 59, tzinfo=UTC), False),
+    "minutes-at-10:00-of-the-next": ("1Min", "2024-06-05", datetime(2024, 6, 6, 14, tzinfo=UTC), True),
+    "minutes-of-a-half-day": ("1Min", "2024-07-03", datetime(2024, 7, 5, 13, 59, 59, tzinfo=UTC), False),
+    "minutes-of-a-half-day-on-friday": ("1Min", "2024-07-03", datetime(2024, 7, 5, 14, tzinfo=UTC), True),
+    "minutes-in-winter": ("1Min", "2024-11-29", datetime(2024, 12, 2, 14, 59, 59, tzinfo=UTC), False),
+    "minutes-in-winter-at-10:00": ("1Min", "2024-11-29", datetime(2024, 12, 2, 15, tzinfo=UTC), True),
+    "hours-at-10:00-of-the-next": ("1Hour", "2024-06-05", datetime(2024, 6, 6, 14, tzinfo=UTC), True),
     "days-at-20:30": ("1Day", "2024-06-05", datetime(2024, 6, 6, 0, 30, tzinfo=UTC), False),
     "days-at-09:59-of-the-next": ("1Day", "2024-06-05", datetime(2024, 6, 6, 13, 59, 59, tzinfo=UTC), False),
     "days-at-10:00-of-the-next": ("1Day", "2024-06-05", datetime(2024, 6, 6, 14, tzinfo=UTC), True),

@@ -16,7 +16,7 @@ from functools import lru_cache
 
 from data_engine.ingest.bar_rate import bars_per_session, sessions_in
 from data_engine.ingest.comparison import comparison_session
-from data_engine.market.exchange_calendar import can_hold_bars
+from data_engine.market.exchange_calendar import can_hold_bars, count_sessions
 from data_engine.market.series import Dataset
 from data_engine.market.time_range import TimeRange, difference
 from data_engine.store.coverage import Coverage
@@ -314,8 +314,8 @@ def _shared(batch: Sequence[str], piece: TimeRange, dataset: Dataset, rates: Map
 def _cut_time(piece: TimeRange, dataset: Dataset, sessions_each: float) -> list[TimeRange]:
     """Cut a range at the edges of files into parts of at most about *sessions_each* sessions, as equal as the files allow."""
     edges = [period.start for period in periods(piece, dataset)][1:]
-    # A New York day ends some hours into the next UTC month: a task of its own for a part of the night would bring nothing.
-    edges = [edge for edge in edges if can_hold_bars(TimeRange(edge, piece.end), dataset)]
+    # A New York day ends some hours into the next UTC month: a task of its own for that night would bring a print or two.
+    edges = [edge for edge in edges if count_sessions(TimeRange(edge, piece.end))]
     shares = max(1, math.ceil(round(sessions_in(piece) / sessions_each, 6)))
     parts: list[TimeRange] = []
     start = piece.start
