@@ -10,10 +10,13 @@ import pytest
 
 from data_engine.market.bars import VALUES, make_table, to_micros, within
 from data_engine.market.exchange_calendar import regular_hours
+from data_engine.market.series import Dataset, Timeframe
 from data_engine.market.time_range import TimeRange, new_york_days, new_york_midnight
 from data_engine.verify.daily_reconciliation import Difference, SessionSums
+from data_engine.verify.file_bars import FileBars
 from real_data import bars_of, real
 
+MINUTES = Dataset(Timeframe.parse("1Min"))
 DAY = date(2024, 7, 3)  # a half day
 WHOLE = new_york_days(DAY, DAY)
 
@@ -37,7 +40,7 @@ def differences(days, *, covered=(WHOLE,), cut: bool = False) -> list[Difference
     sums = SessionSums(covered)
     whole = minutes()
     for piece in (whole.slice(0, 4), whole.slice(4)) if cut else (whole,):
-        sums.add(piece)
+        sums.add(FileBars.of(piece, MINUTES))
     return sums.compare(days)
 
 
@@ -82,7 +85,7 @@ def test_two_real_vendors_agree(symbol):
     ).fetchnumpy()
     days = make_table(np.asarray(rows["t"]), [np.asarray(rows[name], float) for name in VALUES])
     sums = SessionSums([new_york_days(date(2024, 6, 3), date(2024, 8, 16))])
-    sums.add(table)
+    sums.add(FileBars.of(table, MINUTES))
 
     assert sums.compare(days) == []
     assert len(sums._sums) == 53

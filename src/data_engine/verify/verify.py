@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import datetime
 
 from data_engine.corporate_actions.action_store import ActionStore
 from data_engine.errors import StoreError
+from data_engine.market.corporate_action import Action
 from data_engine.market.series import Dataset, Series
 from data_engine.market.time_range import TimeRange, difference, intersection
 from data_engine.market.wording import and_more
@@ -107,7 +108,7 @@ def _check_all(
     actions = ActionStore(storage.files)
 
     def check(one: Series) -> tuple[CheckedSeries, Presence | None]:
-        checked = check_series(storage, one, now=now, quick=quick, catalog=catalog, ex_dates=_ex_dates(actions, one))
+        checked = check_series(storage, one, now=now, quick=quick, catalog=catalog, actions=_actions_of(actions, one))
         if checked.coverage is None or quick:
             return checked, None
         # Bars of a damaged or missing file are no gap of the market's.
@@ -121,10 +122,10 @@ def _check_all(
         return list(pool.map(check, series))
 
 
-def _ex_dates(actions: ActionStore, series: Series) -> Collection[date]:
-    """Return the days on which a known corporate action explains a price jump of a series."""
+def _actions_of(actions: ActionStore, series: Series) -> Sequence[Action]:
+    """Return the stored corporate actions of the symbol of a series."""
     try:
-        return {action.day for action in actions.read(series.symbol).actions if action.event is not None}
+        return actions.read(series.symbol).actions
     except StoreError:
         return ()  # `unrecognized_files` reports it
 
