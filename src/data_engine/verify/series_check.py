@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
+from typing import Any
 
 import pyarrow as pa
 
@@ -76,6 +77,7 @@ class CheckedSeries:
         stored: What its undamaged files hold.
         findings: The inconsistencies and warnings.
         times: The timestamps of its bars, one array per file; empty for a quick check.
+        trades: For bars of a day or longer, their numbers of trades, one array per file.
     """
 
     series: Series
@@ -83,6 +85,7 @@ class CheckedSeries:
     stored: StoredBars
     findings: list[Finding]
     times: list[Int64s]
+    trades: list[Any] = field(default_factory=list)
 
 
 def check_series(
@@ -152,11 +155,12 @@ def _check_once(
         findings += _coverage_findings(coverage, stored, now, all_good=not wrong)
         findings += _uncounted(coverage, good, wrong, storage.files.location)
     times = [file.times for file in good.values() if file.times is not None]
+    trades = [file.trades for file in good.values() if file.trades is not None]
     findings += prices.findings(series)
     findings += _outside_sessions(series, times)
     if reconcile:
         findings += _differences_from_days(storage, series, sums)
-    return CheckedSeries(series, coverage, stored, findings, times)
+    return CheckedSeries(series, coverage, stored, findings, times, trades)
 
 
 def _read_coverage(storage: BarStore, series: Series, findings: list[Finding]) -> Coverage | None:

@@ -11,8 +11,9 @@ from datetime import datetime
 from data_engine.corporate_actions.action_store import ActionStore
 from data_engine.errors import StoreError
 from data_engine.market.corporate_action import Action
+from data_engine.market.exchange_calendar import regular_hours, session_starts, sessions
 from data_engine.market.series import Dataset, Series
-from data_engine.market.time_range import TimeRange, difference, intersection
+from data_engine.market.time_range import TimeRange, difference, intersection, new_york_date
 from data_engine.market.wording import and_more
 from data_engine.store.bar_store import BarStore
 from data_engine.store.coverage import Coverage
@@ -114,7 +115,8 @@ def _check_all(
         # Bars of a damaged or missing file are no gap of the market's.
         findings = (finding for finding in checked.findings if finding.is_inconsistency)
         damaged = [finding.period.span for finding in findings if finding.period is not None]
-        filled = presence(one, checked.times, difference(checked.coverage.covered, damaged))
+        filled = presence(one, checked.times, difference(checked.coverage.covered, damaged), checked.trades)
+        checked.trades.clear()
         checked.times.clear()  # the presence needs one bit per minute, the timestamps 64
         return checked, filled
 
@@ -164,11 +166,17 @@ def _missing_findings(coverage: Coverage, missing: Sequence[Gap]) -> list[Findin
 
 
 def _shared_findings(dataset: Dataset, shared: Sequence[Gap]) -> Iterator[Finding]:
-    """Yield one finding per range that symbols lack together."""
+    """Yield one finding per range that symbols lack together; whole sessions in a row are one."""
     by_range: dict[TimeRange, list[Gap]] = {}
     for gap in shared:
         by_range.setdefault(gap.span, []).append(gap)
-    for span, of_range in by_range.items():
+    joined: list[tuple[TimeRange, list[Gap]]] = []
+    for span, of_range in sorted(by_range.items()):
+        if joined and _continues(joined[-1][0], span, dataset) and _symbols(joined[-1][1]) == _symbols(of_range):
+            joined[-1] = (TimeRange(joined[-1][0].start, span.end), joined[-1][1])
+        else:
+            joined.append((span, of_range))
+    for span, of_range in joined:
         lacking, usual = of_range[0].lacking + 1, of_range[0].others + 1
         symbols = and_more((gap.series.symbol for gap in of_range), _SHOWN)
         text = (
@@ -176,6 +184,18 @@ def _shared_findings(dataset: Dataset, shared: Sequence[Gap]) -> Iterator[Findin
             "bars missing at Alpaca, or a halt of the whole market"
         )
         yield Finding("gap", text)
+
+
+def _continues(span: TimeRange, later: TimeRange, dataset: Dataset) -> bool:
+    """Tell whether there are no regular hours, or no bar of a day or longer, between two ranges."""
+    first, last = new_york_date(span.end), new_york_date(later.start)
+    if dataset.timeframe.intraday:
+        return not any(regular_hours(day).intersect(TimeRange(span.end, later.start)) for day in sessions(first, last))
+    return not any(span.end <= start < later.start for start in session_starts(TimeRange(span.end, later.end)))
+
+
+def _symbols(gaps: Sequence[Gap]) -> list[str]:
+    return [gap.series.symbol for gap in gaps]
 
 
 def _listed(gaps: Sequence[Gap]) -> str:
