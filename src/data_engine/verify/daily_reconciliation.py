@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
+from statistics import median
 
 import numpy as np
 import pyarrow as pa
@@ -24,8 +25,11 @@ PRICE = 0.005
 CLOSE = 0.01
 """The maximum relative difference of the close, for the closing auction. Real ones differ by up to 0.4 %."""
 
-VOLUME = 1.02
-"""The maximum volume of the minutes, relative to that of the day."""
+VOLUME = 1.1
+"""The maximum volume of the minutes, relative to that of the day, in half of the sessions."""
+
+VOLUMES = 1.5
+"""The same in each session: late and cancelled trades change a day or its minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,20 +86,26 @@ class SessionSums:
         for midnight, *prices in zip(days.midnights.tolist(), *(column.tolist() for column in columns), strict=True):
             self._sums[new_york_date(from_micros(midnight))][1:] = prices
 
+    @property
+    def sessions(self) -> int:
+        """The number of sessions with values."""
+        return len(self._sums)
+
     def compare(self, days: pa.Table) -> list[Difference]:
         """Return the differences from daily bars that exceed the tolerances."""
-        return [difference for day, values in _daily(days) for difference in self._differences(day, values)]
+        daily = [(day, values) for day, values in _daily(days) if len(self._sums.get(day, ())) > 1]
+        ratios = [self._sums[day][0] / values[4] for day, values in daily if values[4] > 0]
+        most = VOLUME if ratios and median(ratios) > VOLUME else VOLUMES
+        return [difference for day, values in daily for difference in self._differences(day, values, most)]
 
-    def _differences(self, day: date, daily: Sequence[float]) -> Iterable[Difference]:
-        sums = self._sums.get(day)
-        if sums is None or len(sums) == 1:
-            return
+    def _differences(self, day: date, daily: Sequence[float], most: float) -> Iterable[Difference]:
+        sums = self._sums[day]
         for name, minutes, days, tolerance in zip(
             ("open", "high", "low", "close"), sums[1:], daily, (PRICE, PRICE, PRICE, CLOSE), strict=False
         ):
             if days > 0 and abs(minutes / days - 1) > tolerance:
                 yield Difference(day, name, minutes, days)
-        if sums[0] > daily[4] * VOLUME:
+        if sums[0] > daily[4] * most:
             yield Difference(day, "volume", sums[0], daily[4])
 
 

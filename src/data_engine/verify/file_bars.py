@@ -128,7 +128,8 @@ def reduce_rows(function: np.ufunc, values: Any, starts: Int64s, stops: Int64s) 
     if not starts.size:
         return np.empty(0, values.dtype)
     edges = np.stack([starts, stops], axis=1).ravel()
-    return function.reduceat(values, edges[:-1] if edges[-1] == values.size else edges)[::2]
+    kind = np.int64 if values.dtype == bool else values.dtype
+    return function.reduceat(values, edges[:-1] if edges[-1] == values.size else edges, dtype=kind)[::2]
 
 
 @lru_cache(maxsize=64)

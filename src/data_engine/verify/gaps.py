@@ -31,7 +31,8 @@ _AROUND = 10  # sessions before and after that tell the habit
 
 _LEAST = 5  # with fewer known sessions among them, nothing is surprising
 
-_CHANCE = np.log(1e-9)  # a gap is surprising if its probability by the symbol's habit is lower
+CHANCE = float(np.log(1e-9))
+"""The logarithm of the probability by the habit of a symbol below which a gap is surprising."""
 
 _HABIT = 1_800_000_000  # microseconds: one habit per half hour
 
@@ -197,12 +198,12 @@ class _Habit:
         )
         if width == 1:
             alive_rows = slice(self._first, self._last + 1)
-            surprising = surprising_days(self._rows, filled[:, 0], alive_rows, one.trades, float(_CHANCE))
-            self._chances = np.where(surprising[:, None], 2 * _CHANCE, 0.0).astype(np.float32)
+            surprising = surprising_days(self._rows, filled[:, 0], alive_rows, one.trades, CHANCE)
+            self._chances = np.where(surprising[:, None], 2 * CHANCE, 0.0).astype(np.float32)
         else:
             self._chances = self._chance_of_empty(full, rooms).astype(np.float32)
         worth = np.flatnonzero(
-            (empties * self._chances).sum(axis=1) < _CHANCE
+            (empties * self._chances).sum(axis=1) < CHANCE
         )  # else all gaps of the session together are not surprising
         self.surprises = [gap for at in worth.tolist() if self._first <= at <= self._last for gap in self._gaps(at, empty[at])]
 
@@ -225,7 +226,7 @@ class _Habit:
         """Yield the surprising gaps of one session: its row in the grid, the first place, and the place after the last."""
         edges = np.flatnonzero(np.diff(np.concatenate([[0], empty.view(np.int8), [0]])))
         for start, stop in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
-            if float(self._chances[at][self._of[start:stop]].sum()) < _CHANCE:
+            if float(self._chances[at][self._of[start:stop]].sum()) < CHANCE:
                 yield int(self._rows[at]), start, stop
 
     def usual(self, row: int, start: int, stop: int) -> bool:
@@ -233,7 +234,7 @@ class _Habit:
         at = int(np.searchsorted(self._rows, row))
         if at == self._rows.size or self._rows[at] != row or not self._first <= at <= self._last:
             return False
-        return bool(self._chances[at][self._of[start:stop]].sum() < _CHANCE)
+        return bool(self._chances[at][self._of[start:stop]].sum() < CHANCE)
 
     def lacks(self, row: int, start: int, stop: int) -> bool:
         """Tell whether all these places are empty."""

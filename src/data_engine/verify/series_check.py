@@ -24,6 +24,7 @@ from data_engine.store.coverage import Coverage, Fingerprint
 from data_engine.store.coverage_file import key
 from data_engine.store.partitions import Partition, Period
 from data_engine.verify.daily_reconciliation import SessionSums
+from data_engine.verify.day_habits import compare_days
 from data_engine.verify.file_bars import FileBars
 from data_engine.verify.file_catalog import FileCatalog
 from data_engine.verify.file_check import CheckedFile, check_file, check_footer
@@ -32,6 +33,8 @@ from data_engine.verify.findings import Finding
 from data_engine.verify.known_actions import KnownActions
 from data_engine.verify.price_checks import PriceChecks
 from data_engine.verify.session_checks import describe_days, outside_sessions
+from data_engine.verify.session_habits import compare_sessions
+from data_engine.verify.session_profile import SessionProfile, joined, measure
 
 _TRIES = 3
 
@@ -137,10 +140,17 @@ def _check_once(
     prices = PriceChecks(series.dataset, known, None if coverage is None else (*coverage.covered, *coverage.provisional))
     sums = SessionSums(coverage.covered if reconcile and coverage is not None else ())
 
+    profiles: list[SessionProfile] = []
+    days: list[FileBars] = []
+
     def add(table: pa.Table) -> None:
         bars = FileBars.of(table, series.dataset)
         prices.add(bars)
         sums.add(bars)
+        if series.dataset.timeframe.intraday:
+            profiles.append(measure(bars))
+        elif series.dataset.timeframe == _DAYS:
+            days.append(bars)
 
     files = _check_files(storage, series, now, None if quick else add)
     wrong = {period: file.finding for period, file in files.items() if file.finding}
@@ -157,6 +167,10 @@ def _check_once(
     times = [file.times for file in good.values() if file.times is not None]
     trades = [file.trades for file in good.values() if file.trades is not None]
     findings += prices.findings(series)
+    if profiles:
+        findings += compare_sessions(series, joined(profiles), () if coverage is None else coverage.covered)
+    if days:
+        findings += compare_days(series, days)
     findings += _outside_sessions(series, times)
     if reconcile:
         findings += _differences_from_days(storage, series, sums)
@@ -281,5 +295,7 @@ def _differences_from_days(storage: BarStore, series: Series, sums: SessionSums)
     differences = sums.compare(pa.concat_tables(tables))
     if not differences:
         return []
-    text = f"minutes and daily bars differ: {and_more(differences, _SHOWN, separator='; ')}"
+    count = len({difference.day for difference in differences})
+    shown = and_more(differences, _SHOWN, separator="; ")
+    text = f"minutes and daily bars differ in {count} of {sums.sessions} sessions: {shown}"
     return [Finding("minutes_differ_from_days", text, series)]

@@ -21,8 +21,12 @@ from data_engine.store.selection import DatasetFilter
 from data_engine.verify.file_catalog import FileCatalog
 from data_engine.verify.findings import Finding
 from data_engine.verify.gaps import KINDS, Gap, Presence, find_gaps, missing_ranges, presence
+from data_engine.verify.known_actions import KnownActions
+from data_engine.verify.missing_minutes import missing_minutes
 from data_engine.verify.series_check import CheckedSeries, check_series
+from data_engine.verify.series_life import Life, ends, life_of
 from data_engine.verify.unrecognized_files import damaged_requests, unrecognized_files
+from data_engine.verify.whole_datasets import of_whole_dataset
 
 _READERS = 4
 
@@ -75,8 +79,15 @@ def verify(
     by_dataset: dict[Dataset, list[Series]] = {}
     for series in known_series(storage, choice, names):
         by_dataset.setdefault(series.dataset, []).append(series)
+    lives: list[Life] = []
     for dataset, of_dataset in by_dataset.items():
-        _add_dataset(report, dataset, _check_all(storage, dataset, of_dataset, now, quick), now)
+        checked = _check_all(storage, dataset, of_dataset, now, quick)
+        _add_dataset(report, dataset, checked, now)
+        lives += [one.life for one in checked if one.life]
+    found = list(ends(lives))
+    for dataset, of_dataset in by_dataset.items():
+        of_ends = [finding for finding in found if finding.series and finding.series.dataset == dataset]
+        report.findings += of_whole_dataset(dataset, of_ends, len(of_dataset))
     report.findings += damaged_requests(storage.files)
     if names is None:
         report.findings += unrecognized_files(storage)
@@ -101,24 +112,39 @@ def known_series(storage: BarStore, choice: DatasetFilter, names: Sequence[str] 
                 yield Series(symbol, dataset)
 
 
-def _check_all(
-    storage: BarStore, dataset: Dataset, series: Sequence[Series], now: datetime, quick: bool
-) -> list[tuple[CheckedSeries, Presence | None]]:
-    """Check the series of one dataset, and return each result with the presence of its bars; None for that if it is unknown."""
-    catalog = FileCatalog(storage, dataset)
-    actions = ActionStore(storage.files)
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """One checked series.
 
-    def check(one: Series) -> tuple[CheckedSeries, Presence | None]:
-        checked = check_series(storage, one, now=now, quick=quick, catalog=catalog, actions=_actions_of(actions, one))
+    Attributes:
+        result: The result of the check.
+        filled: The presence of its bars. If None, it is unknown.
+        life: When it has bars. If None, that is unknown.
+    """
+
+    result: CheckedSeries
+    filled: Presence | None = None
+    life: Life | None = None
+
+
+def _check_all(storage: BarStore, dataset: Dataset, series: Sequence[Series], now: datetime, quick: bool) -> list[_Checked]:
+    """Check the series of one dataset."""
+    catalog = FileCatalog(storage, dataset)
+    store = ActionStore(storage.files)
+
+    def check(one: Series) -> _Checked:
+        actions = _actions_of(store, one)
+        checked = check_series(storage, one, now=now, quick=quick, catalog=catalog, actions=actions)
         if checked.coverage is None or quick:
-            return checked, None
+            return _Checked(checked)
         # Bars of a damaged or missing file are no gap of the market's.
         findings = (finding for finding in checked.findings if finding.is_inconsistency)
         damaged = [finding.period.span for finding in findings if finding.period is not None]
         filled = presence(one, checked.times, difference(checked.coverage.covered, damaged), checked.trades)
         checked.trades.clear()
         checked.times.clear()  # the presence needs one bit per minute, the timestamps 64
-        return checked, filled
+        checked.findings.extend(missing_minutes(filled))
+        return _Checked(checked, filled, life_of(checked, filled, KnownActions(actions, dataset.adjustment)))
 
     with ThreadPoolExecutor(_READERS) as pool:
         return list(pool.map(check, series))
@@ -132,11 +158,9 @@ def _actions_of(actions: ActionStore, series: Series) -> Sequence[Action]:
         return ()  # `unrecognized_files` reports it
 
 
-def _add_dataset(
-    report: VerificationReport, dataset: Dataset, checked: Sequence[tuple[CheckedSeries, Presence | None]], now: datetime
-) -> None:
+def _add_dataset(report: VerificationReport, dataset: Dataset, checked: Sequence[_Checked], now: datetime) -> None:
     """Add the findings and gaps of one dataset to a report."""
-    surprising, quiet = find_gaps(dataset, [filled for _, filled in checked if filled])
+    surprising, quiet = find_gaps(dataset, [one.filled for one in checked if one.filled])
     report.series += len(checked)
     report.gaps["quiet"] += sum(quiet.values())
     report.count(surprising)
@@ -144,15 +168,17 @@ def _add_dataset(
     for gap in surprising:
         if gap.kind == "single_symbol":
             single.setdefault(gap.series, []).append(gap)
-    for one, _ in checked:
-        report.findings += one.findings
+    found: list[Finding] = []
+    for one in (each.result for each in checked):
+        found += one.findings
         if one.series in single:
             text = f"{_listed(single[one.series])} without bars, unlike other symbols: a trading halt, or bars missing at Alpaca"
-            report.findings.append(Finding("gap", text, one.series))
+            found.append(Finding("gap", text, one.series))
         if one.coverage is not None:
             missing = missing_ranges(one.coverage, now)
             report.count(missing)
-            report.findings += _missing_findings(one.coverage, missing)
+            found += _missing_findings(one.coverage, missing)
+    report.findings += of_whole_dataset(dataset, found, len(checked))
     report.findings += _shared_findings(dataset, [gap for gap in surprising if gap.kind == "shared"])
 
 
