@@ -149,6 +149,10 @@ class PriceMoves:
         regular = bars.in_regular
         next_to = (np.diff(bars.times) == bars.step) & regular[1:] & regular[:-1]
         rows = rows[next_to[rows]]
+        # A close or open outside its own bar's range has a warning of its own.
+        low, high, close, opens = (bars[name] for name in ("low", "high", "close", "open"))
+        rows = rows[(close[rows] >= low[rows]) & (close[rows] <= high[rows])]
+        rows = rows[(opens[rows + 1] >= low[rows + 1]) & (opens[rows + 1] <= high[rows + 1])]
         if not rows.size:
             return
         usual = float(np.nanmedian(np.abs(np.log(bars.seams[next_to]))))
