@@ -129,6 +129,15 @@ def test_before_the_first_bar_and_after_the_last_there_is_no_gap():
     assert found(filled("A", times)) == []
 
 
+def test_a_new_listing_opens_late_on_its_first_day():
+    times = [one for one in minutes(np.random.default_rng(8), 1.0) if one.date() >= SESSIONS[8]]
+    opening = [one for one in times if one >= regular_hours(SESSIONS[8]).start + timedelta(hours=1)]
+    later = TimeRange(regular_hours(SESSIONS[9]).start, regular_hours(SESSIONS[9]).start + timedelta(hours=1))
+
+    assert found(filled("A", opening)) == []
+    assert [gap.span for gap in found(filled("A", without(opening, later)))] == [later]
+
+
 def test_a_few_sessions_are_no_habit():
     times = without([one for one in minutes(np.random.default_rng(9), 1.0) if one.date() <= SESSIONS[4]], LUNCH)
 

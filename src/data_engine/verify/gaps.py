@@ -226,6 +226,8 @@ class _Habit:
         """Yield the surprising gaps of one session: its row in the grid, the first place, and the place after the last."""
         edges = np.flatnonzero(np.diff(np.concatenate([[0], empty.view(np.int8), [0]])))
         for start, stop in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+            if at == self._first and start == 0 and self._width > 1:
+                continue  # a new listing opens hours after the exchange on its first day
             if float(self._chances[at][self._of[start:stop]].sum()) < CHANCE:
                 yield int(self._rows[at]), start, stop
 

@@ -224,7 +224,9 @@ def _outside_missing(dataset: Dataset, profile: SessionProfile, inside: Any) -> 
                 yield f"no bar {where} in {plural(rows.size, 'session')}, though {share:.0%} of regular minutes have one"
             continue
         for first, last in _runs(counts == 0):
-            if _is_surprising(counts, first, last):
+            # A new listing opens hours after the exchange on its first day.
+            listed = rows[0] == 0 and (first, last) == (0, 1)
+            if not listed and _is_surprising(counts, first, last):
                 days = np.zeros(profile.midnights.size, bool)
                 days[rows[first:last]] = True
                 yield f"no bar {where} on {_days(profile.midnights, days)}, unlike the sessions around"
