@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
 
@@ -135,6 +136,21 @@ def test_daily_bars_before_the_first_are_empty() -> None:
     )
 
     assert states(known) == ["empty", "complete", "complete"]
+
+
+def test_daily_bars_after_the_last_are_empty() -> None:
+    """A delisted symbol that stays covered: the month after its end is not complete."""
+    known = Coverage(
+        Series("OLD", DAYS),
+        wanted=(ALL,),
+        covered=(ALL,),
+        rows={Period(2024, None): 40},
+        first_bar=datetime(2020, 1, 2, 5, tzinfo=UTC),
+        last_bar=datetime(2024, 6, 5, 4, tzinfo=UTC),
+    )
+
+    assert states(known) == ["complete", "complete", "empty"]
+    assert states(replace(known, rows={Period(2020, None): 40})) == ["empty"] * 3, "a year without a file"
 
 
 def test_the_sessions_are_those_of_the_exchange() -> None:

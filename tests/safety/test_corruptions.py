@@ -529,14 +529,14 @@ def test_an_undamaged_store_is_consistent(base):
 
 
 def test_a_store_of_eight_real_symbols_is_consistent(tmp_path):
-    """258,824 bars of the consolidated tape: no inconsistency, and two prices that really fell."""
+    """258,824 bars of the consolidated tape: no inconsistency and no warning; two prices really fell by a quarter overnight."""
     names = ["AAPL", "NVDA", "SPY", "ACHR", "MSTR", "ARM", "SPCX", "INTC"]
     with Sandbox(Replay(real("minute/polygon_sip_ext_8sym_20240603_20240816.parquet")), gzip_level=0) as sandbox:
         pipeline_of(sandbox, tmp_path / "eight").ingest_symbols(names, "2024-06-03", "2024-08-16")
     checked = check(tmp_path / "eight")
 
     assert (checked["code"], checked["inconsistencies"], checked["series"]) == (0, [], 8)
-    assert sorted((one["symbol"], one["code"]) for one in checked["warnings"]) == [("INTC", "price_jump"), ("MSTR", "price_jump")]
+    assert checked["warnings"] == []
     assert {kind: count for kind, count in checked["gaps"].items() if count} == {"quiet": 21_642}
     assert check(tmp_path / "eight", "--quick")["code"] == 0
 

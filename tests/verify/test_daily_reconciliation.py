@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 
 from data_engine.market.bars import VALUES, make_table, to_micros, within
-from data_engine.market.exchange_calendar import regular_hours
+from data_engine.market.exchange_calendar import regular_hours, sessions
+from data_engine.market.series import Dataset, Timeframe
 from data_engine.market.time_range import TimeRange, new_york_days, new_york_midnight
 from data_engine.verify.daily_reconciliation import Difference, SessionSums
+from data_engine.verify.file_bars import FileBars
 from real_data import bars_of, real
 
+MINUTES = Dataset(Timeframe.parse("1Min"))
 DAY = date(2024, 7, 3)  # a half day
 WHOLE = new_york_days(DAY, DAY)
 
@@ -37,7 +40,7 @@ def differences(days, *, covered=(WHOLE,), cut: bool = False) -> list[Difference
     sums = SessionSums(covered)
     whole = minutes()
     for piece in (whole.slice(0, 4), whole.slice(4)) if cut else (whole,):
-        sums.add(piece)
+        sums.add(FileBars.of(piece, MINUTES))
     return sums.compare(days)
 
 
@@ -49,6 +52,26 @@ def test_prices_are_of_regular_hours_and_volume_of_all(cut):
     assert differences(day(low=8.0), cut=cut) == [Difference(DAY, "low", 9.0, 8.0)]
     assert differences(day(close=20.5), cut=cut) == [Difference(DAY, "close", 11.5, 20.5)]
     assert differences(day(volume=400.0), cut=cut) == [Difference(DAY, "volume", 500.0, 400.0)]
+
+
+def volumes(*ratios: float) -> list[str]:
+    """Return what is found if the minutes of some days have these volumes relative to the days."""
+    first = date(2024, 6, 3)
+    made = list(sessions(first, date(2024, 6, 14)))[: len(ratios)]
+    sums = SessionSums([new_york_days(first, date(2024, 6, 14))])
+    for each, ratio in zip(made, ratios, strict=True):
+        values = [np.array([100.0 * ratio if name == "volume" else 10.0]) for name in VALUES]
+        sums.add(FileBars.of(make_table(np.array([to_micros(regular_hours(each).start)]), values), MINUTES))
+    starts = np.array([to_micros(new_york_midnight(each)) for each in made])
+    daily = make_table(starts, [np.full(len(made), 100.0 if name == "volume" else 10.0) for name in VALUES])
+    return [str(one.day) for one in sums.compare(daily)]
+
+
+def test_more_volume_than_the_day_in_a_session_or_two_is_no_difference():
+    assert volumes(0.9, 0.95, 1.3, 0.9, 0.95) == []
+    assert volumes(1.05, 1.05, 1.05, 1.05, 1.05) == []
+    assert volumes(0.9, 0.95, 1.6, 0.9, 0.95) == ["2024-06-05"], "as if its bars were there twice"
+    assert volumes(1.15, 1.15, 1.15, 0.9, 1.15) == ["2024-06-03", "2024-06-04", "2024-06-05", "2024-06-07"]
 
 
 @pytest.mark.parametrize(
@@ -82,7 +105,7 @@ def test_two_real_vendors_agree(symbol):
     ).fetchnumpy()
     days = make_table(np.asarray(rows["t"]), [np.asarray(rows[name], float) for name in VALUES])
     sums = SessionSums([new_york_days(date(2024, 6, 3), date(2024, 8, 16))])
-    sums.add(table)
+    sums.add(FileBars.of(table, MINUTES))
 
     assert sums.compare(days) == []
     assert len(sums._sums) == 53

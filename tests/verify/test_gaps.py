@@ -129,6 +129,15 @@ def test_before_the_first_bar_and_after_the_last_there_is_no_gap():
     assert found(filled("A", times)) == []
 
 
+def test_a_new_listing_opens_late_on_its_first_day():
+    times = [one for one in minutes(np.random.default_rng(8), 1.0) if one.date() >= SESSIONS[8]]
+    opening = [one for one in times if one >= regular_hours(SESSIONS[8]).start + timedelta(hours=1)]
+    later = TimeRange(regular_hours(SESSIONS[9]).start, regular_hours(SESSIONS[9]).start + timedelta(hours=1))
+
+    assert found(filled("A", opening)) == []
+    assert [gap.span for gap in found(filled("A", without(opening, later)))] == [later]
+
+
 def test_a_few_sessions_are_no_habit():
     times = without([one for one in minutes(np.random.default_rng(9), 1.0) if one.date() <= SESSIONS[4]], LUNCH)
 
@@ -158,6 +167,75 @@ def test_a_symbol_that_often_lacks_its_daily_bar_is_quiet():
     assert find_gaps(DAYS, [filled("A", days, DAYS)]) == ([], {Series("A", DAYS): len(SESSIONS) - len(days)})
 
 
+# Days: the habit of years, and the trades of the days around
+
+YEARS = list(sessions(date(2021, 1, 4), date(2024, 6, 28)))
+ALL_YEARS = new_york_days(YEARS[0], YEARS[-1])
+
+
+def daily(symbol: str, days: list[date], trades: float | list[float] | None = None, covered: TimeRange = ALL_YEARS) -> Presence:
+    times = np.array([to_micros(new_york_midnight(day)) for day in days], np.int64)
+    counts = None if trades is None else [np.broadcast_to(np.array(trades, float), times.shape)]
+    return presence(Series(symbol, DAYS), [times], (covered,), counts)
+
+
+@pytest.mark.parametrize("trades", [None, 5.0, 200.0])
+@pytest.mark.parametrize("share", [0.5, 0.9, 0.93, 0.96, 0.99])
+def test_healthy_series_that_skip_days_have_no_gap(share, trades):
+    rng = np.random.default_rng(int(share * 1000))
+    series = [
+        daily(f"S{number}", [day for day in YEARS if rng.random() < share or day in (YEARS[0], YEARS[-1])], trades)
+        for number in range(20)
+    ]
+
+    assert found(*series, dataset=DAYS) == []
+
+
+def test_a_day_that_a_busy_series_lacks_is_a_gap():
+    hole = YEARS[400]
+    present = [day for day in YEARS if day != hole]
+    (gap,) = found(daily("A", present, 500.0), dataset=DAYS)
+
+    assert (gap.span, gap.places) == (new_york_days(hole, hole), 1)
+    assert found(daily("A", present, 12.0), dataset=DAYS) == [], "with 12 trades a day, one day without is nothing"
+    quiet = [12.0 if day == YEARS[405] else 500.0 for day in present]
+    assert found(daily("A", present, quiet), dataset=DAYS) == [], "one of the days around nearly had none"
+
+
+def test_two_days_that_a_very_busy_series_lacks_are_gaps():
+    holes = {YEARS[300], YEARS[500]}
+    present = [day for day in YEARS if day not in holes]
+
+    assert {gap.span.start for gap in found(daily("A", present, 5e4), dataset=DAYS)} == {new_york_midnight(day) for day in holes}
+    assert found(daily("A", present, 500.0), dataset=DAYS) == []
+
+
+def test_a_long_absence_is_a_gap_of_a_series_that_skips_days():
+    rng = np.random.default_rng(3)
+    present = [day for day in YEARS if rng.random() < 0.95 and not YEARS[400] <= day <= YEARS[419]]
+    gaps = found(daily("A", present, 3.0), dataset=DAYS)
+
+    assert len(gaps) >= 20
+    assert all(YEARS[398] <= gap.span.start.date() <= YEARS[421] for gap in gaps)
+
+
+# Neighbors by the calendar
+
+
+def test_sessions_that_are_not_covered_tell_nothing_about_the_habit():
+    """A symbol that was busy in June, and had grown quiet by October: of the months between, nothing is held."""
+    rng = np.random.default_rng(11)
+    june, october = (list(sessions(date(2024, month, 1), date(2024, month, 12))) for month in (6, 10))
+    made = []
+    for day, density in [(day, 1.0) for day in june] + [(day, 0.02) for day in october]:
+        hours = regular_hours(day)
+        made += [hours.start + timedelta(minutes=int(minute)) for minute in np.flatnonzero(rng.random(390) < density)]
+    times = np.array([to_micros(one) for one in made], np.int64)
+    covered = [new_york_days(days[0], days[-1]) for days in (june, october)]
+
+    assert found(presence(Series("A", MINUTES), [times], covered)) == []
+
+
 # Not requested, failed, no session
 
 A = Series("AAPL", MINUTES)
@@ -168,14 +246,14 @@ def kinds(known: Coverage) -> list[tuple[str, TimeRange]]:
     return [(gap.kind, gap.span) for gap in missing_ranges(known, NOW)]
 
 
-def test_a_missing_range_is_not_requested_or_failed():
+def test_a_missing_range_is_not_fetched_or_failed():
     week = new_york_days(date(2024, 6, 3), date(2024, 6, 7))
     known = Coverage(A, wanted=(WHOLE,), covered=(week,))
     rest = WHOLE.after(week.end)
 
-    assert kinds(known) == [("not_requested", rest)]
+    assert kinds(known) == [("not_fetched", rest)]
     assert kinds(known.failed("unavailable", "503", NOW)) == [("failed", rest)]
-    assert kinds(known.failed("interrupted", "Ctrl-C", NOW)) == [("not_requested", rest)]
+    assert kinds(known.failed("interrupted", "Ctrl-C", NOW)) == [("not_fetched", rest)]
     assert kinds(Coverage(A, wanted=(WHOLE,), covered=(week,), provisional=(rest,), failure=Failure("a", "b", NOW))) == []
     assert kinds(Coverage(A)) == []
 
@@ -187,7 +265,7 @@ def test_a_range_without_a_session_is_no_session():
     assert kinds(Coverage(A, wanted=(WHOLE,), covered=(before, after))) == [("no_session", weekend)]
 
 
-def test_between_two_requested_ranges_is_not_requested():
+def test_what_lies_between_two_requested_ranges_nobody_requested():
     first, last = new_york_days(date(2024, 6, 3), date(2024, 6, 3)), new_york_days(date(2024, 7, 1), date(2024, 7, 1))
 
     assert kinds(Coverage(A, wanted=(first, last), covered=(first, last))) == [
@@ -198,7 +276,7 @@ def test_between_two_requested_ranges_is_not_requested():
 def test_a_future_range_is_not_missing():
     requested = TimeRange(NOW - timedelta(days=3), NOW + timedelta(days=30))
 
-    assert kinds(Coverage(A, wanted=(requested,))) == [("not_requested", TimeRange(requested.start, NOW))]
+    assert kinds(Coverage(A, wanted=(requested,))) == [("not_fetched", TimeRange(requested.start, NOW))]
     assert kinds(Coverage(A, wanted=(TimeRange(NOW, requested.end),))) == []
 
 
@@ -208,7 +286,7 @@ def test_a_bar_under_way_is_not_missing_until_it_has_ended():
     known = Coverage(Series("AAPL", Dataset(Timeframe.parse("1Day"))), wanted=(friday,))
 
     assert missing_ranges(known, NOW) == []
-    assert [(gap.kind, gap.span) for gap in missing_ranges(known, at("2024-07-20T04:00"))] == [("not_requested", friday)]
+    assert [(gap.kind, gap.span) for gap in missing_ranges(known, at("2024-07-20T04:00"))] == [("not_fetched", friday)]
 
 
 # The real tape

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 
 import duckdb
@@ -12,11 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_engine.market.bars import VALUES, make_table, take, to_micros
-from data_engine.market.series import Dataset, Timeframe
+from data_engine.market.corporate_action import Action, decode
+from data_engine.market.series import Adjustment, Dataset, Timeframe
+from data_engine.market.time_range import TimeRange, new_york_days
+from data_engine.verify.file_bars import FileBars
+from data_engine.verify.known_actions import KnownActions
 from data_engine.verify.price_checks import Flag, PriceChecks
 from real_data import bars_of
 
 MINUTES, DAYS = (Dataset(Timeframe.parse(text)) for text in ("1Min", "1Day"))
+SPLIT_ADJUSTED = Dataset(Timeframe.parse("1Min"), Adjustment.parse("split"))
 OPEN = datetime(2024, 6, 3, 13, 30, tzinfo=UTC)  # a Monday, 09:30 New York
 
 
@@ -27,11 +33,23 @@ def table(rows: list[dict[str, float]], first: datetime = OPEN, step: timedelta 
     return make_table(times, [np.array([{**usual, **row}[name] for row in rows]) for name in VALUES])
 
 
-def flags(*tables: pa.Table, dataset: Dataset = MINUTES, ex_dates: tuple[date, ...] = ()) -> dict[str, int]:
-    check = PriceChecks(dataset, ex_dates)
+def flags(
+    *tables: pa.Table, dataset: Dataset = MINUTES, actions: Sequence[Action] = (), covered: Sequence[TimeRange] | None = None
+) -> dict[str, int]:
+    check = PriceChecks(dataset, KnownActions(actions, dataset.adjustment), covered)
     for one in tables:
-        check.add(one)
+        check.add(FileBars.of(one, dataset))
     return {flag.code: flag.count for flag in check.flags}
+
+
+def split(new: float, old: float, day: str = "2024-06-04") -> Action:
+    kind = "forward_split" if new > old else "reverse_split"
+    record = {"id": f"{new}:{old}", "symbol": "A", "new_rate": new, "old_rate": old, "ex_date": day, "process_date": day}
+    return decode(kind, record)
+
+
+def paid(kind: str, day: str = "2024-06-04", **fields: object) -> Action:
+    return decode(kind, {"symbol": "A", "ex_date": day, "process_date": day, **fields})
 
 
 # One bar
@@ -93,7 +111,7 @@ def test_every_rule_about_one_bar_counts_what_a_loop_counts(rows, cut):
 
 def test_a_few_examples_are_kept_and_all_are_counted():
     check = PriceChecks(MINUTES)
-    check.add(table([{"open": 11.0}] * 5))
+    check.add(FileBars.of(table([{"open": 11.0}] * 5), MINUTES))
 
     (flag,) = check.flags
     assert flag == Flag("price_order", 5, flag.examples)
@@ -128,11 +146,84 @@ def test_a_jump_is_between_the_sessions_last_and_first_regular_prices(close, ope
     assert flags(pa.concat_tables([first, second])).get("price_jump", 0) == jumps, "wherever the files are cut"
 
 
-def test_a_corporate_action_explains_a_jump_only_on_its_day():
-    first, second = two_sessions(100.0, 10.0)
+def test_a_split_explains_a_jump_only_on_its_day_and_only_by_its_ratio():
+    jump = two_sessions(100.0, 10.0)
 
-    assert flags(first, second, ex_dates=(date(2024, 6, 4),)) == {}
-    assert flags(first, second, ex_dates=(date(2024, 6, 3), date(2024, 6, 5))) == {"price_jump": 1}
+    assert flags(*jump, actions=[split(10, 1)]) == {}
+    assert flags(*jump, actions=[split(10, 1, "2024-06-03")]) == {"price_jump": 1}
+    assert flags(*jump, actions=[split(10, 1, "2024-06-05")]) == {"price_jump": 1}
+    assert flags(*jump, actions=[split(8, 1)]) == {}, "the price moves, too"
+    assert flags(*jump, actions=[split(5, 1)]) == {"price_jump": 1}, "half of the fall is not explained"
+    assert flags(*jump, actions=[split(5, 1), split(2, 1)]) == {}
+    assert flags(*jump, actions=[split(10, 1), split(10.0001, 1)]) == {}, "a vendor has it twice"
+    assert flags(*two_sessions(100.0, 10.0), dataset=SPLIT_ADJUSTED, actions=[split(10, 1)]) == {"price_jump": 1}
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "close", "opens", "jumps"),
+    [
+        ("cash_dividend", {"rate": 40.0}, 100.0, 60.0, 0),
+        ("cash_dividend", {"rate": 0.25}, 100.0, 60.0, 1),  # today any action of the day silenced it
+        ("cash_dividend", {"rate": 40.0}, 100.0, 140.0, 1),
+        ("stock_dividend", {"rate": 1.0}, 100.0, 50.0, 0),
+        ("spin_off", {"source_symbol": "A", "new_symbol": "B", "new_rate": 1, "source_rate": 1}, 100.0, 60.0, 0),
+        ("spin_off", {"source_symbol": "A", "new_symbol": "B", "new_rate": 1, "source_rate": 1}, 100.0, 140.0, 1),
+        ("name_change", {"old_symbol": "A", "new_symbol": "B"}, 100.0, 60.0, 1),
+        ("stock_merger", {"acquiree_symbol": "A", "acquirer_symbol": "B"}, 100.0, 60.0, 1),
+    ],
+)
+def test_an_action_silences_a_jump_only_if_it_explains_it(kind, fields, close, opens, jumps):
+    found = flags(*two_sessions(close, opens), actions=[paid(kind, **fields)])
+
+    assert found == ({"price_jump": 1} if jumps else {})
+
+
+@pytest.mark.parametrize(
+    ("action", "close", "opens", "contradicted"),
+    [
+        (split(15, 1), 0.10, 1.50, True),  # the record the wrong way round
+        (split(1, 15), 0.10, 1.50, False),
+        (split(1, 15), 0.10, 1.20, False),
+        (split(1, 15), 0.10, 0.10, True),
+        (split(10, 1), 100.0, 100.5, True),
+        (split(2, 1), 100.0, 99.0, True),
+        (split(3, 2), 100.0, 100.0, True),
+        (split(5, 4), 100.0, 100.0, False),  # within what prices do
+        (split(2, 1), 100.0, 44.0, False),
+    ],
+)
+def test_a_ratio_that_the_prices_contradict_is_named(action, close, opens, contradicted):
+    found = flags(*two_sessions(close, opens), actions=[action])
+
+    assert found.get("split_contradicted", 0) == contradicted
+    assert found == ({"split_contradicted": 1} if contradicted else {}), "named once, not also as a jump"
+
+
+def test_a_fall_beside_a_split_is_a_jump_as_it_is_without_one():
+    assert flags(*two_sessions(0.10, 0.97), actions=[split(1, 15)]) == {"price_jump": 1}, "1.50 is what the split explains"
+
+
+def test_a_split_on_a_saturday_is_judged_by_mondays_open():
+    friday = table([{"close": 100.0, "high": 100.0, "open": 100.0, "low": 99.0, "vwap": 99.5}], OPEN - timedelta(days=3))
+    monday = table([{}] * 3)
+
+    assert flags(friday, monday, actions=[split(10, 1, "2024-06-01")]) == {}
+    assert flags(friday, monday, actions=[split(10, 1, "2024-06-04")]) == {"price_jump": 1}
+
+
+def test_a_fall_that_the_bars_after_hours_walk_through_is_no_jump():
+    """Results come after the close: the price falls in bars that others saw."""
+
+    def at(price: float, first: datetime) -> pa.Table:
+        return table([dict.fromkeys(("open", "high", "low", "close", "vwap"), price)], first)
+
+    evening = [at(price, OPEN + timedelta(hours=7 + number)) for number, price in enumerate((9.0, 8.0))]
+    monday, tuesday = at(10.0, OPEN), at(7.0, OPEN + timedelta(days=1))
+
+    assert flags(monday, tuesday) == {"price_jump": 1}
+    assert flags(monday, *evening, tuesday) == {}
+    assert flags(pa.concat_tables([monday, *evening, tuesday])) == {}
+    assert flags(monday, evening[0], at(6.0, OPEN + timedelta(hours=8)), tuesday) == {"price_jump": 1}, "one step is too long"
 
 
 def test_days_jump_from_close_to_open():
@@ -155,7 +246,7 @@ def test_one_bar_far_from_both_neighbours_is_a_spike():
 @pytest.mark.parametrize(
     ("name", "kind", "expected"),
     [
-        ("minute/polygon_sip_ext_8sym_20240603_20240816.parquet", MINUTES, {"price_jump": 2}),
+        ("minute/polygon_sip_ext_8sym_20240603_20240816.parquet", MINUTES, {}),
         ("minute/polygon_sip_ext_SPY_2024.parquet", MINUTES, {}),
         ("minute/polygon_sip_ext_halfday_3sym_20241125_20241231.parquet", MINUTES, {}),
         ("minute/polygon_sip_ext_fracvol_3sym_202602.parquet", MINUTES, {}),
@@ -172,10 +263,10 @@ def test_almost_no_real_bar_is_flagged(name, kind, expected):
     assert found == expected
 
 
-def test_the_split_of_aapl_is_explained_by_its_ex_date():
+def test_the_split_of_aapl_is_explained_by_its_ratio():
     tables = real_tables("minute/lean_algoseek_ext_AAPL2014_SPY2013_SHY2008.parquet")
 
-    assert sum(flags(one, ex_dates=(date(2014, 6, 9),)).get("price_jump", 0) for one in tables) == 0
+    assert sum(flags(one, actions=[split(7, 1, "2014-06-09")]).get("price_jump", 0) for one in tables) == 0
 
 
 def real_tables(name: str) -> list[pa.Table]:
@@ -191,12 +282,66 @@ def real_tables(name: str) -> list[pa.Table]:
     return made
 
 
-def test_prices_far_apart_in_time_are_no_jump():
-    """Between two requested ranges are months that are not requested."""
-    first, day = table([{"close": 10.0}], datetime(2024, 1, 5, 5, tzinfo=UTC), timedelta(days=1)), timedelta(days=1)
-    twice = [{"open": 20.0, "high": 20.0}]
-    near = table(twice, datetime(2024, 2, 2, 5, tzinfo=UTC), day)
-    far = table(twice, datetime(2024, 6, 3, 4, tzinfo=UTC), day)
+DAY = timedelta(days=1)
 
-    assert flags(first, near, dataset=DAYS).get("price_jump") == 1
-    assert flags(first, far, dataset=DAYS).get("price_jump") is None
+
+def test_prices_are_compared_over_the_time_that_is_held_only():
+    """Between two requested ranges are months of which nothing is known; a ticker that was given to another company is."""
+    first = table([{"close": 8.5, "high": 11.0, "low": 8.0}], datetime(2019, 1, 4, 5, tzinfo=UTC), DAY)
+    later = table([dict.fromkeys(("open", "high", "low", "close", "vwap"), 55.0)], datetime(2024, 6, 3, 4, tzinfo=UTC), DAY)
+    year = (new_york_days(date(2019, 1, 1), date(2019, 12, 31)), new_york_days(date(2024, 1, 1), date(2024, 12, 31)))
+    whole = (new_york_days(date(2019, 1, 1), date(2024, 12, 31)),)
+
+    assert flags(first, later, dataset=DAYS, covered=whole).get("price_jump") == 1, "held, and empty for five years"
+    assert flags(first, later, dataset=DAYS, covered=year).get("price_jump") is None
+    assert flags(first, later, dataset=DAYS).get("price_jump") is None, "without coverage, nothing is known of the years between"
+
+
+# Bars right after each other
+
+
+def minutes_at(*prices: float, first: datetime = OPEN, step: timedelta = timedelta(minutes=1)) -> pa.Table:
+    """Return bars that each open where the last one closed, up to a hundredth of a percent."""
+    rows = [
+        {"open": price * 1.0001, "high": price * 1.001, "low": price * 0.999, "close": price, "vwap": price} for price in prices
+    ]
+    return table(rows, first, step)
+
+
+def test_a_close_of_a_fifth_too_much_is_a_break():
+    whole = minutes_at(*[10.0] * 30)
+    wrong = whole.to_pylist()
+    wrong[12] |= {"close": 12.0, "high": 12.0}
+    found = flags(pa.Table.from_pylist(wrong, schema=whole.schema))
+
+    assert found == {"price_break": 1}
+
+
+@pytest.mark.parametrize(("factor", "breaks"), [(1.07, 0), (1.09, 2), (2.0, 2), (0.9, 2), (0.95, 0)])
+def test_a_stretch_on_another_level_has_two_breaks(factor, breaks):
+    prices = [10.0] * 10 + [10.0 * factor] * 10 + [10.0] * 10
+
+    assert flags(minutes_at(*prices)).get("price_break", 0) == breaks
+
+
+def test_a_step_before_the_open_or_after_a_pause_is_no_break():
+    before = datetime(2024, 6, 3, 12, tzinfo=UTC)
+    halted = pa.concat_tables([minutes_at(*[10.0] * 10), minutes_at(*[12.0] * 10, first=OPEN + timedelta(minutes=15))])
+
+    assert flags(minutes_at(*[10.0] * 5, *[12.0] * 5, first=before)) == {}
+    assert flags(halted) == {}, "trading resumes at another price"
+
+
+def test_prices_that_always_move_in_large_steps_have_no_break():
+    assert flags(minutes_at(*[0.010, 0.011] * 20)) == {}
+
+
+@pytest.mark.parametrize(("row", "found"), [({"high": 20.0}, 1), ({"low": 1.0}, 1), ({"high": 12.5}, 0), ({"low": 8.2}, 0)])
+def test_a_high_or_low_that_no_other_price_is_near_is_a_wick(row, found):
+    usual = {"open": 10.0, "high": 10.05, "low": 9.95, "close": 10.0, "vwap": 10.0}
+    bars = [dict(usual) for _ in range(20)]
+    bars[7] |= row
+
+    assert flags(table(bars)) == ({"price_wick": 1} if found else {})
+    bars[8] |= row
+    assert flags(table(bars)) == {}, "two in a row were there"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from data_engine.cli.console import MOST_LINES, print_json, refuse_unknown, size
-from data_engine.cli.exit_codes import Command
+from data_engine.cli.exit_codes import FAILED, OK, Command
 from data_engine.cli.options import filter_options, symbols_argument, with_store
 
 if TYPE_CHECKING:
@@ -25,25 +25,42 @@ if TYPE_CHECKING:
 _MOST_RANGES = 3  # missing and not requested ones, per series
 
 
-@click.command(cls=Command, exits="0 1 2 4 130")
+@click.command(cls=Command, exits="0 1 2 4 130", partial=True)
 @symbols_argument
 @click.option("--index", "index_name", metavar="NAME", help="Only this index; also names its members without bars.")
 @filter_options
 @click.option("--all", "everything", is_flag=True, help="List all series. [default: up to 40 series per dataset]")
+@click.option("--session", metavar="D", help="Exit with 1 unless this session is stored: a gate before trading.")
+@click.option(
+    "--min-share",
+    type=click.FloatRange(0, 1),
+    default=0.99,
+    show_default=True,
+    help="With --session: share of the series that traded lately.",
+)
 @click.option("--digest", "with_digest", is_flag=True, help="Print a digest of all bars, to compare stores. Reads every bar.")
 @with_store
+@click.pass_context
 def status(
+    context: click.Context,
     store: BarStore,
     names: list[str] | None,
     datasets: DatasetFilter,
     index_name: str | None,
     everything: bool,
+    session: str | None,
+    min_share: float,
     with_digest: bool,
     as_json: bool,
 ) -> None:
-    """Show stored, requested and missing ranges per series."""
+    """Show stored, requested and missing ranges per series.
+
+    With --session, print how many of the series that had a bar in the ten sessions before hold that session, and exit with 1 if
+    their share is too small.
+    """
     from datetime import UTC, datetime
 
+    from data_engine.store.selection import select_series
     from data_engine.universe.index_store import MetadataStore
     from data_engine.verify.status import index_status, series_status
 
@@ -51,6 +68,10 @@ def status(
     if index_name is not None:
         changes = MetadataStore(files=store.files).history(index_name)
         symbols = sorted({change.symbol for change in changes})
+    if session is not None:
+        if names is not None:
+            refuse_unknown(names, {one.symbol for one in select_series(store.coverage, datasets, names)})
+        context.exit(_gate(store, datasets, symbols, session, min_share, as_json=as_json))
     found = list(series_status(store, datasets, symbols, now=datetime.now(UTC)))
     if names is not None:
         refuse_unknown(names, {one.series.symbol for one in found})
@@ -68,6 +89,29 @@ def status(
         return
     for line in lines:
         click.echo(line)
+
+
+def _gate(
+    store: BarStore, datasets: DatasetFilter, symbols: Sequence[str] | None, session: str, min_share: float, *, as_json: bool
+) -> int:
+    """Print how many series hold a session, and return the exit code."""
+    from datetime import UTC, datetime
+
+    from data_engine.market.dates import parse_day
+    from data_engine.verify.session_gate import session_gate
+
+    gate = session_gate(store, datasets, parse_day(session, "session"), symbols, now=datetime.now(UTC))
+    passed = gate.expected > 0 and gate.share >= min_share
+    if as_json:
+        print_json({**gate.to_json(), "min_share": min_share, "passed": passed})
+        return OK if passed else FAILED
+    click.echo(str(gate))
+    by_reason: dict[tuple[str, str], list[str]] = {}
+    for one in gate.lacking:
+        by_reason.setdefault((one.series.dataset.name, one.reason.replace("_", " ")), []).append(one.series.symbol)
+    for (dataset, reason), names in by_reason.items():
+        click.echo(f"  {dataset}, {reason}: {' '.join(names)}")
+    return OK if passed else FAILED
 
 
 def _fields(store: BarStore, found: Sequence[SeriesStatus]) -> dict[str, object]:

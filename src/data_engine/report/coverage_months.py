@@ -184,11 +184,24 @@ def _bars(coverage: Coverage, calendar: Calendar) -> Int64s:
 
 
 def _empty(coverage: Coverage, calendar: Calendar, bars: Int64s) -> Any:
-    """Tell for each month whether it has no bar; for files of a year, whether it is before the first bar."""
+    """Tell for each month whether it has no bar; for files of a year, whether it is before the first bar or after the last.
+
+    A year without a file has no bar, either.
+    """
     if coverage.series.dataset.timeframe.intraday:
         return bars == 0
-    first = None if coverage.first_bar is None else new_york_date(coverage.first_bar)
-    return np.array([first is None or month < (first.year, first.month) for month in calendar.months], bool)
+    if coverage.first_bar is None:
+        return np.ones(len(calendar.months), bool)
+    first, last = new_york_date(coverage.first_bar), new_york_date(coverage.last_bar or coverage.first_bar)
+    known = coverage.last_bar is not None
+    years = {period.year for period in coverage.rows}
+    return np.array(
+        [
+            month < (first.year, first.month) or (known and month > (last.year, last.month)) or month[0] not in years
+            for month in calendar.months
+        ],
+        bool,
+    )
 
 
 def _month(period: Period) -> Month:

@@ -4,7 +4,8 @@ const GAPS = [
   ["shared", "shared", "bars that nearly all symbols lack together"],
   ["single_symbol", "single-symbol", "a trading halt, or bars of one symbol missing at Alpaca"],
   ["failed", "failed", "requested ranges whose request failed"],
-  ["not_requested", "not requested", "ranges not requested from Alpaca yet"],
+  ["not_fetched", "not fetched", "requested ranges that are not fetched yet"],
+  ["not_requested", "not requested", "ranges between requested ones that you never requested"],
   ["quiet", "quiet", "absent bars of illiquid symbols: probably no trade"],
   ["no_session", "no session", "requested ranges without a session: there can be no bar"],
 ];

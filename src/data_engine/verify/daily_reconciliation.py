@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
+from statistics import median
 
 import numpy as np
 import pyarrow as pa
 
 from data_engine.market.bars import from_micros, numbers, timestamps_us, to_micros
-from data_engine.market.exchange_calendar import regular_hours, sessions
-from data_engine.market.time_range import TimeRange, new_york_date, new_york_days
+from data_engine.market.time_range import TimeRange, new_york_date, union
+from data_engine.verify.file_bars import FileBars, reduce_rows
 
 PRICE = 0.005
 """The maximum relative difference of open, high and low. Real ones agree to 0.01 %."""
@@ -25,8 +25,11 @@ PRICE = 0.005
 CLOSE = 0.01
 """The maximum relative difference of the close, for the closing auction. Real ones differ by up to 0.4 %."""
 
-VOLUME = 1.02
-"""The maximum volume of the minutes, relative to that of the day."""
+VOLUME = 1.1
+"""The maximum volume of the minutes, relative to that of the day, in half of the sessions."""
+
+VOLUMES = 1.5
+"""The same in each session: late and cancelled trades change a day or its minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,49 +60,52 @@ class SessionSums:
     """
 
     def __init__(self, covered: Iterable[TimeRange]) -> None:
-        self._covered = tuple(covered)
-        self._sums: dict[date, list[Any]] = {}
+        ranges = union(covered)
+        self._starts = np.array([to_micros(span.start) for span in ranges], np.int64)
+        self._ends = np.array([to_micros(span.end) for span in ranges], np.int64)
+        self._sums: dict[date, list[float]] = {}
 
-    def add(self, table: pa.Table) -> None:
+    def add(self, bars: FileBars) -> None:
         """Add the bars of the next file, in order of time."""
-        times = timestamps_us(table)
-        if not times.size or not self._covered:
+        if not self._starts.size:
             return
-        columns = {name: numbers(table.column(name)) for name in ("open", "high", "low", "close", "volume")}
-        for day in sessions(new_york_date(from_micros(times[0])), new_york_date(from_micros(times[-1]))):
-            whole = new_york_days(day, day)
-            if not any(piece.start <= whole.start and whole.end <= piece.end for piece in self._covered):
-                continue
-            hours = regular_hours(day)
-            spans = [to_micros(at) for at in (whole.start, whole.end, hours.start, hours.end)]
-            begin, end, start, stop = np.searchsorted(times, spans).tolist()
-            volume = float(columns["volume"][begin:end].sum())
+        days = bars.days
+        at = np.maximum(np.searchsorted(self._starts, days.midnights, side="right") - 1, 0)
+        days = days.where((days.midnights >= self._starts[at]) & (days.afters <= self._ends[at]))
+        volumes = reduce_rows(np.add, bars["volume"], days.begins, days.ends)
+        for midnight, volume in zip(days.midnights.tolist(), volumes.tolist(), strict=True):
             # A session can be cut in two by the end of a month of UTC, though not its regular hours.
-            sums = self._sums.setdefault(day, [0.0])
-            sums[0] += volume
-            if stop > start:
-                inside = slice(start, stop)
-                sums[1:] = [
-                    float(columns["open"][start]),
-                    float(columns["high"][inside].max()),
-                    float(columns["low"][inside].min()),
-                    float(columns["close"][stop - 1]),
-                ]
+            self._sums.setdefault(new_york_date(from_micros(midnight)), [0.0])[0] += volume
+        days = days.where(days.stops > days.starts)
+        columns = (
+            bars["open"][days.starts],
+            reduce_rows(np.maximum, bars["high"], days.starts, days.stops),
+            reduce_rows(np.minimum, bars["low"], days.starts, days.stops),
+            bars["close"][days.stops - 1],
+        )
+        for midnight, *prices in zip(days.midnights.tolist(), *(column.tolist() for column in columns), strict=True):
+            self._sums[new_york_date(from_micros(midnight))][1:] = prices
+
+    @property
+    def sessions(self) -> int:
+        """The number of sessions with values."""
+        return len(self._sums)
 
     def compare(self, days: pa.Table) -> list[Difference]:
         """Return the differences from daily bars that exceed the tolerances."""
-        return [difference for day, values in _daily(days) for difference in self._differences(day, values)]
+        daily = [(day, values) for day, values in _daily(days) if len(self._sums.get(day, ())) > 1]
+        ratios = [self._sums[day][0] / values[4] for day, values in daily if values[4] > 0]
+        most = VOLUME if ratios and median(ratios) > VOLUME else VOLUMES
+        return [difference for day, values in daily for difference in self._differences(day, values, most)]
 
-    def _differences(self, day: date, daily: Sequence[float]) -> Iterable[Difference]:
-        sums = self._sums.get(day)
-        if sums is None or len(sums) == 1:
-            return
+    def _differences(self, day: date, daily: Sequence[float], most: float) -> Iterable[Difference]:
+        sums = self._sums[day]
         for name, minutes, days, tolerance in zip(
             ("open", "high", "low", "close"), sums[1:], daily, (PRICE, PRICE, PRICE, CLOSE), strict=False
         ):
             if days > 0 and abs(minutes / days - 1) > tolerance:
                 yield Difference(day, name, minutes, days)
-        if sums[0] > daily[4] * VOLUME:
+        if sums[0] > daily[4] * most:
             yield Difference(day, "volume", sums[0], daily[4])
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,7 +19,7 @@ import pyarrow.parquet as pq
 from data_engine.errors import StoreError
 from data_engine.market.bar_grid import in_future, off_grid
 from data_engine.market.bar_parquet import from_parquet
-from data_engine.market.bars import BAR_SCHEMA, Int64s, from_micros, problems, timestamps_us
+from data_engine.market.bars import BAR_SCHEMA, Int64s, from_micros, numbers, problems, timestamps_us
 from data_engine.market.time_range import iso
 from data_engine.store.coverage import Fingerprint
 from data_engine.store.file_store import FileStore
@@ -39,6 +40,7 @@ class CheckedFile:
         size: The size in bytes.
         fingerprint: The fingerprint of the content. If None, that was not read.
         times: The timestamps. If None, they were not read, or the file is damaged.
+        trades: The number of trades of each bar, for bars of a day or longer. If None, as for *times*.
     """
 
     partition: Partition
@@ -49,6 +51,7 @@ class CheckedFile:
     size: int = 0
     fingerprint: Fingerprint | None = None
     times: Int64s | None = None
+    trades: Any = None
 
 
 def check_file(files: FileStore, partition: Partition, now: datetime, add: Callable[[pa.Table], None]) -> CheckedFile | None:
@@ -81,7 +84,8 @@ def check_file(files: FileStore, partition: Partition, now: datetime, add: Calla
     if finding is not None:
         return checked(finding, len(times))
     add(table)
-    return checked(None, len(times), first, last, times=times)
+    trades = None if partition.series.dataset.timeframe.intraday else numbers(table.column("trade_count"))
+    return checked(None, len(times), first, last, times=times, trades=trades)
 
 
 def check_footer(files: FileStore, partition: Partition, now: datetime) -> CheckedFile | None:

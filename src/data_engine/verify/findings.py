@@ -14,6 +14,8 @@ _QUARANTINED = "moved to metadata/set_aside and no longer covered; `data-engine 
 
 _UNCOVERED = "counted again and no longer covered; `data-engine update` fetches it again"
 
+_CHECK_LISTING = f"{MANUAL}check listing and ticker of the symbol; `data-engine ingest --refetch` requests the range again"
+
 _CHECK_BARS = f"{MANUAL}check these bars; delete false ones with `data-engine remove`"
 
 INCONSISTENCIES = {
@@ -37,21 +39,34 @@ INCONSISTENCIES = {
 """Remedies of inconsistencies, by code: files, coverage and calendar disagree."""
 
 WARNINGS = {
+    "bars_disordered": _CHECK_BARS,
     "bars_outside_sessions": f"{MANUAL}bars are stored as Alpaca sent them; delete false ones with `data-engine remove`",
+    "extended_hours_missing": f"{MANUAL}run `data-engine ingest --refetch` to request the sessions again",
     "gap": f"{MANUAL}run `data-engine ingest --refetch` to request the range again",
     "legacy_layout": f"{MANUAL}run `data-engine import` to copy the bars into a store",
+    "minutes_missing": f"{MANUAL}run `data-engine ingest --refetch` to request the sessions again",
     "minutes_differ_from_days": _CHECK_BARS,
     "not_in_coverage": "added to the coverage; `data-engine update` fetches what is requested of it",
+    "price_break": _CHECK_BARS,
+    "price_frozen": _CHECK_BARS,
     "price_jump": _CHECK_BARS,
     "price_not_positive": _CHECK_BARS,
     "price_order": _CHECK_BARS,
     "price_spike": _CHECK_BARS,
+    "price_wick": _CHECK_BARS,
     "quarantined": f"{MANUAL}delete the files if they are not needed as evidence",
     "range_missing": f"{MANUAL}run `data-engine update`",
     "same_content": f"{MANUAL}fetch ticker changes with `data-engine actions`; delete false bars with `data-engine remove`",
+    "series_begins_late": _CHECK_LISTING,
+    "series_ends_early": _CHECK_LISTING,
+    "session_repeated": _CHECK_BARS,
+    "session_sparse": f"{MANUAL}run `data-engine ingest --refetch` to request the sessions again",
+    "split_contradicted": f"{MANUAL}check the action and the bars; `data-engine actions SYMBOL --refetch` fetches actions again",
     "temporary_files_left": "removed, as every run that writes does",
+    "timestamps_shifted": f"{MANUAL}check the time zone and label of the source; remove the bars and store them again",
     "unrecognized_file": f"{MANUAL}move or delete the file",
     "volume_negative": _CHECK_BARS,
+    "volume_unusual": _CHECK_BARS,
     "vwap_outside": _CHECK_BARS,
 }
 """Remedies of warnings, by code: unusual, but possible."""

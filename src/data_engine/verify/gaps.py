@@ -1,10 +1,11 @@
 """Classify missing bars by evidence.
 
 A minute without trades has no bar, so most absent bars are normal. An empty stretch of covered regular hours is *quiet* if the
-symbol's own habit explains it: the share of bars present in the same half hour of the sessions around. Else it is a surprising
-gap: *shared* if nearly all other symbols that usually trade then lack the same bars, *single_symbol* if not (a trading halt, or
-bars missing at Alpaca for this symbol). A requested range that is missing is *not_requested* yet at Alpaca, or *failed*; a part
-of it without a session is *no_session*.
+symbol's own habit explains it: the share of bars present in the same half hour of the ten sessions before and after, by the
+calendar; sessions that are not covered tell nothing. Bars of a day or longer are judged by `data_engine.verify.daily_gaps`.
+Else it is a surprising gap: *shared* if nearly all other symbols that usually trade then lack the same bars, *single_symbol* if
+not (a trading halt, or bars missing at Alpaca for this symbol). A requested range that is missing is *not_fetched* yet, or
+*failed*; a range between two requested ones is *not_requested*; a part of either without a session is *no_session*.
 """
 
 from __future__ import annotations
@@ -22,14 +23,16 @@ from data_engine.market.exchange_calendar import can_hold_bars, regular_hours, s
 from data_engine.market.series import Dataset, Series
 from data_engine.market.time_range import TimeRange, difference, new_york_date, union
 from data_engine.store.coverage import Coverage
+from data_engine.verify.daily_gaps import surprising_days, trades_around
 
-KINDS = ("no_session", "quiet", "shared", "single_symbol", "not_requested", "failed")
+KINDS = ("no_session", "quiet", "shared", "single_symbol", "not_requested", "not_fetched", "failed")
 
 _AROUND = 10  # sessions before and after that tell the habit
 
 _LEAST = 5  # with fewer known sessions among them, nothing is surprising
 
-_CHANCE = np.log(1e-9)  # a gap is surprising if its probability by the symbol's habit is lower
+CHANCE = float(np.log(1e-9))
+"""The logarithm of the probability by the habit of a symbol below which a gap is surprising."""
 
 _HABIT = 1_800_000_000  # microseconds: one habit per half hour
 
@@ -67,11 +70,13 @@ class Presence:
         series: The series.
         days: The sessions (or first days of longer bars) as ordinals, ascending.
         bits: A row of packed bits per session.
+        trades: For bars of a day or longer, the trades of the quietest bar around each session. If None, unknown.
     """
 
     series: Series
     days: Int64s
     bits: Any
+    trades: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +94,16 @@ class _Grid:
         return int(self.counts.max(initial=0))
 
 
-def presence(series: Series, times: Sequence[Int64s], covered: Iterable[TimeRange]) -> Presence:
+def presence(
+    series: Series, times: Sequence[Int64s], covered: Iterable[TimeRange], trades: Sequence[Any] | None = None
+) -> Presence:
     """Return which bars a series has in its completely covered sessions.
 
     Args:
         series: The series.
         times: The timestamps of its bars, in any number of arrays.
         covered: The covered ranges.
+        trades: For bars of a day or longer, the number of trades of each. If None, unknown.
     """
     ranges = union(covered)
     if not ranges:
@@ -112,7 +120,11 @@ def presence(series: Series, times: Sequence[Int64s], covered: Iterable[TimeRang
         inside = (at >= first) & (at < first + len(filled)) & (part < grid.ends[np.maximum(at, 0)])
         at, starts = at[inside], part[inside]
         filled[at - first, (starts - grid.starts[at]) // grid.step] = True
-    return Presence(series, grid.days[rows], np.packbits(filled[rows - first] if rows.size else filled, axis=1))
+    bits = np.packbits(filled[rows - first] if rows.size else filled, axis=1)
+    around = None
+    if trades is not None and times and not series.dataset.timeframe.intraday:
+        around = trades_around(grid.starts[rows], np.concatenate(times), np.concatenate(trades))
+    return Presence(series, grid.days[rows], bits, around)
 
 
 def find_gaps(dataset: Dataset, series: Sequence[Presence]) -> tuple[list[Gap], dict[Series, int]]:
@@ -155,7 +167,7 @@ def missing_ranges(coverage: Coverage, now: datetime) -> list[Gap]:
     requested = coverage.wanted
     missing = difference(requested, (*coverage.covered, *coverage.provisional))
     between = difference([TimeRange(requested[0].start, requested[-1].end)], requested) if requested else ()
-    kind = "failed" if coverage.failure is not None and coverage.failure.code != "interrupted" else "not_requested"
+    kind = "failed" if coverage.failure is not None and coverage.failure.code != "interrupted" else "not_fetched"
     ranges = sorted([(span, kind) for span in missing] + [(span, "not_requested") for span in between])
     series = coverage.series
     ended = series.dataset.timeframe.floor(now)
@@ -184,26 +196,39 @@ class _Habit:
             np.add.reduceat(each, edges, axis=1, dtype=np.int64) if alive.size else np.zeros((len(each), edges.size), np.int64)
             for each in (filled, room, empty)
         )
-        self._chances = self._chance_of_empty(full, rooms).astype(np.float32)
+        if width == 1:
+            alive_rows = slice(self._first, self._last + 1)
+            surprising = surprising_days(self._rows, filled[:, 0], alive_rows, one.trades, CHANCE)
+            self._chances = np.where(surprising[:, None], 2 * CHANCE, 0.0).astype(np.float32)
+        else:
+            self._chances = self._chance_of_empty(full, rooms).astype(np.float32)
         worth = np.flatnonzero(
-            (empties * self._chances).sum(axis=1) < _CHANCE
+            (empties * self._chances).sum(axis=1) < CHANCE
         )  # else all gaps of the session together are not surprising
         self.surprises = [gap for at in worth.tolist() if self._first <= at <= self._last for gap in self._gaps(at, empty[at])]
 
     def _chance_of_empty(self, full: Any, rooms: Any) -> Any:
         """Return the logarithm of the probability that a place is empty, by session and half hour."""
-        full_around, room_around, known = (
-            _around(each, self._first, self._last) for each in (full, rooms, (rooms > 0).astype(np.int64))
-        )
-        if self._width == 1:  # bars of a day or longer: surprising only if all neighbors are present
-            return np.where((known >= _LEAST) & (full_around == room_around), 2 * _CHANCE, 0.0)
+        full_around, room_around, known = (self._around(each) for each in (full, rooms, (rooms > 0).astype(np.int64)))
         return np.where(known >= _LEAST, np.log1p(-(full_around + 0.5) / (room_around + 1)), 0.0)
+
+    def _around(self, counts: Any) -> Any:
+        """Return for each session the sum over its neighbors in the calendar during the life of the series, without itself."""
+        listed = counts.copy()
+        listed[: self._first] = 0
+        listed[self._last + 1 :] = 0
+        sums = np.concatenate([np.zeros((1, counts.shape[1]), np.int64), np.cumsum(listed, axis=0)])
+        low = np.searchsorted(self._rows, self._rows - _AROUND)
+        high = np.searchsorted(self._rows, self._rows + _AROUND, side="right")
+        return sums[high] - sums[low] - listed
 
     def _gaps(self, at: int, empty: Any) -> Iterator[tuple[int, int, int]]:
         """Yield the surprising gaps of one session: its row in the grid, the first place, and the place after the last."""
         edges = np.flatnonzero(np.diff(np.concatenate([[0], empty.view(np.int8), [0]])))
         for start, stop in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
-            if float(self._chances[at][self._of[start:stop]].sum()) < _CHANCE:
+            if at == self._first and start == 0 and self._width > 1:
+                continue  # a new listing opens hours after the exchange on its first day
+            if float(self._chances[at][self._of[start:stop]].sum()) < CHANCE:
                 yield int(self._rows[at]), start, stop
 
     def usual(self, row: int, start: int, stop: int) -> bool:
@@ -211,23 +236,12 @@ class _Habit:
         at = int(np.searchsorted(self._rows, row))
         if at == self._rows.size or self._rows[at] != row or not self._first <= at <= self._last:
             return False
-        return bool(self._chances[at][self._of[start:stop]].sum() < _CHANCE)
+        return bool(self._chances[at][self._of[start:stop]].sum() < CHANCE)
 
     def lacks(self, row: int, start: int, stop: int) -> bool:
         """Tell whether all these places are empty."""
         bits = self._bits[int(np.searchsorted(self._rows, row))]
         return not np.unpackbits(bits, count=self._width)[start:stop].any()
-
-
-def _around(counts: Any, first: int, last: int) -> Any:
-    """Return for each session the sum over its neighbors between *first* and *last*, without itself."""
-    listed = counts.copy()
-    listed[:first] = 0
-    listed[last + 1 :] = 0
-    sums = np.concatenate([np.zeros((1, counts.shape[1]), np.int64), np.cumsum(listed, axis=0)])
-    rows = np.arange(len(counts))
-    low, high = np.maximum(rows - _AROUND, 0), np.minimum(rows + _AROUND + 1, len(counts))
-    return sums[high] - sums[low] - listed
 
 
 def _judge(habits: Iterable[_Habit], row: int, start: int, stop: int) -> tuple[int, int]:

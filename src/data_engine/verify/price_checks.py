@@ -1,28 +1,25 @@
 """Flag bars with improbable prices or volumes.
 
 Real bars include such outliers, so these are warnings, and no bar is dropped. Each rule counts bars and has a few examples. The
-thresholds flag almost no real consolidated minutes; docs/explanation/verification.md has the counts.
+limits flag no real consolidated minutes; docs/explanation/verification.md has the counts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
 from itertools import islice
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
-from data_engine.market.bars import Int64s, from_micros, numbers, timestamps_us, to_micros
-from data_engine.market.exchange_calendar import is_session, regular_hours
+from data_engine.market.bars import Int64s, from_micros
 from data_engine.market.series import Dataset, Series
-from data_engine.market.time_range import iso, new_york_date, new_york_midnight
+from data_engine.market.time_range import TimeRange, iso
+from data_engine.verify.file_bars import FileBars
 from data_engine.verify.findings import Finding
-
-JUMP = 1.3
-"""The maximum ratio between the open of a session and the close of the one before, either way."""
+from data_engine.verify.known_actions import JUMP, KnownActions
+from data_engine.verify.price_moves import BREAK, PriceMoves
 
 SPIKE = 1.3
 """The maximum ratio between a bar's close and those of its two neighbors, which agree within `_AGREE`."""
@@ -35,8 +32,6 @@ _LOOSE = 1e-4  # relative
 
 _EXAMPLES = 3
 
-_FAR = 45 * 86_400_000_000  # microseconds: after a longer time without bars any price is plausible
-
 _PRICES = ("open", "high", "low", "close")
 
 
@@ -45,7 +40,7 @@ class Flag:
     """The bars of a series that break one rule.
 
     Attributes:
-        code: ``price_order``, ``price_not_positive``, ``volume_negative``, ``vwap_outside``, ``price_jump`` or ``price_spike``.
+        code: The code of a finding.
         count: The number of bars.
         examples: The first few, as text.
     """
@@ -64,8 +59,11 @@ _WORDS = {
     "price_not_positive": "bars with a price of zero or less",
     "volume_negative": "bars with a negative volume or trade count",
     "vwap_outside": "bars whose vwap is not between low and high",
-    "price_jump": f"prices that jump between sessions by more than a factor of {JUMP:g}, without a known corporate action",
+    "price_break": f"bars in regular hours whose open differs from the close right before by more than a factor of {BREAK:g}",
+    "price_jump": f"prices that jump between sessions by more than a factor of {JUMP:g}, unexplained by known corporate actions",
     "price_spike": f"bars that differ from both neighbors by more than a factor of {SPIKE:g}",
+    "price_wick": "bars with a high or low far from all prices around",
+    "split_contradicted": "splits that the prices contradict; prices adjusted for them are wrong",
 }
 
 
@@ -74,29 +72,25 @@ class PriceChecks:
 
     Args:
         dataset: The dataset of the series.
-        ex_dates: The New York days on which a corporate action explains a price jump.
+        known: The corporate actions of the symbol. If None, none.
+        covered: The ranges that are covered or provisional. If None, nothing is known of that.
     """
 
-    def __init__(self, dataset: Dataset, ex_dates: Collection[date] = ()) -> None:
-        self._dataset = dataset
-        self._ex_dates = frozenset(ex_dates)
+    def __init__(self, dataset: Dataset, known: KnownActions | None = None, covered: Sequence[TimeRange] | None = None) -> None:
+        self._intraday = dataset.timeframe.intraday
         self._counts: dict[str, int] = {}
         self._examples: dict[str, list[str]] = {}
-        self._closed: float | None = None  # the close of the last session
-        self._closed_at = 0
-        self._far = max(_FAR, 2 * int(dataset.timeframe.length.total_seconds() * 1e6))
+        self._moves = PriceMoves(dataset, self._flag, known, covered)
 
-    def add(self, table: pa.Table) -> None:
+    def add(self, bars: FileBars) -> None:
         """Check the bars of the next file, in order of time."""
-        if not table.num_rows:
+        if not len(bars):
             return
-        times = timestamps_us(table)
-        values = {name: numbers(table.column(name)) for name in (*_PRICES, "volume", "trade_count", "vwap")}
-        for code, wrong in _rules(values).items():
-            self._flag_rows(code, np.flatnonzero(wrong), times, values)
-        if self._dataset.timeframe.intraday:
-            self._flag_rows("price_spike", _spikes(values["close"]), times, values)
-        self._flag_jumps(times, values)
+        for code, wrong in _rules(bars).items():
+            self._flag_rows(code, np.flatnonzero(wrong), bars)
+        if self._intraday:
+            self._flag_rows("price_spike", _spikes(bars["close"]), bars)
+        self._moves.add(bars)
 
     def findings(self, series: Series) -> list[Finding]:
         """Return a warning per rule that bars break."""
@@ -113,23 +107,12 @@ class PriceChecks:
             shown = self._examples.setdefault(code, [])
             shown += islice(examples, _EXAMPLES - len(shown))
 
-    def _flag_rows(self, code: str, rows: Any, times: Int64s, values: dict[str, Any]) -> None:
-        examples = (f"{iso(from_micros(times[row]))} {_values_text(code, values, row)}" for row in rows.tolist())
+    def _flag_rows(self, code: str, rows: Int64s, bars: FileBars) -> None:
+        examples = (f"{iso(from_micros(bars.times[row]))} {_values_text(code, bars, row)}" for row in rows.tolist())
         self._flag(code, int(rows.size), examples)
 
-    def _flag_jumps(self, times: Int64s, values: dict[str, Any]) -> None:
-        """Compare the first price of each session with the last price of the session before."""
-        for first, last in zip(*_sessions(times, self._dataset), strict=True):
-            opened, before, apart = float(values["open"][first]), self._closed, int(times[first]) - self._closed_at
-            self._closed, self._closed_at = float(values["close"][last]), int(times[last])
-            if before is None or not (before > 0 and opened > 0) or apart > self._far:
-                continue
-            start = from_micros(times[first])
-            if not 1 / JUMP <= opened / before <= JUMP and new_york_date(start) not in self._ex_dates:
-                self._flag("price_jump", 1, [f"{iso(start)} from {before:g} to {opened:g}"])
 
-
-def _rules(values: dict[str, Any]) -> dict[str, Any]:
+def _rules(values: FileBars) -> dict[str, Any]:
     """Return the bars that break a rule about single bars, by code."""
     low, high, vwap = values["low"], values["high"], values["vwap"]
     inner_low, inner_high = np.minimum(values["open"], values["close"]), np.maximum(values["open"], values["close"])
@@ -147,38 +130,15 @@ def _spikes(close: Any) -> Any:
     if close.size < 3:
         return np.empty(0, np.int64)
     with np.errstate(divide="ignore", invalid="ignore"):
-        logs = np.log(np.where(close > 0, close, np.nan))
-    before, here, after = logs[:-2], logs[1:-1], logs[2:]
-    far = (np.abs(here - before) > np.log(SPIKE)) & (np.abs(here - after) > np.log(SPIKE))
-    return np.flatnonzero(far & (np.abs(after - before) < np.log(_AGREE))) + 1
+        change = close[1:] / close[:-1]
+        far = (change > SPIKE) | ((change < 1 / SPIKE) & (change > 0))
+        rows = np.flatnonzero(far[:-1] & far[1:])
+        back = close[rows + 2] / close[rows]
+        agree = (close[rows] > 0) & (close[rows + 1] > 0) & (back < _AGREE) & (back > 1 / _AGREE)
+    return rows[agree] + 1
 
 
-def _sessions(times: Int64s, dataset: Dataset) -> tuple[list[int], list[int]]:
-    """Return the rows of the first and last bar of each session's regular hours; for bars of a day or longer, every row."""
-    if not dataset.timeframe.intraday:
-        rows = list(range(times.size))
-        return rows, rows
-    firsts, lasts = [], []
-    at = 0
-    while at < times.size:
-        day = new_york_date(from_micros(times[at]))
-        if is_session(day):
-            hours = regular_hours(day)
-            start, stop = np.searchsorted(times, [to_micros(hours.start), to_micros(hours.end)]).tolist()
-            if stop > start:
-                firsts.append(start)
-                lasts.append(stop - 1)
-            at = max(at, stop)
-        at = _next_day(times, at, day)
-    return firsts, lasts
-
-
-def _next_day(times: Int64s, at: int, day: date) -> int:
-    """Return the first row from *at* on of a later New York day."""
-    return max(at, int(np.searchsorted(times, to_micros(new_york_midnight(day + timedelta(days=1))))))
-
-
-def _values_text(code: str, values: dict[str, Any], row: int) -> str:
+def _values_text(code: str, values: FileBars, row: int) -> str:
     names = {
         "volume_negative": ("volume", "trade_count"),
         "vwap_outside": ("low", "high", "vwap"),

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import datetime
 from functools import partial
+from typing import Any
 
 import pyarrow as pa
 
 from data_engine.errors import DamagedFile, StoreError
 from data_engine.market.bars import EMPTY, Int64s, within
+from data_engine.market.corporate_action import Action
 from data_engine.market.exchange_calendar import can_hold_bars
 from data_engine.market.finality import final_before
 from data_engine.market.series import Dataset, Series, Timeframe
@@ -22,12 +24,17 @@ from data_engine.store.coverage import Coverage, Fingerprint
 from data_engine.store.coverage_file import key
 from data_engine.store.partitions import Partition, Period
 from data_engine.verify.daily_reconciliation import SessionSums
+from data_engine.verify.day_habits import compare_days
+from data_engine.verify.file_bars import FileBars
 from data_engine.verify.file_catalog import FileCatalog
 from data_engine.verify.file_check import CheckedFile, check_file, check_footer
 from data_engine.verify.file_comparison import FileComparison, is_counted
 from data_engine.verify.findings import Finding
+from data_engine.verify.known_actions import KnownActions
 from data_engine.verify.price_checks import PriceChecks
 from data_engine.verify.session_checks import describe_days, outside_sessions
+from data_engine.verify.session_habits import compare_sessions
+from data_engine.verify.session_profile import SessionProfile, joined, measure
 
 _TRIES = 3
 
@@ -73,6 +80,7 @@ class CheckedSeries:
         stored: What its undamaged files hold.
         findings: The inconsistencies and warnings.
         times: The timestamps of its bars, one array per file; empty for a quick check.
+        trades: For bars of a day or longer, their numbers of trades, one array per file.
     """
 
     series: Series
@@ -80,6 +88,7 @@ class CheckedSeries:
     stored: StoredBars
     findings: list[Finding]
     times: list[Int64s]
+    trades: list[Any] = field(default_factory=list)
 
 
 def check_series(
@@ -89,7 +98,7 @@ def check_series(
     now: datetime,
     quick: bool = False,
     catalog: FileCatalog | None = None,
-    ex_dates: Collection[date] = (),
+    actions: Collection[Action] = (),
 ) -> CheckedSeries:
     """Check the files of a series and compare them with its coverage. Nothing is changed.
 
@@ -99,9 +108,9 @@ def check_series(
         now: The current time; bars and coverage beyond what is final by then are inconsistent.
         quick: Whether to read only file metadata; bars are not checked then.
         catalog: The files of the dataset, to recognize the content of another file.
-        ex_dates: The New York days on which a corporate action explains a price jump.
+        actions: The stored corporate actions of the symbol.
     """
-    check = partial(_check_once, storage, series, now, quick, catalog, ex_dates)
+    check = partial(_check_once, storage, series, now, quick, catalog, actions)
     checked = check()
     for _ in range(_TRIES):
         if not any(finding.is_inconsistency for finding in checked.findings):
@@ -122,17 +131,26 @@ def remaining(coverage: Coverage) -> tuple[TimeRange, ...]:
 
 
 def _check_once(
-    storage: BarStore, series: Series, now: datetime, quick: bool, catalog: FileCatalog | None, ex_dates: Collection[date]
+    storage: BarStore, series: Series, now: datetime, quick: bool, catalog: FileCatalog | None, actions: Collection[Action]
 ) -> CheckedSeries:
     findings: list[Finding] = []
     coverage = _read_coverage(storage, series, findings)
     reconcile = series.dataset.timeframe == _MINUTES and not quick
-    prices = PriceChecks(series.dataset, ex_dates)
+    known = KnownActions(actions, series.dataset.adjustment)
+    prices = PriceChecks(series.dataset, known, None if coverage is None else (*coverage.covered, *coverage.provisional))
     sums = SessionSums(coverage.covered if reconcile and coverage is not None else ())
 
+    profiles: list[SessionProfile] = []
+    days: list[FileBars] = []
+
     def add(table: pa.Table) -> None:
-        prices.add(table)
-        sums.add(table)
+        bars = FileBars.of(table, series.dataset)
+        prices.add(bars)
+        sums.add(bars)
+        if series.dataset.timeframe.intraday:
+            profiles.append(measure(bars))
+        elif series.dataset.timeframe == _DAYS:
+            days.append(bars)
 
     files = _check_files(storage, series, now, None if quick else add)
     wrong = {period: file.finding for period, file in files.items() if file.finding}
@@ -147,11 +165,16 @@ def _check_once(
         findings += _coverage_findings(coverage, stored, now, all_good=not wrong)
         findings += _uncounted(coverage, good, wrong, storage.files.location)
     times = [file.times for file in good.values() if file.times is not None]
+    trades = [file.trades for file in good.values() if file.trades is not None]
     findings += prices.findings(series)
+    if profiles:
+        findings += compare_sessions(series, joined(profiles), () if coverage is None else coverage.covered)
+    if days:
+        findings += compare_days(series, days)
     findings += _outside_sessions(series, times)
     if reconcile:
         findings += _differences_from_days(storage, series, sums)
-    return CheckedSeries(series, coverage, stored, findings, times)
+    return CheckedSeries(series, coverage, stored, findings, times, trades)
 
 
 def _read_coverage(storage: BarStore, series: Series, findings: list[Finding]) -> Coverage | None:
@@ -272,5 +295,7 @@ def _differences_from_days(storage: BarStore, series: Series, sums: SessionSums)
     differences = sums.compare(pa.concat_tables(tables))
     if not differences:
         return []
-    text = f"minutes and daily bars differ: {and_more(differences, _SHOWN, separator='; ')}"
+    count = len({difference.day for difference in differences})
+    shown = and_more(differences, _SHOWN, separator="; ")
+    text = f"minutes and daily bars differ in {count} of {sums.sessions} sessions: {shown}"
     return [Finding("minutes_differ_from_days", text, series)]

@@ -12,8 +12,11 @@ from data_engine.market.exchange_calendar import extended_hours, is_session, ses
 from data_engine.market.series import Dataset, Feed, Timeframe
 from data_engine.market.time_range import new_york_date
 from data_engine.market.wording import and_more
+from data_engine.verify.file_bars import session_edges
 
 _DAY = 86_400_000_000  # microseconds
+
+_DAYS = Timeframe.parse("1Day")
 
 
 def outside_sessions(times: Int64s, dataset: Dataset) -> Int64s:
@@ -29,7 +32,13 @@ def outside_sessions(times: Int64s, dataset: Dataset) -> Int64s:
         return times[:0]
     timeframe = dataset.timeframe
     if not timeframe.intraday:
-        whole = np.array([_holds_session(timeframe, from_micros(time)) for time in times], dtype=bool)
+        if timeframe == _DAYS:
+            first, last = (new_york_date(from_micros(time)).year for time in (times[0], times[-1]))
+            begins, afters = session_edges(first, last)[:2]
+            at = np.maximum(np.searchsorted(begins, times, side="right") - 1, 0)
+            whole = (times >= begins[at]) & (times < afters[at]) if begins.size else np.zeros(times.size, bool)
+        else:
+            whole = np.array([_holds_session(timeframe, from_micros(time)) for time in times], dtype=bool)
         outside: Int64s = times[~whole]
         return outside
     opens, closes = _hours(new_york_date(from_micros(times[0])), new_york_date(from_micros(times[-1])))

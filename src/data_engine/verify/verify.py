@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import datetime
 
 from data_engine.corporate_actions.action_store import ActionStore
 from data_engine.errors import StoreError
+from data_engine.market.corporate_action import Action
+from data_engine.market.exchange_calendar import regular_hours, session_starts, sessions
 from data_engine.market.series import Dataset, Series
-from data_engine.market.time_range import TimeRange, difference, intersection
+from data_engine.market.time_range import TimeRange, difference, intersection, new_york_date
 from data_engine.market.wording import and_more
 from data_engine.store.bar_store import BarStore
 from data_engine.store.coverage import Coverage
@@ -19,8 +21,12 @@ from data_engine.store.selection import DatasetFilter
 from data_engine.verify.file_catalog import FileCatalog
 from data_engine.verify.findings import Finding
 from data_engine.verify.gaps import KINDS, Gap, Presence, find_gaps, missing_ranges, presence
+from data_engine.verify.known_actions import KnownActions
+from data_engine.verify.missing_minutes import missing_minutes
 from data_engine.verify.series_check import CheckedSeries, check_series
+from data_engine.verify.series_life import Life, ends, life_of
 from data_engine.verify.unrecognized_files import damaged_requests, unrecognized_files
+from data_engine.verify.whole_datasets import of_whole_dataset
 
 _READERS = 4
 
@@ -73,8 +79,15 @@ def verify(
     by_dataset: dict[Dataset, list[Series]] = {}
     for series in known_series(storage, choice, names):
         by_dataset.setdefault(series.dataset, []).append(series)
+    lives: list[Life] = []
     for dataset, of_dataset in by_dataset.items():
-        _add_dataset(report, dataset, _check_all(storage, dataset, of_dataset, now, quick), now)
+        checked = _check_all(storage, dataset, of_dataset, now, quick)
+        _add_dataset(report, dataset, checked, now)
+        lives += [one.life for one in checked if one.life]
+    found = list(ends(lives))
+    for dataset, of_dataset in by_dataset.items():
+        of_ends = [finding for finding in found if finding.series and finding.series.dataset == dataset]
+        report.findings += of_whole_dataset(dataset, of_ends, len(of_dataset))
     report.findings += damaged_requests(storage.files)
     if names is None:
         report.findings += unrecognized_files(storage)
@@ -99,41 +112,55 @@ def known_series(storage: BarStore, choice: DatasetFilter, names: Sequence[str] 
                 yield Series(symbol, dataset)
 
 
-def _check_all(
-    storage: BarStore, dataset: Dataset, series: Sequence[Series], now: datetime, quick: bool
-) -> list[tuple[CheckedSeries, Presence | None]]:
-    """Check the series of one dataset, and return each result with the presence of its bars; None for that if it is unknown."""
-    catalog = FileCatalog(storage, dataset)
-    actions = ActionStore(storage.files)
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """One checked series.
 
-    def check(one: Series) -> tuple[CheckedSeries, Presence | None]:
-        checked = check_series(storage, one, now=now, quick=quick, catalog=catalog, ex_dates=_ex_dates(actions, one))
+    Attributes:
+        result: The result of the check.
+        filled: The presence of its bars. If None, it is unknown.
+        life: When it has bars. If None, that is unknown.
+    """
+
+    result: CheckedSeries
+    filled: Presence | None = None
+    life: Life | None = None
+
+
+def _check_all(storage: BarStore, dataset: Dataset, series: Sequence[Series], now: datetime, quick: bool) -> list[_Checked]:
+    """Check the series of one dataset."""
+    catalog = FileCatalog(storage, dataset)
+    store = ActionStore(storage.files)
+
+    def check(one: Series) -> _Checked:
+        actions = _actions_of(store, one)
+        checked = check_series(storage, one, now=now, quick=quick, catalog=catalog, actions=actions)
         if checked.coverage is None or quick:
-            return checked, None
+            return _Checked(checked)
         # Bars of a damaged or missing file are no gap of the market's.
         findings = (finding for finding in checked.findings if finding.is_inconsistency)
         damaged = [finding.period.span for finding in findings if finding.period is not None]
-        filled = presence(one, checked.times, difference(checked.coverage.covered, damaged))
+        filled = presence(one, checked.times, difference(checked.coverage.covered, damaged), checked.trades)
+        checked.trades.clear()
         checked.times.clear()  # the presence needs one bit per minute, the timestamps 64
-        return checked, filled
+        checked.findings.extend(missing_minutes(filled))
+        return _Checked(checked, filled, life_of(checked, filled, KnownActions(actions, dataset.adjustment)))
 
     with ThreadPoolExecutor(_READERS) as pool:
         return list(pool.map(check, series))
 
 
-def _ex_dates(actions: ActionStore, series: Series) -> Collection[date]:
-    """Return the days on which a known corporate action explains a price jump of a series."""
+def _actions_of(actions: ActionStore, series: Series) -> Sequence[Action]:
+    """Return the stored corporate actions of the symbol of a series."""
     try:
-        return {action.day for action in actions.read(series.symbol).actions if action.event is not None}
+        return actions.read(series.symbol).actions
     except StoreError:
         return ()  # `unrecognized_files` reports it
 
 
-def _add_dataset(
-    report: VerificationReport, dataset: Dataset, checked: Sequence[tuple[CheckedSeries, Presence | None]], now: datetime
-) -> None:
+def _add_dataset(report: VerificationReport, dataset: Dataset, checked: Sequence[_Checked], now: datetime) -> None:
     """Add the findings and gaps of one dataset to a report."""
-    surprising, quiet = find_gaps(dataset, [filled for _, filled in checked if filled])
+    surprising, quiet = find_gaps(dataset, [one.filled for one in checked if one.filled])
     report.series += len(checked)
     report.gaps["quiet"] += sum(quiet.values())
     report.count(surprising)
@@ -141,15 +168,17 @@ def _add_dataset(
     for gap in surprising:
         if gap.kind == "single_symbol":
             single.setdefault(gap.series, []).append(gap)
-    for one, _ in checked:
-        report.findings += one.findings
+    found: list[Finding] = []
+    for one in (each.result for each in checked):
+        found += one.findings
         if one.series in single:
             text = f"{_listed(single[one.series])} without bars, unlike other symbols: a trading halt, or bars missing at Alpaca"
-            report.findings.append(Finding("gap", text, one.series))
+            found.append(Finding("gap", text, one.series))
         if one.coverage is not None:
             missing = missing_ranges(one.coverage, now)
             report.count(missing)
-            report.findings += _missing_findings(one.coverage, missing)
+            found += _missing_findings(one.coverage, missing)
+    report.findings += of_whole_dataset(dataset, found, len(checked))
     report.findings += _shared_findings(dataset, [gap for gap in surprising if gap.kind == "shared"])
 
 
@@ -163,11 +192,17 @@ def _missing_findings(coverage: Coverage, missing: Sequence[Gap]) -> list[Findin
 
 
 def _shared_findings(dataset: Dataset, shared: Sequence[Gap]) -> Iterator[Finding]:
-    """Yield one finding per range that symbols lack together."""
+    """Yield one finding per range that symbols lack together; whole sessions in a row are one."""
     by_range: dict[TimeRange, list[Gap]] = {}
     for gap in shared:
         by_range.setdefault(gap.span, []).append(gap)
-    for span, of_range in by_range.items():
+    joined: list[tuple[TimeRange, list[Gap]]] = []
+    for span, of_range in sorted(by_range.items()):
+        if joined and _continues(joined[-1][0], span, dataset) and _symbols(joined[-1][1]) == _symbols(of_range):
+            joined[-1] = (TimeRange(joined[-1][0].start, span.end), joined[-1][1])
+        else:
+            joined.append((span, of_range))
+    for span, of_range in joined:
         lacking, usual = of_range[0].lacking + 1, of_range[0].others + 1
         symbols = and_more((gap.series.symbol for gap in of_range), _SHOWN)
         text = (
@@ -175,6 +210,18 @@ def _shared_findings(dataset: Dataset, shared: Sequence[Gap]) -> Iterator[Findin
             "bars missing at Alpaca, or a halt of the whole market"
         )
         yield Finding("gap", text)
+
+
+def _continues(span: TimeRange, later: TimeRange, dataset: Dataset) -> bool:
+    """Tell whether there are no regular hours, or no bar of a day or longer, between two ranges."""
+    first, last = new_york_date(span.end), new_york_date(later.start)
+    if dataset.timeframe.intraday:
+        return not any(regular_hours(day).intersect(TimeRange(span.end, later.start)) for day in sessions(first, last))
+    return not any(span.end <= start < later.start for start in session_starts(TimeRange(span.end, later.end)))
+
+
+def _symbols(gaps: Sequence[Gap]) -> list[str]:
+    return [gap.series.symbol for gap in gaps]
 
 
 def _listed(gaps: Sequence[Gap]) -> str:

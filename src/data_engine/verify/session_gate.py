@@ -1,0 +1,187 @@
+"""Tell how many series hold one session: a gate before trading.
+
+A series that traded lately holds a session if all of it is covered or provisional and there is a bar of it. Without a bar it
+holds it if that emptiness is final, or if it skips sessions anyway: of a series with a bar in each of its last ten sessions, an
+empty response that Alpaca may still revise is no answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Any
+
+from data_engine.corporate_actions.action_store import ActionStore
+from data_engine.corporate_actions.ticker_changes import TickerChange, ticker_change_of
+from data_engine.errors import InputError, StoreError
+from data_engine.market.bars import from_micros, timestamps_us
+from data_engine.market.exchange_calendar import extended_hours, is_session, sessions
+from data_engine.market.series import Dataset, Feed, Series
+from data_engine.market.time_range import TimeRange, difference, intersection, iso, new_york_date, new_york_days
+from data_engine.market.wording import plural
+from data_engine.store.bar_store import BarStore
+from data_engine.store.coverage import Coverage
+from data_engine.store.partitions import Period
+from data_engine.store.selection import DatasetFilter, select_series
+from data_engine.verify.status import counted_coverage
+
+LATELY = 10
+"""The number of sessions before in which a series must have had a bar to be counted."""
+
+_BACK = timedelta(days=21)  # these ten sessions lie within
+
+
+@dataclass(frozen=True, slots=True)
+class Lack:
+    """A series that does not hold the session.
+
+    Attributes:
+        series: The series.
+        reason: ``not_fetched``, ``failed``, ``empty`` (a response without a bar that Alpaca may revise) or ``damaged``.
+    """
+
+    series: Series
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SessionGate:
+    """How many series hold a session.
+
+    Attributes:
+        day: The session.
+        expected: The number of series that traded lately.
+        lacking: Those of them that do not hold it, by dataset and symbol.
+    """
+
+    day: date
+    expected: int
+    lacking: tuple[Lack, ...]
+
+    @property
+    def held(self) -> int:
+        """The number of series that hold the session."""
+        return self.expected - len(self.lacking)
+
+    @property
+    def share(self) -> float:
+        """The share of the series that hold the session; 0 if none traded lately."""
+        return self.held / self.expected if self.expected else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields that ``status --session D --json`` prints."""
+        return {
+            "session": self.day.isoformat(),
+            "expected": self.expected,
+            "held": self.held,
+            "share": self.share,
+            "lacking": [
+                {"dataset": one.series.dataset.name, "symbol": one.series.symbol, "reason": one.reason} for one in self.lacking
+            ],
+        }
+
+    def __str__(self) -> str:
+        traded = f"{plural(self.expected, 'series', 'series')} that traded lately"
+        return f"Session {self.day}: held by {self.held:,} of {traded} ({self.share:.1%})"
+
+
+def last_session(now: datetime) -> date:
+    """Return the latest session whose extended hours have ended."""
+    today = new_york_date(now)
+    return max(day for day in sessions(today - timedelta(days=14), today) if extended_hours(day).end <= now)
+
+
+def session_gate(
+    storage: BarStore, choice: DatasetFilter, day: date, names: Sequence[str] | None = None, *, now: datetime
+) -> SessionGate:
+    """Return how many of the selected series hold a session. Bars of a week or longer are left out.
+
+    Coverage is read, and of bar files only the timestamps where the first and the last bar do not tell.
+
+    Args:
+        storage: The store.
+        choice: The datasets.
+        day: The session.
+        names: The symbols. If None, all.
+        now: The current time.
+
+    Raises:
+        InputError: If *day* is no session, or its session has not ended.
+        DamagedFile: If requested ranges cannot be read.
+    """
+    if not is_session(day):
+        before = max(sessions(day - timedelta(days=14), day))
+        raise InputError(f"cannot check session '{day}': the exchange is closed; the session before is {before}")
+    if extended_hours(day).end > now:
+        raise InputError(f"cannot check session '{day}': it ends at {iso(extended_hours(day).end)}; pass {last_session(now)}")
+    changes = ActionStore(storage.files).renames()
+    expected, lacking = 0, []
+    for series in select_series(storage.coverage, choice, names):
+        if series.dataset.timeframe.unit in ("Week", "Month"):
+            continue
+        try:
+            known = counted_coverage(storage, series)
+            since = known.wanted[0].start if known.wanted else known.first_bar
+            change = ticker_change_of(series.symbol, changes.of(series.symbol), since=since, begun=known.begun)
+            counts, reason = _judge(storage, known, day, change)
+        except StoreError:
+            counts, reason = True, "damaged"
+        expected += counts
+        if counts and reason is not None:
+            lacking.append(Lack(series, reason))
+    return SessionGate(day, expected, tuple(lacking))
+
+
+def _judge(storage: BarStore, known: Coverage, day: date, change: TickerChange | None) -> tuple[bool, str | None]:
+    """Return whether a series counts, and why it does not hold a session; None if it does."""
+    if known.first_bar is None or known.last_bar is None or (change is not None and change.day <= day):
+        return False, None
+    window = [one for one in sessions(day - _BACK, day) if one != day][-LATELY:]
+    first, last = new_york_date(known.first_bar), new_york_date(known.last_bar)
+    if last < window[0] or first > day:
+        return False, None
+    whole = [_session_of(known.series.dataset, day)]
+    answered = not difference(whole, (*known.covered, *known.provisional))
+    if last == day and answered:
+        return True, None
+    traded = _days_with_bars(storage, known, window[0], day)
+    if not traded:
+        return False, None
+    if not known.wanted and not known.covered and not known.provisional:
+        return True, None if day in traded else "not_fetched"  # only stored or imported
+    if not answered:
+        failed = known.failure is not None and known.failure.code != "interrupted" and intersection(whole, known.wanted)
+        return True, "failed" if failed else "not_fetched"
+    if day in traded or not difference(whole, known.covered):
+        return True, None
+    return True, "empty" if traded.issuperset(window) else None
+
+
+def _session_of(dataset: Dataset, day: date) -> TimeRange:
+    """Return the range that must be held: the extended hours for minutes and hours, the day for daily bars and other feeds."""
+    if dataset.timeframe.intraday and dataset.feed in (Feed.SIP, Feed.IEX):
+        hours = extended_hours(day)
+        return TimeRange(dataset.timeframe.floor(hours.start), hours.end)
+    return new_york_days(day, day)
+
+
+def _days_with_bars(storage: BarStore, known: Coverage, first: date, last: date) -> set[date]:
+    """Return the New York days with a bar."""
+    span = new_york_days(first, last)
+    found: set[date] = set()
+    for period in _periods(known, span):
+        times = timestamps_us(storage.read(known.series, period, ["timestamp"], within=span))
+        found |= {new_york_date(from_micros(time)) for time in _first_of_days(times)}
+    return found
+
+
+def _first_of_days(times: Any) -> Iterable[int]:
+    """Return timestamps among some that include one of each New York day."""
+    hours = times // 3_600_000_000
+    keep = [0, *(row + 1 for row in (hours[1:] != hours[:-1]).nonzero()[0].tolist())] if times.size else []
+    return times[keep].tolist() if keep else ()
+
+
+def _periods(known: Coverage, span: TimeRange) -> Iterable[Period]:
+    return [period for period in known.rows if period.span.intersect(span)]
