@@ -62,7 +62,8 @@ MAY = {
     "alpaca.http_client": "clock files randomness threads",  # `os`: the number of processors
     "alpaca.page_decoder_native": "files",
     "alpaca.rate_limit": "threads",  # a lock, and nothing that waits
-    "alpaca.transport": "clock sockets",
+    "alpaca.time_limit": "clock threads",
+    "alpaca.transport": "files sockets",  # `os`: the variables that name a proxy
     "cpu": "files threads",
     "ingest.api": "files",
     "ingest.audit": "threads",

@@ -515,7 +515,8 @@ PLAIN, HTML = "application/json; charset=utf-8", "text/html"
         (b'{"message":7}', PLAIN, '{"message":7}'),
         (b"no json", PLAIN, "no json"),
         (b"", HTML, ""),
-        (b"\xff" * 5000, HTML, "\ufffd" * 200),
+        (b"\xff" * 5000, HTML, "\ufffd" * 5000),
+        (b'{"message":' + b"[" * 200_000, PLAIN, '{"message":' + "[" * 200_000),
     ],
 )  # fmt: skip
 def test_what_an_error_response_says_for_people(body, kind, message):

@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import accumulate
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -47,6 +47,7 @@ class BarsRequest:
     asof: date | str | None = None
     currency: str | None = None
     limit: int = PAGE_LIMIT
+    carries_text: ClassVar[bool] = False
 
     def query(self, token: str | None = None) -> str:
         """Return the query string of the first page, or of the page that *token* names."""

@@ -10,6 +10,7 @@ import click
 from data_engine.cli.console import json_text, print_err, size
 from data_engine.cli.exit_codes import Command
 from data_engine.cli.options import open_store, with_settings
+from data_engine.cli.output import write_exact
 from data_engine.market.clean_text import clean
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     "--time-zone", metavar="ZONE", default="UTC", show_default=True, help="Time zone of instants, such as America/New_York."
 )
 @click.option("--memory", metavar="SIZE", help="Memory for the query, such as 2GB. [default: 80 % of the machine's]")
-@click.option("--allow-files", is_flag=True, help="Let the SQL read all files that you can read, with read_csv() and so on.")
+@click.option("--allow-files", is_flag=True, help="Let the SQL read all files that you can read.")
 @with_settings
 def query(
     settings: Settings,
@@ -84,7 +85,7 @@ def query(
         def respond() -> None:
             if form == "csv" and out is None:
                 for text in csv_text(lazy_query(connection, sql, allow_files=allow_files)):
-                    click.echo(text, nl=False)
+                    write_exact(text)
             elif form in ("csv", "parquet") and out is not None:
                 made = write(lazy_query(connection, sql, allow_files=allow_files), out, form, time_zone=time_zone)
                 print_err(f"{out}: {size(made)}")

@@ -23,13 +23,13 @@ def clean(text: str, *, most: int | None = None, lines: bool = False) -> str:
 
     Args:
         text: The text.
-        most: The number of characters to keep. If None, all.
+        most: The number of characters to keep, three of four from the beginning and one from the end. If None, all.
         lines: Whether line ends and tabs stay.
     """
-    cut = ""
     if most is not None and len(text) > most:
-        text, cut = text[:most], f"... ({len(text):,} characters)"
-    return (_LINES if lines else _ONE_LINE).sub(_escaped, text) + cut
+        end = most // 4  # messages of ours end in what to do
+        text = f"{text[: most - end]} ... ({len(text):,} characters) ... {text[-end:]}"
+    return (_LINES if lines else _ONE_LINE).sub(_escaped, text)
 
 
 def _escaped(match: re.Match[str]) -> str:
