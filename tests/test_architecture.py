@@ -60,7 +60,7 @@ MAY = {
     "alpaca.client": "clock",
     "alpaca.credentials": "files",
     "alpaca.http_client": "clock files randomness threads",  # `os`: the number of processors
-    "alpaca.page_decoder_native": "files",
+    "alpaca.native_library": "files",
     "alpaca.rate_limit": "threads",  # a lock, and nothing that waits
     "alpaca.time_limit": "clock threads",
     "alpaca.transport": "files sockets",  # `os`: the variables that name a proxy

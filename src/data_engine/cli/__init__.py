@@ -48,9 +48,14 @@ _EPILOG = "Try `data-engine demo`, which needs no account. Documentation in the 
 def program(context: click.Context, version: bool) -> None:
     """Download historical US stock bars from Alpaca to Parquet and track which ranges are complete."""
     if version:
+        from data_engine.alpaca.native_library import library
         from data_engine.version import __version__
 
         click.echo(f"data-engine {__version__}")
+        click.echo(
+            f"Decoder: {'compiled' if library() is not None else 'pure Python; install with a C compiler to compile it'}",
+            err=True,
+        )
     elif context.invoked_subcommand is None:
         home.show()
 
