@@ -6,14 +6,12 @@ import base64
 import json
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import pytest
 
-from data_engine.alpaca import client, http_client, transport
+from data_engine.alpaca import http_client, transport
 from data_engine.alpaca.retry import RetryPolicy
 from hostile import Hostile, Play, bar, gzipped, http, page
 from running import KEY, SECRET, Ran, here, rows
@@ -118,7 +116,7 @@ SERVERS: dict[str, tuple[Play | bytes, int]] = {
     "another-symbol": (page({"MSFT": [GOOD]}), 1),
     "unsorted": (page({"AAPL": [bar("2024-06-03T13:31:00Z"), GOOD]}), 1),
     "repeated": (page({"AAPL": [GOOD, GOOD]}), 1),
-    "number-of-none": (http(body=json.dumps({"bars": {"AAPL": [GOOD]}, "next_page_token": None}).replace("12.5", "012.5").encode()), 1),
+    "number-of-none": (http(body=page({"AAPL": [GOOD]}).partition(b"\r\n\r\n")[2].replace(b"12.5", b"012.5")), 1),
     "same-token-for-ever": (page({"AAPL": []}, "again"), 1),
     "another-currency": (answer(json.dumps({"bars": {"AAPL": [GOOD]}, "currency": "EUR", "next_page_token": None})), 1),
     "token-of-nothing": (answer('{"bars":{},"next_page_token":""}'), 1),
@@ -167,8 +165,8 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Path]:
-    yield tmp_path / "store"
+def store(tmp_path: Path) -> Path:
+    return tmp_path / "store"
 
 
 def check(ran: Ran, code: int | None = None) -> None:
