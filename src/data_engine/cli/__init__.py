@@ -30,7 +30,7 @@ from data_engine.cli import (
 )
 from data_engine.cli.console import print_error, print_json
 from data_engine.cli.exit_codes import FAILED, OK, Group
-from data_engine.cli.output import OutputFailed, fill_closed_streams, output_error, printing
+from data_engine.cli.output import OutputFailed, ReaderGone, fill_closed_streams, output_error, printing
 from data_engine.errors import DataEngineError, InputError, Interrupted
 
 _EPILOG = "Try `data-engine demo`, which needs no account. Documentation in the source: docs/reference/command-line.md."
@@ -94,8 +94,8 @@ def _run(words: list[str]) -> int:
     try:
         code = program.main(args=words, prog_name="data-engine", standalone_mode=False)
         return code if isinstance(code, int) else OK
-    except BrokenPipeError:
-        return OK  # the reader of stdout (`| head`) has all that it wants
+    except ReaderGone:
+        return OK
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - no traceback reaches a user
         return _fail(error, as_json="--json" in words and not isinstance(error, OutputFailed))
 
@@ -130,7 +130,7 @@ def run() -> None:
     fill_closed_streams()
     code = main()
     with printing([]):  # whose streams do not fail
-        with suppress(BrokenPipeError, OutputFailed):
+        with suppress(ReaderGone, OutputFailed):
             sys.stdout.flush()
         sys.stderr.flush()
     os._exit(code) if code == Interrupted.exit_code else sys.exit(code)

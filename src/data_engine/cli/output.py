@@ -25,6 +25,10 @@ class OutputFailed(InputError):
     code = "output_failed"
 
 
+class ReaderGone(Exception):
+    """The reader of stdout (``| head``) has all that it wants."""
+
+
 class Output:
     """A stream like stdout, which writes clean text and remembers what failed.
 
@@ -65,17 +69,17 @@ class Output:
         return self.stream is not None and self.stream.isatty()
 
     def _attempt(self, act: Callable[[TextIO], object]) -> None:
-        if self.failed is not None:
-            return
-        try:
-            if self.stream is None:
-                raise OSError("it is closed")
-            act(self.stream)
-        except (OSError, ValueError) as error:  # ValueError: the stream was closed meanwhile
-            self.failed = error
-            self._discard()
-            if not self._goes_on:
-                raise output_error(error) from error
+        if self.failed is None:
+            try:
+                if self.stream is None:
+                    raise OSError("it is closed")
+                act(self.stream)
+            except (OSError, ValueError) as error:  # ValueError: the stream was closed meanwhile
+                self.failed = error
+                self._discard()
+        # Each time: click tries a stream before it writes, and drops the first error.
+        if self.failed is not None and not self._goes_on:
+            raise output_error(self.failed) from self.failed
 
     def _discard(self) -> None:
         """Have what the stream still holds go nowhere, so that the end of the process does not fail for it."""
@@ -88,7 +92,7 @@ class Output:
 def output_error(error: Exception) -> Exception:
     """Return the error of a command whose product cannot be written; a reader that has gone (``| head``) is none."""
     if isinstance(error, BrokenPipeError):
-        return error
+        return ReaderGone()
     reason = getattr(error, "strerror", None) or error
     return OutputFailed(f"cannot write to stdout: {reason}; check where the output goes")
 
