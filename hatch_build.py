@@ -6,10 +6,12 @@ code. The flags are those that gcc and clang share; Microsoft's compiler has oth
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
 import zlib
 from pathlib import Path
@@ -20,7 +22,9 @@ from packaging.tags import sys_tags
 
 FOLDER = "data_engine/alpaca"
 SOURCE = "page_decoder_native.c"
-LIBRARY = "page_decoder_native.native"  # as in page_decoder_native.py
+LIBRARY = "page_decoder_native.native"  # as in native_library.py
+SUM = "page_decoder_native.sum.native"
+LOADER = "native_library.py"
 
 
 class CompiledPage(BuildHookInterface[Any]):
@@ -33,13 +37,15 @@ class CompiledPage(BuildHookInterface[Any]):
         source = Path(self.root, "src", FOLDER, SOURCE)
         self._scratch = Path(tempfile.mkdtemp())
         library = self._scratch / LIBRARY
-        trouble = compile_library(source, library)
+        trouble = compile_library(source, library) or try_library(source, library)
         if version == "editable":
-            trouble = put(library, source.with_name(LIBRARY)) or trouble
+            trouble = put(library, source.with_name(LIBRARY)) or put(library.with_name(SUM), source.with_name(SUM)) or trouble
         elif trouble is None:
+            # The library was loaded by this Python, so its machine is that of the wheel, whatever `CC` may build for.
             # No manylinux or musllinux: that the library runs on other distributions was not looked into.
             platform = next(tag.platform for tag in sys_tags() if not tag.platform.startswith(("manylinux", "musllinux")))
             build_data["force_include"][str(library)] = f"{FOLDER}/{LIBRARY}"
+            build_data["force_include"][str(library.with_name(SUM))] = f"{FOLDER}/{SUM}"
             build_data["pure_python"] = False
             build_data["tag"] = f"py3-none-{platform}"
         if trouble is not None:
@@ -63,8 +69,10 @@ def compile_library(source: Path, library: Path) -> str | None:
         if compiler is None:
             return f"there is no {shlex.join(named) or 'C compiler'}"
         command = [*compiler, "-std=c99", "-O3", "-shared", "-fvisibility=hidden", *([] if os.name == "nt" else ["-fPIC"])]
-        # What the library says it was made of; page_decoder_native.py holds it against the source that it finds.
-        command += [f"-DSOURCE_CRC={zlib.crc32(source.read_bytes())}u", *words("CFLAGS"), *words("LDFLAGS")]
+        # Without the start files of the C run-time: those of `-funsafe-math-optimizations` change the arithmetic of the process.
+        own = ["-fno-fast-math", "-fno-unsafe-math-optimizations", *([] if os.name == "nt" else ["-nostartfiles"])]
+        # What the library says it was made of; native_library.py holds it against the source that it finds.
+        command += [f"-DSOURCE_CRC={zlib.crc32(source.read_bytes())}u", *words("CFLAGS"), *words("LDFLAGS"), *own]
         command += ["-o", str(library), str(source)]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=120, check=False)  # noqa: S603
     except (OSError, ValueError, subprocess.SubprocessError) as error:
@@ -72,6 +80,24 @@ def compile_library(source: Path, library: Path) -> str | None:
     if done.returncode != 0 or not library.exists():
         return f"{shlex.join(command)} ended with {done.returncode}:\n{done.stderr.strip()}"
     return None
+
+
+def try_library(source: Path, library: Path) -> str | None:
+    """Have a process of its own load *library* and read a page with it; return why it is of no use, None where it is.
+
+    A library for another machine, or one that ends the process, is none. Its checksum is written beside it.
+    """
+    command = [sys.executable, str(source.with_name(LOADER)), str(library), str(source)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=60, check=False)  # noqa: S603
+        if done.returncode == 0:
+            library.with_name(SUM).write_text(hashlib.sha256(library.read_bytes()).hexdigest(), encoding="ascii")
+            return None
+        trouble = f"the compiled code cannot be used by this Python ({done.returncode}): {done.stderr.strip()[-500:]}"
+        library.unlink()
+    except (OSError, subprocess.SubprocessError) as error:
+        return str(error)
+    return trouble
 
 
 def words(variable: str) -> list[str]:

@@ -60,9 +60,10 @@ MAY = {
     "alpaca.client": "clock",
     "alpaca.credentials": "files",
     "alpaca.http_client": "clock files randomness threads",  # `os`: the number of processors
-    "alpaca.page_decoder_native": "files",
+    "alpaca.native_library": "files",
     "alpaca.rate_limit": "threads",  # a lock, and nothing that waits
-    "alpaca.transport": "clock sockets",
+    "alpaca.time_limit": "clock threads",
+    "alpaca.transport": "files sockets",  # `os`: the variables that name a proxy
     "cpu": "files threads",
     "ingest.api": "files",
     "ingest.audit": "threads",
@@ -77,7 +78,9 @@ MAY = {
     "read.bar_reader": "duckdb threads",
     "read.duckdb_views": "duckdb files threads",
     "read.parquet_storage": "clock duckdb",
-    "read.query_output": "files",
+    "read.query_output": "duckdb files randomness",
+    "read.statement": "duckdb",
+    "read.view_files": "files",
     "report.charts": "threads",
     "report.html_page": "files randomness",
     "sandbox.connection": "clock files sockets",

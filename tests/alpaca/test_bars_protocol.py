@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from urllib.parse import parse_qsl
 
@@ -515,7 +516,8 @@ PLAIN, HTML = "application/json; charset=utf-8", "text/html"
         (b'{"message":7}', PLAIN, '{"message":7}'),
         (b"no json", PLAIN, "no json"),
         (b"", HTML, ""),
-        (b"\xff" * 5000, HTML, "\ufffd" * 200),
+        (b"\xff" * 5000, HTML, "\ufffd" * 5000),
+        (b'{"message":' + b"[" * 200_000, PLAIN, '{"message":' + "[" * 200_000),
     ],
 )  # fmt: skip
 def test_what_an_error_response_says_for_people(body, kind, message):
@@ -536,3 +538,110 @@ def test_what_an_error_response_says_for_people(body, kind, message):
 )
 def test_which_symbol_a_refusal_names(message, named):
     assert refused_symbol(message, ("AAPL", "BRK-B")) == named
+
+
+# What is no JSON is refused by every decoder
+
+NUMBERS_THAT_ARE_NONE = ["01", "00", ".5", "5.", "1.2.3", "1..2", ".", "", "0x1", "1_0", "+1", "007.5"]
+
+LONG = "194.25184573920184555"  # more digits than the compiled decoder reads
+
+
+def _row(close: str = "1", time: str = "2024-06-03T08:00:00Z") -> str:
+    return f'{{"c":{close},"h":1,"l":1,"n":1,"o":1,"t":"{time}","v":1,"vw":1}}'
+
+
+def _body(*rows: str) -> bytes:
+    return f'{{"bars":{{"A":[{",".join(rows)}]}},"next_page_token":null}}'.encode()
+
+
+MALFORMED = {
+    **{f"number-{text}": _body(_row(text)) for text in NUMBERS_THAT_ARE_NONE},
+    **{f"long-and-{text}": _body(_row(LONG), _row(text, "2024-06-03T08:01:00Z")) for text in NUMBERS_THAT_ARE_NONE},
+    "hour-of-one-digit": _body(_row(time="2024-06-03T8:00:00Z")),
+    "minute-of-one-digit": _body(_row(LONG), _row(time="2024-06-03T08:5:00Z")),
+    "minute-of-three-digits": _body(_row(LONG), _row(time="2024-06-03T08:005:00Z")),
+    "year-of-five-digits": _body(_row(LONG), _row(time="20024-06-03T08:05:00Z")),
+    "digit-of-a-key-for-a-value": _body(_row(LONG)).replace(b'"vw":1}', b'"vw":,"9h":2}'),
+    "digit-in-a-key": _body(_row(LONG)).replace(b'"vw":1', b'"v9w":1'),
+    "digit-before-a-key": _body(_row(LONG)).replace(b'{"c"', b'{5"c"'),
+    "digit-behind-a-value": _body(_row(LONG)).replace(b'"vw":1}', b'"vw":"1}'),
+    "digits-behind-the-last-row": _body(_row(LONG)).replace(b"}]", b"}.97]"),
+    "whole-digits-behind-the-last-row": _body(_row(LONG)).replace(b"}]", b"}97]"),
+    "digits-between-rows": _body(_row(LONG), _row(time="2024-06-03T08:01:00Z")).replace(b"},{", b"},7{"),
+    "digits-behind-the-lists": _body(_row(LONG)).replace(b"]}", b"]7}"),
+    "digits-before-the-lists": _body(_row(LONG)).replace(b'{"A"', b'{7"A"'),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("body", MALFORMED.values(), ids=MALFORMED)
+def test_no_decoder_takes_what_is_no_json(body):
+    with pytest.raises(BadAnswer):
+        read_any(body)
+    assert read_plain(body) is None
+    code = library()
+    assert code is None or read_compiled(body, code) is None
+
+
+MANY = _body(
+    _row("9.5"), _row("0.25", "2024-06-03T08:01:00Z"), _row("100", "2024-06-03T08:02:00Z"), _row("0", "2024-06-03T08:03:00Z")
+).replace(b"]}", b'],"BRK.B":[' + _row("7.0").encode() + b'],"2330":[' + _row(LONG).encode() + b"]}")
+
+
+@given(st.data())
+def test_the_decoders_agree_on_damaged_pages(data):
+    """Bytes are changed, put in or taken out: what is not JSON is refused, and what still is reads the same, or is left alone."""
+    body = bytearray(MANY)
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(body) - 1))
+        piece = data.draw(
+            st.sampled_from(
+                [b"0", b"1", b"9", b".", b",", b":", b'"', b"{", b"}", b"[", b"]", b"-", b"e", b"T", b"", b"vw", b" "]
+            )
+        )
+        body[at : at + data.draw(st.integers(0, 2))] = piece
+    damaged = bytes(body)
+    try:
+        expected = read_any(damaged)
+    except BadAnswer:
+        expected = None
+    code = library()
+    for found in (read_plain(damaged), read_compiled(damaged, code) if code is not None else None):
+        if found is not None:
+            assert expected is not None, damaged
+            assert [(symbol, bars.to_pylist()) for symbol, bars in found.bars()] == [
+                (symbol, bars.to_pylist()) for symbol, bars in expected.bars()
+            ]
+            assert found.token == expected.token
+
+
+# Currency
+
+
+@pytest.mark.parametrize(
+    ("named", "requested", "fits"),
+    [(None, None, True), ("USD", None, True), (None, "USD", True), ("EUR", "EUR", True),
+     ("EUR", None, False), (None, "EUR", False), ("USD", "EUR", False), ("EUR", "USD", False), ("eur", "EUR", False)],
+)  # fmt: skip
+@pytest.mark.parametrize("spaced", [False, True])
+def test_the_currency_of_the_answer_is_the_one_that_was_requested(named, requested, fits, spaced):
+    body = (
+        TWO_SYMBOLS
+        if named is None
+        else TWO_SYMBOLS.replace(b'"next_page_token"', f'"currency":"{named}","next_page_token"'.encode())
+    )
+    body = body.replace(b'"next_page_token"', b' "next_page_token"') if spaced else body
+    request = replace(REQUEST, currency=requested)
+    if fits:
+        assert read_page(body, request).slices
+    else:
+        with pytest.raises(BadAnswer, match="prices are in"):
+            read_page(body, request)
+
+
+def test_a_page_with_a_currency_makes_no_object_per_bar(monkeypatch):
+    monkeypatch.setattr("data_engine.alpaca.bars_protocol.read_any", lambda *_: pytest.fail("the general decoder"))
+    body = TWO_SYMBOLS.replace(b'"next_page_token"', b'"currency":"EUR","next_page_token"')
+
+    assert read_page(body, replace(REQUEST, currency="EUR")).slices
+    assert read_plain(body) is not None

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_engine.alpaca import page_decoder_native
+from data_engine.alpaca import native_library, page_decoder_native
 from data_engine.alpaca.page_decoder import read_plain
 from data_engine.alpaca.page_decoder_native import library, read_compiled
 from data_engine.alpaca.page_format import LISTS_BEGIN
@@ -254,7 +254,7 @@ def test_without_the_library_there_is_none(tmp_path):
 
 
 def test_a_file_that_is_no_library_is_none(tmp_path):
-    (tmp_path / page_decoder_native.LIBRARY).write_bytes(b"not a library")
+    (tmp_path / native_library.LIBRARY).write_bytes(b"not a library")
 
     assert loaded_in(tmp_path) == "None"
 
@@ -267,7 +267,7 @@ def test_a_file_that_is_no_library_is_none(tmp_path):
 def test_a_library_that_was_made_of_something_else_is_none(tmp_path, source):
     if COMPILER is None:
         pytest.skip("no C compiler")
-    made = tmp_path / page_decoder_native.LIBRARY
+    made = tmp_path / native_library.LIBRARY
     (tmp_path / "other.c").write_text(source)
     subprocess.run([COMPILER, "-shared", "-fPIC", "-o", str(made), str(tmp_path / "other.c")], check=True)
 
@@ -278,9 +278,76 @@ def test_a_library_that_was_made_of_something_else_is_none(tmp_path, source):
 @pytest.mark.parametrize("changed", [b"", b"\n"], ids=["as-it-was", "changed"])
 def test_a_library_is_taken_with_its_own_source_alone(tmp_path, changed):
     """After an update that did not compile again, a corrected fault must not live on in the old library."""
-    shutil.copy(Path(page_decoder_native.__file__).with_name(page_decoder_native.LIBRARY), tmp_path)
+    copy_library(tmp_path)
 
     assert (loaded_in(tmp_path, changed) == "None") == bool(changed)
+
+
+@needs_code
+@pytest.mark.parametrize("damage", ["cut", "cut-to-a-page", "zeros", "one-bit", "no-sum", "sum-of-another"])
+def test_a_damaged_library_is_none_and_does_not_end_the_process(tmp_path, damage):
+    copy_library(tmp_path)
+    made, digest = tmp_path / native_library.LIBRARY, tmp_path / native_library.SUM
+    content = made.read_bytes()
+    at = content.index(b"data_engine_source")
+    changed = {
+        "cut": content[: len(content) // 2],
+        "cut-to-a-page": content[:4096],
+        "zeros": content[:1000] + bytes(len(content) - 1000),
+        "one-bit": content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :],
+    }
+    made.write_bytes(changed.get(damage, content))
+    if damage == "no-sum":
+        digest.unlink()
+    elif damage == "sum-of-another":
+        digest.write_text("0" * 64)
+
+    assert loaded_in(tmp_path) == "None"
+
+
+def copy_library(folder: Path) -> None:
+    for name in (native_library.LIBRARY, native_library.SUM):
+        shutil.copy(Path(native_library.__file__).with_name(name), folder)
+
+
+WRONG = {
+    "nothing": "return -1;",
+    "no-digits": "*stopped = size - 1; heads[0] = 10; heads[1] = 11; heads[2] = 2; return 1;",
+    "crash": "return *(volatile int *)0;",
+    "end": "__builtin_trap();",
+}
+
+
+@pytest.mark.parametrize("body", WRONG.values(), ids=WRONG)
+def test_a_decoder_that_reads_wrong_is_not_installed(tmp_path, monkeypatch, body):
+    """The build tries it in a process of its own: here one that says it was made of the source, and is something else."""
+    if COMPILER is None:
+        pytest.skip("no C compiler")
+    crc = __import__("zlib").crc32(SOURCE.read_bytes())
+    arguments = "const char *b, int64_t size, int64_t s, int64_t c, int64_t *t, double *v, int64_t *heads, int64_t *stopped"
+    (tmp_path / "other.c").write_text(
+        f"#include <stdint.h>\nuint32_t data_engine_source(void) {{ return {crc}u; }}\n"
+        f"int64_t read_bars({arguments}) {{ {body} }}\n"
+    )
+    made = tmp_path / native_library.LIBRARY
+    subprocess.run([COMPILER, "-shared", "-fPIC", "-o", str(made), str(tmp_path / "other.c")], check=True)
+    tried = subprocess.run([sys.executable, native_library.__file__, str(made), str(SOURCE)], capture_output=True, check=False)
+
+    assert tried.returncode != 0
+
+
+@needs_code
+def test_flags_that_change_the_arithmetic_of_the_process_do_not(tmp_path):
+    """`-ffast-math` where it links has start files that set flush-to-zero; they are left out."""
+    if COMPILER is None:
+        pytest.skip("no C compiler")
+    made = tmp_path / "made.native"
+    command = [COMPILER, "-std=c99", "-O3", "-shared", "-fPIC", f"-DSOURCE_CRC={__import__('zlib').crc32(SOURCE.read_bytes())}u"]
+    flags = ["-funsafe-math-optimizations", "-fno-fast-math", "-fno-unsafe-math-optimizations", "-nostartfiles"]
+    subprocess.run([*command, *flags, "-o", str(made), str(SOURCE)], check=True)
+    tried = subprocess.run([sys.executable, native_library.__file__, str(made), str(SOURCE)], capture_output=True, check=False)
+
+    assert tried.returncode == 0, tried.stderr
 
 
 @pytest.mark.parametrize("without", ["ctypes", "_ctypes"])
@@ -293,8 +360,13 @@ def test_a_python_without_ctypes_has_none_and_works(without):
 
 def loaded_in(folder: Path, changed: bytes = b"") -> str:
     """Return what `library` finds for a copy of the module in *folder*, whose source is *changed*."""
-    shutil.copy(page_decoder_native.__file__, folder / "copy_of_it.py")
+    import hashlib
+
+    shutil.copy(native_library.__file__, folder / "copy_of_it.py")
     (folder / SOURCE.name).write_bytes(SOURCE.read_bytes() + changed)
+    made, digest = folder / native_library.LIBRARY, folder / native_library.SUM
+    if made.exists() and not any(folder.glob("*.sum.native")) and (folder / "other.c").exists():
+        digest.write_text(hashlib.sha256(made.read_bytes()).hexdigest())  # whole, and of another source
     done = subprocess.run(
         [sys.executable, "-c", "import copy_of_it; print(copy_of_it.library())"], cwd=folder, capture_output=True
     )

@@ -290,3 +290,31 @@ def test_closing_twice_and_from_another_thread_is_fine(connect):
         thread.start()
         thread.join()
         client.close()
+
+
+def _members(*texts: bytes) -> bytes:
+    return b"".join(gzip.compress(text) for text in texts)
+
+
+def test_all_members_of_a_gzip_body_are_read():
+    with Hostile(http(body=_members(b'{"a', b'":', b"", b"1}"), headers=[("Content-Encoding", "gzip")])) as server:
+        assert HttpTransport(server.url, {}).get("/x").body == b'{"a":1}'
+
+
+@pytest.mark.parametrize("tail", [b"junk", b"\0" * 8, gzip.compress(b"more")[:-3]], ids=["junk", "zeros", "half-a-member"])
+def test_what_follows_a_gzip_member_and_is_none_is_refused(tail):
+    with (
+        Hostile(http(body=_members(b"{}") + tail, headers=[("Content-Encoding", "gzip")])) as server,
+        pytest.raises(TransportFailed, match="compressed"),
+    ):
+        HttpTransport(server.url, {}).get("/x")
+
+
+def test_members_together_are_bounded(monkeypatch):
+    monkeypatch.setattr(transport, "_MOST_BYTES", 1 << 20)
+    body = _members(*[b" " * (1 << 19)] * 3)
+    with (
+        Hostile(http(body=body, headers=[("Content-Encoding", "gzip")])) as server,
+        pytest.raises(TransportFailed, match="inflates to more"),
+    ):
+        HttpTransport(server.url, {}).get("/x")

@@ -500,7 +500,7 @@ def test_what_lies_between_two_ranges_is_not_shown_as_held(server: Sandbox, tmp_
 
 
 def test_a_plan_is_printed_as_it_is(small: Path) -> None:
-    ran = here("query", "EXPLAIN SELECT count(*) FROM bars_1min WHERE symbol = 'AAPL'", "--base-path", small)
+    ran = here("query", "SELECT count(*) FROM bars_1min WHERE symbol = 'AAPL'", "--explain", "--base-path", small)
 
     assert ran.code == 0
     assert "\\n" not in ran.out

@@ -89,9 +89,7 @@ def test_json_is_the_same_by_either_option(store):
     assert query(store, sql, "--json").json == query(store, sql, "--format", "json").json == expected
 
 
-@pytest.mark.parametrize(
-    "sql", ["DESCRIBE bars_1min", "SHOW TABLES", "EXPLAIN FROM bars_1min", "SUMMARIZE bars_1min", "VALUES (1)"]
-)
+@pytest.mark.parametrize("sql", ["DESCRIBE bars_1min", "SHOW TABLES", "SUMMARIZE bars_1min", "VALUES (1)"])
 def test_questions_of_every_form_can_be_written(store, tmp_path, sql):
     printed = query(store, sql, "--format", "csv")
     written = [query(store, sql, "--out", name).code for name in ("x.csv", "x.parquet")]
@@ -129,14 +127,40 @@ def test_csv_comes_in_pieces(connection):
     pieces.close()
 
 
-@pytest.mark.parametrize("name", ["out.csv", "out.parquet"])
-def test_a_query_that_fails_leaves_the_file_that_was_there(store, tmp_path, name):
-    Path(name).write_text("before")
+@pytest.mark.parametrize("name", ["out.csv", "out.parquet", "out.json", "out.txt"])
+def test_a_query_that_fails_leaves_no_file(store, tmp_path, name):
     # The last row alone cannot be converted.
     ran = query(store, "SELECT if(close >= 8333, 'x', '1')::INTEGER FROM bars_1min", "--out", name)
 
     assert (ran.code, "Could not convert" in ran.err, "Views: bars_1min" in ran.err) == (2, True, True)
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: "before"}
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out.parquet", "out.json", "out.txt"])
+@pytest.mark.parametrize("taken", ["file", "link"])
+def test_a_file_that_exists_is_never_overwritten(store, tmp_path, name, taken):
+    victim = tmp_path / "victim"
+    if taken == "link":
+        Path(name).symlink_to(victim)
+    else:
+        Path(name).write_text("before")
+    ran = query(store, "SELECT 1 AS one", "--out", name)
+
+    assert (ran.code, f"--out {name}" in ran.err) == (2, True), ran.err
+    assert not victim.exists()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert taken == "link" or Path(name).read_text() == "before"
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_a_file_that_appears_meanwhile_is_not_overwritten(connection, tmp_path, form):
+    """Another program makes it while the rows are computed."""
+    out = tmp_path / "out"
+    connection.create_function("appear", lambda number: out.write_text("theirs") and number, ["BIGINT"], "BIGINT")
+    with pytest.raises(InputError, match="exists"):
+        write(connection.sql("SELECT appear(range) FROM range(1)"), out, form)
+
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"out": "theirs"}
 
 
 def test_a_file_that_cannot_be_written_is_said(connection, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date
+from typing import ClassVar
 
 from data_engine.alpaca.page_format import query_string, read_envelope, unusable
 from data_engine.errors import BadAnswer
@@ -29,6 +30,7 @@ class ActionsRequest:
     first: date
     last: date
     limit: int = PAGE_LIMIT
+    carries_text: ClassVar[bool] = True
 
     def target(self, token: str | None = None) -> str:
         """Return path and query of the first page, or of the page that *token* names."""

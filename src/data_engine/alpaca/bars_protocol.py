@@ -13,13 +13,13 @@ import re
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import accumulate
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from data_engine.alpaca.page_decoder import read_plain
 from data_engine.alpaca.page_decoder_native import library, read_compiled
-from data_engine.alpaca.page_format import KEYS, PAGE_LIMIT, query_string, read_envelope, slices_of, unusable
+from data_engine.alpaca.page_format import KEYS, PAGE_LIMIT, check_currency, frame, query_string, read_object, slices_of, unusable
 from data_engine.errors import BadAnswer
 from data_engine.market.bars import VALUES, make_table, numbers, problems, to_micros
 from data_engine.market.bars_page import BarsPage
@@ -47,6 +47,7 @@ class BarsRequest:
     asof: date | str | None = None
     currency: str | None = None
     limit: int = PAGE_LIMIT
+    carries_text: ClassVar[bool] = False
 
     def query(self, token: str | None = None) -> str:
         """Return the query string of the first page, or of the page that *token* names."""
@@ -93,7 +94,9 @@ def read_page(body: bytes, request: BarsRequest) -> BarsPage:
     page = read_plain(body) if code is None else read_compiled(body, code)
     try:
         if page is None:
-            page = read_any(body)
+            page = read_any(body, request.currency)
+        elif (framed := frame(body)) is not None:
+            check_currency(framed.currency, request.currency)
         _check_contents(page, request)
         _check_times(page, request.span)
     except BadAnswer as error:
@@ -104,13 +107,19 @@ def read_page(body: bytes, request: BarsRequest) -> BarsPage:
 # -------------------------------------------------------------------------------------------------- the general decoder
 
 
-def read_any(body: bytes) -> BarsPage:
+def read_any(body: bytes, currency: str | None = None) -> BarsPage:
     """Return the bars of a page of any JSON form that the API documents.
 
+    Args:
+        body: The page.
+        currency: The currency that was requested. If None, US dollars.
+
     Raises:
-        BadAnswer: If it is no such page.
+        BadAnswer: If it is no such page, or names another currency.
     """
-    content, token = read_envelope(body, "bars")
+    envelope = read_object(body, "bars")
+    content, token = envelope["bars"], envelope["next_page_token"]
+    check_currency(envelope.get("currency"), currency)
     if not isinstance(content, dict):
         raise BadAnswer("bars is not an object")
     lists = {symbol: _checked_rows(symbol, rows) for symbol, rows in sorted(content.items()) if rows != []}

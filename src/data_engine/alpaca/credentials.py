@@ -15,11 +15,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from data_engine.alpaca.echoes import echoed, echoes
 from data_engine.errors import ConfigError
+from data_engine.market.clean_text import MOST_CHARACTERS, clean
 
 PAIRS = (("ALPACA_API_KEY", "ALPACA_SECRET_KEY"), ("APCA_API_KEY_ID", "APCA_API_SECRET_KEY"))
 
 _OTHER_HALF = {name: other for pair in PAIRS for name, other in (pair, pair[::-1])}
+
+_LONG = 10 * MOST_CHARACTERS
 
 _DOTENV_NAME = ".env"
 
@@ -41,9 +45,19 @@ class Credentials:
     secret: str = field(repr=False)
     source: str
 
-    def redact(self, text: bytes) -> bytes:
-        """Return a text with key and secret replaced by asterisks."""
-        return text.replace(self.key.encode(), b"***").replace(self.secret.encode(), b"***")
+    def redact(self, text: str) -> str:
+        """Return a text with key and secret replaced by asterisks, in whatever encoding they stand there (`echoes`)."""
+        return echoes(self.key, self.secret).sub("***", text)
+
+    def quotable(self, text: str) -> str:
+        """Return a text that quotes a server as it may be printed and stored: without the credentials, short, all visible."""
+        # Megabytes are cut before they are searched; what was cut in two there is not among what is left.
+        parts = (text,) if len(text) < _LONG else (text[:_LONG], f" ({len(text):,} characters) ", text[-_LONG:])
+        return clean("".join(map(self.redact, parts)), most=MOST_CHARACTERS)
+
+    def occur_in(self, text: str) -> bool:
+        """Tell whether key or secret occur in a text, in whatever encoding."""
+        return echoed(text, self.key, self.secret)
 
 
 def find_credentials(

@@ -12,11 +12,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol, TypeVar
+from typing import TypeVar
 from weakref import WeakSet
 
+from data_engine.alpaca.api_request import ApiPage, ApiRequest
 from data_engine.alpaca.credentials import DATA_URL, check_data_url, require_credentials
 from data_engine.alpaca.page_format import unusable
 from data_engine.alpaca.rate_limit import RateLimiter
@@ -44,25 +45,6 @@ _LATER = "run `data-engine update` later"
 _OUTAGE = 3  # times the tries of the policy, for a request that fails while all others of its run fail too
 
 _NEVER_REACHED = 2  # the same, in a run that has not got any response yet; then it ends
-
-
-class ApiRequest(Protocol):
-    """A request that can be sent: it says where its pages are, and prints for people."""
-
-    @property
-    def symbols(self) -> tuple[str, ...]:
-        """The symbols whose data are requested."""
-
-    def target(self, token: str | None = None) -> str:
-        """Return path and query of the first page, or of the page that *token* names."""
-
-
-class ApiPage(Protocol):
-    """One page of a response."""
-
-    @property
-    def token(self) -> str | None:
-        """The name of the next page; None on the last one."""
 
 
 _Request = TypeVar("_Request", bound=ApiRequest)
@@ -254,6 +236,16 @@ class ApiSession:
             SourceError: If Alpaca refuses, or gives no usable response.
             Interrupted: If `stop` was called.
         """
+        try:
+            return self._page(request, token, read)
+        except SourceError as error:
+            # The one place where what a server said becomes our text. The errors behind this one quote it, too.
+            error.args = tuple(self._credentials.quotable(text) if isinstance(text, str) else text for text in error.args)
+            error.__cause__ = error.__context__ = None
+            raise
+
+    def _page(self, request: _Request, token: str | None, read: Callable[[bytes, _Request], _Page]) -> _Page:
+        """Return one page, as `get_json` does; its errors quote the server."""
         trouble = _Trouble()
         while True:
             response = self._get(request, token, trouble)
@@ -261,6 +253,8 @@ class ApiSession:
                 if not is_json(response):
                     content_type = response.headers.get("content-type") or "no content type"
                     raise unusable(request, f"it has {content_type} where JSON is due")
+                if request.carries_text and self._credentials.occur_in(response.body.decode("utf-8", "replace")):
+                    raise unusable(request, "it repeats the credentials")
                 with CPU_SLOTS:
                     page = read(response.body, request)
             except BadAnswer as error:
@@ -320,9 +314,9 @@ class ApiSession:
         raise error
 
     def _raise_for_status(self, response: Response, request: ApiRequest) -> None:
-        """Raise what a repetition would not change. A server that repeats the credentials is not quoted with them."""
+        """Raise what a repetition would not change."""
         try:
-            raise_for_status(replace(response, body=self._credentials.redact(response.body)), request)
+            raise_for_status(response, request)
         except SourceError:
             self._note_answer()  # a refusal is a response, too
             raise

@@ -30,15 +30,16 @@ _NOT_CELLS = b'{"chlnotvwZ'  # the keys' letters, too: a row of the proven shape
 def read_plain(body: bytes) -> BarsPage | None:
     """Return the bars of a page whose rows all have the same keys in the same order and only digits for values, else None.
 
-    The proof: with digits and points deleted, the rows must equal the first row repeated. What remains to be read is then
-    numbers and timestamps such as ``2024-06-03T08:00:00Z``, and Arrow refuses what is not a number or not a date. Digits in a
-    key are left beside a number, a blank between them, and refused with it; or in the empty first cell, which is measured.
+    The proof: with digits and points deleted, the rows must equal the first row repeated; and digits and points must stand
+    where a number or a time has them, in the form that JSON gives a number (`_well_written`). What remains to be read is then
+    numbers and timestamps such as ``2024-06-03T08:00:00Z``, and Arrow refuses what is not a date.
     """
     framed = frame(body)
     if framed is None:
         return None
-    cut, token = framed
+    cut, token, _ = framed
     symbols: list[str] = []
+    heads: list[tuple[int, int]] = []
     at = LISTS_BEGIN
     while at < cut:
         head = _SYMBOL.match(body, at)
@@ -46,12 +47,15 @@ def read_plain(body: bytes) -> BarsPage | None:
         if head is None or not at or (head[0][:1] == b",") != bool(symbols):
             return None
         symbols.append(head[1].decode())
+        heads.append(head.span())
     if not symbols:
         return BarsPage(EMPTY, (), token, len(body))
     counts = _count_rows(body.translate(None, _VALUE_BYTES), len(symbols))
     if counts is None:
         return None
     first, rows = counts
+    if not _well_written(body, cut, heads, sum(rows)):
+        return None
     table = _read_rows(body, first, lists=len(symbols))
     slices = slices_of(symbols, list(accumulate(rows)))
     if table is None or slices is None or table.num_rows != sum(rows):
@@ -73,6 +77,41 @@ def _count_rows(skeleton: bytes, lists: int) -> tuple[bytes, list[int]] | None:
         counts.append(count)
         at = skeleton.find(b"[", end) + 1
     return first, counts
+
+
+_ALIKE = bytes.maketrans(b"123456789", b"000000000")
+
+_TIME = b'"t":"0000-00-00T00:00:00Z"'
+
+_PADDED = re.compile(rb'":0[0-9]')
+
+
+def _well_written(body: bytes, cut: int, heads: list[tuple[int, int]], rows: int) -> bool:
+    """Tell whether all digits and points of the rows are those of times and of numbers, seven in a row, as JSON has them.
+
+    Args:
+        body: A page of proven shape.
+        cut: The end of its lists.
+        heads: Where each symbol begins and ends with its signs; it may have digits and points of its own.
+        rows: The number of rows.
+    """
+    if _PADDED.search(body, 0, cut):
+        return False
+    bare = bytearray(body[:cut].translate(_ALIKE))
+    for begin, end in heads:
+        bare[begin:end] = b"[" * (end - begin)
+    timeless = bare.replace(_TIME, b"T")
+    if len(bare) - len(timeless) != rows * (len(_TIME) - 1):
+        return False
+    text = np.frombuffer(timeless, np.uint8)
+    digit = text == ord("0")
+    part = digit | (text == ord("."))
+    edges = np.flatnonzero(part[1:] != part[:-1]) + 1
+    begins, ends = edges[::2], edges[1::2]
+    if begins.size != ends.size or begins.size != rows * (len(KEYS) - 1):
+        return False
+    opened = (text[begins - 1] == ord(":")) & (text[begins - 2] == ord('"'))
+    return bool((opened & digit[begins] & digit[ends - 1]).all())
 
 
 def _read_rows(body: bytes, first: bytes, lists: int) -> pa.Table | None:

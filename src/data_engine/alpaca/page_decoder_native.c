@@ -30,7 +30,7 @@ EXPORTED uint32_t data_engine_source(void) { return SOURCE_CRC; }
 
 /* What `read_bars` returns in place of a number of lists. */
 #define LEFT_ALONE (-1) /* a page of another form, or too long */
-#define INEXACT (-2)    /* a number of more digits than one division is exact for */
+#define INEXACT (-2)    /* of this form, with a number of more digits than one division is exact for */
 
 typedef struct {
     const unsigned char *at;
@@ -52,10 +52,10 @@ static const double POWER[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1
 
 static int is_digit(unsigned char byte) { return byte >= '0' && byte <= '9'; }
 
-/* Read a number that is not negative and has no exponent; 0 where it is another, or none, and INEXACT where it has too many
-   digits. The whole number that they make and the power of ten are both exact, so their quotient is the double nearest to
+/* Read a number that is not negative and has no exponent; 0 where it is another, or none. Where it has too many digits,
+   *inexact says so, and the page is read on: whether all of it is of the known form is said in the end. Else the whole number that they make and the power of ten are both exact, so their quotient is the double nearest to
    what was written. */
-static int number(Text *text, double *value) {
+static int number(Text *text, double *value, int *inexact) {
     const unsigned char *at = text->at, *end = text->end, *point = NULL;
     uint64_t digits = 0;
     while (at < end && is_digit(*at)) digits = digits * 10 + (*at++ - '0');
@@ -67,9 +67,13 @@ static int number(Text *text, double *value) {
         count += at - point;
         if (at == point) return 0;
     }
-    if (count > MOST_DIGITS || digits > EXACT) return INEXACT;
-    *value = point == NULL ? (double)digits : (double)digits / POWER[count - whole];
     text->at = at;
+    if (count > MOST_DIGITS || digits > EXACT) {
+        *inexact = 1;
+        *value = 0;
+        return 1;
+    }
+    *value = point == NULL ? (double)digits : (double)digits / POWER[count - whole];
     return 1;
 }
 
@@ -141,8 +145,8 @@ static int column(Text *text) {
     return found;
 }
 
-/* Read one row; 0 where it is not of the known form, INEXACT for such a number. Column c of row r is values[(c - 1) * stride + r]. */
-static int row(Text *text, Day *known, int64_t *time, double *values, int64_t stride) {
+/* Read one row; 0 where it is not of the known form. Column c of row r is values[(c - 1) * stride + r]. */
+static int row(Text *text, Day *known, int64_t *time, double *values, int64_t stride, int *inexact) {
     unsigned seen = 0;
     if (text->at == text->end || *text->at++ != '{') return 0;
     for (;;) {
@@ -150,8 +154,8 @@ static int row(Text *text, Day *known, int64_t *time, double *values, int64_t st
         int which = column(text);
         if (which < 0 || seen >> which & 1) return 0;
         seen |= 1u << which;
-        int read = which == TIME ? instant(text, known, time) : number(text, values + (which - 1) * stride);
-        if (read != 1) return read;
+        int read = which == TIME ? instant(text, known, time) : number(text, values + (which - 1) * stride, inexact);
+        if (!read) return 0;
         if (text->at == text->end) return 0;
         unsigned char next = *text->at++;
         if (next == '}') return seen == ALL_OF_THEM;
@@ -193,12 +197,12 @@ EXPORTED int64_t read_bars(const char *begin, int64_t size, int64_t start, int64
     Text text = {first + start, first + size};
     Day known = {"1970-01-01", 0};
     int64_t lists = 0, rows = 0;
+    int inexact = 0;
     do {
         if (lists == capacity || !symbol(&text, first, heads + 3 * lists)) return LEFT_ALONE;
         do {
             if (rows == capacity) return LEFT_ALONE;
-            int read = row(&text, &known, times + rows, values + rows, capacity);
-            if (read != 1) return read == INEXACT ? INEXACT : LEFT_ALONE;
+            if (!row(&text, &known, times + rows, values + rows, capacity, &inexact)) return LEFT_ALONE;
             rows++;
             if (text.at == text.end) return LEFT_ALONE;
         } while (*text.at++ == ',');
@@ -206,5 +210,6 @@ EXPORTED int64_t read_bars(const char *begin, int64_t size, int64_t start, int64
         heads[3 * lists++ + 2] = rows;
     } while (*text.at++ == ',');
     *stopped = text.at - 1 - first;
-    return text.at[-1] == '}' ? lists : LEFT_ALONE;
+    if (text.at[-1] != '}') return LEFT_ALONE;
+    return inexact ? INEXACT : lists;
 }

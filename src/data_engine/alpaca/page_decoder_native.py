@@ -1,18 +1,16 @@
 """Decode a page of JSON to columns with a few lines of C, if they could be compiled at installation.
 
-`hatch_build.py` puts the library beside this file. If it is missing (no compiler, another kind of machine) or does not fit,
-`page_decoder` decodes without it: the same bars, for six times the work.
+`hatch_build.py` puts the library beside this file. If it is missing (no compiler, another kind of machine) or cannot be trusted
+(`native_library`), `page_decoder` decodes without it: the same bars, for six times the work.
 """
 
 from __future__ import annotations
 
-import zlib
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from data_engine.alpaca.native_library import library as library
 from data_engine.alpaca.page_decoder import read_plain
 from data_engine.alpaca.page_format import KEYS, LISTS_BEGIN, PAGE_LIMIT, frame, slices_of
 from data_engine.market.bars import EMPTY, make_table
@@ -22,36 +20,9 @@ if TYPE_CHECKING:
     import ctypes
 
 
-LIBRARY = "page_decoder_native.native"
-"""The file's name on every system. With the usual ending, Python would take it for the module itself."""
-
-SOURCE = "page_decoder_native.c"
-
 _INEXACT = -2  # as in the source
 
 _SHORTEST_ROW = len('{"t":"2024-06-03T08:00:00Z","o":1,"h":1,"l":1,"c":1,"v":1,"n":1,"vw":1},')
-
-
-@cache
-def library() -> ctypes.CDLL | None:
-    """Return the compiled decoder, or None if there is none that was made of the source beside it."""
-    folder = Path(__file__).resolve().parent
-    try:
-        import ctypes  # which needs a library that not every Python was built with
-
-        # The whole path: nothing is looked for anywhere else.
-        loaded = ctypes.CDLL(str(folder / LIBRARY))
-        made_of = loaded.data_engine_source
-        made_of.restype = ctypes.c_uint32
-        if made_of() != zlib.crc32((folder / SOURCE).read_bytes()):
-            return None
-        read = loaded.read_bars
-    except (OSError, AttributeError, ImportError):
-        return None
-    count, array = ctypes.c_int64, ctypes.c_void_p
-    read.argtypes = (ctypes.c_char_p, count, count, count, array, array, array, array)
-    read.restype = count
-    return loaded
 
 
 def read_compiled(body: bytes, code: ctypes.CDLL) -> BarsPage | None:
@@ -67,7 +38,7 @@ def read_compiled(body: bytes, code: ctypes.CDLL) -> BarsPage | None:
     framed = frame(body)
     if framed is None:
         return None
-    end, token = framed
+    end, token, _ = framed
     if end == LISTS_BEGIN:
         return BarsPage(EMPTY, (), token, len(body))
     # One more than a page can have: `read_page` refuses such a page, and says how many bars it has.
@@ -78,10 +49,10 @@ def read_compiled(body: bytes, code: ctypes.CDLL) -> BarsPage | None:
     stopped = np.empty(1, np.int64)
     arrays = (array.ctypes.data for array in (times, columns[1], heads, stopped))
     lists = code.read_bars(body, len(body), LISTS_BEGIN, capacity, *arrays)
+    if (lists < 0 and lists != _INEXACT) or stopped[0] != end:
+        return None
     if lists == _INEXACT:
         return read_plain(body)  # any number of digits, still without an object per bar
-    if lists < 0 or stopped[0] != end:
-        return None
     begins, ends, stops = heads[:lists].T.tolist()
     slices = slices_of([body[begin:stop].decode() for begin, stop in zip(begins, ends, strict=True)], stops)
     if slices is None:

@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
 from data_engine.errors import BadAnswer
@@ -23,19 +23,43 @@ KEYS = {"t": "timestamp", "o": "open", "h": "high", "l": "low", "c": "close", "v
 LISTS_BEGIN = len(b'{"bars":{')
 """Where the first symbol stands in a page without white space."""
 
-_TAIL = re.compile(rb'\},"next_page_token":(?:null|"([!#-\[\]-~]+)")\}[ \t\n\r]*')
+_TAIL = re.compile(rb'\}(?:,"currency":"([A-Z]{3})")?,"next_page_token":(?:null|"([!#-\[\]-~]+)")\}[ \t\n\r]*')
 
 
-def frame(body: bytes) -> tuple[int, str | None] | None:
-    """Return where the lists of bars end, and the token, of a page without white space; None for any other page.
+class Framed(NamedTuple):
+    """What a page without white space says beside its lists of bars.
 
-    The end is the place of the brace behind the lists, so what lies from `LISTS_BEGIN` to there is lists and nothing else.
+    Attributes:
+        end: The place of the brace behind the lists, so what lies from `LISTS_BEGIN` to there is lists and nothing else.
+        token: The name of the next page; None on the last one.
+        currency: The currency of the prices, if the page names it.
     """
+
+    end: int
+    token: str | None
+    currency: str | None
+
+
+def frame(body: bytes) -> Framed | None:
+    """Return what a page without white space says beside its lists; None for any other page."""
     end = body.rfind(b'},"next_page_token":')
+    if end < 0:
+        end = body.rfind(b'},"currency":"')
     tail = _TAIL.fullmatch(body, end) if end >= LISTS_BEGIN else None
     if tail is None or not body.startswith(b'{"bars":{'):
         return None
-    return end, tail[1].decode() if tail[1] is not None else None
+    currency, token = (None if text is None else text.decode() for text in tail.groups())
+    return Framed(end, token, currency)
+
+
+def check_currency(named: object, requested: str | None) -> None:
+    """Check the currency that a page names, None if it names none.
+
+    Raises:
+        BadAnswer: If it is not the requested one; without a request, US dollars are due.
+    """
+    if named != requested and {named, requested} != {None, "USD"}:
+        raise BadAnswer(f"its prices are in {named or 'a currency that it does not name'}, not in {requested or 'USD'}")
 
 
 def slices_of(symbols: Sequence[str], stops: Sequence[int]) -> tuple[tuple[str, int, int], ...] | None:
@@ -65,6 +89,16 @@ def read_envelope(body: bytes, name: str) -> tuple[Any, str | None]:
     Raises:
         BadAnswer: If the page is not an object of JSON with content and token.
     """
+    page = read_object(body, name)
+    return page[name], page["next_page_token"]
+
+
+def read_object(body: bytes, name: str) -> dict[str, Any]:
+    """Return a page of JSON with content, by the key *name*, and ``next_page_token``, which is text or None.
+
+    Raises:
+        BadAnswer: If the page is no such object.
+    """
     try:
         page = json.loads(body, parse_constant=_refuse_constant, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:  # bad UTF-8, bad JSON, or an integer of thousands of digits
@@ -74,7 +108,7 @@ def read_envelope(body: bytes, name: str) -> tuple[Any, str | None]:
     token = page["next_page_token"]
     if token is not None and (not isinstance(token, str) or not token):
         raise BadAnswer(f"next_page_token is {token!r}")
-    return page[name], token
+    return page
 
 
 def _refuse_constant(name: str) -> float:

@@ -12,7 +12,7 @@ from data_engine.alpaca.page_format import unusable
 from data_engine.errors import CredentialsRefused, InvalidSymbol, RecentDataRefused, RequestRefused, UriTooLong
 
 if TYPE_CHECKING:
-    from data_engine.alpaca.http_client import ApiRequest
+    from data_engine.alpaca.api_request import ApiRequest
     from data_engine.alpaca.transport import Response
 
 
@@ -59,15 +59,15 @@ def is_json(response: Response) -> bool:
 
 
 def error_message(response: Response) -> str:
-    """Return what an error response says for people: its JSON message, or its title if it is a web page."""
+    """Return what an error response says for people, uncut: its JSON message, or its title if it is a web page."""
     if is_json(response):
-        with suppress(ValueError):
+        with suppress(ValueError, RecursionError):
             content = json.loads(response.body)
             if isinstance(content, dict) and isinstance(content.get("message"), str):
                 return str(content["message"])
-    text = response.body[:4096].decode("utf-8", "replace")
-    title = re.search(r"<title>([^<]{1,200})</title>", text, re.IGNORECASE)
-    return " ".join((title[1] if title else text).split())[:200]
+    text = response.body.decode("utf-8", "replace")
+    title = re.search(r"<title>([^<]{1,200})</title>", text[:4096], re.IGNORECASE)
+    return " ".join((title[1] if title else text).split())
 
 
 _REFUSED_SYMBOL = re.compile(r"(?:code=400, message=)?invalid symbol: (.*)")

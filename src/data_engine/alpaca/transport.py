@@ -6,8 +6,8 @@ would carry the credentials to another host; a body is bounded while it is infla
 
 from __future__ import annotations
 
+import os
 import socket
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from contextvars import ContextVar
@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
+from data_engine.alpaca.proxy import proxy_for
+from data_engine.alpaca.time_limit import WATCH
 from data_engine.cpu import CPU_SLOTS
 from data_engine.errors import SourceError
 
@@ -25,7 +27,7 @@ _CONNECT_SECONDS = 10.0
 
 _READ_SECONDS = 30.0
 
-_RESPONSE_SECONDS = 120.0  # for a whole response: a server that drips a byte now and then stays below the read time-out
+_RESPONSE_SECONDS = 120.0  # for a whole request: a server that drips a byte now and then stays below the read time-out
 
 _SILENT = "the server stopped responding"
 
@@ -60,10 +62,12 @@ class Call:
 
     Attributes:
         broken: Whether it was broken off; what came of it is no whole response then.
+        late: Whether it was broken off since it took too long.
     """
 
     def __init__(self) -> None:
         self.broken = False
+        self.late = False
         self._socket: socket.socket | None = None
 
     def use(self, connected: socket.socket | None) -> None:
@@ -128,13 +132,20 @@ class HttpTransport:
         import urllib3
 
         self._base_url = base_url.rstrip("/")
-        self._pool = urllib3.PoolManager(
-            num_pools=1,
-            maxsize=connections,
-            headers={"Accept-Encoding": "gzip", "Accept": "application/json", **headers},
-            retries=False,
-            timeout=urllib3.Timeout(connect=_CONNECT_SECONDS, read=read_seconds),
-        )
+        proxy = proxy_for(self._base_url, os.environ)
+        options: dict[str, Any] = {
+            "num_pools": 1,
+            "maxsize": connections,
+            "headers": {"Accept-Encoding": "gzip", "Accept": "application/json", **headers},
+            "retries": False,
+            "timeout": urllib3.Timeout(connect=_CONNECT_SECONDS, read=read_seconds),
+        }
+        if proxy is None:
+            self._pool = urllib3.PoolManager(**options)
+        else:
+            # A tunnel: the proxy sees the name of the host, and TLS ends at the host.
+            self._pool = urllib3.ProxyManager(proxy.url, proxy_headers=dict(proxy.headers), **options)
+        self._through = "" if proxy is None else f" through the proxy {proxy.name}"
         self._pool.pool_classes_by_scheme = _pool_classes()
 
     def __repr__(self) -> str:
@@ -142,6 +153,17 @@ class HttpTransport:
 
     def get(self, path_and_query: str, call: Call | None = None) -> Response:
         """Send one GET request and return the whole response."""
+        call = call or Call()
+        with WATCH.limit(call, _RESPONSE_SECONDS):
+            status, headers, raw = self._exchange(path_and_query, call)
+        if headers.get("content-encoding", "").lower() not in ("gzip", "x-gzip"):
+            return Response(status, headers, raw, len(raw))
+        with CPU_SLOTS:
+            body = _inflate(raw)
+        return Response(status, headers, body, len(raw))
+
+    def _exchange(self, path_and_query: str, call: Call) -> tuple[int, dict[str, str], bytes]:
+        """Send one GET request, and return status, headers by lower-case name and the body as it came."""
         from urllib3.exceptions import HTTPError
 
         before = _call.set(call)
@@ -150,27 +172,31 @@ class HttpTransport:
                 "GET", self._base_url + path_and_query, preload_content=False, decode_content=False, redirect=False
             )
             try:
-                raw = _read_whole(response, time.monotonic() + _RESPONSE_SECONDS)
+                raw = _read_whole(response)
             except BaseException:
                 response.close()  # a connection with half a response in it must not serve the next request
                 raise
             response.release_conn()
-            if call is not None:
-                call.check()  # a response without a length looks whole wherever it ends
-        except (HTTPError, OSError) as error:
-            raise TransportFailed(_reason(error)) from error
+            call.check()  # a response without a length looks whole wherever it ends
+        except (HTTPError, OSError, TransportFailed) as error:
+            if call.late:
+                raise TransportFailed(f"the response took longer than {_RESPONSE_SECONDS:g} s") from error
+            raise TransportFailed(
+                (str(error) if isinstance(error, TransportFailed) else _reason(error)) + self._through
+            ) from error
         finally:
             _call.reset(before)
-        headers = {name.lower(): text for name, text in response.headers.items()}
-        if headers.get("content-encoding", "").lower() not in ("gzip", "x-gzip"):
-            return Response(response.status, headers, raw, len(raw))
-        with CPU_SLOTS:
-            body = _inflate(raw)
-        return Response(response.status, headers, body, len(raw))
+        return response.status, {name.lower(): text for name, text in response.headers.items()}, raw
 
     def close(self) -> None:
         """Close the connections."""
         self._pool.clear()
+
+
+def _tell(connected: socket.socket | None) -> None:
+    call = _call.get()
+    if call is not None:
+        call.use(connected)
 
 
 @cache
@@ -182,17 +208,12 @@ def _pool_classes() -> dict[str, Any]:
     def telling(connection: Any) -> Any:
         class Telling(connection):  # type: ignore[misc]
             def connect(self) -> None:
-                super().connect()
-                self._tell()
+                super().connect()  # agreement upon TLS included, which ends with the time to connect
+                _tell(self.sock)
 
             def request(self, *arguments: Any, **options: Any) -> None:
-                self._tell()
+                _tell(self.sock)
                 super().request(*arguments, **options)
-
-            def _tell(self) -> None:
-                call = _call.get()
-                if call is not None:
-                    call.use(self.sock)
 
         return Telling
 
@@ -205,31 +226,38 @@ def _pool_classes() -> dict[str, Any]:
     return {"http": Plain, "https": Secure}
 
 
-def _read_whole(response: BaseHTTPResponse, deadline: float) -> bytes:
+def _read_whole(response: BaseHTTPResponse) -> bytes:
     parts, size = [], 0
     while part := response.read1(1 << 18, decode_content=False):
         parts.append(part)
         size += len(part)
         if size > _MOST_BYTES:
             raise TransportFailed(f"the response is longer than {_MOST_BYTES >> 20} MB")
-        if time.monotonic() > deadline:
-            raise TransportFailed(f"the response took longer than {_RESPONSE_SECONDS:g} s")
     return b"".join(parts)
 
 
 def _inflate(raw: bytes) -> bytes:
+    """Return what a gzip file holds, in all of its members."""
     from isal import isal_zlib
 
-    inflater = isal_zlib.decompressobj(wbits=31)
-    try:
-        body: bytes = inflater.decompress(raw, _MOST_BYTES)
-    except isal_zlib.error as error:  # type: ignore[misc]
-        raise TransportFailed(f"the compressed response is damaged: {error}") from error
-    if not inflater.eof:
-        if len(body) >= _MOST_BYTES:
+    parts: list[bytes] = []
+    left, room = raw, _MOST_BYTES
+    while left or not parts:
+        inflater = isal_zlib.decompressobj(wbits=31)
+        try:
+            part: bytes = inflater.decompress(left, room)
+        except isal_zlib.error as error:  # type: ignore[misc]
+            raise TransportFailed(f"the compressed response is damaged: {error}") from error
+        room -= len(part)
+        if not inflater.eof:
+            if room <= 0:
+                raise TransportFailed(f"the response inflates to more than {_MOST_BYTES >> 20} MB")
+            raise TransportFailed("the compressed response was cut off")
+        parts.append(part)
+        left = inflater.unused_data
+        if left and room <= 0:
             raise TransportFailed(f"the response inflates to more than {_MOST_BYTES >> 20} MB")
-        raise TransportFailed("the compressed response was cut off")
-    return body
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def _reason(error: Exception) -> str:
@@ -237,6 +265,7 @@ def _reason(error: Exception) -> str:
     from urllib3 import exceptions
 
     reasons = {  # the special ones first: the others are their bases
+        exceptions.ProxyError: "the proxy cannot be reached, or refuses the connection",
         exceptions.NameResolutionError: "the host name cannot be resolved",
         exceptions.NewConnectionError: "the connection was refused",
         exceptions.ConnectTimeoutError: f"no connection within {_CONNECT_SECONDS:g} s",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 import click
 
@@ -27,8 +28,9 @@ from data_engine.cli import (
     update,
     verify,
 )
-from data_engine.cli.console import broken_pipe, print_error, print_json
+from data_engine.cli.console import print_error, print_json
 from data_engine.cli.exit_codes import FAILED, OK, Group
+from data_engine.cli.output import OutputFailed, ReaderGone, fill_closed_streams, output_error, printing
 from data_engine.errors import DataEngineError, InputError, Interrupted
 
 _EPILOG = "Try `data-engine demo`, which needs no account. Documentation in the source: docs/reference/command-line.md."
@@ -46,9 +48,14 @@ _EPILOG = "Try `data-engine demo`, which needs no account. Documentation in the 
 def program(context: click.Context, version: bool) -> None:
     """Download historical US stock bars from Alpaca to Parquet and track which ranges are complete."""
     if version:
+        from data_engine.alpaca.native_library import library
         from data_engine.version import __version__
 
         click.echo(f"data-engine {__version__}")
+        click.echo(
+            f"Decoder: {'compiled' if library() is not None else 'pure Python; install with a C compiler to compile it'}",
+            err=True,
+        )
     elif context.invoked_subcommand is None:
         home.show()
 
@@ -74,14 +81,23 @@ for _command in (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. No traceback leaves here, unless DATA_ENGINE_DEBUG is set."""
     words = sys.argv[1:] if arguments is None else list(arguments)
+    with printing(words) as out:
+        code = _run(words)
+        if "--json" in words and out.failed is not None and not isinstance(out.failed, BrokenPipeError) and code in (OK, FAILED):
+            print_error(str(output_error(out.failed)))
+            return InputError.exit_code
+        return code
+
+
+def _run(words: list[str]) -> int:
+    """Run one command and return its exit code."""
     try:
         code = program.main(args=words, prog_name="data-engine", standalone_mode=False)
         return code if isinstance(code, int) else OK
-    except BrokenPipeError:
-        broken_pipe()
+    except ReaderGone:
         return OK
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - no traceback reaches a user
-        return _fail(error, as_json="--json" in words)
+        return _fail(error, as_json="--json" in words and not isinstance(error, OutputFailed))
 
 
 def _fail(error: BaseException, *, as_json: bool) -> int:
@@ -111,10 +127,10 @@ def _fail(error: BaseException, *, as_json: bool) -> int:
 
 def run() -> None:
     """Run as the console script. After an interrupt, threads that wait for the network do not keep the process alive."""
+    fill_closed_streams()
     code = main()
-    try:
-        sys.stdout.flush()
+    with printing([]):  # whose streams do not fail
+        with suppress(ReaderGone, OutputFailed):
+            sys.stdout.flush()
         sys.stderr.flush()
-    except BrokenPipeError:
-        broken_pipe()
     os._exit(code) if code == Interrupted.exit_code else sys.exit(code)

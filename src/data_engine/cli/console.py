@@ -170,9 +170,3 @@ def stop_on_signal() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def broken_pipe() -> None:
-    """Discard the rest of stdout after its reader (``| head``) has closed it."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
+from data_engine.cli.output import Output
 from data_engine.ingest.outcome import duration
 from data_engine.ingest.progress import ProgressState
+from data_engine.market.clean_text import clean
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -18,12 +21,14 @@ class LiveDisplay:
     def __init__(self) -> None:
         from rich.console import Console
 
-        self._console = Console(stderr=True, highlight=False)
+        stream = sys.stderr
+        # The display moves the cursor; notes are cleaned below.
+        self._console = Console(file=stream.stream if isinstance(stream, Output) else stream, highlight=False)
         self._live: Live | None = None
 
     def note(self, text: str) -> None:
         """Print a line above the display."""
-        self._console.print(text, markup=False)
+        self._console.print(clean(text, lines=True), markup=False)
 
     def update(self, state: ProgressState) -> None:
         """Draw the state of the run."""

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from data_engine.cli.console import json_text, print_err, print_json, size
+from data_engine.cli.console import json_text, print_err, size
 from data_engine.cli.exit_codes import Command
 from data_engine.cli.options import open_store, with_settings
+from data_engine.cli.output import write_exact
+from data_engine.market.clean_text import clean
 
 if TYPE_CHECKING:
     import duckdb
@@ -31,8 +33,14 @@ if TYPE_CHECKING:
     "--out",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="File to write the result to. CSV and Parquet results may exceed memory.",
+    help="New file for the result. CSV and Parquet results may exceed memory.",
 )
+@click.option("--explain", is_flag=True, help="Print DuckDB's plan of the statement; do not run it.")
+@click.option(
+    "--time-zone", metavar="ZONE", default="UTC", show_default=True, help="Time zone of instants, such as America/New_York."
+)
+@click.option("--memory", metavar="SIZE", help="Memory for the query, such as 2GB. [default: 80 % of the machine's]")
+@click.option("--allow-files", is_flag=True, help="Let the SQL read all files that you can read.")
 @with_settings
 def query(
     settings: Settings,
@@ -41,57 +49,59 @@ def query(
     end: str | None,
     form: str | None,
     out: Path | None,
+    explain: bool,
+    time_zone: str,
+    memory: str | None,
+    allow_files: bool,
     as_json: bool,
 ) -> None:
-    """Run SQL over the store with DuckDB.
+    """Run one SELECT over the store with DuckDB.
 
     Each dataset is a view (bars_1min, bars_1day and so on); the view coverage lists the ranges of each series.
+    The SQL sees these views, opens no other file and changes nothing.
     """
     from datetime import UTC, datetime
 
     from data_engine.errors import InputError
     from data_engine.market.dates import any_span
-    from data_engine.read.duckdb_views import connect, interruptible, lazy_query, run, translate_errors
-    from data_engine.read.query_output import csv_text, format_of, write
+    from data_engine.read import duckdb_views
+    from data_engine.read.duckdb_views import connect, interruptible, lazy_query, translate_errors
+    from data_engine.read.query_output import csv_text, format_of, write, write_text
     from data_engine.store.location import check_out
 
     if as_json and (form not in (None, "json") or out is not None):
         raise InputError("cannot use --json together with --format or --out: it prints JSON on stdout; pass one of them")
-    form = "json" if as_json else format_of(form, out)
+    if explain and (as_json or form is not None):
+        raise InputError("cannot use --explain together with --json or --format: a plan is text; pass one of them")
+    form = "json" if as_json else "table" if explain else format_of(form, out)
     store = open_store(settings)  # after the imports: an interrupt during them may get lost
     if out is not None:
         check_out(out, store.files.folder)
     span = None if start is None and end is None else any_span(start, end)
     now = datetime.now(UTC) if "coverage" in sql.lower() else None
-    with connect(store, span, coverage_at=now) as connection, translate_errors(connection):
+    opened = connect(store, span, coverage_at=now, time_zone=time_zone, memory=memory, allow_files=allow_files, note=print_err)
+    with opened as connection, translate_errors(connection):
 
         def respond() -> None:
-            if form in ("table", "json"):
-                _show(run(connection, sql), form, out)
-            elif out is None:
-                for text in csv_text(lazy_query(connection, sql)):
-                    click.echo(text, nl=False)
+            if form == "csv" and out is None:
+                for text in csv_text(lazy_query(connection, sql, allow_files=allow_files)):
+                    write_exact(text)
+            elif form in ("csv", "parquet") and out is not None:
+                made = write(lazy_query(connection, sql, allow_files=allow_files), out, form, time_zone=time_zone)
+                print_err(f"{out}: {size(made)}")
             else:
-                print_err(f"{out}: {size(write(lazy_query(connection, sql), out, form))}")
+                ask = duckdb_views.explain if explain else duckdb_views.run
+                text = _text(ask(connection, sql, allow_files=allow_files), form)
+                if out is None:
+                    click.echo(text, nl=False)
+                else:
+                    print_err(f"{out}: {size(write_text(text, out))}")
 
         interruptible(connection, respond)
 
 
-def _show(result: duckdb.DuckDBPyRelation, form: str, out: Path | None) -> None:
-    """Print a result that is in memory, or write it to a file."""
-    fields = {"columns": result.columns, "rows": result.fetchall()} if form == "json" else None
-    if out is not None:
-        text = _table(result) if fields is None else json_text(fields) + "\n"
-        out.write_text(text, encoding="utf-8")
-        print_err(f"{out}: {size(out.stat().st_size)}")
-    elif fields is None:
-        click.echo(_table(result), nl=False)
-    else:
-        print_json(fields)
-
-
-def _table(result: duckdb.DuckDBPyRelation) -> str:
-    """Return a result as a table, and the plan of EXPLAIN unchanged."""
-    if result.columns == ["explain_key", "explain_value"]:
-        return "".join(f"{plan}\n" for _, plan in result.fetchall())
-    return str(result)
+def _text(result: duckdb.DuckDBPyRelation | str, form: str) -> str:
+    """Return a result that is in memory, or a plan, as text."""
+    if form == "json" and not isinstance(result, str):
+        return json_text({"columns": result.columns, "rows": result.fetchall()}) + "\n"
+    return clean(str(result).rstrip("\n") + "\n", lines=True)

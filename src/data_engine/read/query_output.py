@@ -1,13 +1,15 @@
-"""Write the result of a query as CSV or Parquet, streamed, since it may not fit in memory."""
+"""Write the result of a query as CSV, Parquet or text to a new file, streamed, since it may not fit in memory."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 from data_engine.errors import InputError
 
@@ -48,29 +50,60 @@ def csv_text(relation: duckdb.DuckDBPyRelation) -> Iterator[str]:
     yield text.getvalue()
 
 
-def write(relation: duckdb.DuckDBPyRelation, out: Path, form: str) -> int:
-    """Write a result to a file, through a temporary file beside it, so that a query that fails leaves the old file.
+def write(relation: duckdb.DuckDBPyRelation, out: Path, form: str, *, time_zone: str = "UTC") -> int:
+    """Write a result to a new file, through a temporary file beside it, so that a query that fails leaves none.
 
     Args:
         relation: The result, not yet computed.
-        out: The file.
+        out: The file, which must not exist.
         form: The format, ``csv`` or ``parquet``.
+        time_zone: The time zone of the instants in CSV.
 
     Returns:
         The size in bytes.
 
     Raises:
-        InputError: If the file cannot be written.
+        InputError: If the file exists or cannot be written.
         duckdb.Error: If the query fails.
     """
-    draft = out.with_name(f".{out.name}.part")
+    import duckdb
+
+    def write_draft(draft: Path) -> None:
+        # Another DuckDB, which no SQL of a user reaches, writes the rows: the one of the query may write nothing.
+        with duckdb.connect() as writer:
+            with suppress(duckdb.Error):  # not known to every build; it says how instants are written, not which
+                writer.execute("SET TimeZone = $1", [time_zone])
+            rows = writer.from_arrow(relation.to_arrow_reader(_ROWS))
+            if form == "csv":
+                rows.write_csv(str(draft), header=True)
+            else:
+                rows.write_parquet(str(draft), compression="zstd")
+
+    return _write_new(out, write_draft)
+
+
+def write_text(text: str, out: Path) -> int:
+    """Write a text to a new file, and return its size in bytes.
+
+    Raises:
+        InputError: If the file exists or cannot be written.
+    """
+    return _write_new(out, lambda draft: draft.write_bytes(text.encode("utf-8", "backslashreplace")))
+
+
+def _write_new(out: Path, write_draft: Callable[[Path], object]) -> int:
+    """Have a temporary file written and moved to *out*, where no file is; return its size."""
+    draft = out.with_name(f".{out.name[:100]}.{uuid4().hex}.part")
     try:
-        if form == "csv":
-            relation.write_csv(str(draft), header=True)
-        else:
-            relation.write_parquet(str(draft), compression="zstd")
+        if os.path.lexists(out):
+            raise FileExistsError
+        write_draft(draft)
         size = draft.stat().st_size
+        # Only one of several writers makes the name; what it makes is replaced at once.
+        os.close(os.open(out, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         draft.replace(out)
+    except FileExistsError as error:
+        raise InputError(f"cannot write --out {out}: it exists; pass another name, or remove it first") from error
     except OSError as error:
         raise InputError(f"cannot write --out {out}: {error.strerror or error}") from error
     finally:

@@ -112,10 +112,15 @@ def _pairs(ranges: Iterable[TimeRange]) -> list[list[str]]:
     return [[iso(piece.start), iso(piece.end)] for piece in ranges]
 
 
+_FIRST_YEAR, _LAST_YEAR = 1900, 2200  # no exchange has sessions outside; days near 1 and 9999 break the arithmetic of dates
+
+
 def _ranges(pairs: list[list[str]]) -> tuple[TimeRange, ...]:
     made = tuple(TimeRange(from_iso(start), from_iso(end)) for start, end in pairs)
     if union(made) != made:
         raise ValueError("its ranges overlap or are not in order")
+    if made and not (made[0].start.year >= _FIRST_YEAR and made[-1].end.year <= _LAST_YEAR):
+        raise ValueError(f"its ranges are not within {_FIRST_YEAR} to {_LAST_YEAR}")
     return made
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 import sys
 import threading
 import time
@@ -81,12 +82,18 @@ class Mutex(Protocol):
         """Release the lock."""
 
 
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
 class Disk:
     """The disks of this machine, through the operating system."""
 
     def read(self, path: str) -> bytes:
-        """Return the content of a file."""
-        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - a Path takes longer than the read
+        """Return the content of a regular file; a named pipe would block, and a device may never end."""
+        with open(path, "rb", buffering=0, opener=_without_waiting) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise OSError(errno.EINVAL, "not a regular file", path)
             return file.read()
 
     def size(self, path: str) -> int:
@@ -94,9 +101,9 @@ class Disk:
         return os.stat(path).st_size  # noqa: PTH116 - called for each file of each series
 
     def scan(self, folder: str) -> list[Entry]:
-        """Return the files and folders in a folder, in any order."""
+        """Return the files and folders in a folder, in any order; links that lead nowhere are left out."""
         with os.scandir(folder) as entries:
-            return list(entries)
+            return [entry for entry in entries if not entry.is_symlink() or os.path.exists(entry.path)]  # noqa: PTH110 - as above
 
     def is_file(self, path: str) -> bool:
         """Tell whether there is a file of this name, which is no folder."""

@@ -25,7 +25,7 @@ def encode_symbol(symbol: str) -> str:
 
     Windows drops a trailing dot, so that one is encoded too. (Reserved names such as ``CON`` are safe after ``symbol=``.)
     """
-    text = quote(symbol, safe="")
+    text = quote(symbol, safe="", errors="surrogateescape")  # a file name that is no UTF-8 is that of no symbol
     return text[:-1] + "%2E" if text.endswith(".") else text
 
 
@@ -108,7 +108,10 @@ class Partition:
             return None
         month = int(match["month"]) if match["month"] else None
         made = cls(Series(decode_symbol(match["symbol"]), dataset), Period(int(match["year"]), month))
-        valid = (month is not None) == dataset.timeframe.intraday and month in (None, *range(1, 13))
+        # A year has a next one, as a date.
+        valid = (
+            (month is not None) == dataset.timeframe.intraday and month in (None, *range(1, 13)) and 0 < int(match["year"]) < 9999
+        )
         return made if valid and made.key == key else None
 
 

@@ -1,0 +1,149 @@
+"""Write to stdout and stderr: the edge at which text reaches a terminal or a log.
+
+Characters that would move a cursor, reverse or hide text are written as escapes, wherever they come from. A run goes on when
+its output cannot be written; a command whose product is its output ends.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, TextIO
+
+from data_engine.errors import InputError
+from data_engine.market.clean_text import clean
+
+RUNS = frozenset({"ingest", "import", "update", "actions", "audit", "remove", "demo", "verify", "sandbox", "index", "report"})
+"""The commands that do more than print: they finish their work, whatever becomes of their output."""
+
+
+class OutputFailed(InputError):
+    """The output cannot be written, and it is the product of the command."""
+
+    code = "output_failed"
+
+
+class ReaderGone(Exception):
+    """The reader of stdout (``| head``) has all that it wants."""
+
+
+class Output:
+    """A stream like stdout, which writes clean text and remembers what failed.
+
+    Args:
+        stream: The stream. If None, it is closed.
+        goes_on: Whether writing goes on in silence once it has failed.
+
+    Attributes:
+        stream: The stream, to write text as it is.
+        failed: The error of the first write that failed, or None.
+    """
+
+    def __init__(self, stream: TextIO | None, *, goes_on: bool) -> None:
+        self.stream = stream
+        self.failed: Exception | None = None
+        self._goes_on = goes_on
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "buffer" or self.stream is None:  # bytes would pass by
+            raise AttributeError(name)
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        """Write a text whose characters all show."""
+        return self.write_raw(clean(text, lines=True))
+
+    def write_raw(self, text: str) -> int:
+        """Write a text as it is, but for characters that the encoding of the stream lacks."""
+        self._attempt(lambda stream: _encodable(stream, text))
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush the stream."""
+        self._attempt(lambda stream: stream.flush())
+
+    def isatty(self) -> bool:
+        """Tell whether a terminal shows the stream."""
+        return self.stream is not None and self.stream.isatty()
+
+    def _attempt(self, act: Callable[[TextIO], object]) -> None:
+        if self.failed is None:
+            try:
+                if self.stream is None:
+                    raise OSError("it is closed")
+                act(self.stream)
+            except (OSError, ValueError) as error:  # ValueError: the stream was closed meanwhile
+                self.failed = error
+                self._discard()
+        # Each time: click tries a stream before it writes, and drops the first error.
+        if self.failed is not None and not self._goes_on:
+            raise output_error(self.failed) from self.failed
+
+    def _discard(self) -> None:
+        """Have what the stream still holds go nowhere, so that the end of the process does not fail for it."""
+        with suppress(OSError, ValueError, AttributeError):
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self.fileno())
+            os.close(null)
+
+
+def output_error(error: Exception) -> Exception:
+    """Return the error of a command whose product cannot be written; a reader that has gone (``| head``) is none."""
+    if isinstance(error, BrokenPipeError):
+        return ReaderGone()
+    reason = getattr(error, "strerror", None) or error
+    return OutputFailed(f"cannot write to stdout: {reason}; check where the output goes")
+
+
+def _encodable(stream: TextIO, text: str) -> None:
+    try:
+        stream.write(text)
+    except UnicodeEncodeError:
+        encoding = stream.encoding or "ascii"
+        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
+@contextmanager
+def printing(words: list[str]) -> Iterator[Output]:
+    """Replace stdout and stderr by streams that write clean text while a command runs, and yield that of stdout.
+
+    Args:
+        words: The words of the command line.
+    """
+    command = next((word for word in words if not word.startswith("-")), "")
+    before = sys.stdout, sys.stderr
+    out = Output(_inner(before[0]), goes_on=command in RUNS)
+    sys.stdout = out
+    sys.stderr = Output(_inner(before[1]), goes_on=True)
+    try:
+        yield out
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+def _inner(stream: Any) -> TextIO | None:
+    return stream.stream if isinstance(stream, Output) else stream
+
+
+def write_exact(text: str) -> None:
+    """Write text to stdout as it is: data of the user's own, for another program."""
+    out = sys.stdout
+    if isinstance(out, Output):
+        out.write_raw(text)
+        out.flush()
+    else:
+        out.write(text)
+
+
+def fill_closed_streams() -> None:
+    """Open what the caller closed (``2>&-``), lest a file of the store get its number and with it what is printed."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
