@@ -213,7 +213,7 @@ def _related(done: Mapping[str, TimeRange], known: Mapping[str, SymbolActions]) 
     found: dict[str, list[TimeRange]] = {}
     for symbol, span in done.items():
         first, last = days(span)
-        for rename in renames_of(known[symbol].actions) if symbol in known else ():
+        for rename in renames_of(known[symbol].counted) if symbol in known else ():
             if rename.new == symbol and first <= rename.day:
                 found.setdefault(rename.old, []).append(new_york_days(first, min(rename.day, last)))
             elif rename.old == symbol and rename.day <= last:

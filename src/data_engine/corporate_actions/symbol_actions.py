@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 
+from data_engine.corporate_actions import local_actions
+from data_engine.corporate_actions.local_actions import LocalChange, counted
 from data_engine.market.corporate_action import Action, encode, restore
 from data_engine.market.time_range import TimeRange, from_iso, intersection, iso, missing, new_york_date, new_york_days, union
 from data_engine.store.partitions import encode_symbol
@@ -39,11 +41,12 @@ class SymbolActions:
 
     Attributes:
         symbol: The symbol.
-        actions: The actions, sorted by day.
+        actions: The actions that Alpaca has, sorted by day.
         covered: The ranges of New York days for whose ex-dates the actions are complete, as known when they were fetched.
         settled: The ranges of process dates that need not be requested again.
         fetched: The instant of the last response; None before the first.
         by: The program that wrote the file.
+        local: The local changes of them.
     """
 
     symbol: str
@@ -52,6 +55,12 @@ class SymbolActions:
     settled: tuple[TimeRange, ...] = ()
     fetched: datetime | None = None
     by: str | None = None
+    local: tuple[LocalChange, ...] = ()
+
+    @property
+    def counted(self) -> tuple[Action, ...]:
+        """The actions that count: Alpaca's, as the local changes leave them."""
+        return counted(self.actions, self.local, self.symbol)
 
     def to_fetch(self, wanted: TimeRange) -> tuple[TimeRange, ...]:
         """Return the process dates to request, so that every ex-date inside *wanted* (whole days) is covered."""
@@ -124,6 +133,7 @@ def dump(known: SymbolActions) -> bytes:
         "settled": _pairs(known.settled),
         "fetched": None if known.fetched is None else iso(known.fetched),
         "by": known.by,
+        **({"local": local_actions.dump(known.local)} if known.local else {}),
     }
     lines = [f" {json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}" for name, value in head.items()]
     kept = ",".join(f"\n  {json.dumps(encode(action), ensure_ascii=False)}" for action in known.actions)
@@ -149,6 +159,7 @@ def load(data: bytes, symbol: str) -> SymbolActions:
             _ranges(content["settled"]),
             None if content["fetched"] is None else from_iso(content["fetched"]),
             content.get("by"),
+            local_actions.load(content.get("local", ())),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"a value is missing or of another type: {error!r}") from error
