@@ -51,7 +51,8 @@ def test_every_timeframe_of_alpaca_is_read_and_written(text):
     [
         ("day", "1Day"), ("1D", "1Day"), ("Minute", "1Min"), ("5 minutes", "5Min"), ("1T", "1Min"), ("5T", "5Min"),
         ("4H", "4Hour"),
-        ("1W", "1Week"), ("week", "1Week"), ("5m", "5Min"), ("1d", "1Day"), ("4h", "4Hour"), (" 1Min ", "1Min"), ("hours", "1Hour"), ("05Min", "5Min"),
+        ("1W", "1Week"), ("week", "1Week"), ("5m", "5Min"), ("1d", "1Day"),
+        ("4h", "4Hour"), (" 1Min ", "1Min"), ("hours", "1Hour"), ("05Min", "5Min"),
     ],
 )  # fmt: skip
 def test_other_spellings_mean_the_same(text, expected):

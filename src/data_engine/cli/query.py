@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from data_engine.cli.console import json_text, print_err, print_json, size
-from data_engine.cli.exit_codes import Command
+from data_engine.cli.exit_codes import FAILED, Command
 from data_engine.cli.options import open_store, with_settings
+from data_engine.cli.query_gaps import warn_of_gaps
 
 if TYPE_CHECKING:
     import duckdb
@@ -33,19 +34,24 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="File to write the result to. CSV and Parquet results may exceed memory.",
 )
+@click.option("--strict", is_flag=True, help="Exit with 1 if requested ranges of a dataset in the SQL are missing.")
 @with_settings
+@click.pass_context
 def query(
+    context: click.Context,
     settings: Settings,
     sql: str,
     start: str | None,
     end: str | None,
     form: str | None,
     out: Path | None,
+    strict: bool,
     as_json: bool,
 ) -> None:
     """Run SQL over the store with DuckDB.
 
-    Each dataset is a view (bars_1min, bars_1day and so on); the view coverage lists the ranges of each series.
+    Each dataset is a view (bars_1min, bars_1day and so on); the view coverage lists the ranges of each series. A line on stderr
+    names the datasets in the SQL of which requested ranges are missing.
     """
     from datetime import UTC, datetime
 
@@ -62,8 +68,8 @@ def query(
     if out is not None:
         check_out(out, store.files.folder)
     span = None if start is None and end is None else any_span(start, end)
-    now = datetime.now(UTC) if "coverage" in sql.lower() else None
-    with connect(store, span, coverage_at=now) as connection, translate_errors(connection):
+    now = datetime.now(UTC)
+    with connect(store, span, coverage_at=now if "coverage" in sql.lower() else None) as connection, translate_errors(connection):
 
         def respond() -> None:
             if form in ("table", "json"):
@@ -75,6 +81,8 @@ def query(
                 print_err(f"{out}: {size(write(lazy_query(connection, sql), out, form))}")
 
         interruptible(connection, respond)
+    if warn_of_gaps(store, sql, span, now) and strict:
+        context.exit(FAILED)
 
 
 def _show(result: duckdb.DuckDBPyRelation, form: str, out: Path | None) -> None:

@@ -43,6 +43,7 @@ class ActionsReport:
         withdrawn: The actions that were stored and that Alpaca no longer has.
         renames: The ticker changes of the symbols, in order of time.
         related_symbols: The other tickers of the same securities, whose actions were fetched, too.
+        local: The local changes of the symbols, as text.
         failed: A symbol, a code and a message for each failure.
         requests: The number of requests.
     """
@@ -53,6 +54,7 @@ class ActionsReport:
     withdrawn: list[Action] = field(default_factory=list)
     renames: tuple[TickerChange, ...] = ()
     related_symbols: tuple[str, ...] = ()
+    local: tuple[str, ...] = ()
     failed: list[tuple[str, str, str]] = field(default_factory=list)
     requests: int = 0
     _counted: set[str] = field(default_factory=set, repr=False)
@@ -76,6 +78,7 @@ class ActionsReport:
             "withdrawn": [str(action) for action in self.withdrawn],
             "renames": [{"old": one.old, "new": one.new, "date": one.day} for one in self.renames],
             "further_symbols": list(self.related_symbols),
+            "local": list(self.local),
             "requests": self.requests,
         }
 
@@ -113,6 +116,8 @@ def fetch_actions(
     every = {action.key: action for known in fetch.known.values() for action in known.actions}
     fetch.report.held.update(action.kind for action in every.values())
     fetch.report.renames = renames_of(every.values())
+    books = sorted(fetch.known.values(), key=lambda book: book.symbol)
+    fetch.report.local = tuple(change.text(book.symbol) for book in books for change in book.local)
     return fetch.report
 
 

@@ -42,8 +42,9 @@ class LocalChange:
         """Return whether this takes the place of an action of Alpaca's."""
         return action.symbol == symbol and action.day == self.ex_date and kind_of(action) in self.kinds
 
-    def __str__(self) -> str:
-        what = str(self.action) if self.action else f"no {', '.join(self.kinds)} on {self.ex_date}"
+    def text(self, symbol: str) -> str:
+        """Return the change in words."""
+        what = str(self.action) if self.action else f"{symbol}: no {', '.join(self.kinds)} on {self.ex_date}"
         return f"{what} (local since {self.at:%Y-%m-%d}: {self.because})"
 
 
