@@ -99,6 +99,7 @@ def test_json_is_one_object(server: Sandbox, base: Path) -> None:
         "withdrawn": [],
         "renames": [{"old": "FB", "new": "META", "date": "2022-06-09"}],
         "further_symbols": ["FB"],
+        "local": [],
         "requests": 2,
     }
 
@@ -349,7 +350,7 @@ def test_a_damaged_book_fails_its_series_alone(server: Sandbox, base: Path) -> N
 
 
 def local(base: Path, *words: str) -> Any:
-    return run("actions", *words, "--base-path", base)
+    return here("actions", *words, "--base-path", base)
 
 
 INVERTED = {
@@ -367,15 +368,15 @@ def factor(base: Path) -> float:
 
 def test_a_local_record_replaces_alpacas_and_is_kept_by_a_refetch(base: Path) -> None:
     with Sandbox(SimulatedMarket(), actions=Announcements(INVERTED)) as server:
-        assert run("actions", "NVDA", "--start", "2024-06-03", "--base-path", base, url=server.url).code == 0
+        assert here("actions", "NVDA", "--start", "2024-06-03", "--base-path", base, url=server.url).code == 0
         assert factor(base) == pytest.approx(10)
         made = local(base, "set", "nvda", "--ex-date", "2024-06-10", "--split", "10:1", "--because", "inverted at Alpaca")
-        assert (made.code, made.out) == (0, made.out)
+        assert (made.code, made.err) == (0, f"Store: {base} (--base-path)\n")
         assert "NVDA: 10-for-1 split on 2024-06-10 (local since " in made.out
         assert "inverted at Alpaca" in made.out
         assert factor(base) == pytest.approx(1 / 10)
 
-        again = run("actions", "NVDA", "--start", "2024-06-03", "--refetch", "--base-path", base, url=server.url)
+        again = here("actions", "NVDA", "--start", "2024-06-03", "--refetch", "--base-path", base, url=server.url)
         assert "inverted at Alpaca" in again.out
     assert factor(base) == pytest.approx(1 / 10)
     stored = book(base, "NVDA")
@@ -386,7 +387,7 @@ def test_a_local_record_replaces_alpacas_and_is_kept_by_a_refetch(base: Path) ->
 
 
 def test_a_dropped_action_does_not_count_until_that_is_undone(server: Sandbox, base: Path) -> None:
-    run("actions", "NVDA", "--start", "2024-06-03", "--base-path", base, url=server.url)
+    here("actions", "NVDA", "--start", "2024-06-03", "--base-path", base, url=server.url)
     assert factor(base) == pytest.approx(1 / 10)
     words = ("drop", "NVDA", "--ex-date", "2024-06-10", "--because", "never happened")
     assert local(base, *words, "--kind", "dividend").code == 0
@@ -447,7 +448,7 @@ def test_a_query_names_the_datasets_of_which_something_is_missing(base: Path) ->
 
     store = BarStore(LocalFiles(base))
     sql = "SELECT count(*) FROM Bars_1Min WHERE symbol = 'NVDA'"
-    whole = run("query", sql, "--strict", "--base-path", base)
+    whole = here("query", sql, "--strict", "--base-path", base)
     assert (whole.code, "Warning" in whole.err) == (0, False)
 
     (nvda,) = (
@@ -456,10 +457,10 @@ def test_a_query_names_the_datasets_of_which_something_is_missing(base: Path) ->
     more = new_york_days(date(2024, 6, 10), date(2024, 6, 11))
     store.coverage.update(nvda, lambda known: known.wanting(more))
     for words, code in (((), 0), (("--strict",), 1), (("--strict", "--json"), 1)):
-        ran = run("query", sql, *words, "--base-path", base)
+        ran = here("query", sql, *words, "--base-path", base)
         assert ran.code == code
         (line,) = [one for one in ran.err.splitlines() if one.startswith("Warning")]
         assert "bars_1min misses requested ranges of 1 symbol (NVDA); run `data-engine update`" in line
-    week = run("query", sql, "--start", "2024-06-03", "--end", "2024-06-07", "--strict", "--base-path", base)
-    other = run("query", "SELECT 'bars', count(*) FROM coverage", "--strict", "--base-path", base)
+    week = here("query", sql, "--start", "2024-06-03", "--end", "2024-06-07", "--strict", "--base-path", base)
+    other = here("query", "SELECT 'bars', count(*) FROM coverage", "--strict", "--base-path", base)
     assert (week.code, other.code) == (0, 0)

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from data_engine.errors import InputError
+from data_engine.errors import DamagedFile, InputError
+from data_engine.market.exchange_calendar import can_hold_bars
 from data_engine.market.resampling import Resampling
 from data_engine.market.series import Dataset, Series, Timeframe
 from data_engine.market.session_hours import Hours
@@ -73,7 +74,8 @@ def _command(lacking: Sequence[Holding], query: BarQuery, now: datetime) -> str:
         return f"data-engine ingest --index {query.index} --ever --start {first}{options}"
     symbols = [one.symbol for one in lacking]
     names = " ".join(symbols) if len(symbols) <= _MOST_IN_COMMAND else None
-    if not any(difference(one.missing, one.known.wanted) for one in lacking):
+    unrequested = (part for one in lacking for part in difference(one.missing, one.known.wanted))
+    if not any(can_hold_bars(part, query.dataset) for part in unrequested):
         return f"data-engine update{f' {names}' if names else ''}{options}"
     last = new_york_date(max(one.missing[-1].end for one in lacking) - timedelta(microseconds=1))
     end = "" if last >= new_york_date(now) else f" --end {last}"
@@ -124,9 +126,6 @@ def _lost_text(store: BarStore, lost: Sequence[tuple[Holding, tuple[Period, ...]
 
 def incomplete_series(store: BarStore, dataset: Dataset, span: TimeRange, now: datetime) -> Iterator[tuple[str, int]]:
     """Yield the symbols of a dataset of which a requested range is missing, and the number of missing ranges."""
-    from data_engine.errors import DamagedFile
-    from data_engine.market.exchange_calendar import can_hold_bars
-
     for series in store.coverage.series(dataset):
         try:
             missing: Iterable[TimeRange] = store.coverage.read(series).incomplete(span, now)
