@@ -507,7 +507,7 @@ def test_longer_bars_that_nothing_marks_are_noticed(storage, minutes, longer):
 
 def test_one_timestamp_off_the_grid_is_counted_among_all(storage):
     stamps = [str(at("2024-06-03T08:00") + timedelta(minutes=number)) for number in range(500)]
-    stray = "2024-06-03T20:00:30"
+    stray = "2024-06-03 20:00:30+00:00"
     with pytest.raises(InputError) as caught:
         storage.store(pd.concat([frame("A", *stamps), frame("B", *stamps, stray)]))
     assert_named(caught, "1 of 1,001 timestamps", "B at 2024-06-03T20:00:30Z", "leave these rows out")

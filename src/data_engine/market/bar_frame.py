@@ -44,12 +44,13 @@ def to_frame(tables: Iterable[tuple[str, pa.Table]], columns: Sequence[str] = VA
         at += table.num_rows
     times *= 1000  # users get nanoseconds: what pandas, and every tool built on it, takes for granted
     distinct, codes = _factorised(times)
-    stamps = pd.DatetimeIndex(distinct.view("datetime64[ns]"), tz="UTC")
+    stamps = pd.DatetimeIndex(distinct, dtype=pd.DatetimeTZDtype("ns", "UTC"), copy=False)
     levels: list[Any] = [  # the stubs know only lists of lists, though any index will do
         pd.Index([symbol for symbol, _ in pieces], dtype="str"),
         stamps if zone is None else stamps.tz_convert(zone),
     ]
-    rows: list[Any] = [np.repeat(np.arange(len(pieces)), lengths), codes]
+    # The types that pandas would convert the codes to.
+    rows: list[Any] = [np.repeat(np.arange(len(pieces), dtype=_smallest(len(pieces))), lengths), codes]
     index = pd.MultiIndex(levels=levels, codes=rows, names=_KEYS, verify_integrity=False)
     return pd.DataFrame(values.T, index=index, columns=list(columns), copy=False)
 
@@ -62,11 +63,16 @@ def _fill(target: Any, at: int, column: pa.ChunkedArray) -> None:
             at += len(chunk)
 
 
-def _factorised(times: Int64s) -> tuple[Int64s, Int64s]:
+def _factorised(times: Int64s) -> tuple[Int64s, Any]:
     """Return the distinct times, sorted, and each time's position among them."""
-    if (np.diff(times) > 0).all():  # one symbol: already both
-        return times, np.arange(times.size)
+    if (times[1:] > times[:-1]).all():  # one symbol: already both
+        return times, np.arange(times.size, dtype=_smallest(times.size))
     return np.unique(times, return_inverse=True)
+
+
+def _smallest(size: int) -> type[np.signedinteger[Any]]:
+    """Return the type of codes for so many values, as pandas chooses it."""
+    return next((kind for kind in (np.int8, np.int16, np.int32) if size < np.iinfo(kind).max), np.int64)
 
 
 @dataclass(slots=True)

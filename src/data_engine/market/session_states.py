@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -57,22 +58,28 @@ def sessions_of(dataset: Dataset, first: date, last: date, now: datetime) -> Ses
         last: The last day, included.
         now: The current instant, aware.
     """
+    days, starts, ends = _whole(dataset, first, last)
+    ended = to_micros(dataset.timeframe.floor(now))
+    count = int(np.searchsorted(starts, ended))
+    return Sessions(days[:count], starts[:count], np.minimum(ends[:count], ended))
+
+
+@lru_cache(maxsize=32)
+def _whole(dataset: Dataset, first: date, last: date) -> tuple[tuple[date, ...], Int64s, Int64s]:
+    """Return the sessions from *first* to *last*, whether or not they have begun: days, starts, ends."""
     timeframe = dataset.timeframe
     days = tuple(sessions(first, last))
-    ended = to_micros(timeframe.floor(now))
     if not timeframe.intraday:
         if timeframe.unit == "Day":
             starts = session_edges(first, last, Hours.REGULAR)[0]
         else:
             starts = np.array([to_micros(timeframe.floor(new_york_midnight(day))) for day in days], np.int64)
-        ends = starts + 1
-    elif dataset.feed in (Feed.SIP, Feed.IEX):
+        return days, starts, starts + 1
+    if dataset.feed in (Feed.SIP, Feed.IEX):
         _, starts, ends = session_edges(first, last, Hours.EXTENDED)
-    else:
-        starts = session_edges(first, last, Hours.REGULAR)[0]
-        ends = starts + 86_400_000_000
-    count = int(np.searchsorted(starts, ended))
-    return Sessions(days[:count], starts[:count], np.minimum(ends[:count], ended))
+        return days, starts, ends
+    starts = session_edges(first, last, Hours.REGULAR)[0]
+    return days, starts, starts + 86_400_000_000
 
 
 def states(
@@ -99,9 +106,22 @@ def _inside(found: Sessions, ranges: Sequence[TimeRange]) -> Any:
     return (at >= 0) & (found.ends <= ends[np.maximum(at, 0)])
 
 
-def counts(found: Sessions, times: Int64s) -> Int64s:
-    """Return the number of bars of each session in a sorted column of timestamps."""
-    made: Int64s = np.searchsorted(times, found.ends) - np.searchsorted(times, found.starts)
+def counts(found: Sessions, pieces: Iterable[Int64s]) -> Int64s:
+    """Return the number of bars of each session.
+
+    Args:
+        found: The sessions.
+        pieces: Timestamps, sorted, in pieces that follow each other: joining them would take longer than counting.
+    """
+    made = np.zeros(found.starts.size, np.int64)
+    for times in pieces:
+        if times.size:
+            first, last = (
+                np.searchsorted(found.ends, times[0], side="right"),
+                np.searchsorted(found.starts, times[-1], side="right"),
+            )
+            near = slice(int(first), max(int(first), int(last)))
+            made[near] += np.searchsorted(times, found.ends[near]) - np.searchsorted(times, found.starts[near])
     return made
 
 
@@ -121,7 +141,8 @@ def suspects(number: Int64s, dataset: Dataset) -> Any:
         return suspect
     near = _NEAR if intraday else _FAR
     if intraday and number.size:
-        padded = np.pad(number, near)
+        edge = np.zeros(near, np.int64)
+        padded = np.concatenate([edge, number, edge])
         most = np.lib.stride_tricks.sliding_window_view(padded, 2 * near + 1).max(axis=1)
         candidates = np.flatnonzero((number < _SHARE * most) & (most >= _ENOUGH))  # no quartile is above the maximum
     else:

@@ -6,7 +6,7 @@ Every form of the result comes from the same `BarQuery` and the same `steps`, so
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -23,7 +23,7 @@ from data_engine.market.bars import BAR_SCHEMA, timestamps_us, to_micros
 from data_engine.market.resampling import resample
 from data_engine.market.series import Series
 from data_engine.market.session_hours import Hours, in_hours
-from data_engine.market.time_range import new_york_date, new_york_midnight
+from data_engine.market.time_range import TimeRange, new_york_date, new_york_midnight
 from data_engine.read.bar_query import BarQuery, Step
 from data_engine.read.duckdb_views import select
 from data_engine.store.bar_store import BarStore
@@ -92,20 +92,27 @@ class Watch:
         """Take all stored bars of a symbol inside the range, as they are read: no step has changed them."""
 
 
-def whole_symbols(store: BarStore, query: BarQuery, watch: Watch | None = None) -> Iterator[tuple[str, pa.Table]]:
+Files = Callable[[Series, TimeRange], Iterable[Period]]
+"""A function that finds the files of a series that a range touches."""
+
+
+def whole_symbols(
+    store: BarStore, query: BarQuery, watch: Watch | None = None, files: Files | None = None
+) -> Iterator[tuple[str, pa.Table]]:
     """Yield each symbol and all its bars, by symbol; a symbol without a file is left out.
 
     Args:
         store: The store of the bars.
         query: The request.
         watch: What is told of the files and bars that are read.
+        files: What finds the files. If None, the store is searched.
 
     Raises:
         DamagedFile: If a file cannot be read as bars.
     """
     through = steps(query)
-    for symbol, files in groupby(_files(store, query, _AHEAD, watch), key=itemgetter(0)):
-        stored = pa.concat_tables([table for _, _, table in files])
+    for symbol, parts in groupby(_files(store, query, _AHEAD, watch, files), key=itemgetter(0)):
+        stored = pa.concat_tables([table for _, _, table in parts])
         if watch is not None:
             watch.symbol(symbol, stored)
         yield symbol, _apply(through, symbol, stored)
@@ -190,12 +197,14 @@ def relation(store: BarStore, query: BarQuery, connection: duckdb.DuckDBPyConnec
     return connection.from_arrow(Stream(store, query))
 
 
-def _stored_files(store: BarStore, query: BarQuery) -> Iterator[tuple[Series, Period]]:
-    reach = query.reach
-    return ((series, period) for series in query.series for period in store.periods(series, reach))
+def _stored_files(store: BarStore, query: BarQuery, files: Files | None = None) -> Iterator[tuple[Series, Period]]:
+    reach, found = query.reach, files or store.periods
+    return ((series, period) for series in query.series for period in found(series, reach))
 
 
-def _files(store: BarStore, query: BarQuery, ahead: int, watch: Watch | None = None) -> Iterator[tuple[str, Period, pa.Table]]:
+def _files(
+    store: BarStore, query: BarQuery, ahead: int, watch: Watch | None = None, files: Files | None = None
+) -> Iterator[tuple[str, Period, pa.Table]]:
     """Yield the needed bars of each file, by symbol and time; threads read up to *ahead* files in advance."""
     reach = query.reach
     columns = ["timestamp", *query.needed]
@@ -206,7 +215,7 @@ def _files(store: BarStore, query: BarQuery, ahead: int, watch: Watch | None = N
         seen = None if watch is None else watch.file
         return series.symbol, period, store.read(series, period, columns, within=within, threads=threads, seen=seen)
 
-    stored = _stored_files(store, query)
+    stored = _stored_files(store, query, files)
     first = list(islice(stored, 3))
     if len(first) < 3:
         yield from (read(*file, threads=True) for file in first)

@@ -37,7 +37,7 @@ def lack_of(store: BarStore, query: BarQuery, holdings: Holdings, held: Sequence
     """
     strict = query.incomplete == "raise"
     lacking = [one for one in (sure(holding, query) if strict else holding for holding in held) if one.missing]
-    lost = [(one, files) for one in held if (files := _lost_files(store, one, query))]
+    lost = [(one, files) for one in held if (files := _lost_files(holdings, one, query))]
     parts = [_missing_text(lacking, query, now) + _shorter_bars(lacking, query, holdings)] if lacking else []
     parts += [_lost_text(store, lost)] if lost else []
     return ". ".join(parts) or None
@@ -104,12 +104,14 @@ def _can_be_computed(timeframe: Timeframe) -> bool:
     return True
 
 
-def _lost_files(store: BarStore, one: Holding, query: BarQuery) -> tuple[Period, ...]:
+def _lost_files(holdings: Holdings, one: Holding, query: BarQuery) -> tuple[Period, ...]:
     """Return the files in which the coverage counts bars, and which do not exist."""
     known = one.known
     # A run was about to change the others: their counts are not to be believed.
-    counted = (period for period in sorted(known.rows.keys() - known.changing) if period.span.intersect(query.reach))
-    return tuple(period for period in counted if store.files.size(Partition(known.series, period).key) is None)
+    reach = query.reach
+    counted = (period for period in sorted(known.rows.keys() - known.changing) if period.span.intersect(reach))
+    there = frozenset(holdings.files(known.series, reach))
+    return tuple(period for period in counted if period not in there)
 
 
 def _lost_text(store: BarStore, lost: Sequence[tuple[Holding, tuple[Period, ...]]]) -> str:

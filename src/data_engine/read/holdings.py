@@ -29,6 +29,7 @@ from data_engine.market.time_range import (
 from data_engine.read.bar_query import BarQuery
 from data_engine.store.bar_store import BarStore
 from data_engine.store.coverage import Coverage
+from data_engine.store.partitions import Period
 
 _DAY = timedelta(days=1)
 
@@ -69,6 +70,7 @@ class Holdings:
         self._store = store
         self._tolerant = tolerant
         self._known: dict[Series, Coverage] = {}
+        self._files: dict[Series, tuple[Period, ...]] = {}
         self._fresh = False
 
     def coverage(self, series: Series) -> Coverage:
@@ -90,6 +92,12 @@ class Holdings:
         with suppress(*tolerated):
             return self._store.coverage.read(series)
         return Coverage(series)
+
+    def files(self, series: Series, span: TimeRange) -> tuple[Period, ...]:
+        """Return the files of a series that a range touches, as they are at the first call."""
+        if series not in self._files:
+            self._files[series] = tuple(self._store.periods(series, span))
+        return self._files[series]
 
     def is_held(self, series: Series) -> bool:
         """Return whether a series has any bar or answer."""

@@ -189,7 +189,7 @@ class ParquetStorage:
             InputError: If an argument cannot be used.
         """
         zone = None if tz is None else parse_zone(tz)
-        query, held, now = self._query(
+        query, holdings, held, now = self._query(
             symbols,
             start,
             end,
@@ -210,7 +210,7 @@ class ParquetStorage:
             ),
         )
         record = FrameRecord(query, held, now)
-        frame = to_frame(whole_symbols(self.bars, query, record), query.columns, zone)
+        frame = to_frame(whole_symbols(self.bars, query, record, holdings.files), query.columns, zone)
         identity = frame_identity(replace(query.dataset, adjustment=query.adjustment), computed=query.computed)
         frame.attrs[ATTRS_KEY] = {**identity, **({"prices": query.prices} if query.prices else {}), **record.metadata()}
         return frame
@@ -265,7 +265,7 @@ class ParquetStorage:
         Returns:
             The columns ``symbol`` (text), ``timestamp`` (microseconds, UTC) and the values, sorted by the first two.
         """
-        query, _, _ = self._query(symbols, start, end, options, only_bars=True)
+        query, *_ = self._query(symbols, start, end, options, only_bars=True)
         return in_arrow(whole_symbols(self.bars, query), query)
 
     def load_polars(
@@ -284,7 +284,7 @@ class ParquetStorage:
             import polars as pl
         except ImportError:
             raise ConfigError("cannot load a Polars DataFrame: polars is not installed; run `pip install polars`") from None
-        query, _, _ = self._query(symbols, start, end, options, only_bars=True)
+        query, *_ = self._query(symbols, start, end, options, only_bars=True)
         frame = pl.from_arrow(in_arrow(whole_symbols(self.bars, query), query))
         assert isinstance(frame, pl.DataFrame)  # noqa: S101 - a table makes a DataFrame; only an array makes a Series
         return frame
@@ -312,7 +312,7 @@ class ParquetStorage:
         """
         import duckdb
 
-        query, _, _ = self._query(symbols, start, end, options, only_bars=True)
+        query, *_ = self._query(symbols, start, end, options, only_bars=True)
         return relation(self.bars, query, duckdb.default_connection() if connection is None else connection)
 
     def batches(
@@ -329,7 +329,7 @@ class ParquetStorage:
             minutes, or a year of days, and at least one row; at most a few files are in memory. Together the tables are that
             of `load_arrow`.
         """
-        query, _, _ = self._query(symbols, start, end, options, only_bars=True)
+        query, *_ = self._query(symbols, start, end, options, only_bars=True)
         return ((symbol, named_table(symbol, table)) for symbol, table in batches(self.bars, query))
 
     def _parsed(
@@ -357,7 +357,7 @@ class ParquetStorage:
         options: ReadOptions,
         *,
         only_bars: bool = False,
-    ) -> tuple[BarQuery, list[Holding], datetime]:
+    ) -> tuple[BarQuery, Holdings, list[Holding], datetime]:
         """Parse the arguments of a user's call, and say what the store does not hold of it, as *incomplete* says.
 
         Return what is held, too, unless *only_bars* are needed and it does not matter for them.
@@ -375,4 +375,4 @@ class ParquetStorage:
             warnings.warn(note, AdjustmentWarning, stacklevel=3)
         if query.final:
             query = replace(query, provisional={one.symbol: one.known.provisional for one in held})
-        return query, held, now
+        return query, holdings, held, now
