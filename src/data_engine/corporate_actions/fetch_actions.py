@@ -148,7 +148,7 @@ class _Fetch:
             except StoreError as error:
                 self.report.failed.append((symbol, error.code, str(error)))
                 continue
-            ranges = (SymbolActions(symbol) if again else known).to_fetch(span)
+            ranges = SymbolActions(symbol).to_fetch(span) if again else known.to_fetch(span, self.now)
             if ranges:
                 by_ranges.setdefault(ranges, []).append(symbol)
             elif known.missing(span):
