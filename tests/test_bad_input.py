@@ -101,7 +101,7 @@ USAGE: dict[str, tuple[tuple[object, ...], int, str]] = {
     "timeframe-of-none": (ingest(*AAPL, "--timeframe", "0Min"), 2, "0Min"),
     "timeframe-below-none": (ingest(*AAPL, "--timeframe", "-1Min"), 2, "-1Min"),
     "timeframe-of-a-part": (ingest(*AAPL, "--timeframe", "1.5Min"), 2, "1.5Min"),
-    "timeframe-with-an-ambiguous-letter": (ingest(*AAPL, "--timeframe", "1m"), 2, "1m"),
+    "timeframe-with-an-ambiguous-letter": (ingest(*AAPL, "--timeframe", "1M"), 2, "1M"),
     "timeframe-that-is-empty": (ingest(*AAPL, "--timeframe", ""), 2, "timeframe ''"),
     "timeframe-that-is-a-path": (ingest(*AAPL, "--timeframe", "../../1Min"), 2, "../../1Min"),
     # Feeds and adjustments

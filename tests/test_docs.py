@@ -76,8 +76,8 @@ def commands() -> dict[str, click.Command]:
     found: dict[str, click.Command] = {}
     for word, command in sorted(program.commands.items()):
         found[word] = command
-        if isinstance(command, click.Group):
-            found.update({f"{word} {inner}": one for inner, one in sorted(command.commands.items())})
+        below: dict[str, click.Command] = getattr(command, "commands", {})
+        found.update({f"{word} {inner}": one for inner, one in sorted(below.items())})
     return found
 
 

@@ -13,14 +13,16 @@ if TYPE_CHECKING:
     from data_engine.ingest.api import ingest_from_csv, ingest_single_symbol, ingest_symbol_list
     from data_engine.ingest.outcome import IngestionReport
     from data_engine.ingest.pipeline import IngestionPipeline
-    from data_engine.read.parquet_storage import IncompleteWarning, ParquetStorage
+    from data_engine.read.parquet_storage import AdjustmentWarning, FrameWarning, IncompleteWarning, ParquetStorage
     from data_engine.universe.index_store import MetadataStore
     from data_engine.universe.symbol_lists import SymbolLoader
     from data_engine.version import __version__
 
 
 _MODULES = {
+    "AdjustmentWarning": "read.parquet_storage",
     "AlpacaClient": "alpaca.client",
+    "FrameWarning": "read.parquet_storage",
     "IncompleteWarning": "read.parquet_storage",
     "IngestionPipeline": "ingest.pipeline",
     "IngestionReport": "ingest.outcome",
@@ -34,7 +36,9 @@ _MODULES = {
 }
 
 __all__ = [
+    "AdjustmentWarning",
     "AlpacaClient",
+    "FrameWarning",
     "IncompleteWarning",
     "IngestionPipeline",
     "IngestionReport",

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from data_engine.market.time_range import new_york_days
+from data_engine.read.parquet_storage import ParquetStorage
 from data_engine.sandbox import Announcements, Replay, Sandbox, SimulatedMarket
 from data_engine.store.coverage_store import CoverageStore
 from running import Clock, asked, count, coverage, here, pipeline_of, rows, run, write_minutes
@@ -97,6 +99,7 @@ def test_json_is_one_object(server: Sandbox, base: Path) -> None:
         "withdrawn": [],
         "renames": [{"old": "FB", "new": "META", "date": "2022-06-09"}],
         "further_symbols": ["FB"],
+        "local": [],
         "requests": 2,
     }
 
@@ -341,3 +344,123 @@ def test_a_damaged_book_fails_its_series_alone(server: Sandbox, base: Path) -> N
     shown = here("status", "--base-path", base, env={}).out
     assert "metadata/actions/symbol=NVDA.json" in shown
     assert "`data-engine actions" in shown
+
+
+# ------------------------------------------------------------------------------------------------------- local changes
+
+
+def local(base: Path, *words: str) -> Any:
+    return here("actions", *words, "--base-path", base)
+
+
+INVERTED = {
+    "forward_splits": [{"symbol": "NVDA", "new_rate": 1, "old_rate": 10, "ex_date": "2024-06-10", "process_date": "2024-06-10"}]
+}
+
+
+def factor(base: Path) -> float:
+    """Return what a price before the split is multiplied by."""
+    storage = ParquetStorage(base)
+    options: dict[str, Any] = {"adjustment": "split", "as_of": "2024-06-10", "columns": "close"}
+    adjusted, raw = (storage.load("NVDA", "2024-06-03", "2024-06-07", **more) for more in (options, {"columns": "close"}))
+    return float((adjusted["close"] / raw["close"]).iloc[0])
+
+
+def test_a_local_record_replaces_alpacas_and_is_kept_by_a_refetch(base: Path) -> None:
+    with Sandbox(SimulatedMarket(), actions=Announcements(INVERTED)) as server:
+        assert here("actions", "NVDA", "--start", "2024-06-03", "--base-path", base, url=server.url).code == 0
+        assert factor(base) == pytest.approx(10)
+        made = local(base, "set", "nvda", "--ex-date", "2024-06-10", "--split", "10:1", "--because", "inverted at Alpaca")
+        assert (made.code, made.err) == (0, f"Store: {base} (--base-path)\n")
+        assert "NVDA: 10-for-1 split on 2024-06-10 (local since " in made.out
+        assert "inverted at Alpaca" in made.out
+        assert factor(base) == pytest.approx(1 / 10)
+
+        again = here("actions", "NVDA", "--start", "2024-06-03", "--refetch", "--base-path", base, url=server.url)
+        assert "inverted at Alpaca" in again.out
+    assert factor(base) == pytest.approx(1 / 10)
+    stored = book(base, "NVDA")
+    assert [one["new_rate"] for one in stored["actions"]] == [1]
+    assert [(one["ex_date"], one["kinds"], one["because"]) for one in stored["local"]] == [
+        ("2024-06-10", ["split"], "inverted at Alpaca")
+    ]
+
+
+def test_a_dropped_action_does_not_count_until_that_is_undone(server: Sandbox, base: Path) -> None:
+    here("actions", "NVDA", "--start", "2024-06-03", "--base-path", base, url=server.url)
+    assert factor(base) == pytest.approx(1 / 10)
+    words = ("drop", "NVDA", "--ex-date", "2024-06-10", "--because", "never happened")
+    assert local(base, *words, "--kind", "dividend").code == 0
+    assert factor(base) == pytest.approx(1 / 10)
+    made = local(base, *words, "--json")
+    assert [row["action"] for row in json.loads(made.out)["local"]] == [None]
+    assert factor(base) == 1
+    assert local(base, *words, "--undo").out == "NVDA: no local changes\n"
+    assert factor(base) == pytest.approx(1 / 10)
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("--dividend", "0.25"), "dividend of 0.25 USD"),
+        (("--stock-dividend", "0.05"), "stock dividend of 0.05"),
+        (("--spin-off", "solv:0.25"), "spin-off of SOLV"),
+        (("--split", "1:15"), "1-for-15 split"),
+    ],
+)
+def test_every_kind_can_be_recorded(base: Path, words: tuple[str, ...], named: str) -> None:
+    made = local(base, "set", "AAPL", "--ex-date", "2024-06-10", *words, "--because", "by hand")
+
+    assert made.code == 0
+    assert made.out.startswith(f"AAPL: {named} on 2024-06-10 (local since ")
+    assert local(base, "set", "AAPL", "--ex-date", "2024-06-10", *words, "--because", "by hand").out.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("set", "AAPL", "--ex-date", "2024-06-10", "--because", "x"), "--split, --dividend"),
+        (("set", "AAPL", "--ex-date", "2024-06-10", "--split", "10:1", "--dividend", "1", "--because", "x"), "one of"),
+        (("set", "AAPL", "--ex-date", "2024-06-10", "--split", "10", "--because", "x"), "'10'"),
+        (("set", "AAPL", "--ex-date", "2024-06-10", "--split", "ten:1", "--because", "x"), "'ten'"),
+        (("set", "AAPL", "--ex-date", "2024-06-10", "--split", "0:1", "--because", "x"), "'0'"),
+        (("set", "AAPL", "--ex-date", "someday", "--split", "10:1", "--because", "x"), "someday"),
+        (("set", "A B", "--ex-date", "2024-06-10", "--split", "10:1", "--because", "x"), "'A B'"),
+        (("set", "AAPL", "--ex-date", "2024-06-10", "--split", "10:1", "--because", " "), "--because"),
+        (("drop", "AAPL", "--ex-date", "2024-06-10"), "--because"),
+        (("drop", "AAPL", "--ex-date", "2024-06-10", "--kind", "merger", "--because", "x"), "merger"),
+    ],
+)
+def test_a_change_that_cannot_be_meant_is_refused_and_nothing_is_written(base: Path, words: tuple[str, ...], named: str) -> None:
+    made = local(base, *words)
+
+    assert (made.code, named in made.err) == (2, True)
+    assert not (base / "metadata" / "actions").exists()
+    assert local(base.parent / "none", "drop", "AAPL", "--ex-date", "2024-06-10", "--because", "x").code == 4
+
+
+# --------------------------------------------------------------------------------------------------- what a query lacks
+
+
+def test_a_query_names_the_datasets_of_which_something_is_missing(base: Path) -> None:
+    from data_engine.store.bar_store import BarStore
+    from data_engine.store.local_files import LocalFiles
+
+    store = BarStore(LocalFiles(base))
+    sql = "SELECT count(*) FROM Bars_1Min WHERE symbol = 'NVDA'"
+    whole = here("query", sql, "--strict", "--base-path", base)
+    assert (whole.code, "Warning" in whole.err) == (0, False)
+
+    (nvda,) = (
+        series for dataset in store.coverage.datasets() for series in store.coverage.series(dataset) if series.symbol == "NVDA"
+    )
+    more = new_york_days(date(2024, 6, 10), date(2024, 6, 11))
+    store.coverage.update(nvda, lambda known: known.wanting(more))
+    for words, code in (((), 0), (("--strict",), 1), (("--strict", "--json"), 1)):
+        ran = here("query", sql, *words, "--base-path", base)
+        assert ran.code == code
+        (line,) = [one for one in ran.err.splitlines() if one.startswith("Warning")]
+        assert "bars_1min misses requested ranges of 1 symbol (NVDA); run `data-engine update`" in line
+    week = here("query", sql, "--start", "2024-06-03", "--end", "2024-06-07", "--strict", "--base-path", base)
+    other = here("query", "SELECT 'bars', count(*) FROM coverage", "--strict", "--base-path", base)
+    assert (week.code, other.code) == (0, 0)

@@ -563,10 +563,10 @@ def test_a_range_that_was_wanted_and_is_not_held_is_named_when_it_is_loaded(
     pipeline_of(server, tmp_path, clock).ingest_symbols(["AAPL"], "2024-05-06", "2024-05-07")
     storage = ParquetStorage(tmp_path)
 
-    with pytest.warns(UserWarning, match=r"2024-05-06.*data-engine update AAPL"):
-        storage.load("AAPL", "2024-05-01", "2024-05-10")
-    with pytest.raises(StoreError, match=r"AAPL.*2024-05-06"):
-        storage.load("AAPL", "2024-05-01", "2024-05-10", incomplete="raise")
+    with pytest.warns(UserWarning, match=r"2024-05-04T04:00:00Z .*data-engine update AAPL"):
+        storage.load("AAPL", "2024-05-01", "2024-05-07")
+    with pytest.raises(StoreError, match=r"AAPL.*2024-05-04"):
+        storage.load("AAPL", "2024-05-01", "2024-05-07", incomplete="raise")
     assert len(storage.load("AAPL", "2024-05-01", "2024-05-10", incomplete="ignore")) == count(tmp_path)
     storage.load("AAPL", "2024-05-01", "2024-05-03")  # that part is whole: no warning
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import warnings
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -20,15 +21,19 @@ import pytest
 from data_engine import ParquetStorage
 from data_engine.cli import program
 from data_engine.corporate_actions.action_store import ActionStore
-from data_engine.corporate_actions.adjusted_bars import adjusting_step, dataset_to_read
-from data_engine.corporate_actions.adjustment import TIINGO
+from data_engine.corporate_actions.adjusted_bars import COMPUTED, VENDOR, Adjuster, Road, choose_road
+from data_engine.corporate_actions.adjustment import EX_CLOSE, PRIOR_CLOSE
+from data_engine.corporate_actions.payout_prices import PayoutPrices
+from data_engine.corporate_actions.suspect_actions import contradicted, doubts_of
 from data_engine.corporate_actions.symbol_actions import SymbolActions
 from data_engine.errors import InputError, StoreError
 from data_engine.market.bars import EMPTY
 from data_engine.market.corporate_action import Action, decode
-from data_engine.market.series import Adjustment, Dataset, Series, Timeframe
-from data_engine.market.time_range import new_york_days
-from data_engine.read.parquet_storage import IncompleteWarning
+from data_engine.market.series import Adjustment, Dataset, Feed, Series, Timeframe
+from data_engine.market.time_range import TimeRange, new_york_days
+from data_engine.read import parquet_storage
+from data_engine.read.holdings import Holdings
+from data_engine.read.parquet_storage import AdjustmentWarning, IncompleteWarning
 from data_engine.store.coverage import Coverage
 from real_data import real
 
@@ -42,6 +47,18 @@ TODAY = date(2024, 6, 28)
 @pytest.fixture
 def storage(tmp_path: Path) -> ParquetStorage:
     return ParquetStorage(tmp_path / "store")
+
+
+@pytest.fixture
+def friday(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`load` is called on 2024-06-28, at 16:00 in New York."""
+
+    class Clock:
+        @staticmethod
+        def now(zone: object) -> datetime:
+            return NOW
+
+    monkeypatch.setattr(parquet_storage, "datetime", Clock)
 
 
 def at(text: str) -> datetime:
@@ -80,7 +97,7 @@ FB = decode("name_change", {"old_symbol": "FB", "new_symbol": "META", "process_d
 
 def adjusted(storage: ParquetStorage, symbol: str, as_of: date = TODAY, adjustment: Adjustment = ALL, **more: Any) -> list[float]:
     """Return the adjusted closes of all minutes of a symbol."""
-    step = adjusting_step(storage.bars, MINUTES, adjustment, as_of, **more)
+    step = Adjuster(storage.bars, MINUTES, adjustment, as_of, today=TODAY, **more).step
     series = Series(symbol, MINUTES)
     tables = [storage.bars.read(series, part.period) for part in storage.bars.partitions(MINUTES, symbol)]
     made: list[float] = step(symbol, pa.concat_tables(tables)).column("close").to_pylist()
@@ -97,7 +114,7 @@ def test_a_split_is_applied_as_of_a_day(storage):
 
 
 def test_a_table_without_bars_needs_nothing(storage):
-    assert adjusting_step(storage.bars, MINUTES, ALL, TODAY)("NVDA", EMPTY) is EMPTY
+    assert Adjuster(storage.bars, MINUTES, ALL, TODAY).step("NVDA", EMPTY) is EMPTY
 
 
 # --------------------------------------------------------------------------------------------------------- what is not known
@@ -160,10 +177,10 @@ def test_daily_bars_come_first(storage):
 
 
 def test_tiingo_needs_the_close_of_the_ex_date(storage):
-    put(storage, "AAPL", {"2024-05-10 15:59": 80.0, "2024-05-13 12:00": 78.0})
+    put(storage, "AAPL", {"2024-05-10 15:59": 80.0, "2024-05-13 15:59": 78.0})
     announce(storage, "AAPL", dividend("AAPL", "2024-05-13", 2.0))
 
-    assert adjusted(storage, "AAPL", convention=TIINGO) == [80 / (1 + 2 / 78), 78.0]
+    assert adjusted(storage, "AAPL", convention=EX_CLOSE) == [80 / (1 + 2 / 78), 78.0]
 
 
 def test_a_close_that_is_not_stored_is_an_error_that_names_the_command(storage):
@@ -174,6 +191,51 @@ def test_a_close_that_is_not_stored_is_an_error_that_names_the_command(storage):
         StoreError, match=r"close of AAPL on 2024-05-10.*ingest AAPL --start 2024-05-10 --end 2024-05-10 --timeframe 1Day"
     ):
         adjusted(storage, "AAPL")
+
+
+def covered_until(storage: ParquetStorage, symbol: str, end: datetime, *, provisional: bool = False) -> None:
+    span = TimeRange(at("2024-05-01"), end)
+    more = {"provisional": (span,)} if provisional else {"covered": (span,)}
+    storage.bars.coverage.update(Series(symbol, MINUTES), lambda known: replace(known, wanted=(span,), **more))
+
+
+@pytest.mark.parametrize("provisional", [False, True])
+def test_a_session_that_is_stored_in_part_has_no_close(storage, provisional):
+    """Minutes came until 10:00; the price of 09:59 is not what the dividend is measured by."""
+    put(storage, "AAPL", {"2024-05-09 15:59": 81.0, "2024-05-10 09:59": 80.0, "2024-05-13 15:59": 78.0})
+    announce(storage, "AAPL", dividend("AAPL", "2024-05-13", 2.0))
+    covered_until(storage, "AAPL", at("2024-05-10 10:00"), provisional=provisional)
+    with pytest.raises(StoreError, match=r"AAPL on 2024-05-10 .*ingest AAPL --start 2024-05-10 --end 2024-05-10 --"):
+        adjusted(storage, "AAPL")
+
+    put(storage, "AAPL", {"2024-05-10": 100.0}, "1Day")
+    assert adjusted(storage, "AAPL") == [81 * 0.98, 80 * 0.98, 78.0]
+
+
+def test_minutes_that_are_covered_to_the_close_have_one_though_the_last_ones_are_empty(storage):
+    put(storage, "AAPL", {"2024-05-10 09:59": 80.0, "2024-05-13 15:59": 78.0})
+    announce(storage, "AAPL", dividend("AAPL", "2024-05-13", 2.0))
+    covered_until(storage, "AAPL", at("2024-05-10 16:00"))
+
+    assert adjusted(storage, "AAPL") == [80 * 0.975, 78.0]
+
+
+def test_the_close_of_a_half_day_is_at_one(storage):
+    put(storage, "AAPL", {"2024-07-03 12:59": 80.0, "2024-07-05 15:59": 78.0})
+    announce(storage, "AAPL", dividend("AAPL", "2024-07-05", 2.0), last=date(2024, 7, 8), now=NOW + timedelta(days=10))
+
+    assert adjusted(storage, "AAPL", date(2024, 7, 8)) == [80 * 0.975, 78.0]
+
+
+@pytest.mark.parametrize("convention", [PRIOR_CLOSE, EX_CLOSE])
+def test_an_ex_date_on_a_saturday_is_measured_by_the_sessions_around_it(storage, convention):
+    put(storage, "AAPL", {"2024-05-10 15:59": 80.0, "2024-05-13 15:59": 78.0})
+    announce(storage, "AAPL", dividend("AAPL", "2024-05-11", 2.0))
+
+    assert adjusted(storage, "AAPL", convention=convention) == [
+        80 * (0.975 if convention == PRIOR_CLOSE else 1 / (1 + 2 / 78)),
+        78.0,
+    ]
 
 
 def test_a_stock_that_rested_for_days_is_measured_by_its_last_trade(storage):
@@ -207,14 +269,188 @@ def test_a_spin_off_is_worth_what_its_shares_closed_at(storage):
     )  # fmt: skip
     put(storage, "MMM", {"2024-03-28 15:59": 100.0, "2024-04-01 12:00": 82.0})
     announce(storage, "MMM", action)
-    with pytest.raises(StoreError, match=r"close of SOLV on 2024-04-01.*ingest SOLV --start 2024-04-01 --end 2024-04-01"):
+    with pytest.raises(StoreError, match=r"close of SOLV on 2024-04-01.*ingest SOLV --start 2024-04-01 --end 2024-04-06"):
         adjusted(storage, "MMM")
 
     put(storage, "SOLV", {"2024-04-01": 80.0}, "1Day")
     assert adjusted(storage, "MMM") == [80.0, 82.0]
 
 
+@pytest.mark.parametrize("answered", [True, False])
+def test_a_spun_off_company_that_trades_a_day_later_has_the_price_of_that_day(storage, answered):
+    """That it did not trade before must be known: by an answer, not by the absence of bars."""
+    record = {"source_symbol": "MMM", "source_rate": 4, "new_symbol": "SOLV", "new_rate": 1}
+    action = decode("spin_off", {**record, "ex_date": "2024-03-30", "process_date": "2024-04-01"})  # a Saturday
+    put(storage, "MMM", {"2024-03-28 15:59": 100.0, "2024-04-01 15:59": 82.0})
+    announce(storage, "MMM", action)
+    put(storage, "SOLV", {"2024-04-02": 80.0}, "1Day")
+    if answered:
+        span = new_york_days(date(2024, 3, 25), date(2024, 4, 5))
+        storage.bars.coverage.update(Series("SOLV", DAYS), lambda known: replace(known, wanted=(span,), covered=(span,)))
+        assert adjusted(storage, "MMM") == [80.0, 82.0]
+    else:
+        with pytest.raises(StoreError, match=r"SOLV on 2024-04-01 .*`data-engine ingest SOLV --start 2024-04-01 --end 2024-04-0"):
+            adjusted(storage, "MMM")
+
+
+def test_all_that_is_lacking_is_in_one_error_with_one_command(storage, friday):
+    for symbol, day in (("AAPL", "2024-05-09"), ("MSFT", "2024-05-14"), ("KO", "2024-06-13")):
+        put(storage, symbol, {f"{day} 12:00": 100.0})
+    week = ("2024-05-09", "2024-06-13")
+    options: dict[str, Any] = {"adjustment": "all", "incomplete": "ignore"}
+    with pytest.raises(StoreError) as caught:
+        storage.load(["AAPL", "KO", "MSFT"], *week, **options)
+    assert re.findall("`(data-engine .*?)`", str(caught.value)) == ["data-engine actions AAPL KO MSFT --start 2024-05-10"]
+
+    announce(storage, "AAPL", dividend("AAPL", "2024-05-10", 2.0), dividend("AAPL", "2024-06-10", 2.0))
+    announce(storage, "MSFT", dividend("MSFT", "2024-05-15", 2.0))
+    announce(storage, "KO")
+    with pytest.raises(StoreError) as caught:
+        storage.load(["AAPL", "KO", "MSFT"], *week, **options)
+    (command,) = re.findall("`(data-engine .*?)`", str(caught.value))
+    assert command == "data-engine ingest AAPL MSFT --start 2024-05-09 --end 2024-06-07 --timeframe 1Day"
+
+    for symbol, bars in (("AAPL", {"2024-05-09": 100.0, "2024-06-07": 100.0}), ("MSFT", {"2024-05-14": 100.0})):
+        put(storage, symbol, bars, "1Day")  # what the command brings
+    made = storage.load(["AAPL", "KO", "MSFT"], *week, **options)
+    assert made["close"].tolist() == pytest.approx([100 * 0.98 * 0.98, 100.0, 98.0])
+
+
+def test_one_payout_in_another_currency_does_not_fail_the_others(storage, friday):
+    for symbol in ("KO", "NVO"):
+        put(storage, symbol, {"2024-05-09 12:00": 100.0})
+        paid = replace_id(dividend("NVO", "2024-06-10", 2.0), "x", currency="DKK")
+        announce(storage, symbol, *[paid] * (symbol == "NVO"))
+    with pytest.raises(InputError, match=r"NVO: dividend of 2 DKK on 2024-06-10.*unadjustable='drop'"):
+        storage.load(["KO", "NVO"], "2024-05-09", "2024-05-09", adjustment="all")
+    with pytest.warns(AdjustmentWarning, match=r"1 of 2 symbols left out: NVO: .*DKK"):
+        made = storage.load(["KO", "NVO"], "2024-05-09", "2024-05-09", adjustment="all", unadjustable="drop")
+    assert made.index.get_level_values("symbol").tolist() == ["KO"]
+    assert len(storage.load(["KO", "NVO"], "2024-05-09", "2024-05-09", adjustment="split")) == 2
+    with pytest.raises(InputError, match=r"unadjustable='keep'.*raise, drop"):
+        storage.load("KO", "2024-05-09", adjustment="all", unadjustable="keep")
+
+
+# ------------------------------------------------------------------------------------------------------- doubtful records
+
+
+def test_two_different_splits_of_one_day_are_an_error_that_names_both(storage):
+    put(storage, "NVDA", {"2024-06-07 12:00": 1200.0})
+    announce(storage, "NVDA", split("NVDA", "2024-06-10", 10), replace_id(split("NVDA", "2024-06-10", 20), "other"))
+    with pytest.raises(InputError, match=r"10-for-1 split .* 20-for-1 split .*actions set NVDA --ex-date 2024-06-10"):
+        adjusted(storage, "NVDA")
+
+
+def replace_id(action: Action, name: str, **more: Any) -> Action:
+    return decode(action.kind, {**action.record, **more, "id": name})
+
+
+def test_the_same_ratio_in_other_numbers_is_one_split(storage):
+    put(storage, "NVDA", {"2024-06-07 12:00": 1200.0})
+    twin = replace_id(split("NVDA", "2024-06-10", 10), "other", new_rate=20, old_rate=2)
+    announce(storage, "NVDA", split("NVDA", "2024-06-10", 10), twin)
+
+    assert adjusted(storage, "NVDA") == [120.0]
+
+
+def test_the_same_dividend_rounded_twice_is_one(storage):
+    put(storage, "AAPL", {"2024-05-10 15:59": 90.0})
+    once, again = dividend("AAPL", "2024-05-13", 0.9), replace_id(dividend("AAPL", "2024-05-13", 0.900001), "other")
+    other = replace_id(dividend("AAPL", "2024-05-13", 0.9), "special", special=True)
+    announce(storage, "AAPL", once, again)
+    assert adjusted(storage, "AAPL") == [pytest.approx(90 - 0.9, abs=1e-5)]
+
+    announce(storage, "AAPL", once, other)
+    assert adjusted(storage, "AAPL") == [pytest.approx(90 - 1.8)]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "kind", "new", "old", "named"),
+    [
+        pytest.param(0.10, 1.50, "forward_split", 15, 1, True, id="an-inverted-reverse-split"),
+        pytest.param(0.10, 1.50, "reverse_split", 1, 15, False, id="the-reverse-split-as-it-was"),
+        pytest.param(1200.0, 121.0, "forward_split", 10, 1, False, id="a-split"),
+        pytest.param(1200.0, 1190.0, "forward_split", 10, 1, True, id="a-split-that-was-not"),
+        pytest.param(15.0, 9.5, "reverse_split", 1, 2, True, id="half-way-the-wrong-way"),
+        pytest.param(15.0, 22.5, "reverse_split", 1, 2, False, id="a-fall-by-a-quarter-on-the-day"),
+        pytest.param(100.0, 103.0, "stock_dividend", None, None, False, id="too-small-to-tell"),
+    ],
+)
+def test_a_ratio_that_the_prices_contradict_is_named(storage, friday, before, after, kind, new, old, named):
+    rates = {"rate": 0.05} if new is None else {"new_rate": new, "old_rate": old}
+    action = decode(kind, {"symbol": "X", "ex_date": "2024-06-10", "process_date": "2024-06-10", **rates})
+    put(storage, "X", {"2024-06-07 15:59": before, "2024-06-10 15:59": after})
+    announce(storage, "X", action)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        storage.load("X", "2024-06-07", "2024-06-10", adjustment="split")
+
+    assert [one.category for one in caught] == [AdjustmentWarning] * named
+    assert all(f"from {before:g} to {after:g}" in str(one.message) and "actions set X" in str(one.message) for one in caught)
+
+
+def test_a_split_a_day_after_another_of_its_ratio_is_suspect(storage, friday):
+    put(storage, "NVDA", {"2024-06-07 12:00": 1200.0})
+    announce(storage, "NVDA", split("NVDA", "2024-06-10", 10), split("NVDA", "2024-06-11", 10))
+
+    with pytest.warns(AdjustmentWarning, match=r"NVDA: 10-for-1 split on 2024-06-10 and on 2024-06-11 .*actions drop NVDA"):
+        storage.load("NVDA", "2024-06-07", "2024-06-07", adjustment="split")
+
+
+def test_the_doubts_about_a_symbol_can_be_had_without_reading_its_bars(storage):
+    put(storage, "X", {"2024-06-07 15:59": 1200.0, "2024-06-10 15:59": 120.0})
+    announce(storage, "X", split("X", "2024-06-10", 10), split("Y", "2024-06-10", 3))
+    assert doubts_of(storage.bars, "X", TODAY) == []
+    announce(storage, "X", split("X", "2024-06-10", 0.1))
+    assert [text[:38] for text in doubts_of(storage.bars, "X", TODAY)] == ["X: 0.1-for-1 split on 2024-06-10, but "]
+    announce(storage, "X", split("X", "2024-06-10", 10), replace_id(split("X", "2024-06-10", 20), "other"))
+    assert "cannot both be" in doubts_of(storage.bars, "X", TODAY)[0]
+    assert doubts_of(storage.bars, "NONE", TODAY) == []
+
+
+def test_real_splits_are_not_doubted(storage):
+    """Every split of twelve symbols in two years, of Tiingo's raw closes."""
+    frame = pq.read_table(real("daily/tiingo_raw_adj_12sym_20240401_20260331.parquet")).to_pandas()
+    stamps = pd.to_datetime(frame["date"]).dt.tz_localize(NEW_YORK).dt.tz_convert("UTC")
+    bars = frame.assign(timestamp=stamps, vwap=frame.close, trade_count=1.0)
+    storage.store(
+        bars[["symbol", "timestamp", "open", "high", "low", "close", "volume", "trade_count", "vwap"]], timeframe="1Day"
+    )
+    splits = [(str(row.symbol), str(row.date), row.split_factor) for row in frame[frame["split_factor"] != 1].itertuples()]
+    prices = PayoutPrices(storage.bars, Feed.SIP, TODAY)
+    doubts = [list(contradicted([split(*one)], prices, one[0])) for one in splits]
+    inverted = [list(contradicted([split(name, day, 1 / ratio)], prices, name)) for name, day, ratio in splits]
+
+    assert len(splits) >= 1
+    assert doubts == [[]] * len(splits)
+    assert [len(texts) for texts in inverted] == [1] * len(splits)
+
+
+def test_as_of_before_the_end_mixes_two_bases_if_an_action_lies_between(split_week):
+    with pytest.warns(AdjustmentWarning, match=r"as_of 2024-06-07 is before NVDA: 10-for-1 split on 2024-06-10"):
+        split_week.load("NVDA", **{**AS_OF, "as_of": "2024-06-07"})
+    later = {"as_of": "2024-06-07"}
+    for options in ({"as_of": "2024-06-10"}, {**later, "end": "2024-06-07"}, {**later, "adjustment": "spin-off"}):
+        split_week.load("NVDA", **{**AS_OF, **options})
+
+
 # ------------------------------------------------------------------------------------------------------------------ renames
+
+
+def test_on_the_day_of_a_swap_an_action_is_of_the_security_that_has_the_ticker_then(storage):
+    """On 2024-06-10, S became OLD, and N became S. A split of that day under S is of what was N."""
+    swap = [
+        decode("name_change", {"old_symbol": "S", "new_symbol": "OLD", "process_date": "2024-06-10"}),
+        decode("name_change", {"old_symbol": "N", "new_symbol": "S", "process_date": "2024-06-10"}),
+    ]
+    for symbol in ("OLD", "S"):
+        put(storage, symbol, {"2024-06-07 12:00": 100.0, "2024-06-10 12:00": 50.0})
+    announce(storage, "S", *swap, split("S", "2024-06-10", 2))
+    announce(storage, "OLD", swap[0])
+    announce(storage, "N", swap[1])
+
+    assert adjusted(storage, "S") == [50.0, 50.0]
+    assert adjusted(storage, "OLD") == [100.0, 50.0]
 
 
 def test_the_past_of_a_renamed_security_is_under_its_earlier_name(storage):
@@ -249,47 +485,98 @@ def test_what_the_ticker_did_before_is_not_the_securitys(storage):
 # ---------------------------------------------------------------------------------------------------------------- the choice
 
 
+def held(storage: ParquetStorage) -> Any:
+    return Holdings(storage.bars).is_held
+
+
 def test_raw_bars_are_read_as_they_are(storage):
-    assert dataset_to_read(storage.bars, MINUTES, now=NOW) == (MINUTES, None)
+    assert choose_road(MINUTES, ["NVDA"], held(storage), now=NOW) == Road(MINUTES)
 
 
-def test_the_vendors_adjusted_bars_are_read_where_there_are_some_and_no_day_is_named(storage):
+@pytest.mark.parametrize(
+    ("stored", "asked", "more", "expected"),
+    [
+        pytest.param({"NVDA": ["raw"]}, ["NVDA"], {}, COMPUTED, id="raw"),
+        pytest.param({"NVDA": ["split"]}, ["NVDA"], {}, VENDOR, id="the-vendors"),
+        pytest.param({"NVDA": ["raw", "split"]}, ["NVDA"], {}, COMPUTED, id="both"),
+        pytest.param({"NVDA": ["raw"], "MSFT": ["split"]}, ["MSFT"], {}, VENDOR, id="another-symbol-does-not-matter"),
+        pytest.param({"NVDA": ["raw"], "MSFT": ["split"]}, ["MSFT", "NVDA"], {}, COMPUTED, id="one-road-for-all"),
+        pytest.param({}, ["NVDA"], {}, VENDOR, id="nothing"),
+        pytest.param({"NVDA": ["raw", "split"]}, ["NVDA"], {"prices": VENDOR}, VENDOR, id="the-vendors-are-wanted"),
+        pytest.param({"NVDA": ["split"]}, ["NVDA"], {"prices": COMPUTED}, COMPUTED, id="computed-ones-are-wanted"),
+        pytest.param({"NVDA": ["split"]}, ["NVDA"], {"as_of": date(2024, 6, 9)}, COMPUTED, id="as-of-a-day"),
+    ],
+)
+def test_all_symbols_of_a_call_take_one_road(storage, stored, asked, more, expected):
+    for symbol, kinds in stored.items():
+        for adjustment in kinds:
+            put(storage, symbol, {"2024-06-07 12:00": 1200.0}, adjustment=adjustment)
+    road = choose_road(Dataset(Timeframe.parse("1Min"), SPLIT), asked, held(storage), now=NOW, **more)
+
+    assert road.prices == expected
+    assert str(road.dataset.adjustment) == ("raw" if expected == COMPUTED else "split")
+    assert road.as_of == (more.get("as_of", TODAY) if expected == COMPUTED else None)
+
+
+@pytest.mark.parametrize("intruder", ["MSFT", "TSLA"])
+def test_one_split_adjusted_day_hides_no_raw_bar(storage, friday, intruder):
+    """One day of the vendor's, of a symbol of the call or of another one, takes nothing away."""
+    for symbol in ("MSFT", "NVDA"):
+        put(storage, symbol, {f"2024-06-{day:02d} 12:00": 100.0 for day in (3, 4, 5, 6, 7)})
+        announce(storage, symbol)
+    before = storage.load(["MSFT", "NVDA"], "2024-06-03", "2024-06-07", adjustment="split")
+    put(storage, intruder, {"2024-06-04 12:00": 7.0}, adjustment="split")
+    after = storage.load(["MSFT", "NVDA"], "2024-06-03", "2024-06-07", adjustment="split")
+
+    assert len(before) == 10
+    pd.testing.assert_frame_equal(before, after)
+    assert after.attrs["data_engine"]["prices"] == "computed"
+
+
+def test_what_the_road_lacks_is_missing(storage, friday):
+    """NVDA is raw, MSFT the vendor's: a call takes one road, and says what is not on it."""
     put(storage, "NVDA", {"2024-06-07 12:00": 1200.0})
+    put(storage, "MSFT", {"2024-06-07 12:00": 400.0}, adjustment="split")
     announce(storage, "NVDA", split("NVDA", "2024-06-10", 10))
-    vendors = Dataset(Timeframe.parse("1Min"), SPLIT)
-    dataset, step = dataset_to_read(storage.bars, vendors, now=NOW)
-    assert (dataset, step is None) == (MINUTES, False)
-
-    bars = storage.load("NVDA", "2024-06-07", "2024-06-07")
-    bars.attrs.clear()
-    storage.store(bars, adjustment="split")
-
-    assert dataset_to_read(storage.bars, vendors, now=NOW) == (vendors, None)
-    dataset, step = dataset_to_read(storage.bars, vendors, date(2024, 6, 9), now=NOW)
-    assert (dataset, step is None) == (MINUTES, False)
+    with pytest.warns(IncompleteWarning, match="MSFT in equities_1min is missing .*`data-engine ingest MSFT --start 2024-06-07"):
+        made = storage.load(["MSFT", "NVDA"], "2024-06-07", "2024-06-07", adjustment="split")
+    assert made["close"].tolist() == [120.0]
+    with pytest.warns(IncompleteWarning, match="NVDA in equities_1min_split is missing .*--adjustment split"):
+        made = storage.load(["MSFT", "NVDA"], "2024-06-07", "2024-06-07", adjustment="split", prices="vendor")
+    assert made["close"].tolist() == [400.0]
+    assert made.attrs["data_engine"]["prices"] == "vendor"
 
 
-def test_whose_raw_bars_could_be_adjusted_is_not_silently_left_out_of_the_vendors(storage):
-    """A dataset is read as a whole: of two price bases, one answer is never made."""
-    for symbol, more in (("NVDA", {}), ("AAPL", {}), ("MSFT", {"adjustment": "split"})):
-        put(storage, symbol, {"2024-06-07 12:00": 1200.0}, **more)
+def test_weeks_of_the_vendors_are_read_though_raw_ones_are_stored(storage):
+    for adjustment in ("raw", "split"):
+        put(storage, "NVDA", {"2024-06-03": 1200.0}, "1Week", adjustment=adjustment)
+    weeks = Dataset(Timeframe.parse("1Week"), SPLIT)
 
-    with pytest.warns(IncompleteWarning, match=r"AAPL .*equities_1min_split.*as_of="):
-        made = storage.load(["AAPL", "MSFT"], "2024-06-07", "2024-06-07", adjustment="split")
-    assert set(made.index.get_level_values("symbol")) == {"MSFT"}
-    with pytest.raises(StoreError, match=r"AAPL .*equities_1min_split"):
-        storage.load("AAPL", "2024-06-07", "2024-06-07", adjustment="split", incomplete="raise")
-    assert len(storage.load("MSFT", "2024-06-07", "2024-06-07", adjustment="split", incomplete="raise")) == 1
+    assert choose_road(weeks, ["NVDA"], held(storage), now=NOW).prices == VENDOR
+    with pytest.raises(InputError, match="1Week"):
+        choose_road(weeks, ["NVDA"], held(storage), now=NOW, prices=COMPUTED)
+
+
+def test_roads_that_cannot_be_meant_are_refused(storage):
+    put(storage, "NVDA", {"2024-06-07 12:00": 1200.0})
+    for options, named in (
+        ({"prices": "computed"}, "prices='computed'.*raw"),
+        ({"prices": "mine", "adjustment": "split"}, "'mine'.*computed, vendor"),
+        ({"prices": "vendor", "adjustment": "split", "as_of": "2024-06-07"}, "vendor.*2024-06-07"),
+    ):
+        with pytest.raises(InputError, match=named):
+            storage.load("NVDA", "2024-06-07", **options)
 
 
 def test_a_day_to_come_is_refused(storage):
     with pytest.raises(InputError, match="as_of 2024-06-29 "):
-        dataset_to_read(storage.bars, Dataset(Timeframe.parse("1Min"), SPLIT), TODAY + timedelta(days=1), now=NOW)
+        choose_road(Dataset(Timeframe.parse("1Min"), SPLIT), [], held(storage), now=NOW, as_of=TODAY + timedelta(days=1))
 
 
 def test_weeks_are_refused(storage):
+    put(storage, "NVDA", {"2024-06-03": 1200.0}, "1Week")
     with pytest.raises(InputError, match="1Week"):
-        dataset_to_read(storage.bars, Dataset(Timeframe.parse("1Week"), SPLIT), now=NOW)
+        choose_road(Dataset(Timeframe.parse("1Week"), SPLIT), ["NVDA"], held(storage), now=NOW)
 
 
 # ----------------------------------------------------------------------------------------------------------------- by `load`
@@ -317,7 +604,8 @@ def test_load_adjusts_as_it_reads(split_week):
     expected.loc[before, ["open", "high", "low", "close", "vwap"]] /= 10
     expected.loc[before, "volume"] *= 10
     pd.testing.assert_frame_equal(made, expected)
-    pd.testing.assert_frame_equal(split_week.load("NVDA", **{**AS_OF, "as_of": date(2024, 6, 9)}), raw)
+    with pytest.warns(AdjustmentWarning, match="as_of 2024-06-09 is before NVDA: 10-for-1 split on 2024-06-10"):
+        pd.testing.assert_frame_equal(split_week.load("NVDA", **{**AS_OF, "as_of": date(2024, 6, 9)}), raw)
     pd.testing.assert_frame_equal(split_week.load("NVDA", **WEEK), raw)
 
 
@@ -354,7 +642,7 @@ def test_load_names_the_command_that_fetches_actions(storage):
 def test_what_cannot_be_meant_is_refused(split_week):
     with pytest.raises(InputError, match=r"as_of='2024-06-10'.*adjustment"):
         split_week.load("NVDA", **WEEK, as_of="2024-06-10")
-    with pytest.raises(InputError, match=r"'mine'.* previous close, tiingo"):
+    with pytest.raises(InputError, match=r"'mine'.* prior_close, ex_close"):
         split_week.load("NVDA", **AS_OF, convention="mine")
     with pytest.raises(InputError, match=r"as_of.*2024-06-10T12:00:00Z"):
         split_week.load("NVDA", **{**AS_OF, "as_of": "2024-06-10T12:00:00Z"})
@@ -377,7 +665,7 @@ def test_tiingos_columns_come_out_of_a_store(storage):
         actions += [split(name, str(row.date), row.split_factor) for row in rows.itertuples() if row.split_factor != 1]
         announce(storage, name, *actions, first="2024-04-01", last=date(2026, 3, 31), now=datetime(2026, 4, 1, 20, tzinfo=UTC))
         made = storage.load(
-            name, "2024-04-01", "2026-03-31", timeframe="1Day", adjustment="all", as_of="2026-03-31", convention=TIINGO
+            name, "2024-04-01", rows.date.max(), timeframe="1Day", adjustment="all", as_of="2026-03-31", convention=EX_CLOSE
         )["close"].to_numpy()
         worst = max(worst, float(np.max(np.abs(made / rows.sort_values("date").adj_close.to_numpy() - 1))))
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_engine.corporate_actions.adjustment import PREVIOUS_CLOSE, TIINGO, Factors, adjust, check_adjustable, factors
+from data_engine.corporate_actions.adjustment import EX_CLOSE, PRIOR_CLOSE, Factors, adjust, check_adjustable, factors
 from data_engine.errors import InputError
 from data_engine.market.bars import BAR_SCHEMA, EMPTY
 from data_engine.market.corporate_action import Action, decode
@@ -151,7 +151,7 @@ def test_a_dividend_is_measured_by_the_close_before_and_leaves_the_volume():
 def test_tiingo_measures_by_the_close_of_the_ex_date():
     made = adjust(
         bars([at("2024-05-09")]),
-        factors([dividend("2024-05-10", 2.5)], DIVIDEND, FAR, closes={date(2024, 5, 10): 47.5}, convention=TIINGO),
+        factors([dividend("2024-05-10", 2.5)], DIVIDEND, FAR, closes={date(2024, 5, 10): 47.5}, convention=EX_CLOSE),
     )
 
     assert column(made, "close") == [pytest.approx(100 * 47.5 / 50, rel=1e-15)]
@@ -331,7 +331,7 @@ def actions_of(rows: pd.DataFrame) -> list[Action]:
 
 def errors(rows: pd.DataFrame, convention: str) -> float:
     """Return the largest relative difference between our adjusted prices and Tiingo's."""
-    closes = rows.close if convention == TIINGO else rows.close.shift()
+    closes = rows.close if convention == EX_CLOSE else rows.close.shift()
     known = {day: float(close) for day, close in zip(rows.date, closes, strict=True)}
     made = adjust(as_bars(rows), factors(actions_of(rows), ALL, FAR, closes=known, convention=convention))
     worst = 0.0
@@ -344,14 +344,14 @@ def errors(rows: pd.DataFrame, convention: str) -> float:
 
 
 def test_tiingos_adjusted_columns_come_out_under_tiingos_convention(record_property):
-    worst = max(errors(rows, TIINGO) for rows in tiingo().values())
+    worst = max(errors(rows, EX_CLOSE) for rows in tiingo().values())
 
     record_property("largest relative error", worst)
     assert worst < 1e-9
 
 
 def test_the_usual_convention_lies_within_a_fifth_of_a_percent_of_tiingos(record_property):
-    worst = max(errors(rows, PREVIOUS_CLOSE) for rows in tiingo().values())
+    worst = max(errors(rows, PRIOR_CLOSE) for rows in tiingo().values())
 
     record_property("largest relative error", worst)
     assert 1e-9 < worst < 2e-3

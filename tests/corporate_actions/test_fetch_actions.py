@@ -289,3 +289,35 @@ def test_what_is_announced_is_stored_before_it_is_paid(serve, store):
     _, client = serve({"cash_dividends": [{"symbol": "AAPL", "rate": 1, "ex_date": ex, "process_date": paid}]})
 
     assert bring(store, client, "AAPL").held["cash_dividend"] == 1
+
+
+@pytest.mark.parametrize("name", ["same", "another"])
+def test_a_ratio_that_alpaca_corrects_is_noticed_within_a_month(serve, store, name):
+    """A split of years ago, corrected at the same id or under a new one. Until then, each night requests the latest days only."""
+
+    def record(new: float, name: str = "same") -> dict[str, list[dict[str, Any]]]:
+        split = {
+            "id": name,
+            "symbol": "AAPL",
+            "new_rate": new,
+            "old_rate": 1,
+            "ex_date": "2020-08-31",
+            "process_date": "2020-08-31",
+        }
+        return {"forward_splits": [split]}
+
+    _, before = serve(record(3))
+    bring(store, before, "AAPL")
+    _, client = serve(record(4, name))
+    for days in (1, 15, 30):
+        later = NOW + timedelta(days=days)
+        bring(store, client, "AAPL", span=new_york_days(FIRST, TODAY + timedelta(days=days)), now=later)
+        assert [values["new_rate"] for _, values in kept(store, "AAPL")] == [3]
+
+    span = new_york_days(FIRST, TODAY + timedelta(days=31))
+    report = bring(store, client, "AAPL", span=span, now=NOW + timedelta(days=31))
+    assert [values["new_rate"] for _, values in kept(store, "AAPL")] == [4]
+    assert (report.requests, len(report.withdrawn)) == (1, int(name == "another"))
+    recent = bring(store, client, "AAPL", span=span, now=NOW + timedelta(days=32))
+    assert (recent.requests, report.added) == (1, {"forward_split": 1})
+    assert store.read("AAPL").checked == NOW + timedelta(days=31)

@@ -90,6 +90,7 @@ def test_the_file_is_json_that_reads_without_this_program():
         "covered": [["2015-01-01", "2024-06-28"]],
         "settled": [["2014-12-01", "2024-05-28"]],
         "fetched": "2024-06-28T20:00:00Z",
+        "checked": "2024-06-28T20:00:00Z",
         "by": None,
         "actions": [
             {

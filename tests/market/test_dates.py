@@ -6,13 +6,14 @@ import re
 from datetime import UTC, date, datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from data_engine.errors import InputError
-from data_engine.market.dates import Span, parse_end, parse_span, parse_start
+from data_engine.market.dates import Span, parse_end, parse_span, parse_start, parse_zone
 from data_engine.market.time_range import TimeRange
 
 NOW = datetime(2024, 6, 15, 12, tzinfo=UTC)
@@ -174,3 +175,23 @@ def test_anything_else_is_a_moment_or_our_refusal(value):
         assert parse_start(value).tzinfo is UTC
     except InputError:
         return
+
+
+@pytest.mark.parametrize("text", ["2024-01-31", "2024-01-31T00:00", "2024-01-31T00:00:00.000000000"])
+def test_a_day_of_numpy_is_a_day(text):
+    assert parse_start(np.datetime64(text)) == parse_start("2024-01-31")
+    assert parse_end(np.datetime64(text)) == parse_end("2024-01-31")
+
+
+@pytest.mark.parametrize("text", ["2024-01", "2024", "NaT", "2024-01-31T09:30"])
+def test_what_is_no_day_of_numpy_is_refused(text):
+    with pytest.raises(InputError, match="start"):
+        parse_start(np.datetime64(text))
+
+
+def test_time_zones_have_names():
+    assert parse_zone("America/New_York") == ZoneInfo("America/New_York")
+    assert parse_zone(UTC) is UTC
+    for wrong in ("New York", "", 5):
+        with pytest.raises(InputError, match=re.escape(repr(wrong))):
+            parse_zone(wrong)

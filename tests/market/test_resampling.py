@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from data_engine.errors import InputError
 from data_engine.market.bars import EMPTY, VALUES, make_table
-from data_engine.market.resampling import Resampling, resample
+from data_engine.market.exchange_calendar import sessions
+from data_engine.market.resampling import Resampling, check_within_sessions, resample
 from data_engine.market.series import Timeframe
 from data_engine.market.session_hours import Hours, in_hours
 from data_engine.market.time_range import TimeRange
@@ -393,3 +394,51 @@ def test_outside_sessions_no_bar_is_under_way(moment):
 )
 def test_what_the_last_bar_before_a_moment_needs(bars, moment, end):
     assert bars.end_before(at(moment)) == at(end)
+
+
+# ------------------------------------------------------------------------------------------------- vwap of zero, and edges
+
+
+@pytest.mark.parametrize(
+    ("minutes", "expected"),
+    [
+        pytest.param([(240.0, 1000.0, 0.0), (241.0, 1000.0, 241.0)], 241.0, id="one-of-two-is-zero"),
+        pytest.param([(240.0, 1000.0, 0.0), (241.0, 1000.0, 241.0), (243.0, 3000.0, 243.0)], 242.5, id="one-of-three"),
+        pytest.param([(240.0, 0.0, 0.0), (241.0, 0.0, 241.0), (243.0, 0.0, 243.0)], 242.0, id="no-shares"),
+        pytest.param([(240.0, 1000.0, 0.0), (241.0, 0.0, 241.0)], 241.0, id="the-other-one-has-no-shares"),
+        pytest.param([(240.0, 1000.0, 0.0), (241.0, 1000.0, 0.0)], 0.0, id="all-are-zero"),
+    ],
+)
+def test_a_vwap_of_zero_weighs_nothing(minutes, expected):
+    """Alpaca sends `vw` and `n` of zero for some bars; a price of zero is none."""
+    times = np.array([1_717_421_400_000_000 + 60_000_000 * number for number in range(len(minutes))], np.int64)
+    price, volume, vwap = (np.array(column) for column in zip(*minutes, strict=True))
+    table = make_table(times, [price, price, price, price, volume, np.zeros(times.size), vwap])
+
+    assert resample(table, Resampling(5, Hours.REGULAR)).column("vwap").to_pylist() == [expected]
+
+
+@pytest.mark.parametrize(("timeframe", "hours", "fits"), [
+    ("1Hour", "regular", False), ("1Hour", "extended", True), ("30Min", "regular", True), ("2Hour", "extended", False),
+    ("7Min", "regular", False), ("15Min", "regular", True), ("1Hour", "all", True), ("1Day", "all", True),
+])  # fmt: skip
+def test_stored_bars_that_cross_the_edges_of_a_session_cannot_be_selected(timeframe, hours, fits):
+    """Brute force: whether a bar of midnight UTC's grid has the open or the close of a session of a year inside it."""
+    length, kind = Timeframe.parse(timeframe), Hours.parse(hours)
+    days = [] if kind is Hours.ALL else list(sessions(date(2024, 1, 1), date(2024, 12, 31)))
+    edges = [edge for day in days for edge in (kind.of(day).start, kind.of(day).end)]
+    assert all(length.floor(edge) == edge for edge in edges) == fits
+    if fits:
+        check_within_sessions(length, kind)
+    else:
+        with pytest.raises(InputError, match=f"resample='{timeframe}'"):
+            check_within_sessions(length, kind)
+
+
+@pytest.mark.parametrize("value", ["15m", "15T", pd.Timedelta("15min"), np.timedelta64(15, "m"), "15 minutes"])
+def test_lengths_are_written_as_pandas_writes_them(value):
+    assert Resampling.parse(value, Hours.REGULAR, Timeframe.parse("1Min")) == Resampling(15, Hours.REGULAR)
+    assert Resampling.parse("1d", Hours.REGULAR, Timeframe.parse("1Min")) == Resampling(None, Hours.REGULAR)
+    assert Resampling.parse(pd.Timedelta("90min"), Hours.REGULAR, Timeframe.parse("1Min")) == Resampling(90, Hours.REGULAR)
+    with pytest.raises(InputError, match="1Month"):
+        Resampling.parse("1M", Hours.REGULAR, Timeframe.parse("1Min"))

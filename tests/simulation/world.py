@@ -515,7 +515,12 @@ class World:
                 continue  # an adjusted dataset without bars is no dataset yet: raw bars would be adjusted
             with self._patched(step):
                 frame = self.storage().load(
-                    key[1], "2000-01-01", timeframe=dataset.timeframe, adjustment=dataset.adjustment, incomplete="ignore"
+                    key[1],
+                    "2000-01-01",
+                    timeframe=dataset.timeframe,
+                    adjustment=dataset.adjustment,
+                    prices=None if dataset.adjustment.is_raw else "vendor",
+                    incomplete="ignore",
                 )
             if frame.index.has_duplicates or not frame.index.is_monotonic_increasing:
                 raise Violation(f"(a) load of {key} gives an index that is not unique and sorted")

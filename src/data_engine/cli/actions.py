@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from data_engine.cli.console import first_lines, print_json, refuse_unknown, stop_on_signal, warn_writer
-from data_engine.cli.exit_codes import Command, of_failures
+from data_engine.cli.exit_codes import of_failures
+from data_engine.cli.local_actions import WithLocalChanges
 from data_engine.cli.options import open_store, parse_selection, rate_option, symbols_argument, wait_option, with_settings
 from data_engine.store.run_lock import RUN_LOCK
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from data_engine.store.bar_store import BarStore
 
 
-@click.command(cls=Command, exits="0 1 2 3 4 6 7 130", partial=True)
+@click.command(cls=WithLocalChanges, exits="0 1 2 3 4 6 7 130", partial=True)
 @symbols_argument
 @click.option("--index", "index_name", metavar="NAME", help="Only the members of this index.")
 @click.option("--start", metavar="DATE", help="First ex-date, in New York. [default: start of the symbol's bars]")
@@ -45,7 +46,8 @@ def actions(
 ) -> None:
     """Fetch the corporate actions of stored or given symbols.
 
-    Raw bars are adjusted with them when you read the bars. Final answers are not fetched again.
+    Raw bars are adjusted with them when you read the bars. Final answers are not fetched again. `actions set` and `actions drop`
+    correct what Alpaca has wrong.
     """
     from datetime import UTC, datetime
 
@@ -143,6 +145,7 @@ def _lines(report: ActionsReport, requested: dict[str, TimeRange]) -> Iterator[s
     if not report.held:
         yield "  none"
     yield from map(str, report.renames)
+    yield from report.local
     yield from first_lines([f"Removed, no longer at Alpaca: {one}" for one in report.withdrawn], "removed (--json prints all)")
     if report.failed:
         yield "Failed symbols:"

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from data_engine.cli.console import json_text, print_err, size
-from data_engine.cli.exit_codes import Command
+from data_engine.cli.exit_codes import FAILED, Command
 from data_engine.cli.options import open_store, with_settings
 from data_engine.cli.output import write_exact
+from data_engine.cli.query_gaps import warn_of_gaps
 from data_engine.market.clean_text import clean
 
 if TYPE_CHECKING:
@@ -41,8 +42,11 @@ if TYPE_CHECKING:
 )
 @click.option("--memory", metavar="SIZE", help="Memory for the query, such as 2GB. [default: 80 % of the machine's]")
 @click.option("--allow-files", is_flag=True, help="Let the SQL read all files that you can read.")
+@click.option("--strict", is_flag=True, help="Exit with 1 if requested ranges of a dataset in the SQL are missing.")
 @with_settings
+@click.pass_context
 def query(
+    context: click.Context,
     settings: Settings,
     sql: str,
     start: str | None,
@@ -53,12 +57,14 @@ def query(
     time_zone: str,
     memory: str | None,
     allow_files: bool,
+    strict: bool,
     as_json: bool,
 ) -> None:
     """Run one SELECT over the store with DuckDB.
 
-    Each dataset is a view (bars_1min, bars_1day and so on); the view coverage lists the ranges of each series.
-    The SQL sees these views, opens no other file and changes nothing.
+    Each dataset is a view (bars_1min, bars_1day and so on); the view coverage lists the ranges of each series. The SQL sees
+    these views, opens no other file and changes nothing. A line on stderr names the datasets in the SQL of which requested
+    ranges are missing.
     """
     from datetime import UTC, datetime
 
@@ -78,8 +84,9 @@ def query(
     if out is not None:
         check_out(out, store.files.folder)
     span = None if start is None and end is None else any_span(start, end)
-    now = datetime.now(UTC) if "coverage" in sql.lower() else None
-    opened = connect(store, span, coverage_at=now, time_zone=time_zone, memory=memory, allow_files=allow_files, note=print_err)
+    now = datetime.now(UTC)
+    at = now if "coverage" in sql.lower() else None
+    opened = connect(store, span, coverage_at=at, time_zone=time_zone, memory=memory, allow_files=allow_files, note=print_err)
     with opened as connection, translate_errors(connection):
 
         def respond() -> None:
@@ -98,6 +105,8 @@ def query(
                     print_err(f"{out}: {size(write_text(text, out))}")
 
         interruptible(connection, respond)
+    if warn_of_gaps(store, sql, span, now) and strict:
+        context.exit(FAILED)
 
 
 def _text(result: duckdb.DuckDBPyRelation | str, form: str) -> str:

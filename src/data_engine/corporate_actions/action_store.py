@@ -56,7 +56,7 @@ class ActionStore:
             if data is None or (b'"new_symbol"' not in data and data.startswith(codec.HEAD) and data.endswith(codec.TAIL)):
                 continue
             try:
-                renames = renames_of(self._document(symbol).parse(data).actions)
+                renames = renames_of(self._document(symbol).parse(data).counted)
             except DamagedFile as error:
                 unreadable[symbol] = str(error)
                 continue

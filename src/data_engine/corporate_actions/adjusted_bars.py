@@ -1,59 +1,82 @@
 """Adjust stored raw bars as they are read, by stored corporate actions and closes.
 
-``load(adjustment="split", as_of=D)`` always adjusts raw bars at read, with the actions whose ex-dates are not after D. Without
-``as_of``, a dataset that Alpaca has adjusted (``equities_1min_split``) is read if the store has it; else raw bars are adjusted
-as of today. Bars after D stay raw.
+All symbols of a call take one road: raw bars and stored corporate actions if raw bars of any of them are stored, else the bars
+that Alpaca has adjusted. What that takes is found out before the first bar is read, for all symbols, so that one error can
+name all of it. Bars after ``as_of`` stay raw.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 
 import pyarrow as pa
 
 from data_engine.corporate_actions.action_store import ActionStore
 from data_engine.corporate_actions.adjustment import (
-    PREVIOUS_CLOSE,
-    TIINGO,
+    PRIOR_CLOSE,
     Factors,
     adjust,
     check_adjustable,
     effective,
     factors,
+    is_chosen,
     payouts,
 )
+from data_engine.corporate_actions.obstacles import Obstacle, UnknownActions
+from data_engine.corporate_actions.payout_prices import NoPrice, PayoutPrices
+from data_engine.corporate_actions.suspect_actions import contradicted, repeated
 from data_engine.corporate_actions.symbol_actions import SymbolActions, days
 from data_engine.corporate_actions.ticker_changes import Tenure, TickerChange, renames_of, tenures, ticker_change_of
 from data_engine.errors import InputError, StoreError
-from data_engine.market.bars import from_micros, numbers, timestamps_us, within
 from data_engine.market.corporate_action import Action
-from data_engine.market.exchange_calendar import regular_hours, sessions
-from data_engine.market.series import RAW, Adjustment, Dataset, Feed, Series, Timeframe
-from data_engine.market.time_range import TimeRange, missing, new_york_date, new_york_days, new_york_midnight
+from data_engine.market.exchange_calendar import sessions
+from data_engine.market.series import RAW, Adjustment, Dataset, Series
+from data_engine.market.time_range import TimeRange, new_york_date, new_york_days
 from data_engine.store.bar_store import BarStore
 
 Step = Callable[[str, pa.Table], pa.Table]
 """A function from a symbol and some of its raw bars to the adjusted bars."""
 
+COMPUTED, VENDOR = "computed", "vendor"
+
 _DAY = timedelta(days=1)
 
-_BACK = timedelta(days=14)  # the last trade before an ex-date must be this recent: an illiquid stock may not trade for days
+
+@dataclass(frozen=True, slots=True)
+class Road:
+    """Where the adjusted prices of a call come from.
+
+    Attributes:
+        dataset: The dataset to read.
+        prices: `COMPUTED` from raw bars, or `VENDOR`; None for raw prices.
+        as_of: The last ex-date to apply, if they are computed.
+    """
+
+    dataset: Dataset
+    prices: str | None = None
+    as_of: date | None = None
 
 
-def dataset_to_read(
-    storage: BarStore, dataset: Dataset, as_of: date | None = None, *, now: datetime, convention: str = PREVIOUS_CLOSE
-) -> tuple[Dataset, Step | None]:
-    """Return the dataset to read for a requested one, and the step that adjusts its tables, if any.
+def choose_road(
+    dataset: Dataset,
+    symbols: Iterable[str],
+    is_held: Callable[[Series], bool],
+    *,
+    now: datetime,
+    as_of: date | None = None,
+    prices: str | None = None,
+) -> Road:
+    """Return the road that all symbols of a call take.
 
     Args:
-        storage: The store of the bars.
         dataset: The requested dataset, its adjustment included.
-        as_of: The last ex-date to apply. If None, Alpaca's adjusted bars if the store has or was asked for any, else today in New
-            York.
+        symbols: The symbols of the call.
+        is_held: A function that says whether a series has bars or answers.
         now: The current instant, aware.
-        convention: One of `adjustment.CONVENTIONS`.
+        as_of: The last ex-date to apply; prices are computed then. If None, today in New York.
+        prices: The road. If None, `COMPUTED` if any symbol has raw bars and they can be adjusted, else `VENDOR`.
 
     Raises:
         InputError: If *as_of* lies in the future, or bars of this dataset cannot be adjusted.
@@ -62,162 +85,212 @@ def dataset_to_read(
     if as_of is not None and as_of > today:
         raise InputError(f"as_of {as_of} lies in the future (today is {today})")
     if dataset.adjustment.is_raw:
-        return dataset, None
-    # Bars that were requested and are not stored count as missing; they are not computed from other bars instead.
-    if as_of is None and (storage.symbols(dataset) or next(storage.coverage.series(dataset), None)):
-        return dataset, None
+        return Road(dataset)
     raw = replace(dataset, adjustment=RAW)
-    return raw, adjusting_step(storage, raw, dataset.adjustment, as_of or today, convention=convention)
+    if prices is None:
+        names = list(symbols)
+        computed = as_of is not None or any(is_held(Series(symbol, raw)) for symbol in names)
+        if computed and as_of is None and not _can_be_adjusted(raw):
+            computed = not any(is_held(Series(symbol, dataset)) for symbol in names)
+        prices = COMPUTED if computed else VENDOR
+    if prices == VENDOR:
+        return Road(dataset, VENDOR)
+    check_adjustable(raw)
+    return Road(raw, COMPUTED, as_of or today)
 
 
-def adjusting_step(
-    storage: BarStore, raw: Dataset, adjustment: Adjustment, as_of: date, *, convention: str = PREVIOUS_CLOSE
-) -> Step:
-    """Return the step that adjusts raw bars; several threads may call it, and several times for one symbol.
+def _can_be_adjusted(raw: Dataset) -> bool:
+    try:
+        check_adjustable(raw)
+    except InputError:
+        return False
+    return True
 
-    Each call needs the corporate actions between its first bar and *as_of*, and for dividends and spin-offs the closes before
-    (or, by `TIINGO`, of) their ex-dates: from the store's raw daily bars of the same feed or of the consolidated tape, else from
-    the last minute bar of the regular session.
+
+@dataclass(slots=True)
+class AdjustmentPlan:
+    """What it takes to adjust the symbols of a call.
+
+    Attributes:
+        factors: The factors of each symbol that can be adjusted.
+        obstacles: What is in the way of each other symbol.
+        doubts: Records of corporate actions that cannot be right, or that prices contradict, as text.
+        later: Actions after *as_of* inside the range of a call, as text.
+    """
+
+    factors: dict[str, Factors] = field(default_factory=dict)
+    obstacles: dict[str, Obstacle] = field(default_factory=dict)
+    doubts: list[str] = field(default_factory=list)
+    later: list[str] = field(default_factory=list)
+
+
+class Adjuster:
+    """Adjust the raw bars of one dataset. Several threads may use its step.
+
+    Args:
+        storage: The store of the bars and the corporate actions.
+        raw: The dataset of the raw bars.
+        adjustment: The kinds of actions to apply.
+        as_of: The last ex-date to apply.
+        convention: One of the values of `adjustment.CONVENTIONS`.
+        today: The current day in New York. If None, *as_of*.
 
     Raises:
-        InputError: If bars of this dataset cannot be adjusted. From the step: if an action lacks a value.
-        StoreError: From the step: if actions or a close are not stored; the message names the command that fetches them.
+        InputError: If bars of this dataset cannot be adjusted.
     """
-    check_adjustable(raw)
-    actions = ActionStore(storage.files)
-    known: dict[str, _Security] = {}
 
-    def step(symbol: str, table: pa.Table) -> pa.Table:
+    def __init__(
+        self,
+        storage: BarStore,
+        raw: Dataset,
+        adjustment: Adjustment,
+        as_of: date,
+        *,
+        convention: str = PRIOR_CLOSE,
+        today: date | None = None,
+    ) -> None:
+        check_adjustable(raw)
+        self.storage = storage
+        self.raw = raw
+        self.adjustment = adjustment
+        self.as_of = as_of
+        self.convention = convention
+        self.actions = ActionStore(storage.files)
+        self.prices = PayoutPrices(storage, raw.feed, today or as_of)
+        self._plan = AdjustmentPlan()
+
+    def plan(self, firsts: Mapping[str, datetime], until: date | None = None) -> AdjustmentPlan:
+        """Return what it takes to adjust some symbols; the step uses it.
+
+        Args:
+            firsts: For each symbol, an instant at or before its first bar, after which ex-dates count.
+            until: The last day of the range; actions between *as_of* and it are in `AdjustmentPlan.later`. If None, *as_of*.
+        """
+        for symbol, first in firsts.items():
+            _Security(self, Series(symbol, self.raw)).add_to(self._plan, first, until or self.as_of)
+        return self._plan
+
+    def step(self, symbol: str, table: pa.Table) -> pa.Table:
+        """Return the adjusted bars of a symbol.
+
+        Raises:
+            StoreError: If actions or a close are not stored; the message names the command that fetches them.
+            InputError: If an action cannot be applied.
+        """
         if not table.num_rows:
             return table
-        if symbol not in known:
-            known[symbol] = _Security(storage, actions, Series(symbol, raw), as_of, convention)
-        return adjust(table, known[symbol].factors(adjustment, from_micros(int(timestamps_us(table)[0]))))
+        if symbol not in self._plan.factors:  # a file that came after the plan was made
+            from data_engine.market.bars import from_micros, timestamps_us
 
-    return step
+            self.plan({symbol: from_micros(int(timestamps_us(table)[0]))})
+            if symbol in self._plan.obstacles:
+                raise Obstacle.error({symbol: self._plan.obstacles[symbol]}, 1)
+        return adjust(table, self._plan.factors[symbol])
 
 
 class _Security:
     """The security of one series: its tickers, its actions, and the closes that payouts are compared with."""
 
-    def __init__(self, storage: BarStore, actions: ActionStore, series: Series, as_of: date, convention: str) -> None:
-        self._storage = storage
-        self._actions = actions
+    def __init__(self, adjuster: Adjuster, series: Series) -> None:
+        self._of = adjuster
         self._series = series
-        self._as_of = as_of
-        self._convention = convention
-        self._actions_of: dict[str, SymbolActions] = {}
-        self._prices: dict[tuple[str, date, bool], float | None] = {}
+        self._known: dict[str, SymbolActions] = {}
 
-    def factors(self, adjustment: Adjustment, first: datetime) -> Factors:
-        """Return the factors for bars of which the earliest starts at *first*."""
-        after = new_york_date(first)
-        left, known_tenures = self._tenures(first)
-        self._check_covered(known_tenures, after)
-        found = [(action, tenure) for tenure in known_tenures for action in self._of(tenure)]
+    def add_to(self, plan: AdjustmentPlan, first: datetime, until: date) -> None:
+        """Add the factors, or what is in their way."""
+        symbol, after = self._series.symbol, new_york_date(first)
+        try:
+            left, owned = self._tenures(first)
+            unknown = list(self._unknown(owned, after))
+            if unknown:
+                plan.obstacles[symbol] = Obstacle(actions=tuple(unknown))
+                return
+            found = [(action, tenure) for tenure in owned for action in self._actions_of(tenure)]
+            every = [action for action, _ in found]
+            self._add_factors(plan, left, found, after)
+        except InputError as error:
+            plan.obstacles[symbol] = Obstacle(reason=str(error))
+            return
+        except StoreError as error:
+            plan.obstacles[symbol] = Obstacle(reason=str(error), damaged=True)
+            return
+        chosen = effective(every, self._of.adjustment, self._of.as_of, after)
+        plan.doubts += [*repeated(chosen), *contradicted(chosen, self._of.prices, self._series.symbol)]
+        if until > self._of.as_of:
+            plan.later += [
+                str(action) for action in every if is_chosen(action, self._of.adjustment) and self._of.as_of < action.day <= until
+            ]
+
+    def _add_factors(
+        self, plan: AdjustmentPlan, left: TickerChange | None, found: list[tuple[Action, Tenure]], after: date
+    ) -> None:
+        of, symbol = self._of, self._series.symbol
         every = [action for action, _ in found]
-        chosen = effective(every, adjustment, self._as_of, after)
-        before = self._convention != TIINGO
+        before = of.convention == PRIOR_CLOSE
         closes: dict[date, float] = {}
         values: dict[tuple[str, date], float] = {}
-        for payout in payouts(chosen, every):
+        lacking: list[NoPrice] = []
+        for payout in payouts(effective(every, of.adjustment, of.as_of, after), every):
             day = payout.ex_date
-            names = [self._series.symbol] if left is None or day <= left.day else []
+            names = [symbol] if left is None or day <= left.day else []
             names += [tenure.symbol for action, tenure in found if action.day == day]
-            closes[day] = self._price(tuple(dict.fromkeys(names)), day, before=before)
-            for symbol, _ in payout.shares:
-                values[symbol, day] = self._price((symbol,), day, before=False)
-        return factors(every, adjustment, self._as_of, after=after, closes=closes, values=values, convention=self._convention)
+            price = self._price(tuple(dict.fromkeys(names)), day, before=before)
+            if isinstance(price, NoPrice):
+                lacking.append(price)
+            else:
+                closes[day] = price
+            for child, _ in payout.shares:
+                value = of.prices.from_day(child, day)
+                if isinstance(value, NoPrice):
+                    lacking.append(value)
+                else:
+                    values[child, day] = value
+        if lacking:
+            plan.obstacles[symbol] = Obstacle(prices=tuple(lacking))
+            return
+        plan.factors[symbol] = factors(
+            every, of.adjustment, of.as_of, after=after, closes=closes, values=values, convention=of.convention
+        )
+
+    def _price(self, names: tuple[str, ...], day: date, *, before: bool) -> float | NoPrice:
+        """Return the close by which a payout is measured, under the first ticker that has it."""
+        price: float | NoPrice = NoPrice(self._series.symbol, day, day)
+        for name in names:
+            price = self._of.prices.before(name, day) if before else self._of.prices.from_day(name, day)
+            if not isinstance(price, NoPrice):
+                return price
+        return price
 
     def _tenures(self, first: datetime) -> tuple[TickerChange | None, tuple[Tenure, ...]]:
         symbol = self._series.symbol
-        begun = self._storage.coverage.read(self._series).begun
+        begun = self._of.storage.coverage.read(self._series).begun
         left = ticker_change_of(symbol, self._renames(symbol), since=first, begun=begun)
         return left, tenures(symbol, left, self._renames)
 
     def _renames(self, symbol: str) -> Iterable[TickerChange]:
-        return renames_of(self._known(symbol).actions)
+        return renames_of(self._book(symbol).counted)
 
-    def _known(self, symbol: str) -> SymbolActions:
-        if symbol not in self._actions_of:
-            self._actions_of[symbol] = self._actions.read(symbol)
-        return self._actions_of[symbol]
+    def _book(self, symbol: str) -> SymbolActions:
+        if symbol not in self._known:
+            self._known[symbol] = self._of.actions.read(symbol)
+        return self._known[symbol]
 
-    def _of(self, tenure: Tenure) -> list[Action]:
+    def _actions_of(self, tenure: Tenure) -> list[Action]:
         return [
-            action
-            for action in self._known(tenure.symbol).actions
-            if action.symbol == tenure.symbol
-            and (tenure.first is None or action.day >= tenure.first)
-            and (tenure.after is None or action.day <= tenure.after)
+            action for action in self._book(tenure.symbol).counted if action.symbol == tenure.symbol and tenure.has(action.day)
         ]
 
-    def _check_covered(self, known_tenures: Iterable[Tenure], after: date) -> None:
-        """Raise if a session after *after* may be the ex-date of an action that was never requested."""
-        for tenure in known_tenures:
+    def _unknown(self, owned: Iterable[Tenure], after: date) -> Iterable[UnknownActions]:
+        """Yield the days after *after* that may be ex-dates of actions that were never requested."""
+        for tenure in owned:
             first = max(after + _DAY, tenure.first or date.min)
-            last = min(self._as_of, tenure.after or date.max)
+            last = min(self._of.as_of, tenure.after or date.max)
             if first > last:
                 continue
-            unknown = [
-                days(span) for span in self._known(tenure.symbol).missing(new_york_days(first, last)) if _has_session(span)
-            ]
+            unknown = [days(span) for span in self._book(tenure.symbol).missing(new_york_days(first, last)) if _has_session(span)]
             if unknown:
-                raise StoreError(
-                    f"cannot adjust {tenure.symbol}: no corporate actions for {unknown[0][0]} to {unknown[-1][1]}; "
-                    f"run `data-engine actions {tenure.symbol} --start {unknown[0][0]}`"
-                )
-
-    def _price(self, names: tuple[str, ...], day: date, *, before: bool) -> float:
-        """Return the regular close of the last session before *day*, or of that day.
-
-        Raises:
-            StoreError: If it is not stored.
-        """
-        for name in names:
-            if (name, day, before) not in self._prices:
-                self._prices[name, day, before] = self._find_price(name, day, before=before)
-            price = self._prices[name, day, before]
-            if price is not None:
-                return price
-        wanted = list(sessions(day - _BACK, day - _DAY))[-1] if before else day
-        raise StoreError(
-            f"cannot adjust {self._series.symbol} for the payout of {day}: the close of {names[-1]} on {wanted} is not stored; "
-            f"run `data-engine ingest {names[-1]} --start {wanted} --end {wanted} --timeframe 1Day`"
-        )
-
-    def _find_price(self, name: str, day: date, *, before: bool) -> float | None:
-        span = new_york_days(day - _BACK, day - _DAY) if before else new_york_days(day, day)
-        for feed in dict.fromkeys((self._series.dataset.feed, Feed.SIP)):
-            for timeframe in (Timeframe(1, "Day"), Timeframe(1, "Min")):
-                series = Series(name, Dataset(timeframe, RAW, feed))
-                found = _last_close(self._storage, series, span)
-                if found is not None and self._is_last(series, found[0], span):
-                    return found[1]
-        return None
-
-    def _is_last(self, series: Series, day: date, span: TimeRange) -> bool:
-        """Return whether *day* is the last session of *span*, or the later ones are known to have no bar."""
-        rest = span.after(new_york_midnight(day + _DAY))
-        if rest is None or not _has_session(rest):
-            return True
-        return not any(map(_has_session, missing(rest, self._storage.coverage.read(series).covered)))
+                yield UnknownActions(tenure.symbol, unknown[0][0], unknown[-1][1])
 
 
 def _has_session(span: TimeRange) -> bool:
     return any(sessions(*days(span)))
-
-
-def _last_close(storage: BarStore, series: Series, span: TimeRange) -> tuple[date, float] | None:
-    """Return the day and the close of the last regular session inside *span* that has a bar."""
-    for period in reversed(list(storage.periods(series, span))):
-        table = storage.read(series, period, ["timestamp", "close"], within=span)
-        if not series.dataset.timeframe.intraday:
-            if table.num_rows:
-                return new_york_date(from_micros(int(timestamps_us(table)[-1]))), float(numbers(table.column("close"))[-1])
-            continue
-        for day in reversed(list(sessions(*days(span)))):
-            bars = within(table, regular_hours(day))
-            if bars.num_rows:
-                return day, float(numbers(bars.column("close"))[-1])
-    return None

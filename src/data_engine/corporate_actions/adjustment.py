@@ -2,8 +2,8 @@
 
 A bar before an ex-date (midnight in New York) is changed, a bar from it on is not. Splits and stock dividends of a ratio divide
 prices and multiply the volume by it. A payout, in cash or as shares of another company, multiplies only prices, by
-``1 - D / P`` with the close P of the last session before (`PREVIOUS_CLOSE`), or by ``1 / (1 + D / C)`` with the close C of the
-ex-date itself (`TIINGO`). Counts of trades are never changed, and nothing is rounded (Alpaca rounds to cents).
+``1 - D / P`` with the close P of the last session before (`PRIOR_CLOSE`), or by ``1 / (1 + D / C)`` with the close C of the
+ex-date itself (`EX_CLOSE`). Counts of trades are never changed, and nothing is rounded (Alpaca rounds to cents).
 """
 
 from __future__ import annotations
@@ -24,14 +24,23 @@ from data_engine.market.corporate_action import Action, CashDividend, Event, Spi
 from data_engine.market.series import Adjustment, Dataset, Feed
 from data_engine.market.time_range import new_york_midnight
 
-PREVIOUS_CLOSE, TIINGO = "previous close", "tiingo"
+PRIOR_CLOSE, EX_CLOSE = "prior_close", "ex_close"
 
-CONVENTIONS = (PREVIOUS_CLOSE, TIINGO)
-"""The close that a payout is compared with: that of the day before the ex-date (the usual one), or that of the ex-date."""
+CONVENTIONS = {PRIOR_CLOSE: PRIOR_CLOSE, EX_CLOSE: EX_CLOSE, "previous close": PRIOR_CLOSE, "tiingo": EX_CLOSE}
+"""The names of the conventions, and what they stand for.
+
+A payout is compared with the close of the session before the ex-date (the usual convention), or with that of the ex-date.
+"""
 
 _PRICES = frozenset({"open", "high", "low", "close", "vwap"})
 
 _DAY = attrgetter("day")
+
+_SHARES = (Split, StockDividend)
+
+_SAME_RATIO = 1e-6  # relative: 10-for-1 and 20-for-2 are one ratio, and so is what was rounded on the way
+
+_SAME_RATE = 5e-4
 
 _LONGEST = timedelta(hours=8)  # a longer bar may contain trades of two New York days
 
@@ -97,21 +106,53 @@ def effective(actions: Iterable[Action], adjustment: Adjustment, as_of: date, af
     Raises:
         InputError: If an action of these kinds lacks a value that it takes to apply it.
     """
-    chosen = set(adjustment.value.split(","))
-    found: dict[tuple[object, ...], Action] = {}
+    found: list[Action] = []
     for action in sorted(actions, key=lambda one: one.order):
-        word = _WORDS.get(action.kind)
-        if word is None or not chosen & {word, "all"} or action.day > as_of or (after is not None and action.day <= after):
+        if not is_chosen(action, adjustment) or action.day > as_of or (after is not None and action.day <= after):
             continue
         if action.flaw is not None:
-            raise InputError(f"cannot adjust for {action}: its record has {action.flaw}")
+            raise InputError(f"{action}: its record has {action.flaw}; {_correct(action)}")
         if isinstance(action.event, CashDividend) and action.event.currency != "USD":
-            raise InputError(f"cannot adjust for {action}: its value in US dollars is unknown")
-        if action.event is not None:
-            # The same event may be recorded under the earlier ticker and under the present one.
-            twin = action.record.get("special"), action.record.get("sub_type")
-            found.setdefault((action.kind, action.day, action.event, *twin), action)
-    return tuple(found.values())
+            raise InputError(f"{action}: its value in US dollars is unknown; {_correct(action)}")
+        if action.event is not None and not any(_is_twin(action, other) for other in found):
+            found.append(action)
+    for _, ones in groupby(found, key=_DAY):
+        _check_splits(tuple(ones))
+    return tuple(found)
+
+
+def is_chosen(action: Action, adjustment: Adjustment) -> bool:
+    """Return whether an action is of a kind that an adjustment applies."""
+    word = WORDS.get(action.kind)
+    return word is not None and (adjustment.value == "all" or word in adjustment.value.split(","))
+
+
+def _is_twin(action: Action, other: Action) -> bool:
+    """Return whether two records are of one event: it may be recorded under the earlier ticker and under the present one, too."""
+    if action.day != other.day:
+        return False
+    mine, theirs = action.event, other.event
+    if isinstance(mine, _SHARES) and isinstance(theirs, _SHARES):
+        return math.isclose(mine.ratio, theirs.ratio, rel_tol=_SAME_RATIO)
+    if isinstance(mine, CashDividend) and isinstance(theirs, CashDividend):
+        # Two dividends of a day are told apart by these words; the same one may have been rounded.
+        words = ("special", "sub_type")
+        same = action.kind == other.kind and all(action.record.get(name) == other.record.get(name) for name in words)
+        return same and math.isclose(mine.rate, theirs.rate, rel_tol=_SAME_RATE)
+    if isinstance(mine, SpinOff) and isinstance(theirs, SpinOff):
+        return mine.new_symbol == theirs.new_symbol and math.isclose(mine.ratio, theirs.ratio, rel_tol=_SAME_RATIO)
+    return mine == theirs
+
+
+def _check_splits(ones: Sequence[Action]) -> None:
+    """Raise if actions of one day and security have different splits."""
+    splits = [one for one in ones if isinstance(one.event, Split)]
+    if len(splits) > 1:
+        raise InputError(f"{splits[0].symbol}: {' and '.join(map(str, splits))} cannot both be; {_correct(splits[0])}")
+
+
+def _correct(action: Action) -> str:
+    return f"run `data-engine actions set {action.symbol} --ex-date {action.day}` or `actions drop` to correct it"
 
 
 def payouts(chosen: Iterable[Action], actions: Iterable[Action]) -> tuple[Payout, ...]:
@@ -121,14 +162,19 @@ def payouts(chosen: Iterable[Action], actions: Iterable[Action]) -> tuple[Payout
         chosen: The `effective` actions.
         actions: All actions of the security: a split of the same day counts, chosen or not.
     """
-    splits = dict.fromkeys((one.day, one.event) for one in actions if isinstance(one.event, (Split, StockDividend)))
+    splits: list[Action] = []
+    for action in actions:
+        if isinstance(action.event, _SHARES) and not any(_is_twin(action, other) for other in splits):
+            splits.append(action)
     made = []
     for day, ones in groupby(sorted(chosen, key=_DAY), key=_DAY):
         events = [one.event for one in ones]
         cash = sum(event.rate for event in events if isinstance(event, CashDividend))
         shares = tuple((event.new_symbol, event.ratio) for event in events if isinstance(event, SpinOff))
         if cash or shares:
-            made.append(Payout(day, cash, shares, _ratio(event for split_day, event in splits if split_day == day)))
+            same_day = [one for one in splits if one.day == day]
+            _check_splits(same_day)
+            made.append(Payout(day, cash, shares, _ratio(one.event for one in same_day)))
     return tuple(made)
 
 
@@ -140,7 +186,7 @@ def factors(
     after: date | None = None,
     closes: Mapping[date, float] | None = None,
     values: Mapping[tuple[str, date], float] | None = None,
-    convention: str = PREVIOUS_CLOSE,
+    convention: str = PRIOR_CLOSE,
 ) -> Factors:
     """Return the factors for raw bars of a security.
 
@@ -151,13 +197,14 @@ def factors(
         after: The day of the first bar: actions up to it are ignored. If None, all are applied.
         closes: The raw regular closes that *convention* needs, by ex-date.
         values: The prices of shares of spun-off companies, by symbol and ex-date.
-        convention: One of `CONVENTIONS`.
+        convention: One of the names in `CONVENTIONS`.
 
     Raises:
         InputError: If a close or price is unknown, a payout exceeds the close, or *convention* does not exist.
     """
     if convention not in CONVENTIONS:
         raise InputError(f"convention {convention!r} does not exist; choose one of {', '.join(CONVENTIONS)}")
+    convention = CONVENTIONS[convention]
     known = tuple(actions)
     chosen = effective(known, adjustment, as_of, after)
     remains = {payout.ex_date: _remains(payout, closes or {}, values or {}, convention) for payout in payouts(chosen, known)}
@@ -209,7 +256,7 @@ def _column(table: pa.Table, name: str, pieces: Sequence[tuple[int, int, float, 
 
 
 def _ratio(events: Iterable[Event | None]) -> float:
-    return math.prod((event.ratio for event in events if isinstance(event, (Split, StockDividend))), start=1.0)
+    return math.prod((event.ratio for event in events if isinstance(event, _SHARES)), start=1.0)
 
 
 def _remains(payout: Payout, closes: Mapping[date, float], values: Mapping[tuple[str, date], float], convention: str) -> float:
@@ -219,21 +266,21 @@ def _remains(payout: Payout, closes: Mapping[date, float], values: Mapping[tuple
     for symbol, ratio in payout.shares:
         price = values.get((symbol, day))
         if price is None:
-            raise InputError(f"cannot adjust for the spin-off of {symbol} on {day}: the price of a share of {symbol} is unknown")
+            raise InputError(f"spin-off of {symbol} on {day}: the price of a share of {symbol} is unknown")
         paid += ratio * price
     close = closes.get(day)
     if close is None:
-        which = "before" if convention == PREVIOUS_CLOSE else "of"
-        raise InputError(f"cannot adjust for the payout of {day}: the close {which} that day is unknown")
-    if convention == TIINGO:
+        which = "before" if convention == PRIOR_CLOSE else "of"
+        raise InputError(f"payout of {day}: the close {which} that day is unknown")
+    if convention == EX_CLOSE:
         return 1 / (1 + paid / close)
     before = close / payout.ratio  # the money is for shares as they are after that day's split
     if paid >= before:
-        raise InputError(f"cannot adjust for the payout of {day}: {paid:g} per share exceeds the close before, {before:g}")
+        raise InputError(f"payout of {day}: {paid:g} per share exceeds the close before, {before:g}")
     return 1 - paid / before
 
 
-_WORDS = {
+WORDS = {
     "forward_split": "split",
     "reverse_split": "split",
     "unit_split": "split",

@@ -43,6 +43,7 @@ class ActionsReport:
         withdrawn: The actions that were stored and that Alpaca no longer has.
         renames: The ticker changes of the symbols, in order of time.
         related_symbols: The other tickers of the same securities, whose actions were fetched, too.
+        local: The local changes of the symbols, as text.
         failed: A symbol, a code and a message for each failure.
         requests: The number of requests.
     """
@@ -53,6 +54,7 @@ class ActionsReport:
     withdrawn: list[Action] = field(default_factory=list)
     renames: tuple[TickerChange, ...] = ()
     related_symbols: tuple[str, ...] = ()
+    local: tuple[str, ...] = ()
     failed: list[tuple[str, str, str]] = field(default_factory=list)
     requests: int = 0
     _counted: set[str] = field(default_factory=set, repr=False)
@@ -76,6 +78,7 @@ class ActionsReport:
             "withdrawn": [str(action) for action in self.withdrawn],
             "renames": [{"old": one.old, "new": one.new, "date": one.day} for one in self.renames],
             "further_symbols": list(self.related_symbols),
+            "local": list(self.local),
             "requests": self.requests,
         }
 
@@ -113,6 +116,8 @@ def fetch_actions(
     every = {action.key: action for known in fetch.known.values() for action in known.actions}
     fetch.report.held.update(action.kind for action in every.values())
     fetch.report.renames = renames_of(every.values())
+    books = sorted(fetch.known.values(), key=lambda book: book.symbol)
+    fetch.report.local = tuple(change.text(book.symbol) for book in books for change in book.local)
     return fetch.report
 
 
@@ -143,7 +148,7 @@ class _Fetch:
             except StoreError as error:
                 self.report.failed.append((symbol, error.code, str(error)))
                 continue
-            ranges = (SymbolActions(symbol) if again else known).to_fetch(span)
+            ranges = SymbolActions(symbol).to_fetch(span) if again else known.to_fetch(span, self.now)
             if ranges:
                 by_ranges.setdefault(ranges, []).append(symbol)
             elif known.missing(span):
@@ -213,7 +218,7 @@ def _related(done: Mapping[str, TimeRange], known: Mapping[str, SymbolActions]) 
     found: dict[str, list[TimeRange]] = {}
     for symbol, span in done.items():
         first, last = days(span)
-        for rename in renames_of(known[symbol].actions) if symbol in known else ():
+        for rename in renames_of(known[symbol].counted) if symbol in known else ():
             if rename.new == symbol and first <= rename.day:
                 found.setdefault(rename.old, []).append(new_york_days(first, min(rename.day, last)))
             elif rename.old == symbol and rename.day <= last:

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 
+from data_engine.corporate_actions import local_actions
+from data_engine.corporate_actions.local_actions import LocalChange, counted
 from data_engine.market.corporate_action import Action, encode, restore
 from data_engine.market.time_range import TimeRange, from_iso, intersection, iso, missing, new_york_date, new_york_days, union
 from data_engine.store.partitions import encode_symbol
@@ -24,6 +26,9 @@ EARLY, LATE = timedelta(days=31), timedelta(days=366)
 
 SETTLES = timedelta(days=31)
 """The age from which on the records of a process date no longer change: some come late."""
+
+RECHECKED = timedelta(days=30)
+"""The age from which on all records are requested again: Alpaca corrects some long after their process date."""
 
 _FORMAT = 1
 
@@ -39,11 +44,13 @@ class SymbolActions:
 
     Attributes:
         symbol: The symbol.
-        actions: The actions, sorted by day.
+        actions: The actions that Alpaca has, sorted by day.
         covered: The ranges of New York days for whose ex-dates the actions are complete, as known when they were fetched.
         settled: The ranges of process dates that need not be requested again.
         fetched: The instant of the last response; None before the first.
         by: The program that wrote the file.
+        local: The local changes of them.
+        checked: The instant of the last response with all records of the covered days at once; None if there was none.
     """
 
     symbol: str
@@ -52,10 +59,29 @@ class SymbolActions:
     settled: tuple[TimeRange, ...] = ()
     fetched: datetime | None = None
     by: str | None = None
+    local: tuple[LocalChange, ...] = ()
+    checked: datetime | None = None
 
-    def to_fetch(self, wanted: TimeRange) -> tuple[TimeRange, ...]:
-        """Return the process dates to request, so that every ex-date inside *wanted* (whole days) is covered."""
+    @property
+    def counted(self) -> tuple[Action, ...]:
+        """The actions that count: Alpaca's, as the local changes leave them."""
+        return counted(self.actions, self.local, self.symbol)
+
+    def to_fetch(self, wanted: TimeRange, now: datetime | None = None) -> tuple[TimeRange, ...]:
+        """Return the process dates to request, so that every ex-date inside *wanted* (whole days) is covered.
+
+        Args:
+            wanted: The days.
+            now: The current instant. If all records were requested more than `RECHECKED` ago, they are requested again; if None,
+                they are not.
+        """
+        if now is not None and self.covered and (self.checked is None or now - self.checked > RECHECKED):
+            return (self._all_process_days(wanted),)
         return missing(process_days(wanted), self.settled)
+
+    def _all_process_days(self, wanted: TimeRange) -> TimeRange:
+        known = union((*self.covered, wanted))
+        return process_days(TimeRange(known[0].start, known[-1].end))
 
     def missing(self, wanted: TimeRange) -> tuple[TimeRange, ...]:
         """Return the days of *wanted* whose ex-dates are not covered."""
@@ -89,6 +115,7 @@ class SymbolActions:
             covered=union((*self.covered, *intersection((wanted,), (past,)))),
             settled=union((*self.settled, *intersection(requested, (old,)))),
             fetched=now.replace(microsecond=0),
+            checked=self.checked if missing(self._all_process_days(wanted), requested) else now.replace(microsecond=0),
         )
         return made, new, gone
 
@@ -123,7 +150,9 @@ def dump(known: SymbolActions) -> bytes:
         "covered": _pairs(known.covered),
         "settled": _pairs(known.settled),
         "fetched": None if known.fetched is None else iso(known.fetched),
+        **({"checked": iso(known.checked)} if known.checked else {}),
         "by": known.by,
+        **({"local": local_actions.dump(known.local)} if known.local else {}),
     }
     lines = [f" {json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}" for name, value in head.items()]
     kept = ",".join(f"\n  {json.dumps(encode(action), ensure_ascii=False)}" for action in known.actions)
@@ -149,6 +178,8 @@ def load(data: bytes, symbol: str) -> SymbolActions:
             _ranges(content["settled"]),
             None if content["fetched"] is None else from_iso(content["fetched"]),
             content.get("by"),
+            local_actions.load(content.get("local", ())),
+            from_iso(content["checked"]) if content.get("checked") else None,
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"a value is missing or of another type: {error!r}") from error

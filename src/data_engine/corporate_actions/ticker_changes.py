@@ -106,11 +106,23 @@ class Tenure:
         symbol: The ticker.
         first: The first day; None if no earlier ticker is known.
         after: The first day under the next ticker; None if the security still has this one.
+        handed_on: Whether another security takes this ticker on that day.
     """
 
     symbol: str
     first: date | None = None
     after: date | None = None
+    handed_on: bool = False
+
+    def has(self, day: date) -> bool:
+        """Return whether an action of a day, recorded under this ticker, is of the security.
+
+        On the day of a change it may be recorded under either ticker; but where another security takes the ticker on that day,
+        it is that one's.
+        """
+        if self.first is not None and day < self.first:
+            return False
+        return self.after is None or day < self.after or (day == self.after and not self.handed_on)
 
 
 def tenures(symbol: str, left: TickerChange | None, renames: Callable[[str], Iterable[TickerChange]]) -> tuple[Tenure, ...]:
@@ -123,20 +135,27 @@ def tenures(symbol: str, left: TickerChange | None, renames: Callable[[str], Ite
     """
     end = None if left is None else left.day
     begin = _taken(renames(symbol), symbol, before=end)
-    found = [Tenure(symbol, None if begin is None else begin.day, end)]
+    found = [_tenure(symbol, begin, end, renames)]
     seen = {(symbol, end)}
     while begin is not None and (begin.old, begin.day) not in seen:
         seen.add((begin.old, begin.day))
         earlier = _taken(renames(begin.old), begin.old, before=begin.day)
-        found.insert(0, Tenure(begin.old, None if earlier is None else earlier.day, begin.day))
+        found.insert(0, _tenure(begin.old, earlier, begin.day, renames))
         begin = earlier
     while left is not None and (left.new, left.day) not in seen:
         seen.add((left.new, left.day))
-        name, day = left.new, left.day
-        next_ = min((one for one in renames(name) if one.old == name and one.day > day), key=lambda one: one.day, default=None)
-        found.append(Tenure(name, day, None if next_ is None else next_.day))
-        left = next_
+        name, taken = left.new, left
+        later = (one for one in renames(name) if one.old == name and one.day > taken.day)
+        left = min(later, key=lambda one: one.day, default=None)
+        found.append(_tenure(name, taken, None if left is None else left.day, renames))
     return tuple(found)
+
+
+def _tenure(
+    symbol: str, begin: TickerChange | None, after: date | None, renames: Callable[[str], Iterable[TickerChange]]
+) -> Tenure:
+    handed_on = after is not None and any(one.new == symbol and one.day == after for one in renames(symbol))
+    return Tenure(symbol, None if begin is None else begin.day, after, handed_on)
 
 
 def _taken(renames: Iterable[TickerChange], symbol: str, *, before: date | None) -> TickerChange | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import tzinfo
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -20,12 +22,13 @@ _Kind = TypeVar("_Kind")
 _KEYS = ("symbol", "timestamp")
 
 
-def to_frame(tables: Iterable[tuple[str, pa.Table]], columns: Sequence[str] = VALUES) -> pd.DataFrame:
+def to_frame(tables: Iterable[tuple[str, pa.Table]], columns: Sequence[str] = VALUES, zone: tzinfo | None = None) -> pd.DataFrame:
     """Return bars as a sorted DataFrame with the levels ``symbol`` and ``timestamp`` (``datetime64[ns, UTC]``), all float64.
 
     Args:
         tables: Pairs of a symbol and its sorted bars.
         columns: The columns of `VALUES` that the tables have besides ``timestamp``.
+        zone: The time zone of the timestamps. If None, UTC.
     """
     import pandas as pd
 
@@ -41,11 +44,13 @@ def to_frame(tables: Iterable[tuple[str, pa.Table]], columns: Sequence[str] = VA
         at += table.num_rows
     times *= 1000  # users get nanoseconds: what pandas, and every tool built on it, takes for granted
     distinct, codes = _factorised(times)
+    stamps = pd.DatetimeIndex(distinct, dtype=pd.DatetimeTZDtype("ns", "UTC"), copy=False)
     levels: list[Any] = [  # the stubs know only lists of lists, though any index will do
         pd.Index([symbol for symbol, _ in pieces], dtype="str"),
-        pd.DatetimeIndex(distinct.view("datetime64[ns]"), tz="UTC"),
+        stamps if zone is None else stamps.tz_convert(zone),
     ]
-    rows: list[Any] = [np.repeat(np.arange(len(pieces)), lengths), codes]
+    # The types that pandas would convert the codes to.
+    rows: list[Any] = [np.repeat(np.arange(len(pieces), dtype=_smallest(len(pieces))), lengths), codes]
     index = pd.MultiIndex(levels=levels, codes=rows, names=_KEYS, verify_integrity=False)
     return pd.DataFrame(values.T, index=index, columns=list(columns), copy=False)
 
@@ -58,14 +63,36 @@ def _fill(target: Any, at: int, column: pa.ChunkedArray) -> None:
             at += len(chunk)
 
 
-def _factorised(times: Int64s) -> tuple[Int64s, Int64s]:
+def _factorised(times: Int64s) -> tuple[Int64s, Any]:
     """Return the distinct times, sorted, and each time's position among them."""
-    if (np.diff(times) > 0).all():  # one symbol: already both
-        return times, np.arange(times.size)
+    if (times[1:] > times[:-1]).all():  # one symbol: already both
+        return times, np.arange(times.size, dtype=_smallest(times.size))
     return np.unique(times, return_inverse=True)
 
 
-def from_frame(frame: pd.DataFrame, canonical: Callable[[str], str] = str) -> Mapping[str, pa.Table]:
+def _smallest(size: int) -> type[np.signedinteger[Any]]:
+    """Return the type of codes for so many values, as pandas chooses it."""
+    return next((kind for kind in (np.int8, np.int16, np.int32) if size < np.iinfo(kind).max), np.int64)
+
+
+@dataclass(slots=True)
+class Folded:
+    """The rows of a DataFrame whose (symbol, timestamp) a later row repeats.
+
+    Attributes:
+        rows: The rows of the DataFrame.
+        repeated: How many a later row repeats.
+        differing: How many of these have other values than the last one.
+    """
+
+    rows: int = 0
+    repeated: int = 0
+    differing: int = 0
+
+
+def from_frame(
+    frame: pd.DataFrame, canonical: Callable[[str], str] = str, folded: Folded | None = None
+) -> Mapping[str, pa.Table]:
     """Return a DataFrame of bars as one sorted table per symbol.
 
     Accepts what `to_frame` and alpaca-py's ``.df`` return, and a flat DataFrame with columns ``symbol`` and ``timestamp``. If a
@@ -74,6 +101,7 @@ def from_frame(frame: pd.DataFrame, canonical: Callable[[str], str] = str) -> Ma
     Args:
         frame: The bars.
         canonical: A function from a symbol as written to the symbol as stored; its errors are passed on.
+        folded: Where repeated rows are counted. If None, they are not.
 
     Raises:
         InputError: If columns are missing, timestamps are naive or finer than microseconds, or a value is not a number.
@@ -85,14 +113,31 @@ def from_frame(frame: pd.DataFrame, canonical: Callable[[str], str] = str) -> Ma
     values = _floats(flat)
     tables: dict[str, pa.Table] = {}
     for symbol, rows in flat.groupby(_checked_symbols(flat["symbol"], canonical), sort=True).indices.items():
-        _, last = np.unique(times[rows][::-1], return_index=True)
-        chosen = rows[::-1][last]
+        places: Any = rows
+        stamps, last = np.unique(times[places][::-1], return_index=True)
+        chosen = places[::-1][last]
+        if folded is not None:
+            _count_folded(folded, values, places, chosen[np.searchsorted(stamps, times[places])])
         table = make_table(times[chosen], [values[name][chosen] for name in VALUES])
         problem = problems(table)
         if problem:
             raise InputError(f"{symbol}: {problem}")
         tables[str(symbol)] = table
     return tables
+
+
+def _count_folded(folded: Folded, values: Mapping[str, Any], rows: Any, kept: Any) -> None:
+    """Count the rows of a symbol in whose place another one is kept."""
+    folded.rows += rows.size
+    again = rows != kept
+    if not again.any():
+        return
+    lost, winners = rows[again], kept[again]
+    differs = np.zeros(lost.size, bool)
+    for column in values.values():
+        differs |= column[lost] != column[winners]
+    folded.repeated += int(lost.size)
+    folded.differing += int(np.count_nonzero(differs))
 
 
 def _flattened(frame: pd.DataFrame) -> pd.DataFrame | None:
@@ -164,6 +209,11 @@ def frame_identity(
         "currency": None if currency is None else currency.upper(),
         **({} if computed is None else {"computed": computed}),
     }
+
+
+def is_marked(bars: pd.DataFrame) -> bool:
+    """Return whether a DataFrame has the frame metadata that say which bars it has."""
+    return bool(bars.attrs.get(ATTRS_KEY))
 
 
 def dataset_of_frame(bars: pd.DataFrame, timeframe: object, feed: object, adjustment: object) -> Dataset:

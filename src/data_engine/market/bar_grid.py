@@ -25,27 +25,56 @@ def in_future(times: Int64s, now: datetime) -> Int64s:
 
 _DAY = 86_400_000_000  # microseconds
 
+_ENOUGH = 8  # bars: of eight minutes of a day, one in 400,000 times all are multiples of five
 
-def check_timestamps(tables: Mapping[str, pa.Table], dataset: Dataset) -> None:
+
+def check_timestamps(tables: Mapping[str, pa.Table], dataset: Dataset, *, assumed: bool = False) -> None:
     """Raise if a bar does not start where bars of the dataset's timeframe do.
 
     Args:
         tables: The bars of each symbol.
         dataset: The dataset to store them in.
+        assumed: Whether nothing says that the bars are of this timeframe. Then minutes that all start at hours, quarters and the
+            like are refused, too.
 
     Raises:
         InputError: If a bar does not, or all minutes or hours are midnights, which no session has: they are daily bars.
     """
     timeframe = dataset.timeframe
-    for symbol, table in tables.items():
-        wrong = off_grid(timestamps_us(table), timeframe)
-        if wrong.size:
-            first = iso(from_micros(wrong[0]))
-            raise InputError(f"{symbol}: {first} is not the start of a {timeframe} bar; pass the timeframe of these bars")
+    wrong = {symbol: off for symbol, table in tables.items() if (off := off_grid(timestamps_us(table), timeframe)).size}
+    if wrong:
+        raise InputError(_off_grid_text(wrong, sum(table.num_rows for table in tables.values()), timeframe))
     if timeframe.intraday and tables:
         every = np.concatenate([timestamps_us(table) for table in tables.values()])
         if _only_midnights(every, overnight=dataset.feed not in (Feed.SIP, Feed.IEX)):
             raise InputError("all timestamps are midnights, so these are daily bars; pass timeframe='1Day'")
+        step = _common_step(np.unique(every)) if assumed else 1
+        if step > 1:
+            longer = "1Hour" if step == 60 else f"{step}Min"
+            raise InputError(
+                f"all {every.size:,} timestamps are starts of {longer} bars, and nothing says that they are minutes; "
+                f"pass timeframe='{longer}' or timeframe='1Min'"
+            )
+
+
+def _off_grid_text(wrong: Mapping[str, Int64s], rows: int, timeframe: Timeframe) -> str:
+    count = sum(off.size for off in wrong.values())
+    symbol = next(iter(wrong))
+    first = iso(from_micros(wrong[symbol][0]))
+    if count == 1:
+        text = f"1 of {rows:,} timestamps is not the start of a {timeframe} bar"
+    else:
+        text = f"{count:,} of {rows:,} timestamps are not starts of {timeframe} bars"
+    remedy = "pass the timeframe of these bars" if 2 * count >= rows else "leave these rows out, or correct them"
+    return f"{text}: {symbol} at {first}; {remedy}"
+
+
+def _common_step(times: Int64s) -> int:
+    """Return 60, 30, 15, 10 or 5 if so many minutes divide all distinct timestamps, which is hardly chance; else 1."""
+    if times.size < _ENOUGH:
+        return 1
+    minutes = times // 60_000_000
+    return next((step for step in (60, 30, 15, 10, 5) if not (minutes % step).any()), 1)
 
 
 def off_grid(times: Int64s, timeframe: Timeframe) -> Int64s:

@@ -122,6 +122,7 @@ class Action:
         event: The effect on prices or names; None if there is none, or it is unknown.
         flaw: The value that a record of a kind that changes prices lacks; None if it lacks none.
         record: The record as the vendor sent it.
+        local: Whether a user recorded it in the store, in place of what the vendor has.
     """
 
     kind: str
@@ -131,6 +132,7 @@ class Action:
     event: Event | None
     flaw: str | None = None
     record: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    local: bool = False
 
     @property
     def symbol(self) -> str:
@@ -156,6 +158,27 @@ class Action:
     def __str__(self) -> str:
         what = str(self.event or self.kind.replace("_", " "))
         return f"{what if isinstance(self.event, NameChange) else f'{self.symbol}: {what}'} on {self.day}"
+
+
+_TELLING = math.log(1.3)
+"""The least ratio that prices can tell from none, as a logarithm: on any day a price may move by less."""
+
+
+def contradicts(ratio: float, before: float, after: float) -> bool:
+    """Return whether two prices say that a split of a ratio did not happen between them, or happened the other way round.
+
+    A price may move on the day of a split, too: it contradicts the ratio if it is more than half of the way off (as a
+    logarithm), and by more than a factor of 1.3. Ratios below 1.3 are not judged.
+
+    Args:
+        ratio: The shares afterwards per share before.
+        before: The last price before.
+        after: The first price afterwards.
+    """
+    size = abs(math.log(ratio))
+    if size < _TELLING or before <= 0 or after <= 0:
+        return False
+    return abs(math.log(before / after) - math.log(ratio)) > max(_TELLING, size / 2)
 
 
 def decode(kind: str, record: object) -> Action:

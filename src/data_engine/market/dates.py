@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from data_engine.errors import InputError
 from data_engine.market.time_range import TimeRange, iso, new_york_midnight
@@ -113,10 +115,26 @@ def parse_day(value: date | str, name: str) -> date:
     return parsed
 
 
+def parse_zone(value: str | tzinfo) -> tzinfo:
+    """Return a time zone.
+
+    Raises:
+        InputError: If there is none of that name.
+    """
+    if isinstance(value, tzinfo):
+        return value
+    try:
+        return ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError, TypeError, OSError):
+        raise InputError(f"tz {value!r} is not a time zone; use a name such as America/New_York or UTC") from None
+
+
 def _parse(value: DateLike, name: str) -> date | datetime:
     """Return a day, or an instant in UTC."""
     parsed: date | datetime | None = None
-    if isinstance(value, str):
+    if getattr(getattr(value, "dtype", None), "kind", None) == "M":
+        parsed = _of_numpy(value)
+    elif isinstance(value, str):
         text = value.strip()
         try:
             parsed = date.fromisoformat(text) if _DAY.fullmatch(text) else _instant(text)
@@ -132,6 +150,14 @@ def _parse(value: DateLike, name: str) -> date | datetime:
     if not _FIRST < day < _LAST:
         raise InputError(f"{name} {_shown(value)} is out of range; bars exist from 2016 on, the earliest date is {_FIRST}")
     return parsed
+
+
+def _of_numpy(value: Any) -> date | datetime | None:
+    """Return NumPy's ``datetime64``, which has no zone, as a day or a naive datetime; None for NaT, a month or a year."""
+    if value.dtype.str.endswith(("[Y]", "[M]", "[W]")):
+        return None
+    day: date | datetime | None = value.astype("datetime64[D]").item()
+    return day if value == value.astype("datetime64[D]") else value.astype("datetime64[us]").item()
 
 
 def _resolved(parsed: datetime, what: str) -> date | datetime:

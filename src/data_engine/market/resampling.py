@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -14,13 +13,11 @@ import pyarrow as pa
 from data_engine.errors import InputError
 from data_engine.market.bars import VALUES, Int64s, arrow, numbers, timestamps_us
 from data_engine.market.exchange_calendar import is_session
-from data_engine.market.series import Timeframe
+from data_engine.market.series import Timeframe, parse_length
 from data_engine.market.session_hours import Hours, in_hours, session_rows
 from data_engine.market.time_range import TimeRange, new_york_date, new_york_midnight
 
 _MINUTE = timedelta(minutes=1)
-
-_WORDS = re.compile(r"(?P<amount>[0-9]{1,4})?\s*(?:(?P<minutes>min|minutes?|T)|(?P<hours>hours?|H)|days?|D)", re.IGNORECASE)
 
 _LONGEST = {Hours.REGULAR: 390, Hours.EXTENDED: 960}  # minutes of a whole session
 
@@ -54,11 +51,11 @@ class Resampling:
         if hours is Hours.ALL:
             raise InputError("cannot resample without the open of a session; choose session='regular' or 'extended'")
         text = str(getattr(value, "value", value)).strip()
-        minutes = _minutes(text, _LONGEST[hours])
+        minutes = _minutes(value, _LONGEST[hours])
         if minutes == 0:
             longest = f"{_LONGEST[hours]}Min (the length of a session)"
             raise InputError(f"cannot resample to {text!r}; choose 1Min to {longest}, whole hours (1Hour), or 1Day")
-        step = {"Min": 1, "Hour": 60}.get(source.unit, 0) * source.amount
+        step = _step(source)
         if not step or _COMMON[hours] % step or (minutes or _COMMON[hours]) % step:
             raise InputError(
                 f"cannot make {text} bars of {hours.value} sessions from {source} bars, which must divide "
@@ -92,19 +89,45 @@ class Resampling:
         bar = self.bar_at(last)
         return moment if bar is None else bar[1].end
 
+    def first_touched(self, moment: datetime) -> datetime:
+        """Return the timestamp of the bar that contains *moment*, or *moment*: from it on, bars have minutes after *moment*."""
+        day = new_york_date(moment)
+        if self.minutes is None and is_session(day) and moment < self.hours.of(day).end:
+            return new_york_midnight(day)
+        bar = self.bar_at(moment)
+        return moment if bar is None else bar[0]
+
     def before_forming(self, now: datetime) -> datetime:
         """Return the timestamp of the bar that is incomplete at *now*, or *now*: bars that start before it are over."""
         forming = self.bar_at(now)
         return now if forming is None else forming[0]
 
 
-def _minutes(text: str, longest: int) -> int | None:
+def check_within_sessions(timeframe: Timeframe, hours: Hours) -> None:
+    """Raise if stored bars of a timeframe cross the open or the close of sessions, so that they cannot be told by their start.
+
+    Raises:
+        InputError: If they do; the message names what to use.
+    """
+    step = _step(timeframe)
+    if hours is not Hours.ALL and step and _COMMON[hours] % step:
+        raise InputError(
+            f"{timeframe} bars cannot be told by {hours.value} session: one has minutes from both sides of an open or close; "
+            f"use timeframe='1Min', resample='{timeframe}', session='{hours.value}'"
+        )
+
+
+def _step(timeframe: Timeframe) -> int:
+    """Return the minutes of a bar, or 0 if it is a day or longer."""
+    return {"Min": 1, "Hour": 60}.get(timeframe.unit, 0) * timeframe.amount
+
+
+def _minutes(value: object, longest: int) -> int | None:
     """Return the length of a bar in minutes: None for one bar per session, 0 if there is no such bar."""
-    match = _WORDS.fullmatch(text)
-    amount = int(match["amount"] or 1) if match else 0
-    if match and not match["minutes"] and not match["hours"]:
+    amount, unit = parse_length(str(value) if isinstance(value, Timeframe) else value) or (0, "")
+    if unit == "Day":
         return None if amount == 1 else 0
-    minutes = amount * (60 if match and match["hours"] else 1)
+    minutes = amount * {"Min": 1, "Hour": 60}.get(unit, 0)
     return minutes if minutes <= longest else 0
 
 
@@ -112,7 +135,8 @@ def resample(table: pa.Table, bars: Resampling) -> pa.Table:
     """Return longer bars computed from shorter ones.
 
     They have the first open, the highest high, the lowest low, the last close and the sums of volume and trade_count; vwap is
-    weighted by volume (if no shares were traded, it is the mean of the shorter bars' vwap). The timestamp is the start of the
+    weighted by volume (if no shares were traded, it is the mean of the shorter bars' vwap). A vwap of zero is none: it weighs
+    nothing, and is the result only if no shorter bar has another. The timestamp is the start of the
     bar; that of a daily bar is midnight in New York, as at Alpaca. A period without bars gives no bar.
 
     Args:
@@ -160,9 +184,15 @@ def _value(table: pa.Table, name: str, first: Int64s) -> Any:
 
 
 def _weighted(prices: Any, volumes: Any, first: Int64s) -> Any:
-    shares = np.add.reduceat(volumes, first)
+    """Return the mean of each bar's prices by volume, without those that are zero: Alpaca sends such a vwap for some bars."""
+    priced = prices > 0
+    weights = np.where(priced, volumes, 0.0)
+    shares = np.add.reduceat(weights, first)
+    number = np.add.reduceat(priced.astype(np.float64), first)
     traded = shares > 0
-    plain = np.add.reduceat(prices, first) / np.diff(np.append(first, prices.size))
-    mean = np.where(traded, np.add.reduceat(prices * volumes, first) / np.where(traded, shares, 1.0), plain)
+    plain = np.add.reduceat(np.where(priced, prices, 0.0), first) / np.maximum(number, 1.0)
+    mean = np.where(traded, np.add.reduceat(prices * weights, first) / np.where(traded, shares, 1.0), plain)
     # A mean lies among its values; rounding may put it one step outside.
-    return np.clip(mean, np.minimum.reduceat(prices, first), np.maximum.reduceat(prices, first))
+    lowest = np.minimum.reduceat(np.where(priced, prices, np.inf), first)
+    highest = np.maximum.reduceat(np.where(priced, prices, 0.0), first)
+    return np.where(number > 0, np.clip(mean, np.minimum(lowest, highest), highest), 0.0)

@@ -19,7 +19,7 @@ _WORDS = {
     "week": "Week", "weeks": "Week", "month": "Month", "months": "Month",
 }  # fmt: skip
 
-_LETTERS = {"T": "Min", "H": "Hour", "D": "Day", "W": "Week", "M": "Month"}
+_LETTERS = {"m": "Min", "t": "Min", "h": "Hour", "d": "Day", "w": "Week"}
 
 _ALLOWED = {"Min": range(1, 60), "Hour": range(1, 24), "Day": (1,), "Week": (1,), "Month": (1, 2, 3, 4, 6, 12)}
 
@@ -47,24 +47,19 @@ class Timeframe:
 
     @classmethod
     def parse(cls, value: object) -> Timeframe:
-        """Return the timeframe in a string (``1Min``, ``5min``, ``1Day``, ``1D``, ``day``) or in alpaca-py's ``TimeFrame``.
+        """Return the timeframe in text (``1Min``, ``5m``, ``1Day``, ``1d``, ``day``), a time delta or alpaca-py's ``TimeFrame``.
 
-        Words may be in any case. Single letters are case-sensitive, as at Alpaca, since ``1m`` is a minute to some users and
-        ``1M`` is a month.
+        Case does not matter, except for ``M``, which is refused: ``m`` is a minute, and a month is ``1Month``.
 
         Raises:
             InputError: If Alpaca has no such timeframe.
         """
         if isinstance(value, cls):
             return value
-        text = getattr(value, "value", value)  # in alpaca-py, .value of a TimeFrame or an enum is the text that is sent
-        match = re.fullmatch(r"([0-9]{1,4})?\s*([A-Za-z]+)", text.strip()) if isinstance(text, str) else None
-        if match:
-            word = match[2]
-            unit = _LETTERS.get(word) if len(word) == 1 else _WORDS.get(word.lower())
-            if unit:
-                return cls(int(match[1]) if match[1] else 1, unit)
-        raise InputError(f"timeframe {value!r} does not exist; Alpaca has {_GRAMMAR}")
+        found = parse_length(value)
+        if found is None:
+            raise InputError(f"timeframe {value!r} does not exist; Alpaca has {_GRAMMAR}")
+        return cls(*found)
 
     def __str__(self) -> str:
         return f"{self.amount}{self.unit}"
@@ -123,6 +118,40 @@ class Timeframe:
         if self.unit == "Month":
             return date(day.year, (day.month - 1) // self.amount * self.amount + 1, 1)
         return day
+
+
+def parse_length(value: object) -> tuple[int, str] | None:
+    """Return the length of a bar as a number and a unit of `Timeframe`, whether or not Alpaca has it; None if it is no length.
+
+    Args:
+        value: Text, a ``timedelta`` (pandas' or NumPy's, too) of whole minutes, or alpaca-py's ``TimeFrame``.
+
+    Raises:
+        InputError: If the unit is ``M``, which is a minute to some and a month to others.
+    """
+    if getattr(getattr(value, "dtype", None), "kind", None) == "m":
+        value = value.astype("timedelta64[us]").item()  # type: ignore[attr-defined] # NumPy's, which is not imported here
+    if isinstance(value, timedelta):
+        return _of_delta(value)
+    text = getattr(value, "value", value)  # in alpaca-py, .value of a TimeFrame or an enum is the text that is sent
+    match = re.fullmatch(r"([0-9]{1,4})?\s*([A-Za-z]+)", text.strip()) if isinstance(text, str) else None
+    if match is None:
+        return None
+    amount, word = int(match[1]) if match[1] else 1, match[2]
+    if word == "M":
+        raise InputError(f"timeframe {text!r}: M is a minute to some and a month to others; write {amount}Min or {amount}Month")
+    unit = _LETTERS.get(word.lower()) if len(word) == 1 else _WORDS.get(word.lower())
+    return (amount, unit) if unit else None
+
+
+def _of_delta(value: timedelta) -> tuple[int, str] | None:
+    minutes, rest = divmod(value, timedelta(minutes=1))
+    if rest or minutes <= 0:
+        return None
+    days, minutes_of_day = divmod(minutes, 1440)
+    if not minutes_of_day:
+        return (1, "Week") if days == 7 else (days, "Day")
+    return (minutes // 60, "Hour") if minutes % 60 == 0 else (minutes, "Min")
 
 
 _FEEDS_WITHOUT_BARS = ("overnight",)  # at Alpaca, for the latest bars only

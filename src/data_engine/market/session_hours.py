@@ -69,11 +69,28 @@ def session_rows(times: Int64s, hours: Hours) -> SessionRows:
     """
     if not times.size:
         return SessionRows(*(np.empty(0, np.int64) for _ in range(4)))
-    first, last = (new_york_date(from_micros(int(time))).year for time in (times[0], times[-1]))
-    midnights, opens, closes = np.concatenate([_edges(year, hours) for year in range(first, last + 1)], axis=1)
+    first, last = (new_york_date(from_micros(int(time))) for time in (times[0], times[-1]))
+    midnights, opens, closes = _edges_between(first.year, last.year, hours)
     starts, stops = np.searchsorted(times, opens), np.searchsorted(times, closes)
     some = stops > starts
     return SessionRows(midnights[some], opens[some], starts[some], stops[some])
+
+
+def session_edges(first: date, last: date, hours: Hours) -> Any:
+    """Return the midnights, opens and closes of the sessions from *first* to *last*, included, as three rows of microseconds.
+
+    Args:
+        first: The first day.
+        last: The last day.
+        hours: Regular or extended hours.
+    """
+    edges = _edges_between(first.year, last.year, hours)
+    start, stop = np.searchsorted(edges[0], [to_micros(new_york_midnight(first)), to_micros(new_york_midnight(last)) + 1])
+    return edges[:, start:stop]
+
+
+def _edges_between(first: int, last: int, hours: Hours) -> Any:
+    return np.concatenate([_edges(year, hours) for year in range(first, last + 1)], axis=1)
 
 
 @lru_cache(maxsize=128)

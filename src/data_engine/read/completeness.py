@@ -1,104 +1,138 @@
-"""Name what a result lacks: requested ranges that are missing, members without bars, computed bars without all their minutes."""
+"""Say in one message what a call asks for and the store does not hold, with the command that completes it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
+from data_engine.errors import DamagedFile, InputError
 from data_engine.market.exchange_calendar import can_hold_bars
-from data_engine.market.series import RAW, Series
-from data_engine.market.time_range import TimeRange, difference, intersection, new_york_date, union
-from data_engine.market.wording import and_more, dataset_options
-from data_engine.read.bar_reader import BarQuery
+from data_engine.market.resampling import Resampling
+from data_engine.market.series import Dataset, Series, Timeframe
+from data_engine.market.session_hours import Hours
+from data_engine.market.time_range import TimeRange, difference, new_york_date
+from data_engine.market.wording import and_more, dataset_options, plural
+from data_engine.read.bar_query import BarQuery
+from data_engine.read.holdings import Holding, Holdings, sure
 from data_engine.store.bar_store import BarStore
-from data_engine.store.coverage import Coverage
-from data_engine.store.partitions import Partition
+from data_engine.store.partitions import Partition, Period
+
+_NAMED = 3  # symbols, or ranges of one symbol
+
+_MOST_IN_COMMAND = 40
+
+_MINUTES = Timeframe(1, "Min")
 
 
-def incomplete_messages(store: BarStore, query: BarQuery, *, now: datetime) -> Iterator[str]:
-    """Yield a message for each series that lacks a requested range, a file or minutes of a computed bar, and one for members."""
-    missing: dict[str, TimeRange] = {}
-    for series in query.series:
-        known = store.coverage.read(series)
-        yield from _lost_files(store, known, query)
-        if query.index is None:
-            yield from _missing_ranges(known, query, now)
-            yield from _stored_raw_only(store, known)
-        elif gap := _missing_of_member(known, query, now):
-            missing[series.symbol] = gap
-        yield from _cut_bars(known, query)
-    if missing:
-        yield _members_message(missing, query)
+def lack_of(store: BarStore, query: BarQuery, holdings: Holdings, held: Sequence[Holding], *, now: datetime) -> str | None:
+    """Return what a call asks for and the store does not hold, as one message; None if it holds everything.
+
+    Args:
+        store: The store.
+        query: The call. If its *incomplete* is ``raise``, unverified bars are missing, too.
+        holdings: The coverage of the call.
+        held: What is held of each symbol.
+        now: The current instant, aware.
+    """
+    strict = query.incomplete == "raise"
+    lacking = [one for one in (sure(holding, query) if strict else holding for holding in held) if one.missing]
+    lost = [(one, files) for one in held if (files := _lost_files(holdings, one, query))]
+    parts = [_missing_text(lacking, query, now) + _shorter_bars(lacking, query, holdings)] if lacking else []
+    parts += [_lost_text(store, lost)] if lost else []
+    return ". ".join(parts) or None
 
 
-def _members_message(missing: Mapping[str, TimeRange], query: BarQuery) -> str:
-    first = new_york_date(min(gap.start for gap in missing.values()))
-    shown = and_more((f"{symbol} {gap}" for symbol, gap in missing.items()), 3)
+def _missing_text(lacking: Sequence[Holding], query: BarQuery, now: datetime) -> str:
+    command = f"run `{_command(lacking, query, now)}`"
+    if query.resampling is not None:
+        command = f"{query.resampling} bars there are absent or lack minutes; {command}"
+    if query.index is not None:
+        shown = and_more((f"{one.symbol} {_ranges(one, 1)}" for one in lacking), _NAMED)
+        members = plural(len(query.symbols), "member")
+        return f"{len(lacking)} of the {members} of {query.index} are missing bars of their days: {shown}; {command}"
+    if len(lacking) == 1:
+        (one,) = lacking
+        return f"{one.known.series} is missing {_ranges(one, _NAMED)}; {command}"
+    shown = and_more((f"{one.symbol} {_ranges(one, 1)}" for one in lacking), _NAMED, separator="; ")
+    return f"{len(lacking)} of {len(query.symbols)} symbols in {query.dataset.name} are missing bars: {shown}; {command}"
+
+
+def _ranges(one: Holding, most: int) -> str:
+    text = and_more(one.missing, most, "ranges")
+    known = one.known
+    if not (known.rows or known.covered or known.provisional or known.wanted):
+        return f"{text} (never ingested)"
+    unverified = difference(one.missing, difference(one.missing, one.unverified))
+    return f"{text} (stored without coverage)" if unverified == one.missing else text
+
+
+def _command(lacking: Sequence[Holding], query: BarQuery, now: datetime) -> str:
+    options = dataset_options(query.dataset)
+    first = new_york_date(min(one.missing[0].start for one in lacking))
+    if query.index is not None:
+        return f"data-engine ingest --index {query.index} --ever --start {first}{options}"
+    symbols = [one.symbol for one in lacking]
+    names = " ".join(symbols) if len(symbols) <= _MOST_IN_COMMAND else None
+    unrequested = (part for one in lacking for part in difference(one.missing, one.known.wanted))
+    if not any(can_hold_bars(part, query.dataset) for part in unrequested):
+        return f"data-engine update{f' {names}' if names else ''}{options}"
+    last = new_york_date(max(one.missing[-1].end for one in lacking) - timedelta(microseconds=1))
+    end = "" if last >= new_york_date(now) else f" --end {last}"
+    return f"data-engine ingest {names or '--file FILE'} --start {first}{end}{options}"
+
+
+def _shorter_bars(lacking: Sequence[Holding], query: BarQuery, holdings: Holdings) -> str:
+    """Return how to compute the bars if the store has minutes of symbols of which it has no such bars."""
+    timeframe = query.dataset.timeframe
+    if query.resampling is not None or timeframe == _MINUTES or not _can_be_computed(timeframe):
+        return ""
+    minutes = replace(query.dataset, timeframe=_MINUTES)
+    never = (one for one in lacking if not one.known.rows)
+    having = [one.symbol for one in never if holdings.coverage(Series(one.symbol, minutes)).rows]
+    if not having:
+        return ""
+    shown = and_more(having, _NAMED)
+    return f", or pass timeframe='1Min', resample='{timeframe}': minutes of {shown} are stored"
+
+
+def _can_be_computed(timeframe: Timeframe) -> bool:
+    try:
+        Resampling.parse(timeframe, Hours.REGULAR, _MINUTES)
+    except InputError:
+        return False
+    return True
+
+
+def _lost_files(holdings: Holdings, one: Holding, query: BarQuery) -> tuple[Period, ...]:
+    """Return the files in which the coverage counts bars, and which do not exist."""
+    known = one.known
+    # A run was about to change the others: their counts are not to be believed.
+    reach = query.reach
+    counted = (period for period in sorted(known.rows.keys() - known.changing) if period.span.intersect(reach))
+    there = frozenset(holdings.files(known.series, reach))
+    return tuple(period for period in counted if period not in there)
+
+
+def _lost_text(store: BarStore, lost: Sequence[tuple[Holding, tuple[Period, ...]]]) -> str:
+    keys = (f"{store.files.location}/{Partition(one.known.series, period).key}" for one, files in lost for period in files)
+    bars = sum(one.known.rows[period] for one, files in lost for period in files)
+    symbols = [one.symbol for one, _ in lost]
+    names = " ".join(symbols) if len(symbols) <= _MOST_IN_COMMAND else ""
+    series = str(lost[0][0].known.series) if len(lost) == 1 else plural(len(lost), "symbol")
     return (
-        f"{len(missing)} of the {len(query.symbols)} members of {query.index} are missing bars of their days: {shown}; "
-        f"run `data-engine ingest --index {query.index} --ever --start {first}{dataset_options(query.dataset)}`"
+        f"{series} {'is' if len(lost) == 1 else 'are'} missing {bars:,} stored bars: no file {and_more(keys, 1)}; "
+        f"run `data-engine verify{f' {names}' if names else ''} --repair`, then `data-engine update`"
     )
 
 
-def _lost_files(store: BarStore, known: Coverage, query: BarQuery) -> Iterator[str]:
-    """Yield a message if the coverage counts bars in files that are not there."""
-    # A run was about to change the others: their counts are not to be believed.
-    counted = [period for period in sorted(known.rows.keys() - known.changing) if period.span.intersect(query.reach)]
-    lost = [period for period in counted if store.files.size(Partition(known.series, period).key) is None]
-    if lost:
-        keys = (f"{store.files.location}/{Partition(known.series, period).key}" for period in lost)
-        yield (
-            f"{known.series} is missing {sum(known.rows[period] for period in lost):,} stored bars: no file {and_more(keys, 1)}; "
-            f"run `data-engine verify {known.series.symbol} --repair`, then `data-engine update`"
-        )
-
-
-def _missing_of_member(known: Coverage, query: BarQuery, now: datetime) -> TimeRange | None:
-    """Return the first range in which a symbol was a member and is missing, requested or not; bars have ended in it."""
-    ended = query.reach.before(known.series.dataset.timeframe.floor(now))
-    was = intersection(query.members[known.series.symbol], (ended,)) if ended else ()
-    missing = difference(was, (*known.covered, *known.provisional))
-    return next((part for part in missing if can_hold_bars(part, known.series.dataset)), None)
-
-
-def _missing_ranges(known: Coverage, query: BarQuery, now: datetime) -> Iterator[str]:
-    series = known.series
-    missing = [part for part in known.incomplete(query.reach, now) if can_hold_bars(part, series.dataset)]
-    if missing:
-        command = f"data-engine update {series.symbol}{dataset_options(series.dataset)}"
-        yield f"{series} is missing {and_more(missing, 3, 'ranges')}; run `{command}`"
-
-
-def _cut_bars(known: Coverage, query: BarQuery) -> Iterator[str]:
-    """Yield a message for each computed bar of the result in which the ingested ranges begin or end."""
-    if query.resampling is None:
-        return
-    series = known.series
-    answered = union((*known.covered, *known.provisional))
-    for edge in sorted({edge for part in answered for edge in (part.start, part.end)}):
-        bar = query.resampling.bar_at(edge)
-        if bar is None or not query.span.start <= bar[0] < query.before:
+def incomplete_series(store: BarStore, dataset: Dataset, span: TimeRange, now: datetime) -> Iterator[tuple[str, int]]:
+    """Yield the symbols of a dataset of which a requested range is missing, and the number of missing ranges."""
+    for series in store.coverage.series(dataset):
+        try:
+            missing: Iterable[TimeRange] = store.coverage.read(series).incomplete(span, now)
+        except DamagedFile:
+            yield series.symbol, 1
             continue
-        # `_missing_ranges` names what was requested; this is what was not.
-        missing = [part for part in difference((bar[1],), (*answered, *known.wanted)) if edge in (part.start, part.end)]
-        if missing and missing[0] != bar[1]:  # without any minute there is no bar
-            day = new_york_date(edge)
-            command = f"data-engine ingest {series.symbol} --start {day} --end {day}{dataset_options(series.dataset)}"
-            yield (
-                f"{series}: the {query.resampling} bar of {bar[1]} lacks minutes that were not ingested: {and_more(missing, 3)}; "
-                f"run `{command}`"
-            )
-
-
-def _stored_raw_only(store: BarStore, known: Coverage) -> Iterator[str]:
-    """Yield a message if a symbol's raw bars could be adjusted, but Alpaca's adjusted dataset, which lacks it, is read."""
-    series = known.series
-    if series.dataset.adjustment.is_raw or known.wanted or known.rows:
-        return
-    raw = Series(series.symbol, replace(series.dataset, adjustment=RAW))
-    if store.coverage.read(raw).rows:
-        yield (
-            f"{series.symbol} is not in {series.dataset.name}, which is read since the store has it, but in {raw.dataset.name}; "
-            "use as_of=DAY to adjust its raw bars"
-        )
+        if count := sum(can_hold_bars(part, dataset) for part in missing):
+            yield series.symbol, count

@@ -5,31 +5,31 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, tzinfo
 from typing import TYPE_CHECKING, Unpack
 
 import pyarrow as pa
 
-from data_engine.corporate_actions.adjustment import PREVIOUS_CLOSE
+from data_engine.corporate_actions.adjustment import PRIOR_CLOSE
 from data_engine.errors import ConfigError, InputError, StoreError
-from data_engine.market.bar_frame import ATTRS_KEY, dataset_of_frame, frame_identity, from_frame, to_frame
+from data_engine.market.bar_frame import ATTRS_KEY, Folded, dataset_of_frame, frame_identity, from_frame, is_marked, to_frame
 from data_engine.market.bar_grid import check_timestamps
-from data_engine.market.dates import DateLike, parse_span
+from data_engine.market.dates import DateLike, parse_span, parse_zone
 from data_engine.market.series import Series
 from data_engine.market.symbol import check_symbol
-from data_engine.read.bar_reader import (
+from data_engine.read.adjusted_query import adjusted
+from data_engine.read.bar_query import (
     BarQuery,
     Incomplete,
+    Prices,
     ReadOptions,
     SessionName,
-    adjusted,
-    batches,
-    in_arrow,
-    named_table,
-    relation,
-    whole_symbols,
+    Unadjustable,
 )
-from data_engine.read.completeness import incomplete_messages
+from data_engine.read.bar_reader import batches, in_arrow, named_table, relation, whole_symbols
+from data_engine.read.completeness import lack_of
+from data_engine.read.holdings import Holding, Holdings
+from data_engine.read.session_report import FrameRecord, session_frame
 from data_engine.store.bar_store import BarStore, WriteResult
 from data_engine.universe.index_store import MetadataStore
 
@@ -44,7 +44,15 @@ if TYPE_CHECKING:
 
 
 class IncompleteWarning(UserWarning):
-    """A requested range is missing."""
+    """The store does not hold all that a call asks for."""
+
+
+class AdjustmentWarning(UserWarning):
+    """Adjusted bars are not what they seem: a record is doubtful, two price bases meet, or a symbol was left out."""
+
+
+class FrameWarning(UserWarning):
+    """A DataFrame to store does not say which bars it has, or has two rows of one bar that differ."""
 
 
 class ParquetStorage:
@@ -67,6 +75,7 @@ class ParquetStorage:
 
             files = open_file_store(load_settings(base_path=base_path).base_path)
         self.bars = BarStore(files)
+        self._told_of_unmarked = False
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.files.location!r})"
@@ -77,7 +86,7 @@ class ParquetStorage:
         return self.bars.files
 
     def store(
-        self, bars: pd.DataFrame, *, timeframe: object = None, feed: object = None, adjustment: object = None
+        self, bars: pd.DataFrame, timeframe: object = None, *, feed: object = None, adjustment: object = None
     ) -> WriteResult:
         """Merge a DataFrame of bars into the store: one row per (symbol, timestamp), the new one wins.
 
@@ -92,17 +101,30 @@ class ParquetStorage:
             adjustment: The adjustment of the bars. If None, read from the frame metadata, else raw.
 
         Returns:
-            The number of bars in the files that were written, and how many were added or revised.
+            The number of bars in the files that were written, how many were added or revised, and the number of rows that a
+            later row of the DataFrame repeated. If such rows differ, or nothing says which bars these are, a `FrameWarning` does.
 
         Raises:
             InputError: If a column is missing, a value is not a number, timestamps cannot be of that timeframe, or an argument
                 contradicts the frame metadata.
             StoreError: If the store cannot be written.
         """
-        tables = from_frame(bars, canonical=check_symbol)
+        folded = Folded()
+        tables = from_frame(bars, canonical=check_symbol, folded=folded)
         dataset = dataset_of_frame(bars, timeframe, feed, adjustment)
-        check_timestamps(tables, dataset)
-        return sum((self.bars.add(Series(symbol, dataset), table) for symbol, table in tables.items()), WriteResult())
+        assumed = bool(tables) and timeframe is None and not is_marked(bars)
+        check_timestamps(tables, dataset, assumed=assumed)
+        if assumed and not self._told_of_unmarked:
+            self._told_of_unmarked = True
+            text = f"nothing says which bars these are: stored in {dataset.name}; pass timeframe='1Min' if that is right"
+            warnings.warn(text, FrameWarning, stacklevel=2)
+        if folded.differing:
+            text = (
+                f"{folded.differing:,} of {folded.rows:,} rows differ from a later row of the same bar; the last one was stored"
+            )
+            warnings.warn(text, FrameWarning, stacklevel=2)
+        result = sum((self.bars.add(Series(symbol, dataset), table) for symbol, table in tables.items()), WriteResult())
+        return replace(result, folded=folded.repeated)
 
     def load(
         self,
@@ -115,45 +137,59 @@ class ParquetStorage:
         feed: object = None,
         adjustment: object = None,
         as_of: date | str | None = None,
-        convention: str = PREVIOUS_CLOSE,
-        columns: Sequence[str] | None = None,
+        convention: str = PRIOR_CLOSE,
+        prices: Prices | None = None,
+        unadjustable: Unadjustable = "raise",
+        columns: str | Sequence[str] | None = None,
         session: SessionName | None = None,
         resample: object = None,
         incomplete: Incomplete = "warn",
+        final: bool = False,
+        tz: str | tzinfo | None = None,
     ) -> pd.DataFrame:
         """Return stored bars that start inside a range, in the shape of `AlpacaClient.fetch_bars`.
 
         Args:
             symbols: One symbol or several; those without bars have no rows. If None, all members of *index*.
             start: A New York calendar day, or an aware instant.
-            end: A day (included) or an aware instant (excluded). If None, now.
+            end: A day (included) or an aware instant (excluded). If None, now; what no symbol of the dataset has yet is not
+                missing then.
             index: The name of a stored index: each day has the bars of the symbols that were members on that day.
             timeframe: The timeframe of the stored bars.
             feed: The feed of the bars. If None, the consolidated tape.
-            adjustment: The adjustment of the bars. If None, raw. Raw bars are adjusted as they are read, by the corporate actions
-                that `data-engine actions` fetched. If *as_of* is None and the store has the dataset that Alpaca adjusted, that
-                dataset is read.
+            adjustment: The adjustment of the bars. If None, raw.
             as_of: A day: no action with a later ex-date is applied. If None, today in New York.
-            convention: The price that a dividend is measured by: ``previous close``, or ``tiingo`` (the close of the ex-date).
-            columns: Some of ``open high low close volume trade_count vwap``; only what these need is read. If None, all.
+            convention: The close that a dividend is measured by: ``prior_close`` of the session before the ex-date, or
+                ``ex_close`` of the ex-date (``tiingo``).
+            prices: Where adjusted prices come from, for all symbols: ``computed`` from raw bars by the corporate actions that
+                `data-engine actions` fetched, or ``vendor`` for the dataset that Alpaca adjusted. If None, computed if *as_of*
+                is given or raw bars of any of the symbols are stored.
+            unadjustable: What to do about symbols whose prices cannot be computed: ``raise`` one error for all of them, or
+                ``drop`` them, with an `AdjustmentWarning`.
+            columns: One or some of ``open high low close volume trade_count vwap``; only what these need is read. If None, all.
             session: The hours: ``regular`` for bars that start within the regular hours of a session (09:30 to 16:00 New York,
                 half days to 13:00), ``extended`` within 04:00 to 20:00 (17:00), ``all`` for every bar. If None, all, but regular
                 with *resample*.
             resample: The longer bars to compute from minutes: ``5Min``, ``15Min``, ``1Hour`` ..., counted from the session's
                 open, or ``1Day``. Those that start inside the range are returned, each computed from all its minutes, also from
                 minutes after the range. A bar that has not ended is left out.
-            incomplete: What to do about a requested range that is missing, and about computed bars that lack minutes: ``warn``
-                with an `IncompleteWarning`, ``raise`` a `StoreError`, or ``ignore``.
+            incomplete: What to do about what this call asks for and the store does not hold, requested or not: ``warn`` with one
+                `IncompleteWarning`, ``raise`` a `StoreError`, or ``ignore``. Bars that were stored without coverage are
+                unverified: what is absent between the first and the last is an error with ``raise`` only.
+            final: Whether to leave out provisional bars, which Alpaca may still revise.
+            tz: The time zone of the timestamps in the result, such as ``America/New_York``. If None, UTC.
 
         Returns:
-            The index levels ``symbol`` and ``timestamp`` (``datetime64[ns, UTC]``), sorted, and *columns* as float64; without
-            bars, the same columns and no row.
+            The index levels ``symbol`` and ``timestamp`` (``datetime64[ns, UTC]``, or *tz*), sorted, and *columns* as float64;
+            without bars, the same columns and no row. ``attrs["data_engine"]`` has the dataset, the road of adjusted prices,
+            the number of sessions by state (see `sessions`), the instant, and the number and a digest of the files.
 
         Raises:
             StoreError: If there is no store, or one of its files cannot be read.
             InputError: If an argument cannot be used.
         """
-        query = self._query(
+        zone = None if tz is None else parse_zone(tz)
+        query, holdings, held, now = self._query(
             symbols,
             start,
             end,
@@ -161,6 +197,8 @@ class ParquetStorage:
                 index=index,
                 as_of=as_of,
                 convention=convention,
+                prices=prices,
+                unadjustable=unadjustable,
                 timeframe=timeframe,
                 feed=feed,
                 adjustment=adjustment,
@@ -168,11 +206,52 @@ class ParquetStorage:
                 session=session,
                 resample=resample,
                 incomplete=incomplete,
+                final=final,
             ),
         )
-        frame = to_frame(whole_symbols(self.bars, query), query.columns)
-        frame.attrs[ATTRS_KEY] = frame_identity(replace(query.dataset, adjustment=query.adjustment), computed=query.computed)
+        record = FrameRecord(query, held, now)
+        frame = to_frame(whole_symbols(self.bars, query, record, holdings.files), query.columns, zone)
+        identity = frame_identity(replace(query.dataset, adjustment=query.adjustment), computed=query.computed)
+        frame.attrs[ATTRS_KEY] = {**identity, **({"prices": query.prices} if query.prices else {}), **record.metadata()}
         return frame
+
+    def sessions(
+        self,
+        symbols: str | Iterable[str] | None = None,
+        start: DateLike | None = None,
+        end: DateLike | None = None,
+        *,
+        index: str | None = None,
+        timeframe: object = "1Min",
+        feed: object = None,
+        adjustment: object = None,
+    ) -> pd.DataFrame:
+        """Return what the store knows of each session: one row per symbol and session that has begun.
+
+        Args:
+            symbols: One symbol or several. If None, all members of *index*.
+            start: A New York calendar day, or an aware instant.
+            end: A day (included) or an aware instant (excluded). If None, now.
+            index: The name of a stored index: each symbol has the sessions of its membership.
+            timeframe: The timeframe of the stored bars.
+            feed: The feed of the bars. If None, the consolidated tape.
+            adjustment: The adjustment of the stored bars. If None, raw.
+
+        Returns:
+            The columns ``symbol``, ``session`` (the day in New York), ``state``, ``bars`` (their number) and ``answered`` (when
+            the series was last written after an answer, so not before the answer for this session; NaT without an answer),
+            sorted by the first two. A state is ``final``, ``provisional`` (Alpaca may still revise it), ``missing`` (at least in
+            part), ``suspect`` (answered, with far fewer bars than the sessions around it) or ``unverified`` (stored without
+            coverage). Sessions after the end of a security have no row.
+
+        Raises:
+            StoreError: If there is no store, or one of its files cannot be read.
+            InputError: If an argument cannot be used.
+        """
+        options = ReadOptions(index=index, timeframe=timeframe, feed=feed, adjustment=adjustment)
+        query, now = self._parsed(symbols, start, end, options)
+        held = Holdings(self.bars).of(replace(query, open_end=False), now)
+        return session_frame(self.bars, query, held, now)
 
     def load_arrow(
         self,
@@ -186,7 +265,7 @@ class ParquetStorage:
         Returns:
             The columns ``symbol`` (text), ``timestamp`` (microseconds, UTC) and the values, sorted by the first two.
         """
-        query = self._query(symbols, start, end, options)
+        query, *_ = self._query(symbols, start, end, options, only_bars=True)
         return in_arrow(whole_symbols(self.bars, query), query)
 
     def load_polars(
@@ -205,7 +284,7 @@ class ParquetStorage:
             import polars as pl
         except ImportError:
             raise ConfigError("cannot load a Polars DataFrame: polars is not installed; run `pip install polars`") from None
-        query = self._query(symbols, start, end, options)
+        query, *_ = self._query(symbols, start, end, options, only_bars=True)
         frame = pl.from_arrow(in_arrow(whole_symbols(self.bars, query), query))
         assert isinstance(frame, pl.DataFrame)  # noqa: S101 - a table makes a DataFrame; only an array makes a Series
         return frame
@@ -233,7 +312,7 @@ class ParquetStorage:
         """
         import duckdb
 
-        query = self._query(symbols, start, end, options)
+        query, *_ = self._query(symbols, start, end, options, only_bars=True)
         return relation(self.bars, query, duckdb.default_connection() if connection is None else connection)
 
     def batches(
@@ -250,13 +329,13 @@ class ParquetStorage:
             minutes, or a year of days, and at least one row; at most a few files are in memory. Together the tables are that
             of `load_arrow`.
         """
-        query = self._query(symbols, start, end, options)
+        query, *_ = self._query(symbols, start, end, options, only_bars=True)
         return ((symbol, named_table(symbol, table)) for symbol, table in batches(self.bars, query))
 
-    def _query(
+    def _parsed(
         self, symbols: str | Iterable[str] | None, start: DateLike | None, end: DateLike | None, options: ReadOptions
-    ) -> BarQuery:
-        """Parse the arguments of a user's call, and warn or raise if ranges are missing, as *incomplete* says."""
+    ) -> tuple[BarQuery, datetime]:
+        """Parse the arguments of a user's call; return the current instant, too."""
         if start is None:
             raise InputError("start is missing; pass the first day, such as start='2024-01-31'")
         now, index, members = datetime.now(UTC), options.get("index"), None
@@ -268,11 +347,32 @@ class ParquetStorage:
             raise InputError("no symbols given; pass symbols=... or index=...")
         query = BarQuery.parse(symbols, start, end, now=now, members=members, **options)
         self.bars.check_exists()
-        query = adjusted(self.bars, query, now=now)
-        if query.incomplete != "ignore":
-            self.bars.coverage.requested.refresh()
-            for message in incomplete_messages(self.bars, query, now=now):
-                if query.incomplete == "raise":
-                    raise StoreError(message)
-                warnings.warn(message, IncompleteWarning, stacklevel=3)
-        return query
+        return query, now
+
+    def _query(
+        self,
+        symbols: str | Iterable[str] | None,
+        start: DateLike | None,
+        end: DateLike | None,
+        options: ReadOptions,
+        *,
+        only_bars: bool = False,
+    ) -> tuple[BarQuery, Holdings, list[Holding], datetime]:
+        """Parse the arguments of a user's call, and say what the store does not hold of it, as *incomplete* says.
+
+        Return what is held, too, unless *only_bars* are needed and it does not matter for them.
+        """
+        query, now = self._parsed(symbols, start, end, options)
+        holdings = Holdings(self.bars, tolerant=query.incomplete == "ignore")
+        query, notes = adjusted(self.bars, query, holdings, now=now)
+        needed = not only_bars or query.final or query.incomplete != "ignore"
+        held = holdings.of(query, now) if needed else []
+        if query.incomplete != "ignore" and (lack := lack_of(self.bars, query, holdings, held, now=now)) is not None:
+            if query.incomplete == "raise":
+                raise StoreError(lack)
+            warnings.warn(lack, IncompleteWarning, stacklevel=3)
+        for note in notes:
+            warnings.warn(note, AdjustmentWarning, stacklevel=3)
+        if query.final:
+            query = replace(query, provisional={one.symbol: one.known.provisional for one in held})
+        return query, holdings, held, now

@@ -33,15 +33,17 @@ class WriteResult:
         changes: How they differ from those before.
         lacking: The stored bars of the answered range that the response lacks and that are in the file now.
         count: What is in the file now. None for several files.
+        folded: The rows of a DataFrame whose symbol and timestamp a later row of it repeated; they were not written.
     """
 
     rows: int = 0
     changes: Changes = NO_CHANGES
     lacking: int = field(default=0, compare=False)
     count: FileCount | None = field(default=None, compare=False)
+    folded: int = 0
 
     def __add__(self, other: WriteResult) -> WriteResult:
-        return WriteResult(self.rows + other.rows, self.changes + other.changes)
+        return WriteResult(self.rows + other.rows, self.changes + other.changes, folded=self.folded + other.folded)
 
 
 def count_table(table: pa.Table, content: bytes | None = None) -> FileCount:
@@ -207,6 +209,7 @@ class BarStore:
         *,
         within: TimeRange | None = None,
         threads: bool = False,
+        seen: Callable[[str, bytes], None] | None = None,
     ) -> pa.Table:
         """Return the bars of one file, sorted; none where there is no file.
 
@@ -216,12 +219,16 @@ class BarStore:
             columns: of `BAR_SCHEMA`, ``timestamp`` first; None is all.
             within: only bars that start inside it.
             threads: decode on several cores; for one file at a time.
+            seen: what is told of the path and the content that was read.
 
         Raises:
             DamagedFile: it cannot be read as bars.
         """
         key = Partition(series, period).key
-        table = self._decode(key, self.files.get(key), columns, within, threads=threads)
+        content = self.files.get(key)
+        if seen is not None and content is not None:
+            seen(key, content)
+        table = self._decode(key, content, columns, within, threads=threads)
         return table if within is None else cut(table, within)
 
     def read_range(self, series: Series, span: TimeRange) -> pa.Table:

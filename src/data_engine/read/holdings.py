@@ -1,0 +1,222 @@
+"""Find what a store holds of the bars that a call asks for, and what it lacks.
+
+Held is what is covered (without bars, too), what is provisional, and what lies after the end of the security. Bars that were only
+stored, by `ParquetStorage.store` or an import, are *unverified*: what else there is between the first and the last is unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
+
+from data_engine.corporate_actions.action_store import ActionStore
+from data_engine.corporate_actions.ticker_changes import renames_of, ticker_change_of
+from data_engine.errors import DamagedFile, StoreError
+from data_engine.market.exchange_calendar import PRE_OPEN, at_clock, can_hold_bars, is_session, sessions
+from data_engine.market.series import Dataset, Series
+from data_engine.market.session_hours import Hours
+from data_engine.market.time_range import (
+    TimeRange,
+    difference,
+    intersection,
+    new_york_date,
+    new_york_days,
+    new_york_midnight,
+    union,
+)
+from data_engine.read.bar_query import BarQuery
+from data_engine.store.bar_store import BarStore
+from data_engine.store.coverage import Coverage
+from data_engine.store.partitions import Period
+
+_DAY = timedelta(days=1)
+
+_TICK = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """What a store holds of one series.
+
+    Attributes:
+        known: The coverage of the series.
+        asked: The ranges that the call asks for and whose bars have ended.
+        unverified: The ranges whose bars were stored without coverage, whole New York days.
+        missing: The ranges of *asked* that are not held, and in which there can be bars.
+    """
+
+    known: Coverage
+    asked: tuple[TimeRange, ...] = ()
+    unverified: tuple[TimeRange, ...] = ()
+    missing: tuple[TimeRange, ...] = ()
+
+    @property
+    def symbol(self) -> str:
+        """The symbol of the series."""
+        return self.known.series.symbol
+
+
+class Holdings:
+    """The coverage that one call needs: each file is read at most once.
+
+    Args:
+        store: The store.
+        tolerant: Whether a coverage that cannot be read counts as none.
+    """
+
+    def __init__(self, store: BarStore, *, tolerant: bool = False) -> None:
+        self._store = store
+        self._tolerant = tolerant
+        self._known: dict[Series, Coverage] = {}
+        self._files: dict[Series, tuple[Period, ...]] = {}
+        self._fresh = False
+
+    def coverage(self, series: Series) -> Coverage:
+        """Return the coverage of a series.
+
+        Raises:
+            DamagedFile: If it cannot be read, and that is not tolerated.
+        """
+        if series not in self._known:
+            self._known[series] = self._read(series)
+        return self._known[series]
+
+    def _read(self, series: Series) -> Coverage:
+        tolerated = (DamagedFile,) if self._tolerant else ()
+        if not self._fresh:
+            self._fresh = True
+            with suppress(*tolerated):
+                self._store.coverage.requested.refresh()
+        with suppress(*tolerated):
+            return self._store.coverage.read(series)
+        return Coverage(series)
+
+    def files(self, series: Series, span: TimeRange) -> tuple[Period, ...]:
+        """Return the files of a series that a range touches, as they are at the first call."""
+        if series not in self._files:
+            self._files[series] = tuple(self._store.periods(series, span))
+        return self._files[series]
+
+    def is_held(self, series: Series) -> bool:
+        """Return whether a series has any bar or answer."""
+        known = self.coverage(series)
+        return bool(known.rows or known.covered or known.provisional)
+
+    def of(self, query: BarQuery, now: datetime) -> list[Holding]:
+        """Return what is held of each symbol of a query, and what is missing."""
+        ended = query.reach.before(query.dataset.timeframe.floor(now))
+        if ended is None:
+            return [Holding(self.coverage(series)) for series in query.series]
+        latest = self._latest_session(query, now) if query.open_end else None
+        return [self._holding(query, self.coverage(series), ended, latest) for series in query.series]
+
+    def _holding(self, query: BarQuery, known: Coverage, ended: TimeRange, latest: date | None) -> Holding:
+        asked: tuple[TimeRange, ...] = (ended,)
+        if query.index is not None:
+            asked = intersection(query.members[known.series.symbol], asked)
+        if latest is not None:
+            limit = _limit(known, latest)
+            asked = union((*_before(asked, limit), *intersection(asked, known.wanted)))
+        stored = unverified(known)
+        missing = difference(asked, (*known.covered, *known.provisional, *stored))
+        missing = _with_bars(missing, query.dataset, query.hours)
+        if missing and (end := self._end_of_security(known)) is not None:
+            asked, missing = _before(asked, end), _with_bars(_before(missing, end), query.dataset, query.hours)
+        return Holding(known, asked, stored, missing)
+
+    def _end_of_security(self, known: Coverage) -> datetime | None:
+        """Return when the security of a series left its ticker, or None if that is not known."""
+        try:
+            actions = ActionStore(self._store.files).read(known.series.symbol).counted
+        except StoreError:
+            return None
+        left = ticker_change_of(known.series.symbol, renames_of(actions), since=known.first_bar, begun=known.begun)
+        return None if left is None else left.instant
+
+    def _latest_session(self, query: BarQuery, now: datetime) -> date | None:
+        """Return the latest session of which any series of the dataset holds something, or None if none does."""
+        possible = last_session(query.dataset, now)
+        own = [last_held(self.coverage(series)) for series in query.series]
+        if all(day == possible for day in own):
+            return possible
+        best = max((day for day in own if day is not None), default=None)
+        for series in self._store.coverage.series(query.dataset):
+            if best == possible:
+                break
+            with suppress(DamagedFile):
+                day = last_held(self._store.coverage.read(series))
+                best = day if best is None else max(best, day or best)
+        return best
+
+
+def _limit(known: Coverage, latest: date) -> datetime:
+    """Return the instant up to which bars of a series count without an end: to the latest session, whole unless it has begun."""
+    own = last_held(known)
+    if own is not None and own >= latest:
+        return _end_of_held(known) or new_york_midnight(latest + _DAY)
+    return new_york_midnight(latest + _DAY)
+
+
+def _end_of_held(known: Coverage) -> datetime | None:
+    ends = [one.end for one in (*known.covered[-1:], *known.provisional[-1:])]
+    if known.last_bar is not None:
+        ends.append(known.last_bar + _TICK)
+    return max(ends, default=None)
+
+
+def last_held(known: Coverage) -> date | None:
+    """Return the latest session of which a series holds bars or an answer, or None."""
+    end = _end_of_held(known)
+    return None if end is None else last_session(known.series.dataset, end)
+
+
+def last_session(dataset: Dataset, before: datetime) -> date:
+    """Return the latest session whose first bar starts before an instant."""
+    day = new_york_date(before - _TICK)
+    while not is_session(day) or (dataset.timeframe.intraday and at_clock(day, PRE_OPEN) >= before):
+        day -= _DAY
+    return day
+
+
+def unverified(known: Coverage) -> tuple[TimeRange, ...]:
+    """Return the ranges of a series whose bars were stored without coverage.
+
+    These are all days from the first to the last bar if nothing of the series was ever requested, else those of its files
+    whose range was not.
+    """
+    if known.first_bar is None or known.last_bar is None:
+        return ()
+    hull = new_york_days(new_york_date(known.first_bar), new_york_date(known.last_bar))
+    claimed = union((*known.covered, *known.provisional, *known.wanted))
+    if not claimed:
+        return (hull,)
+    if not difference((hull,), claimed):
+        return ()
+    spans = (period.span for period in known.rows if not intersection((period.span,), claimed))
+    days = [new_york_days(new_york_date(span.start), new_york_date(span.end - _TICK)) for span in spans]
+    return difference(intersection(days, (hull,)), claimed)
+
+
+def _before(ranges: Iterable[TimeRange], instant: datetime) -> tuple[TimeRange, ...]:
+    return tuple(part for one in ranges if (part := one.before(instant)) is not None)
+
+
+def _with_bars(ranges: Iterable[TimeRange], dataset: Dataset, hours: Hours) -> tuple[TimeRange, ...]:
+    """Return the ranges in which bars of these hours may start, without what is outside of the hours at their ends."""
+    if hours is Hours.ALL:
+        return tuple(part for part in ranges if can_hold_bars(part, dataset))
+    return tuple(part for one in ranges if (part := _in_hours(one, hours)) is not None)
+
+
+def _in_hours(span: TimeRange, hours: Hours) -> TimeRange | None:
+    days = list(sessions(new_york_date(span.start), new_york_date(span.end)))
+    inside = [part for day in (*days[:2], *days[-2:]) if (part := hours.of(day).intersect(span)) is not None]
+    return TimeRange(inside[0].start, inside[-1].end) if inside else None
+
+
+def sure(holding: Holding, query: BarQuery) -> Holding:
+    """Return the same where unverified ranges count as missing, too."""
+    doubtful = _with_bars(intersection(holding.asked, holding.unverified), query.dataset, query.hours)
+    return replace(holding, missing=union((*holding.missing, *doubtful)))
