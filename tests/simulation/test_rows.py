@@ -325,6 +325,28 @@ def _minutes(made: World):  # type: ignore[no-untyped-def]
     return Timeframe.parse("1Min"), RAW
 
 
+# ---------------------------------------------------------------- row 20: two tickers of one security hold the same months
+
+
+@pytest.mark.parametrize("repaired", [False, True], ids=["checked", "repaired"])
+def test_20_the_same_bars_under_an_old_and_a_new_ticker_are_no_swap(repaired: bool) -> None:
+    renamed = date(2024, 6, 10)
+    made = world("2024-06-05T15:00", Security("META", renamed=renamed), Security("FB", last=date(2024, 6, 7), like="META"))
+    made.take(Step("ingest", ("FB",), "2024-05-01", None, salt=1))
+    made.take(Step("update", salt=2, hours=24 * 12))
+    made.take(Step("ingest", ("META",), "2024-05-01", None, salt=3))
+    may = "year=2024/month=05/data.parquet"
+    files = dict(made.files.content)
+    assert files[f"{MINUTES}/symbol=FB/{may}"] == files[f"{MINUTES}/symbol=META/{may}"]
+    if repaired:
+        made.take(Step("repair", salt=4))
+        assert {key: data for key, data in made.files.content.items() if MINUTES in key} == {
+            key: data for key, data in files.items() if MINUTES in key
+        }
+    made._verify(everything=True)
+    made.finish()
+
+
 # ------------------------------------------------------------------------------------------------- row 21: a bar under way
 
 
