@@ -422,7 +422,7 @@ class World:
             if not span:
                 continue
             ((start, end),) = span
-            end = min(end, floor(micros(self.machine), timeframe))
+            end = min(end, floor(micros(min(self.machine, self.now)), timeframe))
             stamps = list(self.market.bars(symbol, timeframe, dataset_of(("equities_1min", "")).adjustment, start, end, end))
             stamps += [stamp for one in stamps if start <= (stamp := next_bar(one, timeframe)) < end]
             chosen = sorted(set(draw.sample(stamps, min(len(stamps), 4))))
