@@ -434,7 +434,9 @@ class World:
                 stamp: (7.0, 8.0, 6.0, 7.5, float(100 + draw.randrange(900)), 2.0, 7.0) for stamp in chosen
             }
             key = (dataset_of((f"equities_{step.timeframe.lower()}", "")).name, symbol)
-            happened.stored.setdefault(key, {}).update(rows)
+            stored = happened.stored.setdefault(key, {})
+            for stamp, values in rows.items():
+                stored.setdefault(stamp, set()).add(values)
             frame = to_frame([(symbol, _table(rows))])
             storage.store(frame, timeframe=step.timeframe)
         return None
