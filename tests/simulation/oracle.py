@@ -254,12 +254,15 @@ class Oracle:
         ask, values = state
         if values is not None:
             return now == values
-        removable = what.accept or not is_raw(key[0])
-        if not removable and inside(stamp, what.before.claims_of(key).provisional):
-            removable = stamp < self._final(what, key, ask)
         kept = now == was or now in said
-        # Of several processes, perhaps another one had removals accepted.
-        return kept or now is None if what.accept and not what.alone else now is None if removable else kept
+        if what.accept and not what.alone:
+            return kept or now is None  # perhaps another process had removals accepted
+        if what.accept or not is_raw(key[0]):
+            return now is None
+        if inside(stamp, what.before.claims_of(key).provisional) and stamp < self._final(what, key, ask):
+            # Without the vendor's time it is judged by its newest bar what is final, and nothing is told of that here.
+            return now is None or (not ask.dated and kept)
+        return kept
 
     def _base(self, what: Happened, key: Key) -> None:
         """All claimed bars of an adjusted series are adjusted by the same actions."""
