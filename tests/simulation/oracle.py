@@ -53,7 +53,7 @@ class Happened:
     true_clock: int
     accept: bool = False
     alone: bool = True
-    stored: dict[Key, dict[int, Values]] = field(default_factory=dict)
+    stored: dict[Key, dict[int, set[Values]]] = field(default_factory=dict)
     removed: dict[Key, Spans] = field(default_factory=dict)
     report: Any = None
     error: BaseException | None = None
@@ -133,7 +133,7 @@ class Oracle:
                         self.bases.setdefault((ask.dataset.name, symbol), set()).add(known)
         for key, stored in what.stored.items():
             for stamp, values in stored.items():
-                self.given.setdefault(key, {}).setdefault(stamp, set()).add(values)
+                self.given.setdefault(key, {}).setdefault(stamp, set()).update(values)
 
     def _invented(self, what: Happened, key: Key) -> None:
         given, before = self.given.get(key, {}), what.before.rows_of(key)
@@ -151,7 +151,7 @@ class Oracle:
             if old == new or self._was_not_durable(what, key, stamp):
                 continue
             if new is not None:
-                if new not in said.get(stamp, ()) and stored.get(stamp) != new:
+                if new not in said.get(stamp, ()) and new not in stored.get(stamp, ()):
                     raise Violation(f"(a) {key} at {instant(stamp)} became {new}, which was not given in this step (was {old})")
             elif not inside(stamp, what.removed.get(key, ())) and not self._may_go(what, key, stamp):
                 raise Violation(f"(c) {key} lost the bar of {instant(stamp)}")
@@ -254,12 +254,15 @@ class Oracle:
         ask, values = state
         if values is not None:
             return now == values
-        removable = what.accept or not is_raw(key[0])
-        if not removable and inside(stamp, what.before.claims_of(key).provisional):
-            removable = stamp < self._final(what, key, ask)
         kept = now == was or now in said
-        # Of several processes, perhaps another one had removals accepted.
-        return kept or now is None if what.accept and not what.alone else now is None if removable else kept
+        if what.accept and not what.alone:
+            return kept or now is None  # perhaps another process had removals accepted
+        if what.accept or not is_raw(key[0]):
+            return now is None
+        if inside(stamp, what.before.claims_of(key).provisional) and stamp < self._final(what, key, ask):
+            # Without the vendor's time it is judged by its newest bar what is final, and nothing is told of that here.
+            return now is None or (not ask.dated and kept)
+        return kept
 
     def _base(self, what: Happened, key: Key) -> None:
         """All claimed bars of an adjusted series are adjusted by the same actions."""
@@ -340,7 +343,7 @@ class Oracle:
     def _kept(self, what: Happened) -> int:
         """Count the stored bars that a complete answer to their range lacked."""
         kept = 0
-        for key in what.after.rows:
+        for key in filter(lambda key: is_raw(key[0]), what.after.rows):  # of others nothing is kept, and some is only compared
             asks = [(span, ask.said.get(key[1], {})) for ask in what.asks_of(key) if (span := ask.answered(key[1]))]
             spans = joined(span for span, _ in asks)
             for stamp in what.after.rows_of(key) if asks else ():

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 
 from data_engine.market.exchange_calendar import next_session
+from data_engine.market.series import Adjustment
 
-from .market import NEW_YORK, Action, Security, at, midnight
+from .market import NEW_YORK, Action, Security, at, micros, midnight
 from .oracle import Violation
 from .vendor import Faults
 from .world import Step, World
@@ -76,6 +77,8 @@ def make_steps(seed: object, count: int = STEPS) -> list[Step]:
         step = _step(draw, now, symbols, timeframes, adjustments, world.place, first=not number)
         step.salt = number + 1
         now += timedelta(hours=step.hours)
+        if len(adjustments) > 1 and _adjusted_lately(world, now, adjustments[1]) and draw.random() < 0.5:
+            _land(draw, step, adjustments[1])
         steps.append(step)
     return steps
 
@@ -119,6 +122,24 @@ def _step(
         if draw.random() < 0.25:
             step.beside.beside = _beside(draw, step, symbols, timeframes, adjustments)
     return step
+
+
+def _adjusted_lately(world: World, now: datetime, adjustment: str) -> bool:
+    """Tell whether the vendor began to adjust by an action within a day."""
+    market, parsed = world.market, Adjustment.parse(adjustment)
+    times = (micros(now - timedelta(days=1)), micros(now))
+    return any(len({market.known_actions(symbol, time, parsed) for time in times}) > 1 for symbol in ("GGG", "HHH"))
+
+
+def _land(draw: random.Random, step: Step, adjustment: str) -> None:
+    """Have the actions of the day land in the middle of a run of several requests."""
+    if step.kind in ("ingest", "update"):
+        step.faults.lands_at = draw.randint(2, 8)
+        step.page_limit = draw.choice((40, 40, 200))
+        step.faults.page_bars = draw.choice((10, 60, 1000))
+    if step.kind == "ingest":
+        step.adjustment = adjustment
+        step.symbols = tuple(dict.fromkeys((*(step.symbols or ()), "GGG", "HHH")))
 
 
 def _beside(draw: random.Random, step: Step, symbols: list[str], timeframes: list[str], adjustments: list[str]) -> Step:

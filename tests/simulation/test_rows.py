@@ -324,6 +324,38 @@ def _minutes(made: World):  # type: ignore[no-untyped-def]
     return Timeframe.parse("1Min"), RAW
 
 
+# ---------------------------------------------------------------- row 20: two tickers of one security hold the same months
+
+
+def two_tickers() -> World:
+    renamed = date(2024, 6, 10)
+    made = world("2024-06-05T15:00", Security("META", renamed=renamed), Security("FB", last=date(2024, 6, 7), like="META"))
+    made.take(Step("ingest", ("FB",), "2024-05-01", None, salt=1))
+    made.take(Step("update", salt=2, hours=24 * 12))
+    return made
+
+
+def may_of(made: World, symbol: str) -> bytes | None:
+    return made.files.content.get(f"{MINUTES}/symbol={symbol}/year=2024/month=05/data.parquet")
+
+
+def test_20_the_same_bars_under_an_old_and_a_new_ticker_are_no_swap() -> None:
+    """Also where a run was killed after it stored them, and before it counted them: a repair leaves them where they are."""
+    uncounted = 0
+    for kill_at in range(4, 60, 2):
+        made = two_tickers()
+        made.take(Step("ingest", ("META",), "2024-05-01", None, salt=3, workers=1, kill_at=kill_at))
+        stored = may_of(made, "META")
+        uncounted += stored is not None and not made.state.claims_of((MINUTES, "META")).bars
+        made.take(Step("repair", salt=4))
+        assert may_of(made, "META") == stored
+        assert stored in (None, may_of(made, "FB"))
+
+    assert uncounted
+    made.finish()
+    assert may_of(made, "META") == may_of(made, "FB")
+
+
 # ------------------------------------------------------------------------------------------------- row 21: a bar under way
 
 

@@ -422,7 +422,7 @@ class World:
             if not span:
                 continue
             ((start, end),) = span
-            end = min(end, floor(micros(self.machine), timeframe))
+            end = min(end, floor(micros(min(self.machine, self.now)), timeframe))
             stamps = list(self.market.bars(symbol, timeframe, dataset_of(("equities_1min", "")).adjustment, start, end, end))
             stamps += [stamp for one in stamps if start <= (stamp := next_bar(one, timeframe)) < end]
             chosen = sorted(set(draw.sample(stamps, min(len(stamps), 4))))
@@ -434,7 +434,9 @@ class World:
                 stamp: (7.0, 8.0, 6.0, 7.5, float(100 + draw.randrange(900)), 2.0, 7.0) for stamp in chosen
             }
             key = (dataset_of((f"equities_{step.timeframe.lower()}", "")).name, symbol)
-            happened.stored.setdefault(key, {}).update(rows)
+            stored = happened.stored.setdefault(key, {})
+            for stamp, values in rows.items():
+                stored.setdefault(stamp, set()).add(values)
             frame = to_frame([(symbol, _table(rows))])
             storage.store(frame, timeframe=step.timeframe)
         return None
