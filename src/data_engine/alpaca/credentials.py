@@ -79,11 +79,16 @@ def find_credentials(
     """
     path = _dotenv_file(dotenv_path, cwd)
     environment = _trimmed(os.environ if environ is None else environ)
-    file = {} if path is None else _trimmed(_read(path))
+    content = {} if path is None else _read(path)
+    file = _trimmed(content)
     found = _pair(environment, "the environment")
     if found is None and path is not None:
         _refuse_contradiction(environment, file, path)
-        found = _pair(file, str(path)) or _pair({**file, **environment}, f"the environment and {path}")
+        # Who owns the working directory must not choose where keys go.
+        passed_over = (
+            " (its APCA_API_DATA_URL is ignored: set it in the environment)" if _bare(content.get("APCA_API_DATA_URL")) else ""
+        )
+        found = _pair(file, f"{path}{passed_over}") or _pair({**file, **environment}, f"the environment and {path}{passed_over}")
     if found is None:
         _refuse_half({**file, **environment})
     return found

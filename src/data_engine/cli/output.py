@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
-from data_engine.errors import InputError
+from data_engine.errors import DataEngineError, InputError
 from data_engine.market.clean_text import clean
 
 RUNS = frozenset({"ingest", "import", "update", "actions", "audit", "remove", "demo", "verify", "sandbox", "index", "report"})
@@ -25,8 +25,11 @@ class OutputFailed(InputError):
     code = "output_failed"
 
 
-class ReaderGone(Exception):
-    """The reader of stdout (``| head``) has all that it wants."""
+class ReaderGone(DataEngineError):
+    """The reader of stdout (``| head``) has all that it wants. It ends a command and is no fault."""
+
+    code = "reader_gone"
+    exit_code = 0
 
 
 class Output:
