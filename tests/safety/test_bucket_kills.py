@@ -15,7 +15,7 @@ import pytest
 
 from stores import Place, place_on, variables
 
-from .harness import Children, Scenario, Stage, check_whole, children, same, snapshot
+from .harness import Children, Scenario, Stage, check_killed, children, same, snapshot
 from .market import SYMBOLS
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="forks and SIGKILL are POSIX")
@@ -55,13 +55,13 @@ def test_runs_that_are_killed_again_and_again_at_any_time(forks, scenarios, buck
     for _ in range(3):
         # A little more than on a disk: the process has to find out about the service first.
         forks[0].run(replace(job, after=chance.uniform(0, scenario.seconds + 0.5)))
-        check_whole(bucket.copy(), scenario.truths, scenario.dataset, claims=scenario.claims)
+        check_killed(bucket.copy(), scenario.truths, scenario.dataset, claims=scenario.claims)
         job = replace(scenario.again, base=bucket.base, lease=LEASE)
     told = forks[0].run(job)
 
     assert told["code"] in (0, 1), told
     found = bucket.copy()
-    check_whole(found, scenario.truths[-1:], scenario.dataset)
+    check_killed(found, scenario.truths[-1:], scenario.dataset)
     same(found, scenario.expected)
 
 
@@ -73,7 +73,7 @@ def test_a_run_that_is_killed_is_completed_by_the_next(forks, scenarios, bucket,
     scenario = scenarios["first"]
     job = replace(scenario.job, base=bucket.base, lease=LEASE)
     assert forks[0].run(replace(job, point=point, nth=max(1, scenario.points[point] // 2)))["killed"]
-    check_whole(bucket.copy(), scenario.truths)
+    check_killed(bucket.copy(), scenario.truths)
     assert forks[0].run(job)["code"] == 1  # ZZZ has no data
 
     same(bucket.copy(), scenario.expected)

@@ -15,7 +15,7 @@ from zlib import crc32
 import pytest
 
 from .driver import POINTS
-from .harness import Scenario, Stage, bars_on, check_whole, coverage_on, drafts_on, same, snapshot, truth_of
+from .harness import Scenario, Stage, bars_on, check_killed, coverage_on, drafts_on, same, snapshot, truth_of
 from .market import SYMBOLS
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="forks and SIGKILL are POSIX")
@@ -100,7 +100,7 @@ def test_drafts_of_the_killed_are_never_read_and_go_with_the_next_run(stage, sce
     assert len(drafts_on(base)) >= 1
     foreign = next(iter(scenario.expected.files.values()))
     (base / "metadata" / "drafts" / "07-0123456789abcdef0123456789abcdef.tmp").write_bytes(foreign)
-    check_whole(base, scenario.truths)
+    check_killed(base, scenario.truths)
     stage.forks.run(replace(scenario.job, base=str(base)))
 
     same(base, scenario.expected)
@@ -143,7 +143,7 @@ def test_a_kill_while_a_frame_is_stored_leaves_each_file_as_it_was_or_as_it_shou
     for point in ("before draft", "torn draft", "before move", "moved", "after bars", "before coverage", "after coverage"):
         base = tmp_path / point
         assert stage.forks.run(replace(job, base=str(base), point=point, nth=2))["killed"]
-        check_whole(base, [rows], claims=False)
+        check_killed(base, [rows], claims=False)
         assert all(not coverage_on(base, symbol).get("covered") for symbol in SYMBOLS)
         stage.forks.run(replace(job, base=str(base)))
         stage.forks.run(replace(stage.job(symbols=("ZZZ",)), base=str(base)))  # the next run, which cleans up
