@@ -130,7 +130,7 @@ class Step:
         return self.faults.fatal or bool(self.fails) or any(one is not None for one in stops)
 
 
-JUSTIFIED = False
+JUSTIFIED = True
 """Whether an adjusted series may be fetched again in full only if a bar of it has changed: not before row 4 is mended."""
 
 _OF_SERIES = re.compile(r"(equities_[^/]+)/symbol=([^/]+?)(?:\.json)?(?:/|$)")

@@ -8,7 +8,7 @@ from datetime import datetime
 import numpy as np
 import pyarrow as pa
 
-from data_engine.market.bars import NO_CHANGES, Changes, Int64s
+from data_engine.market.bars import EMPTY, NO_CHANGES, Changes, Int64s
 from data_engine.market.time_range import TimeRange, difference
 from data_engine.store.bar_store import WriteResult
 from data_engine.store.coverage import Coverage, FileCount
@@ -31,6 +31,7 @@ class Arrival:
         again: Its bars as they came again.
         known: The coverage before.
         forming: Whether a bar came that had not ended.
+        waiting: Bars of the range that may be forming.
         responses: In how many pages its bars came.
         seen: Whether a bar of the range came in a chain that only tells so.
     """
@@ -46,6 +47,7 @@ class Arrival:
     again: list[pa.Table] = field(default_factory=list)
     known: Coverage | None = None
     forming: bool = False
+    waiting: pa.Table = EMPTY
     responses: int = 0
     seen: bool = False
 

@@ -58,7 +58,6 @@ class PageWriter:
         self._until = now
         self._newest: datetime | None = None
         self._dated = True
-        self._left_out = now
         self._arrivals = {symbol: Arrival() for symbol in task.symbols}
         self._chain = Chain(task.symbols, task.range, Phase.FETCH)
         self._completed: set[str] = set()
@@ -111,8 +110,8 @@ class PageWriter:
 
         Args:
             page: The page.
-            dated: Whether the source says what time it is. If it does not, this machine's clock may be ahead, and the newest
-                bar is the only clock: nothing is claimed from it on, and what is final is judged by it.
+            dated: Whether the source says what time it is. If not, the newest bar is the only clock: nothing is claimed from it
+                on, and what is final is judged by it.
         """
         if not dated:
             self._dated = False
@@ -128,12 +127,12 @@ class PageWriter:
     def complete(self) -> dict[str, Coverage]:
         """Write what is pending and cover the range of every symbol of the chain, which has ended; return their coverage.
 
-        A range of which no page came is not covered: nothing was said about it. Of a chain that only tells which symbols have
-        bars, those are covered that have none.
+        A range of which no page came is not covered. Of a chain that only tells which symbols have bars, those without are.
         """
         known: dict[str, Coverage] = {}
         for symbol in self._completable():
             self._completed.add(symbol)
+            self._store_waiting(symbol)
             self._compare(symbol)
             self._flush(symbol)
             if symbol not in self.basis_changed:
@@ -152,11 +151,11 @@ class PageWriter:
 
     def _settle_all(self, symbol: str) -> None:
         """Settle the files of the range that were not: the current one, and those of which no bar came."""
-        asked, arrival = self._asked(self._task.range), self._arrivals[symbol]
+        asked = self._asked(self._task.range)
         if asked is not None and symbol not in self.damaged:
-            for period in list(self._storage.periods(Series(symbol, self._task.dataset), asked)):
-                if period not in arrival.settled:
-                    self._settle(symbol, period)
+            periods = set(self._storage.periods(Series(symbol, self._task.dataset), asked))
+            for period in sorted(periods - self._arrivals[symbol].settled):
+                self._settle(symbol, period)
 
     def abort(self) -> dict[str, TimeRange]:
         """Write what is pending and cover what is certain; return what is left to request, by symbol. The chain broke off.
@@ -167,8 +166,8 @@ class PageWriter:
         for symbol in self._task.symbols:
             if symbol in self._completed:
                 continue
-            if self._chain.phase is Phase.FETCH:
-                self._flush(symbol)
+            self._store_waiting(symbol)
+            self._flush(symbol)
             if symbol in self.damaged or symbol in self.basis_changed:
                 continue
             certain = self._certain(symbol)
@@ -198,17 +197,18 @@ class PageWriter:
             return 0
         if self._chain.phase is Phase.PROBE:
             self._arrivals[symbol].seen |= self._in_range(symbol, bars).num_rows > 0
+            self._arrivals[symbol].waiting = EMPTY  # it comes once more
             return 0
-        return self._store(symbol, bars)
-
-    def _store(self, symbol: str, bars: pa.Table) -> int:
         if symbol < self._current:
             self._ordered = False  # against the documentation: then nothing is known to be finished before the end
         elif symbol > self._current:
             self._flush(self._current)
             self._current = symbol
-        kept = self._in_range(symbol, bars)
+        kept = self._in_range(symbol, pa.concat_tables([self._arrivals[symbol].waiting, bars]))
         self._keep_overlap(symbol, bars)
+        return self._add_all(symbol, kept)
+
+    def _add_all(self, symbol: str, kept: pa.Table) -> int:
         if kept.num_rows:
             self._compare(symbol)
         if symbol in self.basis_changed:
@@ -217,16 +217,20 @@ class PageWriter:
             self._add(symbol, period, part)
         return int(kept.num_rows)
 
+    def _store_waiting(self, symbol: str) -> None:
+        """Keep the bars that waited for a later bar of any symbol, now that all that came is known."""
+        if self._arrivals[symbol].waiting.num_rows and self._chain.phase is Phase.FETCH:
+            self._add_all(symbol, self._in_range(symbol, self._arrivals[symbol].waiting))
+
     def _in_range(self, symbol: str, bars: pa.Table) -> pa.Table:
         """Return the bars that belong to the range and had ended."""
         asked = within(bars, self._task.range)
-        # Without the source's time, the newest bar may be forming.
+        # Without the source's time, the newest bar may be forming: it waits for a later one.
         until = self._until if self._dated or self._newest is None else min(self._until, self._newest)
         ended = self._task.range.before(self._task.dataset.timeframe.floor(until))
         kept = within(bars, ended) if ended else EMPTY
-        if asked.num_rows > kept.num_rows:
-            self._arrivals[symbol].forming = True
-            self._left_out = min(self._left_out, from_micros(int(timestamps_us(asked)[kept.num_rows])))
+        self._arrivals[symbol].forming |= asked.num_rows > kept.num_rows
+        self._arrivals[symbol].waiting = asked.slice(kept.num_rows)
         return kept
 
     def _keep_overlap(self, symbol: str, bars: pa.Table) -> None:
@@ -242,14 +246,10 @@ class PageWriter:
         arrival.compared = True
         again, arrival.again = arrival.again, []
         series = Series(symbol, self._task.dataset)
-        found = EMPTY
         with self._guarded(symbol):
-            found = self._storage.read_range(series, overlap)
-        if symbol in self.damaged:
-            return
-        # No bar on either side tells nothing: then it is not known that the basis is the same.
-        same = found.num_rows > 0 and found.equals(pa.concat_tables([EMPTY, *again]))
-        (self.basis_same if same else self.basis_changed).add(symbol)
+            stored, fetched = self._storage.read_range(series, overlap), pa.concat_tables([EMPTY, *again])
+            if stored.num_rows or fetched.num_rows:  # no bar on either side tells nothing
+                (self.basis_same if stored.equals(fetched) else self.basis_changed).add(symbol)
 
     # ------------------------------------------------------------------------------------------------------------- files
 
@@ -346,7 +346,7 @@ class PageWriter:
         """Return the part of a range that was answered: nothing is said about the bar that contains the end."""
         until = self._task.dataset.timeframe.floor(self._until)
         if not self._dated:
-            until = span.start if self._newest is None else min(until, self._newest, self._left_out)
+            until = span.start if self._newest is None else min(until, self._newest)
         return span.before(until)
 
     def _certain(self, symbol: str) -> TimeRange | None:
@@ -364,10 +364,9 @@ class PageWriter:
         asked, series = self._asked(span), Series(symbol, self._task.dataset)
         with self._guarded(symbol):
             for part in self._removable(symbol, asked) if asked else ():
-                for period in self._storage.periods(series, part):
-                    stored = timestamps_us(self._storage.read(series, period, ["timestamp"], within=part))
-                    if not np.isin(stored, self._arrivals[symbol].came(period)).all():
-                        return False
+                stored = timestamps_us(self._storage.read_range(series, part))
+                if not np.isin(stored, np.concatenate([np.empty(0, np.int64), *self._arrivals[symbol].times])).all():
+                    return False
         return symbol not in self.damaged
 
     def _count(self, symbol: str) -> None:
