@@ -47,7 +47,7 @@ class Arrival:
     again: list[pa.Table] = field(default_factory=list)
     known: Coverage | None = None
     forming: bool = False
-    waiting: pa.Table = EMPTY
+    waiting: pa.Table = field(default_factory=lambda: EMPTY)
     responses: int = 0
     seen: bool = False
 
