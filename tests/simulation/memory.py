@@ -71,6 +71,9 @@ def inconsistencies_alone() -> Iterator[None]:
     with (
         mock.patch.object(series_check, "PriceChecks", _NoChecks),
         mock.patch.object(series_check, "SessionSums", _NoChecks),
+        mock.patch.object(series_check, "compare_sessions", return_value=()),
         mock.patch.object(verification, "presence", return_value=None),
+        mock.patch.object(verification, "missing_minutes", return_value=()),
+        mock.patch.object(verification, "life_of", return_value=None),
     ):
         yield

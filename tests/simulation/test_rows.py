@@ -195,13 +195,13 @@ def test_7_the_report_says_what_was_removed_and_what_was_kept(raw: bool, accept:
     assert len(made.state.rows_of((MINUTES if raw else "equities_1min_split", "AAA"))) == (15 if gone else 20)
 
 
-def test_23_bars_that_are_withdrawn_by_the_evening_are_removed_and_counted() -> None:
+def test_23_bars_that_are_withdrawn_are_removed_by_the_final_response_and_counted() -> None:
     stamps = [at(date(2024, 6, 5), 10, minute) for minute in range(20)]
     made = world("2024-06-05T16:00", Security("AAA", only=stamps))
     for stamp in stamps[:3]:
         made.market.change("AAA", stamp, at(date(2024, 6, 5), 18), None)
     made.take(Step("ingest", ("AAA",), "2024-06-05", None, salt=1))
-    report = made.take(Step("update", salt=2, hours=9)).report
+    report = made.take(Step("update", salt=2, hours=24)).report
 
     assert len(made.state.rows_of((MINUTES, "AAA"))) == 17
     assert report.changes.removed == 3
