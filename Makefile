@@ -40,6 +40,7 @@ fuzz: $(VENV)/.development
 	$(BIN)/python tests/safety/fuzz.py --kills 1000 --faults 10000 --minutes 20
 	SIMULATION_YEAR=1 $(BIN)/python -m pytest tests/simulation/test_year.py
 	cd tests && ../$(BIN)/python -m simulation $$(date +%s) --minutes 60
+	cd tests && ../$(BIN)/python -m simulation.mutants
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -n auto tests
 
 clean:
