@@ -153,7 +153,9 @@ def _child(first: int, seeds: int, place: str) -> int:
         if place and place != ("bucket" if world.in_bucket else "memory" if world.place == "memory" else "disk"):
             continue
         failed = run(seed, world=world)
-        why = None if failed is None else failed.line.split(": ", 1)[1]
+        why = None if failed is None else failed.why
+        if why is not None and why.startswith("a traceback"):
+            why = f"a traceback: {why.strip().splitlines()[-1]}"
         print(json.dumps([seed, why]), flush=True)
         if failed is not None:
             break
