@@ -1,4 +1,4 @@
-"""When bars can be final at the earliest, by a calendar of its own: an engine with a wrong rule must not be judged by that rule."""
+"""When bars are final, by a calendar of its own: an engine with a wrong rule must not be judged by that rule."""
 
 from __future__ import annotations
 
@@ -21,21 +21,13 @@ _HOLIDAYS = {
 """The days on which the exchange was closed or will be, beside weekends."""
 
 
-def earliest_final(timeframe: Timeframe, now: int) -> int:
-    """Return the instant from which on no bar can be final at *now*.
-
-    Minutes and hours of a day are not before 20:30 in New York; bars of a day or longer not before 10:00 in New York on the
-    first session after their period.
-    """
-    here = instant(now).astimezone(NEW_YORK)
-    if timeframe.intraday:
-        day = here.date() if here.time() >= time(20, 30) else here.date() - timedelta(days=1)
-        return floor(_at(day, time(20)), timeframe)
-    start = here.date()
+def final_by_calendar(timeframe: Timeframe, now: int) -> int:
+    """Return the instant before which bars are final at *now*: from 10:00 in New York on the first session after their period."""
+    start = instant(now).astimezone(NEW_YORK).date()
     while True:
-        begin = _period(start, timeframe)
-        if now >= _at(_session_from(begin), time(10)):
-            return _at(begin, time())
+        begin = start if timeframe.intraday else _period(start, timeframe)
+        if (begin == _session_from(begin) or not timeframe.intraday) and now >= _at(_session_from(begin), time(10)):
+            return floor(_at(begin, time()), timeframe)
         start = begin - timedelta(days=1)
 
 

@@ -60,6 +60,13 @@ def test_the_runner_says_which_seed_catches_a_mutant(capsys: pytest.CaptureFixtu
     assert "at seed 1 by (e)" in line
 
 
+def test_a_seed_that_the_engine_as_it_is_violates_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["mutants", "backfill-forgotten", "--seeds", "1"])
+    monkeypatch.setattr("simulation.mutants.__main__.is_kept", lambda seed: seed != 1)
+
+    assert main() == 1
+
+
 def test_the_runner_refuses_a_name_that_it_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["mutants", "none-of-them"])
 
