@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from data_engine.market.exchange_calendar import can_hold_bars
-from data_engine.market.finality import final_before
 from data_engine.market.series import Dataset
 from data_engine.market.time_range import TimeRange
 
-from .market import Market, Values, floor, instant, micros, midnight, next_bar
+from .finality import final_by_calendar
+from .market import DAY, NEW_YORK, Market, Values, floor, instant, micros, midnight, next_bar
 from .state import Claims, Key, Spans, State, common, inside, joined, minus, shown, timeframe_of
 from .vendor import Ask
 
@@ -74,6 +74,10 @@ class Happened:
 
 _NO_FAULT = ("no_data", "renamed", "never_ingested", "session_missing")
 """Codes of series that may fail though nothing went wrong."""
+
+
+_OF_REQUESTS = ("unavailable", "bad_answer", "unanswered")
+"""Codes of series whose requests were not answered."""
 
 
 def label(report: Any, key: Key) -> str:
@@ -178,7 +182,7 @@ class Oracle:
 
     def _final(self, what: Happened, key: Key, ask: Ask) -> int:
         """Return the instant before which an answer is final."""
-        final = micros(final_before(ask.dataset, instant(ask.now)))
+        final = final_by_calendar(ask.dataset.timeframe, ask.now)
         if not ask.dated:
             newest = max((one.newest or 0 for one in what.asks_of(key)), default=0)
             final = min(final, newest)
@@ -202,16 +206,30 @@ class Oracle:
         dataset = _dataset(what, key)
         new = minus(minus(after.covered, before.covered), durable.all)
         if new and dataset is not None:
-            final = micros(final_before(dataset, instant(what.true_clock)))
+            final = final_by_calendar(dataset.timeframe, what.true_clock)
             early = minus(new, [(0, final)])
             if early:
                 raise Violation(f"(b) {key} covers {shown(early)}, which can still change")
+        self._emptiness(what, key)
         outside = minus(after.all, after.wanted)
         if outside and minus(outside, before.all):
             raise Violation(f"(b) {key} claims {shown(minus(outside, before.all))}, which nobody asked for")
         gone = common(minus(before.covered, after.covered), [(0, 1 << 62)])
         if gone and what.report is not None and what.alone and is_raw(key[0]) and not what.removed.get(key):
             raise Violation(f"(c) {key} covers no more: {shown(gone)}")
+
+    def _emptiness(self, what: Happened, key: Key) -> None:
+        """Within a week of the first bar, emptiness before its session that this step answered is not final."""
+        rows, before, after = what.after.rows_of(key), what.before.claims_of(key), what.after.claims_of(key)
+        if not rows or what.report is None or not what.alone or not is_raw(key[0]) or after.changing:
+            return
+        first = min(rows)
+        session = midnight(instant(first).astimezone(NEW_YORK).date())
+        empty = common(minus(after.covered, before.covered), [(0, session)])
+        if empty and what.clock - first <= 7 * DAY and minus(empty, after.tentative):
+            raise Violation(
+                f"(b) {key} has {shown(minus(empty, after.tentative))} as empty for ever; its first bar is of {instant(first)}"
+            )
 
     def _answers(self, what: Happened, key: Key) -> None:
         """Bars of claimed ranges are the vendor's as last answered, and what is kept."""
@@ -286,8 +304,6 @@ class Oracle:
     @staticmethod
     def _applies(security: Any, base: frozenset[int], stamp: int, timeframe: Any) -> frozenset[int]:
         # Of a bar of several days: those of its first day; worlds with actions have bars of at most a day.
-        from .market import NEW_YORK
-
         day = instant(stamp).astimezone(NEW_YORK).date()
         return frozenset(number for number in base if security.actions[number].day > day)
 
@@ -312,6 +328,10 @@ class Oracle:
             rows, claims = what.after.rows_of(key), what.after.claims_of(key)
             if code is None and missing and not what.undated:
                 raise Violation(f"(e) {key} is reported complete, and lacks {shown(missing)}")
+            if code in _OF_REQUESTS and not missing and self._was_answered(what, key):
+                raise Violation(
+                    f"(e) {key} is reported to have failed with {code}; all its requests were answered, and it lacks nothing"
+                )
             if code == "no_data" and (rows or missing):
                 raise Violation(f"(e) {key} is reported to have no data; it has {len(rows)} bars and lacks {shown(missing)}")
             if (
@@ -339,6 +359,12 @@ class Oracle:
                 raise Violation(
                     f"(e) {kept} bars were kept though the answer lacked them; the report says {report.changes.vanished}"
                 )
+
+    @staticmethod
+    def _was_answered(what: Happened, key: Key) -> bool:
+        """Tell whether all requests for a series were answered, or broke off after it."""
+        asks = what.asks_of(key)
+        return bool(asks) and all(ask.complete or (key[1] in ask.said and key[1] < ask.last) for ask in asks)
 
     def _kept(self, what: Happened) -> int:
         """Count the stored bars that a complete answer to their range lacked."""
