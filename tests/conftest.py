@@ -10,7 +10,7 @@ import pytest
 
 from stores import moto, new_place, place, seaweedfs, shared_place  # noqa: F401 - fixtures
 
-hypothesis.settings.register_profile("default", derandomize=True, deadline=None, max_examples=80)
+hypothesis.settings.register_profile("default", derandomize=True, deadline=None, max_examples=50)
 hypothesis.settings.register_profile(
     "fuzz", deadline=None, max_examples=2000, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )

@@ -10,7 +10,7 @@ import pytest
 from .seeds import PLACES, make_world, run, shrink
 
 
-@pytest.mark.parametrize("seed", range(2, 10))
+@pytest.mark.parametrize("seed", range(2, 6))
 def test_no_world_is_violated(seed: int) -> None:
     failed = run(seed)
 

@@ -200,7 +200,8 @@ def _timeframe(text: str) -> Timeframe:
     match = _TIMEFRAME.fullmatch(text)
     if match:
         try:
-            return Timeframe.parse(text)
+            # Of Alpaca's short names, `M` alone is not read by `Timeframe`, where it could be meant for a minute.
+            return Timeframe.parse(f"{text}onth" if text.endswith("M") else text)
         except InputError:
             pass
     raise Refusal(400, f"invalid timeframe: {text}")
