@@ -22,7 +22,7 @@ class Arrival:
     Attributes:
         period: The current file.
         pending: Its bars that are not written yet.
-        times: The timestamps of all its bars that came.
+        times: The timestamps of the bars of the current file that came.
         results: What was written, by file; as of the last write.
         settled: The files that were judged by the complete response.
         last: The last bar that came, UTC.
@@ -56,9 +56,14 @@ class Arrival:
         self.results[period] = result
         self.changes += result.changes
 
+    @property
+    def came_last(self) -> Int64s:
+        """The timestamps of the bars of the current file that came."""
+        return np.concatenate([np.empty(0, np.int64), *self.times])
+
     def came(self, period: Period) -> Int64s:
         """Return the timestamps of the bars of a file that came, if it is the current one; else none came."""
-        return np.concatenate(self.times) if period == self.period and self.times else np.empty(0, np.int64)
+        return self.came_last if period == self.period else np.empty(0, np.int64)
 
     @property
     def counts(self) -> dict[Period, FileCount]:

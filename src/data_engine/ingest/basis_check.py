@@ -8,8 +8,9 @@ whose date lies before the session that each update compares.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 
 from data_engine.ingest.bar_rate import bars_per_session, sessions_in
@@ -109,11 +110,10 @@ def check_plan(checks: Iterable[BasisCheck], dataset: Dataset, *, page_limit: in
             tasks.append(_task(check))
         else:
             tasks[-1] = joined
-    symbols = tuple(dict.fromkeys(symbol for task in tasks for symbol in task.symbols))
-    outstanding = {symbol: sum(symbol in task.own_overlaps for task in tasks) for symbol in symbols}
+    outstanding = Counter(symbol for task in tasks for symbol in task.symbols)
     spans = [task.range for task in tasks]
     whole = TimeRange(min(span.start for span in spans), max(span.end for span in spans))
-    return IngestionPlan(dataset, symbols, whole, tuple(tasks), outstanding, page_limit=page_limit)
+    return IngestionPlan(dataset, tuple(outstanding), whole, tuple(tasks), outstanding, page_limit=page_limit)
 
 
 def _task(check: BasisCheck) -> FetchTask:
@@ -134,4 +134,4 @@ def _joined(task: FetchTask, check: BasisCheck, page_limit: int) -> FetchTask | 
         return None
     symbols = tuple(sorted((*task.symbols, symbol)))
     own = {**task.own_overlaps, symbol: check.range}
-    return FetchTask(symbols, union, task.dataset, estimate, None, task.asof, own, compare_only=True)
+    return replace(task, symbols=symbols, range=union, estimate=estimate, own_overlaps=own)

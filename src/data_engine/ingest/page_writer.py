@@ -364,8 +364,8 @@ class PageWriter:
         asked, series = self._asked(span), Series(symbol, self._task.dataset)
         with self._guarded(symbol):
             for part in self._removable(symbol, asked) if asked else ():
-                stored = timestamps_us(self._storage.read_range(series, part))
-                if not np.isin(stored, np.concatenate([np.empty(0, np.int64), *self._arrivals[symbol].times])).all():
+                stored = timestamps_us(self._storage.read_range(series, part, ["timestamp"]))
+                if not np.isin(stored, self._arrivals[symbol].came_last).all():
                     return False
         return symbol not in self.damaged
 
@@ -390,7 +390,7 @@ class PageWriter:
         def answered(known: Coverage) -> Coverage:
             counts = self._storage.count_files(known, arrival.results, arrival.counts, within=asked)
             if not arrival.is_confirmed(known, asked, joined=symbol in self.basis_same):
-                return known.stored(asked, now=now, counts=counts)
+                return known.with_unconfirmed(asked, now=now, counts=counts)
             return known.answered(asked, final_before=self._final_before, now=now, counts=counts).succeeded()
 
         with self._guarded(symbol):

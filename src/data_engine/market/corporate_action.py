@@ -175,10 +175,21 @@ def contradicts(ratio: float, before: float, after: float) -> bool:
         before: The last price before.
         after: The first price afterwards.
     """
-    size = abs(math.log(ratio))
-    if size < _TELLING or before <= 0 or after <= 0:
+    if abs(math.log(ratio)) < _TELLING or before <= 0 or after <= 0:
         return False
-    return abs(math.log(before / after) - math.log(ratio)) > max(_TELLING, size / 2)
+    return not fits(ratio, before, after)
+
+
+def fits(ratio: float, before: float, after: float) -> bool:
+    """Return whether two prices agree with a split of any ratio between them, by the rule of `contradicts`.
+
+    Args:
+        ratio: The shares afterwards per share before.
+        before: The last price before, above 0.
+        after: The first price afterwards, above 0.
+    """
+    expected = math.log(ratio)
+    return abs(math.log(before / after) - expected) <= max(_TELLING, abs(expected) / 2)
 
 
 def decode(kind: str, record: object) -> Action:

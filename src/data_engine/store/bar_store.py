@@ -231,14 +231,19 @@ class BarStore:
         table = self._decode(key, content, columns, within, threads=threads)
         return table if within is None else cut(table, within)
 
-    def read_range(self, series: Series, span: TimeRange) -> pa.Table:
-        """Return the bars of a series that start inside *span*, sorted, by `BAR_SCHEMA`.
+    def read_range(self, series: Series, span: TimeRange, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return the bars of a series that start inside *span*, sorted.
+
+        Args:
+            series: The series.
+            span: The range.
+            columns: Some of `BAR_SCHEMA`, ``timestamp`` first. If None, all.
 
         Raises:
             DamagedFile: If a file cannot be read as bars.
         """
-        files = (self.read(series, period, within=span) for period in self.periods(series, span))
-        return pa.concat_tables([EMPTY, *files])
+        files = (self.read(series, period, columns, within=span) for period in self.periods(series, span))
+        return pa.concat_tables([EMPTY if columns is None else EMPTY.select(list(columns)), *files])
 
     def count(self, series: Series, period: Period) -> int:
         """Return how many bars a file holds; 0 where there is none."""

@@ -190,7 +190,7 @@ class Coverage:
         )
         return replace(made, tentative=_tentative(self, made, final, now))
 
-    def stored(self, span: TimeRange, *, now: datetime, counts: Mapping[Period, FileCount]) -> Coverage:
+    def with_unconfirmed(self, span: TimeRange, *, now: datetime, counts: Mapping[Period, FileCount]) -> Coverage:
         """Return the same after *span* was answered in full, its bars are on disk, and their price base is unconfirmed.
 
         Args:

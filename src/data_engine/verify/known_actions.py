@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from itertools import combinations
 
-from data_engine.market.corporate_action import Action, CashDividend, NameChange, SpinOff, Split, StockDividend
+from data_engine.market.corporate_action import Action, CashDividend, NameChange, SpinOff, Split, StockDividend, fits
 from data_engine.market.series import Adjustment
 
 JUMP = 1.3
@@ -85,11 +85,8 @@ class KnownActions:
         A price moves on its own, too: by half of what a split does to it (as a logarithm), or by a factor of `JUMP`.
         """
         splits = [action for action in actions if isinstance(action.event, Split | StockDividend)]
-        observed = math.log(after / before)
-        for chosen in _choices(splits):
-            expected = math.log(_expected(chosen).ratio) if chosen else 0.0
-            if chosen and abs(observed - expected) <= max(math.log(JUMP), abs(expected) / 2):
-                return []
+        if any(chosen and fits(1 / _expected(chosen).ratio, before, after) for chosen in _choices(splits)):
+            return []
         return [action for action in splits if abs(math.log(_expected([action]).ratio)) > math.log(JUMP)]
 
     @property
