@@ -6,15 +6,16 @@ import pickle
 import random
 import threading
 import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from concurrent.futures import Future, wait
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from data_engine import AlpacaClient, IngestionPipeline, ParquetStorage
-from data_engine.errors import CredentialsRefused, DataEngineError, Failure, Interrupted, ServiceDown, StoreBusy
+from data_engine.errors import CredentialsRefused, DataEngineError, Failure, Interrupted, ServiceDown, SourceError, StoreBusy
 from data_engine.ingest import dispatcher as dispatcher_module
 from data_engine.ingest import worker_pool
 from data_engine.ingest.dispatcher import Dispatcher
@@ -409,6 +410,35 @@ def test_symbols_that_fail_for_themselves_are_isolated(tmp_path: Path, broken: l
     assert {series.symbol for series in result.failed} == bad
     stored = {path.parts[-3].removeprefix("symbol=") for path in tmp_path.rglob("*.parquet")}
     assert stored == set(names) - bad
+
+
+class Busy:
+    """A source whose other requests are answered between the first failure and the second."""
+
+    def __init__(self, source: AlpacaClient) -> None:
+        self._source = source
+        self._failures = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+    def pages(self, request: Any) -> Iterator[Any]:
+        try:
+            yield from self._source.pages(request)
+        except SourceError as error:
+            error.isolated = self._failures > 0
+            self._failures += 1
+            raise
+
+
+def test_the_neighbor_of_a_symbol_that_fails_is_asked_before_it_is_said_to_fail(tmp_path: Path) -> None:
+    """While other workers got responses, the one symbol that was left failed unasked."""
+    names = names_of(2)
+    with Sandbox(SimulatedMarket(), faults=Faults(fail_symbols=names[:1])) as server:
+        (task,) = plan_of(tmp_path, names)
+        result = run_task(task, Busy(client_of(server)), ParquetStorage(tmp_path).bars, RunOptions(NOW), {})
+
+    assert {series.symbol for series in result.failed} == {names[0]}
 
 
 # --------------------------------------------------------------------------------------------- in which order results come

@@ -226,7 +226,7 @@ class _Work:
         names = [(part, tuple(name for name in part.symbols if name not in asked)) for part in rest]
         left = [part.with_symbols(those, estimate=part.estimate) for part, those in names if those]
         if answered:
-            return self._split(left, error) if left else []
+            return [half for part in left for half in _halves(part)]  # one symbol that is left has not been asked alone
         for part in left:
             for symbol in part.symbols:
                 self._fail(Series(symbol, part.dataset), error)
@@ -247,15 +247,20 @@ class _Work:
         parts: list[FetchTask] = []
         for task in rest:
             if len(task.symbols) > 1 and may_split(error):
-                middle = len(task.symbols) // 2
-                halves = (task.symbols[:middle], task.symbols[middle:])
-                parts += [task.with_symbols(half, estimate=task.estimate / 2) for half in halves]
+                parts += _halves(task)
             elif len(rest) > 1 and may_split(error):
                 parts.append(task)  # the one that broke off in the middle, now alone
             else:
                 for symbol in task.symbols:
                     self._fail(Series(symbol, dataset), error)
         return parts
+
+
+def _halves(task: FetchTask) -> list[FetchTask]:
+    """Return a task as two of half the symbols each, or as it is if it has one symbol."""
+    middle = len(task.symbols) // 2
+    halves = [half for half in (task.symbols[:middle], task.symbols[middle:]) if half]
+    return [task.with_symbols(half, estimate=task.estimate / len(halves)) for half in halves]
 
 
 def may_be_outage(error: SourceError) -> bool:
