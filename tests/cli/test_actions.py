@@ -98,6 +98,7 @@ def test_json_is_one_object(server: Sandbox, base: Path) -> None:
         "held": {"name_change": 1},
         "withdrawn": [],
         "renames": [{"old": "FB", "new": "META", "date": "2022-06-09"}],
+        "ended": [],
         "further_symbols": ["FB"],
         "local": [],
         "requests": 2,
@@ -245,7 +246,7 @@ def test_status_says_it(server: Sandbox, base: Path) -> None:
     (line,) = [line for line in ran.out.splitlines() if RENAME in line]
     assert "`data-engine remove FB --start 2022-06-09`" in line
     one = here("status", "FB", "--json", "--base-path", base, url=server.url).json["series"][0]
-    assert one["ticker_change"] == {"new": "META", "date": "2022-06-09"}
+    assert one["ended"] == {"date": "2022-06-09", "reason": "name_change", "new": "META", "into": None}
 
 
 def test_an_update_never_extends_a_series_with_the_next_owners_bars(tmp_path: Path) -> None:

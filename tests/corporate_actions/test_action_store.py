@@ -30,7 +30,7 @@ def store(place) -> ActionStore:
 def test_of_an_unknown_symbol_nothing_is_known_and_nothing_is_made(store, place):
     assert store.read("A") == SymbolActions("A")
     assert store.update("A", lambda known: known) == SymbolActions("A")
-    assert (store.symbols(), store.renames(), place.content()) == ([], TickerChanges(), {})
+    assert (store.symbols(), store.ticker_changes(), place.content()) == ([], TickerChanges(), {})
 
 
 def test_an_update_is_read_back_with_by_whom(store, place):
@@ -47,8 +47,8 @@ def test_renames_are_found_under_both_names(store):
     store.update("A", lambda known: known.mentioned([dividend(1)]))
 
     rename = TickerChange("FB", "META", date(2022, 6, 9))
-    assert store.renames() == TickerChanges({"FB": (rename,), "META": (rename,)})
-    assert (store.renames().of("FB"), store.renames().of("A")) == ((rename,), ())
+    assert store.ticker_changes() == TickerChanges({"FB": (rename,), "META": (rename,)})
+    assert (store.ticker_changes().of("FB"), store.ticker_changes().of("A")) == ((rename,), ())
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[:-3], lambda data: data[5:], lambda data: b"[]"])
@@ -56,7 +56,7 @@ def test_where_a_book_is_damaged_no_rename_is_known_and_that_is_said(store, plac
     store.update("A", lambda known: known.mentioned([dividend(1)]))
     place.put(key("A"), damage(place.content()[key("A")]))
 
-    assert list(store.renames().unreadable) == ["A"]
+    assert list(store.ticker_changes().unreadable) == ["A"]
 
 
 def test_threads_lose_none_of_each_others_actions(store):

@@ -9,9 +9,9 @@ import pytest
 from data_engine.corporate_actions.ticker_changes import (
     Tenure,
     TickerChange,
-    renames_of,
     tenures,
     ticker_change_of,
+    ticker_changes_of,
     until_ticker_change,
 )
 from data_engine.market.corporate_action import decode
@@ -20,6 +20,11 @@ from data_engine.market.time_range import TimeRange
 FB = TickerChange("FB", "META", date(2022, 6, 9))
 METV = TickerChange("META", "METV", date(2022, 1, 31))  # the fund that was META before Facebook
 MIDNIGHT = datetime(2022, 6, 9, 4, tzinfo=UTC)
+
+
+def known(changes):
+    """Return a function from a ticker to those of some changes that concern it."""
+    return lambda ticker: [one for one in changes if ticker in (one.old, one.new)]
 
 
 def utc(*words: int) -> datetime:
@@ -32,35 +37,35 @@ def test_names_changes_are_found_among_actions_and_reverse_splits_may_bring_one(
     split = decode("reverse_split", {"symbol": "A", "new_symbol": "AD", **rates})
     plain = decode("reverse_split", {"symbol": "B", "new_symbol": "", **rates})
 
-    assert renames_of([split, plain, change, change]) == (FB, TickerChange("A", "AD", date(2023, 1, 3)))
+    assert ticker_changes_of([split, plain, change, change]) == (FB, TickerChange("A", "AD", date(2023, 1, 3)))
     assert str(FB) == "FB renamed to META on 2022-06-09"
     assert FB.instant == MIDNIGHT
 
 
 def test_a_series_ends_where_its_security_left_the_ticker():
-    assert ticker_change_of("FB", [FB]) == FB
-    assert ticker_change_of("FB", [FB], since=utc(2015, 1, 1), begun=utc(2026, 1, 1)) == FB
+    assert ticker_change_of("FB", known([FB])) == FB
+    assert ticker_change_of("FB", known([FB]), since=utc(2015, 1, 1), begun=utc(2026, 1, 1)) == FB
 
 
 def test_a_series_that_begins_after_that_is_the_next_owners():
-    assert ticker_change_of("FB", [FB], since=MIDNIGHT) is None
+    assert ticker_change_of("FB", known([FB]), since=MIDNIGHT) is None
 
 
 def test_the_taker_keeps_its_whole_history():
-    assert ticker_change_of("META", [FB]) is None
-    assert ticker_change_of("META", [FB, METV], since=utc(2015, 1, 1)) is None
+    assert ticker_change_of("META", known([FB])) is None
+    assert ticker_change_of("META", known([FB, METV]), since=utc(2015, 1, 1)) is None
 
 
 def test_a_series_that_was_stored_before_the_ticker_was_taken_is_the_old_owners():
-    assert ticker_change_of("META", [FB, METV], since=utc(2021, 7, 1), begun=utc(2022, 1, 3)) == METV
-    assert ticker_change_of("META", [FB, METV], since=utc(2021, 7, 1), begun=utc(2022, 7, 1)) is None
+    assert ticker_change_of("META", known([FB, METV]), since=utc(2021, 7, 1), begun=utc(2022, 1, 3)) == METV
+    assert ticker_change_of("META", known([FB, METV]), since=utc(2021, 7, 1), begun=utc(2022, 7, 1)) is None
 
 
 def test_on_the_day_of_a_swap_the_ticker_is_the_takers():
     """2020-02-29: Ingersoll Rand became TT, and Gardner Denver became IR."""
     day = date(2020, 2, 29)
 
-    assert ticker_change_of("IR", [TickerChange("IR", "TT", day), TickerChange("GDI", "IR", day)]) is None
+    assert ticker_change_of("IR", known([TickerChange("IR", "TT", day), TickerChange("GDI", "IR", day)])) is None
 
 
 def test_what_is_wanted_is_cut_at_new_yorks_midnight():
@@ -101,7 +106,7 @@ def test_a_security_is_followed_through_its_names(symbol, left, expected):
         TickerChange("PARA", "PSKY", date(2025, 8, 7)),
     ]
 
-    assert tenures(symbol, left, lambda name: [one for one in chain if name in (one.old, one.new)]) == tuple(expected)
+    assert tenures(symbol, left, known(chain)) == tuple(expected)
 
 
 def test_names_that_go_round_come_to_an_end():
@@ -123,10 +128,10 @@ def test_a_series_stays_its_first_owners_whoever_comes_and_goes():
         TickerChange("COLD", "X", date(2027, 6, 1)),
     ]
 
-    assert ticker_change_of("X", renames, since=utc(2020, 1, 1), begun=utc(2026, 1, 5)) == renames[0]
+    assert ticker_change_of("X", known(renames), since=utc(2020, 1, 1), begun=utc(2026, 1, 5)) == renames[0]
     assert (
-        ticker_change_of("X", renames, since=utc(2020, 1, 1), begun=utc(2026, 3, 20)) == renames[0]
+        ticker_change_of("X", known(renames), since=utc(2020, 1, 1), begun=utc(2026, 3, 20)) == renames[0]
     )  # nobody had it: the last one
-    assert ticker_change_of("X", renames, since=utc(2020, 1, 1), begun=utc(2026, 9, 1)) == renames[2]
-    assert ticker_change_of("X", renames, since=utc(2020, 1, 1), begun=utc(2027, 7, 1)) is None
-    assert ticker_change_of("X", renames, since=utc(2020, 1, 1)) is None
+    assert ticker_change_of("X", known(renames), since=utc(2020, 1, 1), begun=utc(2026, 9, 1)) == renames[2]
+    assert ticker_change_of("X", known(renames), since=utc(2020, 1, 1), begun=utc(2027, 7, 1)) is None
+    assert ticker_change_of("X", known(renames), since=utc(2020, 1, 1)) is None

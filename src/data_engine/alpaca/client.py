@@ -18,7 +18,7 @@ from data_engine.alpaca.page_format import unusable
 from data_engine.alpaca.rate_limit import RateLimiter
 from data_engine.alpaca.retry import RetryPolicy
 from data_engine.alpaca.transport import Transport
-from data_engine.errors import RecentDataRefused
+from data_engine.errors import BadAnswer, RecentDataRefused
 from data_engine.market.corporate_action import Action
 from data_engine.market.dates import DateLike, parse_asof, parse_span
 from data_engine.market.series import Adjustment, Dataset, Feed, Timeframe, parse_currency
@@ -266,7 +266,9 @@ class AlpacaClient:
             if truncated:
                 yield from self.pages(truncated)
 
-    def corporate_actions(self, symbols: str | Iterable[str], first: date, last: date) -> tuple[Action, ...]:
+    def corporate_actions(
+        self, symbols: str | Iterable[str], first: date, last: date, *, broken: dict[str, str] | None = None
+    ) -> tuple[Action, ...]:
         """Return the corporate actions of one or several symbols that are processed in a range of days.
 
         Alpaca goes by process date, which for a dividend is the day it is paid, weeks after its ex-date. Follows pages to the
@@ -276,6 +278,8 @@ class AlpacaClient:
             symbols: One or several symbols, as Alpaca writes them.
             first: The first process date.
             last: The last process date, included; it may lie in the future.
+            broken: Receives why records of a symbol cannot be used (such as a process date of ``0000-00-00``). If None, such a
+                record is an error.
 
         Returns:
             Actions of all kinds, those that change no price included, sorted by day.
@@ -285,8 +289,13 @@ class AlpacaClient:
             BadAnswer: If a page cannot be trusted, or the pages do not end.
             SourceError: If Alpaca refuses, or gives no usable response.
         """
-        pages = self._session.pages(ActionsRequest(_symbols(symbols), first, last), read_actions, lambda page: not page.actions)
-        actions = {action.key: action for page in pages for action in page.actions}
+        actions: dict[str, Action] = {}
+        request = ActionsRequest(_symbols(symbols), first, last)
+        for page in self._session.pages(request, read_actions, lambda page: not (page.actions or page.broken)):
+            if page.broken and broken is None:
+                raise BadAnswer(next(iter(page.broken.values())))
+            (broken if broken is not None else {}).update(page.broken)
+            actions.update((action.key, action) for action in page.actions)
         return tuple(sorted(actions.values(), key=lambda action: action.order))
 
     def _without_recent(self, request: BarsRequest) -> BarsRequest | None:

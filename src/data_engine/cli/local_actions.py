@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from data_engine.market.corporate_action import Action
     from data_engine.settings import Settings
 
-_KINDS = ("split", "dividend", "spin-off", "name-change")
+_KINDS = ("split", "dividend", "spin-off", "name-change", "end")
 
 _ex_date = click.option("--ex-date", "day", metavar="DATE", required=True, help="First day at the new price, in New York.")
 _because = click.option("--because", metavar="TEXT", required=True, help="Reason, stored with the change.")

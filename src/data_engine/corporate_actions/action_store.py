@@ -7,7 +7,13 @@ from dataclasses import replace
 
 from data_engine.corporate_actions import symbol_actions as codec
 from data_engine.corporate_actions.symbol_actions import SymbolActions
-from data_engine.corporate_actions.ticker_changes import TickerChange, TickerChanges, renames_of
+from data_engine.corporate_actions.ticker_changes import (
+    TickerChange,
+    TickerChanges,
+    change_order,
+    may_hold_changes,
+    ticker_changes_of,
+)
 from data_engine.errors import DamagedFile
 from data_engine.store.document import Document
 from data_engine.store.file_store import FileStore
@@ -46,24 +52,24 @@ class ActionStore:
         """Return the symbols that have a file, sorted."""
         return symbols_of(self._files.list(codec.FOLDER))
 
-    def renames(self) -> TickerChanges:
+    def ticker_changes(self) -> TickerChanges:
         """Return all ticker changes that are known, and the symbols whose changes cannot be read."""
         found: dict[str, set[TickerChange]] = {}
         unreadable: dict[str, str] = {}
         for symbol in self.symbols():
             data = self._files.get(codec.key(symbol))
             # Few files contain one: the others need not be decoded, if they are complete.
-            if data is None or (b'"new_symbol"' not in data and data.startswith(codec.HEAD) and data.endswith(codec.TAIL)):
+            if data is None or (not may_hold_changes(data) and data.startswith(codec.HEAD) and data.endswith(codec.TAIL)):
                 continue
             try:
-                renames = renames_of(self._document(symbol).parse(data).counted)
+                changes = ticker_changes_of(self._document(symbol).parse(data).counted)
             except DamagedFile as error:
                 unreadable[symbol] = str(error)
                 continue
-            for rename in renames:
-                found.setdefault(rename.old, set()).add(rename)
-                found.setdefault(rename.new, set()).add(rename)
-        ordered = {symbol: tuple(sorted(made, key=lambda one: (one.day, one.old))) for symbol, made in found.items()}
+            for change in changes:
+                for ticker in filter(None, (change.old, change.new)):
+                    found.setdefault(ticker, set()).add(change)
+        ordered = {symbol: tuple(sorted(made, key=change_order)) for symbol, made in found.items()}
         return TickerChanges(ordered, unreadable)
 
     def _document(self, symbol: str) -> Document[SymbolActions]:

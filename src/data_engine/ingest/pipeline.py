@@ -333,7 +333,7 @@ class IngestionPipeline:
         refetch: bool = False,
         gaps_first: bool = False,
     ) -> RunPlan:
-        changes = ActionStore(self.storage.files).renames()
+        changes = ActionStore(self.storage.files).ticker_changes()
         return plan_run(
             self.storage.bars.coverage,
             targets,

@@ -102,6 +102,7 @@ class IngestionRun:
                 self._dispatcher.progress.note(note[0].upper() + note[1:])
             self._check_room()
             self._recount()
+            self._withdraw()
             self._requested.add(self._run_plan.requested())
             self._fetch(self._run_plan)
             self._bring_to_one_basis()
@@ -170,6 +171,15 @@ class IngestionRun:
                     self._recounted[series] = self._storage.recount(series)
                 except DamagedFile as error:
                     self._dispatcher.state.failed.setdefault(series, Failure.of(error))
+
+    def _withdraw(self) -> None:
+        """Claim nothing after the security of a series left its ticker: it may come back, and is requested then."""
+        for series, end in self._run_plan.ended.items():
+            known = self._run_plan.known[series]
+            beyond = [one.end for one in (*known.wanted, *known.covered, *known.provisional) if one.end > end]
+            if beyond:
+                span = TimeRange(end, max(beyond))
+                self._storage.coverage.update(series, lambda known, span=span: known.without(span, {}))  # type: ignore[misc]
 
     def _fetch(self, run_plan: RunPlan) -> None:
         self._dispatcher.begin(run_plan.plans, len(self._run_plan.series))

@@ -6,10 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 
-from data_engine.corporate_actions.ticker_changes import TickerChange, TickerChanges, ticker_change_of, until_ticker_change
+from data_engine.corporate_actions.ticker_changes import (
+    AS_OF,
+    TickerChange,
+    TickerChanges,
+    ticker_change_of,
+    until_ticker_change,
+)
 from data_engine.errors import DamagedFile, Failure
 from data_engine.ingest.plan import IngestionPlan, Target, plan_ingestion
 from data_engine.market.series import Dataset, Series
+from data_engine.market.symbol import asof_day, ticker_of
 from data_engine.market.time_range import TimeRange, difference, union
 from data_engine.store.coverage import Coverage
 from data_engine.store.coverage_store import CoverageStore
@@ -29,6 +36,7 @@ class RunPlan:
         refetch: Whether covered ranges are requested, too.
         changes: The ticker changes that are known.
         cut: The series of which a part is not requested, since the ticker has changed hands, and why.
+        ended: The instant from which on the ticker of a series is no longer its security's: nothing is claimed from then on.
     """
 
     plans: tuple[IngestionPlan, ...]
@@ -38,6 +46,7 @@ class RunPlan:
     refetch: bool = False
     changes: TickerChanges = field(default_factory=TickerChanges)
     cut: Mapping[Series, str] = field(default_factory=dict)
+    ended: Mapping[Series, datetime] = field(default_factory=dict)
 
     @property
     def notes(self) -> list[str]:
@@ -82,10 +91,11 @@ def plan_run(
         changes: The ticker changes that are known; a series is not requested beyond the day on which its security left the
             ticker.
     """
-    known_changes = changes or TickerChanges()
+    known_changes = (changes or TickerChanges()).until(now)  # others are announced, and may change
     known: dict[Series, Coverage] = {}
     broken: dict[Series, Failure] = {}
     cut: dict[Series, str] = {}
+    ended: dict[Series, datetime] = {}
     plans = []
     for dataset, ranges in targets.items():
         usable = []
@@ -96,7 +106,9 @@ def plan_run(
             except DamagedFile as error:
                 known[series], broken[series] = Coverage(series), Failure.of(error)
                 continue
-            target = _target(known[series], requested, known_changes, now=now, refetch=refetch)
+            target, end = _target(known[series], requested, known_changes, refetch=refetch)
+            if end is not None:
+                ended[series] = end
             if isinstance(target, Failure):
                 broken[series] = target
                 continue
@@ -105,58 +117,104 @@ def plan_run(
                 cut[series] = target.cut
         plan = plan_ingestion(usable, dataset, now=now, workers=workers, gaps_first=gaps_first)
         plans.append(replace(plan, symbols=tuple(ranges), wanted={**dict(ranges), **plan.wanted}))
-    return RunPlan(tuple(plans), known, broken, now, refetch, known_changes, cut)
+    return RunPlan(tuple(plans), known, broken, now, refetch, changes or TickerChanges(), cut, ended)
 
 
 def _target(
-    known: Coverage, requested: tuple[TimeRange, ...], changes: TickerChanges, *, now: datetime, refetch: bool
-) -> Target | Failure:
-    """Return what a run is to complete of a series, or why it cannot work on it."""
+    known: Coverage, requested: tuple[TimeRange, ...], changes: TickerChanges, *, refetch: bool
+) -> tuple[Target | Failure, datetime | None]:
+    """Return what a run is to complete of a series, or why it cannot work on it; and when its security left the ticker."""
     series = known.series
     if not requested:
-        return _NEVER_INGESTED
-    if series.symbol in changes.unreadable:
-        return Failure(DamagedFile.code, changes.unreadable[series.symbol])
+        return _NEVER_INGESTED, None
+    if (problem := changes.problem_of(series.symbol)) is not None:
+        return Failure(DamagedFile.code, problem), None
     if refetch and not series.dataset.adjustment.is_raw:
         requested = union((*requested, *known.wanted))  # one adjustment basis, or none
-    past = tuple(one for one in changes.of(series.symbol) if one.instant <= now)  # others are announced, and may change
-    part = _part_of_one_security(known, requested, past)
+    part = _part_of_one_security(known, requested, changes)
     if not part.ranges and part.cut:
-        return Failure("renamed", f"{part.cut}; `data-engine remove {series.symbol}` makes room for the other one")
-    return Target(series.symbol, part.ranges, known, refetch=refetch, asof=part.asof, cut=part.cut)
+        return Failure(part.code, part.cut), part.end
+    return Target(series.symbol, part.ranges, known, refetch=refetch, asof=part.asof, cut=part.cut), part.end
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """The part of what is requested in which the ticker is one security's, why that is not all, and as of when to ask."""
+    """The part of what is requested in which the ticker is one security's.
+
+    Attributes:
+        ranges: The part.
+        cut: Why it is not all.
+        asof: The day as of which to request it; None is today.
+        end: When the security of the series left the ticker.
+        code: The code of the failure if nothing is left to request.
+    """
 
     ranges: tuple[TimeRange, ...]
     cut: str | None = None
     asof: date | None = None
+    end: datetime | None = None
+    code: str = "renamed"
 
 
-def _part_of_one_security(known: Coverage, requested: tuple[TimeRange, ...], changes: tuple[TickerChange, ...]) -> _Part:
+def _part_of_one_security(known: Coverage, requested: tuple[TimeRange, ...], changes: TickerChanges) -> _Part:
     """Return the part of what is requested that is one security's.
 
     A series that holds nothing yet becomes that of whoever had the ticker when the first requested range begins. Where that
     security has left it, Alpaca is asked as of its last day: as of today it answers for the next owner, whatever the range.
     """
-    if not changes or not requested:
+    symbol = known.series.symbol
+    asof = asof_day(symbol)
+    if asof is None and not changes.of(symbol):
         return _Part(requested)
-    begins = _begin(known)
-    left = _change_within(known, changes, min(span.start for span in requested), begins)
+    left = _change_within(known, changes, min(span.start for span in requested))
     if left is None:
-        return _Part(requested)
+        return _Part(requested, asof=asof)
+    cut: list[str] = []
+    if asof is None and _is_next_owners(known, left):
+        if difference(until_ticker_change(requested, left), known.covered):
+            cut.append(
+                f"{left}, and the store has {symbol} of after that, which is another security; only that was requested; "
+                f"`data-engine ingest {symbol}@{left.last_day}` fetches the former one"
+            )
+        requested = _from(requested, left.instant)
+        left = ticker_change_of(symbol, changes.of, since=left.instant, begun=known.begun) if requested else None
+        if left is None:
+            return _Part(requested, "; ".join(cut) or None)
     before = until_ticker_change(requested, left)
-    after = union(piece for piece in (span.after(left.instant) for span in requested) if piece is not None)
-    if begins is not None and begins >= left.instant:
-        why = f"{left}, and the store has {left.old} of after that, which is another security; only that was requested"
-        return _Part(after, why)
-    if begins is not None and not before:
-        why = f"{left}, and the store has {left.old} of before: the ticker's next owner cannot share its series"
-        return _Part(before, why, left.last_day)
-    why = f"{left}: {left.old} was requested up to then; what came after is the next owner's, and {left.new} has the rest"
-    return _Part(before, why if after else None, left.last_day)
+    if not before:
+        code = "renamed" if left.new is not None else "ended"
+        return _Part((), _ended_before(symbol, left), asof or left.last_day, left.instant, code)
+    if _from(requested, left.instant) and left.kind != AS_OF:
+        owner = "; what came after is the next owner's" if asof is None else ""
+        rest = f", and {left.new} has the rest" if left.new is not None else ""
+        cut.append(f"{left}: {symbol} was requested up to then{owner}{rest}")
+    return _Part(before, "; ".join(cut) or None, asof or left.last_day, left.instant)
+
+
+def _from(ranges: tuple[TimeRange, ...], instant: datetime) -> tuple[TimeRange, ...]:
+    """Return what of some ranges follows an instant."""
+    return union(piece for piece in (span.after(instant) for span in ranges) if piece is not None)
+
+
+def _is_next_owners(known: Coverage, left: TickerChange) -> bool:
+    """Return whether what is stored or requested of a series is of after a change: of the security that took the ticker.
+
+    That also holds where more was requested, if the series was begun after the change and has no bar of before.
+    """
+    begins, first = _begin(known), known.first_bar
+    late = known.begun is not None and known.begun >= left.instant and first is not None and first >= left.instant
+    return late or (begins is not None and begins >= left.instant)
+
+
+def _ended_before(symbol: str, left: TickerChange) -> str:
+    """Return why nothing of a series can be requested: its security had left the ticker before the range."""
+    if symbol != ticker_of(symbol):
+        return f"{left}: there is nothing of {symbol} after that; pass an earlier --start, or {left.old} for the next owner"
+    return (
+        f"{left}, and the store has {symbol} of before: the ticker's next owner cannot share its series; run `data-engine ingest "
+        f"{symbol}@{left.last_day}` to have the former owner under a name of its own, then `data-engine remove {symbol}` "
+        "to make room for the next one"
+    )
 
 
 def _begin(known: Coverage) -> datetime | None:
@@ -165,12 +223,10 @@ def _begin(known: Coverage) -> datetime | None:
     return min(starts, default=None)
 
 
-def _change_within(
-    known: Coverage, changes: tuple[TickerChange, ...], start: datetime, begins: datetime | None
-) -> TickerChange | None:
+def _change_within(known: Coverage, changes: TickerChanges, start: datetime) -> TickerChange | None:
     """Return the change that ended the security of what is requested, else that of what is stored."""
-    for since in (start, begins):
-        left = None if since is None else ticker_change_of(known.series.symbol, changes, since=since, begun=known.begun)
+    for since in (start, _begin(known)):
+        left = None if since is None else ticker_change_of(known.series.symbol, changes.of, since=since, begun=known.begun)
         if left is not None:
             return left
     return None
