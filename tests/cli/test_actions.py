@@ -45,6 +45,7 @@ def base(server: Sandbox, tmp_path: Path) -> Path:
         "2024-06-03",
         "--end",
         "2024-06-07",
+        "--no-actions",
         "--base-path",
         tmp_path / "store",
         url=server.url,
@@ -237,7 +238,7 @@ def test_nor_the_one_before_in_the_series_of_the_next_owner(server: Sandbox, bas
 
 
 def test_status_says_it(server: Sandbox, base: Path) -> None:
-    here("ingest", "FB", *SPRING, "--base-path", base, url=server.url)
+    here("ingest", "FB", *SPRING, "--no-actions", "--base-path", base, url=server.url)
     before = here("status", "--base-path", base, url=server.url).out
     here("actions", "FB", "--start", "2020-01-01", "--base-path", base, url=server.url)
     ran = here("status", "--base-path", base, url=server.url)

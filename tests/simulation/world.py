@@ -359,6 +359,7 @@ class World:
             settings=SETTINGS,
             now=lambda: self.machine,
             wait=600.0,
+            actions=False,
         )
 
     def _command(self, step: Step, happened: Happened) -> Any:

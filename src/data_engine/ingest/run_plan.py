@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 
 from data_engine.corporate_actions.ticker_changes import (
     AS_OF,
@@ -13,11 +13,13 @@ from data_engine.corporate_actions.ticker_changes import (
     ticker_change_of,
     until_ticker_change,
 )
-from data_engine.errors import DamagedFile, Failure
+from data_engine.errors import DamagedFile, Failure, InputError
 from data_engine.ingest.plan import IngestionPlan, Target, plan_ingestion
+from data_engine.market.dates import DateLike, Span, parse_span
 from data_engine.market.series import Dataset, Series
 from data_engine.market.symbol import asof_day, ticker_of
-from data_engine.market.time_range import TimeRange, difference, union
+from data_engine.market.time_range import TimeRange, difference, iso, union
+from data_engine.market.wording import and_more
 from data_engine.store.coverage import Coverage
 from data_engine.store.coverage_store import CoverageStore
 
@@ -118,6 +120,41 @@ def plan_run(
         plan = plan_ingestion(usable, dataset, now=now, workers=workers, gaps_first=gaps_first)
         plans.append(replace(plan, symbols=tuple(ranges), wanted={**dict(ranges), **plan.wanted}))
     return RunPlan(tuple(plans), known, broken, now, refetch, changes or TickerChanges(), cut, ended)
+
+
+def requested_span(
+    coverage: CoverageStore, names: Sequence[str], dataset: Dataset, start: DateLike | None, end: DateLike | None, now: datetime
+) -> Span:
+    """Return the requested range; without a start, from where the earliest of these series was requested.
+
+    Raises:
+        InputError: If a date cannot be used, or there is no start.
+    """
+    if start is None:
+        known = [coverage.read(Series(symbol, dataset)) for symbol in names]
+        starts = [one.wanted[0].start for one in known if one.wanted]
+        if not starts:
+            named = and_more(names, 5)
+            raise InputError(f"no start: {named} is not stored in {dataset.name}; pass --start (start_date), such as 2024-01-01")
+        start = min(starts)
+    return parse_span(start, end, now=now)
+
+
+def notes_before(span: Span, now: datetime, *, delay: timedelta | None) -> list[str]:
+    """Return what is to be said of a requested range before a run.
+
+    Args:
+        span: The range, as it was requested.
+        now: The instant when the run begins.
+        delay: The length of the latest data that the feed ``delayed_sip`` leaves out. If None, it is another feed.
+    """
+    notes = []
+    if span.future_end:
+        notes.append(f"the end is in the future; bars up to now ({iso(now.replace(microsecond=0))}) were requested")
+    if delay is not None and span.range.end > now - delay:
+        minutes = delay // timedelta(minutes=1)
+        notes.append(f"delayed_sip: the end was truncated to {minutes} minutes ago ({iso((now - delay).replace(microsecond=0))})")
+    return notes
 
 
 def _target(

@@ -13,7 +13,7 @@ from data_engine.corporate_actions.ticker_changes import TickerChanges, ticker_c
 from data_engine.errors import StoreError
 from data_engine.market.symbol import ticker_of
 from data_engine.market.time_range import iso, new_york_date
-from data_engine.market.wording import and_more
+from data_engine.market.wording import and_more, dataset_options
 from data_engine.verify.findings import Finding
 from data_engine.verify.series_check import CheckedSeries
 
@@ -58,7 +58,11 @@ def reassigned(checked: CheckedSeries, changes: TickerChanges) -> Iterator[Findi
         return
     day = new_york_date(left.instant)
     text = f"{left}, and bars up to {iso(last)} are stored: those from {day} on are another security's; "
-    yield Finding("ticker_reassigned", f"{text}run `data-engine remove {symbol} --start {day}`", checked.series)
+    refetch = f"data-engine ingest {symbol} --refetch{dataset_options(checked.series.dataset)}"
+    remedy = (
+        f"run `data-engine remove {symbol} --start {day}`, then `{refetch}`: its own last days may have been answered as empty"
+    )
+    yield Finding("ticker_reassigned", text + remedy, checked.series)
 
 
 def all_findings(

@@ -34,7 +34,7 @@ INCONSISTENCIES = {
     "index_damaged": f"{MANUAL}store the list again with `data-engine ingest --index NAME` and its source, or correct the file",
     "requested_damaged": "moved to metadata/set_aside; request with `data-engine ingest` what it was for",
     "rows_differ": _UNCOVERED,
-    "ticker_reassigned": f"{MANUAL}delete the bars of the other security with `data-engine remove`",
+    "ticker_reassigned": f"{MANUAL}delete the bars of the other security with `data-engine remove`, then refetch",
     "unrecognized_bars": "moved to metadata/set_aside, since readers of the whole dataset see its rows",
 }
 """Remedies of inconsistencies, by code: files, coverage and calendar disagree."""
