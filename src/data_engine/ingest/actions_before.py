@@ -6,7 +6,7 @@ fetched without them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import date, datetime
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,7 @@ _SHOWN = 5
 
 def refresh_actions(
     store: ActionStore,
-    client: Callable[[], AlpacaClient],
+    client: AlpacaClient,
     targets: Mapping[Dataset, Mapping[str, tuple[TimeRange, ...]]],
     now: datetime,
 ) -> list[str]:
@@ -33,7 +33,7 @@ def refresh_actions(
 
     Args:
         store: The store of the actions; the caller has its lock.
-        client: A function that returns the client.
+        client: The client of Alpaca.
         targets: The requested ranges of the run, by dataset and symbol.
         now: The current instant.
 
@@ -46,7 +46,7 @@ def refresh_actions(
         wanted = {ticker: span for ticker, span in _days_of(targets, now).items() if not _is_fresh(store, ticker, span, now)}
         if not wanted:
             return []
-        report = fetch_actions(store, client(), wanted, now=now)
+        report = fetch_actions(store, client, wanted, now=now)
     except (Interrupted, KeyboardInterrupt):
         raise Interrupted("interrupted while corporate actions were fetched; no bars were fetched") from None
     except DataEngineError as error:

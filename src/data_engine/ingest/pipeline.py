@@ -261,9 +261,15 @@ class IngestionPipeline:
             return self._run(hold, run_plan, self._options(now), notes, "update", index_name)
 
     def _refresh_actions(self, targets: Mapping[Dataset, Targets], now: datetime) -> list[str]:
+        """Fetch the corporate actions of a run's symbols if it is time; return what failed."""
         if not self._actions:
             return []
-        return refresh_actions(ActionStore(self.storage.files), lambda: self.client, targets, now)
+        try:
+            client = self.client
+        except ConfigError:  # only with Dask, whose workers have the credentials
+            self.progress.note("Corporate actions are not fetched: this process has no credentials; run `data-engine actions`")
+            return []
+        return refresh_actions(ActionStore(self.storage.files), client, targets, now)
 
     def _update_targets(
         self, choice: DatasetFilter, names: Sequence[str] | None, index_name: str | None, now: datetime
