@@ -12,6 +12,7 @@ import os
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from data_engine.store.local_files import LocalFiles
 from .scheduler import Lock, Mutex, Scheduler
 
 BASE = "/simulated"
+
+_parent_of = lru_cache(maxsize=8192)(parent_of)
 
 
 @dataclass(eq=False)
@@ -43,6 +46,10 @@ class Change:
     path: str
     node: Node
     gone: bool = False
+
+    @property
+    def folder(self) -> str:
+        return _parent_of(self.path)
 
     def apply(self, names: dict[str, Node]) -> None:
         if self.gone:
@@ -139,7 +146,7 @@ class ModelDisk(Disk):
 
     def _reached(self, path: str) -> bool:
         while path != "/":
-            path = parent_of(path)
+            path = _parent_of(path)
             if path not in self._durable or isinstance(self._durable[path], Inode):
                 return False
         return True
@@ -169,7 +176,7 @@ class ModelDisk(Disk):
         return node
 
     def _check_parent(self, path: str) -> None:
-        parent = parent_of(path)
+        parent = _parent_of(path)
         if parent not in self._names:
             raise self._error(errno.ENOENT, path)
         if isinstance(self._names[parent], Inode):
@@ -254,13 +261,16 @@ class ModelDisk(Disk):
         self._seam()
         if folder not in self._names:
             raise self._error(errno.ENOENT, folder)
-        self._flush_names(lambda change: self.journalled or parent_of(change.path) == folder)
+        self._flush_names(lambda change: self.journalled or change.folder == folder)
 
     def _flush_names(self, chosen: Callable[[Change], bool]) -> None:
+        left: list[Change] = []
         for change in self._pending:
             if chosen(change):
                 change.apply(self._durable)
-        self._pending = [change for change in self._pending if not chosen(change)]
+            else:
+                left.append(change)
+        self._pending = left
 
     def make_folder(self, path: str) -> None:
         self._seam()

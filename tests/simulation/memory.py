@@ -71,9 +71,13 @@ def inconsistencies_alone() -> Iterator[None]:
     with (
         mock.patch.object(series_check, "PriceChecks", _NoChecks),
         mock.patch.object(series_check, "SessionSums", _NoChecks),
-        mock.patch.object(series_check, "compare_sessions", return_value=()),
-        mock.patch.object(verification, "presence", return_value=None),
-        mock.patch.object(verification, "missing_minutes", return_value=()),
-        mock.patch.object(verification, "life_of", return_value=None),
+        mock.patch.object(series_check.FileBars, "of", lambda *_: None),
+        mock.patch.object(series_check, "measure", lambda *_: None),
+        mock.patch.object(series_check, "joined", lambda *_: None),
+        mock.patch.object(series_check, "compare_sessions", lambda *_, **__: ()),
+        mock.patch.object(series_check, "compare_days", lambda *_, **__: ()),
+        mock.patch.object(verification, "presence", lambda *_, **__: None),
+        mock.patch.object(verification, "missing_minutes", lambda *_, **__: ()),
+        mock.patch.object(verification, "life_of", lambda *_, **__: None),
     ):
         yield

@@ -6,6 +6,7 @@ import random
 import re
 import traceback
 import warnings
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -472,7 +473,8 @@ class World:
             self._verify_part(DatasetFilter(dataset.timeframe, dataset.feed, dataset.adjustment), sorted(symbols))
 
     def _verify_part(self, datasets: DatasetFilter, symbols: list[str] | None) -> None:
-        quick = nullcontext() if symbols is None else inconsistencies_alone()
+        # What gives warnings alone is computed by one seed in eight, and for exceptions alone.
+        quick = nullcontext() if symbols is None and zlib.crc32(str(self.seed).encode()) % 8 == 0 else inconsistencies_alone()
         with remembered(), quick, mock.patch.object(verification, "ThreadPoolExecutor", Inline):
             report = verify(self.storage().bars, datasets, symbols, now=max(self.now, self.machine))
         if report.inconsistencies:
