@@ -74,6 +74,7 @@ class Step:
         hours: By how much the clock moves first.
         skew: By how many hours the machine's clock is ahead of the vendor's.
         kill_at: The seam at which the process is killed.
+        kill_before: The change of a file before which the process is killed.
         interrupt_at: The seam of the main thread at which Ctrl-C is pressed.
         power: Whether the power fails when the process is killed.
         full_at: The write at which the disk is full.
@@ -100,6 +101,7 @@ class Step:
     hours: float = 0.0
     skew: float = 0.0
     kill_at: int | None = None
+    kill_before: int | None = None
     interrupt_at: int | None = None
     power: bool = False
     full_at: int | None = None
@@ -127,7 +129,7 @@ class Step:
     @property
     def faulty(self) -> bool:
         """Whether anything may fail."""
-        stops = (self.kill_at, self.interrupt_at, self.full_at, self.suspend_at, self.beside)
+        stops = (self.kill_at, self.kill_before, self.interrupt_at, self.full_at, self.suspend_at, self.beside)
         return self.faults.fatal or bool(self.fails) or any(one is not None for one in stops)
 
 
@@ -227,7 +229,7 @@ class World:
 
     def _repeat(self, step: Step) -> None:
         before, old = self.state, dict(self.files.content)
-        again = self._do(step)
+        again = self._do(replace(step, faults=replace(step.faults, lands_at=None)))  # what has landed stays
         self.oracle.check(again)
         if again.error is not None:
             raise Violation(f"(g) the repeat ended with {again.error!r}")
@@ -262,7 +264,7 @@ class World:
         mains: dict[str, tuple[Process, Callable[[], Any]]] = {}
         for number, one in enumerate(step.all):
             name = ("main", "beside", "third")[number]
-            process = Process(name, one.kill_at, one.interrupt_at, one.suspend_at, one.suspend_for)
+            process = Process(name, one.kill_at, one.kill_before, one.interrupt_at, one.suspend_at, one.suspend_for)
             told = happened if not number else replace(happened, requested={})  # what is given and removed is common to all
             mains[name] = (process, partial(self._command, one, told))
         happened.alone = len(mains) == 1
