@@ -24,7 +24,6 @@ from data_engine.ingest.worker_pool import RUN_MARKERS, ThreadPool, WorkerPool, 
 from data_engine.market.dates import DateLike, parse_day
 from data_engine.market.series import Adjustment, Dataset, Feed, Timeframe
 from data_engine.market.symbol import at_day
-from data_engine.market.time_range import TimeRange
 from data_engine.settings import Settings, check_threads, load_settings
 from data_engine.store.run_lock import RUN_LOCK
 from data_engine.store.selection import DatasetFilter
@@ -338,14 +337,8 @@ class IngestionPipeline:
             pool.close()
 
     def _plan(
-        self,
-        targets: Mapping[Dataset, Mapping[str, tuple[TimeRange, ...]]],
-        now: datetime,
-        *,
-        refetch: bool = False,
-        gaps_first: bool = False,
+        self, targets: Mapping[Dataset, Targets], now: datetime, *, refetch: bool = False, gaps_first: bool = False
     ) -> RunPlan:
-        changes = ActionStore(self.storage.files).ticker_changes()
         return plan_run(
             self.storage.bars.coverage,
             targets,
@@ -353,7 +346,7 @@ class IngestionPipeline:
             workers=self.workers,
             refetch=refetch,
             gaps_first=gaps_first,
-            changes=changes,
+            changes=ActionStore(self.storage.files).ticker_changes(),
         )
 
     def _run(
