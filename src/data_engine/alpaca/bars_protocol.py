@@ -51,6 +51,11 @@ class BarsRequest:
     carries_text: ClassVar[bool] = False
 
     @property
+    def former(self) -> bool:
+        """Whether former owners of tickers are among the symbols."""
+        return any("@" in symbol for symbol in self.symbols)
+
+    @property
     def names(self) -> dict[str, tuple[str, ...]]:
         """The symbols that are meant by each ticker of the request."""
         names: dict[str, tuple[str, ...]] = {}
@@ -63,7 +68,7 @@ class BarsRequest:
         """Return the query string of the first page, or of the page that *token* names."""
         return query_string(
             {
-                "symbols": ",".join(sorted(self.names)),
+                "symbols": ",".join(sorted(self.names) if self.former else self.symbols),
                 "timeframe": self.dataset.timeframe,
                 "start": rfc3339(self.span.start),
                 "end": rfc3339(self.span.end - timedelta(microseconds=1), "999"),
@@ -116,7 +121,7 @@ def read_page(body: bytes, request: BarsRequest) -> BarsPage:
 
 def _named(slices: tuple[tuple[str, int, int], ...], request: BarsRequest) -> tuple[tuple[str, int, int], ...]:
     """Return the rows of each symbol of a request, of which a response has the tickers."""
-    if not any("@" in symbol for symbol in request.symbols):
+    if not request.former:
         return slices
     return tuple((symbol, start, stop) for ticker, start, stop in slices for symbol in request.names[ticker])
 
@@ -188,7 +193,7 @@ def _micros(value: object) -> int:
 def _check_contents(page: BarsPage, request: BarsRequest) -> None:
     if page.table.num_rows > request.limit:
         raise BadAnswer(f"it has {page.table.num_rows} bars, more than the {request.limit} per page that were requested")
-    requested = request.names
+    requested = request.names if request.former else set(request.symbols)
     for symbol, _, _ in page.slices:
         if symbol not in requested:
             raise BadAnswer(f"it has bars of {symbol!r}, which was not requested")
