@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date
+from dataclasses import replace
+from datetime import UTC, date, datetime
 
 import pytest
 
@@ -11,7 +12,8 @@ from data_engine.corporate_actions.action_store import ActionStore
 from data_engine.corporate_actions.symbol_actions import SymbolActions, key
 from data_engine.corporate_actions.ticker_changes import TickerChange, TickerChanges
 from data_engine.errors import DamagedFile
-from data_engine.market.corporate_action import Action, decode
+from data_engine.market.corporate_action import CEASED, Action, decode
+from data_engine.market.time_range import new_york_days
 
 FB = decode("name_change", {"old_symbol": "FB", "new_symbol": "META", "process_date": "2022-06-09"})
 
@@ -49,6 +51,27 @@ def test_renames_are_found_under_both_names(store):
     rename = TickerChange("FB", "META", date(2022, 6, 9))
     assert store.ticker_changes() == TickerChanges({"FB": (rename,), "META": (rename,)})
     assert (store.ticker_changes().of("FB"), store.ticker_changes().of("A")) == ((rename,), ())
+
+
+@pytest.mark.parametrize("kind", CEASED)
+def test_ends_are_found_in_every_kind_of_record(store, kind):
+    record = {"process_date": "2023-07-20"}
+    names = {"unit_split": {"old_symbol": "S", "new_symbol": "T"}} | dict.fromkeys(
+        ("cash_merger", "stock_merger", "stock_and_cash_merger"), {"acquiree_symbol": "S"}
+    )
+    store.update("S", lambda known: known.mentioned([decode(kind, {**record, **names.get(kind, {"symbol": "S"})})]))
+
+    assert [(one.old, one.new, one.kind) for one in store.ticker_changes().of("S")] == [("S", None, kind)]
+
+
+def test_the_known_days_are_read_without_the_actions(store):
+    days = new_york_days(date(2024, 1, 2), date(2024, 5, 31))
+    now = datetime(2024, 6, 3, 20, tzinfo=UTC)
+    made = store.update("A", lambda known: known.answered(days, (days,), [dividend(1), dividend(2)], now=now)[0])
+
+    assert len(made.actions) == 2
+    assert store.known_days("A") == replace(made, actions=())
+    assert store.known_days("NONE") == SymbolActions("NONE")
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[:-3], lambda data: data[5:], lambda data: b"[]"])

@@ -80,7 +80,7 @@ def _days_of(targets: Mapping[Dataset, Mapping[str, tuple[TimeRange, ...]]], now
 def _is_fresh(store: ActionStore, ticker: str, days: TimeRange, now: datetime) -> bool:
     """Return whether the actions of some days were fetched on the day of *now*; what cannot be read is not fetched, either."""
     try:
-        known = store.read(ticker)
+        known = store.known_days(ticker)
     except StoreError:
         return True  # the run reports it
     if known.fetched is None or known.missing(days):
