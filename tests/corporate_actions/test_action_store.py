@@ -55,11 +55,9 @@ def test_renames_are_found_under_both_names(store):
 
 @pytest.mark.parametrize("kind", CEASED)
 def test_ends_are_found_in_every_kind_of_record(store, kind):
-    record = {"process_date": "2023-07-20"}
-    names = {"unit_split": {"old_symbol": "S", "new_symbol": "T"}} | dict.fromkeys(
-        ("cash_merger", "stock_merger", "stock_and_cash_merger"), {"acquiree_symbol": "S"}
-    )
-    store.update("S", lambda known: known.mentioned([decode(kind, {**record, **names.get(kind, {"symbol": "S"})})]))
+    subject = "acquiree_symbol" if "merger" in kind else "old_symbol" if kind == "unit_split" else "symbol"
+    record = {subject: "S", "process_date": "2023-07-20"}
+    store.update("S", lambda known: known.mentioned([decode(kind, record)]))
 
     assert [(one.old, one.new, one.kind) for one in store.ticker_changes().of("S")] == [("S", None, kind)]
 

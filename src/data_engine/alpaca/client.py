@@ -305,7 +305,7 @@ class AlpacaClient:
             SourceError: If Alpaca refuses, or gives no usable response.
         """
         actions: dict[str, Action] = {}
-        request = ActionsRequest(_symbols(symbols), first, last)
+        request = ActionsRequest(tuple(dict.fromkeys(map(ticker_of, _symbols(symbols)))), first, last)
         for page in self._session.pages(request, read_actions, lambda page: not (page.actions or page.broken)):
             if page.broken and broken is None:
                 raise BadAnswer(next(iter(page.broken.values())))

@@ -108,9 +108,9 @@ class WithLocalChanges(Command):
 
 def _names(symbol: str, day: str) -> tuple[str, date]:
     from data_engine.market.dates import parse_day
-    from data_engine.market.symbol import check_symbol
+    from data_engine.market.symbol import check_symbol, ticker_of
 
-    return check_symbol(symbol), parse_day(day, "--ex-date")
+    return ticker_of(check_symbol(symbol)), parse_day(day, "--ex-date")
 
 
 def _action(symbol: str, day: date, given: dict[str, str]) -> Action:
