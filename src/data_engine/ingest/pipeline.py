@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from data_engine.alpaca.client import DELAY, AlpacaClient
@@ -24,6 +24,7 @@ from data_engine.ingest.worker_pool import RUN_MARKERS, ThreadPool, WorkerPool, 
 from data_engine.market.dates import DateLike, parse_day
 from data_engine.market.series import Adjustment, Dataset, Feed, Timeframe
 from data_engine.market.symbol import at_day
+from data_engine.market.time_range import new_york_midnight
 from data_engine.settings import Settings, check_threads, load_settings
 from data_engine.store.run_lock import RUN_LOCK
 from data_engine.store.selection import DatasetFilter
@@ -159,9 +160,10 @@ class IngestionPipeline:
         if index_name is not None:
             check_index_name(index_name)
         dataset = self._dataset(timeframe)
-        requested_span(
-            self.storage.bars.coverage, names, dataset, start_date, end_date, self._now()
-        )  # what cannot be used is refused before anything else
+        # What cannot be used is refused before anything else.
+        early = requested_span(self.storage.bars.coverage, names, dataset, start_date, end_date, self._now())
+        if day is not None and early.range.start >= new_york_midnight(day + timedelta(days=1)):
+            raise InputError(f"asof {day} is before the start: it is the last day of the tickers' former owners")
         with self._locked() as hold:
             now = self._now()
             span = requested_span(self.storage.bars.coverage, names, dataset, start_date, end_date, now)
