@@ -18,7 +18,7 @@ from data_engine.alpaca.page_format import unusable
 from data_engine.alpaca.rate_limit import RateLimiter
 from data_engine.alpaca.retry import RetryPolicy
 from data_engine.alpaca.transport import Transport
-from data_engine.errors import BadAnswer, InputError, InvalidSymbol, RecentDataRefused
+from data_engine.errors import BadAnswer, InputError, RecentDataRefused
 from data_engine.market.corporate_action import Action
 from data_engine.market.dates import DateLike, parse_asof, parse_span
 from data_engine.market.series import Adjustment, Dataset, Feed, Timeframe, parse_currency
@@ -269,11 +269,6 @@ class AlpacaClient:
                 _check_sequence(page, last, request)
                 token = page.token
                 yield page
-        except InvalidSymbol as error:
-            meant = [symbol for symbol in request.symbols if ticker_of(symbol) == error.symbol]
-            if not meant or meant == [error.symbol]:
-                raise
-            raise InvalidSymbol(meant[0]) from error
         except RecentDataRefused:
             if token is not None:
                 raise  # other parameters would not fit the token

@@ -65,20 +65,23 @@ class ActionStore:
         """Return all ticker changes that are known, and the symbols whose changes cannot be read."""
         found: dict[str, set[TickerChange]] = {}
         unreadable: dict[str, str] = {}
+        dropped: set[TickerChange] = set()  # locally, under one of the symbols of the record
         for symbol in self.symbols():
             data = self._files.get(codec.key(symbol))
             # Few files contain one: the others need not be decoded, if they are complete.
             if data is None or (not may_hold_changes(data) and data.startswith(codec.HEAD) and data.endswith(codec.TAIL)):
                 continue
             try:
-                changes = ticker_changes_of(self._document(symbol).parse(data).counted)
+                known = self._document(symbol).parse(data)
             except DamagedFile as error:
                 unreadable[symbol] = str(error)
                 continue
-            for change in changes:
+            counted = set(ticker_changes_of(known.counted))
+            dropped |= set(ticker_changes_of(known.actions)) - counted if known.local else set()
+            for change in counted:
                 for ticker in filter(None, (change.old, change.new)):
                     found.setdefault(ticker, set()).add(change)
-        ordered = {symbol: tuple(sorted(made, key=change_order)) for symbol, made in found.items()}
+        ordered = {symbol: tuple(sorted(made - dropped, key=change_order)) for symbol, made in found.items()}
         return TickerChanges(ordered, unreadable)
 
     def _document(self, symbol: str) -> Document[SymbolActions]:
