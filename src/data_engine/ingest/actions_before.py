@@ -46,7 +46,7 @@ def refresh_actions(
         wanted = {ticker: span for ticker, span in _days_of(targets, now).items() if not _is_fresh(store, ticker, span, now)}
         if not wanted:
             return []
-        report = fetch_actions(store, client, wanted, now=now)
+        report = fetch_actions(store, client.begin(), wanted, now=now)
     except (Interrupted, KeyboardInterrupt):
         raise Interrupted("interrupted while corporate actions were fetched; no bars were fetched") from None
     except DataEngineError as error:
