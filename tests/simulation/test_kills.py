@@ -83,7 +83,7 @@ def _split(symbol: str = "AAA") -> Security:
 
 @pytest.mark.parametrize("place", PLACES)
 def test_a_series_that_is_fetched_again_on_another_basis(place: str) -> None:
-    """Mutants `rebase-without-withdrawal` and `extension-without-withdrawal`."""
+    """Nothing of the old basis is claimed beside the new one, wherever the process is killed."""
 
     def begin() -> World:
         made = world("2024-06-06T23:00", _split(), place=place)
@@ -96,7 +96,7 @@ def test_a_series_that_is_fetched_again_on_another_basis(place: str) -> None:
 
 @pytest.mark.parametrize("place", PLACES)
 def test_a_refetch_on_another_basis(place: str) -> None:
-    """Mutant `extension-without-withdrawal`: the claims that stand are inside the range."""
+    """The claims that stand are inside the range."""
 
     def begin() -> World:
         made = world("2024-06-06T23:00", _split(), place=place)
