@@ -11,7 +11,7 @@ from datetime import date, datetime
 from typing import TYPE_CHECKING
 
 from data_engine.corporate_actions.action_store import ActionStore
-from data_engine.errors import DataEngineError, Interrupted, StoreError
+from data_engine.errors import DataEngineError, Interrupted, StoreBusy, StoreError
 from data_engine.market.series import Dataset
 from data_engine.market.symbol import asof_day, ticker_of
 from data_engine.market.time_range import TimeRange, new_york_date, new_york_days
@@ -39,6 +39,7 @@ def refresh_actions(
 
     Raises:
         Interrupted: If Ctrl-C was pressed.
+        StoreError: If the lock of the store is lost.
     """
     from data_engine.corporate_actions.fetch_actions import fetch_actions
 
@@ -50,6 +51,8 @@ def refresh_actions(
     except (Interrupted, KeyboardInterrupt):
         raise Interrupted("interrupted while corporate actions were fetched; no bars were fetched") from None
     except DataEngineError as error:
+        if error.exit_code == StoreBusy.exit_code:
+            raise  # the lock is lost: nothing more may be written
         return [_note("corporate actions could not be fetched", str(error))]
     if not report.failed:
         return []
