@@ -7,11 +7,12 @@ fetched without them.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import TYPE_CHECKING
 
 from data_engine.corporate_actions.action_store import ActionStore
-from data_engine.errors import DataEngineError, Interrupted, StoreBusy, StoreError
+from data_engine.errors import CredentialsRefused, DataEngineError, Interrupted, StoreBusy, StoreError
 from data_engine.market.series import Dataset
 from data_engine.market.symbol import asof_day, ticker_of
 from data_engine.market.time_range import TimeRange, new_york_date, new_york_days
@@ -23,13 +24,26 @@ if TYPE_CHECKING:
 _SHOWN = 5
 
 
+@dataclass(frozen=True, slots=True)
+class ActionsBefore:
+    """What the request for corporate actions before a run has told.
+
+    Attributes:
+        notes: What could not be fetched, and why.
+        refused: The refusal of the keys, with which the run ends before a request for bars. If None, they were not refused.
+    """
+
+    notes: list[str] = field(default_factory=list)
+    refused: CredentialsRefused | None = None
+
+
 def refresh_actions(
     store: ActionStore,
     client: AlpacaClient,
     targets: Mapping[Dataset, Mapping[str, tuple[TimeRange, ...]]],
     now: datetime,
-) -> list[str]:
-    """Fetch the corporate actions of the symbols of a run that were not fetched on this day; return what failed, and why.
+) -> ActionsBefore:
+    """Fetch the corporate actions of the symbols of a run that were not fetched on this day; return what failed.
 
     Args:
         store: The store of the actions; the caller has its lock.
@@ -46,19 +60,21 @@ def refresh_actions(
     try:
         wanted = {ticker: span for ticker, span in _days_of(targets, now).items() if not _is_fresh(store, ticker, span, now)}
         if not wanted:
-            return []
+            return ActionsBefore()
         report = fetch_actions(store, client.begin(), wanted, now=now)
     except (Interrupted, KeyboardInterrupt):
         raise Interrupted("interrupted while corporate actions were fetched; no bars were fetched") from None
+    except CredentialsRefused as error:
+        return ActionsBefore(refused=error)
     except DataEngineError as error:
         if error.exit_code == StoreBusy.exit_code:
             raise  # the lock is lost: nothing more may be written
-        return [_note("corporate actions could not be fetched", str(error))]
+        return ActionsBefore([_note("corporate actions could not be fetched", str(error))])
     if not report.failed:
-        return []
+        return ActionsBefore()
     failed = dict.fromkeys(symbol for symbol, _, _ in report.failed)
     named = f"corporate actions of {plural(len(failed), 'symbol')} could not be fetched ({and_more(failed, _SHOWN)})"
-    return [_note(named, report.failed[0][2])]
+    return ActionsBefore([_note(named, report.failed[0][2])])
 
 
 def _note(what: str, why: str) -> str:

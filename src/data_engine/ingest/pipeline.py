@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from data_engine.alpaca.client import DELAY, AlpacaClient
 from data_engine.corporate_actions.action_store import ActionStore
 from data_engine.errors import ConfigError, DataEngineError, InputError
-from data_engine.ingest.actions_before import refresh_actions
+from data_engine.ingest.actions_before import ActionsBefore, refresh_actions
 from data_engine.ingest.dispatcher import Dispatcher
 from data_engine.ingest.outcome import IngestionReport
 from data_engine.ingest.plan import IngestionPlan
@@ -170,12 +170,12 @@ class IngestionPipeline:
             if index_name is not None:
                 self.metadata.store(index_name, names, force=force)
             targets: dict[Dataset, Targets] = {dataset: dict.fromkeys(names, (span.range,))}
-            notes = self._refresh_actions(targets, now)
+            before = self._refresh_actions(targets, now)
             run_plan = self._plan(targets, now, refetch=refetch)
             options = self._options(now, refetch=refetch, accept_removals=accept_removals)
             command = "refetch" if refetch else "ingest"
-            notes += notes_before(span, now, delay=DELAY if self.feed is Feed.DELAYED_SIP else None)
-            return self._run(hold, run_plan, options, notes, command, index_name)
+            before.notes.extend(notes_before(span, now, delay=DELAY if self.feed is Feed.DELAYED_SIP else None))
+            return self._run(hold, run_plan, options, before, command, index_name)
 
     def ingest_from_csv(
         self,
@@ -257,19 +257,19 @@ class IngestionPipeline:
         with self._locked() as hold:
             now = self._now()
             targets = self._update_targets(choice, names, index_name, now)
-            notes = self._refresh_actions(targets, now)
+            before = self._refresh_actions(targets, now)
             run_plan = self._plan(targets, now, gaps_first=True)
-            return self._run(hold, run_plan, self._options(now), notes, "update", index_name)
+            return self._run(hold, run_plan, self._options(now), before, "update", index_name)
 
-    def _refresh_actions(self, targets: Mapping[Dataset, Targets], now: datetime) -> list[str]:
+    def _refresh_actions(self, targets: Mapping[Dataset, Targets], now: datetime) -> ActionsBefore:
         """Fetch the corporate actions of a run's symbols if it is time; return what failed."""
         if not self._actions:
-            return []
+            return ActionsBefore()
         try:
             client = self.client
         except ConfigError:  # only with Dask, whose workers have the credentials
             self.progress.note("Corporate actions are not fetched: this process has no credentials; run `data-engine actions`")
-            return []
+            return ActionsBefore()
         return refresh_actions(ActionStore(self.storage.files), client, targets, now)
 
     def _update_targets(
@@ -356,7 +356,7 @@ class IngestionPipeline:
         hold: ExitStack,
         run_plan: RunPlan,
         options: RunOptions,
-        notes: list[str],
+        before: ActionsBefore,
         command: str,
         index_name: str | None,
     ) -> IngestionReport:
@@ -365,8 +365,8 @@ class IngestionPipeline:
             pool = self._pool_for(options)
             try:
                 dispatcher = Dispatcher(pool, self.progress, workers=self.workers)
-                run = IngestionRun(run_plan, dispatcher, self.storage.bars, notes, delay=DELAY, delayed=options.delayed)
-                report = run.run()
+                run = IngestionRun(run_plan, dispatcher, self.storage.bars, before.notes, delay=DELAY, delayed=options.delayed)
+                report = run.run(before.refused)
             finally:
                 writing = pool.close()
         except DataEngineError as error:

@@ -67,14 +67,17 @@ class IngestionRun:
         self._named: set[Series] = set()
         self._cleared: set[Series] = set()
 
-    def run(self) -> IngestionReport:
+    def run(self, refused: DataEngineError | None = None) -> IngestionReport:
         """Carry out the plan; adjusted series whose adjustment basis turns out to have changed are fetched again in full.
+
+        Args:
+            refused: What ends the run before its first request, when all that is requested is written. If None, nothing does.
 
         Raises:
             StoreError: If the disk cannot hold what is to come; nothing was sent or written.
             DataEngineError: If the run ended early; its ``report`` says what was done until then.
         """
-        error = self._work()
+        error = self._work(refused)
         self._note_truncation()
         report = self._report(error)
         self._tidy(error)
@@ -93,7 +96,7 @@ class IngestionRun:
                 f"{free / 1e9:,.1f} GB are free; free some space, or use a shorter range or another --base-path"
             )
 
-    def _work(self) -> DataEngineError | None:
+    def _work(self, refused: DataEngineError | None) -> DataEngineError | None:
         """Store what is requested, fetch it, and return what ended the run early, if anything did."""
         state = self._dispatcher.state
         state.failed.update(self._run_plan.broken)
@@ -104,6 +107,8 @@ class IngestionRun:
             self._recount()
             self._withdraw()
             self._requested.add(self._run_plan.requested())
+            if refused is not None:
+                return refused
             self._fetch(self._run_plan)
             self._bring_to_one_basis()
         except DataEngineError as error:
