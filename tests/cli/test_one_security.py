@@ -275,6 +275,17 @@ def test_a_failure_of_the_actions_is_a_note(tmp_path: Path) -> None:
         assert "`data-engine actions`" in note
 
 
+def test_refused_keys_end_the_run_at_the_actions_and_what_was_requested_is_remembered(tmp_path: Path) -> None:
+    with Sandbox(Replay(write_minutes(tmp_path / "bars.parquet", ["S"], SENTINEL)), keys={"PKRIGHT": "right"}) as server:
+        words = ("ingest", "S", "--start", "2021-06-30", "--end", "2021-07-02", "--json", "--base-path", tmp_path / "store")
+        ran = here(*words, url=server.url)
+
+        assert (ran.code, [one["symbol"] for one in ran.json["failed"]]) == (3, ["S"])
+        assert [one.path for one in server.requests] == ["/v1/corporate-actions"]
+    status = here("status", "--json", "--base-path", tmp_path / "store", env={}).json["series"]
+    assert [(one["symbol"], len(one["missing"])) for one in status] == [("S", 1)]
+
+
 class Broken(Announcements):
     """A service of which the records of one symbol have no usable process date."""
 

@@ -12,7 +12,7 @@ from datetime import date, datetime
 from typing import TYPE_CHECKING
 
 from data_engine.corporate_actions.action_store import ActionStore
-from data_engine.errors import CredentialsRefused, DataEngineError, Interrupted, StoreBusy, StoreError
+from data_engine.errors import CredentialsRefused, DataEngineError, Interrupted, InvalidSymbol, StoreBusy, StoreError
 from data_engine.market.series import Dataset
 from data_engine.market.symbol import asof_day, ticker_of
 from data_engine.market.time_range import TimeRange, new_york_date, new_york_days
@@ -70,11 +70,11 @@ def refresh_actions(
         if error.exit_code == StoreBusy.exit_code:
             raise  # the lock is lost: nothing more may be written
         return ActionsBefore([_note("corporate actions could not be fetched", str(error))])
-    if not report.failed:
+    failed = {symbol: why for symbol, code, why in report.failed if code != InvalidSymbol.code}  # its bars say the same
+    if not failed:
         return ActionsBefore()
-    failed = dict.fromkeys(symbol for symbol, _, _ in report.failed)
     named = f"corporate actions of {plural(len(failed), 'symbol')} could not be fetched ({and_more(failed, _SHOWN)})"
-    return ActionsBefore([_note(named, report.failed[0][2])])
+    return ActionsBefore([_note(named, next(iter(failed.values())))])
 
 
 def _note(what: str, why: str) -> str:
