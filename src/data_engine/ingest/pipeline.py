@@ -349,6 +349,7 @@ class IngestionPipeline:
             refetch=refetch,
             gaps_first=gaps_first,
             changes=ActionStore(self.storage.files).ticker_changes(),
+            files=self.storage.files,
         )
 
     def _run(

@@ -20,8 +20,11 @@ from data_engine.market.series import Dataset, Series
 from data_engine.market.symbol import asof_day, ticker_of
 from data_engine.market.time_range import TimeRange, difference, iso, union
 from data_engine.market.wording import and_more
-from data_engine.store.coverage import Coverage
+from data_engine.store.coverage import Coverage, FileCount
 from data_engine.store.coverage_store import CoverageStore
+from data_engine.store.file_store import FileStore
+from data_engine.store.lost_files import lost_files
+from data_engine.store.partitions import Partition, Period
 
 _NEVER_INGESTED = Failure("never_ingested", "never ingested here; `data-engine ingest` with --start begins a series")
 
@@ -39,6 +42,7 @@ class RunPlan:
         changes: The ticker changes that are known.
         cut: The series of which a part is not requested, since the ticker has changed hands, and why.
         ended: The instant from which on the ticker of a series is no longer its security's: nothing is claimed from then on.
+        lost: The files that are gone though the coverage counts them; their ranges are requested again.
     """
 
     plans: tuple[IngestionPlan, ...]
@@ -49,11 +53,19 @@ class RunPlan:
     changes: TickerChanges = field(default_factory=TickerChanges)
     cut: Mapping[Series, str] = field(default_factory=dict)
     ended: Mapping[Series, datetime] = field(default_factory=dict)
+    lost: Mapping[Series, frozenset[Period]] = field(default_factory=dict)
 
     @property
     def notes(self) -> list[str]:
-        """What is to be said of the series that were cut, one line a rename."""
-        return list(dict.fromkeys(self.cut.values()))
+        """What is to be said of series whose files are gone, and of those that were cut, one line a rename."""
+        return [*self._lost_note(), *dict.fromkeys(self.cut.values())]
+
+    def _lost_note(self) -> list[str]:
+        names = sorted(Partition(series, period).key for series, periods in self.lost.items() for period in periods)
+        if not names:
+            return []
+        count = f"{len(names):,} counted files are" if len(names) > 1 else "a counted file is"
+        return [f"{count} not there any more, and what the source has of their bars is requested again: {and_more(names, 3)}"]
 
     def requested(self) -> dict[Series, tuple[TimeRange, ...]]:
         """Return what is newly requested of the series that can be worked on, whether or not there is anything to fetch now."""
@@ -80,6 +92,7 @@ def plan_run(
     refetch: bool = False,
     gaps_first: bool = False,
     changes: TickerChanges | None = None,
+    files: FileStore | None = None,
 ) -> RunPlan:
     """Read what is covered, and plan what is missing.
 
@@ -92,21 +105,31 @@ def plan_run(
         gaps_first: Whether to request what ends before now first.
         changes: The ticker changes that are known; a series is not requested beyond the day on which its security left the
             ticker.
+        files: The files of the store: those that the coverage counts in the requested ranges are looked for, and what is gone
+            is requested again. If None, the coverage is believed.
     """
     known_changes = (changes or TickerChanges()).until(now)  # others are announced, and may change
     known: dict[Series, Coverage] = {}
     broken: dict[Series, Failure] = {}
     cut: dict[Series, str] = {}
     ended: dict[Series, datetime] = {}
+    lost: dict[Series, frozenset[Period]] = {}
     plans = []
     for dataset, ranges in targets.items():
         usable = []
-        for symbol, requested in ranges.items():
+        for symbol in ranges:
             series = Series(symbol, dataset)
             try:
                 known[series] = coverage.read(series)
             except DamagedFile as error:
                 known[series], broken[series] = Coverage(series), Failure.of(error)
+        if files is not None:
+            gone = lost_files(files, (known[Series(symbol, dataset)] for symbol in ranges), ranges)
+            known |= {series: _without(known[series], periods) for series, periods in gone.items()}
+            lost |= gone
+        for symbol, requested in ranges.items():
+            series = Series(symbol, dataset)
+            if series in broken:
                 continue
             target, end = _target(known[series], requested, known_changes, refetch=refetch)
             if end is not None:
@@ -119,7 +142,7 @@ def plan_run(
                 cut[series] = target.cut
         plan = plan_ingestion(usable, dataset, now=now, workers=workers, gaps_first=gaps_first)
         plans.append(replace(plan, symbols=tuple(ranges), wanted={**dict(ranges), **plan.wanted}))
-    return RunPlan(tuple(plans), known, broken, now, refetch, changes or TickerChanges(), cut, ended)
+    return RunPlan(tuple(plans), known, broken, now, refetch, changes or TickerChanges(), cut, ended, lost)
 
 
 def requested_span(
@@ -155,6 +178,10 @@ def notes_before(span: Span, now: datetime, *, delay: timedelta | None) -> list[
         minutes = delay // timedelta(minutes=1)
         notes.append(f"delayed_sip: the end was truncated to {minutes} minutes ago ({iso((now - delay).replace(microsecond=0))})")
     return notes
+
+
+def _without(known: Coverage, lost: frozenset[Period]) -> Coverage:
+    return known.without_files(lost, dict.fromkeys(lost, FileCount(0)))
 
 
 def _target(
