@@ -12,9 +12,11 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any
 
 from data_engine.errors import DataEngineError, Failure, Interrupted
+from data_engine.ingest.empty_sessions import EmptySession
 from data_engine.ingest.plan import FetchTask, IngestionPlan
 from data_engine.ingest.progress import Progress, ProgressState
 from data_engine.ingest.task import TaskResult
@@ -38,6 +40,7 @@ class RunState:
         basis_changed: Adjusted series whose stored prices no longer equal the source's.
         basis_same: Where the bars of adjusted series were only compared, and are as they are stored.
         forming: Series of which a bar came that had not ended.
+        empty: Recent sessions of which no bar came to series that traded lately, by series and day.
         undated: Whether the source did not say what time it is.
         written: The bars added or revised, by series.
         changes: How bars have changed, in all.
@@ -49,6 +52,7 @@ class RunState:
     basis_changed: set[Series] = field(default_factory=set)
     basis_same: set[tuple[Series, TimeRange]] = field(default_factory=set)
     forming: set[Series] = field(default_factory=set)
+    empty: dict[Series, dict[date, EmptySession]] = field(default_factory=dict)
     undated: bool = False
     written: dict[Series, int] = field(default_factory=dict)
     changes: Changes = NO_CHANGES
@@ -60,6 +64,8 @@ class RunState:
         self.basis_changed |= result.basis_changed
         self.basis_same |= result.basis_same
         self.forming |= result.forming
+        for series, days in result.empty.items():
+            self.empty.setdefault(series, {}).update(days)
         self.undated |= result.undated
         for series, written in result.written.items():
             self.written[series] = self.written.get(series, 0) + written

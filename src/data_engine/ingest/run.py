@@ -13,6 +13,8 @@ from datetime import date, datetime, timedelta
 from data_engine.errors import ClockError, DamagedFile, DataEngineError, Failure, Interrupted, StoreError
 from data_engine.ingest.basis_check import BasisCheck, basis_checks, check_plan
 from data_engine.ingest.dispatcher import Dispatcher
+from data_engine.ingest.empty_sessions import held_back
+from data_engine.ingest.missing_sessions import closable, close, missing_sessions, reopen
 from data_engine.ingest.outcome import NO_DATA, IngestionReport, Outcome
 from data_engine.ingest.plan import IngestionPlan
 from data_engine.ingest.run_plan import RunPlan, plan_run
@@ -105,6 +107,7 @@ class IngestionRun:
             self._requested.add(self._run_plan.requested())
             self._fetch(self._run_plan)
             self._bring_to_one_basis()
+            self._judge_empty_sessions()
         except DataEngineError as error:
             return error
         except KeyboardInterrupt:
@@ -129,6 +132,23 @@ class IngestionRun:
         for series in state.basis_changed:
             state.failed.setdefault(series, _CHANGED_AGAIN)
 
+    def _judge_empty_sessions(self) -> None:
+        """Have the emptiness of recent sessions be final, unless so many series lack one that it is missing at the source."""
+        state, run = self._dispatcher.state, self._run_plan.series
+        missing = missing_sessions(self._storage, run, state.empty) if state.empty else []
+        self._notes += [str(one) for one in missing]
+        days = [one.day for one in missing]
+        for series in run if missing else state.empty:
+            self._dispatcher.tick()
+            try:
+                state.changes += close(self._storage, series, closable(state.empty.get(series, {}), days))
+                reopen(self._storage, series, days)
+            except DamagedFile as error:
+                state.failed.setdefault(series, Failure.of(error))
+        for one in missing:
+            for series in one.lacking:
+                state.failed.setdefault(series, one.failure)
+
     def _compare_first_bars(self) -> None:
         """Compare the first bars of what is not confirmed with what the source says of them now, and claim what is the same."""
         state = self._dispatcher.state
@@ -149,7 +169,8 @@ class IngestionRun:
             by_series.setdefault(check.series, []).append(check.range)
         for series, ranges in by_series.items():
             if all((series, span) in state.basis_same for span in ranges):
-                self._storage.coverage.update(series, lambda known: known.confirmed(self._run_plan.now))
+                held = held_back(state.empty.get(series, {}).values())
+                self._storage.coverage.update(series, lambda known, held=held: known.confirmed(self._run_plan.now).reopened(held))  # type: ignore[misc]
 
     def _checks_of(self, series: Series, asof: date | None) -> list[BasisCheck]:
         self._dispatcher.tick()
@@ -181,6 +202,7 @@ class IngestionRun:
                 self._storage.coverage.update(series, Coverage.cleared)
                 self._cleared.add(series)
                 self._dispatcher.state.basis_changed.discard(series)
+                self._dispatcher.state.empty.pop(series, None)
         if any(plan.tasks for plan in run_plan.plans):
             self._dispatcher.work(run_plan.plans, len(self._run_plan.series))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 
 from data_engine.errors import (
     BadAnswer,
@@ -25,6 +25,7 @@ from data_engine.errors import (
     UriTooLong,
 )
 from data_engine.ingest.chain import remaining_tasks
+from data_engine.ingest.empty_sessions import EmptySession
 from data_engine.ingest.page_writer import PageWriter
 from data_engine.ingest.plan import FetchTask
 from data_engine.ingest.source import BarSource
@@ -65,6 +66,7 @@ class TaskResult:
         basis_changed: adjusted series whose stored prices no longer equal the vendor's.
         basis_same: Where the bars of adjusted series were only compared, and are as they are stored.
         forming: series of which a bar came that had not ended.
+        empty: recent sessions of which no bar came to series that traded lately, by series and day.
         undated: whether the source did not say what time it is.
         written: bars added or revised, by series.
         changes: of bars, in all.
@@ -77,6 +79,7 @@ class TaskResult:
     basis_changed: set[Series] = field(default_factory=set)
     basis_same: set[tuple[Series, TimeRange]] = field(default_factory=set)
     forming: set[Series] = field(default_factory=set)
+    empty: dict[Series, dict[date, EmptySession]] = field(default_factory=dict)
     undated: bool = False
     written: dict[Series, int] = field(default_factory=dict)
     changes: Changes = NO_CHANGES
@@ -187,6 +190,9 @@ class _Work:
             result.changes += changes
         result.undated |= self._source.server_time is None and result.pages > 0
         result.forming.update(Series(symbol, task.dataset) for symbol in writer.forming)
+        for symbol, empty in writer.empty.items():
+            days = result.empty.setdefault(Series(symbol, task.dataset), {})
+            days.update((one.day, one) for one in empty)
         for symbol, damage in writer.damaged.items():
             self._fail(Series(symbol, task.dataset), damage)
         result.basis_changed.update(Series(symbol, task.dataset) for symbol in writer.basis_changed)
