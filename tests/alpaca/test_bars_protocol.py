@@ -384,6 +384,7 @@ HOSTILE = {
     "before-the-range": (one(t="2024-06-02T23:59:00Z"), "AAPL: the bar at 2024-06-02T23:59:00.000000Z"),
     "at-the-excluded-end": (one(t="2024-06-04T00:00:00Z"), "AAPL: the bar at 2024-06-04T00:00:00.000000Z"),
     "far-outside": (one(t="0001-01-01T00:00:00Z"), "AAPL: the bar at 0001-01-01T00:00:00.000000Z"),
+    "between-two-minutes": (one(t="2024-06-03T08:00:30Z"), "AAPL: the bar at 2024-06-03T08:00:30.000000Z does not start"),
     "symbol-not-requested": (written({"MSFT": [GOOD]}), "'MSFT'"),
     "symbol-in-another-case": (written({"aapl": [GOOD]}), "'aapl'"),
     "comma-after-the-last-symbol": (one().replace(b"]},", b"],},"), "JSON"),
@@ -416,6 +417,32 @@ def test_a_hostile_page_is_refused_and_the_request_is_named(body, reason, decode
 
     assert reason in str(caught.value)
     assert str(REQUEST) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("timeframe", "time", "fits"),
+    [
+        ("5Min", "2024-06-03T08:05:00Z", True),
+        ("5Min", "2024-06-03T08:01:00Z", False),
+        ("1Day", "2024-06-03T04:00:00Z", True),
+        ("1Day", "2024-06-03T05:00:00Z", False),  # midnight in New York only in winter
+        ("1Day", "2024-12-03T05:00:00Z", True),
+        ("1Week", "2024-06-03T04:00:00Z", True),
+        ("1Week", "2024-06-04T04:00:00Z", False),
+        ("1Month", "2024-06-01T04:00:00Z", True),
+        ("1Month", "2024-06-03T04:00:00Z", False),
+    ],
+)
+def test_a_bar_starts_where_bars_of_its_timeframe_do(timeframe, time, fits, decoder):
+    request = BarsRequest(
+        ("AAPL",), dataset(timeframe), TimeRange(datetime(2024, 1, 1, tzinfo=UTC), datetime(2025, 1, 1, tzinfo=UTC))
+    )
+
+    if fits:
+        assert read_page(one(t=time), request).table.num_rows == 1
+    else:
+        with pytest.raises(BadAnswer, match=f"AAPL: the bar at {time[:-1]}"):
+            read_page(one(t=time), request)
 
 
 def test_more_bars_than_were_requested_are_refused(decoder):

@@ -8,6 +8,8 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from data_engine import AlpacaClient, IngestionPipeline, IngestionReport
@@ -28,6 +30,7 @@ from running import (
     content,
     count,
     coverage,
+    here,
     names_of,
     pipeline_of,
     rows,
@@ -351,6 +354,37 @@ def test_a_server_that_fails_for_one_symbol_fails_that_symbol_alone(tmp_path: Pa
     assert content(tmp_path / "one") == content(tmp_path / "other")
     assert coverage(tmp_path / "one", names[7])["covered"] == []
     assert coverage(tmp_path / "one", names[7])["failure"]["code"] == "unavailable"
+
+
+def test_a_bar_that_starts_where_none_can_fails_its_symbol_and_is_not_stored(tmp_path: Path) -> None:
+    """It was stored, quarantined by `verify --repair`, and fetched again, for ever."""
+    daily = write_days(tmp_path / "days.parquet", {"GOOD": 4, "LATE": 5, "MORE": 4})
+    with Sandbox(Replay(daily, timeframe="1Day")) as server:
+        report = pipeline_of(server, tmp_path / "store").ingest_symbols(
+            ["GOOD", "LATE", "MORE"], "2024-06-03", "2024-06-07", "1Day"
+        )
+        again = pipeline_of(server, tmp_path / "store").update()
+
+    assert (report.exit_code, report["successful"], report["codes"]) == (1, ["GOOD", "MORE"], {"LATE": "bad_answer"})
+    assert "2024-06-03T05:00:00" in dict(report["failed"])["LATE"]
+    assert again["codes"] == {"LATE": "bad_answer"}
+    assert {row[0] for row in rows(tmp_path / "store", "equities_1day")} == {"GOOD", "MORE"}
+    assert coverage(tmp_path / "store", "LATE", "equities_1day")["covered"] == []
+    assert here("verify", "--base-path", tmp_path / "store").code == 0
+
+
+def write_days(path: Path, hours: dict[str, int]) -> Path:
+    """Write a file of five daily bars per symbol that start at an hour of UTC; four o'clock is midnight in New York."""
+    stamps = [
+        (name, datetime(2024, 6, day, hour, tzinfo=UTC), *[10.0] * 4, 1000.0)
+        for name, hour in hours.items()
+        for day in range(3, 8)
+    ]
+    names = ("symbol", "timestamp", "open", "high", "low", "close", "volume")
+    kinds = (pa.string(), pa.timestamp("us", tz="UTC"), *[pa.float64()] * 5)
+    columns = zip(*stamps, strict=True)
+    pq.write_table(pa.table({n: pa.array(c, k) for n, c, k in zip(names, columns, kinds, strict=True)}), path)
+    return path
 
 
 @pytest.mark.parametrize("kind", ["500", "502", "reset", "cut_gzip", "short"])

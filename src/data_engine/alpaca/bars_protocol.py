@@ -21,6 +21,7 @@ from data_engine.alpaca.page_decoder import read_plain
 from data_engine.alpaca.page_decoder_native import library, read_compiled
 from data_engine.alpaca.page_format import KEYS, PAGE_LIMIT, check_currency, frame, query_string, read_object, slices_of, unusable
 from data_engine.errors import BadAnswer
+from data_engine.market.bar_grid import off_grid
 from data_engine.market.bars import VALUES, make_table, numbers, problems, to_micros
 from data_engine.market.bars_page import BarsPage
 from data_engine.market.series import Dataset
@@ -88,7 +89,8 @@ def read_page(body: bytes, request: BarsRequest) -> BarsPage:
 
     Raises:
         BadAnswer: If the page is not JSON of the documented shape; a value is missing, null or not finite; or bars are
-            unsorted, repeated, of a symbol that was not requested, or outside the requested range.
+            unsorted, repeated, of a symbol that was not requested, outside the requested range, or do not start where bars of the
+            timeframe can (`off_grid`).
     """
     code = library()
     page = read_plain(body) if code is None else read_compiled(body, code)
@@ -98,7 +100,7 @@ def read_page(body: bytes, request: BarsRequest) -> BarsPage:
         elif (framed := frame(body)) is not None:
             check_currency(framed.currency, request.currency)
         _check_contents(page, request)
-        _check_times(page, request.span)
+        _check_times(page, request)
     except BadAnswer as error:
         raise unusable(request, str(error)) from error
     return replace(page, until=request.span.end)
@@ -177,9 +179,9 @@ def _check_contents(page: BarsPage, request: BarsRequest) -> None:
             raise BadAnswer(f"it has bars of {symbol!r}, which was not requested")
 
 
-def _check_times(page: BarsPage, span: TimeRange) -> None:
+def _check_times(page: BarsPage, request: BarsRequest) -> None:
     """Check values and times of all bars of a page at once; only a page that fails is examined row by row."""
-    times = page.times
+    times, span, timeframe = page.times, request.span, request.dataset.timeframe
     if not times.size:
         return
     forward = np.diff(times) > 0
@@ -189,5 +191,13 @@ def _check_times(page: BarsPage, span: TimeRange) -> None:
         raise BadAnswer("; ".join(f"{symbol}: {problem}" for symbol, problem in found if problem))
     outside = np.flatnonzero((times < to_micros(span.start)) | (times >= to_micros(span.end)))
     if outside.size:
-        symbol = next(symbol for symbol, start, stop in page.slices if start <= outside[0] < stop)
-        raise BadAnswer(f"{symbol}: the bar at {np.datetime64(int(times[outside[0]]), 'us')}Z lies outside the requested range")
+        raise BadAnswer(f"{_bar(page, times[outside[0]])} lies outside the requested range")
+    if (off := off_grid(times, timeframe)).size:
+        raise BadAnswer(f"{_bar(page, off[0])} does not start where a {timeframe} bar can ({off.size:,} such bars)")
+
+
+def _bar(page: BarsPage, time: np.int64) -> str:
+    """Return the symbol and the timestamp of the first bar of a page that starts at a time, as text."""
+    at = int(np.argmax(page.times == time))
+    symbol = next(symbol for symbol, start, stop in page.slices if start <= at < stop)
+    return f"{symbol}: the bar at {np.datetime64(int(time), 'us')}Z"
