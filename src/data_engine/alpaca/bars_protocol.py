@@ -126,24 +126,25 @@ def read_any(body: bytes, currency: str | None = None) -> BarsPage:
         raise BadAnswer("bars is not an object")
     lists = {symbol: _checked_rows(symbol, rows) for symbol, rows in sorted(content.items()) if rows != []}
     rows = [row for listed in lists.values() for row in listed]
+    unknown = set().union(*rows) - KEYS.keys() if rows else set()
     times = np.array([_micros(row["t"]) for row in rows], np.int64)
     try:
         values = [np.array([row[key] for row in rows], np.float64) for key in KEYS if key != "t"]
     except OverflowError as error:
         raise BadAnswer(f"a number is too large: {error}") from error
     slices = slices_of(list(lists), list(accumulate(map(len, lists.values()))))
-    return BarsPage(make_table(times, values), slices or (), token, len(body))
+    return BarsPage(make_table(times, values), slices or (), token, len(body), unknown=tuple(sorted(unknown)))
 
 
 def _checked_rows(symbol: str, rows: object) -> list[dict[str, Any]]:
     if not isinstance(rows, list):
         raise BadAnswer(f"the bars of {symbol} are {type(rows).__name__}, not a list")
     for row in rows:
-        if not isinstance(row, dict) or row.keys() != KEYS.keys():
+        if not isinstance(row, dict) or not row.keys() >= KEYS.keys():
             fields = ", ".join(sorted(row)) if isinstance(row, dict) else row
             raise BadAnswer(f"a bar of {symbol} has the fields {fields}")
-        for key, value in row.items():
-            if key != "t" and type(value) not in (int, float):  # a truth value would count as an int
+        for key in KEYS:
+            if key != "t" and type(value := row[key]) not in (int, float):  # a truth value would count as an int
                 raise BadAnswer(f"{KEYS[key]} of a bar of {symbol} is {value!r}")
     return rows
 

@@ -41,6 +41,7 @@ class RunState:
         basis_same: Where the bars of adjusted series were only compared, and are as they are stored.
         forming: Series of which a bar came that had not ended.
         empty: Recent sessions of which no bar came to series that traded lately, by series and day.
+        unknown: The names of fields of bars that were passed over.
         undated: Whether the source did not say what time it is.
         written: The bars added or revised, by series.
         changes: How bars have changed, in all.
@@ -53,6 +54,7 @@ class RunState:
     basis_same: set[tuple[Series, TimeRange]] = field(default_factory=set)
     forming: set[Series] = field(default_factory=set)
     empty: dict[Series, dict[date, EmptySession]] = field(default_factory=dict)
+    unknown: set[str] = field(default_factory=set)
     undated: bool = False
     written: dict[Series, int] = field(default_factory=dict)
     changes: Changes = NO_CHANGES
@@ -66,6 +68,7 @@ class RunState:
         self.forming |= result.forming
         for series, days in result.empty.items():
             self.empty.setdefault(series, {}).update(days)
+        self.unknown |= result.unknown
         self.undated |= result.undated
         for series, written in result.written.items():
             self.written[series] = self.written.get(series, 0) + written

@@ -78,6 +78,9 @@ class IngestionRun:
         """
         error = self._work()
         self._note_truncation()
+        if self._dispatcher.state.unknown:
+            names = and_more(sorted(self._dispatcher.state.unknown), 8)
+            self._notes.append(f"Alpaca's bars have fields that this version does not read: {names}")
         report = self._report(error)
         self._tidy(error)
         if error is not None:

@@ -67,6 +67,7 @@ class TaskResult:
         basis_same: Where the bars of adjusted series were only compared, and are as they are stored.
         forming: series of which a bar came that had not ended.
         empty: recent sessions of which no bar came to series that traded lately, by series and day.
+        unknown: the names of fields of bars that were passed over.
         undated: whether the source did not say what time it is.
         written: bars added or revised, by series.
         changes: of bars, in all.
@@ -80,6 +81,7 @@ class TaskResult:
     basis_same: set[tuple[Series, TimeRange]] = field(default_factory=set)
     forming: set[Series] = field(default_factory=set)
     empty: dict[Series, dict[date, EmptySession]] = field(default_factory=dict)
+    unknown: set[str] = field(default_factory=set)
     undated: bool = False
     written: dict[Series, int] = field(default_factory=dict)
     changes: Changes = NO_CHANGES
@@ -162,6 +164,7 @@ class _Work:
                     bars = writer.take(page, dated=self._source.server_time is not None)
                     self.result.pages += 1
                     self.result.bars += bars
+                    self.result.unknown.update(page.unknown)
                     if self._on_page is not None:
                         self._on_page(bars)
             writer.complete()
