@@ -44,6 +44,7 @@ class RunState:
         unknown: The names of fields of bars that were passed over.
         undated: Whether the source did not say what time it is.
         written: The bars added or revised, by series.
+        vanished: The stored bars that complete responses lacked and that were kept, by series.
         changes: How bars have changed, in all.
         fatal: What ended the whole run; tasks that were merely interrupted because of it do not count.
     """
@@ -57,6 +58,7 @@ class RunState:
     unknown: set[str] = field(default_factory=set)
     undated: bool = False
     written: dict[Series, int] = field(default_factory=dict)
+    vanished: dict[Series, int] = field(default_factory=dict)
     changes: Changes = NO_CHANGES
     fatal: DataEngineError | None = None
 
@@ -72,6 +74,8 @@ class RunState:
         self.undated |= result.undated
         for series, written in result.written.items():
             self.written[series] = self.written.get(series, 0) + written
+        for series, vanished in result.vanished.items():
+            self.vanished[series] = self.vanished.get(series, 0) + vanished
         self.changes += result.changes
         if result.fatal is None:
             for symbol in task.symbols:

@@ -144,7 +144,9 @@ class IngestionRun:
         for series in run if missing else state.empty:
             self._dispatcher.tick()
             try:
-                state.changes += close(self._storage, series, closable(state.empty.get(series, {}), days))
+                changes = close(self._storage, series, closable(state.empty.get(series, {}), days))
+                state.changes += changes
+                state.vanished[series] = state.vanished.get(series, 0) + changes.vanished
                 reopen(self._storage, series, days)
             except DamagedFile as error:
                 state.failed.setdefault(series, Failure.of(error))
@@ -276,7 +278,7 @@ class IngestionRun:
         if verdict is not None and symbol in plan.outstanding and verdict.code not in _NOT_STORED:
             self._store_failure(series, verdict)
         label = symbol if len(self._run_plan.plans) == 1 else f"{symbol} ({plan.dataset.name})"
-        return Outcome(label, verdict, known.bars, state.written.get(series, 0))
+        return Outcome(label, verdict, known.bars, state.written.get(series, 0), state.vanished.get(series, 0))
 
     def _verdict(self, known: Coverage, plan: IngestionPlan, error: DataEngineError | None) -> Failure | None:
         """Return why a series is not complete, read from its coverage after the work; None if it is."""

@@ -70,6 +70,7 @@ class TaskResult:
         unknown: the names of fields of bars that were passed over.
         undated: whether the source did not say what time it is.
         written: bars added or revised, by series.
+        vanished: stored bars that complete responses lacked and that were kept, by series.
         changes: of bars, in all.
         pages: answers.
         bars: that arrived.
@@ -84,6 +85,7 @@ class TaskResult:
     unknown: set[str] = field(default_factory=set)
     undated: bool = False
     written: dict[Series, int] = field(default_factory=dict)
+    vanished: dict[Series, int] = field(default_factory=dict)
     changes: Changes = NO_CHANGES
     pages: int = 0
     bars: int = 0
@@ -190,6 +192,8 @@ class _Work:
             series = Series(symbol, task.dataset)
             if changes.written:
                 result.written[series] = result.written.get(series, 0) + changes.written
+            if changes.vanished:
+                result.vanished[series] = result.vanished.get(series, 0) + changes.vanished
             result.changes += changes
         result.undated |= self._source.server_time is None and result.pages > 0
         result.forming.update(Series(symbol, task.dataset) for symbol in writer.forming)
