@@ -94,7 +94,8 @@ def session_gate(
 ) -> SessionGate:
     """Return how many of the selected series hold a session. Bars of a week or longer are left out.
 
-    Coverage is read, and of bar files only the timestamps where the first and the last bar do not tell.
+    Coverage is read, and of bar files only the timestamps where the first and the last bar do not tell. Daily bars that have not
+    ended are not expected.
 
     Args:
         storage: The store.
@@ -130,15 +131,27 @@ def session_gate(
     return SessionGate(day, expected, tuple(lacking))
 
 
+def latest_session_gate(
+    storage: BarStore, choice: DatasetFilter, names: Sequence[str] | None = None, *, now: datetime
+) -> SessionGate:
+    """Return how many of the selected series hold the latest session of which bars can be held, as `session_gate`.
+
+    Daily bars of a session end at midnight: before, if only those are selected, it is the session before.
+    """
+    day = last_session(now)
+    gate = session_gate(storage, choice, day, names, now=now)
+    return gate if gate.expected else session_gate(storage, choice, sessions_before(day, 1)[0], names, now=now)
+
+
 def _judge(storage: BarStore, known: Coverage, day: date, change: TickerChange | None, now: datetime) -> tuple[bool, str | None]:
     """Return whether a series counts, and why it does not hold a session; None if it does."""
     if known.first_bar is None or known.last_bar is None or (change is not None and change.day <= day):
         return False, None
     window = sessions_before(day, LATELY)
     first, last = new_york_date(known.first_bar), new_york_date(known.last_bar)
-    if last < window[0] or first > day:
-        return False, None
     whole = _ended_part(session_range(known.series.dataset, day), known.series.dataset, now)
+    if last < window[0] or first > day or not whole:
+        return False, None
     answered = not difference(whole, (*known.covered, *known.provisional))
     if last == day and answered:
         return True, None
@@ -156,8 +169,6 @@ def _judge(storage: BarStore, known: Coverage, day: date, change: TickerChange |
 
 
 def _ended_part(session: TimeRange, dataset: Dataset, now: datetime) -> tuple[TimeRange, ...]:
-    """Return the part of a session that must be held: of minutes and hours, what has ended."""
-    if not dataset.timeframe.intraday:
-        return (session,)
+    """Return the part of a session that must be held: that of the bars that have ended."""
     ended = session.before(dataset.timeframe.floor(now))
     return (ended,) if ended else ()
