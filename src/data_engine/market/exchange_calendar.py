@@ -113,6 +113,7 @@ def session_range(dataset: Dataset, day: date) -> TimeRange:
     return TimeRange(timeframe.floor(hours.start), hours.end)
 
 
+@lru_cache(maxsize=8192)
 def _hours(day: date, opens: time, closes: time) -> TimeRange:
     return TimeRange(at_clock(day, opens), at_clock(day, closes))
 

@@ -155,6 +155,11 @@ class Coverage:
         """What need not be requested again: *covered* without what is tentative."""
         return difference(self.covered, (one.range for one in self.tentative)) if self.tentative else self.covered
 
+    @property
+    def claimed_until(self) -> datetime | None:
+        """The end of the last claim: bars that start earlier had ended when it was made. None without claims."""
+        return max((one.end for one in (*self.covered, *self.provisional)), default=None)
+
     def missing(self, wanted: Iterable[TimeRange]) -> tuple[TimeRange, ...]:
         """Return the parts of *wanted* that have to be requested; what is unconfirmed and final is only compared."""
         limits = ((one.range, final_before(self.series.dataset, one.answered)) for one in self.unconfirmed)
