@@ -9,6 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
 
 from data_engine.market.bars import Int64s, to_micros
 from data_engine.market.exchange_calendar import session_range, sessions, sessions_before
@@ -55,22 +59,33 @@ def silent_sessions(dataset: Dataset, answered: TimeRange, came: Int64s, now: da
     Args:
         dataset: The dataset; of bars longer than a day there are none.
         answered: The range that was answered.
-        came: The timestamps of the bars that came since the first recent session, in microseconds.
+        came: The timestamps of the bars that came since the first recent session, sorted, in microseconds.
         now: When it was requested.
     """
     if dataset.timeframe.unit in ("Week", "Month"):
         return {}
     first, last = new_york_date(max(recent_since(now), answered.start)), new_york_date(answered.end)
-    found = {}
-    for day in sessions(first, last):
-        span = session_range(dataset, day)
-        if span.intersect(answered) and not _any_inside(came, span):
-            found[day] = span
-    return found
+    near = _near(dataset, first, last)
+    bars = np.searchsorted(came, near.edges)
+    silent = np.flatnonzero(bars[0] == bars[1]).tolist()
+    return {near.days[at]: near.spans[at] for at in silent if near.spans[at].intersect(answered)}
 
 
-def _any_inside(times: Int64s, span: TimeRange) -> bool:
-    return bool(((times >= to_micros(span.start)) & (times < to_micros(span.end))).any())
+@dataclass(frozen=True, slots=True)
+class _Sessions:
+    """Some sessions: the days, where their bars start, and the edges of that as two rows of microseconds."""
+
+    days: tuple[date, ...]
+    spans: tuple[TimeRange, ...]
+    edges: Any
+
+
+@lru_cache(maxsize=64)
+def _near(dataset: Dataset, first: date, last: date) -> _Sessions:
+    days = tuple(sessions(first, last))
+    spans = tuple(session_range(dataset, day) for day in days)
+    edges = [[to_micros(span.start) for span in spans], [to_micros(span.end) for span in spans]]
+    return _Sessions(days, spans, np.array(edges, np.int64))
 
 
 def empty_sessions(

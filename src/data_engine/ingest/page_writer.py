@@ -55,8 +55,7 @@ class PageWriter:
         self._now = now
         self._refetch = refetch
         self._remove_all = accept_removals or not task.dataset.adjustment.is_raw
-        self._final_before = final_before(task.dataset, now)
-        self._recent = recent_since(now)
+        self._final_before, self._recent = final_before(task.dataset, now), recent_since(now)
         self._until = now
         self._newest: datetime | None = None
         self._dated = True

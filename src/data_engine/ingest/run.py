@@ -174,8 +174,12 @@ class IngestionRun:
             by_series.setdefault(check.series, []).append(check.range)
         for series, ranges in by_series.items():
             if all((series, span) in state.basis_same for span in ranges):
-                held = held_back(state.empty.get(series, {}).values())
-                self._storage.coverage.update(series, lambda known, held=held: known.confirmed(self._run_plan.now).reopened(held))  # type: ignore[misc]
+                self._confirm(series)
+
+    def _confirm(self, series: Series) -> None:
+        """Claim what was stored of a series and not claimed, but for recent sessions that the end of the run decides about."""
+        held = held_back(self._dispatcher.state.empty.get(series, {}).values())
+        self._storage.coverage.update(series, lambda known: known.confirmed(self._run_plan.now).reopened(held))
 
     def _checks_of(self, series: Series, asof: date | None) -> list[BasisCheck]:
         self._dispatcher.tick()
