@@ -34,10 +34,10 @@ def market(path: Path, names: Iterable[str], without: Iterable[str] = (), days: 
     return Replay(path)
 
 
-def ingest(source: Replay, base: Path, now: datetime, names: list[str], *, end: str = "2024-06-17") -> IngestionReport:
+def ingest(source: Replay, base: Path, now: datetime, names: list[str], timeframe: str = "1Min") -> IngestionReport:
     clock = Clock(now)
     with Sandbox(source, clock=clock) as server:
-        return pipeline_of(server, base, clock).ingest_symbols(names, "2024-06-03", end)
+        return pipeline_of(server, base, clock).ingest_symbols(names, "2024-06-03", "2024-06-17", timeframe)
 
 
 def is_in(known: list[list[str]], span: list[str]) -> bool:
@@ -76,6 +76,18 @@ def test_a_session_that_more_than_one_in_twenty_lack_is_covered_for_none(base: P
     assert (later.exit_code, later.changes.added) == (0, 2 * 3)
     assert all(is_in(coverage(base, name)["covered"], SESSION) for name in names)
     assert len(rows(base)) == 25 * 11 * 3
+
+
+@pytest.mark.parametrize("timeframe", ["1Hour", "1Day"])
+def test_so_is_one_of_longer_bars(base: Path, tmp_path: Path, timeframe: str) -> None:
+    names, dataset = NAMES[:20], f"equities_{timeframe.lower()}"
+    report = ingest(market(tmp_path / "gap.parquet", names, names[:2]), base, MORNING, names, timeframe)
+
+    assert report["codes"] == dict.fromkeys(names[:2], "session_missing")
+    assert not any(touches(coverage(base, name, dataset)["covered"], SESSION) for name in names)
+    later = ingest(market(tmp_path / "whole.parquet", names), base, MORNING, names, timeframe)
+    assert (later.exit_code, later.changes.added) == (0, 2)
+    assert all(coverage(base, name, dataset)["provisional"] == [] for name in names)
 
 
 @pytest.mark.parametrize(

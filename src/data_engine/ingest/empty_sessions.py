@@ -35,7 +35,7 @@ class EmptySession:
 
     Attributes:
         day: The session.
-        range: Where its bars would start.
+        range: The range of its bars, whole.
         regular: Whether the series had a bar in each of the ten sessions before.
         final: Whether Alpaca no longer revises bars of the session.
         withdrawn: Where bars are stored that were provisional: once the emptiness is final, they are removed.
@@ -119,9 +119,10 @@ def empty_sessions(
     found = []
     for day, span in whole.items():
         if day in traded or not traded.isdisjoint(windows[day]):
-            final = span.end <= final_before
-            withdrawn = intersection((span,), before.provisional) if final and day in traded else ()
-            found.append(EmptySession(day, span, traded.issuperset(windows[day]), final, withdrawn))
+            bars = before.series.dataset.timeframe.widen(span)
+            final = bars.end <= final_before
+            withdrawn = intersection((bars,), before.provisional) if final and day in traded else ()
+            found.append(EmptySession(day, bars, traded.issuperset(windows[day]), final, withdrawn))
     return tuple(found)
 
 

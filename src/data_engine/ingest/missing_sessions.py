@@ -18,7 +18,6 @@ from data_engine.market.bars import NO_CHANGES, Changes
 from data_engine.market.exchange_calendar import session_range, sessions_before
 from data_engine.market.series import Series
 from data_engine.market.time_range import difference, intersection, union
-from data_engine.market.wording import plural
 from data_engine.store.bar_store import BarStore
 from data_engine.store.coverage import Coverage
 from data_engine.store.trading_days import days_with_bars
@@ -53,8 +52,8 @@ class MissingSession:
         return Failure(CODE, f"{self}; run the same command again later")
 
     def __str__(self) -> str:
-        named = f"{len(self.lacking):,} of {plural(self.regular, 'regular series', 'regular series')}"
-        return f"session {self.day} is missing: Alpaca has no bar of it for {named}, and none of it is final"
+        named = f"{len(self.lacking):,} of {self.regular:,} series that had bars in each of the ten sessions before"
+        return f"session {self.day} is missing: Alpaca returned no bar of it for {named}"
 
 
 def missing_sessions(storage: BarStore, run: Sequence[Series], found: Found) -> list[MissingSession]:
@@ -110,8 +109,9 @@ def reopen(storage: BarStore, series: Series, days: Iterable[date]) -> None:
     Raises:
         DamagedFile: If the coverage cannot be read.
     """
-    ranges = [session_range(series.dataset, day) for day in days]
-    if series.dataset.timeframe.unit not in ("Week", "Month") and intersection(storage.coverage.read(series).covered, ranges):
+    dataset = series.dataset
+    ranges = [dataset.timeframe.widen(session_range(dataset, day)) for day in days]
+    if dataset.timeframe.unit not in ("Week", "Month") and intersection(storage.coverage.read(series).covered, ranges):
         storage.coverage.update(series, lambda known: known.reopened(ranges))
 
 

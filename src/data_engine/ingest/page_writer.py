@@ -18,7 +18,7 @@ from datetime import date, datetime
 import numpy as np
 import pyarrow as pa
 
-from data_engine.errors import DamagedFile, DataEngineError, FileInUse, StoreBusy
+from data_engine.errors import OF_ONE_FILE, DataEngineError
 from data_engine.ingest.arrival import Arrival
 from data_engine.ingest.chain import Chain, Phase, extension, extensions
 from data_engine.ingest.empty_sessions import EmptySession, empty_sessions, held_back, recent_since, silent_sessions
@@ -31,9 +31,6 @@ from data_engine.market.time_range import TimeRange, difference, intersection
 from data_engine.store.bar_store import BarStore, split_by_period
 from data_engine.store.coverage import Coverage
 from data_engine.store.partitions import Period
-
-_OF_ONE_FILE = (DamagedFile, FileInUse, StoreBusy)
-"""One file is the trouble: its symbol fails, the neighbours go on."""
 
 
 class PageWriter:
@@ -297,7 +294,7 @@ class PageWriter:
         """Have one file's trouble fail its symbol, and no other."""
         try:
             yield
-        except _OF_ONE_FILE as error:
+        except OF_ONE_FILE as error:
             self.damaged[symbol] = error
 
     def _known(self, symbol: str) -> Coverage:

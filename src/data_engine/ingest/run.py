@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import date, datetime, timedelta
 
-from data_engine.errors import ClockError, DamagedFile, DataEngineError, Failure, Interrupted, StoreError
+from data_engine.errors import OF_ONE_FILE, ClockError, DamagedFile, DataEngineError, Failure, Interrupted, StoreError
 from data_engine.ingest.basis_check import BasisCheck, basis_checks, check_plan
 from data_engine.ingest.dispatcher import Dispatcher
 from data_engine.ingest.empty_sessions import held_back
@@ -148,7 +148,7 @@ class IngestionRun:
                 state.changes += changes
                 state.vanished[series] = state.vanished.get(series, 0) + changes.vanished
                 reopen(self._storage, series, days)
-            except DamagedFile as error:
+            except OF_ONE_FILE as error:
                 state.failed.setdefault(series, Failure.of(error))
         for one in missing:
             for series in one.lacking:
