@@ -205,6 +205,10 @@ class DamagedFile(StoreError):
     code = "damaged_file"
 
 
+OF_ONE_FILE = (DamagedFile, FileInUse, StoreBusy)
+"""Errors that concern one file: its series fails, and the others go on."""
+
+
 class Interrupted(DataEngineError, KeyboardInterrupt):
     """The run was interrupted (Ctrl-C, SIGTERM). What had arrived is stored."""
 

@@ -133,7 +133,7 @@ def written(bars: dict[str, list[dict[str, object]]], token: str | None = None, 
 
 def meaning(page: BarsPage) -> object:
     """Each symbol's bars in order of symbol; where in the table they stand is the decoder's own affair."""
-    return contents(page), page.token, page.size
+    return contents(page), page.token, page.size, page.unknown
 
 
 def contents(page: BarsPage) -> list[tuple[str, dict[str, list[object]]]]:
@@ -218,6 +218,60 @@ def test_rows_of_different_shapes_are_no_trap(bars, data):
 
     assert meaning(read_any(written(shuffled)))[0] == expected(bars)
     fast_equals_general(written(shuffled))
+
+
+a_plain_value = (
+    st.integers(-9, 10**6)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.none()
+    | st.booleans()
+    | st.text("aZ5 .,:-{}[]", max_size=6)
+)
+an_unknown_field = st.tuples(
+    st.from_regex(r"[A-Za-z][A-Za-z0-9_]{0,5}", fullmatch=True).filter(lambda key: key not in KEYS),
+    a_plain_value,
+    st.integers(0, 8),
+)
+
+
+@settings(deadline=None)
+@given(bars=pages(), fields=st.lists(an_unknown_field, max_size=3, unique_by=lambda field: field[0].lower()))
+def test_unknown_fields_change_no_meaning(bars, fields):
+    """At any place of the row, of any plain value, those that could be taken for the end of a row among them."""
+    for rows in bars.values():
+        for number, row in enumerate(rows):
+            items = list(row.items())
+            for name, value, at in fields:
+                items.insert(at, (name, value))
+            rows[number] = dict(items)
+    body = written(bars)
+
+    assert meaning(read_any(body))[0] == expected(bars)
+    assert read_any(body).unknown == tuple(sorted(name for name, _, _ in fields if any(bars.values())))
+    fast_equals_general(body)
+
+
+@pytest.mark.parametrize("value", [b"5", b"-0.25e-3", b"null", b"true", b'"A,B: c"'])
+@pytest.mark.parametrize("place", [b'{"c"', b',"n"', b"}"], ids=["first", "middle", "last"])
+def test_a_ninth_field_in_every_bar_is_passed_over_at_full_speed(value, place, decoder, monkeypatch):
+    """Two fields were added to every bar overnight: each symbol failed."""
+    monkeypatch.setattr(bars_protocol, "read_any", lambda *_: pytest.fail("the general decoder"))
+    field = b'"vw2":' + value
+    text = {b'{"c"': b"{" + field + b',"c"', b',"n"': b"," + field + b',"n"', b"}": b"," + field + b"}"}[place]
+    lists, rest = TWO_SYMBOLS.split(b"]}", 1)
+    body = b"]}".join((lists.replace(place, text).replace(b'"bars":{' + field + b",", b'"bars":{'), rest))
+
+    assert body.count(field) == 3
+    page = read_page(body, REQUEST)
+    assert contents(page) == contents(read_page(TWO_SYMBOLS, REQUEST))
+    assert (page.unknown, page.size) == (("vw2",), len(body))
+
+
+def test_an_unknown_field_that_is_a_list_is_passed_over_too():
+    body = TWO_SYMBOLS.replace(b"}", b',"x":[1,{"y":2}]}', 1)
+
+    assert contents(read_page(body, REQUEST)) == contents(read_page(TWO_SYMBOLS, REQUEST))
+    assert read_page(body, REQUEST).unknown == ("x",)
 
 
 TWO_SYMBOLS = written(
@@ -380,7 +434,15 @@ HOSTILE = {
     "two-points": (one().replace(b"10.5", b"10.5.1"), "JSON"),
     "missing-field": (written({"AAPL": [{k: GOOD[k] for k in KEYS if k != "vw"}]}), "fields c, h, l, n, o, t, v"),
     "missing-field-in-a-later-row": (written({"AAPL": [GOOD, {k: NEXT[k] for k in KEYS if k != "n"}]}), "fields"),
-    "extra-field": (one(x=1), "fields c, h, l, n, o, t, v, vw, x"),
+    "another-field-in-place-of-one": (written({"AAPL": [{**{k: GOOD[k] for k in KEYS if k != "c"}, "x": 1}]}), "fields h, l"),
+    "unknown-field-twice": (one(x=1).replace(b'"x":1', b'"x":1,"x":2'), "twice"),
+    "unknown-field-without-a-value": (one(x=1).replace(b'"x":1', b'"x":'), "JSON"),
+    "unknown-field-with-a-sign-before-a-word": (one(x=1).replace(b'"x":1', b'"x":-true'), "JSON"),
+    "unknown-field-that-is-no-number": (one(x=1).replace(b'"x":1', b'"x":01'), "JSON"),
+    "unknown-field-of-very-many-digits": (one(x=1).replace(b'"x":1', b'"x":' + b"1" * 5000), "JSON"),
+    "unknown-field-between-rows": (written({"AAPL": [GOOD, NEXT]}).replace(b"},{", b'},"x":1,{'), "JSON"),
+    "unknown-field-beside-the-symbols": (one().replace(b'"AAPL"', b'"x":1,"AAPL"'), "int, not a list"),
+    "unknown-field-inside-a-time": (one().replace(b'08:00:00Z"', b'08:00:00Z,"x":1"'), "JSON"),
     "field-of-another-name": (one().replace(b'"c"', b'"k"'), "fields"),
     "bar-is-a-list": (written({"AAPL": [[1, 2]]}), "fields [1, 2]"),
     "bars-of-a-symbol-null": (written({"AAPL": None}), "NoneType, not a list"),
@@ -396,6 +458,7 @@ HOSTILE = {
     "before-the-range": (one(t="2024-06-02T23:59:00Z"), "AAPL: the bar at 2024-06-02T23:59:00.000000Z"),
     "at-the-excluded-end": (one(t="2024-06-04T00:00:00Z"), "AAPL: the bar at 2024-06-04T00:00:00.000000Z"),
     "far-outside": (one(t="0001-01-01T00:00:00Z"), "AAPL: the bar at 0001-01-01T00:00:00.000000Z"),
+    "between-two-minutes": (one(t="2024-06-03T08:00:30Z"), "AAPL: the bar at 2024-06-03T08:00:30.000000Z does not start"),
     "symbol-not-requested": (written({"MSFT": [GOOD]}), "'MSFT'"),
     "symbol-in-another-case": (written({"aapl": [GOOD]}), "'aapl'"),
     "comma-after-the-last-symbol": (one().replace(b"]},", b"],},"), "JSON"),
@@ -428,6 +491,32 @@ def test_a_hostile_page_is_refused_and_the_request_is_named(body, reason, decode
 
     assert reason in str(caught.value)
     assert str(REQUEST) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("timeframe", "time", "fits"),
+    [
+        ("5Min", "2024-06-03T08:05:00Z", True),
+        ("5Min", "2024-06-03T08:01:00Z", False),
+        ("1Day", "2024-06-03T04:00:00Z", True),
+        ("1Day", "2024-06-03T05:00:00Z", False),  # midnight in New York only in winter
+        ("1Day", "2024-12-03T05:00:00Z", True),
+        ("1Week", "2024-06-03T04:00:00Z", True),
+        ("1Week", "2024-06-04T04:00:00Z", False),
+        ("1Month", "2024-06-01T04:00:00Z", True),
+        ("1Month", "2024-06-03T04:00:00Z", False),
+    ],
+)
+def test_a_bar_starts_where_bars_of_its_timeframe_do(timeframe, time, fits, decoder):
+    request = BarsRequest(
+        ("AAPL",), dataset(timeframe), TimeRange(datetime(2024, 1, 1, tzinfo=UTC), datetime(2025, 1, 1, tzinfo=UTC))
+    )
+
+    if fits:
+        assert read_page(one(t=time), request).table.num_rows == 1
+    else:
+        with pytest.raises(BadAnswer, match=f"AAPL: the bar at {time[:-1]}"):
+            read_page(one(t=time), request)
 
 
 def test_more_bars_than_were_requested_are_refused(decoder):
@@ -600,10 +689,14 @@ MANY = _body(
 ).replace(b"]}", b'],"BRK.B":[' + _row("7.0").encode() + b'],"2330":[' + _row(LONG).encode() + b"]}")
 
 
+NINE = MANY.replace(b',"h"', b',"x":"a","h"').replace(b"}", b',"yy":-1}', 6)
+
+
+@settings(max_examples=300)
 @given(st.data())
 def test_the_decoders_agree_on_damaged_pages(data):
     """Bytes are changed, put in or taken out: what is not JSON is refused, and what still is reads the same, or is left alone."""
-    body = bytearray(MANY)
+    body = bytearray(data.draw(st.sampled_from([MANY, NINE])))
     for _ in range(data.draw(st.integers(1, 3))):
         at = data.draw(st.integers(0, len(body) - 1))
         piece = data.draw(

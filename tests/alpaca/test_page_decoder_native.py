@@ -173,11 +173,11 @@ start = ctypes.addressof(ctypes.c_char.from_buffer(place))
 libc = ctypes.CDLL(None, use_errno=True)
 assert libc.mprotect(ctypes.c_void_p(start + size), ctypes.c_size_t(size), 0) == 0
 pointer, number = ctypes.c_void_p, ctypes.c_int64
-read = ctypes.CFUNCTYPE(number, *(pointer, number, number, number, pointer, pointer, pointer, pointer))(
+read = ctypes.CFUNCTYPE(number, *(pointer, number, number, number, *[pointer] * 5))(
     ctypes.cast(code.read_bars, pointer).value
 )
-columns, heads, stopped = np.empty((8, 9)), np.empty((9, 3), np.int64), np.zeros(1, np.int64)
-arrays = [array.ctypes.data for array in (columns, columns[1:], heads, stopped)]
+columns, heads, stopped, others = np.empty((8, 9)), np.empty((9, 3), np.int64), np.zeros(1, np.int64), np.zeros(17, np.int64)
+arrays = [array.ctypes.data for array in (columns, columns[1:], heads, stopped, others)]
 found = []
 for cut in range(len(body) + 1):
     ctypes.memmove(start + size - cut, body, cut)
@@ -187,11 +187,32 @@ print(found)
 
 
 @needs_code
+@pytest.mark.parametrize(("count", "taken"), [(8, True), (9, False)])
+def test_a_few_unknown_fields_are_passed_over_and_many_are_left_alone(count, taken):
+    """Nothing is written behind the array of their names."""
+    fields = "".join(f'"x{number}":{number},' for number in range(count)).encode()
+    body = PAGE.replace(b'{"c"', b"{" + fields + b'"c"')
+    others = np.full(40, 777, np.int64)
+    columns, heads, stopped = np.empty((8, 9)), np.empty((9, 3), np.int64), np.zeros(1, np.int64)
+    arrays = (array.ctypes.data for array in (columns, columns[1:], heads, stopped, others))
+
+    assert (CODE.read_bars(body, len(body), LISTS_BEGIN, 9, *arrays) == 2) == taken
+    assert (others[17:] == 777).all()
+    assert [body[begin:end].decode() for begin, end in others[1:17].reshape(-1, 2)] == [f"x{number}" for number in range(8)]
+
+
+@needs_code
 @pytest.mark.skipif(sys.platform == "win32", reason="memory that may not be read is made with mprotect")
 @pytest.mark.parametrize(
     ("there", "instead"),
-    [(b"", b""), (b"12.5", b"1" * 60), (b"12.5", b"1." + b"1" * 60), (b"BRK.B", b"B" * 60)],
-    ids=["page", "digits", "fraction", "symbol"],
+    [
+        (b"", b""),
+        (b"12.5", b"1" * 60),
+        (b"12.5", b"1." + b"1" * 60),
+        (b"BRK.B", b"B" * 60),
+        (b'{"c"', b'{"another":-1.5e-10,"some_text":"a b","n_1":null,"yes":true,"no":false,"c"'),
+    ],
+    ids=["page", "digits", "fraction", "symbol", "unknown-fields"],
 )
 def test_nothing_is_read_behind_the_end_of_the_text(there, instead):
     """The text ends where memory ends that may be read, at each of its bytes in turn: one byte too far kills the process."""
@@ -217,7 +238,8 @@ def call(body: bytes, capacity: int, room: int) -> tuple[int, np.ndarray, np.nda
         np.full(3 * capacity + room, 777, np.int64),
         np.zeros(1, np.int64),
     )
-    arrays = (array.ctypes.data for array in (columns, columns[capacity:], heads, stopped))
+    others = np.zeros(17, np.int64)
+    arrays = (array.ctypes.data for array in (columns, columns[capacity:], heads, stopped, others))
     lists = CODE.read_bars(body, len(body), LISTS_BEGIN, capacity, *arrays)
     return lists, columns, heads
 
@@ -236,7 +258,7 @@ def test_nothing_is_written_behind_the_end_of_the_arrays(capacity):
 def test_a_start_outside_the_text_is_refused():
     assert CODE is not None
     for start in (-1, len(PAGE) + 1):
-        assert CODE.read_bars(PAGE, len(PAGE), start, 0, None, None, None, None) == -1
+        assert CODE.read_bars(PAGE, len(PAGE), start, 0, None, None, None, None, None) == -1
 
 
 @needs_code
@@ -324,7 +346,8 @@ def test_a_decoder_that_reads_wrong_is_not_installed(tmp_path, monkeypatch, body
     if COMPILER is None:
         pytest.skip("no C compiler")
     crc = __import__("zlib").crc32(SOURCE.read_bytes())
-    arguments = "const char *b, int64_t size, int64_t s, int64_t c, int64_t *t, double *v, int64_t *heads, int64_t *stopped"
+    arguments = "const char *b, int64_t size, int64_t s, int64_t c, int64_t *t, double *v, int64_t *heads, int64_t *stopped, "
+    arguments += "int64_t *others"
     (tmp_path / "other.c").write_text(
         f"#include <stdint.h>\nuint32_t data_engine_source(void) {{ return {crc}u; }}\n"
         f"int64_t read_bars({arguments}) {{ {body} }}\n"

@@ -225,7 +225,7 @@ def test_an_update_without_a_store_creates_none(server: Sandbox, tmp_path: Path)
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_an_update_is_quiet_for_cron_and_one_line(tmp_path: Path) -> None:
+def test_an_update_is_quiet_for_cron_and_says_how_many_series_hold_the_latest_session(tmp_path: Path) -> None:
     with Sandbox(SimulatedMarket()) as server:
         here(
             "ingest",
@@ -243,8 +243,11 @@ def test_an_update_is_quiet_for_cron_and_one_line(tmp_path: Path) -> None:
         ran = run("update", "--quiet", "--base-path", "s", url=server.url)
 
     assert ran.code == 0, ran.text
-    assert len(ran.out.splitlines()) == 1
-    assert ran.out.startswith("1 of 1 series up to date, 0 failed, ")
+    summary, gate = ran.out.splitlines()
+    assert summary.startswith("1 of 1 series up to date, 0 failed, ")
+    day = gate.split()[1].rstrip(":")
+    assert here("status", "--session", day, "--base-path", "s").out.splitlines() == [gate]
+    assert "held by 1 of 1 series" in gate
     assert ran.err == ""
 
 

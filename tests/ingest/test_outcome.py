@@ -16,7 +16,7 @@ from data_engine.market.bars import Changes
 
 MIXED = IngestionReport(
     (
-        Outcome("TSLA", bars=12, written=3),
+        Outcome("TSLA", bars=12, written=3, vanished=4),
         Outcome("XYZ", Failure("invalid_symbol", "invalid symbol: XYZ")),
         Outcome("AAPL", bars=1000, written=0),
         Outcome("ZVZZT", Failure("no_data", NO_DATA)),
@@ -39,6 +39,7 @@ def test_a_report_is_a_mapping_with_symbols_in_the_order_given():
         "bars_written": 1_000_005,
         "bars_revised": 3,
         "bars_vanished": 4,
+        "vanished": {"TSLA": 4},
         "bars_removed": 0,
         "requests": 1234,
         "pages": 1200,
@@ -93,7 +94,7 @@ def test_the_exit_code_is_the_first_that_applies(report, expected):
 
 def test_the_summary_is_that_of_the_legacy_pipeline_with_every_failed_symbol():
     dropped = next(line for line in MIXED.summary().splitlines() if "--accept-removals" in line)
-    assert re.search(r"\b4 bars\b", dropped)
+    assert re.search(r"\b4 stored bars\b.* TSLA \(4\)", dropped)
     assert MIXED.summary() == (
         "Total ingestion time: 22m 45s\n"
         "\n"
@@ -124,9 +125,11 @@ def test_no_failed_symbol_is_cut_from_the_summary():
 
 
 def test_one_line_for_a_nightly_run_and_one_per_failure():
+    dropped = next(line for line in MIXED.line().splitlines() if "TSLA (4)" in line)
     assert MIXED.line() == (
         "2 of 4 series up to date, 2 failed, 1,000,002 bars new, 3 revised, 0 removed, 1,234 requests, 22m 45s\n"
         "  Note: the end was truncated to 16 minutes ago\n"
+        f"{dropped}\n"
         "  - XYZ: invalid symbol: XYZ\n"
         "  - ZVZZT: No data available"
     )

@@ -203,12 +203,49 @@ def test_bars_that_had_not_ended_are_left_out(storage, dataset, now, kept):
 def test_what_can_still_change_is_provisional(storage, dataset, span, now, final):
     whole = between(*span)
     writer = PageWriter(storage.bars, task("A", span=whole, dataset=dataset), now=at(now))
-    writer.take(page(("A", bars("2024-06-03T04:00"))))
+    stamps = ("2024-06-03T14:00", "2024-06-04T14:00") if dataset == MINUTES else ("2024-06-03T04:00",)
+    writer.take(page(("A", bars(*stamps))))
     made = writer.complete()["A"]
 
     assert made.covered == tuple(piece for piece in [whole.before(at(final))] if piece)
     assert made.provisional == tuple(piece for piece in [whole.after(at(final))] if piece)
-    assert len(held(storage, "A", dataset)) == 1
+    assert len(held(storage, "A", dataset)) == len(stamps)
+
+
+@pytest.mark.parametrize(
+    ("stamps", "now", "waits"),
+    [
+        pytest.param(("2024-06-03T14:00", "2024-06-05T14:00"), "2024-06-06T14:00", True, id="the-day-before-traded"),
+        pytest.param(("2024-06-05T14:00",), "2024-06-06T14:00", False, id="its-first-bar-is-later"),
+        pytest.param(("2024-06-03T14:00", "2024-06-05T14:00"), "2024-06-12T14:00", False, id="eight-days-ago"),
+    ],
+)
+def test_a_recent_session_without_a_bar_waits_for_the_end_of_the_run(storage, stamps, now, waits):
+    """An outage answers like that, and one series cannot tell: 2024-06-04 is empty."""
+    span, session = between("2024-06-03T04:00", "2024-06-06T04:00"), between("2024-06-04T08:00", "2024-06-05T00:01")
+    writer = PageWriter(storage.bars, task("A", span=span), now=at(now))
+    writer.take(page(("A", bars(*stamps))))
+    made = writer.complete()["A"]
+
+    assert made.provisional == ((session,) if waits else ())
+    assert union((*made.covered, *made.provisional)) == (span,)
+    assert [(one.range, one.regular, one.final) for one in writer.empty.get("A", ())] == [(session, False, True)] * waits
+
+
+def test_bars_of_a_session_that_did_not_come_again_at_all_wait_for_the_end_of_the_run(storage):
+    """Single minutes are withdrawn at once; a whole session is perhaps missing at the vendor."""
+    span, session = between("2024-06-03T04:00", "2024-06-05T04:00"), between("2024-06-04T08:00", "2024-06-05T00:01")
+    for now, stamps in (
+        ("2024-06-05T01:00", ("2024-06-03T14:00", "2024-06-04T14:00", "2024-06-04T14:01")),
+        ("2024-06-05T14:00", ("2024-06-03T14:00",)),
+    ):
+        writer = PageWriter(storage.bars, task("A", span=span), now=at(now))
+        writer.take(page(("A", bars(*stamps))))
+        made = writer.complete()["A"]
+
+    assert list(held(storage, "A")) == ["2024-06-03 14:00", "2024-06-04 14:00", "2024-06-04 14:01"]
+    assert (made.provisional, writer.changes["A"]) == ((session,), Changes(vanished=2))
+    assert [one.withdrawn for one in writer.empty["A"]] == [(session,)]
 
 
 def test_a_success_ends_an_old_failure(storage):

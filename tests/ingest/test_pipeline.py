@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from data_engine import AlpacaClient, IngestionPipeline, IngestionReport
+from data_engine import AlpacaClient, IngestionPipeline, IngestionReport, ParquetStorage
 from data_engine.alpaca.retry import RetryPolicy
 from data_engine.errors import ConfigError, CredentialsRefused, DataEngineError, Failure, Interrupted, ServiceDown
 from data_engine.ingest.outcome import Outcome
 from data_engine.ingest.progress import LogProgress, ProgressState, lines
 from data_engine.sandbox import Faults, Replay, Sandbox, SimulatedMarket
 from data_engine.sandbox.server import Record
+from hostile import Hostile, bar, http
 from running import (
     COLUMNS,
     HASTY,
@@ -28,6 +34,7 @@ from running import (
     content,
     count,
     coverage,
+    here,
     names_of,
     pipeline_of,
     rows,
@@ -353,6 +360,37 @@ def test_a_server_that_fails_for_one_symbol_fails_that_symbol_alone(tmp_path: Pa
     assert coverage(tmp_path / "one", names[7])["failure"]["code"] == "unavailable"
 
 
+def test_a_bar_that_starts_where_none_can_fails_its_symbol_and_is_not_stored(tmp_path: Path) -> None:
+    """It was stored, quarantined by `verify --repair`, and fetched again, for ever."""
+    daily = write_days(tmp_path / "days.parquet", {"GOOD": 4, "LATE": 5, "MORE": 4})
+    with Sandbox(Replay(daily, timeframe="1Day")) as server:
+        report = pipeline_of(server, tmp_path / "store").ingest_symbols(
+            ["GOOD", "LATE", "MORE"], "2024-06-03", "2024-06-07", "1Day"
+        )
+        again = pipeline_of(server, tmp_path / "store").update()
+
+    assert (report.exit_code, report["successful"], report["codes"]) == (1, ["GOOD", "MORE"], {"LATE": "bad_answer"})
+    assert "2024-06-03T05:00:00" in dict(report["failed"])["LATE"]
+    assert again["codes"] == {"LATE": "bad_answer"}
+    assert {row[0] for row in rows(tmp_path / "store", "equities_1day")} == {"GOOD", "MORE"}
+    assert coverage(tmp_path / "store", "LATE", "equities_1day")["covered"] == []
+    assert here("verify", "--base-path", tmp_path / "store").code == 0
+
+
+def write_days(path: Path, hours: dict[str, int]) -> Path:
+    """Write a file of five daily bars per symbol that start at an hour of UTC; four o'clock is midnight in New York."""
+    stamps = [
+        (name, datetime(2024, 6, day, hour, tzinfo=UTC), *[10.0] * 4, 1000.0)
+        for name, hour in hours.items()
+        for day in range(3, 8)
+    ]
+    names = ("symbol", "timestamp", "open", "high", "low", "close", "volume")
+    kinds = (pa.string(), pa.timestamp("us", tz="UTC"), *[pa.float64()] * 5)
+    columns = zip(*stamps, strict=True)
+    pq.write_table(pa.table({n: pa.array(c, k) for n, c, k in zip(names, columns, kinds, strict=True)}), path)
+    return path
+
+
 @pytest.mark.parametrize("kind", ["500", "502", "reset", "cut_gzip", "short"])
 def test_faults_now_and_then_change_nothing(tmp_path: Path, kind: str) -> None:
     names = names_of(6)
@@ -590,3 +628,40 @@ def test_errors_of_ours_have_one_root() -> None:
 
 def test_columns_are_the_contracts() -> None:
     assert COLUMNS == ("open", "high", "low", "close", "volume", "trade_count", "vwap")
+
+
+# ------------------------------------------------------------------------------------------------------------ odd responses
+
+
+def test_stored_bars_that_the_first_response_lacks_are_kept_counted_and_named(clock: Clock, tmp_path: Path) -> None:
+    """A list on another clock: every second minute, half a day later."""
+    storage = ParquetStorage(tmp_path / "store")
+    stamps = [datetime(2024, 6, 3, 14, minute, tzinfo=UTC) for minute in range(0, 40, 2)]
+    frame = pd.DataFrame(dict.fromkeys(COLUMNS, 10.0), index=pd.MultiIndex.from_product([["BBB"], stamps]))
+    frame.index.names = ["symbol", "timestamp"]
+    storage.store(frame, timeframe="1Min")
+    source = Replay(write_minutes(tmp_path / "a.parquet", ["AAA", "BBB"], [date(2024, 6, 3)], per_day=20))
+    with Sandbox(source, clock=clock) as server:
+        report = pipeline_of(server, tmp_path / "store", clock).ingest_symbols(["AAA", "BBB"], "2024-06-03", "2024-06-03")
+        again = pipeline_of(server, tmp_path / "store", clock).ingest_symbols(["AAA"], "2024-06-03", "2024-06-03", refetch=True)
+
+    assert (report.exit_code, report["bars_vanished"], report["vanished"]) == (0, 10, {"BBB": 10})
+    assert all("BBB (10)" in text for text in (report.summary(), report.line()))
+    assert report.to_json()["vanished"] == {"BBB": 10}
+    assert count(tmp_path / "store") == 20 + 20 + 10
+    assert (again["vanished"], "not in Alpaca" in again.summary()) == ({}, False)
+
+
+def test_fields_that_are_not_known_are_named_once_a_run(clock: Clock, tmp_path: Path) -> None:
+    bars = [{**bar(f"2024-06-03T14:{minute:02d}:00Z"), "vw2": 1.5, "tape": "C"} for minute in range(4)]
+    pages = [{"bars": {"AAPL": bars[:2]}, "next_page_token": "more"}, {"bars": {"AAPL": bars[2:]}, "next_page_token": None}]
+    at = [("Date", format_datetime(clock(), usegmt=True))]
+    with Hostile(*(http(body=json.dumps(one).encode(), headers=at) for one in pages)) as server:
+        client = AlpacaClient(KEY, SECRET, base_url=server.url, policy=HASTY, now=clock)
+        pipeline = IngestionPipeline(2, tmp_path / "store", client=client, now=clock)
+        report = pipeline.ingest_symbols(["AAPL"], "2024-06-03", "2024-06-03")
+
+    assert (report.exit_code, count(tmp_path / "store"), len(server.requests)) == (0, 4, 2)
+    assert [note for note in report["notes"] if "tape" in note and "vw2" in note] == report["notes"]
+    assert len(report["notes"]) == 1
+    assert report.line().count("vw2") == 1

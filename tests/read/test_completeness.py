@@ -446,7 +446,7 @@ def test_states_are_those_of_brute_force():
         made = states(found, covered, provisional, unverified)
         for day, state in zip(found.days, made.tolist(), strict=True):
             opens = datetime(day.year, day.month, day.day, 4, tzinfo=NEW_YORK)
-            quarters = [opens + timedelta(minutes=15 * number) for number in range(64)]
+            quarters = [opens + timedelta(minutes=15 * number) for number in range(65)]  # the minute at 20:00, too
 
             def all_in(*kinds: tuple[TimeRange, ...], quarters: list[datetime] = quarters) -> bool:
                 return all(any(one.start <= at < one.end for kind in kinds for one in kind) for at in quarters)

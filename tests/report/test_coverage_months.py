@@ -84,6 +84,11 @@ ALL = days("2024-05-01", "2024-07-31")
             ["complete", "partial", "missing"],
             id="half-a-session-missing",
         ),
+        pytest.param(
+            minutes(wanted=(ALL,), covered=(TimeRange(ALL.start, datetime(2024, 8, 1, tzinfo=UTC)),)),
+            ["complete", "complete", "partial"],
+            id="the-minute-at-eight-missing",
+        ),
     ],
 )
 def test_the_state_of_a_month(known: Coverage, expected: list[str]) -> None:

@@ -20,7 +20,7 @@ from data_engine.store.bar_store import BarStore
 from data_engine.store.coverage import Failure
 from data_engine.store.local_files import LocalFiles
 from data_engine.store.selection import DatasetFilter
-from data_engine.verify.session_gate import SessionGate, last_session, session_gate
+from data_engine.verify.session_gate import SessionGate, last_session, latest_session_gate, session_gate
 from running import here
 
 MINUTES, DAYS, WEEKS = (Dataset(Timeframe.parse(text)) for text in ("1Min", "1Day", "1Week"))
@@ -136,6 +136,29 @@ def test_only_a_session_that_has_ended_can_be_checked(storage):
 )
 def test_the_last_session_has_ended(now, day):
     assert last_session(datetime.fromisoformat(now)) == day
+
+
+EVENING = datetime(2024, 6, 21, 0, 45, tzinfo=UTC)  # 20:45 of the session in New York
+
+
+def test_in_the_evening_the_daily_bar_of_the_session_is_not_expected_yet(storage):
+    """It ends at midnight, so the nightly line is about the session before, or about minutes alone."""
+    put(storage, "DAILY", BEFORE, DAYS, covered=UNTIL_THE_18TH)
+
+    assert session_gate(storage, ALL, DAY, now=EVENING).expected == 0
+    nightly = latest_session_gate(storage, ALL, now=EVENING)
+    assert (nightly.day, nightly.expected, nightly.held) == (BEFORE[-1], 1, 1)
+    put(storage, "MINUTES", [*BEFORE, DAY], covered=UNTIL_THE_18TH, provisional=TimeRange(THE_20TH.start, EVENING))
+    nightly = latest_session_gate(storage, ALL, now=EVENING)
+    assert (nightly.day, nightly.expected, nightly.held) == (DAY, 1, 1)
+
+
+def test_the_minute_at_the_stroke_of_the_close_belongs_to_the_session(storage):
+    at_eight = datetime(2024, 6, 21, tzinfo=UTC)
+    put(storage, "CUT", [*BEFORE, DAY], covered=UNTIL_THE_18TH, provisional=TimeRange(THE_20TH.start, at_eight))
+
+    assert told(storage) == (1, {"CUT": "not_fetched"})
+    assert session_gate(storage, ALL, DAY, now=at_eight).lacking == (), "that minute has not ended"
 
 
 # The command

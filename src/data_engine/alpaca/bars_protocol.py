@@ -21,6 +21,7 @@ from data_engine.alpaca.page_decoder import read_plain
 from data_engine.alpaca.page_decoder_native import library, read_compiled
 from data_engine.alpaca.page_format import KEYS, PAGE_LIMIT, check_currency, frame, query_string, read_object, slices_of, unusable
 from data_engine.errors import BadAnswer
+from data_engine.market.bar_grid import off_grid
 from data_engine.market.bars import VALUES, make_table, numbers, problems, to_micros
 from data_engine.market.bars_page import BarsPage
 from data_engine.market.series import Dataset
@@ -103,7 +104,8 @@ def read_page(body: bytes, request: BarsRequest) -> BarsPage:
 
     Raises:
         BadAnswer: If the page is not JSON of the documented shape; a value is missing, null or not finite; or bars are
-            unsorted, repeated, of a symbol that was not requested, or outside the requested range.
+            unsorted, repeated, of a symbol that was not requested, outside the requested range, or do not start where bars of the
+            timeframe can (`off_grid`).
     """
     code = library()
     page = read_plain(body) if code is None else read_compiled(body, code)
@@ -113,7 +115,7 @@ def read_page(body: bytes, request: BarsRequest) -> BarsPage:
         elif (framed := frame(body)) is not None:
             check_currency(framed.currency, request.currency)
         _check_contents(page, request)
-        _check_times(page, request.span)
+        _check_times(page, request)
     except BadAnswer as error:
         raise unusable(request, str(error)) from error
     return replace(page, until=request.span.end, slices=_named(page.slices, request))
@@ -146,24 +148,25 @@ def read_any(body: bytes, currency: str | None = None) -> BarsPage:
         raise BadAnswer("bars is not an object")
     lists = {symbol: _checked_rows(symbol, rows) for symbol, rows in sorted(content.items()) if rows != []}
     rows = [row for listed in lists.values() for row in listed]
+    unknown = set().union(*rows) - KEYS.keys() if rows else set()
     times = np.array([_micros(row["t"]) for row in rows], np.int64)
     try:
         values = [np.array([row[key] for row in rows], np.float64) for key in KEYS if key != "t"]
     except OverflowError as error:
         raise BadAnswer(f"a number is too large: {error}") from error
     slices = slices_of(list(lists), list(accumulate(map(len, lists.values()))))
-    return BarsPage(make_table(times, values), slices or (), token, len(body))
+    return BarsPage(make_table(times, values), slices or (), token, len(body), unknown=tuple(sorted(unknown)))
 
 
 def _checked_rows(symbol: str, rows: object) -> list[dict[str, Any]]:
     if not isinstance(rows, list):
         raise BadAnswer(f"the bars of {symbol} are {type(rows).__name__}, not a list")
     for row in rows:
-        if not isinstance(row, dict) or row.keys() != KEYS.keys():
+        if not isinstance(row, dict) or not row.keys() >= KEYS.keys():
             fields = ", ".join(sorted(row)) if isinstance(row, dict) else row
             raise BadAnswer(f"a bar of {symbol} has the fields {fields}")
-        for key, value in row.items():
-            if key != "t" and type(value) not in (int, float):  # a truth value would count as an int
+        for key in KEYS:
+            if key != "t" and type(value := row[key]) not in (int, float):  # a truth value would count as an int
                 raise BadAnswer(f"{KEYS[key]} of a bar of {symbol} is {value!r}")
     return rows
 
@@ -199,9 +202,9 @@ def _check_contents(page: BarsPage, request: BarsRequest) -> None:
             raise BadAnswer(f"it has bars of {symbol!r}, which was not requested")
 
 
-def _check_times(page: BarsPage, span: TimeRange) -> None:
+def _check_times(page: BarsPage, request: BarsRequest) -> None:
     """Check values and times of all bars of a page at once; only a page that fails is examined row by row."""
-    times = page.times
+    times, span, timeframe = page.times, request.span, request.dataset.timeframe
     if not times.size:
         return
     forward = np.diff(times) > 0
@@ -211,5 +214,13 @@ def _check_times(page: BarsPage, span: TimeRange) -> None:
         raise BadAnswer("; ".join(f"{symbol}: {problem}" for symbol, problem in found if problem))
     outside = np.flatnonzero((times < to_micros(span.start)) | (times >= to_micros(span.end)))
     if outside.size:
-        symbol = next(symbol for symbol, start, stop in page.slices if start <= outside[0] < stop)
-        raise BadAnswer(f"{symbol}: the bar at {np.datetime64(int(times[outside[0]]), 'us')}Z lies outside the requested range")
+        raise BadAnswer(f"{_bar(page, times[outside[0]])} lies outside the requested range")
+    if (off := off_grid(times, timeframe)).size:
+        raise BadAnswer(f"{_bar(page, off[0])} does not start where a {timeframe} bar can ({off.size:,} such bars)")
+
+
+def _bar(page: BarsPage, time: np.int64) -> str:
+    """Return the symbol and the timestamp of the first bar of a page that starts at a time, as text."""
+    at = int(np.argmax(page.times == time))
+    symbol = next(symbol for symbol, start, stop in page.slices if start <= at < stop)
+    return f"{symbol}: the bar at {np.datetime64(int(time), 'us')}Z"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from data_engine.alpaca.actions_protocol import ActionsRequest, read_actions
 from data_engine.alpaca.http_client import ApiSession
-from data_engine.alpaca.page_format import unusable
+from data_engine.alpaca.page_format import MOST_UNKNOWN, unusable
 from data_engine.alpaca.rate_limit import RateLimiter
 from data_engine.alpaca.retry import RetryPolicy
 from data_engine.alpaca.transport import Transport
@@ -36,6 +36,8 @@ DELAY = timedelta(minutes=16)
 """Plans without real-time data may read the consolidated tape up to 15 minutes ago; one more for clocks that differ."""
 
 _SYMBOLS_PER_REQUEST = 500
+
+_LONGEST_NAME = 40  # of a field that is shown
 
 
 class AlpacaClient:
@@ -268,13 +270,17 @@ class AlpacaClient:
             for page in self._session.pages(request, read_page, lambda page: not page.slices):
                 _check_sequence(page, last, request)
                 token = page.token
-                yield page
+                yield replace(page, unknown=self._shown(page.unknown)) if page.unknown else page
         except RecentDataRefused:
             if token is not None:
                 raise  # other parameters would not fit the token
             truncated = self._without_recent(request)
             if truncated:
                 yield from self.pages(truncated)
+
+    def _shown(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        """Return names that a server sent as they can be shown."""
+        return tuple(self._session.quotable(name)[:_LONGEST_NAME] for name in names[:MOST_UNKNOWN])
 
     def corporate_actions(
         self, symbols: str | Iterable[str], first: date, last: date, *, broken: dict[str, str] | None = None

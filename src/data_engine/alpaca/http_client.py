@@ -164,6 +164,10 @@ class ApiSession:
     def recent_refused(self, refused: bool) -> None:
         self._account.recent_refused = refused
 
+    def quotable(self, text: str) -> str:
+        """Return a text from a server as it can be shown: short, without control characters and without the keys."""
+        return self._credentials.quotable(text)
+
     def begin(self) -> ApiSession:
         """Return a session for one run: of the same account and connections, with its own counts and its own `stop`."""
         run = copy(self)

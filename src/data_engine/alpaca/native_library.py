@@ -27,7 +27,7 @@ SUM = "page_decoder_native.sum.native"
 
 _PAGE = (
     b'{"bars":{"A":[{"t":"2024-02-29T23:59:59Z","o":0.1,"h":194.2518,"l":0,"c":90071992547409.91,"v":9007199254740991,"n":7,'
-    b'"vw":0.000001},{"vw":3,"n":1,"v":2,"c":1.1,"l":2.2,"h":123456.789,"o":0.3,"t":"1999-12-31T00:00:00Z"}]}'
+    b'"vw":0.000001,"vw2":-1.5e3},{"vw":3,"n":1,"v":2,"c":1.1,"l":2.2,"h":123456.789,"o":0.3,"t":"1999-12-31T00:00:00Z"}]}'
 )
 
 _LISTS_BEGIN = len(b'{"bars":{')
@@ -66,7 +66,7 @@ def load(path: Path, source: Path) -> ctypes.CDLL | None:
     except (OSError, AttributeError, ImportError):
         return None
     count, array = ctypes.c_int64, ctypes.c_void_p
-    read.argtypes = (ctypes.c_char_p, count, count, count, array, array, array, array)
+    read.argtypes = (ctypes.c_char_p, count, count, count, array, array, array, array, array)
     read.restype = count
     return loaded if _reads_right(loaded) else None
 
@@ -78,7 +78,8 @@ def _reads_right(loaded: ctypes.CDLL) -> bool:
     room = 3
     times, values = (ctypes.c_int64 * room)(), (ctypes.c_double * (7 * room))()
     heads, stopped = (ctypes.c_int64 * (3 * room))(), ctypes.c_int64(0)
-    places = (ctypes.addressof(one) for one in (times, values, heads, stopped))
+    others = (ctypes.c_int64 * 17)()
+    places = (ctypes.addressof(one) for one in (times, values, heads, stopped, others))
     lists = loaded.read_bars(_PAGE, len(_PAGE), _LISTS_BEGIN, room, *places)
     found = tuple((values[column * room], values[column * room + 1]) for column in range(7))
     begin = _LISTS_BEGIN + 1
@@ -86,6 +87,7 @@ def _reads_right(loaded: ctypes.CDLL) -> bool:
         lists == 1
         and (times[0], times[1]) == _TIMES
         and found == _VALUES
+        and (others[0], _PAGE[others[1] : others[2]]) == (1, b"vw2")
         and (heads[0], heads[1], heads[2], stopped.value) == (begin, begin + 1, 2, len(_PAGE) - 1)
         # Start files of `-funsafe-math-optimizations` set flush-to-zero, for the whole process.
         and sys.float_info.min / 2 * 2 == sys.float_info.min

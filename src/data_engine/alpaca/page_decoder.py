@@ -7,6 +7,7 @@ The text is made into character-separated values, which Arrow reads. That is sou
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from functools import lru_cache
 from itertools import accumulate
 
@@ -14,13 +15,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
-from data_engine.alpaca.page_format import KEYS, LISTS_BEGIN, frame, slices_of
+from data_engine.alpaca.page_format import KEYS, LISTS_BEGIN, MOST_UNKNOWN, frame, slices_of
 from data_engine.market.bars import BAR_SCHEMA, EMPTY, TIMESTAMP, VALUES, arrow, numbers
 from data_engine.market.bars_page import BarsPage
 
 _SYMBOL = re.compile(rb',?"([A-Za-z0-9./^_=+$*-]+)":\[')
 
 _VALUE_BYTES = b"0123456789."
+
+_KNOWN = {key.encode() for key in KEYS}
 
 _TO_CELLS = bytes.maketrans(b"}[],", b"\n\n\n ")
 
@@ -30,6 +33,8 @@ _NOT_CELLS = b'{"chlnotvwZ'  # the keys' letters, too: a row of the proven shape
 def read_plain(body: bytes) -> BarsPage | None:
     """Return the bars of a page whose rows all have the same keys in the same order and only digits for values, else None.
 
+    Unknown fields with plain values are cut out before.
+
     The proof: with digits and points deleted, the rows must equal the first row repeated; and digits and points must stand
     where a number or a time has them, in the form that JSON gives a number (`_well_written`). What remains to be read is then
     numbers and timestamps such as ``2024-06-03T08:00:00Z``, and Arrow refuses what is not a date.
@@ -37,7 +42,49 @@ def read_plain(body: bytes) -> BarsPage | None:
     framed = frame(body)
     if framed is None:
         return None
-    cut, token, _ = framed
+    names = _unknown_names(body)
+    if not names:
+        return _read_framed(body, framed.end, framed.token)
+    lists = _without(names, body[: framed.end])
+    page = None if lists is None else _read_framed(lists + body[framed.end :], len(lists), framed.token)
+    return page and replace(page, size=len(body), unknown=tuple(sorted(name.decode() for name in names)))
+
+
+_FIRST_ROW = re.compile(rb'\{"bars":\{"[^"]*":\[(\{[^{}]*\})')
+
+_NAME = re.compile(rb'[{,]"([A-Za-z0-9_]+)":')
+
+# What a text may hold so that nothing else in a page can be taken for its end, or it for a row.
+_VALUE = rb'(?:-?(?:0|[1-9][0-9]{0,30})(?:\.[0-9]{1,20})?(?:[eE][+-]?[0-9]{1,4})?|true|false|null|"[ !#-Z^-z|~]*")'
+
+
+def _unknown_names(body: bytes) -> set[bytes]:
+    """Return the names of the fields of a page's first row that are unknown."""
+    row = _FIRST_ROW.match(body)
+    return set(_NAME.findall(row[1])) - _KNOWN if row else set()
+
+
+def _without(names: set[bytes], lists: bytes) -> bytes | None:
+    """Return the lists of a page without some fields with plain values; None if one is twice in a row, or there are too many.
+
+    A field is cut out with its comma where it follows a value or opens a row. What is left is proved as any page: if it is one,
+    then every cut was made inside a row, so that the page was JSON before.
+    """
+    keys = [b'"%b":' % name for name in sorted(names)]
+    if len(keys) > MOST_UNKNOWN or any(row.count(key) > 1 for row in lists.split(b"}") for key in keys):
+        return None
+    for _ in keys:  # a field that follows one that opens the row opens it in turn
+        before, fields = lists, b"|".join(keys)
+        lists = re.sub(rb"\{(?<=[\[,]\{)(?:%b)%b," % (fields, _VALUE), b"{", lists)
+        if lists == before:
+            break
+    for key in keys:
+        lists = re.sub(rb',(?<=[0-9"el],)%b%b(?=[,}])' % (key, _VALUE), b"", lists)
+    return lists
+
+
+def _read_framed(body: bytes, cut: int, token: str | None) -> BarsPage | None:
+    """Return the bars of a page whose lists end at *cut*, as `read_plain`."""
     symbols: list[str] = []
     heads: list[tuple[int, int]] = []
     at = LISTS_BEGIN

@@ -1,8 +1,8 @@
 /* Rows of a page of bars, from JSON text to columns in one pass. hatch_build.py compiles it, page_decoder_native.py calls it.
 
    It takes on one form of page, the one that the API sends: no white space, every row an object of the eight known keys in
-   any order, times as 2024-06-03T08:00:00Z, numbers of digits with or without a fraction. Whatever else it meets it leaves to
-   the decoders in Python, which know what to do about it.
+   any order, times as 2024-06-03T08:00:00Z, numbers of digits with or without a fraction. A few more fields with plain values
+   are passed over, and named. Whatever else it meets it leaves to the decoders in Python, which know what to do about it.
 
    Nothing is read outside text[0, size), nothing is written outside the arrays that are handed over, nothing is allocated, and
    no state is kept: any number of threads may call it at once. */
@@ -145,17 +145,106 @@ static int column(Text *text) {
     return found;
 }
 
+/* The unknown fields of a page: how many names, and where each begins and ends in the text when it is met first. */
+#define MOST_UNKNOWN 8
+#define LONGEST_NUMBER 64
+typedef struct {
+    const unsigned char *begin;
+    int64_t *found; /* [1 + 2 * MOST_UNKNOWN] */
+} Unknown;
+
+static int in_names(unsigned char byte) {
+    return is_digit(byte) || (byte >= 'A' && byte <= 'Z') || (byte >= 'a' && byte <= 'z') || byte == '_';
+}
+
+/* Pass over a literal such as null; 0 where another stands there. */
+static int literal(Text *text, const char *word) {
+    size_t length = strlen(word);
+    if ((size_t)(text->end - text->at) < length || memcmp(text->at, word, length) != 0) return 0;
+    text->at += length;
+    return 1;
+}
+
+/* Pass over some digits; 0 where there is none. */
+static int digits(Text *text) {
+    const unsigned char *begin = text->at;
+    while (text->at < text->end && is_digit(*text->at)) text->at++;
+    return text->at > begin;
+}
+
+/* Pass over any number that JSON has, of not too many characters: Python refuses thousands of digits. 0 where there is none. */
+static int any_number(Text *text) {
+    const unsigned char *first = text->at;
+    if (text->at < text->end && *text->at == '-') text->at++;
+    const unsigned char *begin = text->at;
+    if (!digits(text) || (*begin == '0' && text->at - begin > 1)) return 0;
+    if (text->at < text->end && *text->at == '.') {
+        text->at++;
+        if (!digits(text)) return 0;
+    }
+    if (text->at < text->end && (*text->at == 'e' || *text->at == 'E')) {
+        text->at++;
+        if (text->at < text->end && (*text->at == '+' || *text->at == '-')) text->at++;
+        if (!digits(text)) return 0;
+    }
+    return text->at - first <= LONGEST_NUMBER;
+}
+
+/* Pass over a text of printable ASCII without escapes, with its quotes; 0 where it is another. */
+static int plain_text(Text *text) {
+    const unsigned char *at = text->at;
+    if (at == text->end || *at++ != '"') return 0;
+    while (at < text->end && *at >= ' ' && *at <= '~' && *at != '"' && *at != '\\') at++;
+    if (at == text->end || *at != '"') return 0;
+    text->at = at + 1;
+    return 1;
+}
+
+/* Pass over a field that is none of the known ones and remember its name; 0 where it is twice in the row (*seen), its value is
+   a list or an object, or there are too many. */
+static int pass_over(Text *text, Unknown *unknown, unsigned *seen) {
+    const unsigned char *name = text->at + 1, *at = name, *end = text->end;
+    if (text->at == end || *text->at != '"') return 0;
+    while (at < end && in_names(*at)) at++;
+    int64_t length = at - name, which = 0;
+    if (length == 0 || end - at < 2 || at[0] != '"' || at[1] != ':') return 0;
+    text->at = at + 2;
+    int64_t *places = unknown->found + 1;
+    while (which < unknown->found[0] && (places[2 * which + 1] - places[2 * which] != length ||
+                                         memcmp(unknown->begin + places[2 * which], name, (size_t)length) != 0))
+        which++;
+    if (which == MOST_UNKNOWN || *seen >> which & 1) return 0;
+    *seen |= 1u << which;
+    if (which == unknown->found[0]) {
+        places[2 * which] = name - unknown->begin;
+        places[2 * which + 1] = at - unknown->begin;
+        unknown->found[0]++;
+    }
+    if (text->at == end) return 0;
+    switch (*text->at) {
+    case '"': return plain_text(text);
+    case 'n': return literal(text, "null");
+    case 't': return literal(text, "true");
+    case 'f': return literal(text, "false");
+    default: return any_number(text);
+    }
+}
+
 /* Read one row; 0 where it is not of the known form. Column c of row r is values[(c - 1) * stride + r]. */
-static int row(Text *text, Day *known, int64_t *time, double *values, int64_t stride, int *inexact) {
-    unsigned seen = 0;
+static int row(Text *text, Day *known, int64_t *time, double *values, int64_t stride, int *inexact, Unknown *unknown) {
+    unsigned seen = 0, others = 0;
     if (text->at == text->end || *text->at++ != '{') return 0;
     for (;;) {
         if (text->end - text->at < LONGEST_FIXED_PIECE) return 0;
         int which = column(text);
-        if (which < 0 || seen >> which & 1) return 0;
-        seen |= 1u << which;
-        int read = which == TIME ? instant(text, known, time) : number(text, values + (which - 1) * stride, inexact);
-        if (!read) return 0;
+        if (which < 0) {
+            if (!pass_over(text, unknown, &others)) return 0;
+        } else {
+            if (seen >> which & 1) return 0;
+            seen |= 1u << which;
+            int read = which == TIME ? instant(text, known, time) : number(text, values + (which - 1) * stride, inexact);
+            if (!read) return 0;
+        }
         if (text->at == text->end) return 0;
         unsigned char next = *text->at++;
         if (next == '}') return seen == ALL_OF_THEM;
@@ -188,21 +277,24 @@ static int symbol(Text *text, const unsigned char *begin, int64_t *head) {
    values         [7][capacity]    open, high, low, close, volume, trades, vwap
    heads          [capacity][3]    of each list: begin and end of its symbol in the text, and the rows up to its end
    stopped        where the lists end: the place of the } behind them
+   others         [1 + 2 * MOST_UNKNOWN]  how many unknown fields there are, and where the name of each begins and ends
 
    Returns the number of lists, none of them empty; or LEFT_ALONE, or INEXACT. */
 EXPORTED int64_t read_bars(const char *begin, int64_t size, int64_t start, int64_t capacity, int64_t *times, double *values,
-                           int64_t *heads, int64_t *stopped) {
+                           int64_t *heads, int64_t *stopped, int64_t *others) {
     if (start < 0 || start > size) return LEFT_ALONE;
     const unsigned char *first = (const unsigned char *)begin;
     Text text = {first + start, first + size};
     Day known = {"1970-01-01", 0};
+    Unknown unknown = {first, others};
+    others[0] = 0;
     int64_t lists = 0, rows = 0;
     int inexact = 0;
     do {
         if (lists == capacity || !symbol(&text, first, heads + 3 * lists)) return LEFT_ALONE;
         do {
             if (rows == capacity) return LEFT_ALONE;
-            if (!row(&text, &known, times + rows, values + rows, capacity, &inexact)) return LEFT_ALONE;
+            if (!row(&text, &known, times + rows, values + rows, capacity, &inexact, &unknown)) return LEFT_ALONE;
             rows++;
             if (text.at == text.end) return LEFT_ALONE;
         } while (*text.at++ == ',');

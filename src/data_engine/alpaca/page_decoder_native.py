@@ -12,7 +12,7 @@ import numpy as np
 
 from data_engine.alpaca.native_library import library as library
 from data_engine.alpaca.page_decoder import read_plain
-from data_engine.alpaca.page_format import KEYS, LISTS_BEGIN, PAGE_LIMIT, frame, slices_of
+from data_engine.alpaca.page_format import KEYS, LISTS_BEGIN, MOST_UNKNOWN, PAGE_LIMIT, frame, slices_of
 from data_engine.market.bars import EMPTY, make_table
 from data_engine.market.bars_page import BarsPage
 
@@ -29,6 +29,7 @@ def read_compiled(body: bytes, code: ctypes.CDLL) -> BarsPage | None:
     """Return the bars of a page without white space whose values are plain numbers and whole seconds of UTC, else None.
 
     Unlike `read_plain` it reads each row for itself, so the keys' order is free, and a number has the form that JSON gives it.
+    Unknown fields with plain values are passed over.
     The other threads run meanwhile. A page with a number of more than 15 to 18 digits is read by `read_plain`.
 
     Args:
@@ -47,7 +48,8 @@ def read_compiled(body: bytes, code: ctypes.CDLL) -> BarsPage | None:
     times = columns[0].view(np.int64)
     heads = np.empty((capacity, 3), np.int64)
     stopped = np.empty(1, np.int64)
-    arrays = (array.ctypes.data for array in (times, columns[1], heads, stopped))
+    others = np.zeros(1 + 2 * MOST_UNKNOWN, np.int64)
+    arrays = (array.ctypes.data for array in (times, columns[1], heads, stopped, others))
     lists = code.read_bars(body, len(body), LISTS_BEGIN, capacity, *arrays)
     if (lists < 0 and lists != _INEXACT) or stopped[0] != end:
         return None
@@ -57,5 +59,6 @@ def read_compiled(body: bytes, code: ctypes.CDLL) -> BarsPage | None:
     slices = slices_of([body[begin:stop].decode() for begin, stop in zip(begins, ends, strict=True)], stops)
     if slices is None:
         return None
-    rows = stops[-1]
-    return BarsPage(make_table(times[:rows], list(columns[1:, :rows])), slices, token, len(body))
+    rows, places = stops[-1], others[1 : 1 + 2 * int(others[0])].reshape(-1, 2).tolist()
+    unknown = tuple(sorted(body[begin:stop].decode() for begin, stop in places))
+    return BarsPage(make_table(times[:rows], list(columns[1:, :rows])), slices, token, len(body), unknown=unknown)

@@ -8,7 +8,7 @@ from datetime import datetime
 import numpy as np
 import pyarrow as pa
 
-from data_engine.market.bars import EMPTY, NO_CHANGES, Changes, Int64s
+from data_engine.market.bars import EMPTY, NO_CHANGES, Changes, Int64s, from_micros, timestamps_us, to_micros, within
 from data_engine.market.time_range import TimeRange, difference
 from data_engine.store.bar_store import WriteResult
 from data_engine.store.coverage import Coverage, FileCount
@@ -34,6 +34,7 @@ class Arrival:
         waiting: Bars of the range that may be forming.
         responses: In how many pages its bars came.
         seen: Whether a bar of the range came in a chain that only tells so.
+        recent: The timestamps of the bars that came of recent sessions.
     """
 
     period: Period | None = None
@@ -50,11 +51,33 @@ class Arrival:
     waiting: pa.Table = field(default_factory=lambda: EMPTY)
     responses: int = 0
     seen: bool = False
+    recent: list[Int64s] = field(default_factory=list)
+
+    def keep_again(self, bars: pa.Table, overlap: TimeRange | None) -> None:
+        """Keep those bars that are of the stored session, until it is compared."""
+        if overlap is not None and not self.compared:
+            self.again.append(within(bars, overlap))
+
+    def add(self, period: Period, part: pa.Table, since: datetime) -> None:
+        """Take bars of the current file, or of the next; those from *since* on are remembered as recent."""
+        if self.period != period:
+            self.period, self.times = period, []
+        self.pending.append(part)
+        times = timestamps_us(part)
+        self.times.append(times)
+        self.recent.append(times[np.searchsorted(times, to_micros(since)) :])
+        last = from_micros(int(times[-1]))
+        self.last = last if self.last is None else max(last, self.last)
 
     def note(self, period: Period, result: WriteResult) -> None:
         """Remember what a write did."""
         self.results[period] = result
         self.changes += result.changes
+
+    @property
+    def came_lately(self) -> Int64s:
+        """The timestamps of the bars that came of recent sessions."""
+        return np.concatenate([np.empty(0, np.int64), *self.recent])
 
     @property
     def came_last(self) -> Int64s:

@@ -12,9 +12,11 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any
 
 from data_engine.errors import DataEngineError, Failure, Interrupted
+from data_engine.ingest.empty_sessions import EmptySession
 from data_engine.ingest.plan import FetchTask, IngestionPlan
 from data_engine.ingest.progress import Progress, ProgressState
 from data_engine.ingest.task import TaskResult
@@ -38,8 +40,11 @@ class RunState:
         basis_changed: Adjusted series whose stored prices no longer equal the source's.
         basis_same: Where the bars of adjusted series were only compared, and are as they are stored.
         forming: Series of which a bar came that had not ended.
+        empty: Recent sessions of which no bar came to series that traded lately, by series and day.
+        unknown: The names of fields of bars that were passed over.
         undated: Whether the source did not say what time it is.
         written: The bars added or revised, by series.
+        vanished: The stored bars that complete responses lacked and that were kept, by series.
         changes: How bars have changed, in all.
         fatal: What ended the whole run; tasks that were merely interrupted because of it do not count.
     """
@@ -49,8 +54,11 @@ class RunState:
     basis_changed: set[Series] = field(default_factory=set)
     basis_same: set[tuple[Series, TimeRange]] = field(default_factory=set)
     forming: set[Series] = field(default_factory=set)
+    empty: dict[Series, dict[date, EmptySession]] = field(default_factory=dict)
+    unknown: set[str] = field(default_factory=set)
     undated: bool = False
     written: dict[Series, int] = field(default_factory=dict)
+    vanished: dict[Series, int] = field(default_factory=dict)
     changes: Changes = NO_CHANGES
     fatal: DataEngineError | None = None
 
@@ -60,9 +68,14 @@ class RunState:
         self.basis_changed |= result.basis_changed
         self.basis_same |= result.basis_same
         self.forming |= result.forming
+        for series, days in result.empty.items():
+            self.empty.setdefault(series, {}).update(days)
+        self.unknown |= result.unknown
         self.undated |= result.undated
         for series, written in result.written.items():
             self.written[series] = self.written.get(series, 0) + written
+        for series, vanished in result.vanished.items():
+            self.vanished[series] = self.vanished.get(series, 0) + vanished
         self.changes += result.changes
         if result.fatal is None:
             for symbol in task.symbols:

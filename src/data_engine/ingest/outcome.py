@@ -8,6 +8,7 @@ from typing import Any
 
 from data_engine.errors import Failure, Interrupted, SourceUnavailable, StoreBusy
 from data_engine.market.bars import NO_CHANGES, Changes
+from data_engine.market.wording import and_more, plural
 
 NO_DATA = "No data available"
 
@@ -21,12 +22,15 @@ class Outcome:
         failure: The reason why it failed. None if it did not.
         bars: The number of bars stored of this series after the run.
         written: The number of bars that the run added or revised.
+        vanished: The number of stored bars that Alpaca's complete response lacked and that were kept: dropped since, or put
+            there by `store` or an import.
     """
 
     symbol: str
     failure: Failure | None = None
     bars: int = 0
     written: int = 0
+    vanished: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,7 @@ class IngestionReport(Mapping[str, Any]):
             "bars_written": self.changes.written,
             "bars_revised": self.changes.revised,
             "bars_vanished": self.changes.vanished,
+            "vanished": {outcome.symbol: outcome.vanished for outcome in self.outcomes if outcome.vanished},
             "bars_removed": self.changes.removed,
             "requests": self.requests,
             "pages": self.pages,
@@ -113,7 +118,7 @@ class IngestionReport(Mapping[str, Any]):
             f"{total - len(failed)} of {total} series up to date, {len(failed)} failed, {changes.added:,} bars new, "
             f"{changes.revised:,} revised, {changes.removed:,} removed, {self.requests:,} requests, {duration(self.seconds)}"
         )
-        notes = (f"  Note: {note}" for note in self.notes)
+        notes = (f"  Note: {note}" for note in (*self.notes, *self._vanished()))
         return "\n".join([text, *notes, *(f"  - {symbol}: {message}" for symbol, message in failed)])
 
     def summary(self) -> str:
@@ -125,12 +130,19 @@ class IngestionReport(Mapping[str, Any]):
         lines.append(f"  Bars: {self.changes.added:,} new, {self.changes.revised:,} revised | Requests: {self.requests:,}")
         if self.changes.removed:
             lines.append(f"  Dropped by Alpaca: {self.changes.removed:,} bars, removed")
-        if self.changes.vanished:
-            lines.append(f"  Dropped by Alpaca: {self.changes.vanished:,} bars, kept (--accept-removals removes them)")
+        lines += [f"  {text}" for text in self._vanished()]
         lines += [f"  Note: {note}" for note in self.notes]
         if failed:
             lines += ["", "Failed symbols:", *(f"  - {symbol}: {message}" for symbol, message in failed)]
         return "\n".join(lines)
+
+    def _vanished(self) -> list[str]:
+        """Return how many stored bars complete responses lacked, with the symbols; empty if none."""
+        if not self.changes.vanished:
+            return []
+        named = and_more([f"{symbol} ({count:,})" for symbol, count in self["vanished"].items()], 10)
+        kept = f"Not in Alpaca's responses: {plural(self.changes.vanished, 'stored bar')}, kept"
+        return [f"{kept}: {named}; `data-engine ingest --refetch --accept-removals` removes such bars"]
 
 
 def duration(seconds: float) -> str:

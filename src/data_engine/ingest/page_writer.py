@@ -13,26 +13,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import date, datetime
 
 import numpy as np
 import pyarrow as pa
 
-from data_engine.errors import DamagedFile, DataEngineError, FileInUse, StoreBusy
+from data_engine.errors import OF_ONE_FILE, DataEngineError
 from data_engine.ingest.arrival import Arrival
 from data_engine.ingest.chain import Chain, Phase, extension, extensions
+from data_engine.ingest.empty_sessions import EmptySession, empty_sessions, held_back, recent_since, silent_sessions
 from data_engine.ingest.plan import FetchTask
 from data_engine.market.bars import EMPTY, Changes, from_micros, timestamps_us, within
 from data_engine.market.bars_page import BarsPage
 from data_engine.market.finality import final_before
 from data_engine.market.series import Series
-from data_engine.market.time_range import TimeRange, intersection
+from data_engine.market.time_range import TimeRange, difference, intersection
 from data_engine.store.bar_store import BarStore, split_by_period
 from data_engine.store.coverage import Coverage
 from data_engine.store.partitions import Period
-
-_OF_ONE_FILE = (DamagedFile, FileInUse, StoreBusy)
-"""One file is the trouble: its symbol fails, the neighbours go on."""
 
 
 class PageWriter:
@@ -54,7 +52,7 @@ class PageWriter:
         self._now = now
         self._refetch = refetch
         self._remove_all = accept_removals or not task.dataset.adjustment.is_raw
-        self._final_before = final_before(task.dataset, now)
+        self._final_before, self._recent = final_before(task.dataset, now), recent_since(now)
         self._until = now
         self._newest: datetime | None = None
         self._dated = True
@@ -67,6 +65,7 @@ class PageWriter:
         self.damaged: dict[str, DataEngineError] = {}
         self.basis_changed: set[str] = set()
         self.basis_same: set[str] = set()
+        self.empty: dict[str, tuple[EmptySession, ...]] = {}
 
     def chains(self) -> Iterator[Chain]:
         """Yield the chains to request; the pages of each are to be given to `take` before the next."""
@@ -193,7 +192,7 @@ class PageWriter:
     def _take(self, symbol: str, bars: pa.Table) -> int:
         """Keep the bars of one symbol of a page, as the phase says; return how many belong to the range of the task."""
         if self._chain.phase is Phase.COMPARE:
-            self._keep_overlap(symbol, bars)
+            self._arrivals[symbol].keep_again(bars, self._task.overlap_of(symbol))
             return 0
         if self._chain.phase is Phase.PROBE:
             self._arrivals[symbol].seen |= self._in_range(symbol, bars).num_rows > 0
@@ -205,7 +204,7 @@ class PageWriter:
             self._flush(self._current)
             self._current = symbol
         kept = self._in_range(symbol, pa.concat_tables([self._arrivals[symbol].waiting, bars]))
-        self._keep_overlap(symbol, bars)
+        self._arrivals[symbol].keep_again(bars, self._task.overlap_of(symbol))
         return self._add_all(symbol, kept)
 
     def _add_all(self, symbol: str, kept: pa.Table) -> int:
@@ -234,11 +233,6 @@ class PageWriter:
         self._arrivals[symbol].waiting = asked.slice(kept.num_rows)
         return kept
 
-    def _keep_overlap(self, symbol: str, bars: pa.Table) -> None:
-        arrival, overlap = self._arrivals[symbol], self._task.overlap_of(symbol)
-        if overlap is not None and not arrival.compared:
-            arrival.again.append(within(bars, overlap))
-
     def _compare(self, symbol: str) -> None:
         """Compare the session that came again with what is stored, once, and before the first new bar is kept."""
         arrival, overlap = self._arrivals[symbol], self._task.overlap_of(symbol)
@@ -260,13 +254,7 @@ class PageWriter:
             self._flush(symbol)
             self._settle(symbol, arrival.period)
             arrival.settled.add(arrival.period)
-        if arrival.period != period:
-            arrival.period, arrival.times = period, []
-        arrival.pending.append(part)
-        times = timestamps_us(part)
-        arrival.times.append(times)
-        last = from_micros(int(times[-1]))
-        arrival.last = last if arrival.last is None else max(last, arrival.last)
+        arrival.add(period, part, self._recent)
 
     def _flush(self, symbol: str) -> None:
         """Write the bars of the current file of a symbol; more of the same file may follow."""
@@ -295,6 +283,8 @@ class PageWriter:
         series = Series(symbol, self._task.dataset)
         with self._guarded(symbol):
             removable = self._removable(symbol, answered)
+            if removable and not self._remove_all:  # of a session without any bar, the run decides in the end
+                removable = difference(removable, self._silent(symbol, answered).values())
             if removable:
                 self._announce(symbol, [period])
             arrival.note(period, self._storage.settle(series, period, arrival.came(period), answered, removable))
@@ -304,7 +294,7 @@ class PageWriter:
         """Have one file's trouble fail its symbol, and no other."""
         try:
             yield
-        except _OF_ONE_FILE as error:
+        except OF_ONE_FILE as error:
             self.damaged[symbol] = error
 
     def _known(self, symbol: str) -> Coverage:
@@ -324,6 +314,10 @@ class PageWriter:
             return (answered,)
         final = answered.before(self._final_before)
         return intersection((final,), self._known(symbol).provisional) if final else ()
+
+    def _silent(self, symbol: str, answered: TimeRange) -> dict[date, TimeRange]:
+        """Return the recent sessions of an answered range of which no bar came."""
+        return silent_sessions(self._task.dataset, answered, self._arrivals[symbol].came_lately, self._now)
 
     def _announce(self, symbol: str, changing: Sequence[Period]) -> None:
         """Write down which files are about to change other than by growing: a killed run must not look like damage."""
@@ -392,9 +386,12 @@ class PageWriter:
             counts = self._storage.count_files(known, arrival.results, arrival.counts, within=asked)
             if not arrival.is_confirmed(known, asked, joined=symbol in self.basis_same):
                 return known.with_unconfirmed(asked, now=now, counts=counts)
-            return known.answered(asked, final_before=self._final_before, now=now, counts=counts).succeeded()
+            made = known.answered(asked, final_before=self._final_before, now=now, counts=counts).succeeded()
+            return made.reopened(difference(held_back(self.empty.get(symbol, ())), known.covered))
 
         with self._guarded(symbol):
+            if silent := self._silent(symbol, asked):
+                self.empty[symbol] = empty_sessions(self._storage, self._known(symbol), asked, silent, self._final_before)
             # Only now, with the bars in place: coverage must never promise what is not on disk.
             return self._storage.coverage.update(series, answered)
         return None

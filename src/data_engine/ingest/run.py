@@ -11,9 +11,11 @@ from contextlib import suppress
 from datetime import date, datetime, timedelta
 from functools import partial
 
-from data_engine.errors import ClockError, DamagedFile, DataEngineError, Failure, Interrupted, StoreError
+from data_engine.errors import OF_ONE_FILE, ClockError, DamagedFile, DataEngineError, Failure, Interrupted, StoreError
 from data_engine.ingest.basis_check import BasisCheck, basis_checks, check_plan
 from data_engine.ingest.dispatcher import Dispatcher
+from data_engine.ingest.empty_sessions import held_back
+from data_engine.ingest.missing_sessions import closable, close, missing_sessions, reopen
 from data_engine.ingest.outcome import NO_DATA, IngestionReport, Outcome
 from data_engine.ingest.plan import IngestionPlan
 from data_engine.ingest.run_plan import RunPlan, plan_run
@@ -81,6 +83,9 @@ class IngestionRun:
         """
         error = self._work(refused)
         self._note_truncation()
+        if self._dispatcher.state.unknown:
+            names = and_more(sorted(self._dispatcher.state.unknown), 8)
+            self._notes.append(f"Alpaca's bars have fields that this version does not read: {names}")
         report = self._report(error)
         self._tidy(error)
         if error is not None:
@@ -114,6 +119,7 @@ class IngestionRun:
                 return refused
             self._fetch(self._run_plan)
             self._bring_to_one_basis()
+            self._judge_empty_sessions()
         except DataEngineError as error:
             return error
         except KeyboardInterrupt:
@@ -138,6 +144,25 @@ class IngestionRun:
         for series in state.basis_changed:
             state.failed.setdefault(series, _CHANGED_AGAIN)
 
+    def _judge_empty_sessions(self) -> None:
+        """Have the emptiness of recent sessions be final, unless so many series lack one that it is missing at the source."""
+        state, run = self._dispatcher.state, self._run_plan.series
+        missing = missing_sessions(self._storage, run, state.empty) if state.empty else []
+        self._notes += [str(one) for one in missing]
+        days = [one.day for one in missing]
+        for series in run if missing else state.empty:
+            self._dispatcher.tick()
+            try:
+                changes = close(self._storage, series, closable(state.empty.get(series, {}), days))
+                state.changes += changes
+                state.vanished[series] = state.vanished.get(series, 0) + changes.vanished
+                reopen(self._storage, series, days)
+            except OF_ONE_FILE as error:
+                state.failed.setdefault(series, Failure.of(error))
+        for one in missing:
+            for series in one.lacking:
+                state.failed.setdefault(series, one.failure)
+
     def _compare_first_bars(self) -> None:
         """Compare the first bars of what is not confirmed with what the source says of them now, and claim what is the same."""
         state = self._dispatcher.state
@@ -158,7 +183,12 @@ class IngestionRun:
             by_series.setdefault(check.series, []).append(check.range)
         for series, ranges in by_series.items():
             if all((series, span) in state.basis_same for span in ranges):
-                self._storage.coverage.update(series, lambda known: known.confirmed(self._run_plan.now))
+                self._confirm(series)
+
+    def _confirm(self, series: Series) -> None:
+        """Claim what was stored of a series and not claimed, but for recent sessions that the end of the run decides about."""
+        held = held_back(self._dispatcher.state.empty.get(series, {}).values())
+        self._storage.coverage.update(series, lambda known: known.confirmed(self._run_plan.now).reopened(held))
 
     def _checks_of(self, series: Series, asof: date | None) -> list[BasisCheck]:
         self._dispatcher.tick()
@@ -207,6 +237,7 @@ class IngestionRun:
                 self._storage.coverage.update(series, Coverage.cleared)
                 self._cleared.add(series)
                 self._dispatcher.state.basis_changed.discard(series)
+                self._dispatcher.state.empty.pop(series, None)
         if any(plan.tasks for plan in run_plan.plans):
             self._dispatcher.work(run_plan.plans, len(self._run_plan.series))
 
@@ -277,7 +308,7 @@ class IngestionRun:
         if verdict is not None and symbol in plan.outstanding and verdict.code not in _NOT_STORED:
             self._store_failure(series, verdict)
         label = symbol if len(self._run_plan.plans) == 1 else f"{symbol} ({plan.dataset.name})"
-        return Outcome(label, verdict, known.bars, state.written.get(series, 0))
+        return Outcome(label, verdict, known.bars, state.written.get(series, 0), state.vanished.get(series, 0))
 
     def _verdict(self, known: Coverage, plan: IngestionPlan, error: DataEngineError | None) -> Failure | None:
         """Return why a series is not complete, read from its coverage after the work; None if it is."""

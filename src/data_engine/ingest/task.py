@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 
 from data_engine.errors import (
     BadAnswer,
@@ -25,6 +25,7 @@ from data_engine.errors import (
     UriTooLong,
 )
 from data_engine.ingest.chain import remaining_tasks
+from data_engine.ingest.empty_sessions import EmptySession
 from data_engine.ingest.page_writer import PageWriter
 from data_engine.ingest.plan import FetchTask
 from data_engine.ingest.source import BarSource
@@ -65,8 +66,11 @@ class TaskResult:
         basis_changed: adjusted series whose stored prices no longer equal the vendor's.
         basis_same: Where the bars of adjusted series were only compared, and are as they are stored.
         forming: series of which a bar came that had not ended.
+        empty: recent sessions of which no bar came to series that traded lately, by series and day.
+        unknown: the names of fields of bars that were passed over.
         undated: whether the source did not say what time it is.
         written: bars added or revised, by series.
+        vanished: stored bars that complete responses lacked and that were kept, by series.
         changes: of bars, in all.
         pages: answers.
         bars: that arrived.
@@ -77,8 +81,11 @@ class TaskResult:
     basis_changed: set[Series] = field(default_factory=set)
     basis_same: set[tuple[Series, TimeRange]] = field(default_factory=set)
     forming: set[Series] = field(default_factory=set)
+    empty: dict[Series, dict[date, EmptySession]] = field(default_factory=dict)
+    unknown: set[str] = field(default_factory=set)
     undated: bool = False
     written: dict[Series, int] = field(default_factory=dict)
+    vanished: dict[Series, int] = field(default_factory=dict)
     changes: Changes = NO_CHANGES
     pages: int = 0
     bars: int = 0
@@ -159,6 +166,7 @@ class _Work:
                     bars = writer.take(page, dated=self._source.server_time is not None)
                     self.result.pages += 1
                     self.result.bars += bars
+                    self.result.unknown.update(page.unknown)
                     if self._on_page is not None:
                         self._on_page(bars)
             writer.complete()
@@ -184,9 +192,14 @@ class _Work:
             series = Series(symbol, task.dataset)
             if changes.written:
                 result.written[series] = result.written.get(series, 0) + changes.written
+            if changes.vanished:
+                result.vanished[series] = result.vanished.get(series, 0) + changes.vanished
             result.changes += changes
         result.undated |= self._source.server_time is None and result.pages > 0
         result.forming.update(Series(symbol, task.dataset) for symbol in writer.forming)
+        for symbol, empty in writer.empty.items():
+            days = result.empty.setdefault(Series(symbol, task.dataset), {})
+            days.update((one.day, one) for one in empty)
         for symbol, damage in writer.damaged.items():
             self._fail(Series(symbol, task.dataset), damage)
         result.basis_changed.update(Series(symbol, task.dataset) for symbol in writer.basis_changed)

@@ -1,9 +1,14 @@
-"""Check that timestamps fit a timeframe, so that daily bars cannot be stored as minutes unnoticed."""
+"""Tell where bars of a timeframe may start: for responses, `store`, `import` and `verify` alike.
+
+A bar that one of them takes and another refuses would be fetched, quarantined and fetched again for ever. The same checks keep
+daily bars from being stored as minutes unnoticed.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -78,14 +83,29 @@ def _common_step(times: Int64s) -> int:
 
 
 def off_grid(times: Int64s, timeframe: Timeframe) -> Int64s:
-    """Return the timestamps at which no bar of *timeframe* starts."""
+    """Return the timestamps at which no bar of *timeframe* starts, by `Timeframe.floor`."""
     if timeframe.intraday:
         step = int(timeframe.length.total_seconds()) * 1_000_000
-        off = times % _DAY % step != 0
+        of_day = times - times // _DAY * _DAY if _DAY % step else times
+        off = of_day // step * step != of_day  # in a fifth of the time that `%` takes
+    elif times.size:
+        first, last = (from_micros(edge).year for edge in (times.min(), times.max()))
+        starts = np.concatenate([_starts(timeframe, year) for year in range(first, last + 2)])
+        off = starts[np.searchsorted(starts, times)] != times
     else:
-        off = np.array([timeframe.floor(from_micros(time)) != from_micros(time) for time in times], dtype=bool)
+        return times
     wrong: Int64s = times[off]
     return wrong
+
+
+@lru_cache(maxsize=256)
+def _starts(timeframe: Timeframe, year: int) -> Int64s:
+    """Return where the bars of a day or longer start in a year of UTC, which for midnights is that of New York."""
+    starts, start = [], timeframe.ceil(datetime(year, 1, 1, tzinfo=UTC))
+    while start.year == year:
+        starts.append(to_micros(start))
+        start = timeframe.next(start)
+    return np.array(starts, np.int64)
 
 
 def _only_midnights(times: Int64s, *, overnight: bool) -> bool:

@@ -20,6 +20,7 @@ class BarsPage:
         token: The token that requests the next page; None on the last one.
         size: The size of the JSON in bytes.
         until: The end of the range that was really requested, which a plan without recent data truncates; None if it is unknown.
+        unknown: The names of fields of the bars that were passed over, sorted.
     """
 
     table: pa.Table
@@ -27,6 +28,7 @@ class BarsPage:
     token: str | None
     size: int
     until: datetime | None = None
+    unknown: tuple[str, ...] = ()
 
     @property
     def times(self) -> Int64s:

@@ -12,9 +12,12 @@ from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 
 from data_engine.market.series import Dataset, Feed
-from data_engine.market.time_range import NEW_YORK, TimeRange, new_york_date, new_york_midnight
+from data_engine.market.time_range import NEW_YORK, TimeRange, new_york_date, new_york_days, new_york_midnight
 
 DAY = timedelta(days=1)
+
+STROKE = timedelta(minutes=1)
+"""The minute that begins with the end of the extended hours: it holds the prints at the stroke of the close."""
 
 _OPEN, _CLOSE, _EARLY_CLOSE = time(9, 30), time(16), time(13)
 
@@ -68,6 +71,16 @@ def next_session(day: date) -> date:
     return day
 
 
+def sessions_before(day: date, count: int) -> list[date]:
+    """Return the last *count* sessions before *day*, in order."""
+    found: list[date] = []
+    while len(found) < count:
+        day -= DAY
+        if is_session(day):
+            found.append(day)
+    return found[::-1]
+
+
 def regular_hours(day: date) -> TimeRange:
     """Return 09:30 to 16:00 New York of a session, to 13:00 on a half day."""
     return _hours(day, _OPEN, _EARLY_CLOSE if is_half_day(day) else _CLOSE)
@@ -81,7 +94,23 @@ def extended_hours(day: date) -> TimeRange:
 def trading_hours(day: date) -> TimeRange:
     """Return the extended hours and the minute that begins with their end, which holds prints at the stroke of the close."""
     hours = extended_hours(day)
-    return TimeRange(hours.start, hours.end + timedelta(minutes=1))
+    return TimeRange(hours.start, hours.end + STROKE)
+
+
+def session_range(dataset: Dataset, day: date) -> TimeRange:
+    """Return where the bars of a session start: what has to be answered before the session is.
+
+    Minutes and hours start within the trading hours, those of feeds with other hours on the day in New York. Of bars of a day or
+    longer it is the first instant of the bar that contains the session.
+    """
+    timeframe = dataset.timeframe
+    if not timeframe.intraday:
+        start = timeframe.floor(new_york_midnight(day))
+        return TimeRange(start, start + timedelta(microseconds=1))
+    if dataset.feed not in (Feed.SIP, Feed.IEX):
+        return new_york_days(day, day)
+    hours = trading_hours(day)
+    return TimeRange(timeframe.floor(hours.start), hours.end)
 
 
 @lru_cache(maxsize=8192)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from data_engine.market.bars import Int64s, to_micros
-from data_engine.market.exchange_calendar import sessions
+from data_engine.market.exchange_calendar import STROKE, sessions
 from data_engine.market.series import Dataset, Feed
 from data_engine.market.session_hours import Hours, session_edges
 from data_engine.market.time_range import TimeRange, new_york_midnight, union
@@ -77,7 +77,7 @@ def _whole(dataset: Dataset, first: date, last: date) -> tuple[tuple[date, ...],
         return days, starts, starts + 1
     if dataset.feed in (Feed.SIP, Feed.IEX):
         _, starts, ends = session_edges(first, last, Hours.EXTENDED)
-        return days, starts, ends
+        return days, starts, ends + int(STROKE.total_seconds()) * 1_000_000
     starts = session_edges(first, last, Hours.REGULAR)[0]
     return days, starts, starts + 86_400_000_000
 

@@ -238,11 +238,12 @@ class ParquetStorage:
             adjustment: The adjustment of the stored bars. If None, raw.
 
         Returns:
-            The columns ``symbol``, ``session`` (the day in New York), ``state``, ``bars`` (their number) and ``answered`` (when
-            the series was last written after an answer, so not before the answer for this session; NaT without an answer),
-            sorted by the first two. A state is ``final``, ``provisional`` (Alpaca may still revise it), ``missing`` (at least in
-            part), ``suspect`` (answered, with far fewer bars than the sessions around it) or ``unverified`` (stored without
-            coverage). Sessions after the end of a security have no row.
+            The columns ``symbol``, ``session`` (the day in New York), ``state``, ``bars`` (their number) and ``answered``,
+            sorted by the first two. ``answered`` is when the coverage of the series was last written: the session was answered
+            then or before. Before the first bar, where Alpaca is asked once more, it is when the response came. It is NaT if the
+            session is missing or unverified. A state is ``final``, ``provisional`` (Alpaca may still revise it), ``missing``
+            (at least in part), ``suspect`` (answered, with far fewer bars than the sessions around it) or ``unverified`` (stored
+            without coverage). Sessions after the end of a security have no row.
 
         Raises:
             StoreError: If there is no store, or one of its files cannot be read.

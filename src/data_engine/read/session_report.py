@@ -121,7 +121,7 @@ def _rows(one: Holding, every: Sessions, table: pa.Table | None, span: TimeRange
     answered = [known.updated if made[at] in (FINAL, PROVISIONAL, SUSPECT) else None for at in chosen.tolist()]
     for tentative in known.tentative:
         within = _within(every, (tentative.range,))[chosen]
-        answered = [tentative.answered if inside else at for at, inside in zip(answered, within.tolist(), strict=True)]
+        answered = [tentative.answered if inside and at else at for at, inside in zip(answered, within.tolist(), strict=True)]
     days = [every.days[at] for at in chosen.tolist()]
     return [one.symbol] * chosen.size, days, made[chosen].tolist(), number[chosen].tolist(), answered
 

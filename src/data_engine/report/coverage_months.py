@@ -11,8 +11,8 @@ import numpy as np
 
 from data_engine.market.bars import Int64s, to_micros
 from data_engine.market.dates import any_span
-from data_engine.market.exchange_calendar import extended_hours, session_starts, sessions
-from data_engine.market.series import Dataset, Feed
+from data_engine.market.exchange_calendar import session_range, session_starts, sessions
+from data_engine.market.series import Dataset
 from data_engine.market.time_range import TimeRange, new_york_date, new_york_days, union
 from data_engine.store.coverage import Coverage
 from data_engine.store.partitions import Period
@@ -81,7 +81,7 @@ def calendar_of(dataset: Dataset, first: date, last: date, now: datetime) -> Cal
     """Return the sessions that have begun (of days and longer: the bars that have ended) in the months of *first* to *last*.
 
     Args:
-        dataset: The dataset: a session of minutes spans its extended hours (for feeds with other hours, the day); a daily bar
+        dataset: The dataset: a session of minutes spans its trading hours (for feeds with other hours, the day); a daily bar
             starts at midnight in New York.
         first: The first New York day.
         last: The last New York day.
@@ -134,10 +134,7 @@ def _sessions(dataset: Dataset, first: date, last: date) -> Iterable[TimeRange]:
     if not timeframe.intraday:
         starts = sorted({timeframe.floor(start) for start in session_starts(new_york_days(first, last))})
         return [TimeRange(start, start + _LEAST) for start in starts]
-    days = list(sessions(first, last))
-    if dataset.feed not in (Feed.SIP, Feed.IEX):
-        return [new_york_days(day, day) for day in days]
-    return [extended_hours(day) for day in days]
+    return [session_range(dataset, day) for day in sessions(first, last)]
 
 
 def reach_of(coverages: Iterable[Coverage], now: datetime) -> tuple[date, date]:

@@ -196,6 +196,21 @@ class Coverage:
         )
         return replace(made, tentative=_tentative(self, made, final, now))
 
+    def reopened(self, ranges: Iterable[TimeRange]) -> Coverage:
+        """Return the same where what is covered inside *ranges* is provisional."""
+        parts = intersection(self.covered, ranges)
+        tentative = tuple(
+            replace(one, range=left) for one in self.tentative for left in (difference((one.range,), parts) if parts else ())
+        )
+        made = replace(self, covered=difference(self.covered, parts), provisional=union((*self.provisional, *parts)))
+        return replace(made, tentative=tentative) if parts else self
+
+    def closed(self, ranges: Iterable[TimeRange]) -> Coverage:
+        """Return the same where what is provisional inside *ranges* is covered."""
+        parts = intersection(self.provisional, ranges)
+        covered = union((*self.covered, *parts))
+        return replace(self, covered=covered, provisional=difference(self.provisional, parts)) if parts else self
+
     def with_unconfirmed(self, span: TimeRange, *, now: datetime, counts: Mapping[Period, FileCount]) -> Coverage:
         """Return the same after *span* was answered in full, its bars are on disk, and their price base is unconfirmed.
 

@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 
 from data_engine.market.bars import Int64s, from_micros, to_micros
-from data_engine.market.exchange_calendar import extended_hours, is_session, sessions
+from data_engine.market.exchange_calendar import is_session, sessions, trading_hours
 from data_engine.market.series import Dataset, Feed, Timeframe
 from data_engine.market.time_range import new_york_date
 from data_engine.market.wording import and_more
@@ -20,7 +20,7 @@ _DAYS = Timeframe.parse("1Day")
 
 
 def outside_sessions(times: Int64s, dataset: Dataset) -> Int64s:
-    """Return the timestamps of bars that overlap no session's extended hours; a bar of a day or longer must span a session.
+    """Return the timestamps of bars that overlap no session's trading hours; a bar of a day or longer must span a session.
 
     The overnight, over-the-counter and account feeds have other hours: for these, none is returned.
 
@@ -43,10 +43,9 @@ def outside_sessions(times: Int64s, dataset: Dataset) -> Int64s:
         return outside
     opens, closes = _hours(new_york_date(from_micros(times[0])), new_york_date(from_micros(times[-1])))
     ends = np.minimum(times + int(timeframe.length.total_seconds()) * 1_000_000, times - times % _DAY + _DAY)
-    # The last session that opens before the bar ends must close at or after the start of the bar.
+    # The last session that opens before the bar ends must close after the start of the bar.
     at = np.searchsorted(opens, ends, side="left") - 1
-    # A print at the very close is real: the consolidated tape has a few per year.
-    inside = (at >= 0) & (times <= closes[np.maximum(at, 0)]) if opens.size else np.zeros(times.size, bool)
+    inside = (at >= 0) & (times < closes[np.maximum(at, 0)]) if opens.size else np.zeros(times.size, bool)
     stray: Int64s = times[~inside]
     return stray
 
@@ -64,8 +63,8 @@ def _holds_session(timeframe: Timeframe, start: datetime) -> bool:
 
 @lru_cache(maxsize=512)
 def _hours(first: date, last: date) -> tuple[Int64s, Int64s]:
-    """Return when the extended hours of the sessions around these days open and close, in microseconds."""
-    hours = [extended_hours(day) for day in sessions(first - timedelta(days=7), last)]
+    """Return when the trading hours of the sessions around these days begin and end, in microseconds."""
+    hours = [trading_hours(day) for day in sessions(first - timedelta(days=7), last)]
     opens = np.array([to_micros(span.start) for span in hours], np.int64)
     closes = np.array([to_micros(span.end) for span in hours], np.int64)
     return opens, closes

@@ -7,7 +7,7 @@ empty response that Alpaca may still revise is no answer.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -15,21 +15,18 @@ from typing import Any
 from data_engine.corporate_actions.action_store import ActionStore
 from data_engine.corporate_actions.ticker_changes import TickerChange, ticker_change_of
 from data_engine.errors import InputError, StoreError
-from data_engine.market.bars import from_micros, timestamps_us
-from data_engine.market.exchange_calendar import extended_hours, is_session, sessions
-from data_engine.market.series import Dataset, Feed, Series
-from data_engine.market.time_range import TimeRange, difference, intersection, iso, new_york_date, new_york_days
+from data_engine.market.exchange_calendar import extended_hours, is_session, session_range, sessions, sessions_before
+from data_engine.market.series import Dataset, Series
+from data_engine.market.time_range import TimeRange, difference, intersection, iso, new_york_date
 from data_engine.market.wording import plural
 from data_engine.store.bar_store import BarStore
 from data_engine.store.coverage import Coverage
-from data_engine.store.partitions import Period
 from data_engine.store.selection import DatasetFilter, select_series
+from data_engine.store.trading_days import days_with_bars
 from data_engine.verify.status import counted_coverage
 
 LATELY = 10
 """The number of sessions before in which a series must have had a bar to be counted."""
-
-_BACK = timedelta(days=21)  # these ten sessions lie within
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +94,8 @@ def session_gate(
 ) -> SessionGate:
     """Return how many of the selected series hold a session. Bars of a week or longer are left out.
 
-    Coverage is read, and of bar files only the timestamps where the first and the last bar do not tell.
+    Coverage is read, and of bar files only the timestamps where the first and the last bar do not tell. Daily bars that have not
+    ended are not expected.
 
     Args:
         storage: The store.
@@ -124,7 +122,7 @@ def session_gate(
             known = counted_coverage(storage, series)
             since = known.wanted[0].start if known.wanted else known.first_bar
             change = ticker_change_of(series.symbol, changes.of, since=since, begun=known.begun, first_bar=known.first_bar)
-            counts, reason = _judge(storage, known, day, change)
+            counts, reason = _judge(storage, known, day, change, now)
         except StoreError:
             counts, reason = True, "damaged"
         expected += counts
@@ -133,19 +131,31 @@ def session_gate(
     return SessionGate(day, expected, tuple(lacking))
 
 
-def _judge(storage: BarStore, known: Coverage, day: date, change: TickerChange | None) -> tuple[bool, str | None]:
+def latest_session_gate(
+    storage: BarStore, choice: DatasetFilter, names: Sequence[str] | None = None, *, now: datetime
+) -> SessionGate:
+    """Return how many of the selected series hold the latest session of which bars can be held, as `session_gate`.
+
+    Daily bars of a session end at midnight: before, if only those are selected, it is the session before.
+    """
+    day = last_session(now)
+    gate = session_gate(storage, choice, day, names, now=now)
+    return gate if gate.expected else session_gate(storage, choice, sessions_before(day, 1)[0], names, now=now)
+
+
+def _judge(storage: BarStore, known: Coverage, day: date, change: TickerChange | None, now: datetime) -> tuple[bool, str | None]:
     """Return whether a series counts, and why it does not hold a session; None if it does."""
     if known.first_bar is None or known.last_bar is None or (change is not None and change.effective <= day):
         return False, None
-    window = [one for one in sessions(day - _BACK, day) if one != day][-LATELY:]
+    window = sessions_before(day, LATELY)
     first, last = new_york_date(known.first_bar), new_york_date(known.last_bar)
-    if last < window[0] or first > day:
+    whole = _ended_part(session_range(known.series.dataset, day), known.series.dataset, now)
+    if last < window[0] or first > day or not whole:
         return False, None
-    whole = [_session_of(known.series.dataset, day)]
     answered = not difference(whole, (*known.covered, *known.provisional))
     if last == day and answered:
         return True, None
-    traded = _days_with_bars(storage, known, window[0], day)
+    traded = days_with_bars(storage, known.series, window[0], day)
     if not traded:
         return False, None
     if not known.wanted and not known.covered and not known.provisional:
@@ -158,30 +168,7 @@ def _judge(storage: BarStore, known: Coverage, day: date, change: TickerChange |
     return True, "empty" if traded.issuperset(window) else None
 
 
-def _session_of(dataset: Dataset, day: date) -> TimeRange:
-    """Return the range that must be held: the extended hours for minutes and hours, the day for daily bars and other feeds."""
-    if dataset.timeframe.intraday and dataset.feed in (Feed.SIP, Feed.IEX):
-        hours = extended_hours(day)
-        return TimeRange(dataset.timeframe.floor(hours.start), hours.end)
-    return new_york_days(day, day)
-
-
-def _days_with_bars(storage: BarStore, known: Coverage, first: date, last: date) -> set[date]:
-    """Return the New York days with a bar."""
-    span = new_york_days(first, last)
-    found: set[date] = set()
-    for period in _periods(known, span):
-        times = timestamps_us(storage.read(known.series, period, ["timestamp"], within=span))
-        found |= {new_york_date(from_micros(time)) for time in _first_of_days(times)}
-    return found
-
-
-def _first_of_days(times: Any) -> Iterable[int]:
-    """Return timestamps among some that include one of each New York day."""
-    hours = times // 3_600_000_000
-    keep = [0, *(row + 1 for row in (hours[1:] != hours[:-1]).nonzero()[0].tolist())] if times.size else []
-    return times[keep].tolist() if keep else ()
-
-
-def _periods(known: Coverage, span: TimeRange) -> Iterable[Period]:
-    return [period for period in known.rows if period.span.intersect(span)]
+def _ended_part(session: TimeRange, dataset: Dataset, now: datetime) -> tuple[TimeRange, ...]:
+    """Return the part of a session that must be held: that of the bars that have ended."""
+    ended = session.before(dataset.timeframe.floor(now))
+    return (ended,) if ended else ()

@@ -1,0 +1,131 @@
+"""Find the recent sessions of which a complete response had no bar, in series that traded lately.
+
+An outage at the vendor answers without bars. So such an emptiness is not final when one series was answered, but when the run has
+compared all its series (`missing_sessions`); until then it is provisional, and a run that is killed before leaves it so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from data_engine.market.bars import Int64s, to_micros
+from data_engine.market.exchange_calendar import session_range, sessions, sessions_before
+from data_engine.market.series import Dataset
+from data_engine.market.time_range import TimeRange, difference, intersection, new_york_date, new_york_midnight
+from data_engine.store.bar_store import BarStore
+from data_engine.store.coverage import Coverage
+from data_engine.store.trading_days import days_with_bars
+
+RECENT = timedelta(days=7)
+"""How long before a run a session is recent."""
+
+LATELY = 10
+"""In so many sessions before, a series with any bar traded lately; one with a bar in each of them is regular."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmptySession:
+    """A recent session of which the response to one series had no bar, though the series traded lately.
+
+    Attributes:
+        day: The session.
+        range: The range of its bars, whole.
+        regular: Whether the series had a bar in each of the ten sessions before.
+        final: Whether Alpaca no longer revises bars of the session.
+        withdrawn: Where bars are stored that were provisional: once the emptiness is final, they are removed.
+    """
+
+    day: date
+    range: TimeRange
+    regular: bool
+    final: bool
+    withdrawn: tuple[TimeRange, ...] = ()
+
+
+def recent_since(now: datetime) -> datetime:
+    """Return the start of the first day whose session is recent at *now*."""
+    return new_york_midnight(new_york_date(now - RECENT))
+
+
+def silent_sessions(dataset: Dataset, answered: TimeRange, came: Int64s, now: datetime) -> dict[date, TimeRange]:
+    """Return the recent sessions that begin or end inside an answered range, and of which no bar came: where their bars start.
+
+    Args:
+        dataset: The dataset; of bars longer than a day there are none.
+        answered: The range that was answered.
+        came: The timestamps of the bars that came since the first recent session, sorted, in microseconds.
+        now: When it was requested.
+    """
+    if dataset.timeframe.unit in ("Week", "Month"):
+        return {}
+    first, last = new_york_date(max(recent_since(now), answered.start)), new_york_date(answered.end)
+    near = _near(dataset, first, last)
+    bars = np.searchsorted(came, near.edges)
+    silent = np.flatnonzero(bars[0] == bars[1]).tolist()
+    return {near.days[at]: near.spans[at] for at in silent if near.spans[at].intersect(answered)}
+
+
+@dataclass(frozen=True, slots=True)
+class _Sessions:
+    """Some sessions: the days, where their bars start, and the edges of that as two rows of microseconds."""
+
+    days: tuple[date, ...]
+    spans: tuple[TimeRange, ...]
+    edges: Any
+
+
+@lru_cache(maxsize=64)
+def _near(dataset: Dataset, first: date, last: date) -> _Sessions:
+    days = tuple(sessions(first, last))
+    spans = tuple(session_range(dataset, day) for day in days)
+    edges = [[to_micros(span.start) for span in spans], [to_micros(span.end) for span in spans]]
+    return _Sessions(days, spans, np.array(edges, np.int64))
+
+
+def empty_sessions(
+    storage: BarStore,
+    before: Coverage,
+    answered: TimeRange,
+    silent: dict[date, TimeRange],
+    final_before: datetime,
+) -> tuple[EmptySession, ...]:
+    """Return those of the silent sessions that are answered to their end, of a series that traded lately.
+
+    Args:
+        storage: The store, with the bars of the response in place.
+        before: The coverage of the series before the response.
+        answered: The range that was answered.
+        silent: The sessions of which no bar came, and where their bars start.
+        final_before: The instant before which bars are final.
+
+    Raises:
+        DamagedFile: If a bar file cannot be read.
+    """
+    if not silent:
+        return ()
+    known = storage.coverage.read(before.series)
+    claims = (answered, *known.covered, *known.provisional)
+    whole = {day: span for day, span in silent.items() if not difference((span,), claims)}
+    if not whole:
+        return ()
+    windows = {day: sessions_before(day, LATELY) for day in whole}
+    traded = days_with_bars(storage, before.series, min(window[0] for window in windows.values()), max(whole))
+    found = []
+    for day, span in whole.items():
+        if day in traded or not traded.isdisjoint(windows[day]):
+            bars = before.series.dataset.timeframe.widen(span)
+            final = bars.end <= final_before
+            withdrawn = intersection((bars,), before.provisional) if final and day in traded else ()
+            found.append(EmptySession(day, bars, traded.issuperset(windows[day]), final, withdrawn))
+    return tuple(found)
+
+
+def held_back(empty: Iterable[EmptySession]) -> tuple[TimeRange, ...]:
+    """Return where emptiness would be final by the time of day, and waits for the end of the run."""
+    return tuple(one.range for one in empty if one.final)
