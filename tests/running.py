@@ -120,9 +120,10 @@ def pipeline_of(
     client: AlpacaClient | None = None,
     **options: Any,
 ) -> IngestionPipeline:
-    """Return a pipeline from a sandbox into a folder."""
+    """Return a pipeline from a sandbox into a folder, which fetches no corporate actions unless *options* say so."""
     client = client or client_of(server, clock)
-    return IngestionPipeline(workers, base, client=client, **({"now": clock} if clock else {}), **options)
+    options = {"actions": False, **({"now": clock} if clock else {}), **options}
+    return IngestionPipeline(workers, base, client=client, **options)
 
 
 # ------------------------------------------------------------------------------------------------------------- readers, not ours

@@ -574,7 +574,7 @@ def test_killed_thirty_times_the_store_ends_as_if_undisturbed(tmp_path: Path) ->
     """Each life is ended when the server has seen its N-th request. A store that became whole is compared; the next begins."""
     dice = random.Random(20240603)
     names, workers = names_of(12), 3
-    words = ("ingest", *names, "--start", "2024-05-01", "--end", "2024-07-31", "--workers", workers)
+    words = ("ingest", *names, "--start", "2024-05-01", "--end", "2024-07-31", "--workers", workers, "--no-actions")
     kills, stores = 0, 0
     with Sandbox(SimulatedMarket(), gzip_level=0) as server:
         pipeline_of(server, tmp_path / "undisturbed", workers=workers).ingest_symbols(names, "2024-05-01", "2024-07-31")

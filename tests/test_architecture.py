@@ -85,6 +85,7 @@ MAY = {
     "report.html_page": "files randomness",
     "sandbox.connection": "clock files sockets",
     "sandbox.corporate_actions": "files randomness",
+    "sandbox.listings": "files",
     "sandbox.pages": "threads",
     "sandbox.rate_limit": "clock threads",
     "sandbox.replay": "files",

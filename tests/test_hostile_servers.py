@@ -16,7 +16,7 @@ from data_engine.alpaca.retry import RetryPolicy
 from hostile import Hostile, Play, bar, gzipped, http, page
 from running import KEY, SECRET, Ran, here, rows
 
-WORDS = ("ingest", "AAPL", "--start", "2024-06-03", "--end", "2024-06-03", "--base-path", "store")
+WORDS = ("ingest", "AAPL", "--start", "2024-06-03", "--end", "2024-06-03", "--no-actions", "--base-path", "store")
 ODD = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 GOOD = bar("2024-06-03T13:30:00Z")
 ESC = "\x1b[2J\x1b]0;owned\x07\r\nIngestion Summary: Successful: 500/500\u202e\u2028\x9b31m"

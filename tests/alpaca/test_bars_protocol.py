@@ -73,6 +73,18 @@ def test_the_feed_as_sent(feed, sent):
     assert query.get("feed") == sent
 
 
+def test_former_owners_of_tickers_are_requested_by_ticker_and_get_their_bars():
+    """The vendor answers for tickers; S itself may be requested as of the same day, since its security left it then."""
+    request = BarsRequest(("BRK.B@2020-03-31", "S", "S@2020-03-31"), dataset(), JUNE_3, asof=date(2020, 3, 31))
+    bar = b'{"c":1,"h":1,"l":1,"n":1,"o":1,"t":"2024-06-03T13:30:00Z","v":1,"vw":1}'
+    page = read_page(b'{"bars":{"S":[' + bar + b']},"next_page_token":null}', request)
+
+    assert dict(parse_qsl(request.query()))["symbols"] == "BRK.B,S"
+    assert page.slices == (("S", 0, 1), ("S@2020-03-31", 0, 1))
+    with pytest.raises(BadAnswer, match="'T', which was not requested"):
+        read_page(b'{"bars":{"T":[' + bar + b']},"next_page_token":null}', request)
+
+
 def test_no_symbol_mapping_is_a_dash():
     assert "&asof=-&" in BarsRequest(("META",), dataset(), JUNE_3, asof="-").query()
 

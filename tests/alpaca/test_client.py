@@ -418,6 +418,22 @@ def test_a_malformed_symbol_is_named(connect, market):
     assert caught.value.symbol == "BRK-B"
 
 
+def test_a_former_owner_is_named_as_it_was_asked_for(connect, market):
+    with Sandbox(market) as server:
+        with pytest.raises(InvalidSymbol) as caught:
+            connect(server).fetch_bars(["AAPL@2024-06-03", "BRK-B@2024-06-03"], "2024-06-03", "2024-06-03")
+        assert caught.value.symbol == "BRK-B@2024-06-03"
+        client = connect(server)
+        frame = client.fetch_bars(["AAPL@2024-06-03", "AAPL", "MSFT@2024-06-04"], "2024-06-03", "2024-06-03", "1Day")
+        assert list(frame.index.levels[0]) == ["AAPL", "AAPL@2024-06-03", "MSFT@2024-06-04"]
+        queries = {(one.query["symbols"], one.query.get("asof")) for one in server.requests}
+        assert queries >= {("AAPL", None), ("AAPL", "2024-06-03"), ("MSFT", "2024-06-04")}
+        sent = len(server.requests)
+        with pytest.raises(InputError, match="@"):
+            client.fetch_bars("AAPL@2024-06-03", "2024-06-03", asof="2024-06-04")
+        assert len(server.requests) == sent
+
+
 def test_a_request_line_that_is_too_long_is_said_so(connect, market):
     with Sandbox(market, max_target=100) as server, pytest.raises(UriTooLong):
         connect(server).fetch_bars("AAPL", "2024-06-03", "2024-06-03")

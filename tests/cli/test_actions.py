@@ -45,6 +45,7 @@ def base(server: Sandbox, tmp_path: Path) -> Path:
         "2024-06-03",
         "--end",
         "2024-06-07",
+        "--no-actions",
         "--base-path",
         tmp_path / "store",
         url=server.url,
@@ -98,6 +99,7 @@ def test_json_is_one_object(server: Sandbox, base: Path) -> None:
         "held": {"name_change": 1},
         "withdrawn": [],
         "renames": [{"old": "FB", "new": "META", "date": "2022-06-09"}],
+        "ended": [],
         "further_symbols": ["FB"],
         "local": [],
         "requests": 2,
@@ -236,7 +238,7 @@ def test_nor_the_one_before_in_the_series_of_the_next_owner(server: Sandbox, bas
 
 
 def test_status_says_it(server: Sandbox, base: Path) -> None:
-    here("ingest", "FB", *SPRING, "--base-path", base, url=server.url)
+    here("ingest", "FB", *SPRING, "--no-actions", "--base-path", base, url=server.url)
     before = here("status", "--base-path", base, url=server.url).out
     here("actions", "FB", "--start", "2020-01-01", "--base-path", base, url=server.url)
     ran = here("status", "--base-path", base, url=server.url)
@@ -245,7 +247,7 @@ def test_status_says_it(server: Sandbox, base: Path) -> None:
     (line,) = [line for line in ran.out.splitlines() if RENAME in line]
     assert "`data-engine remove FB --start 2022-06-09`" in line
     one = here("status", "FB", "--json", "--base-path", base, url=server.url).json["series"][0]
-    assert one["ticker_change"] == {"new": "META", "date": "2022-06-09"}
+    assert one["ended"] == {"date": "2022-06-09", "reason": "name_change", "new": "META", "into": None}
 
 
 def test_an_update_never_extends_a_series_with_the_next_owners_bars(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from data_engine.corporate_actions.action_store import ActionStore
 from data_engine.corporate_actions.adjusted_bars import COMPUTED, VENDOR, Adjuster, Road, choose_road
 from data_engine.corporate_actions.adjustment import EX_CLOSE, PRIOR_CLOSE
 from data_engine.corporate_actions.payout_prices import PayoutPrices
-from data_engine.corporate_actions.suspect_actions import contradicted, doubts_of
+from data_engine.corporate_actions.suspect_actions import contradicted, doubtful_splits
 from data_engine.corporate_actions.symbol_actions import SymbolActions
 from data_engine.errors import InputError, StoreError
 from data_engine.market.bars import EMPTY
@@ -397,15 +397,17 @@ def test_a_split_a_day_after_another_of_its_ratio_is_suspect(storage, friday):
         storage.load("NVDA", "2024-06-07", "2024-06-07", adjustment="split")
 
 
-def test_the_doubts_about_a_symbol_can_be_had_without_reading_its_bars(storage):
-    put(storage, "X", {"2024-06-07 15:59": 1200.0, "2024-06-10 15:59": 120.0})
+def test_the_doubts_about_a_symbol_can_be_had_without_its_bars(storage):
+    def doubts(symbol):
+        return doubtful_splits(ActionStore(storage.files).read(symbol), TODAY)
+
     announce(storage, "X", split("X", "2024-06-10", 10), split("Y", "2024-06-10", 3))
-    assert doubts_of(storage.bars, "X", TODAY) == []
-    announce(storage, "X", split("X", "2024-06-10", 0.1))
-    assert [text[:38] for text in doubts_of(storage.bars, "X", TODAY)] == ["X: 0.1-for-1 split on 2024-06-10, but "]
+    assert doubts("X") == []
+    announce(storage, "X", split("X", "2024-06-10", 10), split("X", "2024-06-11", 10))
+    assert [text[:37] for text in doubts("X")] == ["X: 10-for-1 split on 2024-06-10 and o"]
     announce(storage, "X", split("X", "2024-06-10", 10), replace_id(split("X", "2024-06-10", 20), "other"))
-    assert "cannot both be" in doubts_of(storage.bars, "X", TODAY)[0]
-    assert doubts_of(storage.bars, "NONE", TODAY) == []
+    assert "cannot both be" in doubts("X")[0]
+    assert doubts("NONE") == []
 
 
 def test_real_splits_are_not_doubted(storage):

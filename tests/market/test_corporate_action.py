@@ -197,13 +197,29 @@ def test_an_empty_page_is_a_page(nothing):
         (b'{"corporate_actions":{"cash_dividends":{}},"next_page_token":null}', "not an object of lists"),
         (body(cash_dividends=[7]), "a record of kind cash_dividend is int"),
         (body(cash_dividends=[{"rate": 1, "process_date": "2024-05-16"}]), "names no symbol"),
-        (body(cash_dividends=[{"symbol": "AAPL", "rate": 1}]), "cash_dividend of AAPL has no process date"),
-        (body(cash_dividends=[{"symbol": "AAPL", "process_date": "2023-12-31"}]), "processed on 2023-12-31, outside"),
     ],
 )
 def test_an_answer_that_cannot_be_trusted_is_refused(answer, said):
     with pytest.raises(BadAnswer, match=said):
         read_actions(answer, REQUEST)
+
+
+@pytest.mark.parametrize("day", ["0000-00-00", None, "", "2024-02-30", "2023-12-31", 16, "next week"])
+def test_a_record_without_a_usable_process_date_breaks_its_own_symbols_only(day):
+    """The other record of the page is read; of a merger, the shares that are exchanged are concerned, and not the acquirer's."""
+    good = {"rate": 1, "ex_date": "2024-05-10", "process_date": "2024-05-16"}
+    page = read_actions(
+        body(
+            cash_dividends=[{"symbol": "AAPL", **good, "process_date": day}, {"symbol": "KO", **good}],
+            name_changes=[{"old_symbol": "FB", "new_symbol": "META", "process_date": day}],
+            stock_mergers=[{"acquiree_symbol": "LSI", "acquirer_symbol": "EXR", "process_date": day}],
+        ),
+        REQUEST,
+    )
+
+    assert [action.symbol for action in page.actions] == ["KO"]
+    assert sorted(page.broken) == ["AAPL", "FB", "LSI", "META"]
+    assert "cash_dividend of AAPL" in page.broken["AAPL"] or "process_date" in page.broken["AAPL"]
 
 
 def test_a_recorded_answer_is_read_and_nothing_of_it_is_lost():

@@ -26,7 +26,7 @@ from running import KEY, SECRET, content, count, ended, names_of, pipeline_of
 
 CUT_SECONDS = 10.0
 NAMES = names_of(12)
-WORDS = ("ingest", *NAMES, "--start", "2024-01-02", "--end", "2024-02-29", "--workers", 12, "--json")
+WORDS = ("ingest", *NAMES, "--start", "2024-01-02", "--end", "2024-02-29", "--workers", 12, "--json", "--no-actions")
 
 
 @dataclass(frozen=True)

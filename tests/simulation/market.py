@@ -114,6 +114,23 @@ class Security:
 
 
 @dataclass(frozen=True)
+class Listing:
+    """The sessions in which a security has a ticker.
+
+    Attributes:
+        ticker: The ticker; another security may have had it before, or take it later.
+        security: The symbol of the security.
+        first: The first day.
+        last: The last day; None if it has the ticker still.
+    """
+
+    ticker: str
+    security: str
+    first: date
+    last: date | None = None
+
+
+@dataclass(frozen=True)
 class Trade:
     """One minute: its values over time.
 
@@ -141,10 +158,20 @@ class Market:
     Args:
         seed: Of everything.
         securities: By any order; symbols are distinct.
+        listings: Who has which ticker when; a ticker without any is a security of its own.
+        records: The vendor's records of corporate actions, by kind, with the day from which on it has them.
     """
 
-    def __init__(self, seed: object, securities: list[Security]) -> None:
+    def __init__(
+        self,
+        seed: object,
+        securities: list[Security],
+        listings: tuple[Listing, ...] = (),
+        records: tuple[tuple[date, str, dict[str, str]], ...] = (),
+    ) -> None:
         self.seed = seed
+        self.listings = listings
+        self.records = records
         self.securities = {one.symbol: one for one in securities}
         self._sessions: dict[tuple[str, date], tuple[Trade, ...]] = {}
         self._answers: dict[object, dict[int, tuple[Values, frozenset[int]]]] = {}
@@ -155,6 +182,36 @@ class Market:
         self.overrides.setdefault((symbol, stamp), []).append((since, values))
         self._sessions.clear()
         self._answers.clear()
+
+    def owner(self, symbol: str, asof: date | None, now: int) -> str | None:
+        """Return the security that the vendor answers for, as of a day, by default today; None if it has another ticker then."""
+        ticker, _, named = symbol.partition("@")
+        ours = [one for one in self.listings if one.ticker == ticker]
+        if not ours:
+            return ticker
+        today = instant(now).astimezone(NEW_YORK).date()
+        day = min(date.fromisoformat(named) if named else asof or today, today)
+        begun = max((one for one in ours if one.first <= day), key=lambda one: one.first, default=None)
+        if begun is None:
+            return None
+        elsewhere = any(one.security == begun.security and one.first > begun.first for one in self.listings)
+        return None if elsewhere and begun.last is not None and begun.last < day else begun.security
+
+    def first_owner(self, symbol: str, stamp: int, now: int) -> str:
+        """Return the security that had a ticker at an instant, or else the one that had it next."""
+        day = instant(stamp).astimezone(NEW_YORK).date()
+        later = (one for one in self.listings if one.ticker == symbol.partition("@")[0] and one.first > day)
+        following = min(later, key=lambda one: one.first, default=None)
+        return self.owner(symbol, day, now) or (following.security if following else symbol)
+
+    def end(self, symbol: str, security: str, now: int) -> int | None:
+        """Return when a security left a ticker, if it does not have it now."""
+        ours = [one for one in self.listings if one.ticker == symbol.partition("@")[0] and one.security == security]
+        begun = [one for one in ours if midnight(one.first) <= now]
+        if not begun or begun[-1].last is None:
+            return None
+        free = midnight(begun[-1].last + timedelta(days=1))
+        return free if free <= now else None
 
     def session(self, security: Security, day: date) -> tuple[Trade, ...]:
         """Return the minutes of a session, in order of time."""

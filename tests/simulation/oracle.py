@@ -72,7 +72,7 @@ class Happened:
         return self.alone and self.report is not None and label(self.report, key) in self.report["successful"]
 
 
-_NO_FAULT = ("no_data", "renamed", "never_ingested", "session_missing")
+_NO_FAULT = ("no_data", "renamed", "ended", "never_ingested", "session_missing")
 """Codes of series that may fail though nothing went wrong."""
 
 
@@ -107,10 +107,12 @@ class Oracle:
         self.given: Given = {}
         self.signatures: Signatures = {}
         self.bases: dict[Key, set[frozenset[int]]] = {}
+        self.owners: dict[tuple[Key, int, Values], set[str]] = {}
 
     def check(self, what: Happened) -> None:
         """Raise `Violation` if something is not as it must be."""
         self._learn(what)
+        what.requested = {key: self._of_security(what, key, spans) for key, spans in what.requested.items()}
         for key in sorted({*what.before.keys, *what.after.keys}):
             if what.before.rows_of(key) != what.after.rows_of(key):
                 self._invented(what, key)
@@ -119,6 +121,7 @@ class Oracle:
                 self._claims(what, key)
             self._answers(what, key)
             self._base(what, key)
+            self._one_security(what, key)
         self._wanted(what)
         self._report(what)
 
@@ -126,6 +129,9 @@ class Oracle:
         for ask in what.asks:
             for symbol, bars in ask.said.items():
                 key = (ask.dataset.name, symbol)
+                owner = self.market.owner(symbol, ask.asof, what.true_clock)
+                for stamp, (values, _) in bars.items():
+                    self.owners.setdefault((key, stamp, values), set()).add(str(owner))
                 for stamp, (values, applied) in bars.items():
                     self.given.setdefault(key, {}).setdefault(stamp, set()).add(values)
                     self.signatures.setdefault((key, stamp, values), set()).add(applied)
@@ -138,6 +144,26 @@ class Oracle:
         for key, stored in what.stored.items():
             for stamp, values in stored.items():
                 self.given.setdefault(key, {}).setdefault(stamp, set()).update(values)
+
+    def _one_security(self, what: Happened, key: Key) -> None:
+        """All bars of a series are of one security: whose bars the first are."""
+        ours = None
+        for stamp, values in sorted(what.after.rows_of(key).items()) if self.market.listings else ():
+            owners = self.owners.get((key, stamp, values))
+            ours = owners if ours is None or owners is None else ours & owners
+            if ours is not None and not ours:
+                raise Violation(f"(h) {key} holds bars of two securities; from {instant(stamp)} on they are {owners}")
+
+    def _of_security(self, what: Happened, key: Key, spans: Spans) -> Spans:
+        """Return the part of some ranges in which a series' security has the ticker, as far as anybody knows by now."""
+        if not self.market.listings:
+            return spans
+        rows = {**what.before.rows_of(key), **what.after.rows_of(key)}
+        owners = {owner for stamp, values in rows.items() for owner in self.owners.get((key, stamp, values), ())}
+        if not owners and spans:  # it becomes that of whoever had the ticker when the first range begins
+            owners = {self.market.first_owner(key[1], spans[0][0], what.true_clock)}
+        ends = [end for owner in owners if (end := self.market.end(key[1], owner, what.true_clock)) is not None]
+        return minus(spans, [(min(ends), 1 << 62)]) if ends else spans
 
     def _invented(self, what: Happened, key: Key) -> None:
         given, before = self.given.get(key, {}), what.before.rows_of(key)
@@ -214,7 +240,7 @@ class Oracle:
         outside = minus(after.all, after.wanted)
         if outside and minus(outside, before.all):
             raise Violation(f"(b) {key} claims {shown(minus(outside, before.all))}, which nobody asked for")
-        gone = common(minus(before.covered, after.covered), [(0, 1 << 62)])
+        gone = self._of_security(what, key, minus(before.covered, after.covered))
         if gone and what.report is not None and what.alone and is_raw(key[0]) and not what.removed.get(key):
             raise Violation(f"(c) {key} covers no more: {shown(gone)}")
 
@@ -313,7 +339,12 @@ class Oracle:
         for key, spans in what.requested.items():
             asked = any(ask.run == "main" for ask in what.asks_of(key)) or what.report is not None
             lost = minus(minus(spans, what.after.claims_of(key).wanted), what.removed.get(key, ()))
-            if asked and lost and not _withdrawn(what.error) and not _failed(what, key, "renamed"):
+            if (
+                asked
+                and lost
+                and not _withdrawn(what.error)
+                and not (_failed(what, key, "renamed") or _failed(what, key, "ended"))
+            ):
                 raise Violation(f"(e) {key}: {shown(lost)} was requested, and is not written down")
 
         for key, claims in what.before.claims.items():
@@ -342,13 +373,11 @@ class Oracle:
                 )
             if code == "no_data" and (rows or missing):
                 raise Violation(f"(e) {key} is reported to have no data; it has {len(rows)} bars and lacks {shown(missing)}")
-            if (
-                code not in (None, "no_data", "renamed", "never_ingested", "session_missing")
-                and not what.faulty
-                and not what.undated
-            ):
+            if code not in (None, *_NO_FAULT) and not what.faulty and not what.undated:
                 raise Violation(f"(e) {key} failed though nothing did: {code} {report['failed']}")
-            left = self._missing(what, key, claims.wanted)  # a killed run may have left bars there that nobody has counted
+            left = self._missing(
+                what, key, self._of_security(what, key, claims.wanted)
+            )  # a killed run may have left bars there that nobody has counted
             if code is None and not left and report["bars"][name] != len(rows):
                 raise Violation(f"(e) {key} holds {len(rows)} bars; the report says {report['bars'][name]}")
             if code is None and not left and not claims.changing and claims.bars != len(rows):

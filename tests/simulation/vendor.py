@@ -21,10 +21,11 @@ from data_engine.errors import (
 )
 from data_engine.market.bars import EMPTY, make_table
 from data_engine.market.bars_page import BarsPage
+from data_engine.market.corporate_action import Action, decode
 from data_engine.market.series import Dataset, Feed
 from data_engine.market.time_range import TimeRange
 
-from .market import Market, Values, floor, instant, micros, next_bar
+from .market import NEW_YORK, Market, Values, floor, instant, micros, next_bar
 from .scheduler import Scheduler
 
 DELAY = timedelta(minutes=16)
@@ -238,6 +239,22 @@ class Vendor:
         wide = dataset.timeframe.widen(span).before(end)
         return None if wide is None else Ask(tuple(symbols), dataset, span, wide, micros(now or instant(told.clock)), asof)
 
+    def corporate_actions(
+        self, symbols: Sequence[str], first: date, last: date, *, broken: dict[str, str] | None = None
+    ) -> tuple[Action, ...]:
+        """Return the records that the vendor has by now; requests for them are no `Ask`."""
+        told = self._told
+        assert told.scheduler is not None
+        told.scheduler.seam()
+        if self.stopped:
+            raise Interrupted("interrupted")
+        self.requests += 1
+        if told.faults.outage or told.random.random() < told.faults.page:
+            raise SourceUnavailable("no usable answer")
+        today = instant(self.now).astimezone(NEW_YORK).date()
+        known = [decode(kind, record) for since, kind, record in self.market.records if since <= today]
+        return tuple(one for one in known if first <= one.process_date <= last and {*one.symbols} & {*symbols})
+
     def pages(self, request: Ask) -> Iterator[BarsPage]:
         told = self._told
         assert told.scheduler is not None
@@ -307,8 +324,9 @@ class Vendor:
         start, end = micros(request.wide.start), micros(request.wide.end)
         dataset, told = request.dataset, self._told
         return {
-            symbol: self.market.bars(symbol, dataset.timeframe, dataset.adjustment, start, end, now, told.base)
+            symbol: self.market.bars(owner, dataset.timeframe, dataset.adjustment, start, end, now, told.base)
             for symbol in request.symbols
+            if (owner := self.market.owner(symbol, request.asof, now)) is not None
         }
 
     def cuts(self, bars: dict[str, Bars]) -> list[tuple[str, list[tuple[str, int, Values]]]]:

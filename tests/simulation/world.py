@@ -33,6 +33,7 @@ from data_engine.read.parquet_storage import ParquetStorage
 from data_engine.settings import Settings
 from data_engine.store import coverage_store, requested
 from data_engine.store.coverage_store import CoverageStore
+from data_engine.store.partitions import encode_symbol
 from data_engine.store.removal import plan_removal
 from data_engine.store.s3 import capabilities, lease, s3_files
 from data_engine.store.selection import DatasetFilter
@@ -167,15 +168,23 @@ class World:
         place: Where its files are: ``memory``, a ``journalled`` or ``strict`` model of a disk, or a bucket of a service that is
             ``conditional``, ``removing`` or ``plain``.
         wire: Whether the vendor is behind HTTP.
+        market: The truth; None is one of the securities alone.
     """
 
     def __init__(
-        self, seed: object, securities: list[Security], now: datetime, place: str = "memory", *, wire: bool = False
+        self,
+        seed: object,
+        securities: list[Security],
+        now: datetime,
+        place: str = "memory",
+        *,
+        wire: bool = False,
+        market: Market | None = None,
     ) -> None:
         self.seed = seed
         self.now = now
         self.skew = timedelta()
-        self.market = Market(seed, securities)
+        self.market = market or Market(seed, securities)
         self.vendor = WireVendor(self.market) if wire else Vendor(self.market)
         self.place = place
         self.files = _files(place, seed)
@@ -369,6 +378,7 @@ class World:
             settings=SETTINGS,
             now=lambda: self.machine,
             wait=600.0,
+            actions=bool(self.market.records),
         )
 
     def _command(self, step: Step, happened: Happened) -> Any:
@@ -504,6 +514,8 @@ class World:
         claims, rows = self.state.claims_of(key), self.state.rows_of(key)
         limit = floor(micros(self.machine), one.series.dataset.timeframe)
         missing = with_sessions(minus(common(claims.wanted, [(0, limit)]), claims.all), one.series.dataset)
+        if one.ended is not None:
+            missing = minus(missing, [(micros(one.ended.instant), 1 << 62)])
         told = [(micros(datetime.fromisoformat(start)), micros(datetime.fromisoformat(end))) for start, end in said["missing"]]
         if told != missing:
             raise Violation(f"(e) status of {key} says that {shown(told)} is missing; that is {shown(missing)}")
@@ -593,7 +605,7 @@ class World:
                 )
 
     def _bytes(self, key: Key) -> dict[str, bytes]:
-        folder = f"{key[0]}/symbol={key[1]}/"
+        folder = f"{key[0]}/symbol={encode_symbol(key[1])}/"
         return {path: data for path, data in self.files.content.items() if path.startswith(folder)}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import string
+from datetime import date
 from pathlib import Path
 
 import duckdb
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_engine.errors import InputError, MissingFileError, SymbolListError
-from data_engine.market.symbol import check_symbol, suggestion
+from data_engine.market.symbol import asof_day, at_day, check_symbol, suggestion, ticker_of
 from data_engine.universe.symbol_lists import SymbolLoader
 from real_data import FOLDER
 
@@ -119,13 +120,52 @@ def test_an_accepted_symbol_is_plain_and_stays_as_it_is(text):
     except InputError:
         return
 
-    assert re.fullmatch(r"[A-Z0-9][-A-Z0-9./^_=+$*]{0,31}", symbol)
+    assert re.fullmatch(r"[A-Z0-9][-A-Z0-9./^_=+$*]{0,31}(@\d{4}-\d\d-\d\d)?", symbol)
     assert symbol == check_symbol(symbol)
 
 
-@given(st.text(string.ascii_letters + string.digits, min_size=1, max_size=32))
-def test_letters_and_digits_are_always_a_symbol(text):
-    assert text.upper() == check_symbol(text)
+@given(st.text(string.ascii_letters + string.digits, min_size=1, max_size=32), st.booleans())
+def test_letters_of_one_case_and_digits_are_always_a_symbol(text, small):
+    assert text.upper() == check_symbol(text.lower() if small else text.upper())
+
+
+@pytest.mark.parametrize(
+    ("written_as", "meant"),
+    [
+        *[(text, "BAC.PRB") for text in ("BACpB", " BACpB ")],
+        *[("GEp", "GE.PR"), ("Tp", "T.PR"), ("TpA", "T.PRA"), ("IRRXws", "IRRX.WS"), ("Aws", "A.WS"), ("IRRXu", "IRRX.U")],
+        *[("IRRXw", None), ("Ar", None), ("aAPL", None), ("brk.B", None)],
+    ],
+)
+def test_capitals_with_small_letters_are_refused_with_alpacas_notation(written_as, meant):
+    """As capitals, BACpB would be BACPB, another security's ticker: nothing is folded onto it."""
+    with pytest.raises(InputError, match="mixes capitals and small letters") as error:
+        check_symbol(written_as)
+
+    assert str(error.value).partition("did you mean ")[2] == (f"{meant}?" if meant else "")
+    with pytest.raises(InputError):
+        SymbolLoader.from_list(["AAPL", written_as])
+
+
+@pytest.mark.parametrize(("text", "symbol"), [("Aapl", "AAPL"), ("None", "NONE"), ("Brk.b", "BRK.B"), ("bacpb", "BACPB")])
+def test_a_word_is_no_vendors_notation(text, symbol):
+    assert check_symbol(text) == symbol
+
+
+def test_a_former_owner_is_named_by_its_last_day():
+    symbol = check_symbol(" s@2020-04-01 ")
+
+    assert (symbol, ticker_of(symbol), asof_day(symbol)) == ("S@2020-04-01", "S", date(2020, 4, 1))
+    assert (ticker_of("S"), asof_day("S"), at_day("S", date(2020, 4, 1))) == ("S", None, symbol)
+    assert at_day(symbol, date(2020, 4, 1)) == symbol
+    with pytest.raises(InputError, match="names another day"):
+        at_day(symbol, date(2020, 4, 2))
+
+
+@pytest.mark.parametrize("text", ["S@", "S@2020-4-1", "S@20200401", "S@2020-02-30", "S@@2020-04-01", "S@2020-04-01@2020-04-01"])
+def test_a_day_that_is_none_is_refused(text):
+    with pytest.raises(InputError, match="no day YYYY-MM-DD after '@'"):
+        check_symbol(text)
 
 
 # What was meant
@@ -144,7 +184,9 @@ def test_letters_and_digits_are_always_a_symbol(text):
         ("UHALB", "UHAL.B"),
         ("MOGA", "MOG.A"),
         ("ACHR-WS", "ACHR.WS"),
-        ("ABC-WT", "ABC.WT"),
+        *[(text, "BAC.PRB") for text in ("BAC-PB", "BAC-PRB", "BAC/PRB", "BAC PRB", "BAC.PB", "BAC^B", "bac-pb")],
+        *[(text, "IRRX.WS") for text in ("IRRX-WT", "IRRX/WS", "IRRX WS", "IRRX+", "IRRX-W")],
+        *[(text, "IRRX.U") for text in ("IRRX-UN", "IRRX/U", "IRRX=")],
         ("ABC-U", "ABC.U"),
         ("ABC/R", "ABC.R"),
     ],
@@ -155,7 +197,25 @@ def test_a_share_class_written_another_way_has_a_suggestion(written_as, meant):
 
 
 @pytest.mark.parametrize(
-    "text", ["BRK.B", "AAPL", "GOOGL", "NWSA", "FOXA", "HUBB", "ETD_USD", "GOOGLE INC", "ABR^D", "", "-B", "BRK-", "1-A"]
+    "text",
+    [
+        "BRK.B",
+        "AAPL",
+        "GOOGL",
+        "NWSA",
+        "FOXA",
+        "HUBB",
+        "ETD_USD",
+        "GOOGLE INC",
+        "SPR",
+        "EXPRB",
+        "BAC.PRB",
+        "IRRX.WS",
+        "",
+        "-B",
+        "BRK-",
+        "1-A",
+    ],
 )
 def test_anything_else_is_not_guessed_at(text):
     assert suggestion(text) is None

@@ -25,6 +25,7 @@ from data_engine.market.bar_grid import off_grid
 from data_engine.market.bars import VALUES, make_table, numbers, problems, to_micros
 from data_engine.market.bars_page import BarsPage
 from data_engine.market.series import Dataset
+from data_engine.market.symbol import ticker_of
 from data_engine.market.time_range import TimeRange
 from data_engine.market.wording import and_more
 
@@ -34,7 +35,7 @@ class BarsRequest:
     """A request to the multi-symbol endpoint; its pages together are the response.
 
     Attributes:
-        symbols: The symbols, at least one.
+        symbols: The symbols, at least one; of former owners of tickers (``S@DATE``), all with the day *asof*.
         dataset: Their timeframe, adjustment and feed.
         span: The half-open range that the bars start in. (The end that is sent is inclusive, so it is one nanosecond less.)
         asof: The day whose owners of the symbols are meant, ``-`` for no symbol mapping. If None, Alpaca's default (today).
@@ -50,11 +51,25 @@ class BarsRequest:
     limit: int = PAGE_LIMIT
     carries_text: ClassVar[bool] = False
 
+    @property
+    def former(self) -> bool:
+        """Whether former owners of tickers are among the symbols."""
+        return any("@" in symbol for symbol in self.symbols)
+
+    @property
+    def names(self) -> dict[str, tuple[str, ...]]:
+        """The symbols that are meant by each ticker of the request."""
+        names: dict[str, tuple[str, ...]] = {}
+        for symbol in self.symbols:
+            ticker = ticker_of(symbol)
+            names[ticker] = (*names.get(ticker, ()), symbol)
+        return names
+
     def query(self, token: str | None = None) -> str:
         """Return the query string of the first page, or of the page that *token* names."""
         return query_string(
             {
-                "symbols": ",".join(self.symbols),
+                "symbols": ",".join(sorted(self.names) if self.former else self.symbols),
                 "timeframe": self.dataset.timeframe,
                 "start": rfc3339(self.span.start),
                 "end": rfc3339(self.span.end - timedelta(microseconds=1), "999"),
@@ -103,7 +118,14 @@ def read_page(body: bytes, request: BarsRequest) -> BarsPage:
         _check_times(page, request)
     except BadAnswer as error:
         raise unusable(request, str(error)) from error
-    return replace(page, until=request.span.end)
+    return replace(page, until=request.span.end, slices=_named(page.slices, request))
+
+
+def _named(slices: tuple[tuple[str, int, int], ...], request: BarsRequest) -> tuple[tuple[str, int, int], ...]:
+    """Return the rows of each symbol of a request, of which a response has the tickers."""
+    if not request.former:
+        return slices
+    return tuple((symbol, start, stop) for ticker, start, stop in slices for symbol in request.names[ticker])
 
 
 # -------------------------------------------------------------------------------------------------- the general decoder
@@ -174,7 +196,7 @@ def _micros(value: object) -> int:
 def _check_contents(page: BarsPage, request: BarsRequest) -> None:
     if page.table.num_rows > request.limit:
         raise BadAnswer(f"it has {page.table.num_rows} bars, more than the {request.limit} per page that were requested")
-    requested = set(request.symbols)
+    requested = request.names if request.former else set(request.symbols)
     for symbol, _, _ in page.slices:
         if symbol not in requested:
             raise BadAnswer(f"it has bars of {symbol!r}, which was not requested")

@@ -18,11 +18,11 @@ from data_engine.alpaca.page_format import MOST_UNKNOWN, unusable
 from data_engine.alpaca.rate_limit import RateLimiter
 from data_engine.alpaca.retry import RetryPolicy
 from data_engine.alpaca.transport import Transport
-from data_engine.errors import RecentDataRefused
+from data_engine.errors import BadAnswer, InputError, RecentDataRefused
 from data_engine.market.corporate_action import Action
 from data_engine.market.dates import DateLike, parse_asof, parse_span
 from data_engine.market.series import Adjustment, Dataset, Feed, Timeframe, parse_currency
-from data_engine.market.symbol import check_symbol
+from data_engine.market.symbol import asof_day, check_symbol, ticker_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from data_engine.alpaca.bars_protocol import BarsRequest
     from data_engine.market.bars_page import BarsPage
     from data_engine.market.time_range import TimeRange
-
+from data_engine.market.wording import and_more
 
 DELAY = timedelta(minutes=16)
 """Plans without real-time data may read the consolidated tape up to 15 minutes ago; one more for clocks that differ."""
@@ -171,7 +171,8 @@ class AlpacaClient:
         left out.
 
         Args:
-            symbols: One or several symbols, as Alpaca writes them (``BRK.B``).
+            symbols: One or several symbols, as Alpaca writes them (``BRK.B``); ``S@2020-04-01`` is the security that had the
+                ticker S on that day.
             start: A New York calendar day, or an aware instant.
             end: A New York calendar day (included), or an aware instant (excluded). If None, now.
             timeframe: ``1Min`` to ``59Min``, ``1Hour`` to ``23Hour``, ``1Day``, ``1Week`` or months; alpaca-py's own too.
@@ -196,12 +197,15 @@ class AlpacaClient:
         requested = _symbols(symbols)
         feed_used = self.feed if feed is None else Feed.parse(feed)
         dataset = Dataset(Timeframe.parse(timeframe), Adjustment.parse(adjustment), feed_used)
-        options: dict[str, Any] = {"asof": parse_asof(asof), "currency": parse_currency(currency)}
+        options: dict[str, Any] = {"currency": parse_currency(currency)}
+        if asof is not None:
+            if any(asof_day(symbol) for symbol in requested):
+                raise InputError(f"cannot use asof {asof} with {and_more(requested, 3)}: a symbol with @ names its day")
+            options["asof"] = parse_asof(asof)
         now = self._now()
         span = parse_span(start, end, now=now).range
         tables: dict[str, list[Any]] = {}
-        for first in range(0, len(requested), _SYMBOLS_PER_REQUEST):
-            some = requested[first : first + _SYMBOLS_PER_REQUEST]
+        for some in _requests(requested):
             request = self.request(some, dataset, span, delayed=feed_used is Feed.DELAYED_SIP, now=now)
             for page in self.pages(replace(request, **options)) if request else ():
                 for symbol, bars in page.bars():
@@ -231,7 +235,10 @@ class AlpacaClient:
             span: Half-open range, UTC.
             delayed: Whether to end before the latest minutes, which a plan may not permit.
             now: The end of the range at the latest. If None, the client's clock.
-            asof: The day whose owners of the symbols are meant. If None, today.
+            asof: The day whose owners of the symbols are meant. If None, today. With ``S@DATE`` among them, that day.
+
+        Raises:
+            InputError: If the symbols name another day than *asof*, or several.
         """
         from data_engine.alpaca.bars_protocol import BarsRequest
 
@@ -239,7 +246,10 @@ class AlpacaClient:
         if (delayed or self.recent_refused) and dataset.feed in (Feed.SIP, Feed.ACCOUNT):
             end -= DELAY
         truncated = dataset.timeframe.widen(span).before(end)
-        return BarsRequest(tuple(symbols), dataset, truncated, asof=asof) if truncated else None
+        days = {day for symbol in symbols if (day := asof_day(symbol)) is not None} | ({asof} if asof else set())
+        if len(days) > 1:
+            raise InputError(f"cannot request {and_more(symbols, 3)} together: they are meant as of {and_more(sorted(days), 3)}")
+        return BarsRequest(tuple(symbols), dataset, truncated, asof=next(iter(days), None)) if truncated else None
 
     def pages(self, request: BarsRequest) -> Iterator[BarsPage]:
         """Yield the pages of the response to a request until Alpaca says that there are no more.
@@ -272,7 +282,9 @@ class AlpacaClient:
         """Return names that a server sent as they can be shown."""
         return tuple(self._session.quotable(name)[:_LONGEST_NAME] for name in names[:MOST_UNKNOWN])
 
-    def corporate_actions(self, symbols: str | Iterable[str], first: date, last: date) -> tuple[Action, ...]:
+    def corporate_actions(
+        self, symbols: str | Iterable[str], first: date, last: date, *, broken: dict[str, str] | None = None
+    ) -> tuple[Action, ...]:
         """Return the corporate actions of one or several symbols that are processed in a range of days.
 
         Alpaca goes by process date, which for a dividend is the day it is paid, weeks after its ex-date. Follows pages to the
@@ -282,6 +294,8 @@ class AlpacaClient:
             symbols: One or several symbols, as Alpaca writes them.
             first: The first process date.
             last: The last process date, included; it may lie in the future.
+            broken: Receives why records of a symbol cannot be used (such as a process date of ``0000-00-00``). If None, such a
+                record is an error.
 
         Returns:
             Actions of all kinds, those that change no price included, sorted by day.
@@ -291,8 +305,13 @@ class AlpacaClient:
             BadAnswer: If a page cannot be trusted, or the pages do not end.
             SourceError: If Alpaca refuses, or gives no usable response.
         """
-        pages = self._session.pages(ActionsRequest(_symbols(symbols), first, last), read_actions, lambda page: not page.actions)
-        actions = {action.key: action for page in pages for action in page.actions}
+        actions: dict[str, Action] = {}
+        request = ActionsRequest(tuple(dict.fromkeys(map(ticker_of, _symbols(symbols)))), first, last)
+        for page in self._session.pages(request, read_actions, lambda page: not (page.actions or page.broken)):
+            if page.broken and broken is None:
+                raise BadAnswer(next(iter(page.broken.values())))
+            (broken if broken is not None else {}).update(page.broken)
+            actions.update((action.key, action) for action in page.actions)
         return tuple(sorted(actions.values(), key=lambda action: action.order))
 
     def _without_recent(self, request: BarsRequest) -> BarsRequest | None:
@@ -311,6 +330,16 @@ class AlpacaClient:
 def _symbols(symbols: str | Iterable[str]) -> tuple[str, ...]:
     """Return one or several symbols, checked, each once."""
     return tuple(dict.fromkeys(map(check_symbol, [symbols] if isinstance(symbols, str) else symbols)))
+
+
+def _requests(symbols: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Yield the symbols of each request: few enough, and of one day."""
+    by_day: dict[date | None, list[str]] = {}
+    for symbol in symbols:
+        by_day.setdefault(asof_day(symbol), []).append(symbol)
+    for alike in by_day.values():
+        for first in range(0, len(alike), _SYMBOLS_PER_REQUEST):
+            yield tuple(alike[first : first + _SYMBOLS_PER_REQUEST])
 
 
 def _check_sequence(page: BarsPage, last: dict[str, int], request: BarsRequest) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from data_engine.alpaca.page_format import unusable
 from data_engine.errors import CredentialsRefused, InvalidSymbol, RecentDataRefused, RequestRefused, UriTooLong
+from data_engine.market.symbol import ticker_of
 
 if TYPE_CHECKING:
     from data_engine.alpaca.api_request import ApiRequest
@@ -74,6 +75,9 @@ _REFUSED_SYMBOL = re.compile(r"(?:code=400, message=)?invalid symbol: (.*)")
 
 
 def refused_symbol(message: str, symbols: Sequence[str]) -> str | None:
-    """Return which of *symbols* the message of a response 400 names as malformed, or None if it names none of them."""
+    """Return which of *symbols* the message of a response 400 names as malformed, or None if it names none of them.
+
+    It names the ticker of a former owner (``S`` of ``S@2020-03-31``).
+    """
     match = _REFUSED_SYMBOL.fullmatch(message.strip())
-    return match[1] if match and match[1] in symbols else None
+    return next((symbol for symbol in symbols if match and ticker_of(symbol) == match[1]), None)

@@ -54,12 +54,14 @@ def actions(
     from data_engine.alpaca.client import AlpacaClient
     from data_engine.corporate_actions.action_store import ActionStore
     from data_engine.corporate_actions.fetch_actions import fetch_actions
+    from data_engine.market.symbol import ticker_of
     from data_engine.universe.index_store import MetadataStore
 
     store = open_store(settings)
     names = parse_selection({"symbols": symbols, "index_name": index_name})["names"]
     if index_name is not None:
         names = list(MetadataStore(files=store.files).members(index_name))
+    names = None if names is None else list(dict.fromkeys(map(ticker_of, names)))
     now = datetime.now(UTC)
     requested, damaged = _requested_days(store, names, start, end, now)
     client = AlpacaClient(base_url=settings.data_url, requests_per_minute=settings.requests_per_minute, connections=1)
@@ -114,19 +116,23 @@ def _requested_days(
 def _starts(store: BarStore, names: Sequence[str] | None) -> tuple[dict[str, datetime], dict[str, DamagedFile]]:
     """Return when the bars of each symbol start, stored or requested, in any dataset; and the symbols that are damaged in all."""
     from data_engine.errors import DamagedFile
+    from data_engine.market.symbol import ticker_of
     from data_engine.store.selection import DatasetFilter, select_series
 
     starts: dict[str, datetime] = {}
     damaged: dict[str, DamagedFile] = {}
-    for series in select_series(store.coverage, DatasetFilter(), names):
+    for series in select_series(store.coverage, DatasetFilter(), None):
+        if names is not None and ticker_of(series.symbol) not in names:
+            continue
         try:
             known = store.coverage.read(series)
         except DamagedFile as error:
-            damaged[series.symbol] = error
+            damaged[ticker_of(series.symbol)] = error
             continue
         for first in (known.first_bar, known.wanted[0].start if known.wanted else None):
             if first is not None:
-                starts[series.symbol] = min(first, starts.get(series.symbol, first))
+                ticker = ticker_of(series.symbol)
+                starts[ticker] = min(first, starts.get(ticker, first))
     return starts, {symbol: error for symbol, error in damaged.items() if symbol not in starts}
 
 

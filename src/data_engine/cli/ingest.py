@@ -11,6 +11,7 @@ import click
 from data_engine.cli.console import first_lines, print_json, progress_for, size, tune_allocator
 from data_engine.cli.exit_codes import Command
 from data_engine.cli.options import (
+    actions_option,
     cluster_option,
     dataset_options,
     dry_run_option,
@@ -44,6 +45,7 @@ _INDEX_HELP = "Name under which to store the given list. Without a list, the sto
 @dataset_options
 @request_options(600)
 @cluster_option
+@actions_option
 @click.option("--refetch", is_flag=True, help="Fetch everything again; revised values replace stored ones.")
 @click.option("--accept-removals", is_flag=True, help="With --refetch: remove dropped bars.")
 @click.option("--force", is_flag=True, help="Let the list drop more than 20 % of the index's members.")
@@ -61,6 +63,7 @@ def ingest(
     adjustment: str | None,
     wait: float,
     dask: str | None,
+    no_actions: bool,
     refetch: bool,
     accept_removals: bool,
     force: bool,
@@ -80,7 +83,9 @@ def ingest(
     if accept_removals and not refetch:
         raise InputError("cannot use --accept-removals without --refetch: only a refetch finds dropped bars; pass both")
     progress = progress_for(as_json=as_json)
-    pipeline = IngestionPipeline(settings=settings, feed=feed, adjustment=adjustment, progress=progress, wait=wait, dask=dask)
+    pipeline = IngestionPipeline(
+        settings=settings, feed=feed, adjustment=adjustment, progress=progress, wait=wait, dask=dask, actions=not no_actions
+    )
     names, stored_as = _symbols(pipeline.metadata, start, end, **lists)
     _check_request(pipeline, names, start, end, timeframe)
     if dry_run:

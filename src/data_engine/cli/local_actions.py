@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from data_engine.market.corporate_action import Action
     from data_engine.settings import Settings
 
-_KINDS = ("split", "dividend", "spin-off", "name-change")
+_KINDS = ("split", "dividend", "spin-off", "name-change", "end")
 
 _ex_date = click.option("--ex-date", "day", metavar="DATE", required=True, help="First day at the new price, in New York.")
 _because = click.option("--because", metavar="TEXT", required=True, help="Reason, stored with the change.")
@@ -108,9 +108,9 @@ class WithLocalChanges(Command):
 
 def _names(symbol: str, day: str) -> tuple[str, date]:
     from data_engine.market.dates import parse_day
-    from data_engine.market.symbol import check_symbol
+    from data_engine.market.symbol import check_symbol, ticker_of
 
-    return check_symbol(symbol), parse_day(day, "--ex-date")
+    return ticker_of(check_symbol(symbol)), parse_day(day, "--ex-date")
 
 
 def _action(symbol: str, day: date, given: dict[str, str]) -> Action:

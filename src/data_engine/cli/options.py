@@ -103,6 +103,10 @@ def request_options(seconds: int = 0) -> Callable[[_F], _F]:
     )
 
 
+actions_option = click.option(
+    "--no-actions", is_flag=True, help="Do not fetch corporate actions first, which else happens once a day."
+)
+
 cluster_option = click.option(
     "--dask",
     metavar="ADDRESS",

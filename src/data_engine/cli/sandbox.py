@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 @click.option("--port", type=click.IntRange(0, 65535), default=0, show_default="a free port", help="TCP port to listen on.")
 @click.option("--bars", metavar="FILE", multiple=True, help="Parquet file of bars to replay. [default: simulated market]")
 @click.option("--actions", metavar="FILE", help="JSON file of corporate actions to serve. [default: none]")
+@click.option("--listings", metavar="FILE", help="CSV file of ticker,security,first,last: tickers that are passed on.")
 @click.option("--end-label", is_flag=True, help="Read the timestamps of --bars as the ends of the minutes.")
 @click.option(
     "--plan",
@@ -44,6 +45,7 @@ def sandbox(
     port: int,
     bars: tuple[str, ...],
     actions: str | None,
+    listings: str | None,
     end_label: bool,
     plan: Literal["free", "paid"],
     rate: float | None,
@@ -58,7 +60,7 @@ def sandbox(
     The bars are simulated, or read from a file. No data comes from Alpaca.
     """
     from data_engine.errors import InputError
-    from data_engine.sandbox import Announcements, Faults, Replay, Sandbox, SimulatedMarket
+    from data_engine.sandbox import Announcements, Faults, Listings, Replay, Sandbox, SimulatedMarket
 
     keys = None if key is None else _credentials(key)
     source = Replay(bars, end_label=end_label) if bars else SimulatedMarket()
@@ -75,6 +77,7 @@ def sandbox(
             faults=injected,
             keys=keys,
             actions=announcements,
+            listings=Listings.read(listings) if listings is not None else None,
             on_request=_log if log else None,
         )
     except OSError as error:

@@ -165,7 +165,7 @@ def _dataset_lines(dataset: Dataset, ours: Sequence[SeriesStatus], *, everything
     yield f"{dataset.name}: {len(ours):,} series ({states}), {bars:,} bars, {size(sum(one.bytes for one in ours))}"
     listed = ours
     if not everything and len(ours) > MOST_LINES:
-        listed = [one for one in ours if one.problem or one.missing or one.ticker_change]
+        listed = [one for one in ours if one.problem or one.missing or one.ended]
     shown = listed if everything else listed[:MOST_LINES]
     for one in shown:
         yield from _series_lines(one)
@@ -183,8 +183,8 @@ def _series_lines(one: SeriesStatus) -> Iterator[str]:
     reach = f"{iso(known.covered[0].start)} .. {iso(known.covered[-1].end)}" if known.covered else "nothing final"
     yield f"  {one.series.symbol:<8} {one.state:<10} {known.bars:>12,} bars  {reach}"
     details = [*_ranges("missing", one.missing), *_ranges("not requested:", one.not_requested)]
-    if one.ticker_change is not None:
-        details.append(f"{one.ticker_change}{_after(one)}")
+    if one.ended is not None:
+        details.append(f"{one.ended}{_after(one)}")
     if one.problem is not None:
         details.append(one.problem)
     elif one.missing and known.failure is not None:
@@ -200,7 +200,7 @@ def _ranges(label: str, ranges: Sequence[object]) -> Iterator[str]:
 
 def _after(one: SeriesStatus) -> str:
     """Return what to do with the bars of a series after its security left the ticker; empty if there are none."""
-    change, last = one.ticker_change, one.coverage.last_bar
+    change, last = one.ended, one.coverage.last_bar
     if change is None or last is None or last < change.instant:
         return ""
     return f"; later bars are those of a reassigned ticker: run `data-engine remove {one.series.symbol} --start {change.day}`"

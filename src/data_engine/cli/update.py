@@ -8,7 +8,14 @@ import click
 
 from data_engine.cli.console import progress_for, tune_allocator
 from data_engine.cli.exit_codes import Command
-from data_engine.cli.options import cluster_option, filter_options, request_options, symbols_argument, with_settings
+from data_engine.cli.options import (
+    actions_option,
+    cluster_option,
+    filter_options,
+    request_options,
+    symbols_argument,
+    with_settings,
+)
 from data_engine.cli.run_output import running, show
 
 if TYPE_CHECKING:
@@ -25,6 +32,7 @@ if TYPE_CHECKING:
 @filter_options
 @request_options()
 @cluster_option
+@actions_option
 @click.option("--quiet", is_flag=True, help="Print one summary line, the failures and the latest session; for cron.")
 @with_settings
 @click.pass_context
@@ -38,6 +46,7 @@ def update(
     adjustment: str | None,
     wait: float,
     dask: str | None,
+    no_actions: bool,
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -52,7 +61,9 @@ def update(
 
     if symbols and index_name is not None:
         raise InputError("cannot use SYMBOL together with --index; pass one of them")
-    pipeline = IngestionPipeline(settings=settings, progress=progress_for(as_json=as_json, quiet=quiet), wait=wait, dask=dask)
+    pipeline = IngestionPipeline(
+        settings=settings, progress=progress_for(as_json=as_json, quiet=quiet), wait=wait, dask=dask, actions=not no_actions
+    )
     with running(pipeline, quiet=quiet):
         report = pipeline.update(symbols or None, index_name, timeframe=timeframe, feed=feed, adjustment=adjustment)
     show(report, as_json=as_json, brief=quiet)

@@ -7,7 +7,13 @@ from dataclasses import replace
 
 from data_engine.corporate_actions import symbol_actions as codec
 from data_engine.corporate_actions.symbol_actions import SymbolActions
-from data_engine.corporate_actions.ticker_changes import TickerChange, TickerChanges, renames_of
+from data_engine.corporate_actions.ticker_changes import (
+    TickerChange,
+    TickerChanges,
+    change_order,
+    may_hold_changes,
+    ticker_changes_of,
+)
 from data_engine.errors import DamagedFile
 from data_engine.store.document import Document
 from data_engine.store.file_store import FileStore
@@ -33,6 +39,15 @@ class ActionStore:
         """
         return self._document(symbol).read()
 
+    def known_days(self, symbol: str) -> SymbolActions:
+        """Return what `read` does without the actions: the days that are known, and when they were fetched. It is quicker.
+
+        Raises:
+            DamagedFile: If the file cannot be read as this symbol's.
+        """
+        data = self._files.get(codec.key(symbol))
+        return SymbolActions(symbol) if data is None else self._document(symbol).parse(codec.without_actions(data))
+
     def update(self, symbol: str, change: Callable[[SymbolActions], SymbolActions]) -> SymbolActions:
         """Replace the actions of a symbol by what *change* makes of them; if they are equal, nothing is written.
 
@@ -46,24 +61,27 @@ class ActionStore:
         """Return the symbols that have a file, sorted."""
         return symbols_of(self._files.list(codec.FOLDER))
 
-    def renames(self) -> TickerChanges:
+    def ticker_changes(self) -> TickerChanges:
         """Return all ticker changes that are known, and the symbols whose changes cannot be read."""
         found: dict[str, set[TickerChange]] = {}
         unreadable: dict[str, str] = {}
+        dropped: set[TickerChange] = set()  # locally, under one of the symbols of the record
         for symbol in self.symbols():
             data = self._files.get(codec.key(symbol))
             # Few files contain one: the others need not be decoded, if they are complete.
-            if data is None or (b'"new_symbol"' not in data and data.startswith(codec.HEAD) and data.endswith(codec.TAIL)):
+            if data is None or (not may_hold_changes(data) and data.startswith(codec.HEAD) and data.endswith(codec.TAIL)):
                 continue
             try:
-                renames = renames_of(self._document(symbol).parse(data).counted)
+                known = self._document(symbol).parse(data)
             except DamagedFile as error:
                 unreadable[symbol] = str(error)
                 continue
-            for rename in renames:
-                found.setdefault(rename.old, set()).add(rename)
-                found.setdefault(rename.new, set()).add(rename)
-        ordered = {symbol: tuple(sorted(made, key=lambda one: (one.day, one.old))) for symbol, made in found.items()}
+            counted = set(ticker_changes_of(known.counted))
+            dropped |= set(ticker_changes_of(known.actions)) - counted if known.local else set()
+            for change in counted:
+                for ticker in filter(None, (change.old, change.new)):
+                    found.setdefault(ticker, set()).add(change)
+        ordered = {symbol: tuple(sorted(made - dropped, key=change_order)) for symbol, made in found.items()}
         return TickerChanges(ordered, unreadable)
 
     def _document(self, symbol: str) -> Document[SymbolActions]:

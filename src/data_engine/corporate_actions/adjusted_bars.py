@@ -28,7 +28,13 @@ from data_engine.corporate_actions.obstacles import Obstacle, UnknownActions
 from data_engine.corporate_actions.payout_prices import NoPrice, PayoutPrices
 from data_engine.corporate_actions.suspect_actions import contradicted, repeated
 from data_engine.corporate_actions.symbol_actions import SymbolActions, days
-from data_engine.corporate_actions.ticker_changes import Tenure, TickerChange, renames_of, tenures, ticker_change_of
+from data_engine.corporate_actions.ticker_changes import (
+    Tenure,
+    TickerChange,
+    tenures,
+    ticker_change_of,
+    ticker_changes_of,
+)
 from data_engine.errors import InputError, StoreError
 from data_engine.market.corporate_action import Action
 from data_engine.market.exchange_calendar import sessions
@@ -264,11 +270,11 @@ class _Security:
     def _tenures(self, first: datetime) -> tuple[TickerChange | None, tuple[Tenure, ...]]:
         symbol = self._series.symbol
         begun = self._of.storage.coverage.read(self._series).begun
-        left = ticker_change_of(symbol, self._renames(symbol), since=first, begun=begun)
-        return left, tenures(symbol, left, self._renames)
+        left = ticker_change_of(symbol, self._changes, since=first, begun=begun)
+        return left, tenures(symbol, left, self._changes)
 
-    def _renames(self, symbol: str) -> Iterable[TickerChange]:
-        return renames_of(self._book(symbol).counted)
+    def _changes(self, symbol: str) -> Iterable[TickerChange]:
+        return ticker_changes_of(self._book(symbol).counted)
 
     def _book(self, symbol: str) -> SymbolActions:
         if symbol not in self._known:

@@ -15,7 +15,7 @@ from typing import Any
 from data_engine.alpaca.client import AlpacaClient
 from data_engine.corporate_actions.action_store import ActionStore
 from data_engine.corporate_actions.symbol_actions import SymbolActions, days
-from data_engine.corporate_actions.ticker_changes import TickerChange, renames_of
+from data_engine.corporate_actions.ticker_changes import TickerChange, ticker_changes_of
 from data_engine.errors import (
     BadAnswer,
     Failure,
@@ -41,7 +41,7 @@ class ActionsReport:
         added: The number of new or revised actions, by kind.
         held: The number of actions that are stored for the symbols now, by kind.
         withdrawn: The actions that were stored and that Alpaca no longer has.
-        renames: The ticker changes of the symbols, in order of time.
+        renames: The ticker changes of the symbols, and the ends of securities, in order of time.
         related_symbols: The other tickers of the same securities, whose actions were fetched, too.
         local: The local changes of the symbols, as text.
         failed: A symbol, a code and a message for each failure.
@@ -76,7 +76,8 @@ class ActionsReport:
             "added": dict(sorted(self.added.items())),
             "held": dict(sorted(self.held.items())),
             "withdrawn": [str(action) for action in self.withdrawn],
-            "renames": [{"old": one.old, "new": one.new, "date": one.day} for one in self.renames],
+            "renames": [{"old": one.old, "new": one.new, "date": one.day} for one in self.renames if one.new],
+            "ended": [{"symbol": one.old, **one.to_json()} for one in self.renames if not one.new],
             "further_symbols": list(self.related_symbols),
             "local": list(self.local),
             "requests": self.requests,
@@ -115,7 +116,7 @@ def fetch_actions(
     # A ticker change is among the actions of both its tickers, and counted once.
     every = {action.key: action for known in fetch.known.values() for action in known.actions}
     fetch.report.held.update(action.kind for action in every.values())
-    fetch.report.renames = renames_of(every.values())
+    fetch.report.renames = ticker_changes_of(every.values())
     books = sorted(fetch.known.values(), key=lambda book: book.symbol)
     fetch.report.local = tuple(change.text(book.symbol) for book in books for change in book.local)
     return fetch.report
@@ -189,10 +190,11 @@ def _answers(
     """Yield symbols with their actions, or with the failure of their request.
 
     A symbol must not fail for the fault of another: a request that is refused for its symbols is repeated in halves, until the
-    symbol at fault is separate.
+    symbol at fault is separate; a record that cannot be used fails the symbols that it concerns.
     """
+    broken: dict[str, str] = {}
     try:
-        found = [action for span in ranges for action in client.corporate_actions(symbols, *days(span))]
+        found = [action for span in ranges for action in client.corporate_actions(symbols, *days(span), broken=broken)]
     except InvalidSymbol as error:
         yield [error.symbol], (), Failure.of(error)
         rest = [symbol for symbol in symbols if symbol != error.symbol]
@@ -210,7 +212,12 @@ def _answers(
     except (SourceUnavailable, BadAnswer) as error:
         yield symbols, (), Failure.of(error)
     else:
-        yield symbols, found, None
+        for symbol in symbols:
+            if symbol in broken:
+                yield [symbol], (), Failure(BadAnswer.code, broken[symbol])
+        whole = [symbol for symbol in symbols if symbol not in broken]
+        if whole:
+            yield whole, found, None
 
 
 def _related(done: Mapping[str, TimeRange], known: Mapping[str, SymbolActions]) -> dict[str, TimeRange]:
@@ -218,10 +225,10 @@ def _related(done: Mapping[str, TimeRange], known: Mapping[str, SymbolActions]) 
     found: dict[str, list[TimeRange]] = {}
     for symbol, span in done.items():
         first, last = days(span)
-        for rename in renames_of(known[symbol].counted) if symbol in known else ():
+        for rename in ticker_changes_of(known[symbol].counted) if symbol in known else ():
             if rename.new == symbol and first <= rename.day:
                 found.setdefault(rename.old, []).append(new_york_days(first, min(rename.day, last)))
-            elif rename.old == symbol and rename.day <= last:
+            elif rename.old == symbol and rename.new is not None and rename.day <= last:
                 found.setdefault(rename.new, []).append(new_york_days(max(rename.day, first), last))
     hulls = {symbol: union([*spans, *([done[symbol]] if symbol in done else [])]) for symbol, spans in found.items()}
     return {symbol: TimeRange(spans[0].start, spans[-1].end) for symbol, spans in hulls.items()}

@@ -13,10 +13,10 @@ from typing import Any
 
 from data_engine.corporate_actions.adjustment import WORDS
 from data_engine.errors import InputError
-from data_engine.market.corporate_action import Action, decode, encode, restore
+from data_engine.market.corporate_action import CEASED, Action, decode, encode, restore
 from data_engine.market.time_range import from_iso, iso
 
-KINDS = ("split", "dividend", "spin-off", "name-change")
+KINDS = ("split", "dividend", "spin-off", "name-change", "end")
 """The kinds of actions that a change can replace."""
 
 
@@ -50,7 +50,9 @@ class LocalChange:
 
 def kind_of(action: Action) -> str | None:
     """Return the word in `KINDS` for an action, or None."""
-    return "name-change" if action.kind == "name_change" else WORDS.get(action.kind)
+    if action.kind == "name_change":
+        return "name-change"
+    return WORDS.get(action.kind) or ("end" if action.kind in CEASED else None)
 
 
 def counted(actions: Sequence[Action], changes: Sequence[LocalChange], symbol: str) -> tuple[Action, ...]:

@@ -7,34 +7,28 @@ from collections.abc import Iterable, Iterator
 from datetime import date, timedelta
 from itertools import pairwise
 
-from data_engine.corporate_actions.action_store import ActionStore
 from data_engine.corporate_actions.adjustment import effective
 from data_engine.corporate_actions.payout_prices import NoPrice, PayoutPrices
+from data_engine.corporate_actions.symbol_actions import SymbolActions
 from data_engine.errors import InputError
 from data_engine.market.corporate_action import Action, SpinOff, Split, StockDividend, contradicts
-from data_engine.market.series import Adjustment, Feed
-from data_engine.store.bar_store import BarStore
+from data_engine.market.series import Adjustment
 
 _NEAR = timedelta(days=4)  # one session apart, a long weekend included
 
 
-def doubts_of(storage: BarStore, symbol: str, today: date) -> list[str]:
-    """Return what is doubtful among the stored records of a symbol's splits, as text: for `verify`, which adjusts nothing.
+def doubtful_splits(known: SymbolActions, today: date) -> list[str]:
+    """Return what is doubtful among the records of a symbol's splits, as text, without a look at prices.
 
     Args:
-        storage: The store of the actions, and of the closes that they are compared with.
-        symbol: The symbol.
+        known: The stored actions of the symbol.
         today: The current day in New York; later actions are not judged.
-
-    Raises:
-        DamagedFile: If the actions cannot be read.
     """
-    actions = [one for one in ActionStore(storage.files).read(symbol).counted if one.symbol == symbol]
+    actions = [one for one in known.counted if one.symbol == known.symbol and one.flaw is None]
     try:
-        chosen = effective((one for one in actions if one.flaw is None), Adjustment("split"), today)
+        return list(repeated(effective(actions, Adjustment("split"), today)))
     except InputError as error:
         return [str(error)]
-    return [*repeated(chosen), *contradicted(chosen, PayoutPrices(storage, Feed.SIP, today), symbol)]
 
 
 def repeated(actions: Iterable[Action]) -> Iterator[str]:

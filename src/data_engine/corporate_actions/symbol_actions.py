@@ -35,6 +35,8 @@ _FORMAT = 1
 HEAD, TAIL = b'{\n "format": 1,\n', b"]\n}\n"
 """The first and the last bytes of a complete file."""
 
+_ACTIONS = b'\n "actions": ['
+
 _BEGIN = date(1970, 1, 2)
 
 
@@ -157,6 +159,12 @@ def dump(known: SymbolActions) -> bytes:
     lines = [f" {json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}" for name, value in head.items()]
     kept = ",".join(f"\n  {json.dumps(encode(action), ensure_ascii=False)}" for action in known.actions)
     return ("{\n" + ",\n".join([*lines, f' "actions": [{kept}]']) + "\n}\n").encode()
+
+
+def without_actions(data: bytes) -> bytes:
+    """Return the content of a complete file without its actions, which are most of it; another file as it is."""
+    head, mark, _ = data.partition(_ACTIONS)
+    return head + mark + b"]\n}\n" if mark and data.endswith(TAIL) else data
 
 
 def load(data: bytes, symbol: str) -> SymbolActions:

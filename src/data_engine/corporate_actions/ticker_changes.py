@@ -2,45 +2,78 @@
 
 Tickers are reassigned: Facebook was FB until 2022-06-08 and has been META since; META had been a fund's ticker, and FB is another
 fund's today. For a ticker, Alpaca sends the whole history of the security that has it now, under earlier tickers too. So a series
-whose security has left the ticker must not be requested beyond that day: the bars would be those of another security.
+whose security has left the ticker must not be requested beyond that day: the bars would be those of another security. A security
+leaves its ticker when it is renamed, and when it ceases to exist: merged, redeemed, worthless or reorganized. If it comes back to
+the ticker, its series goes on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 
-from data_engine.market.corporate_action import Action, NameChange
+from data_engine.market.corporate_action import CEASED, Action, NameChange
+from data_engine.market.symbol import asof_day, ticker_of
 from data_engine.market.time_range import TimeRange, new_york_midnight, union
+
+_DAY = timedelta(days=1)
+
+AS_OF = "asof"
+"""The kind of the change at which ``S@DATE`` ends by its name, since no action is known that ended it later."""
+
+_MARKS = (b'"new_symbol"', *(f'"type": "{kind}"'.encode() for kind in CEASED))
+"""One of these is in every file of actions with a ticker change."""
 
 
 @dataclass(frozen=True, slots=True)
 class TickerChange:
-    """The change of a security from one ticker to another.
+    """The end of a security's time under a ticker.
 
     Attributes:
-        old: The ticker before.
-        new: The ticker afterwards.
-        day: The first New York day under the new ticker.
+        old: The ticker.
+        new: The next ticker of the security. If None, it ceased to exist.
+        day: The first New York day on which the ticker is no longer the security's. One that ceased to exist may trade on the
+            day of the action, if no other security takes the ticker then.
+        kind: The kind of the action, as Alpaca names it, or `AS_OF`.
+        on: The day of the action. If None, *day*.
+        into: The symbol of the shares that replaced the security. If None, there is none.
     """
 
     old: str
-    new: str
+    new: str | None
     day: date
+    kind: str = "name_change"
+    on: date | None = None
+    into: str | None = None
+
+    @property
+    def effective(self) -> date:
+        """The day of the action."""
+        return self.on or self.day
 
     @property
     def last_day(self) -> date:
-        """The last day under the old ticker. As of this day, Alpaca answers for the security that left."""
-        return self.day - timedelta(days=1)
+        """The last whole day under the old ticker. As of this day, Alpaca answers for the security that left."""
+        return self.effective - _DAY
 
     @property
     def instant(self) -> datetime:
         """The instant from which on the old ticker is free, in UTC."""
         return new_york_midnight(self.day)
 
+    def to_json(self) -> dict[str, str | None]:
+        """Return the fields that ``status --json`` prints as ``ended``."""
+        return {"date": self.effective.isoformat(), "reason": self.kind, "new": self.new, "into": self.into}
+
     def __str__(self) -> str:
-        return f"{self.old} renamed to {self.new} on {self.day}"
+        if self.new is not None:
+            return f"{self.old} renamed to {self.new} on {self.effective}"
+        if self.kind == AS_OF:
+            return f"{self.old}@{self.last_day} ends on {self.last_day} by its name"
+        what = CEASED.get(self.kind, self.kind.replace("_", " "))
+        into = {"bought": " by ", "merged": " into "}.get(what, ", now ") + self.into if self.into else ""
+        return f"{self.old} {what}{into} on {self.effective}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,40 +89,116 @@ class TickerChanges:
     unreadable: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, symbol: str) -> tuple[TickerChange, ...]:
-        """Return the changes from or to a symbol."""
+        """Return the changes from or to a ticker."""
         return self.by_symbol.get(symbol, ())
 
+    def until(self, now: datetime) -> TickerChanges:
+        """Return those that have happened; others are announced, and may change."""
+        past = {symbol: tuple(one for one in made if one.instant <= now) for symbol, made in self.by_symbol.items()}
+        return TickerChanges(past, self.unreadable)
 
-def renames_of(actions: Iterable[Action]) -> tuple[TickerChange, ...]:
-    """Return the ticker changes among *actions*, in order of time; a reverse split may bring a new ticker, too."""
-    made = set()
+    def problem_of(self, symbol: str) -> str | None:
+        """Return why the changes of a series' ticker cannot be read, or None."""
+        return self.unreadable.get(ticker_of(symbol))
+
+
+def ticker_changes_of(actions: Iterable[Action]) -> tuple[TickerChange, ...]:
+    """Return the ticker changes among the actions of a symbol, in order of time; a reverse split may bring a new ticker, too."""
+    made: set[TickerChange] = set()
+    ceased: list[Action] = []
     for action in actions:
         new = action.record.get("new_symbol") if action.kind == "reverse_split" else None
         if isinstance(action.event, NameChange):
             made.add(TickerChange(action.event.old, action.event.new, action.day))
         elif isinstance(new, str) and new:
             made.add(TickerChange(action.symbol, new, action.day))
-    return tuple(sorted((one for one in made if one.old != one.new), key=lambda one: (one.day, one.old, one.new)))
+        elif action.kind in CEASED and action.symbol not in _shares_after(action):
+            ceased.append(action)
+    renames = {one for one in made if one.old != one.new}
+    taken = {(one.new, one.day) for one in renames}
+    ends = {_end_of(action, taken) for action in ceased}
+    return tuple(sorted((*renames, *ends), key=change_order))
+
+
+def change_order(change: TickerChange) -> tuple[date, str, str]:
+    """Return the sort key of ticker changes: by day."""
+    return change.day, change.old, change.new or ""
+
+
+def _shares_after(action: Action) -> tuple[str, ...]:
+    """Return the symbols of the shares that replace those of an action."""
+    record = action.record
+    moved = record.get("stock_movements")
+    legs = [one.get("symbol") for one in moved if isinstance(one, dict)] if isinstance(moved, list) else []
+    return tuple(one for one in (record.get("acquirer_symbol"), record.get("new_symbol"), *legs) if isinstance(one, str) and one)
+
+
+def _end_of(action: Action, taken: set[tuple[str | None, date]]) -> TickerChange:
+    """Return the change with which a security ceased to exist; it may have traded on that day, unless its ticker was *taken*."""
+    free = action.day if (action.symbol, action.day) in taken else action.day + _DAY
+    return TickerChange(action.symbol, None, free, action.kind, action.day, next(iter(_shares_after(action)), None))
+
+
+def may_hold_changes(data: bytes) -> bool:
+    """Return whether the content of a file of actions can have a ticker change; most have none, and need not be decoded."""
+    return any(mark in data for mark in _MARKS)
+
+
+ChangesOf = Callable[[str], Iterable[TickerChange]]
+"""Return the ticker changes from or to a ticker that are known."""
 
 
 def ticker_change_of(
-    symbol: str, renames: Iterable[TickerChange], *, since: datetime | None = None, begun: datetime | None = None
+    symbol: str,
+    changes: ChangesOf,
+    *,
+    since: datetime | None = None,
+    begun: datetime | None = None,
+    first_bar: datetime | None = None,
 ) -> TickerChange | None:
-    """Return the change with which the security of a series left its ticker, or None if it has not left.
+    """Return the change with which the security of a series left its ticker, or None if it has not left, or has come back.
 
     Args:
-        symbol: The symbol of the series.
-        renames: The ticker changes that are known.
+        symbol: The symbol of the series, ``S`` or ``S@DATE``. Of the latter, the security is the one that had S on that day; if
+            no change after that day is known, that day is its last.
+        changes: The ticker changes that are known.
         since: The instant from which on bars are requested. If None, from the beginning. A series that begins after a change
             is the next owner's, and does not end with it.
         begun: The instant when the series was first stored. If None, it is not stored yet. The series is of the security that had
             the ticker then, else of the last one that had it: Alpaca answers for that one. Later changes do not alter this.
+        first_bar: The first stored bar. A series that was begun after a change, and has no bar of before, is the next owner's.
     """
+    ticker, asof = ticker_of(symbol), asof_day(symbol)
     # On the day of a swap the ticker is the taker's: of one day, who takes it comes last.
-    ours = sorted((one for one in renames if symbol in (one.old, one.new)), key=lambda one: (one.day, one.new == symbol))
-    before = [one for one in ours if begun is None or one.instant <= begun]
-    candidates = before[-1:] + ours[len(before) :]
-    return next((one for one in candidates if one.new != symbol and (since is None or since < one.instant)), None)
+    ours = sorted((one for one in changes(ticker) if ticker in (one.old, one.new)), key=lambda one: (one.day, one.new == ticker))
+    if asof is not None:
+        left = next((one for one in ours if one.old == ticker and one.day > asof), None)
+        left = left or TickerChange(ticker, None, asof + _DAY, AS_OF)
+    else:
+        before = [one for one in ours if begun is None or one.instant <= begun]
+        starts = [since, first_bar if begun is not None else None]
+        # What was begun under an owner that no action tells of has no bar of before it.
+        late = [max(filter(None, starts), default=None)] * len(before[-1:]) + [since] * (len(ours) - len(before))
+        candidates = zip(before[-1:] + ours[len(before) :], late, strict=True)
+        left = next((one for one, start in candidates if one.old == ticker and (start is None or start < one.instant)), None)
+    while left is not None and (back := _return_of(left, changes)) is not None:
+        left = next((one for one in ours if one.old == ticker and one.day > back.day), None)
+    return left
+
+
+def _return_of(left: TickerChange, changes: ChangesOf) -> TickerChange | None:
+    """Return the change with which the security that left a ticker came back to it, or None."""
+    return next((one for one in _followed(left, changes) if one.new == left.old), None)
+
+
+def _followed(left: TickerChange, changes: ChangesOf) -> Iterator[TickerChange]:
+    """Yield the later changes of a security that left a ticker, in order of time."""
+    while (name := left.new) is not None:
+        later = [one for one in changes(name) if one.old == name and one.day > left.day]
+        if not later:
+            return
+        left = min(later, key=lambda one: one.day)
+        yield left
 
 
 def until_ticker_change(ranges: Iterable[TimeRange], change: TickerChange | None) -> tuple[TimeRange, ...]:
@@ -125,40 +234,38 @@ class Tenure:
         return self.after is None or day < self.after or (day == self.after and not self.handed_on)
 
 
-def tenures(symbol: str, left: TickerChange | None, renames: Callable[[str], Iterable[TickerChange]]) -> tuple[Tenure, ...]:
+def tenures(symbol: str, left: TickerChange | None, changes: ChangesOf) -> tuple[Tenure, ...]:
     """Return the tickers that the security of a series has had, in order of time.
 
     Args:
         symbol: The symbol of the series.
         left: The change with which its security left the ticker, by `ticker_change_of`.
-        renames: A function from a ticker to the changes from or to it that are known.
+        changes: The ticker changes that are known.
     """
+    ticker = ticker_of(symbol)
     end = None if left is None else left.day
-    begin = _taken(renames(symbol), symbol, before=end)
-    found = [_tenure(symbol, begin, end, renames)]
-    seen = {(symbol, end)}
+    begin = _taken(changes(ticker), ticker, before=end)
+    found = [_tenure(ticker, begin, end, changes)]
+    seen = {(ticker, end)}
     while begin is not None and (begin.old, begin.day) not in seen:
         seen.add((begin.old, begin.day))
-        earlier = _taken(renames(begin.old), begin.old, before=begin.day)
-        found.insert(0, _tenure(begin.old, earlier, begin.day, renames))
+        earlier = _taken(changes(begin.old), begin.old, before=begin.day)
+        found.insert(0, _tenure(begin.old, earlier, begin.day, changes))
         begin = earlier
-    while left is not None and (left.new, left.day) not in seen:
-        seen.add((left.new, left.day))
-        name, taken = left.new, left
-        later = (one for one in renames(name) if one.old == name and one.day > taken.day)
-        left = min(later, key=lambda one: one.day, default=None)
-        found.append(_tenure(name, taken, None if left is None else left.day, renames))
+    taken = left
+    for later in (*_followed(left, changes), None) if left is not None and left.new is not None else ():
+        if taken is not None and taken.new is not None:
+            found.append(_tenure(taken.new, taken, None if later is None else later.day, changes))
+        taken = later
     return tuple(found)
 
 
-def _tenure(
-    symbol: str, begin: TickerChange | None, after: date | None, renames: Callable[[str], Iterable[TickerChange]]
-) -> Tenure:
-    handed_on = after is not None and any(one.new == symbol and one.day == after for one in renames(symbol))
+def _tenure(symbol: str, begin: TickerChange | None, after: date | None, changes: ChangesOf) -> Tenure:
+    handed_on = after is not None and any(one.new == symbol and one.day == after for one in changes(symbol))
     return Tenure(symbol, None if begin is None else begin.day, after, handed_on)
 
 
-def _taken(renames: Iterable[TickerChange], symbol: str, *, before: date | None) -> TickerChange | None:
+def _taken(changes: Iterable[TickerChange], symbol: str, *, before: date | None) -> TickerChange | None:
     """Return the last change to *symbol* before a day."""
-    candidates = [one for one in renames if one.new == symbol and (before is None or one.day < before)]
+    candidates = [one for one in changes if one.new == symbol and (before is None or one.day < before)]
     return max(candidates, key=lambda one: one.day, default=None)

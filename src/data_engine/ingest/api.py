@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,13 @@ from data_engine.market.dates import DateLike
 
 
 def ingest_single_symbol(
-    symbol: str, start_date: DateLike, end_date: DateLike | None = None, timeframe: object = "1Min", **options: Any
+    symbol: str,
+    start_date: DateLike,
+    end_date: DateLike | None = None,
+    timeframe: object = "1Min",
+    *,
+    asof: date | str | None = None,
+    **options: Any,
 ) -> IngestionReport:
     """Fetch the missing bars of one symbol, store them, and return the report.
 
@@ -21,6 +28,8 @@ def ingest_single_symbol(
         start_date: The first New York day, or an aware datetime.
         end_date: The last New York day, or an aware datetime (excluded). If None, now.
         timeframe: The timeframe, ``1Min`` to ``1Month``, or alpaca-py's ``TimeFrame``.
+        asof: The last day of a former owner of the ticker, whose bars are then stored as ``SYMBOL@YYYY-MM-DD``. If None, the
+            present owner.
         **options: Arguments for `IngestionPipeline`, such as ``base_path``, ``max_workers``, ``feed``, ``adjustment``, ``client``
             and ``progress``.
 
@@ -30,7 +39,7 @@ def ingest_single_symbol(
     Raises:
         DataEngineError: If an argument or setting cannot be used, or the run cannot go on, as in `IngestionPipeline`.
     """
-    return IngestionPipeline(**options).ingest_symbols([symbol], start_date, end_date, timeframe)
+    return IngestionPipeline(**options).ingest_symbols([symbol], start_date, end_date, timeframe, asof=asof)
 
 
 def ingest_symbol_list(
@@ -39,6 +48,8 @@ def ingest_symbol_list(
     end_date: DateLike | None = None,
     timeframe: object = "1Min",
     index_name: str | None = None,
+    *,
+    asof: date | str | None = None,
     **options: Any,
 ) -> IngestionReport:
     """Fetch the missing bars of several symbols, store them, and return the report.
@@ -49,6 +60,8 @@ def ingest_symbol_list(
         end_date: The last New York day, or an aware datetime (excluded). If None, now.
         timeframe: The timeframe, ``1Min`` to ``1Month``, or alpaca-py's ``TimeFrame``.
         index_name: The name of the index to store the symbols as. If None, none is stored.
+        asof: The last day of a former owner of the ticker, whose bars are then stored as ``SYMBOL@YYYY-MM-DD``. If None, the
+            present owner.
         **options: Arguments for `IngestionPipeline`.
 
     Returns:
@@ -57,7 +70,7 @@ def ingest_symbol_list(
     Raises:
         DataEngineError: If an argument or setting cannot be used, or the run cannot go on, as in `IngestionPipeline`.
     """
-    return IngestionPipeline(**options).ingest_symbols(symbols, start_date, end_date, timeframe, index_name)
+    return IngestionPipeline(**options).ingest_symbols(symbols, start_date, end_date, timeframe, index_name, asof=asof)
 
 
 def ingest_from_csv(

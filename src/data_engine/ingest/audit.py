@@ -37,6 +37,7 @@ from data_engine.ingest.task import may_split
 from data_engine.market.bars import EMPTY, within
 from data_engine.market.bars_page import BarsPage
 from data_engine.market.series import Series
+from data_engine.market.symbol import asof_day
 from data_engine.market.time_range import TimeRange, intersection, iso
 from data_engine.store.bar_store import BarStore
 from data_engine.store.coverage import Coverage
@@ -155,18 +156,19 @@ class Auditable:
 
     def add(self, series: Series, coverage: CoverageStore, changes: TickerChanges, now: datetime) -> None:
         """Add a series, up to the day on which its security left the ticker."""
-        if series.symbol in changes.unreadable:
-            self.failed[series] = Failure(DamagedFile.code, changes.unreadable[series.symbol])
+        if (problem := changes.problem_of(series.symbol)) is not None:
+            self.failed[series] = Failure(DamagedFile.code, problem)
             return
         try:
             known = coverage.read(series)
         except DamagedFile as error:
             self.failed[series] = Failure.of(error)
             return
-        left = ticker_change_of(series.symbol, changes.of(series.symbol), since=known.first_bar, begun=known.begun)
+        left = ticker_change_of(series.symbol, changes.of, since=known.first_bar, begun=known.begun)
         self.known.append(replace(known, covered=until_ticker_change(known.covered, left)))
-        if left is not None and left.instant <= now:
-            self.asof[series] = left.last_day
+        asof = asof_day(series.symbol) or (left.last_day if left is not None and left.instant <= now else None)
+        if asof is not None:
+            self.asof[series] = asof
 
     def check(self, names: Sequence[str] | None) -> None:
         """Raise `InputError` if one of the names has no series here."""
@@ -201,7 +203,7 @@ def auditable(
             "run `data-engine ingest --refetch` to replace it"
         )
     found = Auditable()
-    changes = ActionStore(storage.files).renames()
+    changes = ActionStore(storage.files).ticker_changes()
     for series in select_series(storage.coverage, choice, names):
         if series.dataset.adjustment.is_raw or choice.adjustment is not None:
             found.add(series, storage.coverage, changes, now)

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from data_engine.alpaca.client import DELAY, AlpacaClient
 from data_engine.corporate_actions.action_store import ActionStore
 from data_engine.errors import ConfigError, DataEngineError, InputError
+from data_engine.ingest.actions_before import ActionsBefore, refresh_actions
 from data_engine.ingest.dispatcher import Dispatcher
 from data_engine.ingest.outcome import IngestionReport
 from data_engine.ingest.plan import IngestionPlan
 from data_engine.ingest.progress import NoProgress, Progress
 from data_engine.ingest.run import IngestionRun
 from data_engine.ingest.run_log import RunLog, run_record
-from data_engine.ingest.run_plan import RunPlan, plan_run
+from data_engine.ingest.run_plan import RunPlan, notes_before, plan_run, requested_span
 from data_engine.ingest.task import RunOptions
 from data_engine.ingest.update_targets import Targets, update_targets
 from data_engine.ingest.worker_pool import RUN_MARKERS, ThreadPool, WorkerPool, check_address
-from data_engine.market.dates import DateLike, Span, parse_span
-from data_engine.market.series import Adjustment, Dataset, Feed, Series, Timeframe
-from data_engine.market.time_range import TimeRange, iso
-from data_engine.market.wording import and_more
+from data_engine.market.dates import DateLike, parse_day
+from data_engine.market.series import Adjustment, Dataset, Feed, Timeframe
+from data_engine.market.symbol import at_day
+from data_engine.market.time_range import new_york_midnight
 from data_engine.settings import Settings, check_threads, load_settings
 from data_engine.store.run_lock import RUN_LOCK
 from data_engine.store.selection import DatasetFilter
@@ -57,6 +58,7 @@ class IngestionPipeline:
         now: A function that returns the current time.
         dask: The address of a Dask scheduler (``tcp://host:8786``), or ``local`` for one process per core. If None, threads of
             this process are used. Dask workers read their own credentials from the environment.
+        actions: Whether a run first fetches the corporate actions of its symbols, at most once a day.
 
     Raises:
         ConfigError: If a setting or an argument cannot be used.
@@ -77,6 +79,7 @@ class IngestionPipeline:
         wait: float = 600.0,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         dask: str | None = None,
+        actions: bool = True,
     ) -> None:
         from data_engine.read.parquet_storage import ParquetStorage
 
@@ -95,6 +98,7 @@ class IngestionPipeline:
         self._client = client
         self._connected: DaskPool | None = None
         self._wait = wait
+        self._actions = actions
         self._now = now
 
     @property
@@ -120,7 +124,7 @@ class IngestionPipeline:
         refetch: bool = False,
         accept_removals: bool = False,
         force: bool = False,
-        asof: object = None,
+        asof: date | str | None = None,
         currency: str | None = None,
     ) -> IngestionReport:
         """Fetch the missing bars of *symbols* in a range, and store them. Covered ranges are not fetched again.
@@ -134,8 +138,8 @@ class IngestionPipeline:
             refetch: Whether to fetch covered ranges again, too.
             accept_removals: With *refetch*, whether to remove bars that Alpaca has dropped.
             force: Whether the list may drop more than 20 % of the index's members.
-            asof: Not supported: the store cannot tell such bars apart. Use `AlpacaClient.fetch_bars`.
-            currency: Not supported, except US dollars, for the same reason.
+            asof: The last day of former owners of the tickers: ``S`` with ``2020-04-01`` is ``S@2020-04-01``. If None, today.
+            currency: Not supported, except US dollars: the store cannot tell such bars apart. Use `AlpacaClient.fetch_bars`.
 
         Returns:
             The report, with one outcome per symbol in the order given.
@@ -147,22 +151,31 @@ class IngestionPipeline:
             ServiceDown: If there was no usable response for ten minutes.
             Interrupted: If Ctrl-C was pressed; what had arrived is stored.
         """
-        if asof is not None or (currency or "USD").upper() != "USD":
-            raise InputError("asof and currency cannot be ingested: the store could not tell such bars apart; use fetch_bars")
-        names = tuple(SymbolLoader.from_list(symbols))
+        if (currency or "USD").upper() != "USD":
+            raise InputError(
+                f"currency {currency!r} cannot be ingested: the store could not tell such bars apart; use fetch_bars"
+            )
+        day = None if asof is None else parse_day(asof, "asof")
+        names = tuple(at_day(name, day) for name in SymbolLoader.from_list(symbols))
         if index_name is not None:
             check_index_name(index_name)
         dataset = self._dataset(timeframe)
-        self._span(names, dataset, start_date, end_date, self._now())  # what cannot be used is refused before anything else
+        # What cannot be used is refused before anything else.
+        early = requested_span(self.storage.bars.coverage, names, dataset, start_date, end_date, self._now())
+        if day is not None and early.range.start >= new_york_midnight(day + timedelta(days=1)):
+            raise InputError(f"asof {day} is before the start: it is the last day of the tickers' former owners")
         with self._locked() as hold:
             now = self._now()
-            span = self._span(names, dataset, start_date, end_date, now)
+            span = requested_span(self.storage.bars.coverage, names, dataset, start_date, end_date, now)
             if index_name is not None:
                 self.metadata.store(index_name, names, force=force)
-            run_plan = self._plan({dataset: dict.fromkeys(names, (span.range,))}, now, refetch=refetch)
+            targets: dict[Dataset, Targets] = {dataset: dict.fromkeys(names, (span.range,))}
+            before = self._refresh_actions(targets, now)
+            run_plan = self._plan(targets, now, refetch=refetch)
             options = self._options(now, refetch=refetch, accept_removals=accept_removals)
             command = "refetch" if refetch else "ingest"
-            return self._run(hold, run_plan, options, self._notes_before(span, now), command, index_name)
+            before.notes.extend(notes_before(span, now, delay=DELAY if self.feed is Feed.DELAYED_SIP else None))
+            return self._run(hold, run_plan, options, before, command, index_name)
 
     def ingest_from_csv(
         self,
@@ -205,7 +218,7 @@ class IngestionPipeline:
         names = tuple(SymbolLoader.from_list(symbols))
         dataset = self._dataset(timeframe)
         now = self._now()
-        span = self._span(names, dataset, start_date, end_date, now)
+        span = requested_span(self.storage.bars.coverage, names, dataset, start_date, end_date, now)
         run_plan = self._plan({dataset: dict.fromkeys(names, (span.range,))}, now, refetch=refetch)
         for note in run_plan.notes:
             self.progress.note(note)
@@ -244,7 +257,20 @@ class IngestionPipeline:
         with self._locked() as hold:
             now = self._now()
             targets = self._update_targets(choice, names, index_name, now)
-            return self._run(hold, self._plan(targets, now, gaps_first=True), self._options(now), [], "update", index_name)
+            before = self._refresh_actions(targets, now)
+            run_plan = self._plan(targets, now, gaps_first=True)
+            return self._run(hold, run_plan, self._options(now), before, "update", index_name)
+
+    def _refresh_actions(self, targets: Mapping[Dataset, Targets], now: datetime) -> ActionsBefore:
+        """Fetch the corporate actions of a run's symbols if it is time; return what failed."""
+        if not self._actions:
+            return ActionsBefore()
+        try:
+            client = self.client
+        except ConfigError:  # only with Dask, whose workers have the credentials
+            self.progress.note("Corporate actions are not fetched: this process has no credentials; run `data-engine actions`")
+            return ActionsBefore()
+        return refresh_actions(ActionStore(self.storage.files), client, targets, now)
 
     def _update_targets(
         self, choice: DatasetFilter, names: Sequence[str] | None, index_name: str | None, now: datetime
@@ -256,19 +282,6 @@ class IngestionPipeline:
 
     def _dataset(self, timeframe: object) -> Dataset:
         return Dataset(Timeframe.parse(timeframe), self.adjustment, self.feed)
-
-    def _span(self, names: Sequence[str], dataset: Dataset, start: DateLike | None, end: DateLike | None, now: datetime) -> Span:
-        """Return the requested range; without a start, from where the earliest of these series was requested."""
-        if start is None:
-            known = [self.storage.bars.coverage.read(Series(symbol, dataset)) for symbol in names]
-            starts = [coverage.wanted[0].start for coverage in known if coverage.wanted]
-            if not starts:
-                named = and_more(names, 5)
-                raise InputError(
-                    f"no start: {named} is not stored in {dataset.name}; pass --start (start_date), such as 2024-01-01"
-                )
-            start = min(starts)
-        return parse_span(start, end, now=now)
 
     def _options(self, now: datetime, *, refetch: bool = False, accept_removals: bool = False) -> RunOptions:
         return RunOptions(now, self.feed is Feed.DELAYED_SIP, refetch, accept_removals)
@@ -326,12 +339,7 @@ class IngestionPipeline:
             pool.close()
 
     def _plan(
-        self,
-        targets: Mapping[Dataset, Mapping[str, tuple[TimeRange, ...]]],
-        now: datetime,
-        *,
-        refetch: bool = False,
-        gaps_first: bool = False,
+        self, targets: Mapping[Dataset, Targets], now: datetime, *, refetch: bool = False, gaps_first: bool = False
     ) -> RunPlan:
         return plan_run(
             self.storage.bars.coverage,
@@ -340,24 +348,16 @@ class IngestionPipeline:
             workers=self.workers,
             refetch=refetch,
             gaps_first=gaps_first,
-            changes=ActionStore(self.storage.files).renames(),
+            changes=ActionStore(self.storage.files).ticker_changes(),
             files=self.storage.files,
         )
-
-    def _notes_before(self, span: Span, now: datetime) -> list[str]:
-        notes = []
-        if span.future_end:
-            notes.append(f"the end is in the future; bars up to now ({iso(now.replace(microsecond=0))}) were requested")
-        if self.feed is Feed.DELAYED_SIP and span.range.end > now - DELAY:
-            notes.append(f"delayed_sip: the end was truncated to 16 minutes ago ({iso((now - DELAY).replace(microsecond=0))})")
-        return notes
 
     def _run(
         self,
         hold: ExitStack,
         run_plan: RunPlan,
         options: RunOptions,
-        notes: list[str],
+        before: ActionsBefore,
         command: str,
         index_name: str | None,
     ) -> IngestionReport:
@@ -366,8 +366,8 @@ class IngestionPipeline:
             pool = self._pool_for(options)
             try:
                 dispatcher = Dispatcher(pool, self.progress, workers=self.workers)
-                run = IngestionRun(run_plan, dispatcher, self.storage.bars, notes, delay=DELAY, delayed=options.delayed)
-                report = run.run()
+                run = IngestionRun(run_plan, dispatcher, self.storage.bars, before.notes, delay=DELAY, delayed=options.delayed)
+                report = run.run(before.refused)
             finally:
                 writing = pool.close()
         except DataEngineError as error:

@@ -71,14 +71,17 @@ class IngestionRun:
         self._named: set[Series] = set()
         self._cleared: set[Series] = set()
 
-    def run(self) -> IngestionReport:
+    def run(self, refused: DataEngineError | None = None) -> IngestionReport:
         """Carry out the plan; adjusted series whose adjustment basis turns out to have changed are fetched again in full.
+
+        Args:
+            refused: What ends the run before its first request, when all that is requested is written. If None, nothing does.
 
         Raises:
             StoreError: If the disk cannot hold what is to come; nothing was sent or written.
             DataEngineError: If the run ended early; its ``report`` says what was done until then.
         """
-        error = self._work()
+        error = self._work(refused)
         self._note_truncation()
         if self._dispatcher.state.unknown:
             names = and_more(sorted(self._dispatcher.state.unknown), 8)
@@ -100,7 +103,7 @@ class IngestionRun:
                 f"{free / 1e9:,.1f} GB are free; free some space, or use a shorter range or another --base-path"
             )
 
-    def _work(self) -> DataEngineError | None:
+    def _work(self, refused: DataEngineError | None) -> DataEngineError | None:
         """Store what is requested, fetch it, and return what ended the run early, if anything did."""
         state = self._dispatcher.state
         state.failed.update(self._run_plan.broken)
@@ -110,7 +113,10 @@ class IngestionRun:
             self._check_room()
             self._recount()
             self._withdraw_lost()
+            self._withdraw()
             self._requested.add(self._run_plan.requested())
+            if refused is not None:
+                return refused
             self._fetch(self._run_plan)
             self._bring_to_one_basis()
             self._judge_empty_sessions()
@@ -203,6 +209,15 @@ class IngestionRun:
                     self._recounted[series] = self._storage.recount(series)
                 except DamagedFile as error:
                     self._dispatcher.state.failed.setdefault(series, Failure.of(error))
+
+    def _withdraw(self) -> None:
+        """Claim nothing after the security of a series left its ticker: it may come back, and is requested then."""
+        for series, end in self._run_plan.ended.items():
+            known = self._run_plan.known[series]
+            beyond = [one.end for one in (*known.wanted, *known.covered, *known.provisional) if one.end > end]
+            if beyond:
+                span = TimeRange(end, max(beyond))
+                self._storage.coverage.update(series, lambda known, span=span: known.without(span, {}))  # type: ignore[misc]
 
     def _withdraw_lost(self) -> None:
         """Withdraw what was claimed of files that are gone, before anything is requested."""

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 
-from data_engine.corporate_actions.ticker_changes import TickerChange, TickerChanges, ticker_change_of, until_ticker_change
-from data_engine.errors import DamagedFile, Failure
+from data_engine.corporate_actions.ticker_changes import (
+    AS_OF,
+    TickerChange,
+    TickerChanges,
+    ticker_change_of,
+    until_ticker_change,
+)
+from data_engine.errors import DamagedFile, Failure, InputError
 from data_engine.ingest.plan import IngestionPlan, Target, plan_ingestion
+from data_engine.market.dates import DateLike, Span, parse_span
 from data_engine.market.series import Dataset, Series
-from data_engine.market.time_range import TimeRange, difference, union
+from data_engine.market.symbol import asof_day, ticker_of
+from data_engine.market.time_range import TimeRange, difference, iso, union
 from data_engine.market.wording import and_more
 from data_engine.store.coverage import Coverage, FileCount
 from data_engine.store.coverage_store import CoverageStore
@@ -33,6 +41,7 @@ class RunPlan:
         refetch: Whether covered ranges are requested, too.
         changes: The ticker changes that are known.
         cut: The series of which a part is not requested, since the ticker has changed hands, and why.
+        ended: The instant from which on the ticker of a series is no longer its security's: nothing is claimed from then on.
         lost: The files that are gone though the coverage counts them; their ranges are requested again.
     """
 
@@ -43,6 +52,7 @@ class RunPlan:
     refetch: bool = False
     changes: TickerChanges = field(default_factory=TickerChanges)
     cut: Mapping[Series, str] = field(default_factory=dict)
+    ended: Mapping[Series, datetime] = field(default_factory=dict)
     lost: Mapping[Series, frozenset[Period]] = field(default_factory=dict)
 
     @property
@@ -98,10 +108,11 @@ def plan_run(
         files: The files of the store: those that the coverage counts in the requested ranges are looked for, and what is gone
             is requested again. If None, the coverage is believed.
     """
-    known_changes = changes or TickerChanges()
+    known_changes = (changes or TickerChanges()).until(now)  # others are announced, and may change
     known: dict[Series, Coverage] = {}
     broken: dict[Series, Failure] = {}
     cut: dict[Series, str] = {}
+    ended: dict[Series, datetime] = {}
     lost: dict[Series, frozenset[Period]] = {}
     plans = []
     for dataset, ranges in targets.items():
@@ -120,7 +131,9 @@ def plan_run(
             series = Series(symbol, dataset)
             if series in broken:
                 continue
-            target = _target(known[series], requested, known_changes, now=now, refetch=refetch)
+            target, end = _target(known[series], requested, known_changes, refetch=refetch)
+            if end is not None:
+                ended[series] = end
             if isinstance(target, Failure):
                 broken[series] = target
                 continue
@@ -129,7 +142,42 @@ def plan_run(
                 cut[series] = target.cut
         plan = plan_ingestion(usable, dataset, now=now, workers=workers, gaps_first=gaps_first)
         plans.append(replace(plan, symbols=tuple(ranges), wanted={**dict(ranges), **plan.wanted}))
-    return RunPlan(tuple(plans), known, broken, now, refetch, known_changes, cut, lost)
+    return RunPlan(tuple(plans), known, broken, now, refetch, changes or TickerChanges(), cut, ended, lost)
+
+
+def requested_span(
+    coverage: CoverageStore, names: Sequence[str], dataset: Dataset, start: DateLike | None, end: DateLike | None, now: datetime
+) -> Span:
+    """Return the requested range; without a start, from where the earliest of these series was requested.
+
+    Raises:
+        InputError: If a date cannot be used, or there is no start.
+    """
+    if start is None:
+        known = [coverage.read(Series(symbol, dataset)) for symbol in names]
+        starts = [one.wanted[0].start for one in known if one.wanted]
+        if not starts:
+            named = and_more(names, 5)
+            raise InputError(f"no start: {named} is not stored in {dataset.name}; pass --start (start_date), such as 2024-01-01")
+        start = min(starts)
+    return parse_span(start, end, now=now)
+
+
+def notes_before(span: Span, now: datetime, *, delay: timedelta | None) -> list[str]:
+    """Return what is to be said of a requested range before a run.
+
+    Args:
+        span: The range, as it was requested.
+        now: The instant when the run begins.
+        delay: The length of the latest data that the feed ``delayed_sip`` leaves out. If None, it is another feed.
+    """
+    notes = []
+    if span.future_end:
+        notes.append(f"the end is in the future; bars up to now ({iso(now.replace(microsecond=0))}) were requested")
+    if delay is not None and span.range.end > now - delay:
+        minutes = delay // timedelta(minutes=1)
+        notes.append(f"delayed_sip: the end was truncated to {minutes} minutes ago ({iso((now - delay).replace(microsecond=0))})")
+    return notes
 
 
 def _without(known: Coverage, lost: frozenset[Period]) -> Coverage:
@@ -137,54 +185,100 @@ def _without(known: Coverage, lost: frozenset[Period]) -> Coverage:
 
 
 def _target(
-    known: Coverage, requested: tuple[TimeRange, ...], changes: TickerChanges, *, now: datetime, refetch: bool
-) -> Target | Failure:
-    """Return what a run is to complete of a series, or why it cannot work on it."""
+    known: Coverage, requested: tuple[TimeRange, ...], changes: TickerChanges, *, refetch: bool
+) -> tuple[Target | Failure, datetime | None]:
+    """Return what a run is to complete of a series, or why it cannot work on it; and when its security left the ticker."""
     series = known.series
     if not requested:
-        return _NEVER_INGESTED
-    if series.symbol in changes.unreadable:
-        return Failure(DamagedFile.code, changes.unreadable[series.symbol])
+        return _NEVER_INGESTED, None
+    if (problem := changes.problem_of(series.symbol)) is not None:
+        return Failure(DamagedFile.code, problem), None
     if refetch and not series.dataset.adjustment.is_raw:
         requested = union((*requested, *known.wanted))  # one adjustment basis, or none
-    past = tuple(one for one in changes.of(series.symbol) if one.instant <= now)  # others are announced, and may change
-    part = _part_of_one_security(known, requested, past)
+    part = _part_of_one_security(known, requested, changes)
     if not part.ranges and part.cut:
-        return Failure("renamed", f"{part.cut}; `data-engine remove {series.symbol}` makes room for the other one")
-    return Target(series.symbol, part.ranges, known, refetch=refetch, asof=part.asof, cut=part.cut)
+        return Failure(part.code, part.cut), part.end
+    return Target(series.symbol, part.ranges, known, refetch=refetch, asof=part.asof, cut=part.cut), part.end
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """The part of what is requested in which the ticker is one security's, why that is not all, and as of when to ask."""
+    """The part of what is requested in which the ticker is one security's.
+
+    Attributes:
+        ranges: The part.
+        cut: Why it is not all.
+        asof: The day as of which to request it; None is today.
+        end: When the security of the series left the ticker.
+        code: The code of the failure if nothing is left to request.
+    """
 
     ranges: tuple[TimeRange, ...]
     cut: str | None = None
     asof: date | None = None
+    end: datetime | None = None
+    code: str = "renamed"
 
 
-def _part_of_one_security(known: Coverage, requested: tuple[TimeRange, ...], changes: tuple[TickerChange, ...]) -> _Part:
+def _part_of_one_security(known: Coverage, requested: tuple[TimeRange, ...], changes: TickerChanges) -> _Part:
     """Return the part of what is requested that is one security's.
 
     A series that holds nothing yet becomes that of whoever had the ticker when the first requested range begins. Where that
     security has left it, Alpaca is asked as of its last day: as of today it answers for the next owner, whatever the range.
     """
-    if not changes or not requested:
+    symbol = known.series.symbol
+    asof = asof_day(symbol)
+    if asof is None and not changes.of(symbol):
         return _Part(requested)
-    begins = _begin(known)
-    left = _change_within(known, changes, min(span.start for span in requested), begins)
+    left = _change_within(known, changes, min(span.start for span in requested))
     if left is None:
-        return _Part(requested)
+        return _Part(requested, asof=asof)
+    cut: list[str] = []
+    if asof is None and _is_next_owners(known, left):
+        if difference(until_ticker_change(requested, left), known.covered):
+            cut.append(
+                f"{left}, and the store has {symbol} of after that, which is another security; only that was requested; "
+                f"`data-engine ingest {symbol}@{left.last_day}` fetches the former one"
+            )
+        requested = _from(requested, left.instant)
+        left = ticker_change_of(symbol, changes.of, since=left.instant, begun=known.begun) if requested else None
+        if left is None:
+            return _Part(requested, "; ".join(cut) or None)
     before = until_ticker_change(requested, left)
-    after = union(piece for piece in (span.after(left.instant) for span in requested) if piece is not None)
-    if begins is not None and begins >= left.instant:
-        why = f"{left}, and the store has {left.old} of after that, which is another security; only that was requested"
-        return _Part(after, why)
-    if begins is not None and not before:
-        why = f"{left}, and the store has {left.old} of before: the ticker's next owner cannot share its series"
-        return _Part(before, why, left.last_day)
-    why = f"{left}: {left.old} was requested up to then; what came after is the next owner's, and {left.new} has the rest"
-    return _Part(before, why if after else None, left.last_day)
+    if not before:
+        code = "renamed" if left.new is not None else "ended"
+        return _Part((), _ended_before(symbol, left), asof or left.last_day, left.instant, code)
+    if _from(requested, left.instant) and left.kind != AS_OF:
+        owner = "; what came after is the next owner's" if asof is None else ""
+        rest = f", and {left.new} has the rest" if left.new is not None else ""
+        cut.append(f"{left}: {symbol} was requested up to then{owner}{rest}")
+    return _Part(before, "; ".join(cut) or None, asof or left.last_day, left.instant)
+
+
+def _from(ranges: tuple[TimeRange, ...], instant: datetime) -> tuple[TimeRange, ...]:
+    """Return what of some ranges follows an instant."""
+    return union(piece for piece in (span.after(instant) for span in ranges) if piece is not None)
+
+
+def _is_next_owners(known: Coverage, left: TickerChange) -> bool:
+    """Return whether what is stored or requested of a series is of after a change: of the security that took the ticker.
+
+    That also holds where more was requested, if the series was begun after the change and has no bar of before.
+    """
+    begins, first = _begin(known), known.first_bar
+    late = known.begun is not None and known.begun >= left.instant and first is not None and first >= left.instant
+    return late or (begins is not None and begins >= left.instant)
+
+
+def _ended_before(symbol: str, left: TickerChange) -> str:
+    """Return why nothing of a series can be requested: its security had left the ticker before the range."""
+    if symbol != ticker_of(symbol):
+        return f"{left}: there is nothing of {symbol} after that; pass an earlier --start, or {left.old} for the next owner"
+    return (
+        f"{left}, and the store has {symbol} of before: the ticker's next owner cannot share its series; run `data-engine ingest "
+        f"{symbol}@{left.last_day}` to have the former owner under a name of its own, then `data-engine remove {symbol}` "
+        "to make room for the next one"
+    )
 
 
 def _begin(known: Coverage) -> datetime | None:
@@ -193,12 +287,10 @@ def _begin(known: Coverage) -> datetime | None:
     return min(starts, default=None)
 
 
-def _change_within(
-    known: Coverage, changes: tuple[TickerChange, ...], start: datetime, begins: datetime | None
-) -> TickerChange | None:
+def _change_within(known: Coverage, changes: TickerChanges, start: datetime) -> TickerChange | None:
     """Return the change that ended the security of what is requested, else that of what is stored."""
-    for since in (start, begins):
-        left = None if since is None else ticker_change_of(known.series.symbol, changes, since=since, begun=known.begun)
+    for since in (start, _begin(known)):
+        left = None if since is None else ticker_change_of(known.series.symbol, changes.of, since=since, begun=known.begun)
         if left is not None:
             return left
     return None

@@ -46,7 +46,7 @@ class BarSource(Protocol):
         """Return the request for every whole bar that starts in a range, or None if all of it is still to come.
 
         Args:
-            symbols: Symbols in ascending order.
+            symbols: Symbols in ascending order; those of former owners of tickers (``S@DATE``) are all of the day *asof*.
             dataset: Their timeframe, adjustment and feed.
             span: Half-open range, UTC.
             delayed: Whether to end before the latest minutes, which a plan may not permit.

@@ -19,6 +19,18 @@ _SYMBOL_KEYS = (
 """The keys of symbols in a record: first the one whose shares the action concerns, then those that result from it."""
 
 
+CEASED = {
+    "cash_merger": "bought",
+    "stock_merger": "merged",
+    "stock_and_cash_merger": "merged",
+    "redemption": "redeemed",
+    "worthless_removal": "removed as worthless",
+    "reorganization": "reorganized",
+    "unit_split": "split into its parts",
+}
+"""The kinds of actions with which a security ceases to exist, and what is said of it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Split:
     """A change of the number of shares, forward or reverse.
@@ -118,7 +130,8 @@ class Action:
         kind: The vendor's word, singular: ``forward_split``, ``cash_dividend``, ``stock_merger`` ...
         symbols: The symbols in the record, first the one whose shares the action concerns.
         process_date: The day on which the vendor books it; for a dividend, the day of payment, weeks after the ex-date.
-        ex_date: The first day at the new price, or under the new name; None if there is none.
+        ex_date: The first day at the new price, or under the new name; of an action with which a security ends, the day on which
+            it takes effect; None if there is none.
         event: The effect on prices or names; None if there is none, or it is unknown.
         flaw: The value that a record of a kind that changes prices lacks; None if it lacks none.
         record: The record as the vendor sent it.
@@ -208,15 +221,23 @@ def decode(kind: str, record: object) -> Action:
         raise ValueError(f"{kind} of {symbols[0]} has no process date")
     read = _READERS.get(kind)
     if read is None:
-        return Action(kind, symbols, processed, None, None, record=record)
+        return Action(kind, symbols, processed, _day_or_none(record, "effective_date"), None, record=record)
     event = None
     try:
         day = processed if kind == "name_change" else _day(record, _EX_DATES.get(kind, "ex_date"))
         flaw = "no ex-date" if day is None else None
         event = read(record)
     except ValueError as error:
-        day, flaw = _day_or_none(record), str(error)
+        day, flaw = _day_or_none(record, "ex_date"), str(error)
     return Action(kind, symbols, processed, day, None if flaw else event, flaw, record)
+
+
+def concerned_symbols(kind: str, record: object) -> tuple[str, ...]:
+    """Return the symbols whose actions are incomplete without a record: that of its shares, and both of a name change."""
+    if not isinstance(record, dict):
+        return ()
+    named = tuple(dict.fromkeys(record[key] for key in _SYMBOL_KEYS if isinstance(record.get(key), str) and record[key]))
+    return named if kind == "name_change" else named[:1]
 
 
 def encode(action: Action) -> dict[str, Any]:
@@ -305,8 +326,8 @@ def _day(record: Mapping[str, Any], name: str) -> date | None:
         raise ValueError(f"{name} is {value!r}") from None
 
 
-def _day_or_none(record: Mapping[str, Any]) -> date | None:
+def _day_or_none(record: Mapping[str, Any], name: str) -> date | None:
     try:
-        return _day(record, "ex_date")
+        return _day(record, name)
     except ValueError:
         return None

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 
 from data_engine.corporate_actions.action_store import ActionStore
-from data_engine.corporate_actions.ticker_changes import renames_of, ticker_change_of
+from data_engine.corporate_actions.ticker_changes import TickerChange, ticker_change_of, ticker_changes_of
 from data_engine.errors import DamagedFile, StoreError
 from data_engine.market.exchange_calendar import PRE_OPEN, at_clock, can_hold_bars, is_session, sessions
 from data_engine.market.series import Dataset, Series
@@ -128,11 +128,15 @@ class Holdings:
 
     def _end_of_security(self, known: Coverage) -> datetime | None:
         """Return when the security of a series left its ticker, or None if that is not known."""
+        actions = ActionStore(self._store.files)
+
+        def changes(ticker: str) -> tuple[TickerChange, ...]:
+            return ticker_changes_of(actions.read(ticker).counted)
+
         try:
-            actions = ActionStore(self._store.files).read(known.series.symbol).counted
+            left = ticker_change_of(known.series.symbol, changes, since=known.first_bar, begun=known.begun)
         except StoreError:
             return None
-        left = ticker_change_of(known.series.symbol, renames_of(actions), since=known.first_bar, begun=known.begun)
         return None if left is None else left.instant
 
     def _latest_session(self, query: BarQuery, now: datetime) -> date | None:

@@ -1,7 +1,7 @@
 """Run a local server that speaks Alpaca's protocol for historical bars and corporate actions, for rehearsals, tests and the demo.
 
 `Sandbox` serves the bars of a source: `SimulatedMarket` (any symbol, any range, all of it made up) or `Replay` (real bars from
-Parquet files), and corporate actions (`Announcements`). `Faults` makes it misbehave on purpose.
+Parquet files), under the tickers that `Listings` give them, and corporate actions (`Announcements`). `Faults` makes it fail.
 """
 
 from __future__ import annotations
@@ -11,16 +11,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from data_engine.sandbox.corporate_actions import Announcements
     from data_engine.sandbox.faults import Faults
+    from data_engine.sandbox.listings import Listing, Listings
     from data_engine.sandbox.replay import Replay
     from data_engine.sandbox.server import Sandbox
     from data_engine.sandbox.simulated_market import SimulatedMarket
 
 
-__all__ = ["Announcements", "Faults", "Replay", "Sandbox", "SimulatedMarket"]
+__all__ = ["Announcements", "Faults", "Listing", "Listings", "Replay", "Sandbox", "SimulatedMarket"]
 
 _HOMES = {
     "Announcements": "corporate_actions",
     "Faults": "faults",
+    "Listing": "listings",
+    "Listings": "listings",
     "Replay": "replay",
     "Sandbox": "server",
     "SimulatedMarket": "simulated_market",

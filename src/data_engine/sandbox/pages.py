@@ -15,6 +15,7 @@ from data_engine.market.bars import from_micros
 from data_engine.market.time_range import TimeRange
 from data_engine.sandbox.bar_columns import BarSource
 from data_engine.sandbox.bars_json import Rows, write_rows
+from data_engine.sandbox.listings import Listings
 from data_engine.sandbox.protocol import BarsRequest, Token, nanoseconds
 
 _FEW_DAYS = timedelta(days=8)
@@ -63,10 +64,12 @@ class Pager:
     Args:
         source: The source of the bars.
         cache_bytes: The maximum number of bytes of written text to keep.
+        listings: The securities that have the tickers. If None, each ticker is one of the source's.
     """
 
-    def __init__(self, source: BarSource, *, cache_bytes: int = 256 << 20) -> None:
+    def __init__(self, source: BarSource, *, cache_bytes: int = 256 << 20, listings: Listings | None = None) -> None:
         self._source = source
+        self._listings = listings or Listings()
         self._cache_bytes = cache_bytes
         self._cache: OrderedDict[tuple[object, ...], Rows] = OrderedDict()
         self._cached_bytes = 0
@@ -109,8 +112,11 @@ class Pager:
         if request.token is not None and request.token.symbol == symbol:
             start, end = (start, min(end, request.token.start)) if request.descending else (max(start, request.token.start), end)
         feed = request.feed or "sip"
-        reach = self._source.reach(symbol, feed, now)
-        if reach is None:
+        answered = self._listings.find(symbol, request.asof, now)
+        reach = None if answered is None else self._source.reach(answered.security, feed, now)
+        if answered is not None and answered.since is not None and reach is not None:
+            reach = reach.after(answered.since)
+        if answered is None or reach is None:
             return
         # A bar of a month may start long before the first minute that it holds.
         whole = request.timeframe.widen(reach)
@@ -120,7 +126,7 @@ class Pager:
         span = TimeRange(from_micros(first // 1000), from_micros((beyond + 999) // 1000))
         cuts = list(_cuts(span, daily=not request.timeframe.intraday))
         for piece in reversed(cuts) if request.descending else cuts:
-            rows = self._rows(symbol, request, piece, feed, now)
+            rows = self._rows(answered.security, request, piece, feed, now)
             low = int(np.searchsorted(rows.start, start, "left"))
             high = int(np.searchsorted(rows.start, end, "right"))
             if low < high:

@@ -111,6 +111,7 @@ class BarsRequest:
         currency: The currency as sent; None if it was not.
         descending: Whether the latest bar of a symbol comes first.
         token: The place where the page begins; None for the first.
+        asof: The day whose owners of the symbols are meant. If None, today.
         single: Whether the symbol was in the path.
         end_given: Whether the request named its end.
     """
@@ -125,6 +126,7 @@ class BarsRequest:
     currency: str | None = None
     descending: bool = False
     token: Token | None = None
+    asof: date | None = None
     single: bool = False
     end_given: bool = True
 
@@ -156,8 +158,7 @@ class BarsRequest:
         start = _instant("start", query)
         end = _instant("end", query, last=True)
         limit = read_limit(query.get("limit", ""))
-        if query.get("asof") not in (None, "", "-"):
-            read_date("asof", query["asof"])
+        asof = None if query.get("asof") in (None, "", "-") else read_date("asof", query["asof"])
         timeframe = _timeframe(query["timeframe"])
         request = cls(
             symbols=check_symbols(listed.split(",") if symbol is None else [symbol]),
@@ -170,6 +171,7 @@ class BarsRequest:
             currency=_currency(query.get("currency", "")),
             descending=one_of("sort", query, ("asc", "desc")) == "desc",
             token=_token(query.get("page_token", ""), timeframe),
+            asof=asof,
             single=symbol is not None,
             end_given=end is not None,
         )

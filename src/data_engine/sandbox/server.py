@@ -21,6 +21,7 @@ from data_engine.sandbox.bar_columns import BarSource
 from data_engine.sandbox.connection import Request, Response, read_request, send
 from data_engine.sandbox.corporate_actions import NOTHING, ActionsRequest, Announcements
 from data_engine.sandbox.faults import REFUSALS, Faults
+from data_engine.sandbox.listings import Listings
 from data_engine.sandbox.pages import Pager
 from data_engine.sandbox.protocol import BarsRequest, Refusal
 from data_engine.sandbox.rate_limit import TokenBucket
@@ -82,6 +83,8 @@ class Sandbox:
         on_request: A function that is called with each record, in the thread of its connection. If None, there is none.
         cache_bytes: The maximum number of bytes of written text to keep.
         actions: The corporate actions. If None, the source's own.
+        listings: The securities that have the tickers; bars are answered as of the day that a request names. If None, each ticker
+            is a security of the source, at all times.
 
     Attributes:
         url: The address, such as ``http://127.0.0.1:40123``.
@@ -108,6 +111,7 @@ class Sandbox:
         on_request: Callable[[Record], None] | None = None,
         cache_bytes: int = 256 << 20,
         actions: Announcements | None = None,
+        listings: Listings | None = None,
     ) -> None:
         self.source = source
         self.actions = getattr(source, "announcements", NOTHING) if actions is None else actions
@@ -122,7 +126,7 @@ class Sandbox:
         self._max_target = max_target
         self._clock = clock
         self._on_request = on_request
-        self._pager = Pager(source, cache_bytes=cache_bytes)
+        self._pager = Pager(source, cache_bytes=cache_bytes, listings=listings)
         self._records: deque[Record] = deque(maxlen=_RECORDS_KEPT)
         self._numbers = 0
         self._lock = threading.Lock()

@@ -10,6 +10,7 @@ from data_engine.corporate_actions.action_store import ActionStore
 from data_engine.corporate_actions.ticker_changes import TickerChanges
 from data_engine.errors import StoreError
 from data_engine.market.series import Dataset
+from data_engine.market.symbol import ticker_of
 from data_engine.store.bar_store import BarStore
 from data_engine.store.coverage import Fingerprint
 from data_engine.store.partitions import Partition
@@ -36,21 +37,24 @@ class FileCatalog:
         """
         found = [one for one in self._files.get(content, ()) if one != partition]
         symbol = partition.series.symbol
-        return [] if any(self._same_security(symbol, one.series.symbol) for one in found) else found
+        return (
+            [] if any(symbol != one.series.symbol and self._same_security(symbol, one.series.symbol) for one in found) else found
+        )
 
     def _same_security(self, symbol: str, other: str) -> bool:
         """Tell whether known ticker changes lead from one symbol to another."""
-        seen, left = {symbol}, [symbol] if symbol != other else []
+        other = ticker_of(other)
+        seen, left = {ticker_of(symbol)}, [ticker_of(symbol)]
         while left:
             changes = self._changes.of(left.pop())
-            new = {name for change in changes for name in (change.old, change.new)} - seen
+            new = {name for change in changes if change.new for name in (change.old, change.new)} - seen
             seen |= new
             left += new
-        return symbol != other and other in seen
+        return other in seen
 
     @cached_property
     def _changes(self) -> TickerChanges:
-        return ActionStore(self._storage.files).renames()
+        return ActionStore(self._storage.files).ticker_changes()
 
     @cached_property
     def _files(self) -> Mapping[Fingerprint, Sequence[Partition]]:

@@ -34,11 +34,14 @@ INCONSISTENCIES = {
     "index_damaged": f"{MANUAL}store the list again with `data-engine ingest --index NAME` and its source, or correct the file",
     "requested_damaged": "moved to metadata/set_aside; request with `data-engine ingest` what it was for",
     "rows_differ": _UNCOVERED,
+    "ticker_reassigned": f"{MANUAL}delete the bars of the other security with `data-engine remove`, then refetch",
     "unrecognized_bars": "moved to metadata/set_aside, since readers of the whole dataset see its rows",
 }
 """Remedies of inconsistencies, by code: files, coverage and calendar disagree."""
 
 WARNINGS = {
+    "actions_local": f"{MANUAL}nothing if they are right; `data-engine actions drop SYMBOL --undo` removes them",
+    "actions_suspect": f"{MANUAL}check the records; correct them with `data-engine actions set` or `actions drop`",
     "bars_disordered": _CHECK_BARS,
     "bars_outside_sessions": f"{MANUAL}bars are stored as Alpaca sent them; delete false ones with `data-engine remove`",
     "extended_hours_missing": f"{MANUAL}run `data-engine ingest --refetch` to request the sessions again",

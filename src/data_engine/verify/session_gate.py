@@ -113,7 +113,7 @@ def session_gate(
         raise InputError(f"cannot check session '{day}': the exchange is closed; the session before is {before}")
     if extended_hours(day).end > now:
         raise InputError(f"cannot check session '{day}': it ends at {iso(extended_hours(day).end)}; pass {last_session(now)}")
-    changes = ActionStore(storage.files).renames()
+    changes = ActionStore(storage.files).ticker_changes().until(now)
     expected, lacking = 0, []
     for series in select_series(storage.coverage, choice, names):
         if series.dataset.timeframe.unit in ("Week", "Month"):
@@ -121,7 +121,7 @@ def session_gate(
         try:
             known = counted_coverage(storage, series)
             since = known.wanted[0].start if known.wanted else known.first_bar
-            change = ticker_change_of(series.symbol, changes.of(series.symbol), since=since, begun=known.begun)
+            change = ticker_change_of(series.symbol, changes.of, since=since, begun=known.begun, first_bar=known.first_bar)
             counts, reason = _judge(storage, known, day, change, now)
         except StoreError:
             counts, reason = True, "damaged"
@@ -145,7 +145,7 @@ def latest_session_gate(
 
 def _judge(storage: BarStore, known: Coverage, day: date, change: TickerChange | None, now: datetime) -> tuple[bool, str | None]:
     """Return whether a series counts, and why it does not hold a session; None if it does."""
-    if known.first_bar is None or known.last_bar is None or (change is not None and change.day <= day):
+    if known.first_bar is None or known.last_bar is None or (change is not None and change.effective <= day):
         return False, None
     window = sessions_before(day, LATELY)
     first, last = new_york_date(known.first_bar), new_york_date(known.last_bar)

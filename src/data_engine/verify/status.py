@@ -32,7 +32,7 @@ class SeriesStatus:
         files: The number of bar files.
         bytes: Their size.
         problem: Why the coverage or the corporate actions cannot be read. If None, they can.
-        ticker_change: The change at which the series ends. If None, its security has the ticker still.
+        ended: The change at which the series ends. If None, its security has the ticker still.
     """
 
     series: Series
@@ -41,7 +41,7 @@ class SeriesStatus:
     files: int = 0
     bytes: int = 0
     problem: str | None = None
-    ticker_change: TickerChange | None = None
+    ended: TickerChange | None = None
 
     @property
     def not_requested(self) -> tuple[TimeRange, ...]:
@@ -67,7 +67,7 @@ class SeriesStatus:
     def to_json(self) -> dict[str, Any]:
         """Return the fields that ``status --json`` prints for a series."""
         known = self.coverage
-        dataset, change = self.series.dataset, self.ticker_change
+        dataset = self.series.dataset
         return {
             "dataset": dataset.name,
             "symbol": self.series.symbol,
@@ -87,7 +87,7 @@ class SeriesStatus:
             "last_bar": iso(known.last_bar) if known.last_bar else None,
             "failure": {"code": known.failure.code, "message": known.failure.message} if known.failure else None,
             "problem": self.problem,
-            "ticker_change": {"new": change.new, "date": change.day.isoformat()} if change else None,
+            "ended": self.ended.to_json() if self.ended else None,
         }
 
 
@@ -107,7 +107,7 @@ def series_status(
     Raises:
         DamagedFile: If requested ranges cannot be read.
     """
-    changes = ActionStore(storage.files).renames()
+    changes = ActionStore(storage.files).ticker_changes().until(now)
     for series in select_series(storage.coverage, choice, names):
         try:
             known = counted_coverage(storage, series)
@@ -115,12 +115,12 @@ def series_status(
             yield SeriesStatus(series, Coverage(series), problem=str(error))
             continue
         since = known.wanted[0].start if known.wanted else known.first_bar
-        change = ticker_change_of(series.symbol, changes.of(series.symbol), since=since, begun=known.begun)
+        change = ticker_change_of(series.symbol, changes.of, since=since, begun=known.begun, first_bar=known.first_bar)
         missing = until_ticker_change(known.incomplete(any_span(None, None), now), change)
         missing = tuple(span for span in missing if can_hold_bars(span, series.dataset))
         sizes = [storage.files.size(Partition(series, period).key) for period in known.rows]
         stored = [size for size in sizes if size is not None]
-        problem = changes.unreadable.get(series.symbol)
+        problem = changes.problem_of(series.symbol)
         yield SeriesStatus(series, known, missing, len(stored), sum(stored), problem, change)
 
 

@@ -13,11 +13,13 @@ from data_engine.errors import StoreError
 from data_engine.market.corporate_action import Action
 from data_engine.market.exchange_calendar import regular_hours, session_starts, sessions
 from data_engine.market.series import Dataset, Series
+from data_engine.market.symbol import ticker_of
 from data_engine.market.time_range import TimeRange, difference, intersection, new_york_date
 from data_engine.market.wording import and_more
 from data_engine.store.bar_store import BarStore
 from data_engine.store.coverage import Coverage
 from data_engine.store.selection import DatasetFilter
+from data_engine.verify.action_records import all_findings
 from data_engine.verify.file_catalog import FileCatalog
 from data_engine.verify.findings import Finding
 from data_engine.verify.gaps import KINDS, Gap, Presence, find_gaps, missing_ranges, presence
@@ -80,14 +82,18 @@ def verify(
     for series in known_series(storage, choice, names):
         by_dataset.setdefault(series.dataset, []).append(series)
     lives: list[Life] = []
+    every: list[CheckedSeries] = []
     for dataset, of_dataset in by_dataset.items():
         checked = _check_all(storage, dataset, of_dataset, now, quick)
         _add_dataset(report, dataset, checked, now)
         lives += [one.life for one in checked if one.life]
+        every += [one.result for one in checked]
     found = list(ends(lives))
     for dataset, of_dataset in by_dataset.items():
         of_ends = [finding for finding in found if finding.series and finding.series.dataset == dataset]
         report.findings += of_whole_dataset(dataset, of_ends, len(of_dataset))
+    actions = ActionStore(storage.files)
+    report.findings += all_findings(actions, every, actions.ticker_changes().until(now), new_york_date(now))
     report.findings += damaged_requests(storage.files)
     if names is None:
         report.findings += unrecognized_files(storage)
@@ -151,9 +157,9 @@ def _check_all(storage: BarStore, dataset: Dataset, series: Sequence[Series], no
 
 
 def _actions_of(actions: ActionStore, series: Series) -> Sequence[Action]:
-    """Return the stored corporate actions of the symbol of a series."""
+    """Return the corporate actions of the symbol of a series that count."""
     try:
-        return actions.read(series.symbol).actions
+        return actions.read(ticker_of(series.symbol)).counted
     except StoreError:
         return ()  # `unrecognized_files` reports it
 

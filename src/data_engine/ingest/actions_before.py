@@ -1,0 +1,107 @@
+"""Fetch the corporate actions of what a run touches, before it is planned: they tell where the series of a ticker end.
+
+They are fetched once a day at most, and again if they do not reach back to the start of a series. A failure is a note: bars are
+fetched without them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from typing import TYPE_CHECKING
+
+from data_engine.corporate_actions.action_store import ActionStore
+from data_engine.errors import CredentialsRefused, DataEngineError, Interrupted, InvalidSymbol, StoreBusy, StoreError
+from data_engine.market.series import Dataset
+from data_engine.market.symbol import asof_day, ticker_of
+from data_engine.market.time_range import TimeRange, new_york_date, new_york_days
+from data_engine.market.wording import and_more, plural
+
+if TYPE_CHECKING:
+    from data_engine.alpaca.client import AlpacaClient
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class ActionsBefore:
+    """What the request for corporate actions before a run has told.
+
+    Attributes:
+        notes: What could not be fetched, and why.
+        refused: The refusal of the keys, with which the run ends before a request for bars. If None, they were not refused.
+    """
+
+    notes: list[str] = field(default_factory=list)
+    refused: CredentialsRefused | None = None
+
+
+def refresh_actions(
+    store: ActionStore,
+    client: AlpacaClient,
+    targets: Mapping[Dataset, Mapping[str, tuple[TimeRange, ...]]],
+    now: datetime,
+) -> ActionsBefore:
+    """Fetch the corporate actions of the symbols of a run that were not fetched on this day; return what failed.
+
+    Args:
+        store: The store of the actions; the caller has its lock.
+        client: The client of Alpaca.
+        targets: The requested ranges of the run, by dataset and symbol.
+        now: The current instant.
+
+    Raises:
+        Interrupted: If Ctrl-C was pressed.
+        StoreError: If the lock of the store is lost.
+    """
+    from data_engine.corporate_actions.fetch_actions import fetch_actions
+
+    try:
+        wanted = {ticker: span for ticker, span in _days_of(targets, now).items() if not _is_fresh(store, ticker, span, now)}
+        if not wanted:
+            return ActionsBefore()
+        report = fetch_actions(store, client.begin(), wanted, now=now)
+    except (Interrupted, KeyboardInterrupt):
+        raise Interrupted("interrupted while corporate actions were fetched; no bars were fetched") from None
+    except CredentialsRefused as error:
+        return ActionsBefore(refused=error)
+    except DataEngineError as error:
+        if error.exit_code == StoreBusy.exit_code:
+            raise  # the lock is lost: nothing more may be written
+        return ActionsBefore([_note("corporate actions could not be fetched", str(error))])
+    failed = {symbol: why for symbol, code, why in report.failed if code != InvalidSymbol.code}  # its bars say the same
+    if not failed:
+        return ActionsBefore()
+    named = f"corporate actions of {plural(len(failed), 'symbol')} could not be fetched ({and_more(failed, _SHOWN)})"
+    return ActionsBefore([_note(named, next(iter(failed.values())))])
+
+
+def _note(what: str, why: str) -> str:
+    return f"{what}: {why}; bars were fetched without, and ends of tickers may be unknown; run `data-engine actions`"
+
+
+def _days_of(targets: Mapping[Dataset, Mapping[str, tuple[TimeRange, ...]]], now: datetime) -> dict[str, TimeRange]:
+    """Return the days whose actions a run has to know, by ticker: from the first that is requested to the present."""
+    firsts: dict[str, date] = {}
+    today = new_york_date(now)
+    for ranges in targets.values():
+        for symbol, spans in ranges.items():
+            days = [new_york_date(span.start) for span in spans]
+            if (asof := asof_day(symbol)) is not None:
+                days.append(asof)
+            if spans:
+                ticker = ticker_of(symbol)
+                firsts[ticker] = min([*days, today, firsts.get(ticker, today)])
+    return {ticker: new_york_days(first, today) for ticker, first in firsts.items()}
+
+
+def _is_fresh(store: ActionStore, ticker: str, days: TimeRange, now: datetime) -> bool:
+    """Return whether the actions of some days were fetched on the day of *now*; what cannot be read is not fetched, either."""
+    try:
+        known = store.known_days(ticker)
+    except StoreError:
+        return True  # the run reports it
+    if known.fetched is None or known.missing(days):
+        return False
+    return new_york_date(known.fetched) == new_york_date(now)
