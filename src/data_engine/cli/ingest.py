@@ -103,10 +103,13 @@ def _check_request(pipeline: IngestionPipeline, names: Sequence[str], start: str
 
     Raises:
         InputError: If the timeframe does not exist, or there is no *start* and none of the series is stored.
+        ForeignFiles: If the legacy pipeline wrote the folder.
     """
     from data_engine.market.series import Dataset, Series, Timeframe
+    from data_engine.store.legacy_files import refuse_legacy_store
 
     dataset = Dataset(Timeframe.parse(timeframe), pipeline.adjustment, pipeline.feed)
+    refuse_legacy_store(pipeline.storage.files)
     coverage = pipeline.storage.bars.coverage
     if start is None and not any(coverage.read(Series(name, dataset)).wanted for name in names):
         pipeline.plan(names, start, end, timeframe)  # raises the error, whose text is there

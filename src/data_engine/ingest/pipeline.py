@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 from data_engine.alpaca.client import DELAY, AlpacaClient
@@ -14,17 +15,18 @@ from data_engine.ingest.dispatcher import Dispatcher
 from data_engine.ingest.outcome import IngestionReport
 from data_engine.ingest.plan import IngestionPlan
 from data_engine.ingest.progress import NoProgress, Progress
+from data_engine.ingest.request import notes_before, requested_span
 from data_engine.ingest.run import IngestionRun
 from data_engine.ingest.run_log import RunLog, run_record
 from data_engine.ingest.run_plan import RunPlan, plan_run
 from data_engine.ingest.task import RunOptions
 from data_engine.ingest.update_targets import Targets, update_targets
 from data_engine.ingest.worker_pool import RUN_MARKERS, ThreadPool, WorkerPool, check_address
-from data_engine.market.dates import DateLike, Span, parse_span
-from data_engine.market.series import Adjustment, Dataset, Feed, Series, Timeframe
-from data_engine.market.time_range import TimeRange, iso
-from data_engine.market.wording import and_more
+from data_engine.market.dates import DateLike, Span
+from data_engine.market.series import Adjustment, Dataset, Feed, Timeframe
+from data_engine.market.time_range import TimeRange
 from data_engine.settings import Settings, check_threads, load_settings
+from data_engine.store.legacy_files import foreign_files, refuse_legacy_store
 from data_engine.store.run_lock import RUN_LOCK
 from data_engine.store.selection import DatasetFilter
 from data_engine.universe.index_names import check_index_name, index_name_of
@@ -162,7 +164,7 @@ class IngestionPipeline:
             run_plan = self._plan({dataset: dict.fromkeys(names, (span.range,))}, now, refetch=refetch)
             options = self._options(now, refetch=refetch, accept_removals=accept_removals)
             command = "refetch" if refetch else "ingest"
-            return self._run(hold, run_plan, options, self._notes_before(span, now), command, index_name)
+            return self._run(hold, run_plan, options, notes_before(span, self.feed, now, DELAY), command, index_name)
 
     def ingest_from_csv(
         self,
@@ -258,17 +260,8 @@ class IngestionPipeline:
         return Dataset(Timeframe.parse(timeframe), self.adjustment, self.feed)
 
     def _span(self, names: Sequence[str], dataset: Dataset, start: DateLike | None, end: DateLike | None, now: datetime) -> Span:
-        """Return the requested range; without a start, from where the earliest of these series was requested."""
-        if start is None:
-            known = [self.storage.bars.coverage.read(Series(symbol, dataset)) for symbol in names]
-            starts = [coverage.wanted[0].start for coverage in known if coverage.wanted]
-            if not starts:
-                named = and_more(names, 5)
-                raise InputError(
-                    f"no start: {named} is not stored in {dataset.name}; pass --start (start_date), such as 2024-01-01"
-                )
-            start = min(starts)
-        return parse_span(start, end, now=now)
+        refuse_legacy_store(self.storage.files)
+        return requested_span(self.storage.bars.coverage, names, dataset, start, end, now)
 
     def _options(self, now: datetime, *, refetch: bool = False, accept_removals: bool = False) -> RunOptions:
         return RunOptions(now, self.feed is Feed.DELAYED_SIP, refetch, accept_removals)
@@ -342,15 +335,8 @@ class IngestionPipeline:
             refetch=refetch,
             gaps_first=gaps_first,
             changes=changes,
+            foreign=partial(foreign_files, self.storage.files),
         )
-
-    def _notes_before(self, span: Span, now: datetime) -> list[str]:
-        notes = []
-        if span.future_end:
-            notes.append(f"the end is in the future; bars up to now ({iso(now.replace(microsecond=0))}) were requested")
-        if self.feed is Feed.DELAYED_SIP and span.range.end > now - DELAY:
-            notes.append(f"delayed_sip: the end was truncated to 16 minutes ago ({iso((now - DELAY).replace(microsecond=0))})")
-        return notes
 
     def _run(
         self,

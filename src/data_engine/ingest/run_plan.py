@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 
 from data_engine.corporate_actions.ticker_changes import TickerChange, TickerChanges, ticker_change_of, until_ticker_change
-from data_engine.errors import DamagedFile, Failure
+from data_engine.errors import DamagedFile, Failure, ForeignFiles
 from data_engine.ingest.plan import IngestionPlan, Target, plan_ingestion
 from data_engine.market.series import Dataset, Series
 from data_engine.market.time_range import TimeRange, difference, union
@@ -69,6 +69,7 @@ def plan_run(
     refetch: bool = False,
     gaps_first: bool = False,
     changes: TickerChanges | None = None,
+    foreign: Callable[[Series], str | None] = lambda _: None,
 ) -> RunPlan:
     """Read what is covered, and plan what is missing.
 
@@ -81,6 +82,7 @@ def plan_run(
         gaps_first: Whether to request what ends before now first.
         changes: The ticker changes that are known; a series is not requested beyond the day on which its security left the
             ticker.
+        foreign: A function that returns why a series must not be written, or None. It is called for series that lack something.
     """
     known_changes = changes or TickerChanges()
     known: dict[Series, Coverage] = {}
@@ -99,6 +101,10 @@ def plan_run(
             target = _target(known[series], requested, known_changes, now=now, refetch=refetch)
             if isinstance(target, Failure):
                 broken[series] = target
+                continue
+            lacking = refetch or known[series].missing(target.ranges)
+            if lacking and (reason := foreign(series)) is not None:
+                broken[series] = Failure(ForeignFiles.code, reason)
                 continue
             usable.append(target)
             if target.cut:

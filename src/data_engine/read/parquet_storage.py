@@ -31,6 +31,7 @@ from data_engine.read.completeness import lack_of
 from data_engine.read.holdings import Holding, Holdings
 from data_engine.read.session_report import FrameRecord, session_frame
 from data_engine.store.bar_store import BarStore, WriteResult
+from data_engine.store.legacy_files import refuse_foreign, refuse_legacy_store
 from data_engine.universe.index_store import MetadataStore
 
 if TYPE_CHECKING:
@@ -107,6 +108,7 @@ class ParquetStorage:
         Raises:
             InputError: If a column is missing, a value is not a number, timestamps cannot be of that timeframe, or an argument
                 contradicts the frame metadata.
+            ForeignFiles: If the folder of a series, or the whole store, was written by the legacy pipeline; nothing was written.
             StoreError: If the store cannot be written.
         """
         folded = Folded()
@@ -123,6 +125,9 @@ class ParquetStorage:
                 f"{folded.differing:,} of {folded.rows:,} rows differ from a later row of the same bar; the last one was stored"
             )
             warnings.warn(text, FrameWarning, stacklevel=2)
+        refuse_legacy_store(self.files)
+        for symbol in tables:
+            refuse_foreign(self.files, Series(symbol, dataset))
         result = sum((self.bars.add(Series(symbol, dataset), table) for symbol, table in tables.items()), WriteResult())
         return replace(result, folded=folded.repeated)
 
