@@ -1,7 +1,7 @@
 """Exchange the legacy files of one month for files of the store, in steps that a killed run can go on with.
 
 The new files lie complete under ``metadata/import`` before the journal is written, and the journal before the first file moves.
-From then on the old files leave their places before the new ones enter theirs: a reader may lack the month, and sees no bar twice.
+From then on the old files leave their places before the new ones enter theirs: a reader may lack a month, and sees no bar twice.
 """
 
 from __future__ import annotations

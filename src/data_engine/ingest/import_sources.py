@@ -105,7 +105,7 @@ def with_timeframes(sources: Sequence[SourceFile], timeframe: object = None) -> 
     """Return the files with the timeframes of their bars; and path and message of those whose timeframe is unknown.
 
     The legacy pipeline stores bars of every timeframe in ``equities_1min``: their timestamps say what they are. If they leave
-    several timeframes, the other files of the symbol, then those of the dataset, decide. Other datasets have what their name says.
+    several timeframes, the other files of the symbol, then those of the dataset, decide. Other datasets are what they are called.
 
     Args:
         sources: The files, by series.
@@ -134,13 +134,19 @@ def with_timeframes(sources: Sequence[SourceFile], timeframe: object = None) -> 
         for mine, together in zip(lengths.both(), pooled[source.series], strict=True):
             one = settle(mine, near) or settle(mine, (together,)) or settle(mine, everywhere)
             if mine and one is None:
-                names = and_more(map(str, sorted(mine, key=lambda length: length.length)), 5)
-                unknown.append((str(source.path), f"its bars can be {names} bars; pass --timeframe"))
+                unknown.append((str(source.path), _several(mine, everywhere)))
             found.append(one)
         if not unknown or unknown[-1][0] != str(source.path):
             intraday, longer = found
             made.append(replace(source, intraday=intraday, longer=longer))
     return made, unknown
+
+
+def _several(mine: Lengths, everywhere: Iterable[Lengths]) -> str:
+    """Return why the timeframe of a file is unknown: those that it can have, of the dataset's own if they are among them."""
+    near = {timeframe for lengths in everywhere if len(lengths) == 1 for timeframe in lengths} & mine or mine
+    names = and_more(map(str, sorted(near, key=lambda timeframe: timeframe.length)), 5)
+    return f"its timestamps fit several timeframes: {names}; pass --timeframe"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """Tell minutes, hours, days, weeks and months apart by the timestamps of bars.
 
 The legacy pipeline stores bars of every timeframe in ``equities_1min``, one timeframe per file. Bars that start at midnight in
-New York are days or longer, since no minute of the consolidated tape or of IEX starts there. Of the others, all of a file start on
-the grid of their timeframe, and hardly ever all on a coarser one by chance.
+New York are days or longer, since no minute of the consolidated tape or of IEX starts there. Of the others, all of a file start
+on the grid of their timeframe, and hardly ever all on a coarser one by chance.
 """
 
 from __future__ import annotations
