@@ -14,11 +14,12 @@ from data_engine.errors import ConfigError, DataEngineError, InputError
 from data_engine.ingest.dispatcher import Dispatcher
 from data_engine.ingest.outcome import IngestionReport
 from data_engine.ingest.plan import IngestionPlan
-from data_engine.ingest.progress import NoProgress, Progress
+from data_engine.ingest.progress import Progress
 from data_engine.ingest.request import notes_before, requested_span
 from data_engine.ingest.run import IngestionRun
 from data_engine.ingest.run_log import RunLog, run_record
 from data_engine.ingest.run_plan import RunPlan, plan_run
+from data_engine.ingest.stderr_progress import StderrProgress, progress_of
 from data_engine.ingest.task import RunOptions
 from data_engine.ingest.update_targets import Targets, update_targets
 from data_engine.ingest.worker_pool import RUN_MARKERS, ThreadPool, WorkerPool, check_address
@@ -29,7 +30,7 @@ from data_engine.settings import Settings, check_threads, load_settings
 from data_engine.store.legacy_files import foreign_files, refuse_legacy_store
 from data_engine.store.run_lock import RUN_LOCK
 from data_engine.store.selection import DatasetFilter
-from data_engine.universe.index_names import check_index_name, index_name_of
+from data_engine.universe.index_names import check_index_name, derived_name
 from data_engine.universe.index_store import MetadataStore
 from data_engine.universe.symbol_lists import SymbolLoader
 
@@ -53,7 +54,7 @@ class IngestionPipeline:
         client: The client to use. If None, one is made from the settings and the environment. Pipelines may share a client.
         storage: The storage to use. If None, a `ParquetStorage` at the base path.
         metadata: The lists of symbols to use. If None, a `MetadataStore` at the base path.
-        progress: An object that receives progress events. If None, nothing is reported.
+        progress: An object that receives progress events. If None, stderr shows them and the summary. If False, nothing does.
         settings: The settings to use. If None, read from the environment and ``settings.ini``.
         wait: The maximum number of seconds to wait for a store that another process has locked.
         now: A function that returns the current time.
@@ -74,7 +75,7 @@ class IngestionPipeline:
         client: AlpacaClient | None = None,
         storage: ParquetStorage | None = None,
         metadata: MetadataStore | None = None,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
         settings: Settings | None = None,
         wait: float = 600.0,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -92,7 +93,7 @@ class IngestionPipeline:
         self.adjustment = Adjustment.parse(adjustment)
         self.storage = storage or ParquetStorage(settings.base_path)
         self.metadata = metadata or MetadataStore(files=self.storage.files)
-        self.progress: Progress = progress or NoProgress()
+        self.progress: Progress = progress_of(progress)
         self.dask = None if dask is None else check_address(dask)
         self._client = client
         self._connected: DaskPool | None = None
@@ -122,6 +123,7 @@ class IngestionPipeline:
         refetch: bool = False,
         accept_removals: bool = False,
         force: bool = False,
+        derived: bool = False,
         asof: object = None,
         currency: str | None = None,
     ) -> IngestionReport:
@@ -136,6 +138,7 @@ class IngestionPipeline:
             refetch: Whether to fetch covered ranges again, too.
             accept_removals: With *refetch*, whether to remove bars that Alpaca has dropped.
             force: Whether the list may drop more than 20 % of the index's members.
+            derived: Whether *index_name* was derived from that of a file, so that it changes no index that was stored by name.
             asof: Not supported: the store cannot tell such bars apart. Use `AlpacaClient.fetch_bars`.
             currency: Not supported, except US dollars, for the same reason.
 
@@ -159,12 +162,13 @@ class IngestionPipeline:
         with self._locked() as hold:
             now = self._now()
             span = self._span(names, dataset, start_date, end_date, now)
-            if index_name is not None:
-                self.metadata.store(index_name, names, force=force)
+            notes = notes_before(span, self.feed, now, DELAY)
+            if index_name is not None and self.metadata.store(index_name, names, force=force, derived=derived).kept:
+                notes.append(f"index {index_name} was stored by name with other members and is not changed; pass --index NAME")
             run_plan = self._plan({dataset: dict.fromkeys(names, (span.range,))}, now, refetch=refetch)
             options = self._options(now, refetch=refetch, accept_removals=accept_removals)
             command = "refetch" if refetch else "ingest"
-            return self._run(hold, run_plan, options, notes_before(span, self.feed, now, DELAY), command, index_name)
+            return self._run(hold, run_plan, options, notes, command, index_name)
 
     def ingest_from_csv(
         self,
@@ -172,9 +176,9 @@ class IngestionPipeline:
         start_date: DateLike,
         end_date: DateLike | None = None,
         timeframe: object = "1Min",
-        symbol_column: str | None = None,
         index_name: str | None = None,
         *,
+        symbol_column: str | None = None,
         refetch: bool = False,
         force: bool = False,
     ) -> IngestionReport:
@@ -185,14 +189,16 @@ class IngestionPipeline:
             start_date: A New York calendar day, or an aware instant.
             end_date: A day (included) or an aware instant (excluded). If None, now.
             timeframe: The timeframe of the bars.
+            index_name: The name of the list. If None, that of the file, ``sp500_2025`` for ``sp500-2025.csv``; an index that was
+                stored by name is not changed then.
             symbol_column: The column with the symbols. If None, ``Symbol``, else ``Ticker``.
-            index_name: The name of the list. If None, the file's name: ``sp500-2025.csv`` is ``sp500_2025``.
             refetch: Whether to fetch covered ranges again, too.
             force: Whether the list may drop more than 20 % of the index's members.
         """
         symbols = SymbolLoader.from_csv(csv_path, symbol_column=symbol_column)
-        name = index_name if index_name is not None else index_name_of(csv_path)
-        return self.ingest_symbols(symbols, start_date, end_date, timeframe, name, refetch=refetch, force=force)
+        derived = index_name is None
+        name = derived_name(csv_path) if index_name is None else index_name
+        return self.ingest_symbols(symbols, start_date, end_date, timeframe, name, refetch=refetch, force=force, derived=derived)
 
     def plan(
         self,
@@ -362,6 +368,8 @@ class IngestionPipeline:
             raise
         else:
             self._log(run_plan, command, index_name, report)
+            if isinstance(self.progress, StderrProgress):
+                self.progress.finish(report.summary())
             return report
         finally:
             if writing is not None:  # the last writer unlocks the store, after the exception has left here

@@ -105,6 +105,8 @@ class MetadataStore:
         name = check_index_name(index_name)
         wanted = SymbolLoader.from_list(symbols)
         day = parse_index_day(on, "on") if on is not None else None
+        if derived and any(other.lower() == name for other in self.names() if other != name):
+            return IndexChange(name, 0, (), (), kept=True)  # one file on Windows and macOS
         self._refuse_twin(name)
         of_file = self._derived_names()
         if derived and name not in of_file.read() and (listed := self._listed(name)) is not None:
