@@ -18,16 +18,12 @@ if TYPE_CHECKING:
 
 @click.command("import", cls=Command, exits="0 1 2 4 7 130", partial=True)
 @click.argument("folder", metavar="[FROM]", required=False)
-@click.option(
-    "--in-place", is_flag=True, help="Turn the folder of the store itself, which the legacy pipeline wrote, into a store."
-)
+@click.option("--in-place", is_flag=True, help="Turn a folder that the legacy pipeline wrote into a store.")
 @click.option("--timeframe", metavar="T", help="Timeframe of all bars. [default: as timestamps and folder say]")
 @click.option("--feed", metavar="F", help="Feed of the bars. [default: from the folder's name, else sip]")
 @click.option("--adjustment", metavar="A", help="Adjustment of the bars. [default: from the folder's name, else raw]")
 @click.option("--claim", is_flag=True, help="Count the sessions of the files as covered, by your word.")
-@click.option(
-    "--drop-originals", is_flag=True, help="With --in-place: remove each month's old files once its new one is written."
-)
+@click.option("--drop-originals", is_flag=True, help="With --in-place: remove old files; do not keep them.")
 @click.option("--dry-run", is_flag=True, help="Read all files; write nothing.")
 @wait_option()
 @with_settings
