@@ -71,7 +71,7 @@ MAY = {
     "ingest.dask.dask_worker": "files processes randomness threads",
     "ingest.dask.shared_rate_limit": "clock threads",
     "ingest.dispatcher": "clock threads",
-    "ingest.import_in_place": "files",
+    "ingest.import_in_place": "files threads",
     "ingest.import_lists": "files",
     "ingest.import_sources": "files",
     "ingest.pipeline": "clock",

@@ -284,7 +284,7 @@ def test_killed_at_every_change_it_ends_the_same(original, tmp_path):
 
 def test_other_commands_name_an_unfinished_import(server, base):
     with pytest.raises(Killed):
-        in_place(base, Mortal(base, 6))
+        in_place(base, Mortal(base, 6), workers=1)
     unfinished = list((base / "metadata/import/journal").rglob("*.json"))
     assert len(unfinished) == 1
 
@@ -329,7 +329,7 @@ def test_a_reader_beside_it_never_sees_a_bar_twice(base, source):
     try:
         while not seen:
             time.sleep(0.001)
-        in_place(base)
+        in_place(base, workers=1)
         behind = len(seen)
         while len(seen) < behind + 2:
             time.sleep(0.001)

@@ -61,6 +61,19 @@ class ImportReport:
     lists: list[str] = field(default_factory=list)
     lists_kept: list[str] = field(default_factory=list)
 
+    def add(self, other: ImportReport) -> None:
+        """Take over what is reported of other series."""
+        for name in ("files", "bars", "added", "stored", "covered", "moved"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.failed += other.failed
+        for series, count in other.by_series.items():
+            self.by_series[series] = self.by_series.get(series, 0) + count
+        for series, count in other.claimed.items():
+            self.claimed[series] = self.claimed.get(series, 0) + count
+        for series, span in other.spans.items():
+            known = self.spans.get(series, span)
+            self.spans[series] = TimeRange(min(known.start, span.start), max(known.end, span.end))
+
     def saw(self, series: Series, table: pa.Table) -> None:
         """Take note of bars of a series in the files."""
         times = timestamps_us(table)

@@ -6,10 +6,12 @@ The unit is the folder of one month of one symbol. Where the store has a bar of 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +19,7 @@ import pyarrow as pa
 from data_engine.errors import InputError, StoreError
 from data_engine.ingest.file_import import ImportReport
 from data_engine.ingest.import_claim import sessions_of
-from data_engine.ingest.import_journal import STAGED, Entering, Exchange, Leaving, carry_out, go_on, unused_place
+from data_engine.ingest.import_journal import STAGED, Entering, Exchange, Leaving, carry_out, forget, go_on, unused_place
 from data_engine.ingest.import_sources import Problem, SourceFile, last_of_each, read_pieces, with_timeframes
 from data_engine.market.bar_parquet import from_parquet, to_parquet
 from data_engine.market.bars import EMPTY, merge, take, timestamps_us
@@ -84,6 +86,7 @@ def import_in_place(
     claim: bool = False,
     drop_originals: bool = False,
     dry_run: bool = False,
+    workers: int = 4,
 ) -> ImportReport:
     """Exchange the legacy files of a store for its own, and go on with an import that was interrupted.
 
@@ -97,6 +100,7 @@ def import_in_place(
         claim: Whether the sessions of the files count as covered, by the user's word.
         drop_originals: Whether to remove the old files instead of moving them to ``metadata/legacy``.
         dry_run: Whether to read everything and write nothing.
+        workers: The number of symbols whose files are exchanged at once: the disk, not the processor, takes the time.
 
     Raises:
         StoreError: If the disk cannot hold the new files, or the store cannot be written.
@@ -110,11 +114,30 @@ def import_in_place(
     report.failed += unknown
     if not dry_run:
         _check_room(storage, assigned, drop_originals=drop_originals)
-    left_alone = {Path(path).parent for path, _ in unknown}
-    for _, of_symbol in groupby(assigned, key=lambda source: source.series):
-        for month, files in groupby(of_symbol, key=lambda source: source.path.parent):
-            if month not in left_alone:  # a month whose files are not all understood stays as it is
-                _import_month(storage, list(files), now, report, claim=claim, drop=drop_originals, dry_run=dry_run)
+    left_alone = {Path(path).parent for path, _ in unknown}  # a month whose files are not all understood stays as it is
+    usable = [source for source in assigned if source.path.parent not in left_alone]
+    stop = Event()
+
+    def import_symbol(files: Sequence[SourceFile]) -> ImportReport:
+        found = ImportReport()
+        for _, month in groupby(files, key=lambda source: source.path.parent):
+            if not stop.is_set():
+                _import_month(storage, list(month), now, found, claim=claim, drop=drop_originals, dry_run=dry_run)
+        if not dry_run:
+            for journal in sorted({_journal_of(storage, source) for source in files}):
+                forget(storage, journal)
+        return found
+
+    with ThreadPoolExecutor(workers) as pool:
+        waiting = [pool.submit(import_symbol, list(files)) for _, files in groupby(usable, key=lambda source: source.series)]
+        try:
+            for one in waiting:
+                report.add(one.result())
+        except BaseException:
+            stop.set()
+            for one in waiting:
+                one.cancel()
+            raise
     return report
 
 

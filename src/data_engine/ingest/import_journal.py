@@ -100,6 +100,7 @@ def go_on(store: BarStore) -> int:
     unfinished = list(_unfinished(store.files))
     for exchange in unfinished:
         _exchange(store, exchange)
+        forget(store, exchange.journal)
     for key in list(store.files.list(STAGED)):
         store.files.delete(key)  # of a month whose exchange had not begun: its old files are where they were
     return len(unfinished)
@@ -122,10 +123,14 @@ def _exchange(store: BarStore, exchange: Exchange) -> None:
             files.update(new.key, partial(_placed, content, new))
     for part in exchange.partitions:
         store.coverage.update(part.series, partial(_counted, store, part.period, exchange.claims.get(part.series, ())))
-    # The journal goes first: a staged file without one is removed by the next run, a journal without one could not be followed.
-    files.delete(exchange.journal)
+    # The journal stays until that of the next month replaces it, or `forget`: to follow it again changes nothing.
     for new in exchange.entering:
         files.delete(new.staged)
+
+
+def forget(store: BarStore, journal: str) -> None:
+    """Remove the journal of a series whose exchanges are complete."""
+    store.files.delete(journal)
 
 
 def _counted(store: BarStore, period: Period, claims: Sequence[TimeRange], known: Coverage) -> Coverage:
