@@ -153,10 +153,10 @@ class ModelDisk(Disk):
 
     # ------------------------------------------------------------------------------------------------------------ the calls
 
-    def _seam(self, path: str = BASE, *, fails: bool = True) -> None:
+    def _seam(self, path: str = BASE, *, fails: bool = True, changes: bool = False) -> None:
         if self.scheduler is None:
             return
-        self.scheduler.seam()
+        self.scheduler.seam(changes=changes)
         if self.fails and fails and self.scheduler.current is not None and self._random.random() < self.fails:
             raise self._error(errno.EIO if self._random.random() < 0.7 else errno.ENOSPC, path)
 
@@ -244,7 +244,7 @@ class ModelDisk(Disk):
     def flush(self, handle: int) -> None:
         inode = self._handles[handle]
         try:
-            self._seam()
+            self._seam(changes=True)
         except OSError:
             inode.lost = True
             raise
@@ -258,7 +258,7 @@ class ModelDisk(Disk):
         self._handles.pop(handle, None)
 
     def flush_folder(self, folder: str) -> None:
-        self._seam()
+        self._seam(changes=True)
         if folder not in self._names:
             raise self._error(errno.ENOENT, folder)
         self._flush_names(lambda change: self.journalled or change.folder == folder)
@@ -288,12 +288,12 @@ class ModelDisk(Disk):
         self._change(Change(path, None, gone=True))
 
     def unlink(self, path: str) -> None:
-        self._seam()
+        self._seam(changes=True)
         node = self._file(path)
         self._change(Change(path, node, gone=True))
 
     def replace(self, source: str, target: str) -> None:
-        self._seam()
+        self._seam(changes=True)
         node = self._file(source)
         self._check_parent(target)
         self._change(Change(target, node))

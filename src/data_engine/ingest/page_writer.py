@@ -225,7 +225,7 @@ class PageWriter:
     def _in_range(self, symbol: str, bars: pa.Table) -> pa.Table:
         """Return the bars that belong to the range and had ended."""
         asked = within(bars, self._task.range)
-        # Without the source's time, the newest bar may be forming, unless a claim says that it had ended: it waits for a later one.
+        # Without the source's time, the newest bar waits for a later one, unless an earlier claim shows that it had ended.
         newest = None if self._dated else self._newest
         until = min(self._until, max(newest, self._known(symbol).claimed_until or newest)) if newest else self._until
         ended = self._task.range.before(self._task.dataset.timeframe.floor(until))

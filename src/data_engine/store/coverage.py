@@ -159,7 +159,7 @@ class Coverage:
 
     @property
     def claimed_until(self) -> datetime | None:
-        """The end of the last claim; what started before it had ended, as the run saw that made the claim. None without claims."""
+        """The end of the last claim: bars that start earlier had ended when it was made. None without claims."""
         return max((one.end for one in (*self.covered, *self.provisional)), default=None)
 
     def missing(self, wanted: Iterable[TimeRange]) -> tuple[TimeRange, ...]:
