@@ -527,6 +527,38 @@ def test_a_full_disk_is_said_before_anything_moves(base, monkeypatch):
     assert files_of(base) == before
 
 
+def test_of_a_folder_with_both_layouts_the_bars_of_the_store_win(original, server, tmp_path):
+    both, ours = Path(shutil.copytree(original, tmp_path / "both")), tmp_path / "ours"
+    frame = client_of(server).fetch_bars("AAPL", "2024-06-03", "2024-06-03")
+    frame["volume"] += 7
+    ParquetStorage(ours).store(frame)
+    shutil.copytree(ours, both, dirs_exist_ok=True)
+    assert here("import", both, "--base-path", tmp_path / "new").code == 0
+
+    loaded = ParquetStorage(tmp_path / "new").load("AAPL", "2024-06-03", "2024-06-03", incomplete="ignore")
+    pd.testing.assert_series_equal(loaded["volume"], frame["volume"])
+    assert count(tmp_path / "new") == 900
+
+
+def test_a_folder_is_not_imported_into_one_of_the_legacy_pipeline(base, original):
+    before = files_of(base)
+
+    assert here("import", original, "--base-path", base).code == 4
+    assert files_of(base) == before
+    assert not (base / "metadata/locks").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no named pipes in folders")
+def test_a_named_pipe_in_place_of_a_file_blocks_nothing(base):
+    pipe = base / "equities_1min/symbol=AAPL/year=2024/month=6/data_0.parquet"
+    pipe.unlink()
+    os.mkfifo(pipe)
+
+    assert "of 3 symbols" in here("status", "--base-path", base).out
+    ran = here("import", "--in-place", "--base-path", base, "--json")
+    assert (ran.code, [one["file"] for one in ran.json["failed"]], ran.json["added"]) == (1, [str(pipe)], 720)
+
+
 def test_a_folder_is_imported_with_its_lists(base, tmp_path):
     ran = here("import", base, "--base-path", tmp_path / "new", "--json")
 

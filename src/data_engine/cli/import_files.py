@@ -58,12 +58,15 @@ def import_files(
     from data_engine.ingest.import_lists import import_lists
     from data_engine.ingest.import_sources import find_sources
     from data_engine.ingest.import_summary import summary
+    from data_engine.store.legacy_files import refuse_legacy_store
 
     if in_place == (folder is not None):
         raise InputError("cannot tell what to import; pass either the folder FROM or --in-place")
     if drop_originals and not in_place:
         raise InputError("cannot use --drop-originals without --in-place: files of another folder are only read; pass both")
     store = open_store(settings, must_exist=in_place, legacy=True)
+    if not in_place:
+        refuse_legacy_store(store.files)
     now = datetime.now(UTC)
     with ExitStack() as lock:
         lock.enter_context(stop_on_signal())

@@ -35,7 +35,7 @@ from data_engine.market.series import Adjustment, Dataset, Feed, Series, Timefra
 from data_engine.market.symbol import check_symbol
 from data_engine.market.time_range import iso
 from data_engine.market.wording import and_more
-from data_engine.store.partitions import decode_symbol
+from data_engine.store.partitions import Partition, decode_symbol
 
 _PATH = re.compile(r"symbol=(?P<symbol>[^/]+)/year=\d{1,4}(/month=\d{1,2})?/[^/]+\.parquet")
 
@@ -98,7 +98,15 @@ def find_sources(folder: Path | str, *, feed: object = None, adjustment: object 
                 sources.append(SourceFile(path, Series(symbol, dataset)))
     if not sources and not unusable:
         raise InputError(f"cannot import {root}: it has no files such as {_LAYOUT}")
-    return sorted(sources, key=lambda one: (one.series.dataset.name, one.series.symbol, str(one.path))), unusable
+    return sorted(sources, key=_order), unusable
+
+
+def _order(source: SourceFile) -> tuple[str, str, bool, str]:
+    """Return the place of a file: by series; of a folder with both layouts, the bars of data-engine come last, and win."""
+    ours = Partition.parse("/".join((source.series.dataset.name, *source.path.parts[-4:]))) or Partition.parse(
+        "/".join((source.series.dataset.name, *source.path.parts[-3:]))
+    )
+    return source.series.dataset.name, source.series.symbol, ours is not None, str(source.path)
 
 
 def with_timeframes(sources: Sequence[SourceFile], timeframe: object = None) -> tuple[list[SourceFile], list[Problem]]:
@@ -163,6 +171,8 @@ class _Lengths:
 def _lengths(source: SourceFile) -> _Lengths:
     """Return what the timestamps of a file say; nothing for a file that cannot be read, which `read_source` names."""
     try:
+        if not source.path.is_file():  # a named pipe would block
+            raise InputError("it is not a regular file")
         with pq.ParquetFile(source.path) as file:
             times = np.unique(_timestamps(file.read(columns=["timestamp"]).column("timestamp").drop_null()))
     except (InputError, OSError, KeyError, pa.ArrowException):
@@ -219,6 +229,8 @@ def read_source(source: SourceFile, now: datetime) -> pa.Table:
         ArrowException: If it is no Parquet file.
         OSError: If it cannot be read.
     """
+    if not source.path.is_file():  # a named pipe would block
+        raise InputError("it is not a regular file")
     with pq.ParquetFile(source.path) as file:
         names = file.schema_arrow.names
         missing = [name for name in ("timestamp", *VALUES) if name not in names]

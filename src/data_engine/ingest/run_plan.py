@@ -69,7 +69,7 @@ def plan_run(
     refetch: bool = False,
     gaps_first: bool = False,
     changes: TickerChanges | None = None,
-    foreign: Callable[[Series], str | None] = lambda _: None,
+    foreign: Callable[..., str | None] = lambda *_, **__: None,
 ) -> RunPlan:
     """Read what is covered, and plan what is missing.
 
@@ -82,7 +82,8 @@ def plan_run(
         gaps_first: Whether to request what ends before now first.
         changes: The ticker changes that are known; a series is not requested beyond the day on which its security left the
             ticker.
-        foreign: A function that returns why a series must not be written, or None. It is called for series that lack something.
+        foreign: A function that returns why a series must not be written, or None (`store.legacy_files.foreign_files`). It is
+            called for series that lack something.
     """
     known_changes = changes or TickerChanges()
     known: dict[Series, Coverage] = {}
@@ -103,7 +104,7 @@ def plan_run(
                 broken[series] = target
                 continue
             lacking = refetch or known[series].missing(target.ranges)
-            if lacking and (reason := foreign(series)) is not None:
+            if lacking and (reason := foreign(series, known=bool(known[series].rows))) is not None:
                 broken[series] = Failure(ForeignFiles.code, reason)
                 continue
             usable.append(target)

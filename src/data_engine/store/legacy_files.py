@@ -62,8 +62,20 @@ def journal_key(dataset: str, symbol_folder: str) -> str:
     return f"{JOURNALS}/{dataset}/{symbol_folder}.json"
 
 
-def foreign_files(files: FileStore, series: Series) -> str | None:
-    """Return why a series must not be written, or None: its folder has legacy files, or their import was not finished."""
+def _remedy(files: FileStore) -> str:
+    return REMEDY if files.folder is not None else f"copy the store to a folder, and {REMEDY} there"
+
+
+def foreign_files(files: FileStore, series: Series, *, known: bool = False) -> str | None:
+    """Return why a series must not be written, or None: its folder has legacy files, or their import was not finished.
+
+    Args:
+        files: The files of the store.
+        series: The series.
+        known: Whether the store has bars of the series. In a bucket, where a listing is a request, its folder is not listed then.
+    """
+    if files.folder is None and known:
+        return None
     folder = series_folder(series)
     if files.size(journal_key(series.dataset.name, f"symbol={encode_symbol(series.symbol)}")) is not None:
         return f"cannot write {series}: its import in place is not finished; {REMEDY} to go on"
@@ -73,7 +85,7 @@ def foreign_files(files: FileStore, series: Series) -> str | None:
     count = plural(len(found), "file")
     return (
         f"cannot write {series}: its folder has {count} of the legacy pipeline ({files.location}/{found[0]}), "
-        f"so that readers would see bars twice; {REMEDY}"
+        f"so that readers would see bars twice; {_remedy(files)}"
     )
 
 
@@ -104,7 +116,7 @@ def is_legacy_store(files: FileStore) -> bool:
 def refuse_legacy_store(files: FileStore) -> None:
     """Raise `ForeignFiles` for a folder that only the legacy pipeline wrote."""
     if is_legacy_store(files):
-        raise ForeignFiles(f"{files.location} has {survey(files)}; {REMEDY}")
+        raise ForeignFiles(f"{files.location} has {survey(files)}; {_remedy(files)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +171,7 @@ def _count_bars(files: FileStore, keys: list[str]) -> int | None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if files.folder is None:
+    if files.folder is None or not all(map(files.size, keys)):  # a pipe would block, and has no size
         return None
     try:
         return sum(int(pq.read_metadata(files.folder / key).num_rows) for key in keys)
