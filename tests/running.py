@@ -122,7 +122,8 @@ def pipeline_of(
 ) -> IngestionPipeline:
     """Return a pipeline from a sandbox into a folder."""
     client = client or client_of(server, clock)
-    return IngestionPipeline(workers, base, client=client, **({"now": clock} if clock else {}), **options)
+    named = {"progress": False, **({"now": clock} if clock else {}), **options}
+    return IngestionPipeline(workers, base, client=client, **named)
 
 
 # ------------------------------------------------------------------------------------------------------------- readers, not ours

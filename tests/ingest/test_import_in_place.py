@@ -76,7 +76,7 @@ def in_place(base: Path, files: LocalFiles | None = None, **options):
 
 
 def pipeline_of(server: Sandbox, base: Path, **options) -> IngestionPipeline:
-    return IngestionPipeline(2, base, client=client_of(server), progress=options.pop("progress", None), **options)
+    return IngestionPipeline(2, base, client=client_of(server), progress=False, **options)
 
 
 def verified(base: Path):

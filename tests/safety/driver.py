@@ -243,7 +243,7 @@ def pipeline_of(job: Job, **named: Any) -> IngestionPipeline:
         client=client_of(job),
         wait=job.wait,
         now=lambda: datetime.fromisoformat(job.now),
-        **named,
+        **{"progress": False, **named},
     )
 
 
