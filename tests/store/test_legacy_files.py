@@ -93,3 +93,6 @@ def test_other_months_of_the_store_are_not_listed(tmp_path):
 
     assert list(legacy_keys(files, FOLDER)) == []
     assert len(listed) == 2 + 3, "the series, the year, and October to December, which the legacy pipeline calls the same"
+    listed.clear()
+    assert foreign_files(files, AAPL) is None
+    assert len(listed) == 2, "of these, a file of its name is looked for"
