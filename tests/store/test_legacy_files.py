@@ -22,7 +22,7 @@ FOLDER = "equities_1min/symbol=AAPL"
         ("equities_1min/symbol=AAPL/year=2024/month=12/data_0.parquet", True),
         ("equities_1min/symbol=AAPL/year=2024/month=1/data_17.parquet", True),
         ("equities_1min/symbol=AAPL/year=2024/month=1/data0.parquet", True),
-        ("equities_1min/symbol=AAPL/year=2024/month=1/data.parquet", True),
+        ("equities_1min/symbol=AAPL/year=2024/month=1/data.parquet", False),
         ("equities_1min_iex/symbol=A%2FB/year=2024/month=9/data_0.parquet", True),
         ("equities_1min/symbol=AAPL/year=2024/month=01/data.parquet", False),
         ("equities_1min/symbol=AAPL/year=2024/month=12/data.parquet", False),

@@ -99,7 +99,7 @@ def ingest(
             start,
             end,
             timeframe,
-            stored_as or derived,
+            derived if stored_as is None else stored_as,
             refetch=refetch,
             accept_removals=accept_removals,
             force=force,

@@ -19,7 +19,7 @@ from data_engine.store.partitions import encode_symbol, series_folder
 
 _KEY = re.compile(
     r"(?P<dataset>equities_[^/]+)/symbol=(?P<symbol>[^/]+)/year=(?P<year>\d{1,4})/"
-    r"month=(?P<month>[1-9]/data(_?\d+)?|1[0-2]/data_?\d+)\.parquet"
+    r"month=(?P<month>[1-9]|1[0-2])/data_?\d+\.parquet"
 )
 
 JOURNALS = "metadata/import/journal"
@@ -62,7 +62,7 @@ def has_legacy(files: FileStore, folder: str) -> bool:
     for year in files.folders(folder):
         for month in files.folders(f"{folder}/{year}"):
             place = f"{folder}/{year}/{month}"
-            if is_legacy(f"{place}/data.parquet"):
+            if len(month) == len("month=1"):
                 if next((key for key in files.list(place) if is_legacy(key)), None) is not None:
                     return True
             elif is_legacy(f"{place}/data_0.parquet") and files.size(f"{place}/data_0.parquet") is not None:
