@@ -10,6 +10,7 @@ import pytest
 
 from .market import Action, Security, at, midnight
 from .scheduler import Killed
+from .state import common
 from .test_rows import MINUTES, world
 from .vendor import Faults
 from .world import Step, World
@@ -82,7 +83,7 @@ def _split(symbol: str = "AAA") -> Security:
 
 @pytest.mark.parametrize("place", PLACES)
 def test_a_series_that_is_fetched_again_on_another_basis(place: str) -> None:
-    """Mutants `rebase-without-withdrawal` and `extension-without-withdrawal`."""
+    """Nothing of the old basis is claimed beside the new one, wherever the process is killed."""
 
     def begin() -> World:
         made = world("2024-06-06T23:00", _split(), place=place)
@@ -95,7 +96,7 @@ def test_a_series_that_is_fetched_again_on_another_basis(place: str) -> None:
 
 @pytest.mark.parametrize("place", PLACES)
 def test_a_refetch_on_another_basis(place: str) -> None:
-    """Mutant `extension-without-withdrawal`: the claims that stand are inside the range."""
+    """The claims that stand are inside the range."""
 
     def begin() -> World:
         made = world("2024-06-06T23:00", _split(), place=place)
@@ -148,15 +149,15 @@ def test_emptiness_is_not_final_because_a_week_has_passed() -> None:
     made.finish()
 
 
-def test_emptiness_within_a_week_of_a_first_bar_that_is_found_later_is_asked_for_again() -> None:
-    """Mutant `first-bar-is-an-answer`: a bar that is worked in late, and is older than what was first asked for, tells of others."""
+def test_emptiness_before_a_first_bar_that_is_found_later_is_asked_for_again() -> None:
+    """Mutant `first-bar-is-an-answer`: a later bar tells that earlier days, answered twice, are not final yet."""
     days = [date(2024, 6, 4), date(2024, 6, 7)]
     made = world("2024-06-08T15:00", Security("AAA", only=[at(day, 10) for day in days]), Security("BBB", (2, 3)))
-    made.market.change("AAA", at(days[1], 10), 0, None)
-    made.market.change("AAA", at(days[1], 10), at(date(2024, 6, 19), 12), (7.0, 8.0, 6.0, 7.5, 100.0, 2.0, 7.0))
-    made.take(Step("ingest", ("AAA", "BBB"), "2024-06-06", None, salt=1))
-    made.take(Step("update", salt=2, hours=24 * 9))
-    made.take(Step("ingest", ("AAA",), "2024-06-03", "2024-06-05", salt=3, hours=24 * 4))
+    made.market.change("AAA", at(days[0], 10), at(days[0], 10), None)
+    made.market.change("AAA", at(days[0], 10), at(date(2024, 6, 19), 12), (7.0, 8.0, 6.0, 7.5, 100.0, 2.0, 7.0))
+    made.take(Step("ingest", ("AAA", "BBB"), "2024-06-03", "2024-06-05", salt=1))
+    made.take(Step("ingest", ("AAA", "BBB"), "2024-06-03", "2024-06-05", salt=2, hours=24 * 9))
+    made.take(Step("ingest", ("AAA",), "2024-06-06", "2024-06-07", salt=3, hours=24 * 4))
     made.take(Step("update", salt=4, hours=24))
     assert sorted(made.state.rows_of((MINUTES, "AAA"))) == [at(day, 10) for day in days]
 
@@ -171,7 +172,9 @@ def test_what_was_stored_unconfirmed_is_final_by_when_it_was_answered() -> None:
         made.take(step)
         key = ("equities_1min_split", "AAA")
         compared += any(end > at(date(2024, 6, 10), 9) for _, end in made.state.claims_of(key).unconfirmed)
-        made.take(Step("update", hours=24 * 3, salt=50))
+        made.take(Step("ingest", ("AAA",), "2024-05-01", "2024-05-02", adjustment="split", hours=24 * 3, salt=50))
+        assert not common(made.state.claims_of(key).covered, [(midnight(date(2024, 6, 10)), midnight(date(2024, 6, 11)))])
+        made.take(Step("update", salt=51))
         there = made.market.bars(
             "AAA", *_split_minutes(), midnight(date(2024, 6, 10)), midnight(date(2024, 6, 11)), at(date(2024, 6, 12), 12)
         )
@@ -188,7 +191,7 @@ def _split_minutes():  # type: ignore[no-untyped-def]
 
 @pytest.mark.parametrize("lands_at", range(2, 8))
 def test_an_action_between_the_earlier_part_and_the_first_claimed_bar(lands_at: int) -> None:
-    """Mutants `earlier-part-not-compared` and `one-of-two-seams`: the claimed bars are later than the action, and stay as they are."""
+    """Mutant `earlier-part-not-compared`: the claimed bars are later than the action, and stay as they are."""
     action = Action("dividend", date(2024, 5, 28), 0.9, at(date(2024, 6, 10), 10))
     made = world("2024-06-10T12:00", Security("AAA", (3, 5), actions=[action]))
     made.take(Step("ingest", ("AAA",), "2024-06-03", "2024-06-05", adjustment="all", salt=1))
@@ -198,6 +201,34 @@ def test_an_action_between_the_earlier_part_and_the_first_claimed_bar(lands_at: 
     step.faults = Faults(page_bars=30, lands_at=lands_at)
     made.take(step)
     made.take(Step("update", salt=20, hours=24))
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_an_earlier_part_on_two_bases(place: str) -> None:
+    """Mutant `one-of-two-seams`: the first claimed bars are as they were, those of the earlier part are not."""
+    action = Action("dividend", date(2024, 5, 28), 0.9, at(date(2024, 6, 10), 10))
+
+    def begin() -> World:
+        made = world("2024-06-10T12:00", Security("AAA", (3, 5), actions=[action]), place=place)
+        made.take(Step("ingest", ("AAA",), "2024-06-03", "2024-06-04", adjustment="all", salt=1))
+        return made
+
+    step = Step("ingest", ("AAA",), "2024-05-20", "2024-06-04", adjustment="all", workers=1, hours=3)
+    step.faults = Faults(page_bars=10, lands_at=3)
+    assert len(killed_before_each_change(begin, step)) > 5
+
+
+@pytest.mark.parametrize("lands_at", range(3, 8))
+def test_a_split_between_two_pages_of_an_extension(lands_at: int) -> None:
+    """Mutant `extension-without-withdrawal`: the second page brings a claimed and provisional day on the new basis."""
+
+    def begin() -> World:
+        made = world("2024-06-07T23:00", _split())
+        made.take(Step("ingest", ("AAA",), "2024-06-03", None, adjustment="split", salt=1))
+        return made
+
+    step = Step("update", hours=24 * 3, workers=1, faults=Faults(page_bars=3, lands_at=lands_at))
+    assert len(killed_before_each_change(begin, step)) > 5
 
 
 def test_two_ingests_of_one_range_at_the_same_time_fetch_it_once() -> None:

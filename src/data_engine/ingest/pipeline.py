@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
-from functools import partial
 from typing import TYPE_CHECKING
 
 from data_engine.alpaca.client import DELAY, AlpacaClient
@@ -27,7 +26,7 @@ from data_engine.market.dates import DateLike, Span
 from data_engine.market.series import Adjustment, Dataset, Feed, Timeframe
 from data_engine.market.time_range import TimeRange
 from data_engine.settings import Settings, check_threads, load_settings
-from data_engine.store.legacy_files import foreign_files, refuse_legacy_store
+from data_engine.store.legacy_files import refuse_legacy_store
 from data_engine.store.run_lock import RUN_LOCK
 from data_engine.store.selection import DatasetFilter
 from data_engine.universe.index_names import check_index_name, derived_name
@@ -332,7 +331,6 @@ class IngestionPipeline:
         refetch: bool = False,
         gaps_first: bool = False,
     ) -> RunPlan:
-        changes = ActionStore(self.storage.files).renames()
         return plan_run(
             self.storage.bars.coverage,
             targets,
@@ -340,8 +338,8 @@ class IngestionPipeline:
             workers=self.workers,
             refetch=refetch,
             gaps_first=gaps_first,
-            changes=changes,
-            foreign=partial(foreign_files, self.storage.files),
+            changes=ActionStore(self.storage.files).renames(),
+            files=self.storage.files,
         )
 
     def _run(

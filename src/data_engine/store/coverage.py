@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import reduce
 from hashlib import sha256
 from typing import TypeVar
 
@@ -230,6 +231,15 @@ class Coverage:
         new = difference(ranges, (*self.covered, *self.provisional))
         covered = union((*self.covered, *new))
         return replace(self, wanted=union((*self.wanted, *new)), covered=covered, imported=union((*self.imported, *new)))
+
+    def without_files(self, lost: Iterable[Period], counts: Mapping[Period, FileCount]) -> Coverage:
+        """Return the same after files were found to be gone: their ranges are requested, and not claimed any more.
+
+        Args:
+            lost: The files.
+            counts: What is now in them, and in those that hold the first and the last bar.
+        """
+        return reduce(Coverage.unclaimed, (period.span for period in lost), self.counted(counts))
 
     def confirmed(self, now: datetime) -> Coverage:
         """Return the same after the first bars of the series, and those of all that is unconfirmed, came again as they are.
