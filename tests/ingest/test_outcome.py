@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
-from collections.abc import Mapping
 
 import pytest
 from hypothesis import given
@@ -30,7 +30,9 @@ MIXED = IngestionReport(
 
 
 def test_a_report_is_a_mapping_with_symbols_in_the_order_given():
-    assert isinstance(MIXED, Mapping)
+    assert isinstance(MIXED, dict)
+    assert json.loads(json.dumps(MIXED))["failed"] == [["XYZ", "invalid symbol: XYZ"], ["ZVZZT", "No data available"]]
+    assert pickle.loads(pickle.dumps(MIXED)).exit_code == MIXED.exit_code
     assert dict(MIXED) == {
         "successful": ["TSLA", "AAPL"],
         "failed": [("XYZ", "invalid symbol: XYZ"), ("ZVZZT", "No data available")],

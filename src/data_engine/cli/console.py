@@ -140,9 +140,11 @@ def progress_for(*, as_json: bool, quiet: bool = False) -> Progress:
     if quiet:
         return NoProgress()
     if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
-        from data_engine.cli.display import LiveDisplay
+        from data_engine.cli.output import Output
+        from data_engine.ingest.live_display import LiveDisplay
 
-        return LiveDisplay()
+        stream = sys.stderr
+        return LiveDisplay(stream.stream if isinstance(stream, Output) else stream)
     return LogProgress(lambda text: click.echo(text, err=as_json))
 
 

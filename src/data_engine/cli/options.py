@@ -157,22 +157,31 @@ def with_store(command: Callable[..., None]) -> Callable[..., None]:
 
     Symbols are passed as *names* (None for all), and the options of `filter_options` as *datasets*, a `DatasetFilter`.
     """
+    return _with_store(command, legacy=False)
 
+
+def with_any_store(command: Callable[..., None]) -> Callable[..., None]:
+    """Do what `with_store` does for a command that also has something to say of a folder that the legacy pipeline wrote."""
+    return _with_store(command, legacy=True)
+
+
+def _with_store(command: Callable[..., None], *, legacy: bool) -> Callable[..., None]:
     @with_settings
     @wraps(command)
     def opened(*arguments: Any, settings: Settings, **options: Any) -> None:
-        store = open_store(settings)
+        store = open_store(settings, legacy=legacy)
         command(*arguments, store=store, **parse_selection(options))
 
     return opened
 
 
-def open_store(settings: Settings, *, must_exist: bool = True) -> BarStore:
+def open_store(settings: Settings, *, must_exist: bool = True, legacy: bool = False) -> BarStore:
     """Open the store, name it on stderr, and return it.
 
     Args:
         settings: The settings that say where the store is.
         must_exist: Whether a store that does not exist is an error.
+        legacy: Whether a folder that only the legacy pipeline wrote is a store.
 
     Raises:
         StoreError: If there is no store.
@@ -183,7 +192,7 @@ def open_store(settings: Settings, *, must_exist: bool = True) -> BarStore:
     store = BarStore(open_file_store(settings.base_path))
     print_store(settings, store.files)
     if must_exist:
-        store.check_exists()
+        store.check_exists(legacy=legacy)
     return store
 
 

@@ -10,7 +10,7 @@ import click
 
 from data_engine.cli.console import MOST_LINES, print_json, refuse_unknown, size
 from data_engine.cli.exit_codes import FAILED, OK, Command
-from data_engine.cli.options import filter_options, symbols_argument, with_store
+from data_engine.cli.options import filter_options, symbols_argument, with_any_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -39,7 +39,7 @@ _MOST_RANGES = 3  # missing and not requested ones, per series
     help="With --session: share of the series that traded lately.",
 )
 @click.option("--digest", "with_digest", is_flag=True, help="Print a digest of all bars, to compare stores. Reads every bar.")
-@with_store
+@with_any_store
 @click.pass_context
 def status(
     context: click.Context,
@@ -62,6 +62,7 @@ def status(
 
     from data_engine.store.selection import select_series
     from data_engine.universe.index_store import MetadataStore
+    from data_engine.verify.legacy_status import legacy_status
     from data_engine.verify.status import index_status, series_status
 
     symbols, changes = names, None
@@ -75,8 +76,11 @@ def status(
     found = list(series_status(store, datasets, symbols, now=datetime.now(UTC)))
     if names is not None:
         refuse_unknown(names, {one.series.symbol for one in found})
-    fields = _fields(store, found)
+    legacy = legacy_status(store, [one.series for one in found] if everything or names else _listed_first(found))
+    fields = {**_fields(store, found), **({"legacy": legacy.to_json()} if legacy else {})}
     lines = _lines(found, everything=everything or names is not None)
+    if legacy is not None:
+        lines = chain(lines if found else (), legacy.lines())
     if changes is not None:
         of_index = index_status(changes, [one for one in store.coverage.datasets() if one in datasets], found)
         fields["index"] = {"name": index_name, "datasets": [one.to_json() for one in of_index]}
@@ -89,6 +93,11 @@ def status(
         return
     for line in lines:
         click.echo(line)
+
+
+def _listed_first(found: Sequence[SeriesStatus]) -> list[Series]:
+    """Return the series whose folders are looked at for files of the legacy pipeline: as many as are listed."""
+    return [one.series for one in found[:MOST_LINES]]
 
 
 def _gate(

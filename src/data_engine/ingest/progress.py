@@ -65,7 +65,7 @@ class Progress(Protocol):
 
 
 class NoProgress:
-    """A `Progress` that does nothing: the default of the library."""
+    """A `Progress` that does nothing: ``progress=False``."""
 
     def note(self, text: str) -> None:
         """Do nothing."""

@@ -78,6 +78,7 @@ class SeriesStatus:
             "requested": _pairs(known.wanted),
             "covered": _pairs(known.covered),
             "provisional": _pairs(known.provisional),
+            "imported": _pairs(known.imported),
             "missing": _pairs(self.missing),
             "not_requested": _pairs(self.not_requested),
             "bars": known.bars,

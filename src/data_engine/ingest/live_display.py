@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
-from data_engine.cli.output import Output
 from data_engine.ingest.outcome import duration
 from data_engine.ingest.progress import ProgressState
 from data_engine.market.clean_text import clean
@@ -16,14 +14,17 @@ if TYPE_CHECKING:
 
 
 class LiveDisplay:
-    """A `Progress` in a few lines at the bottom of the terminal, which it redraws."""
+    """A `Progress` in a few lines at the bottom of the terminal, which it redraws.
 
-    def __init__(self) -> None:
+    Args:
+        stream: The terminal.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
         from rich.console import Console
 
-        stream = sys.stderr
         # The display moves the cursor; notes are cleaned below.
-        self._console = Console(file=stream.stream if isinstance(stream, Output) else stream, highlight=False)
+        self._console = Console(file=stream, highlight=False)
         self._live: Live | None = None
 
     def note(self, text: str) -> None:
