@@ -16,13 +16,15 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -139,9 +141,10 @@ class Reader:
         folder: An empty folder.
         demo: The store that the demo made, or None.
         url: The address of a sandbox that stands in Alpaca's place.
+        preloaded: The socket of ``preloaded.py``. If None, each command starts a Python of its own.
     """
 
-    def __init__(self, folder: Path, demo: Path | None, url: str) -> None:
+    def __init__(self, folder: Path, demo: Path | None, url: str, preloaded: Path | None = None) -> None:
         self.folder = folder
         self.folder.mkdir(parents=True, exist_ok=True)
         if demo is not None:
@@ -151,20 +154,21 @@ class Reader:
         self._servers: list[subprocess.Popen[bytes]] = []
         self._python: subprocess.Popen[str] | None = None
         self._work = Path(tempfile.mkdtemp(prefix="page-"))
-        self._shell = self._start_shell(url)
+        self._shell = self._start_shell(url, preloaded)
 
-    def _start_shell(self, url: str) -> subprocess.Popen[str]:
+    def _start_shell(self, url: str, preloaded: Path | None) -> subprocess.Popen[str]:
         bin_folder = self._work / "bin"
         bin_folder.mkdir()
-        for name, words in (("data-engine", "-m data_engine"), ("python", "")):
+        ours = "-m data_engine" if preloaded is None else f"-S -E {ROOT / 'tests/preloaded.py'} {preloaded}"
+        for name, words in (("data-engine", ours), ("python", "")):
             script = bin_folder / name
             script.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {words} "$@"\n')
             script.chmod(0o755)
         activate = self.folder / ".venv" / "bin" / "activate"
         activate.parent.mkdir(parents=True)
         activate.write_text(f"PATH={shlex.quote(str(bin_folder))}:$PATH\n")
-        ours = re.compile(r"(?:ALPACA|APCA|DATA_ENGINE|AWS)_")
-        env = {name: value for name, value in os.environ.items() if not ours.match(name)}
+        private = re.compile(r"(?:ALPACA|APCA|DATA_ENGINE|AWS)_")
+        env = {name: value for name, value in os.environ.items() if not private.match(name)}
         home = self._work / "home"
         home.mkdir()
         env |= {
@@ -285,9 +289,8 @@ class Reader:
                 process.stdin.close()
         for one in self._servers:
             one.terminate()
-        with_group = os.getpgid(self._shell.pid) if self._shell.poll() is None else None
-        if with_group is not None:
-            os.killpg(with_group, 15)  # what the shell left in the background
+        with suppress(ProcessLookupError):
+            os.killpg(self._shell.pid, signal.SIGTERM)  # what the shell left in the background
         for process in (self._python, self._shell, *self._servers):
             if process is not None:
                 process.wait(timeout=20)
@@ -302,6 +305,20 @@ class Reader:
         for port, actual in self._ports.items():
             printed = printed.replace(actual, port)
         return printed
+
+
+@contextmanager
+def preloaded() -> Iterator[Path]:
+    """Start the server of `preloaded.py` and yield its socket."""
+    with tempfile.TemporaryDirectory(prefix="de-") as folder:
+        path = Path(folder) / "s"
+        with subprocess.Popen([sys.executable, ROOT / "tests/preloaded.py", path], stdout=subprocess.PIPE, text=True) as server:
+            try:
+                assert server.stdout is not None
+                assert server.stdout.readline() == "ready\n"
+                yield path
+            finally:
+                server.kill()
 
 
 _INTERPRETER = """
@@ -385,15 +402,15 @@ def main(names: list[str]) -> int:
 
     writing = names[:1] == ["--write"]
     differing = 0
-    with tempfile.TemporaryDirectory() as name, Sandbox(SimulatedMarket()) as server:
+    with tempfile.TemporaryDirectory() as name, Sandbox(SimulatedMarket()) as server, preloaded() as socket_path:
         demo = Path(os.environ.get("DEMO_STORE", f"{name}/demo/demo_data"))
         if not demo.exists():
-            made = Reader(demo.parent, None, server.url)
+            made = Reader(demo.parent, None, server.url, socket_path)
             print(made.run("data-engine demo")[1])
             made.close()
         for number, page in enumerate(map(Path, names[writing:])):
             began = time.monotonic()
-            reader = Reader(Path(name) / str(number) / "stocks", demo, server.url)
+            reader = Reader(Path(name) / str(number) / "stocks", demo, server.url, socket_path)
             try:
                 outcomes = reader.read(page)
             finally:
