@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from data_engine.ingest.progress import Progress
     from data_engine.settings import Settings
+    from data_engine.store.bar_store import BarStore
     from data_engine.store.file_store import FileStore
 
 
@@ -76,23 +77,29 @@ def first_lines(lines: Sequence[str], rest: str, *, most: int = MOST_LINES) -> l
     return [*lines[:most], f"and {left:,} more {rest}"] if left > 0 else list(lines)
 
 
-def refuse_unknown(names: Sequence[str], known: Collection[str], remedy: str = LIST_ALL) -> None:
+def refuse_unknown(
+    names: Sequence[str], known: Collection[str], remedy: str = LIST_ALL, *, store: BarStore | None = None
+) -> None:
     """Refuse symbols of which the store has nothing: a typo must not read as success.
 
     Args:
         names: The symbols.
         known: The symbols of which the store has something.
         remedy: What to do, for the end of the message.
+        store: The store among whose symbols close ones are looked for. If None, among *known*.
 
     Raises:
         InputError: If a symbol is unknown.
     """
     from data_engine.errors import InputError
-    from data_engine.market.wording import and_more
+    from data_engine.market.wording import and_more, did_you_mean
 
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise InputError(f"no stored series of {and_more(unknown, 10)}; {remedy}")
+        coverage = store.coverage if store is not None else None
+        there = {one.symbol for dataset in coverage.datasets() for one in coverage.series(dataset)} if coverage else known
+        meant = did_you_mean(unknown, there)
+        raise InputError(f"no stored series of {and_more(unknown, 10)}{meant or ';'} {remedy}")
 
 
 def print_store(settings: Settings, files: FileStore, *more: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def running(pipeline: IngestionPipeline, *details: str, must_exist: bool = True, quiet: bool = False) -> Iterator[None]:
+def running(
+    pipeline: IngestionPipeline,
+    *details: str,
+    must_exist: bool = True,
+    quiet: bool = False,
+    check: Callable[[], object] = lambda: None,
+) -> Iterator[None]:
     """Name the store on stderr, then have signals stop the block in order.
 
     Args:
@@ -26,13 +32,16 @@ def running(pipeline: IngestionPipeline, *details: str, must_exist: bool = True,
         details: Further lines for stderr.
         must_exist: Whether a store that does not exist is an error.
         quiet: Whether to print warnings only.
+        check: What to check before credentials are read: they are of no use for a request that cannot be made.
 
     Raises:
         StoreError: If there is no store. It comes before missing credentials: they are of no use then.
         ConfigError: If there are no credentials.
     """
-    if not quiet:
-        _print_run(pipeline, must_exist=must_exist)
+    if quiet:
+        check()
+    else:
+        _print_run(pipeline, must_exist=must_exist, check=check)
     warn_writer(pipeline.storage.files)
     for line in details:
         print_err(line)
@@ -45,12 +54,13 @@ def running(pipeline: IngestionPipeline, *details: str, must_exist: bool = True,
         logging.disable(logging.NOTSET)
 
 
-def _print_run(pipeline: IngestionPipeline, *, must_exist: bool) -> None:
+def _print_run(pipeline: IngestionPipeline, *, must_exist: bool, check: Callable[[], object]) -> None:
     """Print store, free disk, source of the keys and rate limit in one line; the store alone if the run cannot begin."""
     details: tuple[str, ...] = ()
     try:
         if must_exist:
             pipeline.storage.bars.check_exists()
+        check()
         details = _details(pipeline)
     finally:
         print_store(pipeline.settings, pipeline.storage.files, *details)

@@ -70,11 +70,11 @@ def status(
         symbols = sorted({change.symbol for change in changes})
     if session is not None:
         if names is not None:
-            refuse_unknown(names, {one.symbol for one in select_series(store.coverage, datasets, names)})
+            refuse_unknown(names, {one.symbol for one in select_series(store.coverage, datasets, names)}, store=store)
         context.exit(_gate(store, datasets, symbols, session, min_share, as_json=as_json))
     found = list(series_status(store, datasets, symbols, now=datetime.now(UTC)))
     if names is not None:
-        refuse_unknown(names, {one.series.symbol for one in found})
+        refuse_unknown(names, {one.series.symbol for one in found}, store=store)
     fields = _fields(store, found)
     lines = _lines(found, everything=everything or names is not None)
     if changes is not None:

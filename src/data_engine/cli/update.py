@@ -42,13 +42,22 @@ def update(
     Without SYMBOL or --index, updates all series of the store. A new member of an index starts where the index starts.
     """
     tune_allocator()
+    from datetime import UTC, datetime
+
     from data_engine.errors import InputError
     from data_engine.ingest.pipeline import IngestionPipeline
+    from data_engine.ingest.update_targets import targets_in
+    from data_engine.store.selection import DatasetFilter
+    from data_engine.universe.symbol_lists import SymbolLoader
 
     if symbols and index_name is not None:
         raise InputError("cannot use SYMBOL together with --index; pass one of them")
     pipeline = IngestionPipeline(settings=settings, progress=progress_for(as_json=as_json, quiet=quiet), wait=wait, dask=dask)
-    with running(pipeline, quiet=quiet):
-        report = pipeline.update(symbols or None, index_name, timeframe=timeframe, feed=feed, adjustment=adjustment)
+    # What is wrong with the command comes before what is wrong with the store, and that before missing credentials.
+    choice = DatasetFilter.parse(timeframe, feed, adjustment)
+    names = SymbolLoader.from_list(symbols) if symbols else None
+    known = pipeline.storage.bars, pipeline.metadata
+    with running(pipeline, quiet=quiet, check=lambda: targets_in(*known, choice, names, index_name, now=datetime.now(UTC))):
+        report = pipeline.update(names, index_name, timeframe=timeframe, feed=feed, adjustment=adjustment)
     show(report, as_json=as_json, brief=quiet)
     context.exit(report.exit_code)

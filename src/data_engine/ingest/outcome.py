@@ -8,6 +8,7 @@ from typing import Any
 
 from data_engine.errors import Failure, Interrupted, SourceUnavailable, StoreBusy
 from data_engine.market.bars import NO_CHANGES, Changes
+from data_engine.market.wording import plural
 
 NO_DATA = "No data available"
 
@@ -110,11 +111,19 @@ class IngestionReport(Mapping[str, Any]):
         failed: Sequence[tuple[str, str]] = self["failed"]
         total, changes = len(self.outcomes), self.changes
         text = (
-            f"{total - len(failed)} of {total} series up to date, {len(failed)} failed, {changes.added:,} bars new, "
-            f"{changes.revised:,} revised, {changes.removed:,} removed, {self.requests:,} requests, {duration(self.seconds)}"
+            f"{total - len(failed)} of {total} series up to date, {len(failed)} failed, {plural(changes.added, 'bar')} new, "
+            f"{changes.revised:,} revised, {changes.vanished:,} dropped, {changes.removed:,} removed, "
+            f"{plural(self.requests, 'request')}, {duration(self.seconds)}"
         )
         notes = (f"  Note: {note}" for note in self.notes)
-        return "\n".join([text, *notes, *(f"  - {symbol}: {message}" for symbol, message in failed)])
+        return "\n".join([text, *notes, *self._failed_lines()])
+
+    def _failed_lines(self) -> list[str]:
+        """Return a line per failed symbol; those that an interrupt left are counted in one."""
+        codes: Mapping[str, str] = self["codes"]
+        left = [symbol for symbol, _ in self["failed"] if codes[symbol] == Interrupted.code]
+        lines = [f"  - {symbol}: {message}" for symbol, message in self["failed"] if codes[symbol] != Interrupted.code]
+        return [*lines, *([f"  {len(left)} series not finished: the run was interrupted"] if left else [])]
 
     def summary(self) -> str:
         """Return the summary: totals, notes, and every failed symbol."""
@@ -129,7 +138,7 @@ class IngestionReport(Mapping[str, Any]):
             lines.append(f"  Dropped by Alpaca: {self.changes.vanished:,} bars, kept (--accept-removals removes them)")
         lines += [f"  Note: {note}" for note in self.notes]
         if failed:
-            lines += ["", "Failed symbols:", *(f"  - {symbol}: {message}" for symbol, message in failed)]
+            lines += ["", "Failed symbols:", *self._failed_lines()]
         return "\n".join(lines)
 
 
