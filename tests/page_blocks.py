@@ -1,8 +1,8 @@
 """The code blocks of the documentation, run as a reader runs them: word for word, page by page, in the order of the page.
 
-A block of ``sh`` is run in a shell, and must succeed. Of ``console``, each command is run and what is printed below it is compared;
-a command that fails is followed by ``$ echo $?``. A block of ``python`` is run in one interpreter per page, and a block of
-``text`` that follows it without a word between is what it prints. ``<!-- not run: REASON -->`` above a block says why it is not run.
+A block of ``sh`` is run in a shell, and must succeed. Of ``console``, each command is run, and what is printed below it is
+compared; a command that fails is followed by ``$ echo $?``. A block of ``python`` is run in one interpreter per page, and a block
+of ``text`` that follows it without a word between is what it prints. ``<!-- not run: REASON -->`` above a block says why not.
 
 ``...`` stands for any lines. Lines that name the store, and progress, are left out of what is compared. So is what differs from
 run to run (`VARIES`): durations, paths, ports, and what depends on today's date.
@@ -95,7 +95,9 @@ class Outcome:
     printed: str
 
     def __str__(self) -> str:
-        return f"line {self.block.line}: {self.command}\n  {self.problem}; printed:\n{self.printed}\n  instead of:\n{self.expected}"
+        return (
+            f"line {self.block.line}: {self.command}\n  {self.problem}; printed:\n{self.printed}\n  instead of:\n{self.expected}"
+        )
 
 
 def blocks(page: Path) -> list[Block]:

@@ -43,14 +43,6 @@ def serve(path: str) -> None:
     import pyarrow.dataset
     import pyarrow.parquet  # noqa: F401
 
-    import data_engine.cli
-    import data_engine.ingest.pipeline
-    import data_engine.read.duckdb_views
-    import data_engine.read.parquet_storage
-    import data_engine.report.contents
-    import data_engine.sandbox
-    import data_engine.verify.verify
-
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the children that serve
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
@@ -87,7 +79,7 @@ def _answer(caller: socket.socket) -> None:
     os.chdir(request["cwd"])
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number, name in enumerate(("stdin", "stdout", "stderr")):
-        setattr(sys, name, open(number, "r" if number == 0 else "w", encoding="utf-8", closefd=False))  # noqa: PTH123, SIM115
+        setattr(sys, name, open(number, "r" if number == 0 else "w", encoding="utf-8", closefd=False))  # noqa: SIM115
     sys.argv = ["data-engine", *request["words"]]
     import data_engine.cli
 

@@ -20,11 +20,11 @@ from pathlib import Path
 from unittest.mock import patch
 
 import click
-import page_blocks
 import pytest
 from click.testing import CliRunner
 from filelock import FileLock
 
+import page_blocks
 from data_engine import errors
 from data_engine.cli import program
 from data_engine.cli.exit_codes import INCONSISTENT, MEANINGS

@@ -56,8 +56,8 @@ GROUP BY five_minutes ORDER BY five_minutes""",
 def demo(base_path: str) -> None:
     """Ingest simulated bars without an account.
 
-    Ingests three months of minute bars of the Dow 30 and their corporate actions from a simulated market, queries them, and writes
-    a report in one HTML file.
+    Ingests three months of minute bars of the Dow 30 and their corporate actions from a simulated market, queries them, and
+    writes a report in one HTML file.
     """
     from data_engine.errors import InputError
     from data_engine.read.duckdb_views import connect, run

@@ -18,7 +18,7 @@ from data_engine.ingest.run import IngestionRun
 from data_engine.ingest.run_log import RunLog, run_record
 from data_engine.ingest.run_plan import RunPlan, plan_run
 from data_engine.ingest.task import RunOptions
-from data_engine.ingest.update_targets import Targets, targets_in
+from data_engine.ingest.update_targets import targets_in
 from data_engine.ingest.worker_pool import RUN_MARKERS, ThreadPool, WorkerPool, check_address
 from data_engine.market.dates import DateLike, Span, parse_span
 from data_engine.market.series import Adjustment, Dataset, Feed, Series, Timeframe
