@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -105,6 +106,16 @@ def refuse_unknown(
 def print_store(settings: Settings, files: FileStore, *more: str) -> None:
     """Print where the store is and which setting says so, then *more*, in one line on stderr."""
     print_err(" | ".join((f"Store: {files.location} ({settings.base_path_source})", *more)))
+
+
+def print_unseen_store(settings: Settings, files: FileStore) -> None:
+    """Print where the store is if a settings file of the working directory says so: who owns that directory moves the store.
+
+    For commands that are quiet, and name no other store.
+    """
+    file = settings.settings_file
+    if file is not None and file.parent == Path.cwd() and settings.base_path_source.startswith(file.name):
+        print_store(settings, files)
 
 
 def warn_writer(files: FileStore) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from data_engine.cli.console import print_store
+from data_engine.cli.console import print_store, print_unseen_store
 
 if TYPE_CHECKING:
     from data_engine.settings import Settings
@@ -163,12 +163,13 @@ def with_store(command: Callable[..., None]) -> Callable[..., None]:
     return opened
 
 
-def open_store(settings: Settings, *, must_exist: bool = True) -> BarStore:
+def open_store(settings: Settings, *, must_exist: bool = True, quiet: bool = False) -> BarStore:
     """Open the store, name it on stderr, and return it.
 
     Args:
         settings: The settings that say where the store is.
         must_exist: Whether a store that does not exist is an error.
+        quiet: Whether to name it only if a settings file of the working directory chose it.
 
     Raises:
         StoreError: If there is no store.
@@ -177,7 +178,7 @@ def open_store(settings: Settings, *, must_exist: bool = True) -> BarStore:
     from data_engine.store.location import open_file_store
 
     store = BarStore(open_file_store(settings.base_path))
-    print_store(settings, store.files)
+    (print_unseen_store if quiet else print_store)(settings, store.files)
     if must_exist:
         store.check_exists()
     return store

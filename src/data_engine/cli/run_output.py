@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from data_engine.cli.console import print_err, print_json, print_store, size, stop_on_signal, warn_writer
+from data_engine.cli.console import print_err, print_json, print_store, print_unseen_store, size, stop_on_signal, warn_writer
 
 if TYPE_CHECKING:
     from data_engine.ingest.outcome import IngestionReport
@@ -39,6 +39,7 @@ def running(
         ConfigError: If there are no credentials.
     """
     if quiet:
+        print_unseen_store(pipeline.settings, pipeline.storage.files)
         check()
     else:
         _print_run(pipeline, must_exist=must_exist, check=check)
@@ -77,15 +78,14 @@ def _details(pipeline: IngestionPipeline) -> tuple[str, ...]:
     )
 
 
-def show(report: IngestionReport, *, as_json: bool, brief: bool = False) -> None:
+def show(report: IngestionReport, *, as_json: bool, text: str | None = None) -> None:
     """Print the result of a run.
 
     Args:
         report: The result.
         as_json: Whether to print JSON on stdout, and text on stderr.
-        brief: Whether the text is one line, and one per failed symbol.
+        text: The text. If None, the summary.
     """
-    text = report.line() if brief else report.summary()
     if as_json:
         print_json(report.to_json())
-    click.echo(text, err=as_json)
+    click.echo(report.summary() if text is None else text, err=as_json)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from data_engine.store.selection import DatasetFilter
     from data_engine.verify.status import IndexStatus, SeriesStatus
 
+_MOST_RUNS = 20
+
 _MOST_RANGES = 3  # missing and not requested ones, per series
 
 
@@ -38,6 +40,7 @@ _MOST_RANGES = 3  # missing and not requested ones, per series
     show_default=True,
     help="With --session: share of the series that traded lately.",
 )
+@click.option("--runs", "with_runs", is_flag=True, help="Print the last 20 runs, and nights without one.")
 @click.option("--digest", "with_digest", is_flag=True, help="Print a digest of all bars, to compare stores. Reads every bar.")
 @with_store
 @click.pass_context
@@ -50,10 +53,13 @@ def status(
     everything: bool,
     session: str | None,
     min_share: float,
+    with_runs: bool,
     with_digest: bool,
     as_json: bool,
 ) -> None:
     """Show stored, requested and missing ranges per series.
+
+    With --runs, print the last runs, and the sessions of the last two weeks after which none began.
 
     With --session, print how many of the series that had a bar in the ten sessions before hold that session, and exit with 1 if
     their share is too small.
@@ -72,6 +78,9 @@ def status(
         if names is not None:
             refuse_unknown(names, {one.symbol for one in select_series(store.coverage, datasets, names)}, store=store)
         context.exit(_gate(store, datasets, symbols, session, min_share, as_json=as_json))
+    if with_runs:
+        _show_runs(store, as_json=as_json)
+        return
     found = list(series_status(store, datasets, symbols, now=datetime.now(UTC)))
     if names is not None:
         refuse_unknown(names, {one.series.symbol for one in found}, store=store)
@@ -112,6 +121,33 @@ def _gate(
     for (dataset, reason), names in by_reason.items():
         click.echo(f"  {dataset}, {reason}: {' '.join(names)}")
     return OK if passed else FAILED
+
+
+def _show_runs(store: BarStore, *, as_json: bool) -> None:
+    """Print the last runs, the latest first, and the nights without one."""
+    import json
+    from datetime import UTC, datetime
+
+    from data_engine.ingest.outcome import duration
+    from data_engine.ingest.run_log import RunLog, dump, nights_without
+    from data_engine.market.time_range import iso
+    from data_engine.market.wording import plural
+
+    runs = RunLog(store.files).read()
+    missed = nights_without(runs, datetime.now(UTC))
+    if as_json:
+        print_json({"runs": [json.loads(dump(run)) for run in runs], "nights_without": [day.isoformat() for day in missed]})
+        return
+    for run in runs[:_MOST_RUNS]:
+        came = f"{plural(run.added, 'bar')} new, {run.revised:,} revised"
+        failed = f", {run.failed:,} failed" if run.failed else ""
+        when = iso(run.began.replace(microsecond=0))
+        asked = f"{plural(run.requests, 'request')}, {duration(run.seconds)}"
+        click.echo(f"{when}  {run.command:<8} {run.state:<12} {came}{failed}, {asked}")
+    if not runs:
+        click.echo("No run is recorded.")
+    for day in missed:
+        click.echo(f"No run after the session of {day}")
 
 
 def _fields(store: BarStore, found: Sequence[SeriesStatus]) -> dict[str, object]:

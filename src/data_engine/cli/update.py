@@ -12,7 +12,10 @@ from data_engine.cli.options import cluster_option, filter_options, request_opti
 from data_engine.cli.run_output import running, show
 
 if TYPE_CHECKING:
+    from data_engine.ingest.outcome import IngestionReport
+    from data_engine.ingest.pipeline import IngestionPipeline
     from data_engine.settings import Settings
+    from data_engine.store.selection import DatasetFilter
 
 
 @click.command(cls=Command, exits="0 1 2 3 4 6 7 130", partial=True)
@@ -57,7 +60,35 @@ def update(
     choice = DatasetFilter.parse(timeframe, feed, adjustment)
     names = SymbolLoader.from_list(symbols) if symbols else None
     known = pipeline.storage.bars, pipeline.metadata
+    said = _said(pipeline) if quiet else frozenset()
     with running(pipeline, quiet=quiet, check=lambda: targets_in(*known, choice, names, index_name, now=datetime.now(UTC))):
         report = pipeline.update(names, index_name, timeframe=timeframe, feed=feed, adjustment=adjustment)
-    show(report, as_json=as_json, brief=quiet)
+    show(report, as_json=as_json, text=_line(pipeline, report, choice, said) if quiet else None)
     context.exit(report.exit_code)
+
+
+def _said(pipeline: IngestionPipeline) -> frozenset[str]:
+    """Return the notes that earlier runs have said: a rename is news once, and true every night."""
+    from data_engine.errors import StoreError
+    from data_engine.ingest.run_log import RunLog
+
+    try:
+        return frozenset(note for run in RunLog(pipeline.storage.files).read() for note in run.notes)
+    except StoreError:
+        return frozenset()
+
+
+def _line(pipeline: IngestionPipeline, report: IngestionReport, choice: DatasetFilter, said: frozenset[str]) -> str:
+    """Return the line of a nightly run: when, which store, what came, to which day each dataset is held, and who is behind."""
+    from datetime import UTC, datetime
+
+    from data_engine.market.time_range import iso
+    from data_engine.market.wording import and_more
+    from data_engine.verify.reach import reach_of
+
+    first, *others = report.line(said=said).split("\n")
+    held = reach_of(pipeline.storage.bars, choice)
+    behind = (f"; behind: {and_more(one.behind, 10)}" if one.behind else "" for one in held)
+    reach = ", ".join(f"{one}{late}" for one, late in zip(held, behind, strict=True))
+    when = iso(datetime.now(UTC).replace(microsecond=0))
+    return "\n".join([f"{when} {pipeline.storage.files.location}: {first}; {reach}", *others])

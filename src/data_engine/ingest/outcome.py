@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -106,8 +106,12 @@ class IngestionReport(Mapping[str, Any]):
         fields["failed"] = [{"symbol": symbol, "code": codes[symbol], "message": text} for symbol, text in fields["failed"]]
         return fields
 
-    def line(self) -> str:
-        """Return one line, and one per note and failed symbol, for the log of a nightly run."""
+    def line(self, *, said: Collection[str] = ()) -> str:
+        """Return one line, and one per note and failed symbol, for the log of a nightly run.
+
+        Args:
+            said: Notes that earlier runs have said already; they are left out.
+        """
         failed: Sequence[tuple[str, str]] = self["failed"]
         total, changes = len(self.outcomes), self.changes
         text = (
@@ -115,7 +119,7 @@ class IngestionReport(Mapping[str, Any]):
             f"{changes.revised:,} revised, {changes.vanished:,} dropped, {changes.removed:,} removed, "
             f"{plural(self.requests, 'request')}, {duration(self.seconds)}"
         )
-        notes = (f"  Note: {note}" for note in self.notes)
+        notes = (f"  Note: {note}" for note in self.notes if note not in said)
         return "\n".join([text, *notes, *self._failed_lines()])
 
     def _failed_lines(self) -> list[str]:
