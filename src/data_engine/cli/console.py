@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -104,8 +105,14 @@ def refuse_unknown(
 
 
 def print_store(settings: Settings, files: FileStore, *more: str) -> None:
-    """Print where the store is and which setting says so, then *more*, in one line on stderr."""
-    print_err(" | ".join((f"Store: {files.location} ({settings.base_path_source})", *more)))
+    """Print where the store is and which setting says so, then *more*, in one line on stderr.
+
+    On a terminal on which that does not fit, each part has a line.
+    """
+    parts = (f"Store: {files.location} ({settings.base_path_source})", *more)
+    line = " | ".join(parts)
+    fits = not sys.stderr.isatty() or len(line) <= shutil.get_terminal_size().columns
+    print_err(line if fits else "\n  ".join(parts))
 
 
 def print_unseen_store(settings: Settings, files: FileStore) -> None:

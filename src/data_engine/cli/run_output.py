@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -89,3 +90,15 @@ def show(report: IngestionReport, *, as_json: bool, text: str | None = None) -> 
     if as_json:
         print_json(report.to_json())
     click.echo(report.summary() if text is None else text, err=as_json)
+    if text is None and not as_json and sys.stdout.isatty():
+        click.echo(f"\nNext: {_next(report)}")
+
+
+def _next(report: IngestionReport) -> str:
+    """Return the command to run after a run."""
+    if report.interrupted:
+        return "run the same command again to continue"
+    if report["failed"]:
+        failed = [symbol for symbol, _ in report["failed"]]
+        return f"`data-engine status {' '.join(failed[:5])}` shows what is missing; `data-engine update` tries it again"
+    return "`data-engine status` shows what is stored; `data-engine update` keeps it current"

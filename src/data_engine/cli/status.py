@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from data_engine.market.series import Dataset, Series
+    from data_engine.market.time_range import TimeRange
     from data_engine.store.bar_store import BarStore
     from data_engine.store.selection import DatasetFilter
     from data_engine.verify.status import IndexStatus, SeriesStatus
@@ -191,6 +192,11 @@ def _lines(found: Sequence[SeriesStatus], *, everything: bool) -> Iterator[str]:
         by_dataset.setdefault(one.series.dataset, []).append(one)
     for dataset, ours in by_dataset.items():
         yield from _dataset_lines(dataset, ours, everything=everything)
+    if len(by_dataset) > 1:
+        states = Counter(one.state for one in found)
+        counted = ", ".join(f"{count} {state}" for state, count in states.items())
+        bars, stored = sum(one.coverage.bars for one in found), sum(one.bytes for one in found)
+        yield f"In all: {len(found):,} series ({counted}), {bars:,} bars, {size(stored)}"
     if not by_dataset:
         yield "No stored series in the chosen datasets."
 
@@ -213,10 +219,10 @@ def _dataset_lines(dataset: Dataset, ours: Sequence[SeriesStatus], *, everything
 
 def _series_lines(one: SeriesStatus) -> Iterator[str]:
     """Yield the line of a series, and its missing ranges and problems below it."""
-    from data_engine.market.time_range import iso
+    from data_engine.market.time_range import TimeRange, in_days
 
     known = one.coverage
-    reach = f"{iso(known.covered[0].start)} .. {iso(known.covered[-1].end)}" if known.covered else "nothing final"
+    reach = in_days(TimeRange(known.covered[0].start, known.covered[-1].end)) if known.covered else "nothing final"
     yield f"  {one.series.symbol:<8} {one.state:<10} {known.bars:>12,} bars  {reach}"
     details = [*_ranges("missing", one.missing), *_ranges("not requested:", one.not_requested)]
     if one.ticker_change is not None:
@@ -228,8 +234,10 @@ def _series_lines(one: SeriesStatus) -> Iterator[str]:
     yield from (f"           {detail}" for detail in details)
 
 
-def _ranges(label: str, ranges: Sequence[object]) -> Iterator[str]:
-    yield from (f"{label} {one}" for one in ranges[:_MOST_RANGES])
+def _ranges(label: str, ranges: Sequence[TimeRange]) -> Iterator[str]:
+    from data_engine.market.time_range import in_days
+
+    yield from (f"{label} {in_days(one)}" for one in ranges[:_MOST_RANGES])
     if len(ranges) > _MOST_RANGES:
         yield f"{label} {len(ranges) - _MOST_RANGES} more ranges"
 
