@@ -34,6 +34,7 @@ _FENCE = re.compile(r"^(`{3,})([^\n`]*)\n(.*?)^\1[ \t]*$", re.MULTILINE | re.DOT
 _NOT_RUN = re.compile(r"<!-- not run: (.+?) -->\s*\Z")
 _PORT = re.compile(r"\b87\d\d\b")
 _SANDBOX = re.compile(r"data-engine sandbox\b.*?--port (\d+)")
+_SERVING_LINES = 2  # that a sandbox prints when it is ready
 _SECONDS = 120.0
 SLOW = float(os.environ.get("SLOW", "0"))
 """From how many seconds on a command is printed with its duration; 0 prints none."""
@@ -249,6 +250,10 @@ class Reader:
                 subprocess.Popen(["/bin/bash", "-c", f"exec {script}"], cwd=self.folder, env=self._environment(), stdout=target)
             )
         wait_for(int(_SANDBOX.search(script)[1]))  # type: ignore[index]
+        end = time.monotonic() + _SECONDS
+        while out.read_text(encoding="utf-8").count("\n") < _SERVING_LINES:
+            assert time.monotonic() < end, "the sandbox does not say where it is"
+            time.sleep(0.02)
         return 0, out.read_text(encoding="utf-8")
 
     def _environment(self) -> dict[str, str]:
