@@ -86,9 +86,9 @@ class Objects:
                 self._late.remove(late)
                 late()
 
-    def _seam(self) -> None:
+    def _seam(self, *, changes: bool = False) -> None:
         if self.scheduler is not None:
-            self.scheduler.seam()
+            self.scheduler.seam(changes=changes)
             self.deliver()
 
     def _now(self) -> datetime:
@@ -97,7 +97,7 @@ class Objects:
 
     def _request(self, carry_out: Callable[[], Any], *, late: bool) -> Any:
         """Carry out a change, or not, or later, or twice."""
-        self._seam()
+        self._seam(changes=True)
         luck = self._random.random()
         if self.scheduler is None or self.scheduler.current is None or luck >= self.fails:
             done = carry_out()

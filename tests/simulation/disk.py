@@ -12,6 +12,7 @@ import os
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from data_engine.store.local_files import LocalFiles
 from .scheduler import Lock, Mutex, Scheduler
 
 BASE = "/simulated"
+
+_parent_of = lru_cache(maxsize=8192)(parent_of)
 
 
 @dataclass(eq=False)
@@ -43,6 +46,10 @@ class Change:
     path: str
     node: Node
     gone: bool = False
+
+    @property
+    def folder(self) -> str:
+        return _parent_of(self.path)
 
     def apply(self, names: dict[str, Node]) -> None:
         if self.gone:
@@ -139,17 +146,17 @@ class ModelDisk(Disk):
 
     def _reached(self, path: str) -> bool:
         while path != "/":
-            path = parent_of(path)
+            path = _parent_of(path)
             if path not in self._durable or isinstance(self._durable[path], Inode):
                 return False
         return True
 
     # ------------------------------------------------------------------------------------------------------------ the calls
 
-    def _seam(self, path: str = BASE, *, fails: bool = True) -> None:
+    def _seam(self, path: str = BASE, *, fails: bool = True, changes: bool = False) -> None:
         if self.scheduler is None:
             return
-        self.scheduler.seam()
+        self.scheduler.seam(changes=changes)
         if self.fails and fails and self.scheduler.current is not None and self._random.random() < self.fails:
             raise self._error(errno.EIO if self._random.random() < 0.7 else errno.ENOSPC, path)
 
@@ -169,7 +176,7 @@ class ModelDisk(Disk):
         return node
 
     def _check_parent(self, path: str) -> None:
-        parent = parent_of(path)
+        parent = _parent_of(path)
         if parent not in self._names:
             raise self._error(errno.ENOENT, path)
         if isinstance(self._names[parent], Inode):
@@ -237,7 +244,7 @@ class ModelDisk(Disk):
     def flush(self, handle: int) -> None:
         inode = self._handles[handle]
         try:
-            self._seam()
+            self._seam(changes=True)
         except OSError:
             inode.lost = True
             raise
@@ -251,16 +258,19 @@ class ModelDisk(Disk):
         self._handles.pop(handle, None)
 
     def flush_folder(self, folder: str) -> None:
-        self._seam()
+        self._seam(changes=True)
         if folder not in self._names:
             raise self._error(errno.ENOENT, folder)
-        self._flush_names(lambda change: self.journalled or parent_of(change.path) == folder)
+        self._flush_names(lambda change: self.journalled or change.folder == folder)
 
     def _flush_names(self, chosen: Callable[[Change], bool]) -> None:
+        left: list[Change] = []
         for change in self._pending:
             if chosen(change):
                 change.apply(self._durable)
-        self._pending = [change for change in self._pending if not chosen(change)]
+            else:
+                left.append(change)
+        self._pending = left
 
     def make_folder(self, path: str) -> None:
         self._seam()
@@ -278,12 +288,12 @@ class ModelDisk(Disk):
         self._change(Change(path, None, gone=True))
 
     def unlink(self, path: str) -> None:
-        self._seam()
+        self._seam(changes=True)
         node = self._file(path)
         self._change(Change(path, node, gone=True))
 
     def replace(self, source: str, target: str) -> None:
-        self._seam()
+        self._seam(changes=True)
         node = self._file(source)
         self._check_parent(target)
         self._change(Change(target, node))

@@ -47,9 +47,9 @@ class Files:
     def folder(self) -> Path | None:
         return None
 
-    def _seam(self) -> None:
+    def _seam(self, *, changes: bool = False) -> None:
         if self.scheduler is not None:
-            self.scheduler.seam()
+            self.scheduler.seam(changes=changes)
 
     def _lock(self, name: str) -> Lock:
         assert self.scheduler is not None
@@ -67,7 +67,7 @@ class Files:
             content = change(self.content.get(key))
             if content is None:
                 return False
-            self._seam()
+            self._seam(changes=True)
             self._fault(key)
             if not content:
                 return self._remove(key)
@@ -79,7 +79,7 @@ class Files:
         check_key(key)
         self._seam()
         with self._lock(key).held():
-            self._seam()
+            self._seam(changes=True)
             return self._remove(key)
 
     def _remove(self, key: str) -> bool:

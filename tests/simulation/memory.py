@@ -65,15 +65,27 @@ class _NoChecks:
         return []
 
 
+def _nothing(*_: object, **__: object) -> None:
+    return None
+
+
+def _none(*_: object, **__: object) -> tuple[()]:
+    return ()
+
+
 @contextmanager
 def inconsistencies_alone() -> Iterator[None]:
     """Have `verify` look for inconsistencies, and leave out what gives warnings."""
     with (
         mock.patch.object(series_check, "PriceChecks", _NoChecks),
         mock.patch.object(series_check, "SessionSums", _NoChecks),
-        mock.patch.object(series_check, "compare_sessions", return_value=()),
-        mock.patch.object(verification, "presence", return_value=None),
-        mock.patch.object(verification, "missing_minutes", return_value=()),
-        mock.patch.object(verification, "life_of", return_value=None),
+        mock.patch.object(series_check.FileBars, "of", _nothing),
+        mock.patch.object(series_check, "measure", _nothing),
+        mock.patch.object(series_check, "joined", _nothing),
+        mock.patch.object(series_check, "compare_sessions", _none),
+        mock.patch.object(series_check, "compare_days", _none),
+        mock.patch.object(verification, "presence", _nothing),
+        mock.patch.object(verification, "missing_minutes", _none),
+        mock.patch.object(verification, "life_of", _nothing),
     ):
         yield

@@ -253,8 +253,9 @@ class Oracle:
             expected = [self._matches(what, key, stamp, state, now, was, earlier) for state in states]
             claimed = inside(stamp, was_claimed)
             fine = expected[-1] if what.normal(key) else any(expected) or (claimed and now == was)
-            # Beside what is compared lies what was answered before, and is not asked for again.
-            fine = fine or (not is_raw(key[0]) and now == was and inside(stamp, [*old_claims.covered, *old_claims.unconfirmed]))
+            # Beside what is compared lies what was answered before, and is not asked for again, or not by this run.
+            kept = [*old_claims.covered, *old_claims.unconfirmed, *common(old_claims.provisional, claims.provisional)]
+            fine = fine or (not is_raw(key[0]) and now == was and inside(stamp, kept))
             if not fine:
                 last = states[-1][1]
                 raise Violation(f"(b) {key} claims {instant(stamp)} with {now}; the last answer was {last}, before it was {was}")
@@ -315,6 +316,12 @@ class Oracle:
             if asked and lost and not _withdrawn(what.error) and not _failed(what, key, "renamed"):
                 raise Violation(f"(e) {key}: {shown(lost)} was requested, and is not written down")
 
+        for key, claims in what.before.claims.items():
+            sure = claims.wanted if what.durable is None else common(claims.wanted, what.durable.claims_of(key).wanted)
+            lost = minus(sure, [*what.after.claims_of(key).wanted, *what.removed.get(key, ())])
+            if lost and not _withdrawn(what.error):
+                raise Violation(f"(c) {key}: {shown(lost)} was requested earlier, and is not written down any more")
+
     def _report(self, what: Happened) -> None:
         report = what.report
         if report is None or not what.alone:
@@ -363,9 +370,9 @@ class Oracle:
 
     @staticmethod
     def _was_answered(what: Happened, key: Key) -> bool:
-        """Tell whether all requests for a series were answered, or broke off after it."""
+        """Tell whether all requests for a series were answered, or broke off after bars of it that had ended."""
         asks = what.asks_of(key)
-        return bool(asks) and all(ask.complete or (key[1] in ask.said and key[1] < ask.last) for ask in asks)
+        return bool(asks) and all(ask.complete or (key[1] < ask.last and ask.answered(key[1])) for ask in asks)
 
     def _kept(self, what: Happened) -> int:
         """Count the stored bars that a complete answer to their range lacked."""

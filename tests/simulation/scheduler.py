@@ -31,6 +31,7 @@ class Process:
     Attributes:
         name: For the journal.
         kill_at: The number of the seam at which it is killed; None never.
+        kill_before: The number of the change of a file before which it is killed; None never.
         interrupt_at: The number of the main thread's seam at which Ctrl-C is pressed; None never.
         suspend_at: The number of the seam at which its machine is suspended; None never.
         suspend_for: For how many seconds.
@@ -38,11 +39,13 @@ class Process:
 
     name: str
     kill_at: int | None = None
+    kill_before: int | None = None
     interrupt_at: int | None = None
     suspend_at: int | None = None
     suspend_for: float = 0.0
     seams: int = 0
     main_seams: int = 0
+    changes: int = 0
     dead: bool = False
     asleep_until: float = 0.0
     at_exit: list[Callable[[], object]] = field(default_factory=list)
@@ -140,12 +143,20 @@ class Scheduler:
         threading.Thread(target=run, daemon=True).start()
         return thread
 
-    def seam(self) -> None:
-        """Be at a seam: another thread may go first, and this process may be killed or interrupted."""
+    def seam(self, *, changes: bool = False) -> None:
+        """Be at a seam: another thread may go first, and this process may be killed or interrupted.
+
+        Args:
+            changes: Whether a file is changed, or flushed, behind it.
+        """
         thread = self.current
         if thread is None:
             return
         self._check(thread)
+        if changes:
+            thread.process.changes += 1
+            thread.process.dead |= thread.process.changes == thread.process.kill_before
+            self._check_dead(thread)
         if self.random.random() < self.switches:
             self._yield(thread)
             self._check_dead(thread)

@@ -181,7 +181,10 @@ def _misfortune(draw: random.Random, step: Step, place: str) -> None:
             step.skew = draw.choice((0.0, 24.0 * 10 if SKEWED else 0.0, -5.0))
         return
     if luck < 0.6:
-        step.kill_at = int(draw.choice((20, 60, 150, 500)) * draw.random()) + 1
+        if draw.random() < 0.6:
+            step.kill_before = int(draw.choice((4, 12, 40)) * draw.random()) + 1
+        else:
+            step.kill_at = int(draw.choice((20, 60, 150, 500)) * draw.random()) + 1
         step.power = draw.random() < 0.5
     elif luck < 0.72:
         step.interrupt_at = int(draw.choice((15, 40, 120)) * draw.random()) + 1

@@ -16,10 +16,10 @@ from .vendor import Faults
 from .world import Step, World
 
 
-def world(now: str, *securities: Security) -> World:
+def world(now: str, *securities: Security, place: str = "memory", restless: float = 0.0) -> World:
     for security in securities:
-        security.restless = 0.0
-    return World("rows", list(securities), datetime.fromisoformat(now).replace(tzinfo=UTC))
+        security.restless = restless
+    return World("rows", list(securities), datetime.fromisoformat(now).replace(tzinfo=UTC), place)
 
 
 def names(count: int) -> tuple[str, ...]:

@@ -252,11 +252,15 @@ class Vendor:
             if wide is None:
                 return
             request.wide = wide
-        pages = list(self._pages(request))
-        for number, (symbol, page) in enumerate(pages):
+        now = self.now
+        cuts = self.cuts(self._bars(request, now))
+        for number, (symbol, rows) in enumerate(cuts):
             if number:
                 self._send(request)
-            self._say(request, symbol, page, more=number + 1 < len(pages))
+            request.bars = self._bars(request, now)  # adjusted as it is done by now
+            token = str(number) if number + 1 < len(cuts) else None
+            page = _page(with_values(rows, request.bars), token, request.wide.end)
+            self._say(request, symbol, page, more=token is not None)
             yield page
 
     def _send(self, request: Ask) -> None:
@@ -299,18 +303,13 @@ class Vendor:
             for stamp in table.column("timestamp").cast("int64").to_pylist():
                 said[stamp] = request.bars[symbol][stamp]
 
-    def _pages(self, request: Ask) -> Iterator[tuple[str, BarsPage]]:
-        """Yield the last symbol and the page, cut anywhere."""
+    def _bars(self, request: Ask, now: int) -> dict[str, Bars]:
         start, end = micros(request.wide.start), micros(request.wide.end)
         dataset, told = request.dataset, self._told
-        request.bars = {
-            symbol: self.market.bars(symbol, dataset.timeframe, dataset.adjustment, start, end, self.now, told.base)
+        return {
+            symbol: self.market.bars(symbol, dataset.timeframe, dataset.adjustment, start, end, now, told.base)
             for symbol in request.symbols
         }
-        cuts = self.cuts(request.bars)
-        for number, (last, cut) in enumerate(cuts):
-            token = str(number) if number + 1 < len(cuts) else None
-            yield last, _page(cut, token, request.wide.end)
 
     def cuts(self, bars: dict[str, Bars]) -> list[tuple[str, list[tuple[str, int, Values]]]]:
         """Return the rows of each page, with its last symbol: pages are cut anywhere, and some are empty."""
@@ -327,6 +326,11 @@ class Vendor:
 
     def stop(self, *, at_once: bool = False) -> None:
         self.stopped = True
+
+
+def with_values(rows: list[tuple[str, int, Values]], bars: dict[str, Bars]) -> list[tuple[str, int, Values]]:
+    """Return the rows of a page with the values that its bars have now."""
+    return [(symbol, stamp, bars[symbol][stamp][0]) for symbol, stamp, _ in rows]
 
 
 def _page(rows: list[tuple[str, int, Values]], token: str | None, until: datetime) -> BarsPage:

@@ -22,7 +22,7 @@ from data_engine.market.series import Adjustment, Dataset, Timeframe
 from data_engine.market.time_range import TimeRange
 
 from .market import Market, Values, instant, micros
-from .vendor import Ask, Bars, Vendor, _reached
+from .vendor import Ask, Bars, Vendor, _reached, with_values
 
 KEYS = ("o", "h", "l", "c", "v", "n", "vw")
 
@@ -31,8 +31,9 @@ Row = tuple[str, int, Values]
 
 @dataclass(eq=False)
 class Cut:
-    """The pages of one response, which stay the same however often one is requested."""
+    """The pages of one response, which stay the same however often one is requested, but for what they are adjusted by."""
 
+    now: int
     bars: dict[str, Bars]
     pages: list[list[Row]]
 
@@ -212,8 +213,9 @@ class Network:
         if token is None:
             self._cuts[name] = self._cut(query)
         cut = self._cuts[name]
+        cut.bars = self._bars(query, cut.now)  # adjusted as it is done by now
         self._remember(cut)
-        rows = cut.pages[int(number)]
+        rows = with_values(cut.pages[int(number)], cut.bars)
         more = int(number) + 1 < len(cut.pages)
         content: dict[str, list[dict[str, Any]]] = {}
         for symbol, stamp, values in rows:
@@ -235,13 +237,17 @@ class Network:
                 return
 
     def _cut(self, query: dict[str, str]) -> Cut:
+        now = self._vendor.now
+        bars = self._bars(query, now)
+        return Cut(now, bars, [rows for _, rows in self._vendor.cuts(bars)])
+
+    def _bars(self, query: dict[str, str], now: int) -> dict[str, Bars]:
         vendor, told = self._vendor, self._vendor._told
         start = micros(datetime.fromisoformat(query["start"]))
         last = datetime.fromisoformat(query["end"][:19]).replace(tzinfo=UTC)
         end = micros(last + timedelta(seconds=1))
         timeframe, adjustment = Timeframe.parse(query["timeframe"]), Adjustment.parse(query["adjustment"])
-        bars = {
-            symbol: vendor.market.bars(symbol, timeframe, adjustment, start, end, vendor.now, told.base)
+        return {
+            symbol: vendor.market.bars(symbol, timeframe, adjustment, start, end, now, told.base)
             for symbol in query["symbols"].split(",")
         }
-        return Cut(bars, [rows for _, rows in vendor.cuts(bars)])

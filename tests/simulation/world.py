@@ -6,6 +6,7 @@ import random
 import re
 import traceback
 import warnings
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -73,6 +74,7 @@ class Step:
         hours: By how much the clock moves first.
         skew: By how many hours the machine's clock is ahead of the vendor's.
         kill_at: The seam at which the process is killed.
+        kill_before: The change of a file before which the process is killed.
         interrupt_at: The seam of the main thread at which Ctrl-C is pressed.
         power: Whether the power fails when the process is killed.
         full_at: The write at which the disk is full.
@@ -99,6 +101,7 @@ class Step:
     hours: float = 0.0
     skew: float = 0.0
     kill_at: int | None = None
+    kill_before: int | None = None
     interrupt_at: int | None = None
     power: bool = False
     full_at: int | None = None
@@ -126,7 +129,7 @@ class Step:
     @property
     def faulty(self) -> bool:
         """Whether anything may fail."""
-        stops = (self.kill_at, self.interrupt_at, self.full_at, self.suspend_at, self.beside)
+        stops = (self.kill_at, self.kill_before, self.interrupt_at, self.full_at, self.suspend_at, self.beside)
         return self.faults.fatal or bool(self.fails) or any(one is not None for one in stops)
 
 
@@ -216,6 +219,8 @@ class World:
         known = any(key.startswith(("equities_", "metadata/coverage/", "metadata/indices/")) for key in self.files.content)
         fine = isinstance(unexpected, InputError) or (isinstance(unexpected, StoreError) and not known)
         fine |= isinstance(unexpected, StoreBusy) and self.place == "plain"  # the claim of a killed writer has to expire
+        # One after the other, at two seconds each, the requests of four workers may leave the renewal no minute.
+        fine |= isinstance(unexpected, lease.LockLost) and self._tick(step) >= 1
         if isinstance(unexpected, DataEngineError) and not step.faulty and not fine:
             raise Violation(f"(e) {step.kind} ended with {unexpected.code} though nothing failed: {unexpected}")
         self._verify()
@@ -224,7 +229,7 @@ class World:
 
     def _repeat(self, step: Step) -> None:
         before, old = self.state, dict(self.files.content)
-        again = self._do(step)
+        again = self._do(replace(step, faults=replace(step.faults, lands_at=None)))  # what has landed stays
         self.oracle.check(again)
         if again.error is not None:
             raise Violation(f"(g) the repeat ended with {again.error!r}")
@@ -235,15 +240,15 @@ class World:
         anew = again.report is not None and any("adjusted anew" in note for note in again.report["notes"])
         # A series is compared by another session now: a bar of it that the vendor has revised since looks like another basis.
         changed = [key for key in changed if not (anew and not is_raw(key.split("/")[0]))]
-        if changed:
+        # Without the vendor's time, the newest bar of an answer waits for a later one, which another request may show.
+        if changed and not again.undated:
             raise Violation(f"(g) the repeat changed {changed[0]}")
         if anew and JUSTIFIED and not again.report.changes.revised:
             raise Violation("(g) the repeat fetched series again in full, though no bar of them has changed")
         self._verify()
 
     def _do(self, step: Step) -> Happened:
-        ticks = (0.02, 0.2, 2.0) if self.in_bucket and self.place != "plain" else (0.02 * self.in_bucket,)
-        scheduler = Scheduler(f"{self.seed} {step.salt}", ticks[step.salt % len(ticks)])
+        scheduler = Scheduler(f"{self.seed} {step.salt}", self._tick(step))
         micros_now = micros(self.now)
         self.vendor.open(scheduler, micros_now, step.faults, step.salt)
         self.files.begin(scheduler, step.full_at, step.fails, (self.now - self._last).total_seconds() / 3600)
@@ -259,7 +264,7 @@ class World:
         mains: dict[str, tuple[Process, Callable[[], Any]]] = {}
         for number, one in enumerate(step.all):
             name = ("main", "beside", "third")[number]
-            process = Process(name, one.kill_at, one.interrupt_at, one.suspend_at, one.suspend_for)
+            process = Process(name, one.kill_at, one.kill_before, one.interrupt_at, one.suspend_at, one.suspend_for)
             told = happened if not number else replace(happened, requested={})  # what is given and removed is common to all
             mains[name] = (process, partial(self._command, one, told))
         happened.alone = len(mains) == 1
@@ -290,6 +295,11 @@ class World:
             raise Violation(f"(a) {error}") from error
         self.log.append(f"{self.now:%Y-%m-%d %H:%M} {step} -> {self._summary(happened)}")
         return happened
+
+    def _tick(self, step: Step) -> float:
+        """Return how many seconds a request to the bucket takes."""
+        ticks = (0.02, 0.2, 2.0) if self.in_bucket and self.place != "plain" else (0.02 * self.in_bucket,)
+        return ticks[step.salt % len(ticks)]
 
     @staticmethod
     def _summary(happened: Happened) -> str:
@@ -471,7 +481,8 @@ class World:
             self._verify_part(DatasetFilter(dataset.timeframe, dataset.feed, dataset.adjustment), sorted(symbols))
 
     def _verify_part(self, datasets: DatasetFilter, symbols: list[str] | None) -> None:
-        quick = nullcontext() if symbols is None else inconsistencies_alone()
+        # What gives warnings alone is computed by one seed in eight, and for exceptions alone.
+        quick = nullcontext() if symbols is None and zlib.crc32(str(self.seed).encode()) % 8 == 0 else inconsistencies_alone()
         with remembered(), quick, mock.patch.object(verification, "ThreadPoolExecutor", Inline):
             report = verify(self.storage().bars, datasets, symbols, now=max(self.now, self.machine))
         if report.inconsistencies:

@@ -225,8 +225,9 @@ class PageWriter:
     def _in_range(self, symbol: str, bars: pa.Table) -> pa.Table:
         """Return the bars that belong to the range and had ended."""
         asked = within(bars, self._task.range)
-        # Without the source's time, the newest bar may be forming: it waits for a later one.
-        until = self._until if self._dated or self._newest is None else min(self._until, self._newest)
+        # Without the source's time, the newest bar waits for a later one, unless an earlier claim shows that it had ended.
+        newest = None if self._dated else self._newest
+        until = min(self._until, max(newest, self._known(symbol).claimed_until or newest)) if newest else self._until
         ended = self._task.range.before(self._task.dataset.timeframe.floor(until))
         kept = within(bars, ended) if ended else EMPTY
         self._arrivals[symbol].forming |= asked.num_rows > kept.num_rows

@@ -324,7 +324,6 @@ class IngestionPipeline:
         refetch: bool = False,
         gaps_first: bool = False,
     ) -> RunPlan:
-        changes = ActionStore(self.storage.files).renames()
         return plan_run(
             self.storage.bars.coverage,
             targets,
@@ -332,7 +331,8 @@ class IngestionPipeline:
             workers=self.workers,
             refetch=refetch,
             gaps_first=gaps_first,
-            changes=changes,
+            changes=ActionStore(self.storage.files).renames(),
+            files=self.storage.files,
         )
 
     def _notes_before(self, span: Span, now: datetime) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import date, datetime, timedelta
+from functools import partial
 
 from data_engine.errors import ClockError, DamagedFile, DataEngineError, Failure, Interrupted, StoreError
 from data_engine.ingest.basis_check import BasisCheck, basis_checks, check_plan
@@ -23,6 +24,7 @@ from data_engine.market.time_range import TimeRange, difference, iso
 from data_engine.market.wording import and_more
 from data_engine.store.bar_store import BarStore
 from data_engine.store.coverage import Coverage
+from data_engine.store.partitions import Period
 
 _NOT_STORED = (DamagedFile.code, ClockError.code, Interrupted.code)
 
@@ -102,6 +104,7 @@ class IngestionRun:
                 self._dispatcher.progress.note(note[0].upper() + note[1:])
             self._check_room()
             self._recount()
+            self._withdraw_lost()
             self._requested.add(self._run_plan.requested())
             self._fetch(self._run_plan)
             self._bring_to_one_basis()
@@ -170,6 +173,14 @@ class IngestionRun:
                     self._recounted[series] = self._storage.recount(series)
                 except DamagedFile as error:
                     self._dispatcher.state.failed.setdefault(series, Failure.of(error))
+
+    def _withdraw_lost(self) -> None:
+        """Withdraw what was claimed of files that are gone, before anything is requested."""
+        for series, periods in self._run_plan.lost.items():
+            self._storage.coverage.update(series, partial(self._without, periods))
+
+    def _without(self, lost: frozenset[Period], known: Coverage) -> Coverage:
+        return known.without_files(lost, self._storage.count_files(known, lost))
 
     def _fetch(self, run_plan: RunPlan) -> None:
         self._dispatcher.begin(run_plan.plans, len(self._run_plan.series))

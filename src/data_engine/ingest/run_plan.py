@@ -11,8 +11,12 @@ from data_engine.errors import DamagedFile, Failure
 from data_engine.ingest.plan import IngestionPlan, Target, plan_ingestion
 from data_engine.market.series import Dataset, Series
 from data_engine.market.time_range import TimeRange, difference, union
-from data_engine.store.coverage import Coverage
+from data_engine.market.wording import and_more
+from data_engine.store.coverage import Coverage, FileCount
 from data_engine.store.coverage_store import CoverageStore
+from data_engine.store.file_store import FileStore
+from data_engine.store.lost_files import lost_files
+from data_engine.store.partitions import Partition, Period
 
 _NEVER_INGESTED = Failure("never_ingested", "never ingested here; `data-engine ingest` with --start begins a series")
 
@@ -29,6 +33,7 @@ class RunPlan:
         refetch: Whether covered ranges are requested, too.
         changes: The ticker changes that are known.
         cut: The series of which a part is not requested, since the ticker has changed hands, and why.
+        lost: The files that are gone though the coverage counts them; their ranges are requested again.
     """
 
     plans: tuple[IngestionPlan, ...]
@@ -38,11 +43,19 @@ class RunPlan:
     refetch: bool = False
     changes: TickerChanges = field(default_factory=TickerChanges)
     cut: Mapping[Series, str] = field(default_factory=dict)
+    lost: Mapping[Series, frozenset[Period]] = field(default_factory=dict)
 
     @property
     def notes(self) -> list[str]:
-        """What is to be said of the series that were cut, one line a rename."""
-        return list(dict.fromkeys(self.cut.values()))
+        """What is to be said of series whose files are gone, and of those that were cut, one line a rename."""
+        return [*self._lost_note(), *dict.fromkeys(self.cut.values())]
+
+    def _lost_note(self) -> list[str]:
+        names = sorted(Partition(series, period).key for series, periods in self.lost.items() for period in periods)
+        if not names:
+            return []
+        count = f"{len(names):,} counted files are" if len(names) > 1 else "a counted file is"
+        return [f"{count} not there any more, and what the source has of their bars is requested again: {and_more(names, 3)}"]
 
     def requested(self) -> dict[Series, tuple[TimeRange, ...]]:
         """Return what is newly requested of the series that can be worked on, whether or not there is anything to fetch now."""
@@ -69,6 +82,7 @@ def plan_run(
     refetch: bool = False,
     gaps_first: bool = False,
     changes: TickerChanges | None = None,
+    files: FileStore | None = None,
 ) -> RunPlan:
     """Read what is covered, and plan what is missing.
 
@@ -81,20 +95,30 @@ def plan_run(
         gaps_first: Whether to request what ends before now first.
         changes: The ticker changes that are known; a series is not requested beyond the day on which its security left the
             ticker.
+        files: The files of the store: those that the coverage counts in the requested ranges are looked for, and what is gone
+            is requested again. If None, the coverage is believed.
     """
     known_changes = changes or TickerChanges()
     known: dict[Series, Coverage] = {}
     broken: dict[Series, Failure] = {}
     cut: dict[Series, str] = {}
+    lost: dict[Series, frozenset[Period]] = {}
     plans = []
     for dataset, ranges in targets.items():
         usable = []
-        for symbol, requested in ranges.items():
+        for symbol in ranges:
             series = Series(symbol, dataset)
             try:
                 known[series] = coverage.read(series)
             except DamagedFile as error:
                 known[series], broken[series] = Coverage(series), Failure.of(error)
+        if files is not None:
+            gone = lost_files(files, (known[Series(symbol, dataset)] for symbol in ranges), ranges)
+            known |= {series: _without(known[series], periods) for series, periods in gone.items()}
+            lost |= gone
+        for symbol, requested in ranges.items():
+            series = Series(symbol, dataset)
+            if series in broken:
                 continue
             target = _target(known[series], requested, known_changes, now=now, refetch=refetch)
             if isinstance(target, Failure):
@@ -105,7 +129,11 @@ def plan_run(
                 cut[series] = target.cut
         plan = plan_ingestion(usable, dataset, now=now, workers=workers, gaps_first=gaps_first)
         plans.append(replace(plan, symbols=tuple(ranges), wanted={**dict(ranges), **plan.wanted}))
-    return RunPlan(tuple(plans), known, broken, now, refetch, known_changes, cut)
+    return RunPlan(tuple(plans), known, broken, now, refetch, known_changes, cut, lost)
+
+
+def _without(known: Coverage, lost: frozenset[Period]) -> Coverage:
+    return known.without_files(lost, dict.fromkeys(lost, FileCount(0)))
 
 
 def _target(

@@ -84,6 +84,7 @@ def trading_hours(day: date) -> TimeRange:
     return TimeRange(hours.start, hours.end + timedelta(minutes=1))
 
 
+@lru_cache(maxsize=8192)
 def _hours(day: date, opens: time, closes: time) -> TimeRange:
     return TimeRange(at_clock(day, opens), at_clock(day, closes))
 

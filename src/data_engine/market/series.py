@@ -26,6 +26,15 @@ _ALLOWED = {"Min": range(1, 60), "Hour": range(1, 24), "Day": (1,), "Week": (1,)
 _GRAMMAR = "1Min to 59Min, 1Hour to 23Hour, 1Day, 1Week, or 1, 2, 3, 4, 6 or 12Month"
 
 
+_UNITS = {
+    "Min": timedelta(minutes=1),
+    "Hour": timedelta(hours=1),
+    "Day": timedelta(days=1),
+    "Week": timedelta(days=7),
+    "Month": timedelta(days=31),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Timeframe:
     """The length of a bar as Alpaca names it: ``1Min`` to ``59Min``, ``1Hour`` to ``23Hour``, days, weeks, months.
@@ -72,13 +81,7 @@ class Timeframe:
     @property
     def length(self) -> timedelta:
         """The nominal length of a bar; for a month, the longest it can be."""
-        return {
-            "Min": timedelta(minutes=self.amount),
-            "Hour": timedelta(hours=self.amount),
-            "Day": timedelta(days=1),
-            "Week": timedelta(days=7),
-            "Month": timedelta(days=31 * self.amount),
-        }[self.unit]
+        return _UNITS[self.unit] * self.amount
 
     def floor(self, instant: datetime) -> datetime:
         """Return the start of the bar that contains *instant*, in UTC.

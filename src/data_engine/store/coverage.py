@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import reduce
 from hashlib import sha256
 from typing import TypeVar
 
@@ -155,6 +156,11 @@ class Coverage:
         """What need not be requested again: *covered* without what is tentative."""
         return difference(self.covered, (one.range for one in self.tentative)) if self.tentative else self.covered
 
+    @property
+    def claimed_until(self) -> datetime | None:
+        """The end of the last claim: bars that start earlier had ended when it was made. None without claims."""
+        return max((one.end for one in (*self.covered, *self.provisional)), default=None)
+
     def missing(self, wanted: Iterable[TimeRange]) -> tuple[TimeRange, ...]:
         """Return the parts of *wanted* that have to be requested; what is unconfirmed and final is only compared."""
         limits = ((one.range, final_before(self.series.dataset, one.answered)) for one in self.unconfirmed)
@@ -211,6 +217,15 @@ class Coverage:
             tentative=_without(self.tentative, span),
             unconfirmed=_without(self.unconfirmed, span),
         )
+
+    def without_files(self, lost: Iterable[Period], counts: Mapping[Period, FileCount]) -> Coverage:
+        """Return the same after files were found to be gone: their ranges are requested, and not claimed any more.
+
+        Args:
+            lost: The files.
+            counts: What is now in them, and in those that hold the first and the last bar.
+        """
+        return reduce(Coverage.unclaimed, (period.span for period in lost), self.counted(counts))
 
     def confirmed(self, now: datetime) -> Coverage:
         """Return the same after the first bars of the series, and those of all that is unconfirmed, came again as they are.

@@ -1,0 +1,60 @@
+"""Which counted files are gone: `lost_files`. Coverage says what was stored; only a look at the files tells what is there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+
+from data_engine.market.series import Series
+from data_engine.market.time_range import TimeRange
+from data_engine.store.coverage import Coverage
+from data_engine.store.file_store import FileStore
+from data_engine.store.partitions import Partition, Period, series_folder
+
+_MANY = 20
+"""From so many series of a dataset on, a bucket is listed by the dataset: 1,000 names a request."""
+
+
+def lost_files(
+    files: FileStore, known: Iterable[Coverage], ranges: Mapping[str, Iterable[TimeRange]]
+) -> dict[Series, frozenset[Period]]:
+    """Return the files of series that their coverage counts, and that are not there.
+
+    On a disk each counted file is looked for; a bucket is listed, by series or by dataset.
+
+    Args:
+        files: The files of the store.
+        known: The coverage of series of one dataset.
+        ranges: By symbol: only files of these ranges are looked for.
+
+    Raises:
+        StoreError: If the store cannot be read.
+    """
+    counted = {one.series: frozenset(_counted(one, ranges[one.series.symbol])) for one in known}
+    counted = {series: periods for series, periods in counted.items() if periods}
+    is_there: Callable[[str], bool]
+    if files.location.startswith("s3://"):
+        is_there = set(_listed(files, list(counted))).__contains__
+    else:
+        is_there = partial(_is_there, files)
+    gone = {series: frozenset(one for one in periods if not is_there(_key(series, one))) for series, periods in counted.items()}
+    return {series: periods for series, periods in gone.items() if periods}
+
+
+def _key(series: Series, period: Period) -> str:
+    return Partition(series, period).key
+
+
+def _is_there(files: FileStore, key: str) -> bool:
+    return files.size(key) is not None
+
+
+def _counted(known: Coverage, ranges: Iterable[TimeRange]) -> Iterable[Period]:
+    spans = tuple(ranges)
+    # What a killed run was changing may be gone because it was being removed.
+    return (period for period in known.rows.keys() - known.changing if any(span.intersect(period.span) for span in spans))
+
+
+def _listed(files: FileStore, series: list[Series]) -> Iterable[str]:
+    folders = [series_folder(one) for one in series] if len(series) < _MANY else [series[0].dataset.name]
+    return (key for folder in folders for key in files.list(folder))
