@@ -49,6 +49,7 @@ VARIES = (
     # what a market that goes on to today brings
     (re.compile(r"[\d,]+ bars new"), "N bars new"),
     (re.compile(r"[\d,]+ requests?, TIME"), "N requests, TIME"),
+    (re.compile(r"\.html  [\d.]+ [kM]B"), ".html  SIZE"),
     # the machine
     (re.compile(r"[\d.]+ [GT]B free"), "FREE"),
     (re.compile(r"http://127\.0\.0\.1:\d+"), "http://HOST"),

@@ -308,7 +308,8 @@ def test_flags_and_runs_are_texts_whatever_they_hold(shown: Shown) -> None:
 def test_findings_are_chosen_by_code(shown: Shown) -> None:
     shown.page.select_option("#flag-code", "range_missing")
 
-    assert {row.split("\t")[1].strip() for row in shown.page.locator("#flags-table tbody tr").all_inner_texts()} == {"range missing"}
+    rows = shown.page.locator("#flags-table tbody tr").all_inner_texts()
+    assert {row.split("\t")[1].strip() for row in rows} == {"range missing"}
 
 
 def test_it_follows_the_system_into_the_dark_and_a_button_leads_out(dark: Shown) -> None:
