@@ -24,7 +24,7 @@ RANKS = (
     "universe",
     "read verify",
     "ingest",
-    "report",
+    "report doctor",
     "cli",
     "__main__",
 )
@@ -65,6 +65,7 @@ MAY = {
     "alpaca.time_limit": "clock threads",
     "alpaca.transport": "files sockets",  # `os`: the variables that name a proxy
     "cpu": "files threads",
+    "doctor.checks": "files",
     "ingest.api": "files",
     "ingest.audit": "threads",
     "ingest.dask.dask_pool": "clock files logging processes randomness threads",
@@ -112,7 +113,7 @@ MAY = {
 
 HEAVY = ("pandas", "pyarrow", "duckdb", "alpaca", "numpy", "urllib3", "holidays")
 VAGUE = {"utils", "util", "helpers", "helper", "common", "core", "manager", "misc", "base"}
-COMMANDS = "ingest import update actions status index verify audit query remove report sandbox demo"
+COMMANDS = "ingest import update actions status index verify audit query remove report sandbox demo doctor"
 
 
 def name_of(file: Path) -> str:

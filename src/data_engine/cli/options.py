@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from data_engine.cli.console import print_store
+from data_engine.cli.console import print_store, print_unseen_store
 
 if TYPE_CHECKING:
     from data_engine.settings import Settings
@@ -175,13 +175,14 @@ def _with_store(command: Callable[..., None], *, legacy: bool) -> Callable[..., 
     return opened
 
 
-def open_store(settings: Settings, *, must_exist: bool = True, legacy: bool = False) -> BarStore:
+def open_store(settings: Settings, *, must_exist: bool = True, legacy: bool = False, quiet: bool = False) -> BarStore:
     """Open the store, name it on stderr, and return it.
 
     Args:
         settings: The settings that say where the store is.
         must_exist: Whether a store that does not exist is an error.
         legacy: Whether a folder that only the legacy pipeline wrote is a store.
+        quiet: Whether to name it only if a settings file of the working directory chose it.
 
     Raises:
         StoreError: If there is no store.
@@ -190,7 +191,7 @@ def open_store(settings: Settings, *, must_exist: bool = True, legacy: bool = Fa
     from data_engine.store.location import open_file_store
 
     store = BarStore(open_file_store(settings.base_path))
-    print_store(settings, store.files)
+    (print_unseen_store if quiet else print_store)(settings, store.files)
     if must_exist:
         store.check_exists(legacy=legacy)
     return store

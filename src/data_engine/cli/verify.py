@@ -101,7 +101,7 @@ def _check(store: BarStore, datasets: DatasetFilter, names: list[str] | None, *,
     from data_engine.verify import verify as verification
 
     if names is not None:
-        refuse_unknown(names, {one.symbol for one in verification.known_series(store, datasets, names)})
+        refuse_unknown(names, {one.symbol for one in verification.known_series(store, datasets, names)}, store=store)
     report = verification.verify(store, datasets, names, now=now, quick=quick)
     return _Checked(report, report.inconsistencies)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, TextIO
 
 from data_engine.ingest.outcome import duration
@@ -57,15 +58,14 @@ def _drawing(state: ProgressState) -> Group:
     left = state.remaining_seconds
     row = Table.grid(padding=(0, 1))
     row.add_row(
-        ProgressBar(total=expected, completed=state.pages, width=40),
-        Text(f"{100 * state.pages / expected:5.1f} %  {state.done}/{state.total} symbols"),
+        ProgressBar(total=1.0, completed=state.share, width=40),
+        Text(f"{math.floor(100 * state.share):3d} %  {state.done}/{state.total} symbols"),
     )
-    rate = f"{state.per_minute:,.0f}/min" + (f" of {state.allowed:,.0f}" if state.allowed is not None else "")
     failed = f" | [red]Failed: {state.failed}[/red]" if state.failed else ""
     return Group(
         row,
         Text.from_markup(
-            f"Pages: {state.pages:,} of about {expected:,} | {state.bars:,} bars | {rate}{failed}\n"
-            f"Elapsed: {duration(state.seconds)} | Est. remaining: {'unknown' if left is None else duration(left)}"
+            f"Pages: {state.pages:,} of about {expected:,} | {state.bars:,} bars{failed}\n"
+            f"Elapsed: {duration(state.seconds)} | Est. remaining: {'unknown' if left is None else duration(left)} | {state.rate}"
         ),
     )

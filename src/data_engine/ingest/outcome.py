@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,16 +107,28 @@ class IngestionReport(dict[str, Any]):
         fields["failed"] = [{"symbol": symbol, "code": codes[symbol], "message": text} for symbol, text in fields["failed"]]
         return fields
 
-    def line(self) -> str:
-        """Return one line, and one per note and failed symbol, for the log of a nightly run."""
+    def line(self, *, said: Collection[str] = ()) -> str:
+        """Return one line, and one per note and failed symbol, for the log of a nightly run.
+
+        Args:
+            said: Notes that earlier runs have said already; they are left out.
+        """
         failed: Sequence[tuple[str, str]] = self["failed"]
         total, changes = len(self.outcomes), self.changes
         text = (
-            f"{total - len(failed)} of {total} series up to date, {len(failed)} failed, {changes.added:,} bars new, "
-            f"{changes.revised:,} revised, {changes.removed:,} removed, {self.requests:,} requests, {duration(self.seconds)}"
+            f"{total - len(failed)} of {total} series up to date, {len(failed)} failed, {plural(changes.added, 'bar')} new, "
+            f"{changes.revised:,} revised, {changes.vanished:,} dropped, {changes.removed:,} removed, "
+            f"{plural(self.requests, 'request')}, {duration(self.seconds)}"
         )
-        notes = (f"  Note: {note}" for note in (*self.notes, *self._vanished()))
-        return "\n".join([text, *notes, *(f"  - {symbol}: {message}" for symbol, message in failed)])
+        notes = (f"  Note: {note}" for note in (*self.notes, *self._vanished()) if note not in said)
+        return "\n".join([text, *notes, *self._failed_lines()])
+
+    def _failed_lines(self) -> list[str]:
+        """Return a line per failed symbol; those that an interrupt left are counted in one."""
+        codes: Mapping[str, str] = self["codes"]
+        left = [symbol for symbol, _ in self["failed"] if codes[symbol] == Interrupted.code]
+        lines = [f"  - {symbol}: {message}" for symbol, message in self["failed"] if codes[symbol] != Interrupted.code]
+        return [*lines, *([f"  {len(left)} series not finished: the run was interrupted"] if left else [])]
 
     def summary(self) -> str:
         """Return the summary: totals, notes, and every failed symbol."""
@@ -130,7 +142,7 @@ class IngestionReport(dict[str, Any]):
         lines += [f"  {text}" for text in self._vanished()]
         lines += [f"  Note: {note}" for note in self.notes]
         if failed:
-            lines += ["", "Failed symbols:", *(f"  - {symbol}: {message}" for symbol, message in failed)]
+            lines += ["", "Failed symbols:", *self._failed_lines()]
         return "\n".join(lines)
 
     def _vanished(self) -> list[str]:

@@ -21,7 +21,7 @@ from data_engine.ingest.run_log import RunLog, run_record
 from data_engine.ingest.run_plan import RunPlan, plan_run
 from data_engine.ingest.stderr_progress import StderrProgress, progress_of
 from data_engine.ingest.task import RunOptions
-from data_engine.ingest.update_targets import Targets, update_targets
+from data_engine.ingest.update_targets import Targets, targets_in
 from data_engine.ingest.worker_pool import RUN_MARKERS, ThreadPool, WorkerPool, check_address
 from data_engine.market.dates import DateLike, Span, parse_day
 from data_engine.market.series import Adjustment, Dataset, Feed, Timeframe
@@ -250,14 +250,13 @@ class IngestionPipeline:
             InputError: If a symbol is in no dataset; nothing was sent or written.
             DataEngineError: As `ingest_symbols`.
         """
-        self.storage.bars.check_exists()
         choice = DatasetFilter.parse(timeframe, feed, adjustment)
         names = None if symbols is None else SymbolLoader.from_list(symbols)
-        self.storage.bars.coverage.requested.refresh()
-        self._update_targets(choice, names, index_name, self._now())  # unknown symbols are refused before anything else
+        known = self.storage.bars, self.metadata
+        targets_in(*known, choice, names, index_name, now=self._now())  # unknown symbols are refused before anything else
         with self._locked() as hold:
             now = self._now()
-            targets = self._update_targets(choice, names, index_name, now)
+            targets = targets_in(*known, choice, names, index_name, now=now)
             before = self._refresh_actions(targets, now)
             run_plan = self._plan(targets, now, gaps_first=True)
             return self._run(hold, run_plan, self._options(now), before, "update", index_name)
@@ -267,14 +266,6 @@ class IngestionPipeline:
         if not self._actions:
             return ActionsBefore()
         return refresh_actions(ActionStore(self.storage.files), lambda: self.client, targets, now)
-
-    def _update_targets(
-        self, choice: DatasetFilter, names: Sequence[str] | None, index_name: str | None, now: datetime
-    ) -> dict[Dataset, Targets]:
-        """Return what an update requests; read anew inside the lock, since another process may have changed the store."""
-        members = None if index_name is None else list(self.metadata.members(index_name))
-        former = {} if index_name is None else self.metadata.former_members(index_name)
-        return update_targets(self.storage.bars.coverage, choice, names, members, now=now, former=former)
 
     def _dataset(self, timeframe: object) -> Dataset:
         return Dataset(Timeframe.parse(timeframe), self.adjustment, self.feed)
