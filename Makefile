@@ -9,7 +9,8 @@ SOURCES := src tests $(wildcard benchmarks) run_ingestion.py hatch_build.py
 .PHONY: demo test check fuzz bench format lint types wheel clean python
 
 demo: $(VENV)/.runtime
-	$(BIN)/data-engine demo
+	@echo "Running $(BIN)/data-engine demo"
+	@$(BIN)/data-engine demo
 
 test: $(VENV)/.development
 	$(BIN)/python -m pytest -n auto
@@ -53,6 +54,7 @@ python:
 
 # An environment that was begun and not finished (Debian without python3-venv) is taken away again.
 $(BIN)/python: | python
+	@echo "Making an environment in $(VENV); nothing outside of this folder changes"
 	@if command -v uv >/dev/null 2>&1; then \
 		uv venv --quiet --allow-existing --python $(PYTHON) $(VENV); \
 	else \
@@ -60,6 +62,7 @@ $(BIN)/python: | python
 	fi || { rm -rf $(VENV); exit 1; }
 
 $(VENV)/.runtime: pyproject.toml hatch_build.py $(wildcard src/data_engine/alpaca/*.c) | $(BIN)/python
+	@echo "Installing data-engine and what it needs: about 100 MB to download the first time, a minute or less"
 	@if command -v uv >/dev/null 2>&1; then \
 		uv pip install --quiet --python $(BIN)/python -e .; \
 	else \
@@ -69,6 +72,7 @@ $(VENV)/.runtime: pyproject.toml hatch_build.py $(wildcard src/data_engine/alpac
 	@touch $@
 
 $(VENV)/.development: $(VENV)/.runtime
+	@echo "Installing the tools of development: some minutes the first time"
 	@if command -v uv >/dev/null 2>&1; then \
 		uv pip install --quiet --python $(BIN)/python --group dev; \
 	else \

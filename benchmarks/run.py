@@ -199,7 +199,7 @@ def replayed(file: str, symbols: Sequence[str], start: str, end: str, folder: Pa
     from data_engine.sandbox import Replay, Sandbox
 
     with Sandbox(Replay(REAL / file)) as server, AlpacaClient("key", "secret", base_url=server.url) as client:
-        report = IngestionPipeline(4, folder, client=client).ingest_symbols(symbols, start, end)
+        report = IngestionPipeline(4, folder, client=client, progress=False).ingest_symbols(symbols, start, end)
     assert not report["failed"], report["failed"]
 
 

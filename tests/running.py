@@ -122,7 +122,7 @@ def pipeline_of(
 ) -> IngestionPipeline:
     """Return a pipeline from a sandbox into a folder, which fetches no corporate actions unless *options* say so."""
     client = client or client_of(server, clock)
-    options = {"actions": False, **({"now": clock} if clock else {}), **options}
+    options = {"actions": False, "progress": False, **({"now": clock} if clock else {}), **options}
     return IngestionPipeline(workers, base, client=client, **options)
 
 

@@ -24,7 +24,7 @@ RANKS = (
     "universe",
     "read verify",
     "ingest",
-    "report",
+    "report doctor",
     "cli",
     "__main__",
 )
@@ -65,13 +65,16 @@ MAY = {
     "alpaca.time_limit": "clock threads",
     "alpaca.transport": "files sockets",  # `os`: the variables that name a proxy
     "cpu": "files threads",
+    "doctor.checks": "files",
     "ingest.api": "files",
     "ingest.audit": "threads",
     "ingest.dask.dask_pool": "clock files logging processes randomness threads",
     "ingest.dask.dask_worker": "files processes randomness threads",
     "ingest.dask.shared_rate_limit": "clock threads",
     "ingest.dispatcher": "clock threads",
-    "ingest.file_import": "files",
+    "ingest.import_in_place": "files threads",
+    "ingest.import_lists": "files",
+    "ingest.import_sources": "files",
     "ingest.pipeline": "clock",
     "ingest.progress": "clock",
     "ingest.worker_pool": "threads",
@@ -110,7 +113,7 @@ MAY = {
 
 HEAVY = ("pandas", "pyarrow", "duckdb", "alpaca", "numpy", "urllib3", "holidays")
 VAGUE = {"utils", "util", "helpers", "helper", "common", "core", "manager", "misc", "base"}
-COMMANDS = "ingest import update actions status index verify audit query remove report sandbox demo"
+COMMANDS = "ingest import update actions status index verify audit query remove report sandbox demo doctor"
 
 
 def name_of(file: Path) -> str:

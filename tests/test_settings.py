@@ -391,7 +391,8 @@ def test_all_problems_of_arguments_and_environment_are_in_one_error(load):
         ),
         pytest.param("[linux]\nfeed = nyse\n", "[linux] feed = nyse: ", id="an-unknown-feed"),
         pytest.param("[linux]\napi_thread = 8\n", "[linux] api_thread: no such key; use api_threads", id="a-key-misspelt"),
-        pytest.param("[linux]\ncolour = red\n", "[linux] colour: no such key; use local_storage_dir, ", id="an-unknown-key"),
+        pytest.param("[linux]\nlocalstoragedir = /x\n", "localstoragedir: no such key; use local_storage_dir", id="no-lines"),
+        pytest.param("[linux]\napi_threads = 8\n[windos]\n", "[windos]; use [windows]", id="a-section-misspelt"),
         pytest.param("[linux]\napi_threads = 8 ; fast\n", "[linux] api_threads = 8 ; fast: ", id="a-comment-behind-a-number"),
         pytest.param(
             "[linux]\nlocal_storage_dir = /x  # big disk\n",
@@ -430,13 +431,13 @@ def test_a_bad_file_is_one_clear_message_that_names_it(load, ini, text, problem)
 
 
 def test_all_problems_of_a_file_are_in_one_error(load, ini):
-    file = ini("[linux]\napi_threads = many\nfeed = nyse\napi_threads = 0\ncolour = red\nrequests_per_minute =\n")
+    file = ini("[linux]\napi_threads = many\nfeed = nyse\napi_threads = 0\nfeeds = red\nrequests_per_minute =\n")
 
     with pytest.raises(ConfigError) as error:
         load()
 
     assert [re.split(r":| must", line)[0] for line in said(error).splitlines()] == [
-        str(file), "  line 4", "  [linux] colour", "  [linux] api_threads", "  [linux] requests_per_minute = ",
+        str(file), "  line 4", "  [linux] feeds", "  [linux] api_threads", "  [linux] requests_per_minute = ",
         "  [linux] feed = nyse",
     ]  # fmt: skip
     assert f"{file}: 5 " in said(error)
@@ -447,6 +448,17 @@ def test_a_bad_file_is_refused_even_where_it_is_overruled(load, ini):
 
     with pytest.raises(ConfigError, match="many"):
         load(workers=4)
+
+
+def test_keys_and_sections_of_other_programs_are_passed_over(load, ini):
+    """As in the file of the legacy pipeline, which a backtester and a database share."""
+    ini(
+        "[DEFAULT]\nlog_level = INFO\n[linux]\nlocal_storage_dir = /bars\napi_threads = 3\nfee = 0.005\nlocal_log_dir = /logs\n"
+        "api_key = ABC\nbroker_token = x\n[backtest]\nverbose\ncash = 10000\ncash = 20000\n[database]\nhost: db %(x)s\n  more\n"
+    )
+
+    settings = load()
+    assert (str(settings.base_path), settings.api_threads) == ("/bars", 3)
 
 
 def test_the_sections_of_other_systems_are_not_looked_at(load, ini):

@@ -19,6 +19,7 @@
     ├── StoreError                 the store cannot be found, read or written                       (exit 4)
     │   ├── StoreBusy              another process has locked it                                    (exit 7)
     │   ├── FileInUse              a reader keeps one file open (Windows); its series fails
+    │   ├── ForeignFiles           files of the legacy pipeline are where bars would be written or read
     │   └── DamagedFile            one file of the store cannot be read
     └── Interrupted                Ctrl-C or SIGTERM (also a KeyboardInterrupt)                     (exit 130)
 
@@ -197,6 +198,12 @@ class FileInUse(StoreError):
     """A reader kept one file open until the attempts to replace it ended. Other files are not affected."""
 
     code = "file_in_use"
+
+
+class ForeignFiles(StoreError):
+    """Files of the legacy pipeline are in the folder of a series, or make up the whole folder. Nothing was written."""
+
+    code = "foreign_files"
 
 
 class DamagedFile(StoreError):

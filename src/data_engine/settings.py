@@ -7,7 +7,6 @@ that Windows is tested on Linux. A settings file is checked completely, and one 
 from __future__ import annotations
 
 import configparser
-import difflib
 import os
 import platform
 import re
@@ -20,6 +19,7 @@ from typing import TypeVar
 
 from data_engine.alpaca.credentials import DATA_URL, check_data_url
 from data_engine.errors import ConfigError, InputError
+from data_engine.market.ini_text import near_miss, own_sections
 from data_engine.market.series import Feed
 from data_engine.store.location import DRIVE, parse_location
 
@@ -32,6 +32,8 @@ SETTINGS_NAME = "settings.ini"
 MAX_THREADS, MAX_REQUESTS_PER_MINUTE = 256, 1_000_000
 
 _SECTIONS = {"Windows": "windows", "Darwin": "macos"}
+
+CREDENTIALS = ("alpaca_api_key", "alpaca_secret_key", "apca_api_key_id", "apca_api_secret_key")
 
 _KEYS = ("local_storage_dir", "api_threads", "requests_per_minute", "feed")
 
@@ -192,14 +194,14 @@ def parse_settings(text: str, *, file: Path, section: str, home: Path | None) ->
     """Read the text of a settings file for one system.
 
     ``%`` and ``$`` have no meaning; ``~`` is *home*; a relative ``local_storage_dir`` starts at the file's folder. Keys of
-    ``[DEFAULT]`` count for every system; sections of other systems and other names are ignored.
+    ``[DEFAULT]`` count for every system. Keys and sections of other programs are ignored; what is nearly ours is a problem.
 
     Raises:
         ConfigError: If the file cannot be used: all its problems, each with section, key, value and remedy.
     """
     problems: list[str] = []
-    values = _section(_parse(text, problems), section, problems)
-    problems += [_unknown_key(section, key) for key in values if key not in _KEYS]
+    values = _section(_parse(own_sections(text, DEFAULT_THREADS), problems), section, problems)
+    problems += [problem for key in values if (problem := _misnamed(section, key))]
 
     def get(key: str, check: Callable[[object], _T]) -> _T | None:
         if key not in values:
@@ -274,13 +276,12 @@ def _unquoted(value: str) -> str:
     return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value
 
 
-def _unknown_key(section: str, key: str) -> str:
-    """Return the problem of a key that does not exist; without its value, which may be a credential."""
-    close = difflib.get_close_matches(key, _KEYS, n=1)
-    remedy = f"use {close[0]}" if close else f"use {', '.join(_KEYS)}"
-    if re.search(r"key|secret|token|password", key):
-        remedy = "set credentials in the environment or a .env file"
-    return f"[{section}] {key}: no such key; {remedy}"
+def _misnamed(section: str, key: str) -> str | None:
+    """Return the problem of a key that is nearly one of ours, or None; without its value, which may be a credential."""
+    if key in CREDENTIALS:
+        return f"[{section}] {key}: not read from a settings file; set credentials in the environment or a .env file"
+    meant = near_miss(key, _KEYS)
+    return f"[{section}] {key}: no such key; use {meant}" if meant else None
 
 
 def _parse(text: str, problems: list[str]) -> configparser.ConfigParser:
@@ -307,6 +308,8 @@ def _parse(text: str, problems: list[str]) -> configparser.ConfigParser:
 
 def _section(parser: configparser.ConfigParser, section: str, problems: list[str]) -> Mapping[str, str]:
     found = [name for name in parser.sections() if name.strip().lower() == section]
+    meant = {name: near_miss(name.strip().lower(), tuple(DEFAULT_THREADS)) for name in parser.sections()}
+    problems += [f"has a section [{name}]; use [{close}]" for name, close in meant.items() if close]
     if len(found) == 1:
         return parser[found[0]]
     if found:

@@ -438,7 +438,7 @@ def test_the_demo_shows_the_main_job_without_an_account(tmp_path: Path) -> None:
 
     assert ran.code == 0, ran.text
     assert "SIMULATED" in ran.text
-    assert "  Successful: 30/30" in ran.out
+    assert "  Successful: 32/32" in ran.out
     assert count(tmp_path / "demo_data") > 500_000
     assert "time_bucket" in ran.out
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -13,10 +14,15 @@ import pytest
 
 from data_engine import MetadataStore, ParquetStorage
 from data_engine.errors import CredentialsRefused, InputError, Interrupted, StoreError
+from data_engine.ingest.run_log import RunRecord, nights_without
 from data_engine.sandbox import Faults, Replay, Sandbox, SimulatedMarket
 from data_engine.sandbox.server import Record
 from data_engine.sandbox.splits import Split
+from data_engine.store.bar_store import BarStore
 from data_engine.store.local_files import LocalFiles
+from data_engine.store.location import open_file_store
+from data_engine.store.selection import DatasetFilter
+from data_engine.verify.reach import reach_of
 from running import (
     Clock,
     asked,
@@ -243,12 +249,73 @@ def test_an_update_is_quiet_for_cron_and_says_how_many_series_hold_the_latest_se
         ran = run("update", "--quiet", "--base-path", "s", url=server.url)
 
     assert ran.code == 0, ran.text
-    summary, gate = ran.out.splitlines()
-    assert summary.startswith("1 of 1 series up to date, 0 failed, ")
+    line, gate = ran.out.splitlines()
+    when, store, said = line.split(" ", 2)
+    assert datetime.now(UTC) - datetime.fromisoformat(when) < timedelta(minutes=5)
+    assert store == f"{Path.cwd() / 's'}:"
+    assert said.startswith("1 of 1 series up to date, 0 failed, ")
+    assert re.search(r"; equities_1day to 20\d\d-\d\d-\d\d$", said)
     day = gate.split()[1].rstrip(":")
     assert here("status", "--session", day, "--base-path", "s").out.splitlines() == [gate]
     assert "held by 1 of 1 series" in gate
     assert ran.err == ""
+
+
+def test_a_quiet_run_says_each_note_once_names_who_is_behind_and_where_a_settings_file_put_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for section in ("linux", "macos", "windows"):
+        with (tmp_path / "settings.ini").open("a") as file:
+            file.write(f"[{section}]\nlocal_storage_dir = {tmp_path / 'moved'}\n")
+    days = ("--start", "2022-06-01", "--end", "2022-06-15", "--timeframe", "1Day")
+    with Sandbox(SimulatedMarket()) as server:
+        here("ingest", "FB", "KO", *days, url=server.url)
+        here("actions", "FB", "--start", "2022-06-01", url=server.url)
+        first, second = (here("update", "FB", "--quiet", url=server.url) for _ in range(2))
+    states = {one["symbol"]: one["state"] for one in here("status", "--json", env={}).json["series"]}
+    runs = here("status", "--runs", "--json", env={}).json
+
+    assert first.code == second.code == 0, first.text + second.text
+    assert first.out.count("FB renamed to META on 2022-06-09") == 1
+    assert "renamed" not in second.out, "it is news once"
+    assert all(ran.err.startswith(f"Store: {tmp_path / 'moved'} (settings.ini") for ran in (first, second))
+    assert states == {"FB": "ended", "KO": "complete"}
+    assert [run["command"] for run in runs["runs"]] == ["update", "update", "ingest"]
+
+
+def test_a_series_that_was_not_fetched_to_the_last_session_is_behind(tmp_path: Path) -> None:
+    with Sandbox(SimulatedMarket()) as server:
+        for symbol, end in (("AAPL", "2024-06-07"), ("KO", "2024-06-05")):
+            days = ("--start", "2024-06-03", "--end", end, "--timeframe", "1Day")
+            here("ingest", symbol, *days, "--base-path", tmp_path / "s", url=server.url)
+    (held,) = reach_of(BarStore(open_file_store(tmp_path / "s")), DatasetFilter(), now=datetime.now(UTC))
+
+    assert (str(held), held.behind) == ("equities_1day to 2024-06-07", ("KO",))
+
+
+def test_the_nights_without_a_run_are_those_after_a_session() -> None:
+    """From Friday to the second Monday: nothing ran after Monday's, Thursday's and Friday's session."""
+    ran = [datetime(2024, 6, day, 1, tzinfo=UTC) for day in (1, 5, 6)]
+    records = [RunRecord(began, 1.0, "update", None, "", ()) for began in ran]
+
+    assert nights_without(records, datetime(2024, 6, 10, 23, tzinfo=UTC)) == [date(2024, 6, day) for day in (3, 6, 7)]
+    assert nights_without([], datetime(2024, 6, 10, 23, tzinfo=UTC)) == []
+
+
+def test_what_is_wrong_with_an_update_comes_before_missing_keys(tmp_path: Path) -> None:
+    with Sandbox(SimulatedMarket()) as server:
+        here("ingest", "AAPL", "--start", "2024-06-03", "--end", "2024-06-03", "--base-path", tmp_path / "s", url=server.url)
+    misspelt = here("update", "AAPLE", "--base-path", tmp_path / "s", env={})
+    wrong = here("update", "--timeframe", "9x", "--base-path", tmp_path / "none", env={})
+
+    assert (misspelt.code, wrong.code) == (2, 2)
+    assert "AAPLE; did you mean AAPL?" in misspelt.err
+    assert "'9x'" in wrong.err
+    for words in (("status", "AAPLE"), ("verify", "APL"), ("remove", "AAPLL")):
+        ran = here(*words, "--base-path", tmp_path / "s", env={})
+        assert ran.code == 2
+        assert "did you mean AAPL?" in ran.err
 
 
 # ------------------------------------------------------------------------------------------------------- adjusted series
@@ -440,7 +507,7 @@ def test_status_names_an_interior_hole(server: Sandbox, clock: Clock, tmp_path: 
 
     assert one["missing"] == [["2024-05-06T04:00:00Z", "2024-05-08T04:00:00Z"]]
     text = here("status", "--base-path", tmp_path).out
-    assert "missing 2024-05-06T04:00:00Z .. 2024-05-08T04:00:00Z" in text
+    assert "missing 2024-05-06 .. 2024-05-07" in text
 
 
 def test_status_chooses_and_lists(server: Sandbox, clock: Clock, tmp_path: Path) -> None:

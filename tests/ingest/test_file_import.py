@@ -16,7 +16,8 @@ from click.testing import CliRunner
 
 from data_engine.cli.import_files import import_files
 from data_engine.errors import InputError, MissingFileError
-from data_engine.ingest.file_import import find_sources, import_bars
+from data_engine.ingest.file_import import import_bars
+from data_engine.ingest.import_sources import find_sources
 from data_engine.market.bars import BAR_SCHEMA
 from data_engine.market.series import Dataset, Series, Timeframe
 from data_engine.read.parquet_storage import ParquetStorage
@@ -309,7 +310,7 @@ def test_verify_names_a_legacy_store_and_the_remedy(old):
     assert ran.code == 0
     line = next(line for line in ran.out.splitlines() if str(old / MONTH.replace("month=6", "month=5")) in line)
     assert re.search(r"\bequities_1min\b.*\b6 files\b", line)
-    assert f"`data-engine import {old} --base-path NEW`" in line
+    assert "`data-engine import --in-place`" in line
 
 
 def test_all_real_bars_are_imported(storage, tmp_path):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
-from collections.abc import Mapping
 
 import pytest
 from hypothesis import given
@@ -30,7 +30,9 @@ MIXED = IngestionReport(
 
 
 def test_a_report_is_a_mapping_with_symbols_in_the_order_given():
-    assert isinstance(MIXED, Mapping)
+    assert isinstance(MIXED, dict)
+    assert json.loads(json.dumps(MIXED))["failed"] == [["XYZ", "invalid symbol: XYZ"], ["ZVZZT", "No data available"]]
+    assert pickle.loads(pickle.dumps(MIXED)).exit_code == MIXED.exit_code
     assert dict(MIXED) == {
         "successful": ["TSLA", "AAPL"],
         "failed": [("XYZ", "invalid symbol: XYZ"), ("ZVZZT", "No data available")],
@@ -127,7 +129,7 @@ def test_no_failed_symbol_is_cut_from_the_summary():
 def test_one_line_for_a_nightly_run_and_one_per_failure():
     dropped = next(line for line in MIXED.line().splitlines() if "TSLA (4)" in line)
     assert MIXED.line() == (
-        "2 of 4 series up to date, 2 failed, 1,000,002 bars new, 3 revised, 0 removed, 1,234 requests, 22m 45s\n"
+        "2 of 4 series up to date, 2 failed, 1,000,002 bars new, 3 revised, 4 dropped, 0 removed, 1,234 requests, 22m 45s\n"
         "  Note: the end was truncated to 16 minutes ago\n"
         f"{dropped}\n"
         "  - XYZ: invalid symbol: XYZ\n"

@@ -16,8 +16,8 @@ STATE = ProgressState(
     pages_expected=49_027,
     bars=120_000_000,
     seconds=330.0,
-    per_minute=198.4,
-    allowed=200.0,
+    per_minute=2254.4,
+    allowed=10_000.0,
 )
 
 
@@ -26,7 +26,7 @@ def test_the_lines_are_those_of_the_legacy_pipeline_and_one_of_pages():
         "Progress: 125/500 (25.0%)\n"
         "  Successful: 120 | Failed: 5 | Remaining: 375\n"
         "  Elapsed: 5m 30s | Est. remaining: 16m 15s\n"
-        "  Pages: 12,400 of about 49,027 | 198/min of 200"
+        "  Pages: 12,400 of about 49,027 | 2,254/min of 10,000"
     )
 
 
@@ -36,8 +36,8 @@ def test_the_lines_are_those_of_the_legacy_pipeline_and_one_of_pages():
         pytest.param({"pages": 0}, 2, "  Elapsed: 5m 30s | Est. remaining: unknown", id="before-the-first-page"),
         pytest.param({"seconds": 0.0}, 2, "  Elapsed: 0.0s | Est. remaining: unknown", id="before-any-time"),
         pytest.param({"pages": 50_000}, 2, "  Elapsed: 5m 30s | Est. remaining: 0.0s", id="more-pages-than-expected"),
-        pytest.param({"pages": 50_000}, 3, "  Pages: 50,000 of about 50,000 | 198/min of 200", id="never-more-than-of"),
-        pytest.param({"allowed": None}, 3, "  Pages: 12,400 of about 49,027 | 198/min", id="no-limit"),
+        pytest.param({"pages": 50_000}, 3, "  Pages: 50,000 of about 50,000 | 2,254/min of 10,000", id="never-more-than-of"),
+        pytest.param({"allowed": None}, 3, "  Pages: 12,400 of about 49,027 | 2,254/min", id="no-limit"),
         pytest.param({"total": 0, "successful": 0, "failed": 0}, 0, "Progress: 0/0 (100.0%)", id="nothing-to-do"),
         pytest.param({"successful": 495}, 0, "Progress: 500/500 (100.0%)", id="done"),
         pytest.param({"total": 3, "successful": 1, "failed": 0}, 0, "Progress: 1/3 (33.3%)", id="thirds"),
@@ -55,6 +55,23 @@ def test_the_remaining_time_is_estimated_by_pages():
     assert half.remaining_seconds == 180.0
     assert replace(half, pages=200).remaining_seconds == 60.0
     assert replace(half, pages=400).remaining_seconds == 0.0
+
+
+def test_a_burst_is_called_one_and_does_not_shorten_the_estimate():
+    """100 of 300 requests in 6 seconds, with 200 a minute allowed: the other 200 take a minute and not 12 seconds."""
+    burst = replace(STATE, pages=100, pages_expected=300, seconds=6.0, per_minute=1000.0, allowed=200.0)
+
+    assert burst.remaining_seconds == 60.0
+    assert "| 1,000/min, a burst; limit 200" in lines(burst)
+    assert replace(burst, seconds=90.0, per_minute=67.0).remaining_seconds == 180.0, "the account is not what is slow"
+
+
+def test_nothing_is_wholly_done_before_every_symbol_is():
+    late = replace(STATE, total=30, successful=26, failed=0, pages=300, pages_expected=300)
+
+    assert late.share == 0.99
+    assert replace(late, successful=29, failed=1).share == 1.0
+    assert replace(late, pages=75).share == 0.25
 
 
 def test_lines_come_a_second_after_the_beginning_and_then_at_most_once_in_a_while():

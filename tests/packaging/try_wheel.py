@@ -126,7 +126,7 @@ def use(programs: Path, folder: Path) -> None:
     expect(Path(home).is_relative_to(programs.parent.resolve()), f"the package was imported from {home}")
     shown = run([programs / "data-engine", "demo"], work)
     files = list((work / "demo_data").glob("equities_1min/**/*.parquet"))
-    expect("Successful: 30/30" in shown and len(files) == 90, f"the demo made {len(files)} files:\n{shown}")
+    expect("Successful: 32/32" in shown and len(files) == 96, f"the demo made {len(files)} files:\n{shown}")
     print(f"  the demo ended 0 and made {len(files)} files")
     run([programs / "data-engine", "report", "--quick", "--base-path", "demo_data"], work)
     expect((work / "data-engine-report.html").stat().st_size > 100_000, "report wrote no page")

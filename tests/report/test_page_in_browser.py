@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
 
+from data_engine.corporate_actions.action_store import ActionStore
+from data_engine.market.corporate_action import decode
+from data_engine.market.exchange_calendar import sessions
+from data_engine.market.series import Series
 from data_engine.read.parquet_storage import ParquetStorage
 from data_engine.report import charts
 from data_engine.report.contents import overview_of
 from data_engine.report.html_page import render, save
 from data_engine.store.selection import DatasetFilter
-from pages import NOW, make_store
+from pages import DAYS, NOW, make_store, put
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SWITCHES = [
@@ -303,7 +308,8 @@ def test_flags_and_runs_are_texts_whatever_they_hold(shown: Shown) -> None:
 def test_findings_are_chosen_by_code(shown: Shown) -> None:
     shown.page.select_option("#flag-code", "range_missing")
 
-    assert {row.split("\t")[1] for row in shown.page.locator("#flags-table tbody tr").all_inner_texts()} == {"range missing"}
+    rows = shown.page.locator("#flags-table tbody tr").all_inner_texts()
+    assert {row.split("\t")[1].strip() for row in rows} == {"range missing"}
 
 
 def test_it_follows_the_system_into_the_dark_and_a_button_leads_out(dark: Shown) -> None:
@@ -376,3 +382,44 @@ def test_an_empty_store_has_a_page_that_says_so(browser: Any, tmp_path: Path) ->
         assert shown.text("#map-readout") == "The store has no series."
         assert shown.text("#chart-note") == "The store has no bars of a day or shorter."
         assert "No run is recorded" in shown.text("#runs-table")
+
+
+# -------------------------------------------------------------------------------------------- what to do next, splits, phones
+
+
+def test_the_next_command_is_that_of_the_worst_trouble_and_can_be_copied(shown: Shown, storage: ParquetStorage) -> None:
+    assert shown.text("#next-command") == f"data-engine verify --repair --base-path {storage.files.folder}"
+
+    shown.page.click("#next-copy")
+    shown.page.wait_for_selector("#next-copy:text-matches('Copied|Selected')")
+
+
+def test_a_split_is_marked_and_sessions_without_a_bar_are_a_gap(browser: Any, tmp_path: Path) -> None:
+    """Some days of bars, three weeks without, and two more; the split is on the last one."""
+    storage = ParquetStorage(tmp_path / "store")
+    june, july = list(sessions(date(2024, 6, 3), date(2024, 6, 10))), [date(2024, 7, 3), date(2024, 7, 5)]
+    put(storage, "NVDA", DAYS, [*june, *july], 100.0)
+    record = {"id": "x", "symbol": "NVDA", "new_rate": 10, "old_rate": 1, "ex_date": "2024-07-05", "process_date": "2024-07-05"}
+    action = decode("forward_split", record)
+    ActionStore(storage.files).update("NVDA", lambda known: replace(known, actions=(action,)))
+    file = tmp_path / "report.html"
+    save(render(overview_of(storage.bars, DatasetFilter(), now=NOW, by="data-engine test")), file)
+    (chart,) = charts.charts(storage.bars, [Series("NVDA", DAYS)], now=NOW, quick=False, minutes=0, notes=[])
+
+    assert [date.fromordinal(day) for day in chart.days] == list(sessions(june[0], july[-1]))
+    for shown in opened(browser, file):
+        shown.page.focus("#candles")
+        shown.page.keyboard.press("ArrowLeft")
+        assert shown.text("#chart-readout").startswith("Fri 2024-07-05")
+        assert "10-for-1 split" in shown.text("#chart-readout")
+        shown.page.keyboard.press("Home")
+        for _ in range(len(june)):
+            shown.page.keyboard.press("ArrowRight")
+        assert "no bar" in shown.text("#chart-readout")
+
+
+def test_on_a_phone_a_run_is_a_card_and_nothing_is_wider_than_the_screen(narrow: Shown) -> None:
+    wide = "(selector) => [...document.querySelectorAll(selector)].filter((one) => one.scrollWidth > one.clientWidth + 1).length"
+
+    assert narrow.page.evaluate(wide, "html, #runs-table, #flags-table") == 0
+    assert narrow.page.evaluate("getComputedStyle(document.querySelector('#runs-table td'), '::before').content") == '"Time"'

@@ -244,7 +244,7 @@ def pipeline_of(job: Job, **named: Any) -> IngestionPipeline:
         wait=job.wait,
         now=lambda: datetime.fromisoformat(job.now),
         actions=False,
-        **named,
+        **{"progress": False, **named},
     )
 
 

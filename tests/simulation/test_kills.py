@@ -251,3 +251,18 @@ def test_what_is_left_of_a_chain_that_broke_off_is_still_compared() -> None:
         asked += len(happened.asks)
     assert broke > 3
     assert asked < 20 * 5  # of a page each: 83, and 106 if what is left were compared at the end
+
+
+def test_who_has_the_newest_bar_of_an_undated_answer_has_a_bar() -> None:
+    """Asked who has any: the newest bar may be forming, and was taken for none, so that emptiness was claimed in its place."""
+    dead = [Security(name, only=[at(date(2024, 5, 20 + number), 10), last]) for number, (name, last) in enumerate(_LATE.items())]
+    made = world("2024-06-05T23:00", Security("LIVE", (2, 3)), *dead)
+    symbols = ("LIVE", *_LATE)
+    made.take(Step("ingest", symbols, "2024-05-01", None, adjustment="split", salt=1))
+    made.take(Step("update", hours=24 * 6, salt=2, faults=Faults(dated=False, page_bars=1)))
+    made.take(Step("update", hours=24, salt=3))
+    for name, last in _LATE.items():
+        assert last in made.state.rows_of(("equities_1min_split", name))
+
+
+_LATE = {f"S{number:02}": at(date(2024, 6, 6), 10, number) for number in range(6)}

@@ -377,6 +377,7 @@ class World:
             metadata=MetadataStore(files=storage.files, today=lambda: new_york_date(self.machine)),
             settings=SETTINGS,
             now=lambda: self.machine,
+            progress=False,
             wait=600.0,
             actions=bool(self.market.records),
         )

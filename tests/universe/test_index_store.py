@@ -111,7 +111,10 @@ def store(memory, clock):
 
 
 def rows(frame: pd.DataFrame) -> list[tuple[str, str]]:
-    return list(frame.itertuples(index=False, name=None))
+    """Return symbols and the New York days on which they were added; these are stored as days, so that no time is lost."""
+    local = frame.added_date.dt.tz_convert("America/New_York")
+    assert (local == local.dt.normalize()).all()
+    return list(zip(frame.symbol, local.dt.strftime("%Y-%m-%d"), strict=True))
 
 
 LIST, HISTORY = "metadata/indices/tech.csv", "metadata/indices/history/tech.csv"
@@ -129,6 +132,51 @@ def test_a_list_comes_back_in_its_order_with_the_day_it_was_stored(store):
     assert rows(frame) == [("MSFT", "2024-01-02"), ("AAPL", "2024-01-02")]
 
 
+def test_a_symbol_has_the_instant_at_which_it_was_added(memory):
+    first, second = datetime(2024, 1, 2, 20, 30, 0, 123456, UTC), datetime(2024, 1, 3, 2, 15, tzinfo=UTC)  # one day in New York
+    instants = iter([first, second])
+    store = MetadataStore(files=memory, today=Clock(DAY1), now=lambda: next(instants))
+    store.store("tech", ["MSFT"])
+    store.store("tech", ["MSFT", "AAPL"])
+
+    frame = store.load("tech")
+    assert str(frame.added_date.dtype) == "datetime64[ns, UTC]"
+    assert dict(zip(frame.symbol, frame.added_date, strict=True)) == {"MSFT": first, "AAPL": second}
+    assert memory.content[LIST] == (b"symbol,added_date\nMSFT,2024-01-02T20:30:00.123456Z\nAAPL,2024-01-03T02:15:00Z\n")
+    assert store.members("tech") == {"MSFT": DAY1, "AAPL": DAY1}
+
+
+@pytest.mark.parametrize("index", [False, True])
+def test_a_list_that_pandas_wrote_is_read_with_its_instants(store, memory, index):
+    """As the legacy pipeline writes it."""
+    added = [pd.Timestamp("2025-01-15 14:30:00.123456", tz="UTC"), pd.Timestamp("2025-01-16 03:00", tz="UTC")]
+    table = pd.DataFrame({"symbol": ["AAPL", "NA"], "added_date": added})
+    memory.content[LIST] = table.to_csv(index=index).encode()
+
+    pd.testing.assert_series_equal(store.load("tech").added_date, table.added_date.astype("datetime64[ns, UTC]"))
+    assert store.members("tech") == {"AAPL": date(2025, 1, 15), "NA": date(2025, 1, 15)}
+
+
+def test_a_list_with_a_derived_name_never_changes_an_index_that_was_stored_by_name(store, memory):
+    store.store("tech", ["A", "B", "C", "D"])
+    before = dict(memory.content)
+
+    assert store.store("tech", ["A"], force=False, derived=True).kept
+    assert not store.store("tech", ["D", "C", "B", "A"], derived=True).kept, "the same members"
+    assert memory.content == before
+
+
+def test_a_list_with_a_derived_name_replaces_its_own_whatever_it_drops_and_keeps_its_history(store, clock):
+    store.store("tech", ["A", "B", "C", "D"], force=False, derived=True)
+    clock.day = DAY2
+    store.store("tech", ["A"], force=False, derived=True)
+
+    assert list(store.members("tech")) == ["A"]
+    assert list(store.members("tech", as_of=DAY1)) == ["A", "B", "C", "D"]
+    store.store("tech", ["A", "B"])
+    assert store.store("tech", ["C"], derived=True).kept, "it was stored by name since"
+
+
 def test_symbols_are_made_canonical(store):
     store.store("tech", [" msft", "brk-b", "MSFT", "na", "true"])
 
@@ -140,7 +188,7 @@ def test_words_for_missing_values_stay_text(store):
 
     frame = store.load("odd")
     assert list(frame.symbol) == ["NA", "NAN", "NULL", "TRUE", "INF", "2330", "1E5"]
-    assert all(type(value) is str for value in frame.to_numpy().ravel())
+    assert all(type(value) is str for value in frame.symbol)
     assert not frame.isna().any(axis=None)
 
 

@@ -16,6 +16,7 @@ from data_engine.cli import (
     actions,
     audit,
     demo,
+    doctor,
     home,
     import_files,
     index,
@@ -74,6 +75,7 @@ for _command in (
     report.report,
     sandbox.sandbox,
     demo.demo,
+    doctor.doctor,
 ):
     program.add_command(_command)
 

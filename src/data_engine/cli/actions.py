@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 @click.option("--start", metavar="DATE", help="First ex-date, in New York. [default: start of the symbol's bars]")
 @click.option("--end", metavar="DATE", help="Last ex-date, included. [default: today]")
 @click.option("--refetch", is_flag=True, help="Fetch everything again, also what is final.")
+@click.option("--quiet", is_flag=True, help="Print one summary line and the failures; for cron.")
 @rate_option
 @wait_option()
 @with_settings
@@ -41,6 +42,7 @@ def actions(
     start: str | None,
     end: str | None,
     refetch: bool,
+    quiet: bool,
     wait: float,
     as_json: bool,
 ) -> None:
@@ -57,7 +59,7 @@ def actions(
     from data_engine.market.symbol import ticker_of
     from data_engine.universe.index_store import MetadataStore
 
-    store = open_store(settings)
+    store = open_store(settings, quiet=quiet)
     names = parse_selection({"symbols": symbols, "index_name": index_name})["names"]
     if index_name is not None:
         names = list(MetadataStore(files=store.files).members(index_name))
@@ -72,7 +74,7 @@ def actions(
     if as_json:
         print_json(report.to_json())
     else:
-        for line in _lines(report, requested):
+        for line in _brief(report, store, now) if quiet else _lines(report, requested):
             click.echo(line)
     failed = {symbol for symbol, _, _ in report.failed}
     context.exit(of_failures({code for _, code, _ in report.failed}, all_failed=failed >= set(report.symbols)))
@@ -134,6 +136,18 @@ def _starts(store: BarStore, names: Sequence[str] | None) -> tuple[dict[str, dat
                 ticker = ticker_of(series.symbol)
                 starts[ticker] = min(first, starts.get(ticker, first))
     return starts, {symbol: error for symbol, error in damaged.items() if symbol not in starts}
+
+
+def _brief(report: ActionsReport, store: BarStore, now: datetime) -> Iterator[str]:
+    """Yield one line for the log of a nightly run, and one per symbol that failed."""
+    from data_engine.market.time_range import iso
+    from data_engine.market.wording import plural
+
+    counts = f"{sum(report.added.values()):,} new or changed, {len(report.withdrawn):,} removed, {len(report.failed):,} failed"
+    requests = plural(report.requests, "request")
+    symbols = plural(len(report.symbols), "symbol")
+    yield f"{iso(now.replace(microsecond=0))} {store.files.location}: corporate actions of {symbols}: {counts}, {requests}"
+    yield from (f"  - {symbol}: {message}" for symbol, _, message in report.failed)
 
 
 def _lines(report: ActionsReport, requested: dict[str, TimeRange]) -> Iterator[str]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import sys
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
     from data_engine.ingest.progress import Progress
     from data_engine.settings import Settings
+    from data_engine.store.bar_store import BarStore
     from data_engine.store.file_store import FileStore
 
 
@@ -76,28 +79,50 @@ def first_lines(lines: Sequence[str], rest: str, *, most: int = MOST_LINES) -> l
     return [*lines[:most], f"and {left:,} more {rest}"] if left > 0 else list(lines)
 
 
-def refuse_unknown(names: Sequence[str], known: Collection[str], remedy: str = LIST_ALL) -> None:
+def refuse_unknown(
+    names: Sequence[str], known: Collection[str], remedy: str = LIST_ALL, *, store: BarStore | None = None
+) -> None:
     """Refuse symbols of which the store has nothing: a typo must not read as success.
 
     Args:
         names: The symbols.
         known: The symbols of which the store has something.
         remedy: What to do, for the end of the message.
+        store: The store among whose symbols close ones are looked for. If None, among *known*.
 
     Raises:
         InputError: If a symbol is unknown.
     """
     from data_engine.errors import InputError
-    from data_engine.market.wording import and_more
+    from data_engine.market.wording import and_more, did_you_mean
 
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise InputError(f"no stored series of {and_more(unknown, 10)}; {remedy}")
+        coverage = store.coverage if store is not None else None
+        there = {one.symbol for dataset in coverage.datasets() for one in coverage.series(dataset)} if coverage else known
+        meant = did_you_mean(unknown, there)
+        raise InputError(f"no stored series of {and_more(unknown, 10)}{meant or ';'} {remedy}")
 
 
 def print_store(settings: Settings, files: FileStore, *more: str) -> None:
-    """Print where the store is and which setting says so, then *more*, in one line on stderr."""
-    print_err(" | ".join((f"Store: {files.location} ({settings.base_path_source})", *more)))
+    """Print where the store is and which setting says so, then *more*, in one line on stderr.
+
+    On a terminal on which that does not fit, each part has a line.
+    """
+    parts = (f"Store: {files.location} ({settings.base_path_source})", *more)
+    line = " | ".join(parts)
+    fits = not sys.stderr.isatty() or len(line) <= shutil.get_terminal_size().columns
+    print_err(line if fits else "\n  ".join(parts))
+
+
+def print_unseen_store(settings: Settings, files: FileStore) -> None:
+    """Print where the store is if a settings file of the working directory says so: who owns that directory moves the store.
+
+    For commands that are quiet, and name no other store.
+    """
+    file = settings.settings_file
+    if file is not None and file.parent == Path.cwd() and settings.base_path_source.startswith(file.name):
+        print_store(settings, files)
 
 
 def warn_writer(files: FileStore) -> None:
@@ -140,9 +165,11 @@ def progress_for(*, as_json: bool, quiet: bool = False) -> Progress:
     if quiet:
         return NoProgress()
     if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
-        from data_engine.cli.display import LiveDisplay
+        from data_engine.cli.output import Output
+        from data_engine.ingest.live_display import LiveDisplay
 
-        return LiveDisplay()
+        stream = sys.stderr
+        return LiveDisplay(stream.stream if isinstance(stream, Output) else stream)
     return LogProgress(lambda text: click.echo(text, err=as_json))
 
 

@@ -13,8 +13,10 @@ _FIRST_COMMANDS = """The store is empty. Try:
 def show() -> None:
     """Print where the store is and what it holds, or the first three commands to try."""
     from data_engine.settings import load_settings
+    from data_engine.store.bar_store import BarStore
     from data_engine.store.coverage_store import CoverageStore
     from data_engine.store.location import open_file_store
+    from data_engine.verify.legacy_status import legacy_status
 
     settings = load_settings()
     files = open_file_store(settings.base_path)
@@ -25,5 +27,8 @@ def show() -> None:
     for dataset in datasets:
         known = [store.read(series) for series in store.series(dataset)]
         click.echo(f"  {dataset.name}: {len(known):,} series, {sum(coverage.bars for coverage in known):,} bars")
-    if not datasets:
+    legacy = legacy_status(BarStore(files), ())
+    for line in legacy.lines() if legacy is not None else ():
+        click.echo(f"  {line}")
+    if not datasets and legacy is None:
         click.echo(_FIRST_COMMANDS)

@@ -1,4 +1,4 @@
-"""``import``: bars that other programs left in Parquet files."""
+"""``import``: bars and lists that the legacy pipeline, or other programs, left in files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from data_engine.cli.console import print_json, warn_writer
+from data_engine.cli.console import print_err, print_json, stop_on_signal, warn_writer
 from data_engine.cli.exit_codes import FAILED, OK, Command
 from data_engine.cli.options import open_store, wait_option, with_settings
 from data_engine.store.run_lock import RUN_LOCK
@@ -17,9 +17,13 @@ if TYPE_CHECKING:
 
 
 @click.command("import", cls=Command, exits="0 1 2 4 7 130", partial=True)
-@click.argument("folder", metavar="FROM")
+@click.argument("folder", metavar="[FROM]", required=False)
+@click.option("--in-place", is_flag=True, help="Turn a folder that the legacy pipeline wrote into a store.")
+@click.option("--timeframe", metavar="T", help="Timeframe of all bars. [default: as timestamps and folder say]")
 @click.option("--feed", metavar="F", help="Feed of the bars. [default: from the folder's name, else sip]")
 @click.option("--adjustment", metavar="A", help="Adjustment of the bars. [default: from the folder's name, else raw]")
+@click.option("--claim", is_flag=True, help="Count the sessions of the files as covered, by your word.")
+@click.option("--drop-originals", is_flag=True, help="With --in-place: remove old files; do not keep them.")
 @click.option("--dry-run", is_flag=True, help="Read all files; write nothing.")
 @wait_option()
 @with_settings
@@ -27,40 +31,66 @@ if TYPE_CHECKING:
 def import_files(
     context: click.Context,
     settings: Settings,
-    folder: str,
+    folder: str | None,
+    in_place: bool,
+    timeframe: str | None,
     feed: str | None,
     adjustment: str | None,
+    claim: bool,
+    drop_originals: bool,
     dry_run: bool,
     wait: float,
     as_json: bool,
 ) -> None:
-    """Import bars from the Parquet files of other programs.
+    """Import bars and lists from the files of other programs.
 
     FROM holds files such as equities_1min/symbol=AAPL/year=2024/month=1/data_0.parquet, which are only read. Stored bars keep
-    their values, and no range becomes covered.
+    their values, and no range becomes covered without --claim.
+
+    With --in-place, such files in the store's own folder are replaced by files of the store, month by month; the old ones move to
+    metadata/legacy. If that is interrupted, the same command goes on with it.
     """
     from datetime import UTC, datetime
 
-    from data_engine.ingest.file_import import find_sources, import_bars, to_json
+    from data_engine.errors import InputError
+    from data_engine.ingest.file_import import import_bars, to_json
+    from data_engine.ingest.import_in_place import find_legacy, import_in_place
+    from data_engine.ingest.import_lists import import_lists
+    from data_engine.ingest.import_sources import find_sources
+    from data_engine.ingest.import_summary import summary
+    from data_engine.store.legacy_files import refuse_legacy_store
 
-    store = open_store(settings, must_exist=False)
-    sources, unusable = find_sources(folder, feed=feed, adjustment=adjustment)
+    if in_place == (folder is not None):
+        raise InputError("cannot tell what to import; pass either the folder FROM or --in-place")
+    if drop_originals and not in_place:
+        raise InputError("cannot use --drop-originals without --in-place: files of another folder are only read; pass both")
+    store = open_store(settings, must_exist=in_place, legacy=True)
+    if not in_place:
+        refuse_legacy_store(store.files)
+    now = datetime.now(UTC)
     with ExitStack() as lock:
+        lock.enter_context(stop_on_signal())
         if not dry_run:
             warn_writer(store.files)
             lock.enter_context(store.files.lock(RUN_LOCK, seconds=wait))
-        report = import_bars(store, sources, now=datetime.now(UTC), dry_run=dry_run)
-    failed = [*unusable, *report.failed]
+        if folder is None:
+            legacy = find_legacy(store, feed=feed, adjustment=adjustment)
+            report = import_in_place(
+                store, legacy, now=now, timeframe=timeframe, claim=claim, drop_originals=drop_originals, dry_run=dry_run
+            )
+        else:
+            sources, unusable = find_sources(folder, feed=feed, adjustment=adjustment)
+            report = import_bars(store, sources, now=now, timeframe=timeframe, claim=claim, dry_run=dry_run)
+            report.failed[:0] = unusable
+            import_lists(store.files, folder, report, dry_run=dry_run)
+    text = summary(store, report, base_path=_base_path(settings), dry_run=dry_run)
     if as_json:
-        print_json({"from": folder, "dry_run": dry_run, **to_json(report, unusable)})
-    else:
-        for path, message in failed:
-            click.echo(f"{path}: {message}")
-        verb = "would be added" if dry_run else "added"
-        click.echo(
-            f"{report.files:,} files of {len(report.by_series):,} series read, {report.bars:,} bars: {report.added:,} {verb}, "
-            f"{report.stored:,} already stored, {report.covered:,} left out of covered ranges; {len(failed)} failed"
-        )
-        if report.added and not dry_run:
-            click.echo("Imported bars are not covered; `data-engine ingest` for the same range fetches them from Alpaca.")
-    context.exit(FAILED if failed else OK)
+        print_json({"from": folder, "in_place": in_place, "dry_run": dry_run, **to_json(report), "next": text.commands})
+    for line in text.lines:
+        print_err(line) if as_json else click.echo(line)
+    context.exit(FAILED if report.failed else OK)
+
+
+def _base_path(settings: Settings) -> str | None:
+    """Return the store as it was named on the command line, for commands to run next; None if the settings name it."""
+    return str(settings.base_path) if settings.base_path_source == "--base-path" else None

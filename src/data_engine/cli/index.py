@@ -8,7 +8,7 @@ import click
 
 from data_engine.cli.console import first_lines, print_err, print_json, warn_writer
 from data_engine.cli.exit_codes import Group
-from data_engine.cli.options import wait_option, with_store
+from data_engine.cli.options import wait_option, with_any_store
 from data_engine.store.run_lock import RUN_LOCK
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def index() -> None:
 @click.option("--since", metavar="DATE", help="First day of complete changes. [default: first change]")
 @click.option("--force", is_flag=True, help="Accept many unusable changes, or a large loss of members.")
 @wait_option()
-@with_store
+@with_any_store
 def import_index(
     store: BarStore,
     name: str,
@@ -77,7 +77,7 @@ def import_index(
 @index.command("show", exits="0 1 2 4 130")
 @click.argument("name", metavar="NAME")
 @click.option("--on", metavar="DATE", help="Day in New York whose members are printed. [default: now]")
-@with_store
+@with_any_store
 def show_members(store: BarStore, name: str, on: str | None, as_json: bool) -> None:
     """Print the members of an index, now or on a day."""
     from data_engine.universe.index_store import MetadataStore
@@ -96,7 +96,7 @@ def show_members(store: BarStore, name: str, on: str | None, as_json: bool) -> N
 
 
 @index.command("list", exits="0 1 2 4 130")
-@with_store
+@with_any_store
 def list_names(store: BarStore, as_json: bool) -> None:
     """List the indices with their number of members."""
     from data_engine.universe.index_store import MetadataStore

@@ -39,6 +39,7 @@ _INDEX_HELP = "Name under which to store the given list. Without a list, the sto
 @click.option("--column", metavar="NAME", help="Column of --csv with the symbols. [default: Symbol, then Ticker]")
 @click.option("--file", "text_path", metavar="FILE", help="Text file with the symbols, one per line.")
 @click.option("--index", "index_name", metavar="NAME", help=_INDEX_HELP)
+@click.option("--no-index", is_flag=True, help="With --csv: store no index. [default: one with the file's name]")
 @click.option("--ever", is_flag=True, help="With --index, fetch all members at any time in the range.")
 @click.option("--start", metavar="DATE", help="First day in New York, or instant; required the first time.")
 @click.option("--end", metavar="DATE", help="Last day, included, or instant. [default: now]")
@@ -86,7 +87,9 @@ def ingest(
     pipeline = IngestionPipeline(
         settings=settings, feed=feed, adjustment=adjustment, progress=progress, wait=wait, dask=dask, actions=not no_actions
     )
+    no_index = lists.pop("no_index")
     names, stored_as = _symbols(pipeline.metadata, start, end, **lists)
+    derived = _derived_index(lists["csv_path"], lists["index_name"], no_index=no_index)
     _check_request(pipeline, names, start, end, timeframe)
     if dry_run:
         open_store(settings, must_exist=False)
@@ -97,10 +100,32 @@ def ingest(
     workers = f"Dask: {dask}" if dask else plural(pipeline.workers, "worker")
     with running(pipeline, f"{plural(len(names), 'symbol')}, {what}, {workers}", must_exist=False):
         report = pipeline.ingest_symbols(
-            names, start, end, timeframe, stored_as, refetch=refetch, accept_removals=accept_removals, force=force
+            names,
+            start,
+            end,
+            timeframe,
+            derived if stored_as is None else stored_as,
+            refetch=refetch,
+            accept_removals=accept_removals,
+            force=force,
+            derived=stored_as is None,
         )
     show(report, as_json=as_json)
     context.exit(report.exit_code)
+
+
+def _derived_index(csv_path: str | None, index_name: str | None, *, no_index: bool) -> str | None:
+    """Return the name under which the list of a CSV file is stored if none is given.
+
+    Raises:
+        InputError: If ``--no-index`` has no effect.
+    """
+    from data_engine.errors import InputError
+    from data_engine.universe.index_names import derived_name
+
+    if no_index and (csv_path is None or index_name is not None):
+        raise InputError("cannot use --no-index without --csv or together with --index: only --csv stores an index unasked")
+    return None if csv_path is None or no_index else derived_name(csv_path)
 
 
 def _check_request(pipeline: IngestionPipeline, names: Sequence[str], start: str | None, end: str | None, timeframe: str) -> None:
@@ -108,10 +133,13 @@ def _check_request(pipeline: IngestionPipeline, names: Sequence[str], start: str
 
     Raises:
         InputError: If the timeframe does not exist, or there is no *start* and none of the series is stored.
+        ForeignFiles: If the legacy pipeline wrote the folder.
     """
     from data_engine.market.series import Dataset, Series, Timeframe
+    from data_engine.store.legacy_files import refuse_legacy_store
 
     dataset = Dataset(Timeframe.parse(timeframe), pipeline.adjustment, pipeline.feed)
+    refuse_legacy_store(pipeline.storage.files)
     coverage = pipeline.storage.bars.coverage
     if start is None and not any(coverage.read(Series(name, dataset)).wanted for name in names):
         pipeline.plan(names, start, end, timeframe)  # raises the error, whose text is there

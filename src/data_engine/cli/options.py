@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from data_engine.cli.console import print_store
+from data_engine.cli.console import print_store, print_unseen_store
 
 if TYPE_CHECKING:
     from data_engine.settings import Settings
@@ -157,22 +157,32 @@ def with_store(command: Callable[..., None]) -> Callable[..., None]:
 
     Symbols are passed as *names* (None for all), and the options of `filter_options` as *datasets*, a `DatasetFilter`.
     """
+    return _with_store(command, legacy=False)
 
+
+def with_any_store(command: Callable[..., None]) -> Callable[..., None]:
+    """Do what `with_store` does for a command that also has something to say of a folder that the legacy pipeline wrote."""
+    return _with_store(command, legacy=True)
+
+
+def _with_store(command: Callable[..., None], *, legacy: bool) -> Callable[..., None]:
     @with_settings
     @wraps(command)
     def opened(*arguments: Any, settings: Settings, **options: Any) -> None:
-        store = open_store(settings)
+        store = open_store(settings, legacy=legacy)
         command(*arguments, store=store, **parse_selection(options))
 
     return opened
 
 
-def open_store(settings: Settings, *, must_exist: bool = True) -> BarStore:
+def open_store(settings: Settings, *, must_exist: bool = True, legacy: bool = False, quiet: bool = False) -> BarStore:
     """Open the store, name it on stderr, and return it.
 
     Args:
         settings: The settings that say where the store is.
         must_exist: Whether a store that does not exist is an error.
+        legacy: Whether a folder that only the legacy pipeline wrote is a store.
+        quiet: Whether to name it only if a settings file of the working directory chose it.
 
     Raises:
         StoreError: If there is no store.
@@ -181,9 +191,9 @@ def open_store(settings: Settings, *, must_exist: bool = True) -> BarStore:
     from data_engine.store.location import open_file_store
 
     store = BarStore(open_file_store(settings.base_path))
-    print_store(settings, store.files)
+    (print_unseen_store if quiet else print_store)(settings, store.files)
     if must_exist:
-        store.check_exists()
+        store.check_exists(legacy=legacy)
     return store
 
 

@@ -63,5 +63,5 @@ def _selected(store: BarStore, names: list[str], datasets: DatasetFilter) -> lis
     from data_engine.store.selection import select_series
 
     selected = list(select_series(store.coverage, datasets, names))
-    refuse_unknown(names, {series.symbol for series in selected}, f"nothing was removed; {LIST_ALL}")
+    refuse_unknown(names, {series.symbol for series in selected}, f"nothing was removed; {LIST_ALL}", store=store)
     return selected

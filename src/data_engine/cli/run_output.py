@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
 
-from data_engine.cli.console import print_err, print_json, print_store, size, stop_on_signal, warn_writer
+from data_engine.cli.console import print_err, print_json, print_store, print_unseen_store, size, stop_on_signal, warn_writer
 
 if TYPE_CHECKING:
     from data_engine.ingest.outcome import IngestionReport
@@ -18,7 +19,13 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def running(pipeline: IngestionPipeline, *details: str, must_exist: bool = True, quiet: bool = False) -> Iterator[None]:
+def running(
+    pipeline: IngestionPipeline,
+    *details: str,
+    must_exist: bool = True,
+    quiet: bool = False,
+    check: Callable[[], object] = lambda: None,
+) -> Iterator[None]:
     """Name the store on stderr, then have signals stop the block in order.
 
     Args:
@@ -26,13 +33,17 @@ def running(pipeline: IngestionPipeline, *details: str, must_exist: bool = True,
         details: Further lines for stderr.
         must_exist: Whether a store that does not exist is an error.
         quiet: Whether to print warnings only.
+        check: What to check before credentials are read: they are of no use for a request that cannot be made.
 
     Raises:
         StoreError: If there is no store. It comes before missing credentials: they are of no use then.
         ConfigError: If there are no credentials.
     """
-    if not quiet:
-        _print_run(pipeline, must_exist=must_exist)
+    if quiet:
+        print_unseen_store(pipeline.settings, pipeline.storage.files)
+        check()
+    else:
+        _print_run(pipeline, must_exist=must_exist, check=check)
     warn_writer(pipeline.storage.files)
     for line in details:
         print_err(line)
@@ -45,12 +56,13 @@ def running(pipeline: IngestionPipeline, *details: str, must_exist: bool = True,
         logging.disable(logging.NOTSET)
 
 
-def _print_run(pipeline: IngestionPipeline, *, must_exist: bool) -> None:
+def _print_run(pipeline: IngestionPipeline, *, must_exist: bool, check: Callable[[], object]) -> None:
     """Print store, free disk, source of the keys and rate limit in one line; the store alone if the run cannot begin."""
     details: tuple[str, ...] = ()
     try:
         if must_exist:
             pipeline.storage.bars.check_exists()
+        check()
         details = _details(pipeline)
     finally:
         print_store(pipeline.settings, pipeline.storage.files, *details)
@@ -67,15 +79,26 @@ def _details(pipeline: IngestionPipeline) -> tuple[str, ...]:
     )
 
 
-def show(report: IngestionReport, *, as_json: bool, brief: bool = False) -> None:
+def show(report: IngestionReport, *, as_json: bool, text: str | None = None) -> None:
     """Print the result of a run.
 
     Args:
         report: The result.
         as_json: Whether to print JSON on stdout, and text on stderr.
-        brief: Whether the text is one line, and one per failed symbol.
+        text: The text. If None, the summary.
     """
-    text = report.line() if brief else report.summary()
     if as_json:
         print_json(report.to_json())
-    click.echo(text, err=as_json)
+    click.echo(report.summary() if text is None else text, err=as_json)
+    if text is None and not as_json and sys.stdout.isatty():
+        click.echo(f"\nNext: {_next(report)}")
+
+
+def _next(report: IngestionReport) -> str:
+    """Return the command to run after a run."""
+    if report.interrupted:
+        return "run the same command again to continue"
+    if report["failed"]:
+        failed = [symbol for symbol, _ in report["failed"]]
+        return f"`data-engine status {' '.join(failed[:5])}` shows what is missing; `data-engine update` tries it again"
+    return "`data-engine status` shows what is stored; `data-engine update` keeps it current"

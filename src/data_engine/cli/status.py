@@ -10,7 +10,7 @@ import click
 
 from data_engine.cli.console import MOST_LINES, print_json, refuse_unknown, size
 from data_engine.cli.exit_codes import FAILED, OK, Command
-from data_engine.cli.options import filter_options, symbols_argument, with_store
+from data_engine.cli.options import filter_options, symbols_argument, with_any_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -18,9 +18,12 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from data_engine.market.series import Dataset, Series
+    from data_engine.market.time_range import TimeRange
     from data_engine.store.bar_store import BarStore
     from data_engine.store.selection import DatasetFilter
     from data_engine.verify.status import IndexStatus, SeriesStatus
+
+_MOST_RUNS = 20
 
 _MOST_RANGES = 3  # missing and not requested ones, per series
 
@@ -38,8 +41,9 @@ _MOST_RANGES = 3  # missing and not requested ones, per series
     show_default=True,
     help="With --session: share of the series that traded lately.",
 )
+@click.option("--runs", "with_runs", is_flag=True, help="Print the last 20 runs, and nights without one.")
 @click.option("--digest", "with_digest", is_flag=True, help="Print a digest of all bars, to compare stores. Reads every bar.")
-@with_store
+@with_any_store
 @click.pass_context
 def status(
     context: click.Context,
@@ -50,10 +54,13 @@ def status(
     everything: bool,
     session: str | None,
     min_share: float,
+    with_runs: bool,
     with_digest: bool,
     as_json: bool,
 ) -> None:
     """Show stored, requested and missing ranges per series.
+
+    With --runs, print the last runs, and the sessions of the last two weeks after which none began.
 
     With --session, print how many of the series that had a bar in the ten sessions before hold that session, and exit with 1 if
     their share is too small.
@@ -62,6 +69,7 @@ def status(
 
     from data_engine.store.selection import select_series
     from data_engine.universe.index_store import MetadataStore
+    from data_engine.verify.legacy_status import legacy_status
     from data_engine.verify.status import index_status, series_status
 
     symbols, changes = names, None
@@ -70,13 +78,19 @@ def status(
         symbols = sorted({change.symbol for change in changes})
     if session is not None:
         if names is not None:
-            refuse_unknown(names, {one.symbol for one in select_series(store.coverage, datasets, names)})
+            refuse_unknown(names, {one.symbol for one in select_series(store.coverage, datasets, names)}, store=store)
         context.exit(_gate(store, datasets, symbols, session, min_share, as_json=as_json))
+    if with_runs:
+        _show_runs(store, as_json=as_json)
+        return
     found = list(series_status(store, datasets, symbols, now=datetime.now(UTC)))
     if names is not None:
-        refuse_unknown(names, {one.series.symbol for one in found})
-    fields = _fields(store, found)
+        refuse_unknown(names, {one.series.symbol for one in found}, store=store)
+    legacy = legacy_status(store, [one.series for one in found] if everything or names else _listed_first(found))
+    fields = {**_fields(store, found), **({"legacy": legacy.to_json()} if legacy else {})}
     lines = _lines(found, everything=everything or names is not None)
+    if legacy is not None:
+        lines = chain(lines if found else (), legacy.lines())
     if changes is not None:
         of_index = index_status(changes, [one for one in store.coverage.datasets() if one in datasets], found)
         fields["index"] = {"name": index_name, "datasets": [one.to_json() for one in of_index]}
@@ -89,6 +103,11 @@ def status(
         return
     for line in lines:
         click.echo(line)
+
+
+def _listed_first(found: Sequence[SeriesStatus]) -> list[Series]:
+    """Return the series whose folders are looked at for files of the legacy pipeline: as many as are listed."""
+    return [one.series for one in found[:MOST_LINES]]
 
 
 def _gate(
@@ -112,6 +131,33 @@ def _gate(
     for (dataset, reason), names in by_reason.items():
         click.echo(f"  {dataset}, {reason}: {' '.join(names)}")
     return OK if passed else FAILED
+
+
+def _show_runs(store: BarStore, *, as_json: bool) -> None:
+    """Print the last runs, the latest first, and the nights without one."""
+    import json
+    from datetime import UTC, datetime
+
+    from data_engine.ingest.outcome import duration
+    from data_engine.ingest.run_log import RunLog, dump, nights_without
+    from data_engine.market.time_range import iso
+    from data_engine.market.wording import plural
+
+    runs = RunLog(store.files).read()
+    missed = nights_without(runs, datetime.now(UTC))
+    if as_json:
+        print_json({"runs": [json.loads(dump(run)) for run in runs], "nights_without": [day.isoformat() for day in missed]})
+        return
+    for run in runs[:_MOST_RUNS]:
+        came = f"{plural(run.added, 'bar')} new, {run.revised:,} revised"
+        failed = f", {run.failed:,} failed" if run.failed else ""
+        when = iso(run.began.replace(microsecond=0))
+        asked = f"{plural(run.requests, 'request')}, {duration(run.seconds)}"
+        click.echo(f"{when}  {run.command:<8} {run.state:<12} {came}{failed}, {asked}")
+    if not runs:
+        click.echo("No run is recorded.")
+    for day in missed:
+        click.echo(f"No run after the session of {day}")
 
 
 def _fields(store: BarStore, found: Sequence[SeriesStatus]) -> dict[str, object]:
@@ -155,6 +201,11 @@ def _lines(found: Sequence[SeriesStatus], *, everything: bool) -> Iterator[str]:
         by_dataset.setdefault(one.series.dataset, []).append(one)
     for dataset, ours in by_dataset.items():
         yield from _dataset_lines(dataset, ours, everything=everything)
+    if len(by_dataset) > 1:
+        states = Counter(one.state for one in found)
+        counted = ", ".join(f"{count} {state}" for state, count in states.items())
+        bars, stored = sum(one.coverage.bars for one in found), sum(one.bytes for one in found)
+        yield f"In all: {len(found):,} series ({counted}), {bars:,} bars, {size(stored)}"
     if not by_dataset:
         yield "No stored series in the chosen datasets."
 
@@ -177,10 +228,10 @@ def _dataset_lines(dataset: Dataset, ours: Sequence[SeriesStatus], *, everything
 
 def _series_lines(one: SeriesStatus) -> Iterator[str]:
     """Yield the line of a series, and its missing ranges and problems below it."""
-    from data_engine.market.time_range import iso
+    from data_engine.market.time_range import TimeRange, in_days
 
     known = one.coverage
-    reach = f"{iso(known.covered[0].start)} .. {iso(known.covered[-1].end)}" if known.covered else "nothing final"
+    reach = in_days(TimeRange(known.covered[0].start, known.covered[-1].end)) if known.covered else "nothing final"
     yield f"  {one.series.symbol:<8} {one.state:<10} {known.bars:>12,} bars  {reach}"
     details = [*_ranges("missing", one.missing), *_ranges("not requested:", one.not_requested)]
     if one.ended is not None:
@@ -192,8 +243,10 @@ def _series_lines(one: SeriesStatus) -> Iterator[str]:
     yield from (f"           {detail}" for detail in details)
 
 
-def _ranges(label: str, ranges: Sequence[object]) -> Iterator[str]:
-    yield from (f"{label} {one}" for one in ranges[:_MOST_RANGES])
+def _ranges(label: str, ranges: Sequence[TimeRange]) -> Iterator[str]:
+    from data_engine.market.time_range import in_days
+
+    yield from (f"{label} {in_days(one)}" for one in ranges[:_MOST_RANGES])
     if len(ranges) > _MOST_RANGES:
         yield f"{label} {len(ranges) - _MOST_RANGES} more ranges"
 

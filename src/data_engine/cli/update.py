@@ -21,6 +21,8 @@ from data_engine.cli.run_output import running, show
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from data_engine.ingest.outcome import IngestionReport
+    from data_engine.ingest.pipeline import IngestionPipeline
     from data_engine.settings import Settings
     from data_engine.store.bar_store import BarStore
     from data_engine.store.selection import DatasetFilter
@@ -55,30 +57,65 @@ def update(
     Without SYMBOL or --index, updates all series of the store. A new member of an index starts where the index starts.
     """
     tune_allocator()
+    from datetime import UTC, datetime
+
     from data_engine.errors import InputError
     from data_engine.ingest.pipeline import IngestionPipeline
+    from data_engine.ingest.update_targets import targets_in
     from data_engine.store.selection import DatasetFilter
+    from data_engine.universe.symbol_lists import SymbolLoader
 
     if symbols and index_name is not None:
         raise InputError("cannot use SYMBOL together with --index; pass one of them")
     pipeline = IngestionPipeline(
         settings=settings, progress=progress_for(as_json=as_json, quiet=quiet), wait=wait, dask=dask, actions=not no_actions
     )
-    with running(pipeline, quiet=quiet):
-        report = pipeline.update(symbols or None, index_name, timeframe=timeframe, feed=feed, adjustment=adjustment)
-    show(report, as_json=as_json, brief=quiet)
+    # What is wrong with the command comes before what is wrong with the store, and that before missing credentials.
+    choice = DatasetFilter.parse(timeframe, feed, adjustment)
+    names = SymbolLoader.from_list(symbols) if symbols else None
+    known = pipeline.storage.bars, pipeline.metadata
+    said = _said(pipeline) if quiet else frozenset()
+    with running(pipeline, quiet=quiet, check=lambda: targets_in(*known, choice, names, index_name, now=datetime.now(UTC))):
+        report = pipeline.update(names, index_name, timeframe=timeframe, feed=feed, adjustment=adjustment)
+    show(report, as_json=as_json, text=_line(pipeline, report, choice, said) if quiet else None)
     if quiet:
-        names = symbols or (None if index_name is None else tuple(pipeline.metadata.members(index_name)))
-        _print_gate(pipeline.storage.bars, DatasetFilter.parse(timeframe, feed, adjustment), names, as_json=as_json)
+        selected = names if index_name is None else list(pipeline.metadata.members(index_name))
+        _print_gate(pipeline.storage.bars, choice, selected, as_json=as_json)
     context.exit(report.exit_code)
+
+
+def _said(pipeline: IngestionPipeline) -> frozenset[str]:
+    """Return the notes that earlier runs have said: a rename is news once, and true every night."""
+    from data_engine.errors import StoreError
+    from data_engine.ingest.run_log import RunLog
+
+    try:
+        return frozenset(note for run in RunLog(pipeline.storage.files).read() for note in run.notes)
+    except StoreError:
+        return frozenset()
+
+
+def _line(pipeline: IngestionPipeline, report: IngestionReport, choice: DatasetFilter, said: frozenset[str]) -> str:
+    """Return the line of a nightly run: when, which store, what came, to which day each dataset is held, and who is behind."""
+    from datetime import UTC, datetime
+
+    from data_engine.market.time_range import iso
+    from data_engine.market.wording import and_more
+    from data_engine.verify.reach import reach_of
+
+    first, *others = report.line(said=said).split("\n")
+    now = datetime.now(UTC)
+    held = reach_of(pipeline.storage.bars, choice, now=now)
+    behind = (f"; behind: {and_more(one.behind, 10)}" if one.behind else "" for one in held)
+    reach = ", ".join(f"{one}{late}" for one, late in zip(held, behind, strict=True))
+    when = iso(now.replace(microsecond=0))
+    return "\n".join([f"{when} {pipeline.storage.files.location}: {first}; {reach}", *others])
 
 
 def _print_gate(store: BarStore, datasets: DatasetFilter, names: Sequence[str] | None, *, as_json: bool) -> None:
     """Print how many series hold the latest session, as ``status --session`` does."""
     from datetime import UTC, datetime
 
-    from data_engine.universe.symbol_lists import SymbolLoader
     from data_engine.verify.session_gate import latest_session_gate
 
-    selected = None if names is None else SymbolLoader.from_list(names)
-    click.echo(str(latest_session_gate(store, datasets, selected, now=datetime.now(UTC))), err=as_json)
+    click.echo(str(latest_session_gate(store, datasets, names, now=datetime.now(UTC))), err=as_json)

@@ -10,7 +10,7 @@ import click
 
 from data_engine.cli.console import MOST_LINES, print_json, refuse_unknown, warn_writer
 from data_engine.cli.exit_codes import INCONSISTENT, OK, Command
-from data_engine.cli.options import filter_options, symbols_argument, wait_option, with_store
+from data_engine.cli.options import filter_options, symbols_argument, wait_option, with_any_store
 from data_engine.store.run_lock import RUN_LOCK
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @click.option("--repair", "with_repair", is_flag=True, help="Quarantine damaged files; correct the coverage.")
 @click.option("--dry-run", is_flag=True, help="With --repair: print what would be done; change nothing.")
 @wait_option()
-@with_store
+@with_any_store
 @click.pass_context
 def verify(
     context: click.Context,
@@ -101,7 +101,7 @@ def _check(store: BarStore, datasets: DatasetFilter, names: list[str] | None, *,
     from data_engine.verify import verify as verification
 
     if names is not None:
-        refuse_unknown(names, {one.symbol for one in verification.known_series(store, datasets, names)})
+        refuse_unknown(names, {one.symbol for one in verification.known_series(store, datasets, names)}, store=store)
     report = verification.verify(store, datasets, names, now=now, quick=quick)
     return _Checked(report, report.inconsistencies)
 

@@ -6,13 +6,13 @@ fetched without them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import TYPE_CHECKING
 
 from data_engine.corporate_actions.action_store import ActionStore
-from data_engine.errors import CredentialsRefused, DataEngineError, Interrupted, InvalidSymbol, StoreBusy, StoreError
+from data_engine.errors import ConfigError, CredentialsRefused, DataEngineError, Interrupted, InvalidSymbol, StoreBusy, StoreError
 from data_engine.market.series import Dataset
 from data_engine.market.symbol import asof_day, ticker_of
 from data_engine.market.time_range import TimeRange, new_york_date, new_york_days
@@ -39,7 +39,7 @@ class ActionsBefore:
 
 def refresh_actions(
     store: ActionStore,
-    client: AlpacaClient,
+    client: Callable[[], AlpacaClient],
     targets: Mapping[Dataset, Mapping[str, tuple[TimeRange, ...]]],
     now: datetime,
 ) -> ActionsBefore:
@@ -47,7 +47,7 @@ def refresh_actions(
 
     Args:
         store: The store of the actions; the caller has its lock.
-        client: The client of Alpaca.
+        client: A function that returns the client of Alpaca.
         targets: The requested ranges of the run, by dataset and symbol.
         now: The current instant.
 
@@ -61,11 +61,13 @@ def refresh_actions(
         wanted = {ticker: span for ticker, span in _days_of(targets, now).items() if not _is_fresh(store, ticker, span, now)}
         if not wanted:
             return ActionsBefore()
-        report = fetch_actions(store, client.begin(), wanted, now=now)
+        report = fetch_actions(store, client().begin(), wanted, now=now)
     except (Interrupted, KeyboardInterrupt):
         raise Interrupted("interrupted while corporate actions were fetched; no bars were fetched") from None
     except CredentialsRefused as error:
         return ActionsBefore(refused=error)
+    except ConfigError:  # only with Dask, whose workers have the credentials
+        return ActionsBefore(["corporate actions are not fetched: this process has no credentials; run `data-engine actions`"])
     except DataEngineError as error:
         if error.exit_code == StoreBusy.exit_code:
             raise  # the lock is lost: nothing more may be written

@@ -79,6 +79,7 @@ def ingest_from_csv(
     end_date: DateLike | None = None,
     timeframe: object = "1Min",
     index_name: str | None = None,
+    *,
     symbol_column: str | None = None,
     **options: Any,
 ) -> IngestionReport:
@@ -99,4 +100,6 @@ def ingest_from_csv(
     Raises:
         DataEngineError: If an argument or setting cannot be used, or the run cannot go on, as in `IngestionPipeline`.
     """
-    return IngestionPipeline(**options).ingest_from_csv(csv_path, start_date, end_date, timeframe, symbol_column, index_name)
+    return IngestionPipeline(**options).ingest_from_csv(
+        csv_path, start_date, end_date, timeframe, index_name, symbol_column=symbol_column
+    )

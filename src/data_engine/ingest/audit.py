@@ -42,6 +42,7 @@ from data_engine.market.time_range import TimeRange, intersection, iso
 from data_engine.store.bar_store import BarStore
 from data_engine.store.coverage import Coverage
 from data_engine.store.coverage_store import CoverageStore
+from data_engine.store.legacy_files import refuse_foreign
 from data_engine.store.selection import DatasetFilter, select_series
 
 _TICK_SECONDS = 0.2
@@ -196,6 +197,7 @@ def auditable(
 
     Raises:
         InputError: If a symbol is in no selected dataset, or *accept* is for an adjusted series.
+        ForeignFiles: If *accept* is for a series whose folder has files of the legacy pipeline.
     """
     if accept and choice.adjustment is not None and not choice.adjustment.is_raw:
         raise InputError(
@@ -206,6 +208,8 @@ def auditable(
     changes = ActionStore(storage.files).ticker_changes()
     for series in select_series(storage.coverage, choice, names):
         if series.dataset.adjustment.is_raw or choice.adjustment is not None:
+            if accept:
+                refuse_foreign(storage.files, series)
             found.add(series, storage.coverage, changes, now)
     found.check(names)
     return found

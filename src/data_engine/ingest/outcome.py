@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from data_engine.errors import Failure, Interrupted, SourceUnavailable, StoreBusy
@@ -33,9 +33,8 @@ class Outcome:
     vanished: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class IngestionReport(Mapping[str, Any]):
-    """The result of a run. It is a read-only mapping and does not change.
+class IngestionReport(dict[str, Any]):
+    """The result of a run: a ``dict`` that ``json.dumps`` takes, with more as attributes.
 
     Example:
         >>> report = ingest_single_symbol("AAPL", "2024-01-02")
@@ -53,43 +52,41 @@ class IngestionReport(Mapping[str, Any]):
         unreachable: Whether no request got a response.
     """
 
-    outcomes: tuple[Outcome, ...]
-    requests: int = 0
-    pages: int = 0
-    seconds: float = 0.0
-    changes: Changes = NO_CHANGES
-    notes: tuple[str, ...] = ()
-    interrupted: bool = False
-    unreachable: bool = False
-    _fields: Mapping[str, Any] = field(init=False, repr=False, compare=False, default_factory=dict)
-
-    def __post_init__(self) -> None:
-        failures = [(outcome.symbol, outcome.failure) for outcome in self.outcomes if outcome.failure is not None]
-        fields = {
-            "successful": [outcome.symbol for outcome in self.outcomes if outcome.failure is None],
-            "failed": [(symbol, failure.message) for symbol, failure in failures],
-            "codes": {symbol: failure.code for symbol, failure in failures},
-            "bars": {outcome.symbol: outcome.bars for outcome in self.outcomes},
-            "bars_written": self.changes.written,
-            "bars_revised": self.changes.revised,
-            "bars_vanished": self.changes.vanished,
-            "vanished": {outcome.symbol: outcome.vanished for outcome in self.outcomes if outcome.vanished},
-            "bars_removed": self.changes.removed,
-            "requests": self.requests,
-            "pages": self.pages,
-            "elapsed_seconds": round(self.seconds, 3),
-            "notes": list(self.notes),
-        }
-        object.__setattr__(self, "_fields", fields)
-
-    def __getitem__(self, name: str) -> Any:
-        return self._fields[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._fields)
-
-    def __len__(self) -> int:
-        return len(self._fields)
+    def __init__(
+        self,
+        outcomes: tuple[Outcome, ...],
+        requests: int = 0,
+        pages: int = 0,
+        seconds: float = 0.0,
+        changes: Changes = NO_CHANGES,
+        notes: tuple[str, ...] = (),
+        interrupted: bool = False,
+        unreachable: bool = False,
+    ) -> None:
+        failures = [(outcome.symbol, outcome.failure) for outcome in outcomes if outcome.failure is not None]
+        super().__init__(
+            successful=[outcome.symbol for outcome in outcomes if outcome.failure is None],
+            failed=[(symbol, failure.message) for symbol, failure in failures],
+            codes={symbol: failure.code for symbol, failure in failures},
+            bars={outcome.symbol: outcome.bars for outcome in outcomes},
+            bars_written=changes.written,
+            bars_revised=changes.revised,
+            bars_vanished=changes.vanished,
+            vanished={outcome.symbol: outcome.vanished for outcome in outcomes if outcome.vanished},
+            bars_removed=changes.removed,
+            requests=requests,
+            pages=pages,
+            elapsed_seconds=round(seconds, 3),
+            notes=list(notes),
+        )
+        self.outcomes = outcomes
+        self.requests = requests
+        self.pages = pages
+        self.seconds = seconds
+        self.changes = changes
+        self.notes = notes
+        self.interrupted = interrupted
+        self.unreachable = unreachable
 
     @property
     def exit_code(self) -> int:
@@ -105,21 +102,33 @@ class IngestionReport(Mapping[str, Any]):
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that ``--json`` prints."""
-        fields = dict(self._fields)
+        fields = dict(self)
         codes = fields.pop("codes")
         fields["failed"] = [{"symbol": symbol, "code": codes[symbol], "message": text} for symbol, text in fields["failed"]]
         return fields
 
-    def line(self) -> str:
-        """Return one line, and one per note and failed symbol, for the log of a nightly run."""
+    def line(self, *, said: Collection[str] = ()) -> str:
+        """Return one line, and one per note and failed symbol, for the log of a nightly run.
+
+        Args:
+            said: Notes that earlier runs have said already; they are left out.
+        """
         failed: Sequence[tuple[str, str]] = self["failed"]
         total, changes = len(self.outcomes), self.changes
         text = (
-            f"{total - len(failed)} of {total} series up to date, {len(failed)} failed, {changes.added:,} bars new, "
-            f"{changes.revised:,} revised, {changes.removed:,} removed, {self.requests:,} requests, {duration(self.seconds)}"
+            f"{total - len(failed)} of {total} series up to date, {len(failed)} failed, {plural(changes.added, 'bar')} new, "
+            f"{changes.revised:,} revised, {changes.vanished:,} dropped, {changes.removed:,} removed, "
+            f"{plural(self.requests, 'request')}, {duration(self.seconds)}"
         )
-        notes = (f"  Note: {note}" for note in (*self.notes, *self._vanished()))
-        return "\n".join([text, *notes, *(f"  - {symbol}: {message}" for symbol, message in failed)])
+        notes = (f"  Note: {note}" for note in (*self.notes, *self._vanished()) if note not in said)
+        return "\n".join([text, *notes, *self._failed_lines()])
+
+    def _failed_lines(self) -> list[str]:
+        """Return a line per failed symbol; those that an interrupt left are counted in one."""
+        codes: Mapping[str, str] = self["codes"]
+        left = [symbol for symbol, _ in self["failed"] if codes[symbol] == Interrupted.code]
+        lines = [f"  - {symbol}: {message}" for symbol, message in self["failed"] if codes[symbol] != Interrupted.code]
+        return [*lines, *([f"  {len(left)} series not finished: the run was interrupted"] if left else [])]
 
     def summary(self) -> str:
         """Return the summary: totals, notes, and every failed symbol."""
@@ -133,7 +142,7 @@ class IngestionReport(Mapping[str, Any]):
         lines += [f"  {text}" for text in self._vanished()]
         lines += [f"  Note: {note}" for note in self.notes]
         if failed:
-            lines += ["", "Failed symbols:", *(f"  - {symbol}: {message}" for symbol, message in failed)]
+            lines += ["", "Failed symbols:", *self._failed_lines()]
         return "\n".join(lines)
 
     def _vanished(self) -> list[str]:

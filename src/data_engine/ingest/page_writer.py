@@ -195,7 +195,9 @@ class PageWriter:
             self._arrivals[symbol].keep_again(bars, self._task.overlap_of(symbol))
             return 0
         if self._chain.phase is Phase.PROBE:
-            self._arrivals[symbol].seen |= self._in_range(symbol, bars).num_rows > 0
+            # Without the source's time, its newest bar may have ended: who has one is asked again.
+            came = self._in_range(symbol, bars) if self._dated else within(bars, self._task.range)
+            self._arrivals[symbol].seen |= came.num_rows > 0
             self._arrivals[symbol].waiting = EMPTY  # it comes once more
             return 0
         if symbol < self._current:

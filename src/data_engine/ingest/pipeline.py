@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
 from data_engine.alpaca.client import DELAY, AlpacaClient
@@ -14,21 +14,23 @@ from data_engine.ingest.actions_before import ActionsBefore, refresh_actions
 from data_engine.ingest.dispatcher import Dispatcher
 from data_engine.ingest.outcome import IngestionReport
 from data_engine.ingest.plan import IngestionPlan
-from data_engine.ingest.progress import NoProgress, Progress
+from data_engine.ingest.progress import Progress
+from data_engine.ingest.request import check_asof, check_currency, notes_before, requested_span
 from data_engine.ingest.run import IngestionRun
 from data_engine.ingest.run_log import RunLog, run_record
-from data_engine.ingest.run_plan import RunPlan, notes_before, plan_run, requested_span
+from data_engine.ingest.run_plan import RunPlan, plan_run
+from data_engine.ingest.stderr_progress import StderrProgress, progress_of
 from data_engine.ingest.task import RunOptions
-from data_engine.ingest.update_targets import Targets, update_targets
+from data_engine.ingest.update_targets import Targets, targets_in
 from data_engine.ingest.worker_pool import RUN_MARKERS, ThreadPool, WorkerPool, check_address
-from data_engine.market.dates import DateLike, parse_day
+from data_engine.market.dates import DateLike, Span, parse_day
 from data_engine.market.series import Adjustment, Dataset, Feed, Timeframe
 from data_engine.market.symbol import at_day
-from data_engine.market.time_range import new_york_midnight
 from data_engine.settings import Settings, check_threads, load_settings
+from data_engine.store.legacy_files import refuse_legacy_store
 from data_engine.store.run_lock import RUN_LOCK
 from data_engine.store.selection import DatasetFilter
-from data_engine.universe.index_names import check_index_name, index_name_of
+from data_engine.universe.index_names import check_index_name, derived_name
 from data_engine.universe.index_store import MetadataStore
 from data_engine.universe.symbol_lists import SymbolLoader
 
@@ -52,7 +54,7 @@ class IngestionPipeline:
         client: The client to use. If None, one is made from the settings and the environment. Pipelines may share a client.
         storage: The storage to use. If None, a `ParquetStorage` at the base path.
         metadata: The lists of symbols to use. If None, a `MetadataStore` at the base path.
-        progress: An object that receives progress events. If None, nothing is reported.
+        progress: An object that receives progress events. If None, stderr shows them and the summary. If False, nothing does.
         settings: The settings to use. If None, read from the environment and ``settings.ini``.
         wait: The maximum number of seconds to wait for a store that another process has locked.
         now: A function that returns the current time.
@@ -74,7 +76,7 @@ class IngestionPipeline:
         client: AlpacaClient | None = None,
         storage: ParquetStorage | None = None,
         metadata: MetadataStore | None = None,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
         settings: Settings | None = None,
         wait: float = 600.0,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -93,7 +95,7 @@ class IngestionPipeline:
         self.adjustment = Adjustment.parse(adjustment)
         self.storage = storage or ParquetStorage(settings.base_path)
         self.metadata = metadata or MetadataStore(files=self.storage.files)
-        self.progress: Progress = progress or NoProgress()
+        self.progress: Progress = progress_of(progress)
         self.dask = None if dask is None else check_address(dask)
         self._client = client
         self._connected: DaskPool | None = None
@@ -124,6 +126,7 @@ class IngestionPipeline:
         refetch: bool = False,
         accept_removals: bool = False,
         force: bool = False,
+        derived: bool = False,
         asof: date | str | None = None,
         currency: str | None = None,
     ) -> IngestionReport:
@@ -138,6 +141,7 @@ class IngestionPipeline:
             refetch: Whether to fetch covered ranges again, too.
             accept_removals: With *refetch*, whether to remove bars that Alpaca has dropped.
             force: Whether the list may drop more than 20 % of the index's members.
+            derived: Whether *index_name* was derived from that of a file, so that it changes no index that was stored by name.
             asof: The last day of former owners of the tickers: ``S`` with ``2020-04-01`` is ``S@2020-04-01``. If None, today.
             currency: Not supported, except US dollars: the store cannot tell such bars apart. Use `AlpacaClient.fetch_bars`.
 
@@ -151,31 +155,26 @@ class IngestionPipeline:
             ServiceDown: If there was no usable response for ten minutes.
             Interrupted: If Ctrl-C was pressed; what had arrived is stored.
         """
-        if (currency or "USD").upper() != "USD":
-            raise InputError(
-                f"currency {currency!r} cannot be ingested: the store could not tell such bars apart; use fetch_bars"
-            )
+        check_currency(currency)
         day = None if asof is None else parse_day(asof, "asof")
         names = tuple(at_day(name, day) for name in SymbolLoader.from_list(symbols))
         if index_name is not None:
             check_index_name(index_name)
         dataset = self._dataset(timeframe)
         # What cannot be used is refused before anything else.
-        early = requested_span(self.storage.bars.coverage, names, dataset, start_date, end_date, self._now())
-        if day is not None and early.range.start >= new_york_midnight(day + timedelta(days=1)):
-            raise InputError(f"asof {day} is before the start: it is the last day of the tickers' former owners")
+        check_asof(day, self._span(names, dataset, start_date, end_date, self._now()))
         with self._locked() as hold:
             now = self._now()
-            span = requested_span(self.storage.bars.coverage, names, dataset, start_date, end_date, now)
-            if index_name is not None:
-                self.metadata.store(index_name, names, force=force)
+            span = self._span(names, dataset, start_date, end_date, now)
+            notes = notes_before(span, self.feed, now, DELAY)
+            if index_name is not None and self.metadata.store(index_name, names, force=force, derived=derived).kept:
+                notes.append(f"index {index_name} was stored by name with other members and is not changed; pass --index NAME")
             targets: dict[Dataset, Targets] = {dataset: dict.fromkeys(names, (span.range,))}
             before = self._refresh_actions(targets, now)
+            before.notes.extend(notes)
             run_plan = self._plan(targets, now, refetch=refetch)
             options = self._options(now, refetch=refetch, accept_removals=accept_removals)
-            command = "refetch" if refetch else "ingest"
-            before.notes.extend(notes_before(span, now, delay=DELAY if self.feed is Feed.DELAYED_SIP else None))
-            return self._run(hold, run_plan, options, before, command, index_name)
+            return self._run(hold, run_plan, options, before, "refetch" if refetch else "ingest", index_name)
 
     def ingest_from_csv(
         self,
@@ -183,9 +182,9 @@ class IngestionPipeline:
         start_date: DateLike,
         end_date: DateLike | None = None,
         timeframe: object = "1Min",
-        symbol_column: str | None = None,
         index_name: str | None = None,
         *,
+        symbol_column: str | None = None,
         refetch: bool = False,
         force: bool = False,
     ) -> IngestionReport:
@@ -196,14 +195,16 @@ class IngestionPipeline:
             start_date: A New York calendar day, or an aware instant.
             end_date: A day (included) or an aware instant (excluded). If None, now.
             timeframe: The timeframe of the bars.
+            index_name: The name of the list. If None, that of the file, ``sp500_2025`` for ``sp500-2025.csv``; an index that was
+                stored by name is not changed then.
             symbol_column: The column with the symbols. If None, ``Symbol``, else ``Ticker``.
-            index_name: The name of the list. If None, the file's name: ``sp500-2025.csv`` is ``sp500_2025``.
             refetch: Whether to fetch covered ranges again, too.
             force: Whether the list may drop more than 20 % of the index's members.
         """
         symbols = SymbolLoader.from_csv(csv_path, symbol_column=symbol_column)
-        name = index_name if index_name is not None else index_name_of(csv_path)
-        return self.ingest_symbols(symbols, start_date, end_date, timeframe, name, refetch=refetch, force=force)
+        derived = index_name is None
+        name = derived_name(csv_path) if index_name is None else index_name
+        return self.ingest_symbols(symbols, start_date, end_date, timeframe, name, refetch=refetch, force=force, derived=derived)
 
     def plan(
         self,
@@ -218,7 +219,7 @@ class IngestionPipeline:
         names = tuple(SymbolLoader.from_list(symbols))
         dataset = self._dataset(timeframe)
         now = self._now()
-        span = requested_span(self.storage.bars.coverage, names, dataset, start_date, end_date, now)
+        span = self._span(names, dataset, start_date, end_date, now)
         run_plan = self._plan({dataset: dict.fromkeys(names, (span.range,))}, now, refetch=refetch)
         for note in run_plan.notes:
             self.progress.note(note)
@@ -249,14 +250,13 @@ class IngestionPipeline:
             InputError: If a symbol is in no dataset; nothing was sent or written.
             DataEngineError: As `ingest_symbols`.
         """
-        self.storage.bars.check_exists()
         choice = DatasetFilter.parse(timeframe, feed, adjustment)
         names = None if symbols is None else SymbolLoader.from_list(symbols)
-        self.storage.bars.coverage.requested.refresh()
-        self._update_targets(choice, names, index_name, self._now())  # unknown symbols are refused before anything else
+        known = self.storage.bars, self.metadata
+        targets_in(*known, choice, names, index_name, now=self._now())  # unknown symbols are refused before anything else
         with self._locked() as hold:
             now = self._now()
-            targets = self._update_targets(choice, names, index_name, now)
+            targets = targets_in(*known, choice, names, index_name, now=now)
             before = self._refresh_actions(targets, now)
             run_plan = self._plan(targets, now, gaps_first=True)
             return self._run(hold, run_plan, self._options(now), before, "update", index_name)
@@ -265,23 +265,14 @@ class IngestionPipeline:
         """Fetch the corporate actions of a run's symbols if it is time; return what failed."""
         if not self._actions:
             return ActionsBefore()
-        try:
-            client = self.client
-        except ConfigError:  # only with Dask, whose workers have the credentials
-            self.progress.note("Corporate actions are not fetched: this process has no credentials; run `data-engine actions`")
-            return ActionsBefore()
-        return refresh_actions(ActionStore(self.storage.files), client, targets, now)
-
-    def _update_targets(
-        self, choice: DatasetFilter, names: Sequence[str] | None, index_name: str | None, now: datetime
-    ) -> dict[Dataset, Targets]:
-        """Return what an update requests; read anew inside the lock, since another process may have changed the store."""
-        members = None if index_name is None else list(self.metadata.members(index_name))
-        former = {} if index_name is None else self.metadata.former_members(index_name)
-        return update_targets(self.storage.bars.coverage, choice, names, members, now=now, former=former)
+        return refresh_actions(ActionStore(self.storage.files), lambda: self.client, targets, now)
 
     def _dataset(self, timeframe: object) -> Dataset:
         return Dataset(Timeframe.parse(timeframe), self.adjustment, self.feed)
+
+    def _span(self, names: Sequence[str], dataset: Dataset, start: DateLike | None, end: DateLike | None, now: datetime) -> Span:
+        refuse_legacy_store(self.storage.files)
+        return requested_span(self.storage.bars.coverage, names, dataset, start, end, now)
 
     def _options(self, now: datetime, *, refetch: bool = False, accept_removals: bool = False) -> RunOptions:
         return RunOptions(now, self.feed is Feed.DELAYED_SIP, refetch, accept_removals)
@@ -376,6 +367,8 @@ class IngestionPipeline:
             raise
         else:
             self._log(run_plan, command, index_name, report)
+            if isinstance(self.progress, StderrProgress):
+                self.progress.finish(report.summary())
             return report
         finally:
             if writing is not None:  # the last writer unlocks the store, after the exception has left here
@@ -391,10 +384,8 @@ class IngestionPipeline:
         error: DataEngineError | None = None,
     ) -> None:
         """Add the run to the history of the store: after all else, since nothing depends on it."""
-        from data_engine.version import __version__
+        from data_engine.version import written_by
 
-        run = run_record(
-            command, run_plan.plans, report, error, began=run_plan.now, index=index_name, by=f"data-engine {__version__}"
-        )
+        run = run_record(command, run_plan.plans, report, error, began=run_plan.now, index=index_name, by=written_by())
         if not RunLog(self.storage.files).add(run) and error is None:
             self.progress.note("This run could not be added to the history of the store; its bars are not affected")

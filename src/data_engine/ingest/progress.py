@@ -45,10 +45,33 @@ class ProgressState:
 
     @property
     def remaining_seconds(self) -> float | None:
-        """The approximate time that the rest will take, by pages; None before the first."""
+        """The approximate time that the rest will take; None before the first page.
+
+        It is what the rest takes at the mean pace so far, or what the account's limit needs for it, whichever is longer: a run
+        begins with a burst of the requests that were left unused before it.
+        """
         if not self.pages or not self.seconds:
             return None
-        return max(0.0, self.pages_expected - self.pages) * self.seconds / self.pages
+        left = max(0, self.pages_expected - self.pages)
+        limit = left * 60.0 / self.allowed if self.allowed else 0.0
+        return max(left * self.seconds / self.pages, limit)
+
+    @property
+    def share(self) -> float:
+        """The share of the work that is done, 0 to 1: by pages, and 1 only if every symbol is done."""
+        if self.done >= self.total:
+            return 1.0
+        return min(self.pages / max(self.pages, self.pages_expected, 1), 0.99)
+
+    @property
+    def rate(self) -> str:
+        """The requests per minute so far, and what they are kept to; more than that is a burst."""
+        rate = f"{self.per_minute:,.0f}/min"
+        if self.allowed is None:
+            return rate
+        return (
+            f"{rate}, a burst; limit {self.allowed:,.0f}" if self.per_minute > self.allowed else f"{rate} of {self.allowed:,.0f}"
+        )
 
 
 class Progress(Protocol):
@@ -65,7 +88,7 @@ class Progress(Protocol):
 
 
 class NoProgress:
-    """A `Progress` that does nothing: the default of the library."""
+    """A `Progress` that does nothing: ``progress=False``."""
 
     def note(self, text: str) -> None:
         """Do nothing."""
@@ -114,12 +137,9 @@ def lines(state: ProgressState) -> str:
     """Return how far a run has come, in the form of the legacy pipeline."""
     share = 100 * state.done / state.total if state.total else 100.0
     left = state.remaining_seconds
-    rate = f"{state.per_minute:.0f}/min"
-    if state.allowed is not None:
-        rate += f" of {state.allowed:.0f}"
     return (
         f"Progress: {state.done}/{state.total} ({share:.1f}%)\n"
         f"  Successful: {state.successful} | Failed: {state.failed} | Remaining: {state.total - state.done}\n"
         f"  Elapsed: {duration(state.seconds)} | Est. remaining: {'unknown' if left is None else duration(left)}\n"
-        f"  Pages: {state.pages:,} of about {max(state.pages, state.pages_expected):,} | {rate}"
+        f"  Pages: {state.pages:,} of about {max(state.pages, state.pages_expected):,} | {state.rate}"
     )

@@ -10,13 +10,14 @@ import json
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from data_engine.errors import DataEngineError, Failure, Interrupted, StoreError
 from data_engine.ingest.outcome import IngestionReport, Outcome
 from data_engine.ingest.plan import IngestionPlan
-from data_engine.market.time_range import from_iso, iso
+from data_engine.market.exchange_calendar import next_session, regular_hours, sessions
+from data_engine.market.time_range import TimeRange, from_iso, iso, new_york_date
 from data_engine.store.file_store import FileStore
 
 KEY = "metadata/history/runs.jsonl"
@@ -26,6 +27,8 @@ FORMAT = 1
 KEPT_RUNS = 500
 
 KEPT_BYTES = 1_000_000
+
+_RECENT = timedelta(days=14)
 
 _NAMES = 20  # symbols listed by name, of one dataset or one failure
 
@@ -156,6 +159,24 @@ class RunRecord:
         if self.error is not None:
             return "interrupted" if self.error[0] == Interrupted.code else "stopped"
         return "failed" if self.failures else "done"
+
+
+def nights_without(runs: Iterable[RunRecord], now: datetime) -> list[date]:
+    """Return the sessions of the last two weeks after whose close no run began before the next session's close.
+
+    Args:
+        runs: The recorded runs. Sessions that closed before the first of them are left out.
+        now: The current instant; a night that is not over is left out.
+    """
+    began = sorted(run.began for run in runs)
+    if not began:
+        return []
+    found = []
+    for day in sessions(max(new_york_date(began[0]), new_york_date(now) - _RECENT), new_york_date(now)):
+        night = TimeRange(regular_hours(day).end, regular_hours(next_session(day)).end)
+        if began[0] < night.end <= now and not any(night.start <= one < night.end for one in began):
+            found.append(day)
+    return found
 
 
 def run_record(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 
 from data_engine.corporate_actions.ticker_changes import (
     AS_OF,
@@ -13,16 +13,16 @@ from data_engine.corporate_actions.ticker_changes import (
     ticker_change_of,
     until_ticker_change,
 )
-from data_engine.errors import DamagedFile, Failure, InputError
+from data_engine.errors import DamagedFile, Failure, ForeignFiles
 from data_engine.ingest.plan import IngestionPlan, Target, plan_ingestion
-from data_engine.market.dates import DateLike, Span, parse_span
 from data_engine.market.series import Dataset, Series
 from data_engine.market.symbol import asof_day, ticker_of
-from data_engine.market.time_range import TimeRange, difference, iso, union
+from data_engine.market.time_range import TimeRange, difference, union
 from data_engine.market.wording import and_more
 from data_engine.store.coverage import Coverage, FileCount
 from data_engine.store.coverage_store import CoverageStore
 from data_engine.store.file_store import FileStore
+from data_engine.store.legacy_files import foreign_files
 from data_engine.store.lost_files import lost_files
 from data_engine.store.partitions import Partition, Period
 
@@ -106,7 +106,7 @@ def plan_run(
         changes: The ticker changes that are known; a series is not requested beyond the day on which its security left the
             ticker.
         files: The files of the store: those that the coverage counts in the requested ranges are looked for, and what is gone
-            is requested again. If None, the coverage is believed.
+            is requested again; series whose folders have legacy files are not worked on. If None, the coverage is believed.
     """
     known_changes = (changes or TickerChanges()).until(now)  # others are announced, and may change
     known: dict[Series, Coverage] = {}
@@ -137,47 +137,17 @@ def plan_run(
             if isinstance(target, Failure):
                 broken[series] = target
                 continue
+            lacking = refetch or known[series].missing(target.ranges)
+            if lacking and files is not None and (reason := foreign_files(files, series, known=bool(known[series].rows))):
+                broken[series] = Failure(ForeignFiles.code, reason)
+                lost.pop(series, None)  # nothing of it is written
+                continue
             usable.append(target)
             if target.cut:
                 cut[series] = target.cut
         plan = plan_ingestion(usable, dataset, now=now, workers=workers, gaps_first=gaps_first)
         plans.append(replace(plan, symbols=tuple(ranges), wanted={**dict(ranges), **plan.wanted}))
     return RunPlan(tuple(plans), known, broken, now, refetch, changes or TickerChanges(), cut, ended, lost)
-
-
-def requested_span(
-    coverage: CoverageStore, names: Sequence[str], dataset: Dataset, start: DateLike | None, end: DateLike | None, now: datetime
-) -> Span:
-    """Return the requested range; without a start, from where the earliest of these series was requested.
-
-    Raises:
-        InputError: If a date cannot be used, or there is no start.
-    """
-    if start is None:
-        known = [coverage.read(Series(symbol, dataset)) for symbol in names]
-        starts = [one.wanted[0].start for one in known if one.wanted]
-        if not starts:
-            named = and_more(names, 5)
-            raise InputError(f"no start: {named} is not stored in {dataset.name}; pass --start (start_date), such as 2024-01-01")
-        start = min(starts)
-    return parse_span(start, end, now=now)
-
-
-def notes_before(span: Span, now: datetime, *, delay: timedelta | None) -> list[str]:
-    """Return what is to be said of a requested range before a run.
-
-    Args:
-        span: The range, as it was requested.
-        now: The instant when the run begins.
-        delay: The length of the latest data that the feed ``delayed_sip`` leaves out. If None, it is another feed.
-    """
-    notes = []
-    if span.future_end:
-        notes.append(f"the end is in the future; bars up to now ({iso(now.replace(microsecond=0))}) were requested")
-    if delay is not None and span.range.end > now - delay:
-        minutes = delay // timedelta(minutes=1)
-        notes.append(f"delayed_sip: the end was truncated to {minutes} minutes ago ({iso((now - delay).replace(microsecond=0))})")
-    return notes
 
 
 def _without(known: Coverage, lost: frozenset[Period]) -> Coverage:

@@ -9,14 +9,46 @@ from data_engine.errors import DamagedFile, InputError
 from data_engine.market.exchange_calendar import can_hold_bars
 from data_engine.market.series import Dataset
 from data_engine.market.time_range import TimeRange, difference, union
-from data_engine.market.wording import and_more
+from data_engine.market.wording import and_more, did_you_mean
+from data_engine.store.bar_store import BarStore
 from data_engine.store.coverage_store import CoverageStore
 from data_engine.store.selection import DatasetFilter
+from data_engine.universe.index_store import MetadataStore
 
 Targets = dict[str, tuple[TimeRange, ...]]
 """The requested ranges by symbol; a symbol without any was never ingested."""
 
 _LEAST = timedelta(microseconds=1)
+
+
+def targets_in(
+    bars: BarStore,
+    metadata: MetadataStore,
+    choice: DatasetFilter,
+    names: Sequence[str] | None,
+    index_name: str | None,
+    *,
+    now: datetime,
+) -> dict[Dataset, Targets]:
+    """Return what an update of a store requests (`update_targets`), read anew: another process may have changed it.
+
+    Args:
+        bars: The store.
+        metadata: The indices of the store.
+        choice: The datasets to update.
+        names: The symbols to update. If None, all of them.
+        index_name: The index whose members to update, instead of *names*.
+        now: The instant up to which the series are brought.
+
+    Raises:
+        StoreError: If there is no store.
+        InputError: As `update_targets`.
+    """
+    bars.check_exists()
+    bars.coverage.requested.refresh()
+    members = None if index_name is None else list(metadata.members(index_name))
+    former = {} if index_name is None else metadata.former_members(index_name)
+    return update_targets(bars.coverage, choice, names, members, now=now, former=former)
 
 
 def update_targets(
@@ -51,13 +83,15 @@ def update_targets(
         gone = {symbol: left for symbol, left in (former or {}).items() if symbol not in (members or ())}
         of_dataset.update(_left_of_former(coverage, dataset, gone, now))
     targets = {dataset: of_dataset for dataset, of_dataset in made.items() if of_dataset}
+    known = {series.symbol for dataset in made for series in coverage.series(dataset)} if chosen else set()
+    begin = "run `data-engine ingest` with --start to begin one"
     if not targets:
-        named = f" of {and_more(chosen, 10)}" if chosen else " in the chosen datasets"
-        raise InputError(f"no stored series{named}; run `data-engine ingest` with --start to begin one")
+        named = f" of {and_more(chosen, 10)}{did_you_mean(chosen, known) or ';'}" if chosen else " in the chosen datasets;"
+        raise InputError(f"no stored series{named} {begin}")
     stored = set().union(*targets.values())
     unknown = [name for name in chosen or () if name not in stored]
     if unknown and members is None:
-        raise InputError(f"no stored series of {and_more(unknown, 10)}; run `data-engine ingest` with --start to begin one")
+        raise InputError(f"no stored series of {and_more(unknown, 10)}{did_you_mean(unknown, known) or ';'} {begin}")
     max(targets.values(), key=len).update(dict.fromkeys(unknown, ()))
     return targets
 

@@ -143,6 +143,14 @@ def new_york_days(first: date, last: date) -> TimeRange:
     return TimeRange(new_york_midnight(first), new_york_midnight(last + timedelta(days=1)))
 
 
+def in_days(span: TimeRange) -> str:
+    """Return a range for people: its first and last day in New York if it is whole days there, else its instants."""
+    first, last = new_york_date(span.start), new_york_date(span.end - timedelta(microseconds=1))
+    if new_york_days(first, last) != span:
+        return str(span)
+    return f"{first} .. {last}"
+
+
 def new_york_date(instant: datetime) -> date:
     """Return the calendar day in New York at *instant*."""
     return instant.astimezone(NEW_YORK).date()

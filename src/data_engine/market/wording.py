@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Sequence
 
 from data_engine.market.series import Dataset, Feed
@@ -41,6 +42,18 @@ def plural(count: int, noun: str, nouns: str | None = None) -> str:
         nouns: The noun in the plural. If None, *noun* and an ``s``.
     """
     return f"{count:,} {noun if count == 1 else nouns or f'{noun}s'}"
+
+
+def did_you_mean(names: Iterable[str], known: Iterable[str]) -> str:
+    """Return the known names that unknown ones may be meant for, after a semicolon; empty if none is close.
+
+    Args:
+        names: The unknown names.
+        known: The names that exist.
+    """
+    there = sorted(known)
+    close = [one for name in names for one in difflib.get_close_matches(name, there, n=1, cutoff=0.7)]
+    return f"; did you mean {and_more(dict.fromkeys(close), 10)}?" if close else ""
 
 
 def dataset_options(dataset: Dataset) -> str:

@@ -25,6 +25,8 @@ Incomplete = Literal["warn", "raise", "ignore"]
 
 Prices = Literal["computed", "vendor"]
 
+Source = Literal["any", "vendor"]
+
 Unadjustable = Literal["raise", "drop"]
 
 Step = Callable[[str, pa.Table], pa.Table]
@@ -50,6 +52,7 @@ class ReadOptions(TypedDict, total=False):
     resample: object
     incomplete: Incomplete
     final: bool
+    source: Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,7 @@ class BarQuery:
         resampling: The bars to compute from the stored ones. If None, stored bars are returned.
         incomplete: What to do about a missing range.
         final: Whether provisional bars are left out.
+        source: Whose bars are requested: ``any``, or those in ranges that Alpaca answered (``vendor``).
         index: The index whose members are requested. If None, symbols are.
         members: The ranges in which each symbol was a member of the index. Its other bars are not in the result.
         as_of: The last day whose corporate actions count. If None, today.
@@ -75,7 +79,7 @@ class BarQuery:
         unadjustable: What to do about symbols that cannot be adjusted: ``raise`` or ``drop``.
         convention: The convention by which a dividend is measured.
         adjust: The step that applies corporate actions to raw bars. If None, prices are as stored.
-        provisional: The provisional ranges of each symbol, if *final*.
+        left_out: The ranges of each symbol whose bars are left out, for *final* and *source*.
     """
 
     symbols: tuple[str, ...]
@@ -89,6 +93,7 @@ class BarQuery:
     resampling: Resampling | None
     incomplete: str
     final: bool
+    source: str
     index: str | None
     members: Mapping[str, Sequence[TimeRange]]
     as_of: date | None
@@ -96,7 +101,7 @@ class BarQuery:
     unadjustable: str
     convention: str
     adjust: Step | None = field(default=None, compare=False)
-    provisional: Mapping[str, Sequence[TimeRange]] = field(default_factory=dict)
+    left_out: Mapping[str, Sequence[TimeRange]] = field(default_factory=dict)
 
     @classmethod
     def parse(
@@ -139,6 +144,7 @@ class BarQuery:
             resampling=resampling,
             incomplete=_parse_choice("incomplete", options.get("incomplete", "warn"), ("warn", "raise", "ignore")),
             final=_parse_flag("final", options.get("final", False)),
+            source=_parse_choice("source", options.get("source", "any"), ("any", "vendor")),
             index=options.get("index"),
             members=members or {},
             as_of=as_of,

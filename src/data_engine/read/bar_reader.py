@@ -58,7 +58,7 @@ def steps(query: BarQuery) -> tuple[Step, ...]:
     if resampling is not None:
         made.append(lambda _, table: resample(table, resampling))
         made.append(lambda _, table: _between(table, query.span.start, query.before))
-    if any(query.provisional.values()):
+    if any(query.left_out.values()):
         made.append(_leave_out(query))
     if query.index is not None:
         made.append(keep_members(query.members))
@@ -68,11 +68,11 @@ def steps(query: BarQuery) -> tuple[Step, ...]:
 
 
 def _leave_out(query: BarQuery) -> Step:
-    """Return the step that leaves out bars that start in provisional ranges, or are computed from minutes of them."""
+    """Return the step that leaves out bars that start in some ranges, or are computed from minutes of them."""
     bars = query.resampling
 
     def step(symbol: str, table: pa.Table) -> pa.Table:
-        for span in query.provisional.get(symbol, ()):
+        for span in query.left_out.get(symbol, ()):
             start = span.start if bars is None else bars.first_touched(span.start)
             first, stop = np.searchsorted(timestamps_us(table), [to_micros(start), to_micros(span.end)])
             if first < stop:

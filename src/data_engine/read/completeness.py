@@ -16,6 +16,7 @@ from data_engine.market.wording import and_more, dataset_options, plural
 from data_engine.read.bar_query import BarQuery
 from data_engine.read.holdings import Holding, Holdings, sure
 from data_engine.store.bar_store import BarStore
+from data_engine.store.legacy_files import foreign_files
 from data_engine.store.partitions import Partition, Period
 
 _NAMED = 3  # symbols, or ranges of one symbol
@@ -40,7 +41,17 @@ def lack_of(store: BarStore, query: BarQuery, holdings: Holdings, held: Sequence
     lost = [(one, files) for one in held if (files := _lost_files(holdings, one, query))]
     parts = [_missing_text(lacking, query, now) + _shorter_bars(lacking, query, holdings)] if lacking else []
     parts += [_lost_text(store, lost)] if lost else []
+    parts += _foreign_parts(store, lacking)
     return ". ".join(parts) or None
+
+
+def _foreign_parts(store: BarStore, lacking: Sequence[Holding]) -> list[str]:
+    """Return what keeps series that lack something from being completed: files of the legacy pipeline in their folders."""
+    reasons = [(one.symbol, reason) for one in lacking if (reason := foreign_files(store.files, one.known.series)) is not None]
+    if not reasons:
+        return []
+    more = f" (and for {len(reasons) - 1:,} more symbols)" if len(reasons) > 1 else ""
+    return [f"{reasons[0][1]}{more}"]
 
 
 def _missing_text(lacking: Sequence[Holding], query: BarQuery, now: datetime) -> str:

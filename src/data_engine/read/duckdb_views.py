@@ -23,6 +23,7 @@ from data_engine.market.time_range import TimeRange
 from data_engine.read.statement import reading_statement
 from data_engine.read.view_files import is_symbol, view_files
 from data_engine.store.coverage_store import CoverageStore
+from data_engine.store.legacy_files import REMEDY, legacy_datasets
 
 if TYPE_CHECKING:
     import duckdb
@@ -87,7 +88,11 @@ def connect(
     connection = duckdb.connect(config=dict(_LOCKS))
     try:
         _set_up(connection, time_zone, memory, scratch)
-        allowed = [key for dataset in datasets(store) for key in _add_view(connection, store, dataset, span, note)]
+        viewed = datasets(store)
+        allowed = [key for dataset in viewed for key in _add_view(connection, store, dataset, span, note)]
+        for dataset, key in legacy_datasets(store.files):
+            if dataset not in viewed:
+                note(f"Warning: {dataset.name} has no view: its files are of the legacy pipeline, such as {key!r}; {REMEDY}")
         if coverage_at is not None:
             connection.register("coverage", _coverage_table(store.coverage, coverage_at))
         if not allow_files:

@@ -119,8 +119,9 @@ class Holdings:
         if latest is not None:
             limit = _limit(known, latest)
             asked = union((*_before(asked, limit), *intersection(asked, known.wanted)))
-        stored = unverified(known)
-        missing = difference(asked, (*known.covered, *known.provisional, *stored))
+        stored = unverified(known) if query.source == "any" else ()
+        held = (*known.covered, *known.provisional, *stored)
+        missing = difference(asked, held if query.source == "any" else difference(held, known.imported))
         missing = _with_bars(missing, query.dataset, query.hours)
         if missing and (end := self._end_of_security(known)) is not None:
             asked, missing = _before(asked, end), _with_bars(_before(missing, end), query.dataset, query.hours)
@@ -201,6 +202,16 @@ def unverified(known: Coverage) -> tuple[TimeRange, ...]:
     spans = (period.span for period in known.rows if not intersection((period.span,), claimed))
     days = [new_york_days(new_york_date(span.start), new_york_date(span.end - _TICK)) for span in spans]
     return difference(intersection(days, (hull,)), claimed)
+
+
+def left_out(holding: Holding, query: BarQuery) -> tuple[TimeRange, ...]:
+    """Return the ranges whose bars a call leaves out: provisional ones with *final*, what Alpaca did not answer with *source*."""
+    known = holding.known
+    out = known.provisional if query.final else ()
+    if query.source == "vendor":
+        answered = difference((*known.covered, *known.provisional), known.imported)
+        out = union((*out, *difference((query.reach,), answered)))
+    return out
 
 
 def _before(ranges: Iterable[TimeRange], instant: datetime) -> tuple[TimeRange, ...]:

@@ -24,13 +24,15 @@ from data_engine.read.bar_query import (
     Prices,
     ReadOptions,
     SessionName,
+    Source,
     Unadjustable,
 )
 from data_engine.read.bar_reader import batches, in_arrow, named_table, relation, whole_symbols
 from data_engine.read.completeness import lack_of
-from data_engine.read.holdings import Holding, Holdings
+from data_engine.read.holdings import Holding, Holdings, left_out
 from data_engine.read.session_report import FrameRecord, session_frame
 from data_engine.store.bar_store import BarStore, WriteResult
+from data_engine.store.legacy_files import refuse_foreign, refuse_legacy_store
 from data_engine.universe.index_store import MetadataStore
 
 if TYPE_CHECKING:
@@ -107,6 +109,7 @@ class ParquetStorage:
         Raises:
             InputError: If a column is missing, a value is not a number, timestamps cannot be of that timeframe, or an argument
                 contradicts the frame metadata.
+            ForeignFiles: If the folder of a series, or the whole store, was written by the legacy pipeline; nothing was written.
             StoreError: If the store cannot be written.
         """
         folded = Folded()
@@ -123,6 +126,9 @@ class ParquetStorage:
                 f"{folded.differing:,} of {folded.rows:,} rows differ from a later row of the same bar; the last one was stored"
             )
             warnings.warn(text, FrameWarning, stacklevel=2)
+        refuse_legacy_store(self.files)
+        for symbol in tables:
+            refuse_foreign(self.files, Series(symbol, dataset))
         result = sum((self.bars.add(Series(symbol, dataset), table) for symbol, table in tables.items()), WriteResult())
         return replace(result, folded=folded.repeated)
 
@@ -145,6 +151,7 @@ class ParquetStorage:
         resample: object = None,
         incomplete: Incomplete = "warn",
         final: bool = False,
+        source: Source = "any",
         tz: str | tzinfo | None = None,
     ) -> pd.DataFrame:
         """Return stored bars that start inside a range, in the shape of `AlpacaClient.fetch_bars`.
@@ -177,6 +184,8 @@ class ParquetStorage:
                 `IncompleteWarning`, ``raise`` a `StoreError`, or ``ignore``. Bars that were stored without coverage are
                 unverified: what is absent between the first and the last is an error with ``raise`` only.
             final: Whether to leave out provisional bars, which Alpaca may still revise.
+            source: Whose bars to return: ``any``, or only those in ranges that Alpaca answered (``vendor``), not what was
+                imported or stored from elsewhere.
             tz: The time zone of the timestamps in the result, such as ``America/New_York``. If None, UTC.
 
         Returns:
@@ -207,6 +216,7 @@ class ParquetStorage:
                 resample=resample,
                 incomplete=incomplete,
                 final=final,
+                source=source,
             ),
         )
         record = FrameRecord(query, held, now)
@@ -366,7 +376,8 @@ class ParquetStorage:
         query, now = self._parsed(symbols, start, end, options)
         holdings = Holdings(self.bars, tolerant=query.incomplete == "ignore")
         query, notes = adjusted(self.bars, query, holdings, now=now)
-        needed = not only_bars or query.final or query.incomplete != "ignore"
+        chosen = query.final or query.source != "any"
+        needed = not only_bars or chosen or query.incomplete != "ignore"
         held = holdings.of(query, now) if needed else []
         if query.incomplete != "ignore" and (lack := lack_of(self.bars, query, holdings, held, now=now)) is not None:
             if query.incomplete == "raise":
@@ -374,6 +385,6 @@ class ParquetStorage:
             warnings.warn(lack, IncompleteWarning, stacklevel=3)
         for note in notes:
             warnings.warn(note, AdjustmentWarning, stacklevel=3)
-        if query.final:
-            query = replace(query, provisional={one.symbol: one.known.provisional for one in held})
+        if chosen:
+            query = replace(query, left_out={one.symbol: left_out(one, query) for one in held})
         return query, holdings, held, now

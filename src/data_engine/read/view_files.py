@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from data_engine.market.series import Dataset, Series
 from data_engine.market.symbol import symbol_fault
 from data_engine.market.wording import plural
+from data_engine.store.legacy_files import REMEDY, is_legacy
 from data_engine.store.partitions import Partition, decode_symbol
 
 if TYPE_CHECKING:
@@ -45,6 +46,10 @@ class ViewFiles:
         """Return what was left out, in one line, or None."""
         if not self.left_out:
             return None
+        legacy = [key for key, _ in self.left_out if is_legacy(key)]
+        if legacy:
+            count = plural(len(legacy), "file")
+            return f"Warning: {self.dataset.name}: {count} of the legacy pipeline left out, such as {legacy[0]!r}; {REMEDY}"
         key, reason = self.left_out[0]
         count = plural(len(self.left_out), "file")
         return f"Warning: {self.dataset.name}: {count} left out, such as {key!r} ({reason}); run `data-engine verify`"

@@ -19,9 +19,10 @@ class CandleChart {
     new ResizeObserver(() => this.draw()).observe(box);
   }
 
-  /* bars: the result of `unpack`; slots: {n, of: slot of each bar, label(slot), regular(slot), kind: "days" | "minutes"}. */
-  show(name, bars, slots) {
+  /* splits: [slot, text] of each; bars: the result of `unpack`; slots: {n, of: slot of each bar, label(slot), regular(slot), kind: "days" | "minutes"}. */
+  show(name, bars, slots, splits) {
     this.name = name;
+    this.splits = splits;
     this.bars = bars;
     this.slots = slots;
     this.at = new Int32Array(slots.n).fill(-1);
@@ -98,7 +99,19 @@ class CandleChart {
     this.timeAxis(pen, wide, high, x, step);
     const body = Math.max(1, Math.min(13, each * step * 0.68));
     for (const group of shown) this.candle(pen, group, x(group.slot) + (each * step) / 2, body, y, high, split, most);
+    this.marks(pen, wide, split, x);
     this.cross(pen, wide, high, x, step, each);
+  }
+
+  /* A line before the first session at the new price, and the ratio. */
+  marks(pen, wide, split, x) {
+    for (const [slot, text] of this.splits) {
+      if (slot < this.from || slot > this.to) continue;
+      const place = Math.round(x(slot)), width = pen.measureText(text).width;
+      pen.fillStyle = color("accent");
+      pen.fillRect(place, 0, 1, split);
+      pen.fillText(text, place + 4 + width > wide ? place - 4 - width : place + 4, 12);
+    }
   }
 
   candle(pen, group, middle, body, y, high, split, most) {
@@ -249,14 +262,18 @@ class CandleChart {
     const group = this.groups()[1].find((one) => one.slot === slot);
     const label = this.slots.label(Math.min(slot, this.slots.n - 1));
     if (!group) {
-      this.readout.replaceChildren(el("b", {}, label), " · no bar");
+      this.readout.replaceChildren(el("b", {}, label), " · no bar", this.splitText(slot, each));
       return;
     }
     const digits = this.bars.decimals;
     const name = group.first === group.last ? this.slots.label(group.first) : `${this.slots.label(group.first)} to ${this.slots.label(group.last)}`;
     const change = group.o ? `${group.c >= group.o ? "+" : "−"}${Math.abs((group.c / group.o - 1) * 100).toFixed(2)} %` : "";
     const values = [["Open", group.o], ["High", group.h], ["Low", group.l], ["Close", group.c]].map(([word, value]) => `${word} ${price(value, digits)}`);
-    this.readout.replaceChildren(el("b", {}, name), ` · ${values.join("  ")}  ${change} · Volume ${short.format(group.v)}`);
+    this.readout.replaceChildren(el("b", {}, name), ` · ${values.join("  ")}  ${change} · Volume ${short.format(group.v)}`, this.splitText(slot, each));
+  }
+
+  splitText(slot, each) {
+    return this.splits.filter(([at]) => at >= slot && at < slot + each).map(([, text]) => ` · ${text}`).join("");
   }
 
   /* The visible bars as a table. */

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from functools import lru_cache
@@ -11,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from data_engine.errors import StoreError
+from data_engine.corporate_actions.action_store import ActionStore
+from data_engine.errors import DamagedFile, StoreError
 from data_engine.market.bars import Int64s, from_micros, to_micros
+from data_engine.market.corporate_action import Split
 from data_engine.market.exchange_calendar import is_session, regular_hours, sessions
 from data_engine.market.series import Adjustment, Dataset, Feed, Series, Timeframe
 from data_engine.market.time_range import TimeRange, new_york_date, new_york_days
@@ -44,7 +47,7 @@ class Chart:
         feed: The feed.
         adjustment: The adjustment.
         intraday: The dataset of the minutes. If None, there is none.
-        days: The ordinals of all days with a candle, ascending.
+        days: The ordinals of all days with a candle and of the sessions between them, ascending.
         daily: The packed candles by symbol, with indices of *days* as times.
         minutes: The packed bars by symbol, with minutes since 1970 as times.
         hours: The regular hours of the sessions in *minutes*, in minutes since 1970.
@@ -52,6 +55,7 @@ class Chart:
         rounded: Whether prices are rounded to 0.025 %.
         cut: The first day shown. If None, all days are.
         left_out: The symbols whose minutes do not fit.
+        splits: The known splits of each symbol that has one: the ordinal of the ex-date, and what happened.
     """
 
     feed: Feed
@@ -65,6 +69,7 @@ class Chart:
     rounded: bool = False
     cut: date | None = None
     left_out: list[str] = field(default_factory=list)
+    splits: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
 
 
 def charts(
@@ -94,6 +99,7 @@ def charts(
         reader = _Reader(storage, Dataset(_DAYS, adjustment, feed), finest, now, quick, notes)
         symbols = sorted({symbol for names in datasets.values() for symbol in names})
         days = _add_days(chart, reader, symbols, DAILY_CHARACTERS // share)
+        chart.splits = _splits(ActionStore(storage.files), days)
         if finest is not None and minutes:
             last = {symbol: days[symbol][-minutes:] for symbol in sorted(datasets[finest]) if symbol in days}
             _add_minutes(chart, reader, last, MINUTE_CHARACTERS // share)
@@ -178,14 +184,23 @@ def _add_days(chart: Chart, reader: _Reader, symbols: Sequence[str], limit: int)
     """Add the daily candles, and return the ordinals of their days by symbol; symbols without any are left out."""
     with ThreadPoolExecutor(_READERS) as pool:
         made = dict(zip(symbols, pool.map(reader.candles, symbols), strict=True))
-    days = np.unique(np.concatenate([NOTHING.times, *(one.times for one, _ in made.values())]))
+    drawn = np.unique(np.concatenate([NOTHING.times, *(one.times for one, _ in made.values())]))
+    days = _with_gaps(drawn)
     placed = {symbol: Candles(np.searchsorted(days, one.times), one.values) for symbol, (one, _) in made.items() if len(one)}
     chart.daily, chart.rounded, kept = fit(placed, limit)
     chart.days = days.tolist()
     chart.from_minutes = sum(count for _, count in made.values())
     if kept < max((len(one) for one in placed.values()), default=0):
-        chart.cut = date.fromordinal(chart.days[-kept])
+        chart.cut = date.fromordinal(int(drawn[-kept]))
     return {symbol: one.times.tolist() for symbol, (one, _) in made.items() if len(one)}
+
+
+def _with_gaps(days: Int64s) -> Int64s:
+    """Return the ordinals of days with those of the sessions between them: a gap of years is one in the chart, too."""
+    if not days.size:
+        return days
+    between = sessions(date.fromordinal(int(days[0])), date.fromordinal(int(days[-1])))
+    return np.unique(np.concatenate([days, np.fromiter((day.toordinal() for day in between), np.int64)]))
 
 
 def _add_minutes(chart: Chart, reader: _Reader, last: Mapping[str, list[int]], limit: int) -> None:
@@ -204,6 +219,18 @@ def _add_minutes(chart: Chart, reader: _Reader, last: Mapping[str, list[int]], l
             shown.update(days)
     spans = (regular_hours(day) for day in map(date.fromordinal, sorted(shown)) if is_session(day))
     chart.hours = [(_minute(span.start), _minute(span.end)) for span in spans]
+
+
+def _splits(actions: ActionStore, days: Mapping[str, Sequence[int]]) -> dict[str, list[tuple[int, str]]]:
+    """Return the known splits of each symbol; `verify` says what is wrong with actions that cannot be read."""
+    found: dict[str, list[tuple[int, str]]] = {}
+    for symbol in sorted(set(actions.symbols()) & days.keys()):
+        with suppress(DamagedFile):
+            counted = actions.read(symbol).counted
+            made = [(one.day.toordinal(), str(one.event)) for one in counted if isinstance(one.event, Split)]
+            if made:
+                found[symbol] = sorted(made)
+    return found
 
 
 def _minute(when: datetime) -> int:

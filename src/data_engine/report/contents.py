@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -26,6 +27,8 @@ from data_engine.verify.verify import VerificationReport
 
 FINDINGS = 2_000
 """The maximum number of findings listed; all are counted."""
+
+_COMMANDS = {"repair": "verify --repair", "update": "update", "status": "status"}
 
 _TEXT = 600  # characters of one message
 
@@ -80,6 +83,7 @@ class Overview:
             "runs": [json.loads(run_log.dump(run)) for run in self.runs],
             "charts": [self._chart(chart) for chart in self.charts],
             "notes": [_short(note) for note in self.notes[:50]],
+            "commands": {name: f"data-engine {words} --base-path {shlex.quote(self.store)}" for name, words in _COMMANDS.items()},
         }
 
     def candles(self) -> list[list[str]]:
@@ -130,6 +134,7 @@ class Overview:
             "cut": chart.cut.isoformat() if chart.cut else None,
             "minutes": self.minutes,
             "left_out": chart.left_out,
+            "splits": chart.splits,
         }
 
 

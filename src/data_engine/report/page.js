@@ -24,10 +24,34 @@ function showTop(data) {
     [last ? timestamp(last.began).slice(0, 10) : "–", last ? `last run: ${RUN_WORDS[last.state][0]}` : "no run recorded"],
   ];
   $("tiles").replaceChildren(...tiles.map(([value, text, kind]) => el("li", {}, el("b", { class: kind || "" }, value), el("span", {}, text))));
+  showNext(data, requested - stored);
   if (data.notes.length) {
     $("problem").textContent = data.notes.join(" · ");
     $("problem").hidden = false;
   }
+}
+
+/* What to do next, and the command for it. */
+function showNext(data, missing) {
+  const failed = data.runs.length && data.runs[0].state !== "done";
+  const [why, command] = data.inconsistencies
+    ? [`repairs ${plural(data.inconsistencies, "inconsistency", "inconsistencies")}:`, data.commands.repair]
+    : missing
+      ? [`fetches ${plural(missing, "missing session")} of symbols, and what is new:`, data.commands.update]
+      : failed ? ["tries again what failed, and fetches what is new:", data.commands.update] : ["nothing is missing; this fetches what is new:", data.commands.update];
+  $("next-why").textContent = why;
+  $("next-command").textContent = command;
+  $("next").hidden = !data.series;
+  $("next-copy").addEventListener("click", async () => {
+    let copied = true;
+    try { await navigator.clipboard.writeText(command); } catch { copied = select($("next-command")) && document.execCommand("copy"); }
+    $("next-copy").textContent = copied ? "Copied" : "Selected";
+  });
+}
+
+function select(node) {
+  getSelection().selectAllChildren(node);
+  return true;
 }
 
 function theme(redraw) {
@@ -139,7 +163,8 @@ class ChartSection {
     const bars = await unpack(packed(charts, number, kind === "minutes" ? 1 : 0, place));
     const step = kind === "minutes" ? barMinutes(group.intraday) : 1;
     const slots = kind === "minutes" ? minuteSlots(bars, step, group.hours) : daySlots(group.days, bars);
-    this.chart.show(`${this.symbol}, ${kind === "minutes" ? group.intraday : "one per session"}`, bars, slots);
+    const splits = kind === "days" ? (group.splits[this.symbol] || []).map(([day, text]) => [lower(group.days, day), text]) : [];
+    this.chart.show(`${this.symbol}, ${kind === "minutes" ? group.intraday : "one per session"}`, bars, slots, splits);
     this.presets(kind);
     this.note(group, kind, hasMinutes);
     $("chart-readout").textContent = "\u00a0";

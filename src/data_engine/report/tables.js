@@ -56,9 +56,10 @@ function showFlags(data) {
 
 function flagRow(finding) {
   const series = finding.symbol ? `${finding.symbol} · ${finding.dataset}` : "–";
-  return el("tr", {}, el("td", { class: finding.inconsistency ? "bad" : "warn" }, finding.inconsistency ? "inconsistency" : "warning"),
-    el("td", { class: "nowrap" }, finding.code.replaceAll("_", " ")), el("td", { class: "nowrap" }, series),
-    el("td", { class: "wide" }, finding.message), el("td", { class: "wide quiet" }, finding.remedy));
+  const cell = (name, kind, text) => el("td", { class: kind, "data-label": name }, el("div", {}, text));
+  return el("tr", {}, cell("Kind", finding.inconsistency ? "bad" : "warn", finding.inconsistency ? "inconsistency" : "warning"),
+    cell("Code", "nowrap", finding.code.replaceAll("_", " ")), cell("Series", "nowrap", series),
+    cell("Message", "wide", finding.message), cell("Remedy", "wide quiet", finding.remedy));
 }
 
 function showRuns(data) {
@@ -96,6 +97,8 @@ function runRow(run) {
   const failed = run.failures.map((one) => el("p", {}, el("b", {}, `${namesText(one)}: `), one.message));
   if (run.error) failed.unshift(el("p", { class: "bad" }, run.error[1]));
   const notes = run.notes.map((note) => el("p", { class: "quiet" }, note));
-  return el("tr", {}, el("td", { class: "nowrap" }, timestamp(run.began)), el("td", { class: "nowrap" }, ...what), el("td", { class: "wide" }, ...requested),
-    el("td", {}, ...result.map((text) => el("p", { class: "nowrap" }, text)), ...notes), el("td", { class: "wide" }, ...(failed.length ? failed : ["–"])), el("td", { class: "number" }, durationText(run.seconds)));
+  const cell = (name, kind, ...inner) => el("td", { class: kind, "data-label": name }, el("div", {}, ...inner));
+  return el("tr", {}, cell("Time", "nowrap", timestamp(run.began)), cell("Command", "nowrap", ...what), cell("Requested", "wide", ...requested),
+    cell("Result", "", ...result.map((text) => el("p", { class: "nowrap" }, text)), ...notes), cell("Failed", "wide", ...(failed.length ? failed : ["–"])),
+    cell("Duration", "number", durationText(run.seconds)));
 }

@@ -21,6 +21,7 @@ from data_engine.market.time_range import TimeRange
 from data_engine.store.coverage import Coverage, FileCount, Fingerprint
 from data_engine.store.coverage_store import CoverageStore
 from data_engine.store.file_store import FileStore
+from data_engine.store.legacy_files import refuse_foreign, refuse_legacy_store
 from data_engine.store.partitions import Partition, Period, decode_symbol, periods, series_folder
 
 
@@ -145,9 +146,11 @@ class BarStore:
             table: Bars by `BAR_SCHEMA`, sorted; where a file has a bar of the same time, these win.
 
         Raises:
+            ForeignFiles: If the series' folder has files of the legacy pipeline; nothing was written.
             DamagedFile: If a file cannot be read; it is left as it is.
             StoreError: If the store cannot be written.
         """
+        refuse_foreign(self.files, series)
         parts = dict(split_by_period(table, series.dataset))
         # First, so that a killed `add` does not look like damage, and the next run counts what it wrote.
         self.coverage.update(series, partial(Coverage.with_changing, periods=parts))
@@ -285,8 +288,10 @@ class BarStore:
         names = self.files.folders(dataset.name)
         return sorted(decode_symbol(name[len("symbol=") :]) for name in names if name.startswith("symbol="))
 
-    def check_exists(self) -> None:
-        """Raise `StoreError` where there is no store."""
+    def check_exists(self, *, legacy: bool = False) -> None:
+        """Raise `StoreError` where there is no store, or (unless *legacy* ones count) one that only the legacy pipeline wrote."""
+        if not legacy:
+            refuse_legacy_store(self.files)
         if not self.exists():
             raise StoreError(
                 f"no store at {self.files.location}; check --base-path or DATA_ENGINE_BASE_PATH, "

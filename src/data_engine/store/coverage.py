@@ -114,6 +114,7 @@ class Coverage:
         covered: Ranges that were answered in full and are final.
         provisional: Ranges that were answered and can still change; disjoint from *covered*.
         tentative: Parts of *covered* without bars that a renamed symbol's earlier bars may yet fill.
+        imported: Parts of *covered* that the user claimed for imported bars, and that Alpaca never answered.
         unconfirmed: Ranges of an adjusted series that are stored, and not claimed; disjoint from *covered* and *provisional*.
         basis_checked: When the first bars of an adjusted series were last found to be as they are stored, UTC.
         rows: The number of bars in each file.
@@ -133,6 +134,7 @@ class Coverage:
     covered: tuple[TimeRange, ...] = ()
     provisional: tuple[TimeRange, ...] = ()
     tentative: tuple[Tentative, ...] = ()
+    imported: tuple[TimeRange, ...] = ()
     unconfirmed: tuple[Unconfirmed, ...] = ()
     basis_checked: datetime | None = None
     rows: Mapping[Period, int] = field(default_factory=dict)
@@ -190,6 +192,7 @@ class Coverage:
             made,
             covered=covered,
             provisional=difference(provisional, covered),
+            imported=difference(self.imported, (span,)),
             unconfirmed=_without(self.unconfirmed, span),
             basis_checked=now if first else self.basis_checked,
             empty_since=None if made.first_bar else (self.empty_since or now),
@@ -229,9 +232,20 @@ class Coverage:
             self,
             covered=difference(self.covered, (span,)),
             provisional=difference(self.provisional, (span,)),
+            imported=difference(self.imported, (span,)),
             tentative=_without(self.tentative, span),
             unconfirmed=_without(self.unconfirmed, span),
         )
+
+    def claimed(self, ranges: Iterable[TimeRange]) -> Coverage:
+        """Return the same where some ranges are covered by the user's word: Alpaca was not asked for what is new of them.
+
+        Args:
+            ranges: The ranges, whose bars are stored and final.
+        """
+        new = difference(ranges, (*self.covered, *self.provisional))
+        covered = union((*self.covered, *new))
+        return replace(self, wanted=union((*self.wanted, *new)), covered=covered, imported=union((*self.imported, *new)))
 
     def without_files(self, lost: Iterable[Period], counts: Mapping[Period, FileCount]) -> Coverage:
         """Return the same after files were found to be gone: their ranges are requested, and not claimed any more.
@@ -303,6 +317,7 @@ class Coverage:
             wanted=difference(self.wanted, (span,)),
             covered=difference(self.covered, (span,)),
             provisional=difference(self.provisional, (span,)),
+            imported=difference(self.imported, (span,)),
             tentative=_without(self.tentative, span),
             unconfirmed=_without(self.unconfirmed, span),
             files={period: mark for period, mark in made.files.items() if not period.span.intersect(span)},
@@ -322,7 +337,7 @@ class Coverage:
     def cleared(self) -> Coverage:
         """Return the same with nothing claimed, before files of another price base are moved into place."""
         changing = self.changing | self.rows.keys()
-        return replace(self, covered=(), provisional=(), tentative=(), unconfirmed=(), files={}, changing=changing)
+        return replace(self, covered=(), provisional=(), imported=(), tentative=(), unconfirmed=(), files={}, changing=changing)
 
     def failed(self, code: str, message: str, at: datetime) -> Coverage:
         """Return the same with the reason why it is not complete."""

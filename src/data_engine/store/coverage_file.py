@@ -44,6 +44,7 @@ def dump(coverage: Coverage) -> bytes:
         ("covered", _pairs(coverage.covered)),
         ("provisional", _pairs(coverage.provisional)),
         ("tentative", [_dated(one) for one in coverage.tentative]),
+        *([("imported", _pairs(coverage.imported))] if coverage.imported else []),
         *([("unconfirmed", [_dated(one) for one in coverage.unconfirmed])] if coverage.unconfirmed else []),
         *([("basis_checked", _stamp(coverage.basis_checked))] if coverage.basis_checked else []),
         ("bars", coverage.bars),
@@ -91,6 +92,7 @@ def load(data: bytes, series: Series) -> Coverage:
             updated=_instant(fields["updated"]),
             by=fields["by"],
             changing=frozenset(_period_of(text) for text in fields.get("changing", ())),
+            imported=_ranges(fields.get("imported", [])),
             unconfirmed=tuple(Unconfirmed(*_from_dated(row)) for row in fields.get("unconfirmed", ())),
             basis_checked=_instant(fields.get("basis_checked")),
         )

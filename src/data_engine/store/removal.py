@@ -9,6 +9,7 @@ from data_engine.market.dates import DateLike, any_span
 from data_engine.market.series import Series
 from data_engine.market.time_range import TimeRange, difference
 from data_engine.store.bar_store import BarStore
+from data_engine.store.legacy_files import refuse_foreign
 from data_engine.store.selection import DatasetFilter, select_series
 
 
@@ -26,9 +27,12 @@ def plan_removal(
 
     Raises:
         InputError: If a date cannot be read, or the end is not after the start.
+        ForeignFiles: If the folder of a series has files of the legacy pipeline, whose bars would stay.
     """
     span = any_span(start, end)
-    selected = select_series(store.coverage, datasets, symbols)
+    selected = list(select_series(store.coverage, datasets, symbols))
+    for series in selected:
+        refuse_foreign(store.files, series)
     return [(series, span, _count(store, series, span)) for series in selected]
 
 
@@ -48,9 +52,12 @@ def remove_bars(store: BarStore, selected: Sequence[Series], span: TimeRange) ->
     once per series would take a time that grows with the square of their number.
 
     Raises:
+        ForeignFiles: If the folder of a series has files of the legacy pipeline, whose bars would stay; nothing was removed.
         DamagedFile: If a file cannot be read; it is left as it is.
         StoreError: If the store cannot be written.
     """
+    for series in selected:
+        refuse_foreign(store.files, series)
     requested = store.coverage.requested
     requested.refresh()
     taken = dict.fromkeys(selected, (span,))

@@ -16,11 +16,12 @@ import csv
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 from data_engine.errors import InputError, SymbolListError
 from data_engine.market.symbol import check_symbol
+from data_engine.market.time_range import iso, new_york_date, new_york_midnight
 from data_engine.market.wording import indented, plural
 from data_engine.store.csv_document import dump_rows, load_rows, split_lines
 from data_engine.universe.membership import ADDED, REMOVED, MembershipChange, Snapshot, replay
@@ -54,13 +55,26 @@ Canonical = Callable[[str], str]
 """A function from a symbol as written to the symbol as stored; raises `InputError` if it cannot be a symbol."""
 
 
-ListRows = list[tuple[str, date]]
-"""The rows of our file of an index: a symbol and the day on which it was added."""
+ListRows = list[tuple[str, datetime]]
+"""The rows of our file of an index: a symbol and the instant (UTC) at which it was added; a day is its midnight in New York."""
 
 
-def dump_list(rows: Iterable[tuple[str, date]]) -> bytes:
+def dump_list(rows: Iterable[tuple[str, datetime]]) -> bytes:
     """Return the content of the file of an index."""
-    return dump_rows(_LIST_HEADER, ((symbol, day.isoformat()) for symbol, day in rows))
+    return dump_rows(_LIST_HEADER, ((symbol, _added_text(instant)) for symbol, instant in rows))
+
+
+def _added_text(instant: datetime) -> str:
+    day = new_york_date(instant)
+    return day.isoformat() if instant == new_york_midnight(day) else iso(instant)
+
+
+def _added(text: str) -> datetime:
+    """Return the instant of a day, or of a time as pandas writes it (``2025-01-15 14:30:00.123+00:00``; UTC without a zone)."""
+    if len(text) == len("2025-01-15"):
+        return new_york_midnight(date.fromisoformat(text))
+    instant = datetime.fromisoformat(text)
+    return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
 
 
 def load_list(content: bytes) -> ListRows:
@@ -69,14 +83,16 @@ def load_list(content: bytes) -> ListRows:
     Raises:
         ValueError: If the file was changed into something else; the message names the line.
     """
-    members: dict[str, date] = {}
+    members: dict[str, datetime] = {}
 
-    def take(symbol: str, day: str) -> None:
+    def take(*cells: str) -> None:
+        symbol, added = cells[-2:]
         if check_symbol(symbol) in members:
             raise ValueError(f"{symbol} is listed twice")
-        members[check_symbol(symbol)] = date.fromisoformat(day)
+        members[check_symbol(symbol)] = _added(added)
 
-    load_rows(content, _LIST_HEADER, take)
+    numbered = content.startswith(f",{','.join(_LIST_HEADER)}".encode())  # pandas wrote its index, too
+    load_rows(content, ("", *_LIST_HEADER) if numbered else _LIST_HEADER, take)
     return list(members.items())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from data_engine.errors import InputError
@@ -46,6 +47,13 @@ def index_name_of(path: str | Path) -> str:
     if not name:
         raise InputError(f"cannot derive an index name from {str(path)!r}; pass --index NAME (index_name=...)")
     return name if name.upper() not in _RESERVED else f"{name}_list"
+
+
+def derived_name(path: str | Path) -> str | None:
+    """Return what `index_name_of` returns, or None if no name can be derived: a list is then not stored."""
+    with suppress(InputError):
+        return index_name_of(path)
+    return None
 
 
 def name_fault(name: object) -> str | None:

@@ -12,8 +12,8 @@ writer that was killed and run again. Readers write nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, time, timedelta
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +23,7 @@ from data_engine.market.symbol import check_symbol
 from data_engine.market.time_range import TimeRange, new_york_date, new_york_midnight
 from data_engine.store.document import Document
 from data_engine.store.file_store import FileStore
+from data_engine.universe.index_changes import IndexChange, IndexImport, not_known, parse_index_day, refuse_loss
 from data_engine.universe.index_files import ListRows, dump_history, dump_list, load_history, load_list, read_sources
 from data_engine.universe.index_names import check_index_name, name_fault
 from data_engine.universe.membership import (
@@ -43,45 +44,9 @@ if TYPE_CHECKING:
 
 _FOLDER = "metadata/indices"
 
+_DERIVED = f"{_FOLDER}/derived.txt"
+
 _REMEDY = "correct that file, or restore it from a backup"
-
-
-@dataclass(frozen=True, slots=True)
-class IndexChange:
-    """The changes made by storing a list.
-
-    Attributes:
-        name: The name of the index.
-        members: The number of symbols that it has now.
-        added: The new symbols, in the order given.
-        removed: The symbols that are no longer members.
-    """
-
-    name: str
-    members: int
-    added: tuple[str, ...]
-    removed: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class IndexImport:
-    """The result of importing the past of an index.
-
-    Attributes:
-        name: The name of the index.
-        since: The first day on which its members are known.
-        last_change: The day of the last change.
-        members: The number of symbols that it has now.
-        warnings: The contradictions in the sources, with their lines.
-        to_come: The number of changes that were ignored because their day is in the future.
-    """
-
-    name: str
-    since: date
-    last_change: date
-    members: int
-    warnings: tuple[str, ...] = ()
-    to_come: int = 0
 
 
 class MetadataStore:
@@ -91,6 +56,7 @@ class MetadataStore:
         base_path: The directory or ``s3://...`` URL of the store. If None, read from settings.
         files: The file backend to use instead of *base_path*.
         today: A function that returns the current day in New York.
+        now: A function that returns the current instant, at which symbols are added today.
 
     Example:
         >>> MetadataStore().store("tech_stocks", ["AAPL", "MSFT"])  # doctest: +SKIP
@@ -102,11 +68,21 @@ class MetadataStore:
         *,
         files: FileStore | None = None,
         today: Callable[[], date] = lambda: new_york_date(datetime.now(UTC)),
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._files: FileStore = _open(base_path) if files is None else files
         self._today = today
+        self._now = now
 
-    def store(self, index_name: str, symbols: Iterable[str], *, on: date | str | None = None, force: bool = True) -> IndexChange:
+    def store(
+        self,
+        index_name: str,
+        symbols: Iterable[str],
+        *,
+        on: date | str | None = None,
+        force: bool = True,
+        derived: bool = False,
+    ) -> IndexChange:
         """Set the members of an index, and return the changes; storing the same list again changes nothing.
 
         A symbol that is already listed keeps its ``added_date``. A removed symbol stays in the history, and gets a new date if it
@@ -117,6 +93,8 @@ class MetadataStore:
             symbols: The complete list.
             on: The first day of the list, neither in the future nor before the last change. If None, today.
             force: Whether to accept the removal of more than 20 % of the members. An ingestion passes False.
+            derived: Whether the name was derived from that of a file. Such a list never replaces an index that was stored by
+                name or has an imported past, and is never refused.
 
         Raises:
             InputError: If a name or day cannot be used, or more than 20 % of the members would be removed.
@@ -126,8 +104,15 @@ class MetadataStore:
         """
         name = check_index_name(index_name)
         wanted = SymbolLoader.from_list(symbols)
-        day = _day(on, "on") if on is not None else None
+        day = parse_index_day(on, "on") if on is not None else None
+        if derived and any(other.lower() == name for other in self.names() if other != name):
+            return IndexChange(name, 0, (), (), kept=True)  # one file on Windows and macOS
         self._refuse_twin(name)
+        of_file = self._derived_names()
+        if derived and name not in of_file.read() and (listed := self._listed(name)) is not None:
+            return IndexChange(name, len(listed), (), (), kept=set(listed) != set(wanted))
+        of_file.update(lambda names: names | {name} if derived else names - {name})
+        force = force or derived
         before: Members = {}
 
         def change(stored: list[MembershipChange] | None) -> list[MembershipChange]:
@@ -135,7 +120,7 @@ class MetadataStore:
             before = self._listed(name) or {}
             events = seed(before) if stored is None else stored
             if not force:
-                _refuse_loss(name, before, wanted)
+                refuse_loss(name, before, wanted)
             return [*events, *differences(replay(events), wanted, self._effective(name, events, day))]
 
         self._history(name).update(change)
@@ -146,7 +131,7 @@ class MetadataStore:
 
     def members(self, index_name: str, as_of: date | str | None = None) -> Members:
         """Return the symbols of an index, each with the day on which it was added; see `load`."""
-        day = None if as_of is None else _day(as_of, "as_of")
+        day = None if as_of is None else parse_index_day(as_of, "as_of")
         name = check_index_name(index_name)
         listed = self._listed(name)
         if listed is None:
@@ -155,7 +140,7 @@ class MetadataStore:
             return listed
         events = self.history(name)
         if not events or day < events[0].day:
-            raise _not_known(name, events, day)
+            raise not_known(name, events, day)
         return listed if day >= events[-1].day else replay(events, day)
 
     def import_history(
@@ -192,9 +177,9 @@ class MetadataStore:
         name = check_index_name(index_name)
         self._refuse_twin(name)
         paths = [changes] if isinstance(changes, (str, Path)) else list(changes)
-        day = None if as_of is None else _day(as_of, "as_of")
+        day = None if as_of is None else parse_index_day(as_of, "as_of")
         sources = read_sources(paths, members, day, column)
-        first = None if since is None else _day(since, "since")
+        first = None if since is None else parse_index_day(since, "since")
         if day is not None and day > self._today():
             raise InputError(f"as_of {day} is a day to come; name the day of the list")
         past, to_come = sources.known_by(self._today())
@@ -207,11 +192,12 @@ class MetadataStore:
             history = history if force else continue_history(history, events)
             now = replay(history.events)
             if not force:
-                _refuse_loss(name, listed, list(now))
+                refuse_loss(name, listed, list(now))
             first_day, last_day = history.events[0].day, history.events[-1].day
             made.append(IndexImport(name, first_day, last_day, len(now), history.warnings, to_come))
             return [replace(event, place="") for event in history.events]  # a file has no places
 
+        self._derived_names().update(lambda names: names - {name})
         self._history(name).update(change)
         self._relist(name, anew=True)
         return made[-1]
@@ -226,7 +212,7 @@ class MetadataStore:
         """
         events = self.history(index_name)
         if not events or span.start < new_york_midnight(events[0].day):
-            raise _not_known(index_name, events, new_york_date(span.start))
+            raise not_known(index_name, events, new_york_date(span.start))
         return members_within(events, span)
 
     def former_members(self, index_name: str) -> dict[str, datetime]:
@@ -257,7 +243,9 @@ class MetadataStore:
         return seed(listed)
 
     def load(self, index_name: str, as_of: date | str | None = None) -> pd.DataFrame:
-        """Return an index as a DataFrame with the text columns ``symbol`` and ``added_date`` (ISO dates).
+        """Return an index as a DataFrame with the columns ``symbol`` (text) and ``added_date`` (``datetime64[ns, UTC]``).
+
+        ``added_date`` is the instant at which a symbol was added; if only the day is known, its midnight in New York.
 
         Args:
             index_name: The name of the index.
@@ -272,8 +260,30 @@ class MetadataStore:
         import pandas as pd
 
         members = self.members(index_name, as_of)
-        columns = {"symbol": list(members), "added_date": [day.isoformat() for day in members.values()]}
-        return pd.DataFrame(columns, dtype=str)
+        listed = dict(self.rows(index_name))
+        added = [_instant_of(day, listed.get(symbol)) for symbol, day in members.items()]
+        stamps = pd.DatetimeIndex(added, tz="UTC").as_unit("ns")
+        return pd.DataFrame({"symbol": pd.Series(list(members), dtype=str), "added_date": stamps})
+
+    def rows(self, index_name: str) -> ListRows:
+        """Return the present list of an index, each symbol with the instant (UTC) at which it was added.
+
+        Raises:
+            UnknownIndexError: If there is no such index.
+            DamagedFile: If the file of the list cannot be read.
+        """
+        rows = self._list(check_index_name(index_name)).read()
+        if rows is None:
+            raise self._unknown(index_name)
+        return rows
+
+    def adopt(self, index_name: str, rows: ListRows) -> None:
+        """Store a list of another store under a name that is not in use, with the instants at which symbols were added."""
+        name = check_index_name(index_name)
+        self._refuse_twin(name)
+        days = {symbol: new_york_date(added) for symbol, added in rows}
+        self._history(name).update(lambda stored: seed(days) if stored is None else stored)
+        self._list(name).update(lambda stored: rows if stored is None else stored)
 
     def names(self) -> list[str]:
         """Return the names of the stored indices, sorted."""
@@ -294,13 +304,19 @@ class MetadataStore:
             members = replay(self._history(name).read() or ())
             listed = {} if anew else dict(rows or ())
             order = wanted if set(wanted) == set(members) else list(members)
-            return [(symbol, listed.get(symbol, members[symbol])) for symbol in order]
+            now = None if anew else self._now()
+            return [(symbol, listed.get(symbol) or _instant_of(members[symbol], now)) for symbol in order]
 
         self._list(name).update(relist)
 
     def _listed(self, name: str) -> Members | None:
         rows = self._list(name).read()
-        return None if rows is None else dict(rows)
+        return None if rows is None else {symbol: new_york_date(added) for symbol, added in rows}
+
+    def _derived_names(self) -> Document[frozenset[str]]:
+        """Return the names that were derived from those of files."""
+        what = "the names of lists that were derived"
+        return Document(self._files, _DERIVED, what, _REMEDY, frozenset(), load=_load_names, dump=_dump_names)
 
     def _list(self, name: str) -> Document[ListRows | None]:
         key, what = f"{_FOLDER}/{name}.csv", f"the list of index {name!r}"
@@ -333,35 +349,17 @@ class MetadataStore:
         return UnknownIndexError(f"no index {name!r}; {there}")
 
 
-def _not_known(name: str, events: Sequence[MembershipChange], day: date) -> InputError:
-    since = events[0].day if events else "no day"
-    return InputError(
-        f"index {name!r} is known since {since}, not on {day}; run `data-engine index import {name} --changes FILE`"
-    )
+def _instant_of(day: date, instant: datetime | None) -> datetime:
+    """Return *instant* if it is on a day in New York, else the midnight of that day."""
+    return instant if instant is not None and new_york_date(instant) == day else new_york_midnight(day)
 
 
-def _refuse_loss(name: str, before: Members, wanted: Sequence[str]) -> None:
-    lost = len(before.keys() - set(wanted))
-    if 5 * lost > len(before):
-        raise InputError(
-            f"cannot store {len(wanted)} symbols as index {name!r}: that would drop {lost} of its {len(before)} members, "
-            "more than 20 %; use another name, or --force (force=True)"
-        )
+def _load_names(content: bytes) -> frozenset[str]:
+    return frozenset(content.decode().split())
 
 
-def _day(value: object, parameter: str) -> date:
-    if isinstance(value, str):
-        try:
-            return date.fromisoformat(value.strip())
-        except ValueError as error:
-            raise InputError(f"{parameter} {value!r} is not a date such as 2024-01-31") from error
-    if isinstance(value, datetime):  # a pandas Timestamp is one, too
-        if value.tzinfo is not None or value.time() != time():
-            raise InputError(f"{parameter} {value!r} is not a date such as 2024-01-31")
-        return value.date()
-    if not isinstance(value, date):
-        raise InputError(f"{parameter} {value!r} is not a date such as 2024-01-31")
-    return value
+def _dump_names(names: frozenset[str]) -> bytes:
+    return "".join(f"{name}\n" for name in sorted(names)).encode()
 
 
 def _open(base_path: str | Path | None) -> FileStore:

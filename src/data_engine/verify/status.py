@@ -54,7 +54,7 @@ class SeriesStatus:
 
     @property
     def state(self) -> str:
-        """The state: ``damaged``, ``failed``, ``incomplete``, ``empty`` or ``complete``."""
+        """The state: ``damaged``, ``failed``, ``incomplete``, ``ended``, ``empty`` or ``complete``."""
         if self.problem:
             return "damaged"
         known = self.coverage
@@ -62,6 +62,8 @@ class SeriesStatus:
         if self.missing or unanswered:
             failure = known.failure
             return "failed" if failure and failure.code != "interrupted" else "incomplete"
+        if self.ended is not None and known.bars:
+            return "ended"
         return "complete" if known.bars else "empty"
 
     def to_json(self) -> dict[str, Any]:
@@ -78,6 +80,7 @@ class SeriesStatus:
             "requested": _pairs(known.wanted),
             "covered": _pairs(known.covered),
             "provisional": _pairs(known.provisional),
+            "imported": _pairs(known.imported),
             "missing": _pairs(self.missing),
             "not_requested": _pairs(self.not_requested),
             "bars": known.bars,

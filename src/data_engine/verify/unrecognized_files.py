@@ -15,12 +15,10 @@ from data_engine.store import requested
 from data_engine.store.bar_store import BarStore
 from data_engine.store.coverage_file import key as coverage_key
 from data_engine.store.file_store import FileStore
+from data_engine.store.legacy_files import REMEDY, is_legacy
 from data_engine.store.partitions import Partition, decode_symbol, series_folder
 from data_engine.universe.index_store import MetadataStore
 from data_engine.verify.findings import Finding
-
-LEGACY = re.compile(r"symbol=(?P<symbol>[^/]+)/year=(?P<year>\d{4})/month=(?P<month>[1-9]|1[0-2])/data_?\d+\.parquet")
-"""The path of a bar file of the legacy pipeline in its dataset: ``symbol=AAPL/year=2024/month=1/data_0.parquet``."""
 
 QUARANTINE = "metadata/set_aside"
 """The directory of quarantined files."""
@@ -52,16 +50,16 @@ def _in_dataset(files: FileStore, name: str) -> Iterator[Finding]:
         return
     keys = list(files.list(name))
     others = [key for key in keys if Partition.parse(key) is None]
-    legacy = [key for key in others if _is_legacy(key)]
-    if legacy and len(others) == len(keys):
+    legacy = [key for key in others if is_legacy(key)]
+    if legacy:
+        alone = len(others) == len(keys)
         yield Finding(
-            "legacy_layout",
-            f"{name} has {plural(len(legacy), 'file')} in the layout of the legacy pipeline ({files.location}/{legacy[0]}); "
-            f"run `data-engine import {files.location} --base-path NEW` to copy the bars into a store",
+            "legacy_layout" if alone else "legacy_bars",
+            f"{name} has {plural(len(legacy), 'file')} in the layout of the legacy pipeline ({files.location}/{legacy[0]})"
+            f"{'' if alone else ', whose rows readers of the whole dataset see beside those of the store'}; {REMEDY}",
             key=name,
         )
-        others = [key for key in others if not _is_legacy(key)]
-    for key in sorted(others, key=lambda key: not _is_legacy(key)):
+    for key in [key for key in others if not is_legacy(key)]:
         if key.endswith(".parquet"):
             text = f"{files.location}/{key} is not a file of this store{_reason(key, name)}"
             text += ", but readers of the whole dataset see its rows"
@@ -70,18 +68,12 @@ def _in_dataset(files: FileStore, name: str) -> Iterator[Finding]:
             yield _unrecognized(files, key, "is not a file of this store")
 
 
-def _is_legacy(key: str) -> bool:
-    return LEGACY.fullmatch(key.partition("/")[2]) is not None
-
-
 def _unrecognized(files: FileStore, key: str, text: str) -> Finding:
     return Finding("unrecognized_file", f"{files.location}/{key} {text}; `data-engine` ignores it", key=key)
 
 
 def _reason(key: str, name: str) -> str:
     """Return how the path of a Parquet file differs from the paths of this store, if that is known."""
-    if _is_legacy(key):
-        return " (the legacy pipeline uses such names)"
     folder = re.match(r"[^/]+/symbol=([^/]+)/", key)
     if folder and Partition.parse(key.replace(folder[1], "A", 1)) is not None:
         return f" (this store uses {series_folder(Series(decode_symbol(folder[1]), Dataset.from_name(name))).rsplit('/', 1)[1]})"

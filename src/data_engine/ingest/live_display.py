@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, TextIO
 
-from data_engine.cli.output import Output
 from data_engine.ingest.outcome import duration
 from data_engine.ingest.progress import ProgressState
 from data_engine.market.clean_text import clean
@@ -16,14 +15,17 @@ if TYPE_CHECKING:
 
 
 class LiveDisplay:
-    """A `Progress` in a few lines at the bottom of the terminal, which it redraws."""
+    """A `Progress` in a few lines at the bottom of the terminal, which it redraws.
 
-    def __init__(self) -> None:
+    Args:
+        stream: The terminal.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
         from rich.console import Console
 
-        stream = sys.stderr
         # The display moves the cursor; notes are cleaned below.
-        self._console = Console(file=stream.stream if isinstance(stream, Output) else stream, highlight=False)
+        self._console = Console(file=stream, highlight=False)
         self._live: Live | None = None
 
     def note(self, text: str) -> None:
@@ -56,15 +58,14 @@ def _drawing(state: ProgressState) -> Group:
     left = state.remaining_seconds
     row = Table.grid(padding=(0, 1))
     row.add_row(
-        ProgressBar(total=expected, completed=state.pages, width=40),
-        Text(f"{100 * state.pages / expected:5.1f} %  {state.done}/{state.total} symbols"),
+        ProgressBar(total=1.0, completed=state.share, width=40),
+        Text(f"{math.floor(100 * state.share):3d} %  {state.done}/{state.total} symbols"),
     )
-    rate = f"{state.per_minute:,.0f}/min" + (f" of {state.allowed:,.0f}" if state.allowed is not None else "")
     failed = f" | [red]Failed: {state.failed}[/red]" if state.failed else ""
     return Group(
         row,
         Text.from_markup(
-            f"Pages: {state.pages:,} of about {expected:,} | {state.bars:,} bars | {rate}{failed}\n"
-            f"Elapsed: {duration(state.seconds)} | Est. remaining: {'unknown' if left is None else duration(left)}"
+            f"Pages: {state.pages:,} of about {expected:,} | {state.bars:,} bars{failed}\n"
+            f"Elapsed: {duration(state.seconds)} | Est. remaining: {'unknown' if left is None else duration(left)} | {state.rate}"
         ),
     )

@@ -1,0 +1,37 @@
+"""Tell what is ours in a settings file that other programs share, and what is only nearly ours."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+
+_HEADER = re.compile(r"\[(?P<name>.+)\]\s*")
+
+_NEARLY = 0.86  # of the letters in order: ``api_thread`` and ``local_storage`` are, ``fee`` and ``storage_dir`` are not
+
+
+def near_miss(word: str, words: Sequence[str]) -> str | None:
+    """Return the word that was meant by one that is nearly the same, or None: it is another program's."""
+    letters = re.sub(r"[^a-z]", "", word)
+    close = [known for known in words if letters == known.replace("_", "")]
+    close += difflib.get_close_matches(word, words, n=1, cutoff=_NEARLY)
+    return close[0] if close and word not in words else None
+
+
+def own_sections(text: str, names: Iterable[str]) -> str:
+    """Return the text of a settings file with blank lines in the sections of other programs, whose form may be another.
+
+    Args:
+        text: The text.
+        names: The names of our sections; those that are nearly one of them are kept, too.
+    """
+    known = ("default", *names)
+    lines, ours = [], True
+    for line in text.splitlines():
+        header = _HEADER.fullmatch(line)
+        if header is not None:
+            name = header["name"].strip().lower()
+            ours = name in known or near_miss(name, known) is not None
+        lines.append(line if ours or header is not None else "")
+    return "\n".join(lines)

@@ -1,0 +1,56 @@
+"""``doctor``: what is said of a machine, and the exit code of the first check that fails."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from data_engine.doctor.checks import Check, exit_code
+from data_engine.sandbox import Sandbox, SimulatedMarket
+from page_blocks import free_port
+from running import KEY, SECRET, here
+
+
+def states(ran):
+    return {one["check"]: one["state"] for one in ran.json["checks"]}
+
+
+def test_a_machine_that_is_ready_passes_every_check_and_nothing_is_written(tmp_path):
+    with Sandbox(SimulatedMarket(), keys={KEY: SECRET}, rate=200) as server:
+        ran = here("doctor", "--json", "--base-path", tmp_path / "store", url=server.url)
+
+    assert ran.code == 0, ran.text
+    assert set(states(ran).values()) == {"ok"}
+    assert {one["check"]: one["text"] for one in ran.json["checks"]}["limit"].startswith("200 requests per minute")
+    assert len(server.requests) == 1
+    assert KEY not in ran.text
+    assert SECRET not in ran.text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_each_trouble_has_its_exit_code_and_what_comes_before_it_is_said(tmp_path):
+    away = here("doctor", "--json", "--base-path", tmp_path / "s", url=f"http://127.0.0.1:{free_port()}")
+    assert (away.code, states(away)["request"], states(away)["keys"]) == (6, "failed", "ok")
+
+    with Sandbox(SimulatedMarket(), keys={"other": "pair"}) as server:
+        refused = here("doctor", "--json", "--base-path", tmp_path / "s", url=server.url)
+    assert (refused.code, states(refused)["request"]) == (3, "failed")
+
+    with Sandbox(SimulatedMarket(), clock=lambda: datetime.now(UTC) - timedelta(hours=2)) as server:
+        ahead = here("doctor", "--json", "--base-path", tmp_path / "s", url=server.url)
+    assert (ahead.code, states(ahead)["clock"]) == (2, "failed")
+
+    none = here("doctor", "--json", "--base-path", tmp_path / "s", env={"DATA_ENGINE_THREADS": "9"})
+    assert (none.code, states(none)["keys"], states(none)["store"]) == (2, "failed", "ok")
+
+    settings = tmp_path / "settings.ini"
+    settings.write_text("[linux]\napi_threads = none\n[macos]\napi_threads = none\n[windows]\napi_threads = none\n")
+    wrong = here("doctor", "--json", "--settings", settings, env={})
+    assert (wrong.code, states(wrong)["settings"]) == (2, "failed")
+    assert "api_threads" in wrong.text
+
+
+@pytest.mark.parametrize(("codes", "first"), [((2, 3), 3), ((6, 4), 4), ((2, 6), 6), ((1, 2), 2), ((), 0)])
+def test_the_exit_code_is_the_first_of_the_contract_s_order(codes, first):
+    assert exit_code([Check("x", "failed", "", code) for code in codes] + [Check("y", "warning", "", 3)]) == first
