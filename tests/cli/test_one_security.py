@@ -81,7 +81,7 @@ def test_an_update_never_goes_on_with_the_next_owner(tmp_path: Path, kind: str) 
         assert note.startswith("S ")
         status = here("status", "S", "--json", "--base-path", tmp_path / "store", env={}).json["series"][0]
         assert (status["ended"]["date"], status["ended"]["reason"], status["ended"]["new"]) == ("2020-04-01", kind, None)
-        assert (status["state"], status["missing"]) == ("complete", [])
+        assert (status["state"], status["missing"]) == ("ended", [])
 
         server.forget()
         clock.now = datetime(2021, 7, 7, 12, tzinfo=UTC)
@@ -144,7 +144,7 @@ def test_a_former_owner_is_a_series_of_its_own(tmp_path: Path, monkeypatch: pyte
         assert {one.get("asof") for one in bar_requests(server)} == {None}
         assert action_requests(server) == ["S"]
         status = here("status", former, "--json", "--base-path", base, env={}).json["series"]
-        assert [(one["symbol"], one["state"], one["ended"]["date"]) for one in status] == [(former, "complete", "2020-04-01")]
+        assert [(one["symbol"], one["state"], one["ended"]["date"]) for one in status] == [(former, "ended", "2020-04-01")]
 
         server.forget()
         monkeypatch.setenv("ALPACA_API_KEY", KEY)
