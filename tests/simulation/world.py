@@ -521,7 +521,8 @@ class World:
         if told != missing:
             raise Violation(f"(e) status of {key} says that {shown(told)} is missing; that is {shown(missing)}")
         whole = not missing and (rows or claims.all)
-        if said["state"] not in (("complete", "empty") if whole else ("failed", "incomplete", "empty", "complete")):
+        states = ("complete", "empty") if whole else ("failed", "incomplete", "empty", "complete")
+        if said["state"] not in (("ended", *states) if one.ended is not None else states):
             raise Violation(f"(e) status of {key} says {said['state']}, and it holds {len(rows)} bars and lacks {shown(missing)}")
         if not happened.normal(key) or happened.undated:
             return
