@@ -110,7 +110,7 @@ def test_the_line_of_cron_runs(tmp_path: Path) -> None:
 
     assert (when, user) == (["45", "20", "*", "*", "1-5"], "stocks")
     assert "%" not in command  # cron makes a line's end of it
-    assert (store / "update.log").read_text().startswith("1 of 1 series up to date")
+    assert f" {store}: 1 of 1 series up to date" in (store / "update.log").read_text()
 
 
 # ----------------------------------------------------------------------------------------------------------- kubernetes

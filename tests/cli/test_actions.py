@@ -201,7 +201,7 @@ def test_a_dry_run_says_it_too(server: Sandbox, base: Path) -> None:
     ran = here("ingest", "FB", *SPRING, "--dry-run", "--base-path", base, url=server.url)
 
     assert RENAME in ran.out
-    assert "2022-06-01 .. 2022-06-08" in ran.out
+    assert "2022-06-01T04:00:00Z .. 2022-06-09T04:00:00Z" in ran.out
 
 
 def test_whoever_asks_from_the_rename_on_gets_the_next_owner(server: Sandbox, base: Path) -> None:
@@ -274,7 +274,10 @@ def test_an_update_never_extends_a_series_with_the_next_owners_bars(tmp_path: Pa
         clock.now = datetime(2022, 6, 16, 12, tzinfo=UTC)
         pipeline.update()
         assert [symbols for symbols, _, _ in asked(server)] == ["META"]
-    assert here("status", "--base-path", tmp_path / "store", env={}).out.count(" complete ") == 2
+    states = {
+        one["symbol"]: one["state"] for one in here("status", "--base-path", tmp_path / "store", "--json", env={}).json["series"]
+    }
+    assert states == {"FB": "ended", "META": "complete"}
 
 
 def test_the_series_of_a_fund_stays_the_funds_when_another_company_takes_its_ticker(tmp_path: Path) -> None:

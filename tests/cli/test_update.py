@@ -270,7 +270,7 @@ def test_a_quiet_run_says_each_note_once_names_who_is_behind_and_where_a_setting
             file.write(f"[{section}]\nlocal_storage_dir = {tmp_path / 'moved'}\n")
     days = ("--start", "2022-06-01", "--end", "2022-06-15", "--timeframe", "1Day")
     with Sandbox(SimulatedMarket()) as server:
-        here("ingest", "FB", "KO", *days, url=server.url)
+        here("ingest", "FB", "KO", *days, "--no-actions", url=server.url)
         here("actions", "FB", "--start", "2022-06-01", url=server.url)
         first, second = (here("update", "FB", "--quiet", url=server.url) for _ in range(2))
     states = {one["symbol"]: one["state"] for one in here("status", "--json", env={}).json["series"]}

@@ -42,6 +42,7 @@ def refresh_actions(
     client: Callable[[], AlpacaClient],
     targets: Mapping[Dataset, Mapping[str, tuple[TimeRange, ...]]],
     now: datetime,
+    note: Callable[[str], None],
 ) -> ActionsBefore:
     """Fetch the corporate actions of the symbols of a run that were not fetched on this day; return what failed.
 
@@ -50,6 +51,7 @@ def refresh_actions(
         client: A function that returns the client of Alpaca.
         targets: The requested ranges of the run, by dataset and symbol.
         now: The current instant.
+        note: A function that is told what does not belong in the report.
 
     Raises:
         Interrupted: If Ctrl-C was pressed.
@@ -67,7 +69,8 @@ def refresh_actions(
     except CredentialsRefused as error:
         return ActionsBefore(refused=error)
     except ConfigError:  # only with Dask, whose workers have the credentials
-        return ActionsBefore(["corporate actions are not fetched: this process has no credentials; run `data-engine actions`"])
+        note("Corporate actions are not fetched: this process has no credentials; run `data-engine actions`")
+        return ActionsBefore()
     except DataEngineError as error:
         if error.exit_code == StoreBusy.exit_code:
             raise  # the lock is lost: nothing more may be written

@@ -265,7 +265,7 @@ class IngestionPipeline:
         """Fetch the corporate actions of a run's symbols if it is time; return what failed."""
         if not self._actions:
             return ActionsBefore()
-        return refresh_actions(ActionStore(self.storage.files), lambda: self.client, targets, now)
+        return refresh_actions(ActionStore(self.storage.files), lambda: self.client, targets, now, self.progress.note)
 
     def _dataset(self, timeframe: object) -> Dataset:
         return Dataset(Timeframe.parse(timeframe), self.adjustment, self.feed)
