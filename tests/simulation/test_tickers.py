@@ -87,6 +87,7 @@ def steps(seed: int, count: int = 24) -> list[Step]:
             step.faults = Faults(page=0.2)
         elif luck < 0.35 and step.kind == "ingest":
             step.refetch = True
+        step.repeat = not step.faulty and draw.random() < 0.3
         made.append(step)
     return made
 

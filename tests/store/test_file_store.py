@@ -996,3 +996,17 @@ say(files.get(key) == b"old" * 1000)
     for message, named in ((reading, f"cannot read {base / KEY}: "), (locking, f"cannot lock {base}")):
         assert message.startswith(named)
         assert "`ulimit -n`" in message
+
+
+def test_a_draft_that_the_disk_does_not_let_go_of_is_an_error_that_names_it(tmp_path: Path) -> None:
+    class Failing(Disk):
+        def unlink(self, path: str) -> None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+
+    draft = tmp_path / "metadata" / "drafts" / f"0a-{'0' * 32}.tmp"
+    draft.parent.mkdir(parents=True)
+    draft.write_bytes(b"half")
+    files = LocalFiles(tmp_path, disk=Failing())
+
+    with pytest.raises(StoreError, match=draft.name):
+        files.remove_stale_drafts()

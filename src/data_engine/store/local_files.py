@@ -326,13 +326,12 @@ class LocalFiles:
             if not _DRAFT.fullmatch(name):
                 continue  # not written by data-engine
             # A writer holds the stripe of its draft: if the stripe is free, the writer is gone.
-            with suppress(StoreBusy, FileNotFoundError), self._stripe(int(name[:2], 16), seconds=0):
+            with suppress(StoreBusy), self._stripe(int(name[:2], 16), seconds=0):
                 draft = f"{self._drafts}{os.sep}{name}"
-                try:
-                    self._disk.unlink(draft)
+                if self._disk.is_file(draft):
+                    with reported("remove", draft):
+                        self._disk.unlink(draft)
                     removed += 1
-                except PermissionError as error:
-                    raise store_error("remove", draft, error) from error
         return removed
 
     @contextmanager
