@@ -50,6 +50,8 @@ VARIES = (
     (re.compile(r"[\d,]+ bars new"), "N bars new"),
     (re.compile(r"[\d,]+ requests?, TIME"), "N requests, TIME"),
     (re.compile(r"\.html  [\d.]+ [kM]B"), ".html  SIZE"),
+    # how many requests had a malformed symbol before one told
+    (re.compile(r"Requests: [\d,]+"), "Requests: N"),
     # the machine
     (re.compile(r"[\d.]+ [GT]B free"), "FREE"),
     (re.compile(r"http://127\.0\.0\.1:\d+"), "http://HOST"),

@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -123,10 +124,22 @@ def moto() -> Iterator[Server]:
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
+    _answer_one_at_a_time(server)
     made = Server("http://{}:{}".format(*server.get_host_and_port()))
     made.client.create_bucket(Bucket=BUCKET)
     yield made
     server.stop()
+
+
+def _answer_one_at_a_time(server: Any) -> None:
+    """Make a condition and its write one step, as a service does: moto looks first, and writes when others may have written."""
+    answer, lock = server._server.app, threading.Lock()
+
+    def answer_alone(environ: dict[str, Any], begin: Any) -> list[bytes]:
+        with lock:
+            return list(answer(environ, begin))
+
+    server._server.app = answer_alone
 
 
 @pytest.fixture(scope="session")

@@ -142,3 +142,16 @@ def test_a_bucket_that_may_not_be_written_to_is_exit_code_4():
         assert (ran.code, server.requests) == (4, [])
     assert "Error: cannot write s3://bars/x/metadata/locks/probe-" in ran.err
     assert "permission denied (AccessDenied: no)" in ran.err
+
+
+def test_a_lost_object_is_brought_back(bucket):
+    with Sandbox(SimulatedMarket()) as server:
+        assert here("ingest", *WORDS, "--base-path", bucket.base, url=server.url).code == 0
+        whole = parquet(bucket)
+        lost = min(whole)
+        assert bucket.files.delete(lost)
+        ran = here("ingest", *WORDS, "--base-path", bucket.base, url=server.url)
+
+    assert ran.code == 0, ran.text
+    assert lost in ran.text
+    assert parquet(bucket) == whole
