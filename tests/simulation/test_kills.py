@@ -9,6 +9,7 @@ from datetime import date
 import pytest
 
 from .market import Action, Security, at, midnight
+from .oracle import dataset_of
 from .scheduler import Killed
 from .state import common
 from .test_rows import MINUTES, world
@@ -175,18 +176,11 @@ def test_what_was_stored_unconfirmed_is_final_by_when_it_was_answered() -> None:
         made.take(Step("ingest", ("AAA",), "2024-05-01", "2024-05-02", adjustment="split", hours=24 * 3, salt=50))
         assert not common(made.state.claims_of(key).covered, [(midnight(date(2024, 6, 10)), midnight(date(2024, 6, 11)))])
         made.take(Step("update", salt=51))
-        there = made.market.bars(
-            "AAA", *_split_minutes(), midnight(date(2024, 6, 10)), midnight(date(2024, 6, 11)), at(date(2024, 6, 12), 12)
-        )
+        minutes, day = dataset_of(key), (midnight(date(2024, 6, 10)), midnight(date(2024, 6, 11)))
+        there = made.market.bars("AAA", minutes.timeframe, minutes.adjustment, *day, at(date(2024, 6, 12), 12))
         held = made.state.rows_of(key)
         assert {stamp: held.get(stamp) for stamp in there} == {stamp: values for stamp, (values, _) in there.items()}
     assert compared
-
-
-def _split_minutes():  # type: ignore[no-untyped-def]
-    from data_engine.market.series import Adjustment, Timeframe
-
-    return Timeframe.parse("1Min"), Adjustment.parse("split")
 
 
 @pytest.mark.parametrize("lands_at", range(2, 8))

@@ -244,11 +244,7 @@ class Vendor:
     ) -> tuple[Action, ...]:
         """Return the records that the vendor has by now; requests for them are no `Ask`."""
         told = self._told
-        assert told.scheduler is not None
-        told.scheduler.seam()
-        if self.stopped:
-            raise Interrupted("interrupted")
-        self.requests += 1
+        self._begin_request()
         if told.faults.outage or told.random.random() < told.faults.page:
             raise SourceUnavailable("no usable answer")
         today = instant(self.now).astimezone(NEW_YORK).date()
@@ -280,14 +276,17 @@ class Vendor:
             self._say(request, symbol, page, more=token is not None)
             yield page
 
-    def _send(self, request: Ask) -> None:
-        """Send one request: it may fail."""
-        told = self._told
-        assert told.scheduler is not None
-        told.scheduler.seam()
+    def _begin_request(self) -> None:
+        assert self._told.scheduler is not None
+        self._told.scheduler.seam()
         if self.stopped:
             raise Interrupted("interrupted")
         self.requests += 1
+
+    def _send(self, request: Ask) -> None:
+        """Send one request: it may fail."""
+        told = self._told
+        self._begin_request()
         told.sent += 1
         faults, sent = told.faults, told.sent
         if faults.lands_at is not None and sent >= faults.lands_at:

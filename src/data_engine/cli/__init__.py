@@ -50,9 +50,9 @@ def program(context: click.Context, version: bool) -> None:
     """Download historical US stock bars from Alpaca to Parquet and track which ranges are complete."""
     if version:
         from data_engine.alpaca.native_library import library
-        from data_engine.version import __version__
+        from data_engine.version import written_by
 
-        click.echo(f"data-engine {__version__}")
+        click.echo(written_by())
         click.echo(
             f"Decoder: {'compiled' if library() is not None else 'pure Python; install with a C compiler to compile it'}",
             err=True,

@@ -134,13 +134,13 @@ def _report(storage: ParquetStorage) -> tuple[Path, int]:
 
     from data_engine.report import contents, html_page
     from data_engine.store.selection import DatasetFilter
-    from data_engine.version import __version__
+    from data_engine.version import written_by
 
     folder = storage.files.folder
     beside = Path("demo_data") if folder is None else folder
     path = html_page.check_target(beside.with_name(f"{beside.name}-report.html"), folder)
     page = contents.overview_of(
-        storage.bars, DatasetFilter(), None, now=datetime.now(UTC), quick=False, minutes=5, by=f"data-engine {__version__}"
+        storage.bars, DatasetFilter(), None, now=datetime.now(UTC), quick=False, minutes=5, by=written_by()
     )
     return path, html_page.save(html_page.render(page), path)
 

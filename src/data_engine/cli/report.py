@@ -46,11 +46,10 @@ def report(
 
     from data_engine.market.wording import plural
     from data_engine.report import contents, html_page
-    from data_engine.version import __version__
+    from data_engine.version import written_by
 
     path = html_page.check_target(Path(out), store.files.folder)
-    by = f"data-engine {__version__}"
-    page = contents.overview_of(store, datasets, names, now=datetime.now(UTC), quick=quick, minutes=minutes, by=by)
+    page = contents.overview_of(store, datasets, names, now=datetime.now(UTC), quick=quick, minutes=minutes, by=written_by())
     written = html_page.save(html_page.render(page), path)
     for note in page.notes:
         print_err(f"Note: {note}")

@@ -33,15 +33,14 @@ def running(
         details: Further lines for stderr.
         must_exist: Whether a store that does not exist is an error.
         quiet: Whether to print warnings only.
-        check: What to check before credentials are read: they are of no use for a request that cannot be made.
+        check: What to check before the line that tells of credentials: they are of no use for a request that cannot be made.
 
     Raises:
         StoreError: If there is no store. It comes before missing credentials: they are of no use then.
         ConfigError: If there are no credentials.
     """
     if quiet:
-        print_unseen_store(pipeline.settings, pipeline.storage.files)
-        check()
+        print_unseen_store(pipeline.settings, pipeline.storage.files)  # reads no credentials: the run itself checks first
     else:
         _print_run(pipeline, must_exist=must_exist, check=check)
     warn_writer(pipeline.storage.files)

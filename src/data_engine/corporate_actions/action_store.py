@@ -18,7 +18,7 @@ from data_engine.errors import DamagedFile
 from data_engine.store.document import Document
 from data_engine.store.file_store import FileStore
 from data_engine.store.partitions import symbols_of
-from data_engine.version import __version__
+from data_engine.version import written_by
 
 
 class ActionStore:
@@ -98,4 +98,4 @@ class ActionStore:
 
 
 def _sealed(made: SymbolActions) -> SymbolActions:
-    return replace(made, by=f"data-engine {__version__}")
+    return replace(made, by=written_by())

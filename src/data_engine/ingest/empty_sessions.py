@@ -20,13 +20,10 @@ from data_engine.market.series import Dataset
 from data_engine.market.time_range import TimeRange, difference, intersection, new_york_date, new_york_midnight
 from data_engine.store.bar_store import BarStore
 from data_engine.store.coverage import Coverage
-from data_engine.store.trading_days import days_with_bars
+from data_engine.store.trading_days import LATELY, days_with_bars
 
 RECENT = timedelta(days=7)
 """How long before a run a session is recent."""
-
-LATELY = 10
-"""In so many sessions before, a series with any bar traded lately; one with a bar in each of them is regular."""
 
 
 @dataclass(frozen=True, slots=True)

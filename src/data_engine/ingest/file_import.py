@@ -71,13 +71,14 @@ class ImportReport:
         for series, count in other.claimed.items():
             self.claimed[series] = self.claimed.get(series, 0) + count
         for series, span in other.spans.items():
-            known = self.spans.get(series, span)
-            self.spans[series] = TimeRange(min(known.start, span.start), max(known.end, span.end))
+            self._widen(series, span)
 
     def saw(self, series: Series, table: pa.Table) -> None:
         """Take note of bars of a series in the files."""
         times = timestamps_us(table)
-        span = TimeRange(from_micros(times[0]), from_micros(times[-1] + 1))
+        self._widen(series, TimeRange(from_micros(times[0]), from_micros(times[-1] + 1)))
+
+    def _widen(self, series: Series, span: TimeRange) -> None:
         known = self.spans.get(series, span)
         self.spans[series] = TimeRange(min(known.start, span.start), max(known.end, span.end))
 

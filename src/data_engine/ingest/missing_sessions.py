@@ -13,14 +13,14 @@ from datetime import date
 import numpy as np
 
 from data_engine.errors import DamagedFile, Failure
-from data_engine.ingest.empty_sessions import LATELY, EmptySession
+from data_engine.ingest.empty_sessions import EmptySession
 from data_engine.market.bars import NO_CHANGES, Changes
 from data_engine.market.exchange_calendar import session_range, sessions_before
 from data_engine.market.series import Series
 from data_engine.market.time_range import difference, intersection, union
 from data_engine.store.bar_store import BarStore
 from data_engine.store.coverage import Coverage
-from data_engine.store.trading_days import days_with_bars
+from data_engine.store.trading_days import LATELY, days_with_bars
 
 CODE = "session_missing"
 

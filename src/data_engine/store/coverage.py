@@ -202,17 +202,21 @@ class Coverage:
     def reopened(self, ranges: Iterable[TimeRange]) -> Coverage:
         """Return the same where what is covered inside *ranges* is provisional."""
         parts = intersection(self.covered, ranges)
-        tentative = tuple(
-            replace(one, range=left) for one in self.tentative for left in (difference((one.range,), parts) if parts else ())
+        if not parts:
+            return self
+        return replace(
+            self,
+            covered=difference(self.covered, parts),
+            provisional=union((*self.provisional, *parts)),
+            tentative=_without(self.tentative, *parts),
         )
-        made = replace(self, covered=difference(self.covered, parts), provisional=union((*self.provisional, *parts)))
-        return replace(made, tentative=tentative) if parts else self
 
     def closed(self, ranges: Iterable[TimeRange]) -> Coverage:
         """Return the same where what is provisional inside *ranges* is covered."""
         parts = intersection(self.provisional, ranges)
-        covered = union((*self.covered, *parts))
-        return replace(self, covered=covered, provisional=difference(self.provisional, parts)) if parts else self
+        if not parts:
+            return self
+        return replace(self, covered=union((*self.covered, *parts)), provisional=difference(self.provisional, parts))
 
     def with_unconfirmed(self, span: TimeRange, *, now: datetime, counts: Mapping[Period, FileCount]) -> Coverage:
         """Return the same after *span* was answered in full, its bars are on disk, and their price base is unconfirmed.
@@ -357,9 +361,9 @@ class Coverage:
         return difference(intersection((ended,), self.wanted), (*self.covered, *self.provisional)) if ended else ()
 
 
-def _without(parts: Iterable[_Part], span: TimeRange) -> tuple[_Part, ...]:
-    """Return what is left of dated ranges outside of *span*."""
-    return tuple(replace(one, range=left) for one in parts for left in difference((one.range,), (span,)))
+def _without(parts: Iterable[_Part], *spans: TimeRange) -> tuple[_Part, ...]:
+    """Return what is left of dated ranges outside of some others."""
+    return tuple(replace(one, range=left) for one in parts for left in difference((one.range,), spans))
 
 
 def _tentative(before: Coverage, made: Coverage, final: TimeRange | None, now: datetime) -> tuple[Tentative, ...]:

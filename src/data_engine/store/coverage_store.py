@@ -95,11 +95,7 @@ class CoverageStore:
         )
 
     def _seal(self, made: Coverage) -> Coverage:
+        from data_engine.version import written_by
+
         now = self._now().replace(microsecond=0)
-        return replace(made, begun=made.begun or now, updated=now, by=self._by or _program())
-
-
-def _program() -> str:
-    from data_engine.version import __version__
-
-    return f"data-engine {__version__}"
+        return replace(made, begun=made.begun or now, updated=now, by=self._by or written_by())

@@ -177,7 +177,7 @@ def survey(files: FileStore, *, known: frozenset[str] = frozenset()) -> LegacySu
 
 
 def legacy_folders(files: FileStore) -> Iterator[str]:
-    """Yield the folders of series in which legacy files can be, by path: those of datasets of minutes and hours."""
+    """Yield the folders of all series, by path; legacy files can be in each."""
     for name in files.folders(""):
         with suppress(ValueError):
             Dataset.from_name(name)

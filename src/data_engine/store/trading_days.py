@@ -11,6 +11,9 @@ from data_engine.market.series import Series
 from data_engine.market.time_range import new_york_date, new_york_days
 from data_engine.store.bar_store import BarStore
 
+LATELY = 10
+"""In so many sessions before, a series with any bar traded lately; one with a bar in each of them is regular."""
+
 
 def days_with_bars(storage: BarStore, series: Series, first: date, last: date) -> set[date]:
     """Return the New York days with a stored bar.

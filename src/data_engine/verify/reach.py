@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from datetime import date, datetime
 
 from data_engine.corporate_actions.action_store import ActionStore
-from data_engine.corporate_actions.ticker_changes import ticker_change_of
 from data_engine.errors import DamagedFile
 from data_engine.market.series import Dataset
 from data_engine.market.time_range import new_york_date, union
 from data_engine.store.bar_store import BarStore
 from data_engine.store.coverage import Coverage
 from data_engine.store.selection import DatasetFilter, select_series
+from data_engine.verify.status import end_of_series
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +54,7 @@ def reach_of(store: BarStore, choice: DatasetFilter, names: Sequence[str] | None
         except DamagedFile:
             damaged.setdefault(series.dataset, []).append(series.symbol)
             continue
-        since = one.wanted[0].start if one.wanted else one.first_bar
-        if ticker_change_of(series.symbol, changes.of, since=since, begun=one.begun, first_bar=one.first_bar) is None:
+        if end_of_series(one, changes) is None:
             known.setdefault(series.dataset, []).append(one)
     return [_reach(dataset, known.get(dataset, []), damaged.get(dataset, [])) for dataset in sorted({*known, *damaged}, key=str)]
 

@@ -13,7 +13,7 @@ from datetime import date, datetime, timedelta
 from typing import Any
 
 from data_engine.corporate_actions.action_store import ActionStore
-from data_engine.corporate_actions.ticker_changes import TickerChange, ticker_change_of
+from data_engine.corporate_actions.ticker_changes import TickerChange
 from data_engine.errors import InputError, StoreError
 from data_engine.market.exchange_calendar import extended_hours, is_session, session_range, sessions, sessions_before
 from data_engine.market.series import Dataset, Series
@@ -22,11 +22,8 @@ from data_engine.market.wording import plural
 from data_engine.store.bar_store import BarStore
 from data_engine.store.coverage import Coverage
 from data_engine.store.selection import DatasetFilter, select_series
-from data_engine.store.trading_days import days_with_bars
-from data_engine.verify.status import counted_coverage
-
-LATELY = 10
-"""The number of sessions before in which a series must have had a bar to be counted."""
+from data_engine.store.trading_days import LATELY, days_with_bars
+from data_engine.verify.status import counted_coverage, end_of_series
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +117,7 @@ def session_gate(
             continue
         try:
             known = counted_coverage(storage, series)
-            since = known.wanted[0].start if known.wanted else known.first_bar
-            change = ticker_change_of(series.symbol, changes.of, since=since, begun=known.begun, first_bar=known.first_bar)
-            counts, reason = _judge(storage, known, day, change, now)
+            counts, reason = _judge(storage, known, day, end_of_series(known, changes), now)
         except StoreError:
             counts, reason = True, "damaged"
         expected += counts

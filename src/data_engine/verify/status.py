@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from data_engine.corporate_actions.action_store import ActionStore
-from data_engine.corporate_actions.ticker_changes import TickerChange, ticker_change_of, until_ticker_change
+from data_engine.corporate_actions.ticker_changes import TickerChange, TickerChanges, ticker_change_of, until_ticker_change
 from data_engine.errors import DamagedFile
 from data_engine.market.dates import any_span
 from data_engine.market.exchange_calendar import can_hold_bars
@@ -117,14 +117,24 @@ def series_status(
         except DamagedFile as error:
             yield SeriesStatus(series, Coverage(series), problem=str(error))
             continue
-        since = known.wanted[0].start if known.wanted else known.first_bar
-        change = ticker_change_of(series.symbol, changes.of, since=since, begun=known.begun, first_bar=known.first_bar)
+        change = end_of_series(known, changes)
         missing = until_ticker_change(known.incomplete(any_span(None, None), now), change)
         missing = tuple(span for span in missing if can_hold_bars(span, series.dataset))
         sizes = [storage.files.size(Partition(series, period).key) for period in known.rows]
         stored = [size for size in sizes if size is not None]
         problem = changes.problem_of(series.symbol)
         yield SeriesStatus(series, known, missing, len(stored), sum(stored), problem, change)
+
+
+def end_of_series(known: Coverage, changes: TickerChanges) -> TickerChange | None:
+    """Return the change with which the security of a stored series left its ticker; None if it has it still.
+
+    Args:
+        known: The coverage of the series.
+        changes: The ticker changes that have happened.
+    """
+    since = known.wanted[0].start if known.wanted else known.first_bar
+    return ticker_change_of(known.series.symbol, changes.of, since=since, begun=known.begun, first_bar=known.first_bar)
 
 
 def counted_coverage(storage: BarStore, series: Series) -> Coverage:

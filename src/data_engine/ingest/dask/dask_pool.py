@@ -30,7 +30,7 @@ from data_engine.ingest.worker_pool import LOCAL, RUN_MARKERS, Tally, WorkersLos
 from data_engine.market.series import Series
 from data_engine.market.wording import and_more
 from data_engine.store.bar_store import BarStore
-from data_engine.version import __version__
+from data_engine.version import __version__, written_by
 
 if TYPE_CHECKING:
     from distributed import Client, LocalCluster
@@ -249,7 +249,7 @@ class DaskPool:
 
     def _mark(self) -> None:
         """Write the run marker, by which a worker recognizes the store. The caller has locked the store."""
-        fields = {"host": platform.node(), "pid": os.getpid(), "by": f"data-engine {__version__}"}
+        fields = {"host": platform.node(), "pid": os.getpid(), "by": written_by()}
         self._files.update(self._spec.run_marker, lambda _: json.dumps(fields).encode())
         self._marked = True
 
