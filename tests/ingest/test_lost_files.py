@@ -85,3 +85,26 @@ def test_when_the_vendor_cannot_be_reached_nothing_of_a_lost_file_is_claimed(ser
     assert (report["successful"], [symbol for symbol, _ in report["failed"]]) == (["MSFT"], ["AAPL"])
     claims = coverage(tmp_path, "AAPL", "equities_1hour")["covered"]
     assert not any(start < "2024-05-20" < end for start, end in claims)
+
+
+def test_a_folder_that_cannot_be_looked_into_fails_its_series_alone(server: Sandbox, tmp_path: Path) -> None:
+    assert here("ingest", *WORDS, "--base-path", tmp_path, url=server.url).code == 0
+    lose(tmp_path, "MSFT", 5)
+    year = tmp_path / "equities_1hour" / "symbol=AAPL" / "year=2024"
+    year.rename(tmp_path / "aside")
+    year.symlink_to(year.name)  # to itself: whatever is below it cannot be read, also by root
+    ran = here("ingest", *WORDS, "--json", "--base-path", tmp_path, url=server.url)
+
+    assert (ran.code, ran.json["successful"], [one["symbol"] for one in ran.json["failed"]]) == (1, ["MSFT"], ["AAPL"])
+    assert (tmp_path / "equities_1hour" / "symbol=MSFT" / "year=2024" / "month=05" / "data.parquet").exists()
+
+
+def test_a_damaged_file_beside_a_lost_one_fails_its_series_alone(server: Sandbox, tmp_path: Path) -> None:
+    assert here("ingest", *WORDS, "--base-path", tmp_path, url=server.url).code == 0
+    lose(tmp_path, "AAPL", 4)
+    lose(tmp_path, "MSFT", 5)
+    (tmp_path / "equities_1hour" / "symbol=AAPL" / "year=2024" / "month=05" / "data.parquet").write_bytes(b"no bars")
+    ran = here("ingest", *WORDS, "--json", "--base-path", tmp_path, url=server.url)
+
+    assert (ran.code, ran.json["successful"]) == (1, ["MSFT"])
+    assert [(one["symbol"], one["code"]) for one in ran.json["failed"]] == [("AAPL", "damaged_file")]

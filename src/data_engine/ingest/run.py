@@ -6,8 +6,8 @@ that carries the report of what was done until then.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import date, datetime, timedelta
 from functools import partial
 
@@ -152,13 +152,11 @@ class IngestionRun:
         days = [one.day for one in missing]
         for series in run if missing else state.empty:
             self._dispatcher.tick()
-            try:
+            with self._guarded(series):
                 changes = close(self._storage, series, closable(state.empty.get(series, {}), days))
                 state.changes += changes
                 state.vanished[series] = state.vanished.get(series, 0) + changes.vanished
                 reopen(self._storage, series, days)
-            except OF_ONE_FILE as error:
-                state.failed.setdefault(series, Failure.of(error))
         for one in missing:
             for series in one.lacking:
                 state.failed.setdefault(series, one.failure)
@@ -201,14 +199,20 @@ class IngestionRun:
             self._dispatcher.state.failed.setdefault(series, Failure.of(error))
             return []
 
+    @contextmanager
+    def _guarded(self, series: Series) -> Iterator[None]:
+        """Have one file's trouble fail its series, and no other."""
+        try:
+            yield
+        except OF_ONE_FILE as error:
+            self._dispatcher.state.failed.setdefault(series, Failure.of(error))
+
     def _recount(self) -> None:
         """Count the files anew that a killed run was changing: what is said of them must be what they hold."""
         for series, known in self._run_plan.known.items():
             if known.changing:
-                try:
+                with self._guarded(series):
                     self._recounted[series] = self._storage.recount(series)
-                except DamagedFile as error:
-                    self._dispatcher.state.failed.setdefault(series, Failure.of(error))
 
     def _withdraw(self) -> None:
         """Claim nothing after the security of a series left its ticker: it may come back, and is requested then."""
@@ -222,7 +226,8 @@ class IngestionRun:
     def _withdraw_lost(self) -> None:
         """Withdraw what was claimed of files that are gone, before anything is requested."""
         for series, periods in self._run_plan.lost.items():
-            self._storage.coverage.update(series, partial(self._without, periods))
+            with self._guarded(series):
+                self._storage.coverage.update(series, partial(self._without, periods))
 
     def _without(self, lost: frozenset[Period], known: Coverage) -> Coverage:
         return known.without_files(lost, self._storage.count_files(known, lost))

@@ -124,7 +124,8 @@ def plan_run(
             except DamagedFile as error:
                 known[series], broken[series] = Coverage(series), Failure.of(error)
         if files is not None:
-            gone = lost_files(files, (known[Series(symbol, dataset)] for symbol in ranges), ranges)
+            gone, unreadable = lost_files(files, (known[Series(symbol, dataset)] for symbol in ranges), ranges)
+            broken |= {series: Failure.of(error) for series, error in unreadable.items()}
             known |= {series: _without(known[series], periods) for series, periods in gone.items()}
             lost |= gone
         for symbol, requested in ranges.items():

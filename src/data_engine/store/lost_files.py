@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
+from data_engine.errors import StoreError
 from data_engine.market.series import Series
 from data_engine.market.time_range import TimeRange
 from data_engine.store.coverage import Coverage
@@ -17,8 +18,8 @@ _MANY = 20
 
 def lost_files(
     files: FileStore, known: Iterable[Coverage], ranges: Mapping[str, Iterable[TimeRange]]
-) -> dict[Series, frozenset[Period]]:
-    """Return the files of series that their coverage counts, and that are not there.
+) -> tuple[dict[Series, frozenset[Period]], dict[Series, StoreError]]:
+    """Return the files of series that their coverage counts, and that are not there; and why some series cannot be looked into.
 
     On a disk each counted file is looked for; a bucket is listed, by series or by dataset.
 
@@ -28,21 +29,21 @@ def lost_files(
         ranges: By symbol: only files of these ranges are looked for.
 
     Raises:
-        StoreError: If the store cannot be read.
+        StoreError: If a bucket cannot be listed.
     """
     counted = {one.series: frozenset(_counted(one, ranges[one.series.symbol])) for one in known}
     counted = {series: periods for series, periods in counted.items() if periods}
-    is_there: Callable[[str], bool]
+    is_there: Callable[[str], bool] = partial(_is_there, files)
     if files.location.startswith("s3://"):
         is_there = set(_listed(files, list(counted))).__contains__
-    else:
-        is_there = partial(_is_there, files)
-    gone = {series: frozenset(one for one in periods if not is_there(_key(series, one))) for series, periods in counted.items()}
-    return {series: periods for series, periods in gone.items() if periods}
-
-
-def _key(series: Series, period: Period) -> str:
-    return Partition(series, period).key
+    gone: dict[Series, frozenset[Period]] = {}
+    failed: dict[Series, StoreError] = {}
+    for series, periods in counted.items():
+        try:
+            gone[series] = frozenset(one for one in periods if not is_there(Partition(series, one).key))
+        except StoreError as error:
+            failed[series] = error
+    return {series: periods for series, periods in gone.items() if periods}, failed
 
 
 def _is_there(files: FileStore, key: str) -> bool:
