@@ -247,11 +247,22 @@ def _tasks(groups: _Groups, dataset: Dataset, rates: Mapping[str, float], page_l
     size = _task_pages(bars / page_limit, workers)
     tasks = []
     for group, symbols in groups.items():
-        whole = group.overlap is not None or group.probe
-        for task in _cut(list(symbols), group.range, rates, page_limit, dataset, size, whole=whole):
+        for task in _cut(list(symbols), group.range, rates, page_limit, dataset, size, whole=group.probe):
             own = {symbol: overlap for symbol in task.symbols if (overlap := symbols[symbol]) and group.probe}
-            tasks.append(replace(task, overlap=group.overlap, asof=group.asof, own_overlaps=own))
+            tasks.append(replace(task, overlap=_overlap_of(group, task.range), asof=group.asof, own_overlaps=own))
     return tasks
+
+
+def _overlap_of(group: _Group, part: TimeRange) -> TimeRange | None:
+    """Return the held session that a part of a range is compared by: that of the part beside it, and None for the others.
+
+    What comes in the others is stored and not claimed (`Coverage.unconfirmed`) until the run has compared it in the end.
+    """
+    if group.overlap is None:
+        return None
+    behind = group.overlap.start >= group.range.end
+    beside = part.end == group.range.end if behind else part.start == group.range.start
+    return group.overlap if beside else None
 
 
 def _task_pages(total: float, workers: int) -> float:
@@ -274,8 +285,7 @@ def _cut(
 ) -> Iterator[FetchTask]:
     """Cut symbols x range into tasks of about *size* pages.
 
-    What has an overlap to be compared stays *whole* in time: were a later part kept before the comparison failed, two price
-    bases would stand side by side.
+    A range that only tells which symbols have bars in it stays *whole* in time.
     """
     small: list[str] = []
     for symbol in symbols:
