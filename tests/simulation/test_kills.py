@@ -65,13 +65,17 @@ def test_a_group_of_series_whose_flushes_are_one(as_a_whole: bool) -> None:
 
 def test_a_group_that_finds_its_files_as_a_killed_process_left_them_flushes_them() -> None:
     """Mutant `group-of-seen-not-flushed`: nothing is written, all is claimed, and then the power fails."""
-    step, kills = Step("ingest", ("AAA", "BBB", "CCC"), "2024-05-30", "2024-06-04", workers=1), 0
-    for change in range(1, 40):
-        made = world("2024-06-10T15:00", *(Security(name, (2, 3)) for name in step.symbols or ()), place="strict")
-        kills += isinstance(made.take(replace(step, kill_before=change, salt=1)).error, Killed)
+    step = Step("ingest", ("AAA", "BBB"), "2024-06-03", "2024-06-04", workers=1)
+    for change in range(1, 60):
+        made = world("2024-06-10T15:00", Security("AAA", (2, 3)), Security("BBB", (2, 3)), place="strict")
+        assert isinstance(made.files, Disks)
+        made.files.disk.flushes_as_a_whole = False
+        killed = isinstance(made.take(replace(step, kill_before=change, salt=1)).error, Killed)
         made.take(replace(step, salt=2))
         made.take(Step("clock", power=True, salt=3))
-    assert 5 < kills < 39
+        if not killed:
+            break
+    assert 15 < change < 59
 
 
 def test_a_file_that_another_process_changes_while_a_group_is_flushed_is_done_again() -> None:
