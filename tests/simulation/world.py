@@ -24,7 +24,7 @@ from data_engine.alpaca import http_client
 from data_engine.errors import DataEngineError, InputError, StoreBusy, StoreError
 from data_engine.ingest import dispatcher, plan, worker_pool
 from data_engine.ingest.pipeline import IngestionPipeline
-from data_engine.market.bars import make_table
+from data_engine.market.bars import Changes, make_table
 from data_engine.market.finality import final_before
 from data_engine.market.series import Timeframe
 from data_engine.market.time_range import new_york_date
@@ -255,7 +255,8 @@ class World:
         # Without the vendor's time, the newest bar of an answer waits for a later one, which another request may show.
         if changed and not again.undated:
             raise Violation(f"(g) the repeat changed {changed[0]}")
-        if anew and JUSTIFIED and not again.report.changes.revised:
+        # Nor is it put in the place of the stored one, which looks like another basis each time.
+        if anew and JUSTIFIED and not _changed(again.report.changes) and not again.undated:
             raise Violation("(g) the repeat fetched series again in full, though no bar of them has changed")
         self._verify()
 
@@ -628,6 +629,10 @@ def _series_of(path: str) -> Key:
     match = _OF_SERIES.search(path)
     assert match is not None
     return match[1], unquote(match[2])
+
+
+def _changed(changes: Changes) -> bool:
+    return bool(changes.written or changes.removed)
 
 
 def _readable(content: dict[str, bytes]) -> State:
