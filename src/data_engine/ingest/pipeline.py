@@ -11,6 +11,7 @@ from data_engine.alpaca.client import DELAY, AlpacaClient
 from data_engine.corporate_actions.action_store import ActionStore
 from data_engine.errors import ConfigError, DataEngineError, InputError
 from data_engine.ingest.actions_before import ActionsBefore, refresh_actions
+from data_engine.ingest.bar_source import check_source, record_source
 from data_engine.ingest.dispatcher import Dispatcher
 from data_engine.ingest.outcome import IngestionReport
 from data_engine.ingest.plan import IngestionPlan
@@ -98,6 +99,7 @@ class IngestionPipeline:
         self.progress: Progress = progress_of(progress)
         self.dask = None if dask is None else check_address(dask)
         self._client = client
+        self._url = self.settings.data_url if client is None else None  # a client that is passed in is its maker's choice
         self._connected: DaskPool | None = None
         self._wait = wait
         self._actions = actions
@@ -297,6 +299,8 @@ class IngestionPipeline:
         Yields what holds the lock: whoever takes it over (`pop_all`) releases it.
         """
         files = self.storage.files
+        if self._url is not None:
+            check_source(files, self._url)
         # Missing credentials, or a cluster that cannot take part, are bad input: nothing is written then.
         if self.dask is None:
             _ = self.client
@@ -310,6 +314,8 @@ class IngestionPipeline:
             hold.callback(self._disconnect)
             hold.enter_context(files.lock(RUN_LOCK, seconds=self._wait, waiting=waiting))
             files.remove_stale_drafts()
+            if self._url is not None:
+                record_source(files, self._url)
             for key in list(files.list(RUN_MARKERS)):
                 files.delete(key)  # of a run that was killed: what its workers still do comes to nothing
             self.storage.bars.coverage.requested.refresh()
