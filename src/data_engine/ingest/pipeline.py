@@ -259,15 +259,16 @@ class IngestionPipeline:
         with self._locked() as hold:
             now = self._now()
             targets = targets_in(*known, choice, names, index_name, now=now)
-            before = self._refresh_actions(targets, now)
+            before = self._refresh_actions(targets, now, ended_weekly=names is None)
             run_plan = self._plan(targets, now, gaps_first=True)
             return self._run(hold, run_plan, self._options(now), before, "update", index_name)
 
-    def _refresh_actions(self, targets: Mapping[Dataset, Targets], now: datetime) -> ActionsBefore:
+    def _refresh_actions(self, targets: Mapping[Dataset, Targets], now: datetime, *, ended_weekly: bool = False) -> ActionsBefore:
         """Fetch the corporate actions of a run's symbols if it is time; return what failed."""
         if not self._actions:
             return ActionsBefore()
-        return refresh_actions(ActionStore(self.storage.files), lambda: self.client, targets, now, self.progress.note)
+        known = self.storage.bars.coverage.read if ended_weekly else None
+        return refresh_actions(ActionStore(self.storage.files), lambda: self.client, targets, now, self.progress.note, known)
 
     def _dataset(self, timeframe: object) -> Dataset:
         return Dataset(Timeframe.parse(timeframe), self.adjustment, self.feed)
