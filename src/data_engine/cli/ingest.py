@@ -110,7 +110,7 @@ def ingest(
             force=force,
             derived=stored_as is None,
         )
-    show(report, as_json=as_json)
+    show(report, as_json=as_json, settings=settings)
     context.exit(report.exit_code)
 
 

@@ -11,6 +11,7 @@ import click
 from data_engine.cli.console import MOST_LINES, print_json, refuse_unknown, size
 from data_engine.cli.exit_codes import FAILED, OK, Command
 from data_engine.cli.options import filter_options, symbols_argument, with_any_store
+from data_engine.cli.output import print_in_color
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,6 +25,13 @@ if TYPE_CHECKING:
     from data_engine.verify.status import IndexStatus, SeriesStatus
 
 _MOST_RUNS = 20
+
+_COLORS = {
+    **dict.fromkeys(("complete", "done"), "green"),
+    **dict.fromkeys(("incomplete", "interrupted"), "yellow"),
+    **dict.fromkeys(("failed", "damaged", "stopped"), "red"),
+    **dict.fromkeys(("ended", "empty"), "cyan"),
+}
 
 _MOST_RANGES = 3  # missing and not requested ones, per series
 
@@ -102,7 +110,7 @@ def status(
         print_json(fields)
         return
     for line in lines:
-        click.echo(line)
+        print_in_color(line, _COLORS)
 
 
 def _listed_first(found: Sequence[SeriesStatus]) -> list[Series]:
@@ -140,24 +148,28 @@ def _show_runs(store: BarStore, *, as_json: bool) -> None:
 
     from data_engine.ingest.outcome import duration
     from data_engine.ingest.run_log import RunLog, dump, nights_without
-    from data_engine.market.time_range import iso
-    from data_engine.market.wording import plural
 
     runs = RunLog(store.files).read()
     missed = nights_without(runs, datetime.now(UTC))
     if as_json:
         print_json({"runs": [json.loads(dump(run)) for run in runs], "nights_without": [day.isoformat() for day in missed]})
         return
+    if runs:
+        click.echo(_run_line("began (UTC)", "command", "state", "new", "revised", "failed", "asked", "time"))
     for run in runs[:_MOST_RUNS]:
-        came = f"{plural(run.added, 'bar')} new, {run.revised:,} revised"
-        failed = f", {run.failed:,} failed" if run.failed else ""
-        when = iso(run.began.replace(microsecond=0))
-        asked = f"{plural(run.requests, 'request')}, {duration(run.seconds)}"
-        click.echo(f"{when}  {run.command:<8} {run.state:<12} {came}{failed}, {asked}")
+        counts = (f"{count:,}" for count in (run.added, run.revised, run.failed, run.requests))
+        line = _run_line(f"{run.began:%Y-%m-%d %H:%M}", run.command, run.state, *counts, duration(run.seconds))
+        print_in_color(line, _COLORS)
     if not runs:
         click.echo("No run is recorded.")
     for day in missed:
         click.echo(f"No run after the session of {day}")
+
+
+def _run_line(began: str, command: str, state: str, *counts: str) -> str:
+    """Return a line of the table of runs, of 80 columns at most."""
+    added, revised, failed, requests, seconds = counts
+    return f"{began:<16} {command:<7} {state:<11} {added:>10} {revised:>7} {failed:>6} {requests:>6} {seconds:>10}"
 
 
 def _fields(store: BarStore, found: Sequence[SeriesStatus]) -> dict[str, object]:
@@ -218,21 +230,22 @@ def _dataset_lines(dataset: Dataset, ours: Sequence[SeriesStatus], *, everything
     if not everything and len(ours) > MOST_LINES:
         listed = [one for one in ours if one.problem or one.missing or one.ended]
     shown = listed if everything else listed[:MOST_LINES]
+    width = max((len(one.series.symbol) for one in shown), default=0)
     for one in shown:
-        yield from _series_lines(one)
+        yield from _series_lines(one, max(width, 8))
     if len(listed) > len(shown):
         yield f"  and {len(listed) - len(shown):,} more that are incomplete or ended (--all lists them)"
     if len(ours) > len(listed):
         yield f"  and {len(ours) - len(listed):,} complete series (--all lists them)"
 
 
-def _series_lines(one: SeriesStatus) -> Iterator[str]:
-    """Yield the line of a series, and its missing ranges and problems below it."""
-    from data_engine.market.time_range import TimeRange, in_days
+def _series_lines(one: SeriesStatus, width: int) -> Iterator[str]:
+    """Yield the line of a series, and its missing ranges and problems below it. Its reach is in days, even if they are parts."""
+    from data_engine.market.time_range import TimeRange, days_of
 
     known = one.coverage
-    reach = in_days(TimeRange(known.covered[0].start, known.covered[-1].end)) if known.covered else "nothing final"
-    yield f"  {one.series.symbol:<8} {one.state:<10} {known.bars:>12,} bars  {reach}"
+    reach = days_of(TimeRange(known.covered[0].start, known.covered[-1].end)) if known.covered else "nothing final"
+    yield f"  {one.series.symbol:<{width}} {one.state:<10} {known.bars:>12,} bars  {reach}"
     details = [*_ranges("missing", one.missing), *_ranges("not requested:", one.not_requested)]
     if one.ended is not None:
         details.append(f"{one.ended}{_after(one)}")

@@ -77,7 +77,7 @@ def update(
     said = _said(pipeline) if quiet else frozenset()
     with running(pipeline, quiet=quiet, check=lambda: targets_in(*known, choice, names, index_name, now=datetime.now(UTC))):
         report = pipeline.update(names, index_name, timeframe=timeframe, feed=feed, adjustment=adjustment)
-    show(report, as_json=as_json, text=_line(pipeline, report, choice, said) if quiet else None)
+    show(report, as_json=as_json, text=_line(pipeline, report, choice, said) if quiet else None, settings=settings)
     if quiet:
         selected = names if index_name is None else list(pipeline.metadata.members(index_name))
         _print_gate(pipeline.storage.bars, choice, selected, as_json=as_json)
