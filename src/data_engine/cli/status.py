@@ -87,7 +87,7 @@ def status(
     if names is not None:
         refuse_unknown(names, {one.series.symbol for one in found}, store=store)
     legacy = legacy_status(store, [one.series for one in found] if everything or names else _listed_first(found))
-    fields = {**_fields(store, found), **({"legacy": legacy.to_json()} if legacy else {})}
+    fields: dict[str, object] = {} if legacy is None else {"legacy": legacy.to_json()}
     lines = _lines(found, everything=everything or names is not None)
     if legacy is not None:
         lines = chain(lines if found else (), legacy.lines())
@@ -99,7 +99,7 @@ def status(
         fields["digest"] = _digest(store, datasets, symbols)
         lines = iter([str(fields["digest"])])
     if as_json:
-        print_json(fields)
+        print_json({**_fields(store, found), **fields})
         return
     for line in lines:
         click.echo(line)

@@ -1,4 +1,7 @@
-"""Coverage as a JSON file, one interval a line, and back. Pure."""
+"""Coverage as a JSON file, one interval a line, and back. Pure.
+
+The series of a store share most of their ranges, instants and periods: each is parsed once and is one object in memory.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from data_engine.market.series import Dataset, Series
@@ -77,6 +81,7 @@ def load(data: bytes, series: Series) -> Coverage:
         if found != (series.symbol, str(dataset.timeframe), dataset.feed.value, str(dataset.adjustment)):
             raise ValueError(f"it is the coverage of {' '.join(map(str, found))}")
         failure = fields["failure"]
+        tentative = tuple(Tentative(*_from_dated(row)) for row in fields.get("tentative", ()))
         known = Coverage(
             series,
             wanted=_ranges(fields["wanted"]),
@@ -93,10 +98,11 @@ def load(data: bytes, series: Series) -> Coverage:
             by=fields["by"],
             changing=frozenset(_period_of(text) for text in fields.get("changing", ())),
             imported=_ranges(fields.get("imported", [])),
+            tentative=tentative,
             unconfirmed=tuple(Unconfirmed(*_from_dated(row)) for row in fields.get("unconfirmed", ())),
             basis_checked=_instant(fields.get("basis_checked")),
         )
-        return replace(known, tentative=_tentative(fields, known))
+        return known if "tentative" in fields else replace(known, tentative=_tentative_by_age(known))
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"it lacks {error}" if isinstance(error, KeyError) else str(error)) from error
 
@@ -107,7 +113,7 @@ def _dated(one: Tentative | Unconfirmed) -> list[str]:
 
 def _from_dated(row: list[str]) -> tuple[TimeRange, datetime]:
     start, end, answered = row
-    return TimeRange(from_iso(start), from_iso(end)), from_iso(answered)
+    return _range(start, end), _parsed(answered)
 
 
 def _pairs(ranges: Iterable[TimeRange]) -> list[list[str]]:
@@ -117,8 +123,22 @@ def _pairs(ranges: Iterable[TimeRange]) -> list[list[str]]:
 _FIRST_YEAR, _LAST_YEAR = 1900, 2200  # no exchange has sessions outside; days near 1 and 9999 break the arithmetic of dates
 
 
+_parsed = lru_cache(maxsize=1 << 14)(from_iso)
+
+
+@lru_cache(maxsize=1 << 14)
+def _range(start: str, end: str) -> TimeRange:
+    return TimeRange(_parsed(start), _parsed(end))
+
+
 def _ranges(pairs: list[list[str]]) -> tuple[TimeRange, ...]:
-    made = tuple(TimeRange(from_iso(start), from_iso(end)) for start, end in pairs)
+    return _joined(tuple((start, end) for start, end in pairs)) if pairs else ()
+
+
+@lru_cache(maxsize=1 << 12)
+def _joined(pairs: tuple[tuple[str, str], ...]) -> tuple[TimeRange, ...]:
+    """Return the ranges of a list that is in order."""
+    made = tuple(_range(start, end) for start, end in pairs)
     if union(made) != made:
         raise ValueError("its ranges overlap or are not in order")
     if made and not (made[0].start.year >= _FIRST_YEAR and made[-1].end.year <= _LAST_YEAR):
@@ -131,22 +151,21 @@ def _stamp(instant: datetime | None) -> str | None:
 
 
 def _instant(text: str | None) -> datetime | None:
-    return None if text is None else from_iso(text)
+    return None if text is None else _parsed(text)
 
 
 def _period(period: Period) -> str:
     return f"{period.year:04d}" if period.month is None else f"{period.year:04d}-{period.month:02d}"
 
 
+@lru_cache(maxsize=1 << 12)
 def _period_of(text: str) -> Period:
     year, _, month = text.partition("-")
     return Period(int(year), int(month) if month else None)
 
 
-def _tentative(fields: Mapping[str, Any], known: Coverage) -> tuple[Tentative, ...]:
-    """Return the emptiness that is to be asked for again; of a file that says nothing of it, by when the series was begun."""
-    if "tentative" in fields:
-        return tuple(Tentative(*_from_dated(row)) for row in fields["tentative"])
+def _tentative_by_age(known: Coverage) -> tuple[Tentative, ...]:
+    """Return the emptiness that is to be asked for again of a file that says nothing of it, by when the series was begun."""
     since = known.first_bar or known.empty_since
     if since is None or known.begun is None or known.begun - since > TENTATIVE:
         return ()
@@ -156,11 +175,12 @@ def _tentative(fields: Mapping[str, Any], known: Coverage) -> tuple[Tentative, .
 
 def _rows(fields: Mapping[str, Any], dataset: Dataset) -> dict[Period, int]:
     rows = {_period_of(text): count for text, count in fields.items()}
+    intraday = dataset.timeframe.intraday
     for period, count in rows.items():
         month = period.month
-        if (month is not None) != dataset.timeframe.intraday or month not in (None, *range(1, 13)):
+        if (month is not None) != intraday or (month is not None and not 0 < month < 13):
             raise ValueError(f"it counts bars in {_period(period)}, which is no file of {dataset.name}")
-        if not isinstance(count, int) or isinstance(count, bool) or count < 0:
+        if type(count) is not int or count < 0:
             raise ValueError(f"it counts {count!r} bars in {_period(period)}")
     return rows
 

@@ -25,6 +25,8 @@ def encode_symbol(symbol: str) -> str:
 
     Windows drops a trailing dot, so that one is encoded too. (Reserved names such as ``CON`` are safe after ``symbol=``.)
     """
+    if symbol.isascii() and symbol.isalnum():
+        return symbol  # as nearly all are
     text = quote(symbol, safe="", errors="surrogateescape")  # a file name that is no UTF-8 is that of no symbol
     return text[:-1] + "%2E" if text.endswith(".") else text
 
@@ -93,8 +95,7 @@ class Partition:
     @property
     def key(self) -> str:
         """The file's path below the store, with forward slashes."""
-        month = "" if self.period.month is None else f"month={self.period.month:02d}/"
-        return f"{series_folder(self.series)}/year={self.period.year:04d}/{month}data.parquet"
+        return file_keys(self.series, (self.period,))[0]
 
     @classmethod
     def parse(cls, key: str) -> Partition | None:
@@ -113,6 +114,17 @@ class Partition:
             (month is not None) == dataset.timeframe.intraday and month in (None, *range(1, 13)) and 0 < int(match["year"]) < 9999
         )
         return made if valid and made.key == key else None
+
+
+def file_keys(series: Series, chosen: Iterable[Period]) -> list[str]:
+    """Return the paths of some files of a series below the store, with forward slashes."""
+    folder = series_folder(series)
+    return [
+        f"{folder}/year={one.year:04d}/data.parquet"
+        if one.month is None
+        else f"{folder}/year={one.year:04d}/month={one.month:02d}/data.parquet"
+        for one in chosen
+    ]
 
 
 def series_folder(series: Series) -> str:

@@ -16,7 +16,7 @@ from data_engine.market.series import Dataset, Series
 from data_engine.market.time_range import TimeRange, difference, intersection, iso, union
 from data_engine.store.bar_store import BarStore
 from data_engine.store.coverage import Coverage
-from data_engine.store.partitions import Partition
+from data_engine.store.partitions import file_keys
 from data_engine.store.selection import DatasetFilter, select_series
 from data_engine.universe.membership import MembershipChange, memberships, replay
 
@@ -27,7 +27,7 @@ class SeriesStatus:
 
     Attributes:
         series: The series.
-        coverage: Its coverage; empty if that cannot be read.
+        coverage: Its coverage, without fingerprints; empty if that cannot be read.
         missing: The missing ranges in which there can be bars that have ended.
         files: The number of bar files.
         bytes: Their size.
@@ -120,10 +120,10 @@ def series_status(
         change = end_of_series(known, changes)
         missing = until_ticker_change(known.incomplete(any_span(None, None), now), change)
         missing = tuple(span for span in missing if can_hold_bars(span, series.dataset))
-        sizes = [storage.files.size(Partition(series, period).key) for period in known.rows]
+        sizes = map(storage.files.size, file_keys(series, known.rows))
         stored = [size for size in sizes if size is not None]
         problem = changes.problem_of(series.symbol)
-        yield SeriesStatus(series, known, missing, len(stored), sum(stored), problem, change)
+        yield SeriesStatus(series, known.without_fingerprints(), missing, len(stored), sum(stored), problem, change)
 
 
 def end_of_series(known: Coverage, changes: TickerChanges) -> TickerChange | None:
