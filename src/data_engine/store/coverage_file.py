@@ -66,8 +66,13 @@ def dump(coverage: Coverage) -> bytes:
     return ("{\n" + ",\n".join(f"  {json.dumps(name)}: {_lines(value)}" for name, value in fields) + "\n}\n").encode()
 
 
-def load(data: bytes, series: Series) -> Coverage:
+def load(data: bytes, series: Series, *, fingerprints: bool = True) -> Coverage:
     """Undo `dump`.
+
+    Args:
+        data: The content of the file.
+        series: The series of the file.
+        fingerprints: Whether to return the fingerprints of the bar files; they are half of the memory, and checked in any case.
 
     Raises:
         ValueError: damaged, of a newer format, or of another series.
@@ -78,7 +83,7 @@ def load(data: bytes, series: Series) -> Coverage:
             raise ValueError(f"its format is {fields['format']!r}, this program knows {FORMAT}")
         dataset = series.dataset
         found = (fields["symbol"], fields["timeframe"], fields["feed"], fields["adjustment"])
-        if found != (series.symbol, str(dataset.timeframe), dataset.feed.value, str(dataset.adjustment)):
+        if found != (series.symbol, *_names_of(dataset)):
             raise ValueError(f"it is the coverage of {' '.join(map(str, found))}")
         failure = fields["failure"]
         tentative = tuple(Tentative(*_from_dated(row)) for row in fields.get("tentative", ()))
@@ -88,7 +93,7 @@ def load(data: bytes, series: Series) -> Coverage:
             covered=_ranges(fields["covered"]),
             provisional=_ranges(fields["provisional"]),
             rows=_rows(fields["rows"], dataset),
-            files=_files(fields.get("files", {})),  # older files have none
+            files=_files(fields.get("files", {}), fingerprints),  # older files have none
             first_bar=_instant(fields["first_bar"]),
             last_bar=_instant(fields["last_bar"]),
             empty_since=_instant(fields["empty_since"]),
@@ -105,6 +110,11 @@ def load(data: bytes, series: Series) -> Coverage:
         return known if "tentative" in fields else replace(known, tentative=_tentative_by_age(known))
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"it lacks {error}" if isinstance(error, KeyError) else str(error)) from error
+
+
+@lru_cache(maxsize=256)
+def _names_of(dataset: Dataset) -> tuple[str, str, str]:
+    return str(dataset.timeframe), dataset.feed.value, str(dataset.adjustment)
 
 
 def _dated(one: Tentative | Unconfirmed) -> list[str]:
@@ -185,12 +195,12 @@ def _rows(fields: Mapping[str, Any], dataset: Dataset) -> dict[Period, int]:
     return rows
 
 
-def _files(fields: Mapping[str, Any]) -> dict[Period, Fingerprint]:
-    files = {_period_of(text): Fingerprint(size, digest) for text, (size, digest) in fields.items()}
-    for period, mark in files.items():
-        if type(mark.size) is not int or not isinstance(mark.digest, str):
-            raise ValueError(f"it has {mark.size!r} and {mark.digest!r} for the fingerprint of {_period(period)}")
-    return files
+def _files(fields: Mapping[str, Any], wanted: bool) -> dict[Period, Fingerprint]:
+    for text, (size, digest) in fields.items():
+        period = _period_of(text)
+        if type(size) is not int or not isinstance(digest, str):
+            raise ValueError(f"it has {size!r} and {digest!r} for the fingerprint of {_period(period)}")
+    return {_period_of(text): Fingerprint(size, digest) for text, (size, digest) in fields.items()} if wanted else {}
 
 
 def _lines(value: Any) -> str:

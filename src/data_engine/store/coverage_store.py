@@ -39,13 +39,18 @@ class CoverageStore:
         made.requested = self.requested
         return made
 
-    def read(self, series: Series) -> Coverage:
+    def read(self, series: Series, *, fingerprints: bool = True) -> Coverage:
         """Return what is known of a series; nothing, where there is no file.
+
+        Args:
+            series: The series.
+            fingerprints: Whether to return the fingerprints of the bar files; without them, what is kept of many series at once
+                takes half the memory.
 
         Raises:
             DamagedFile: the file cannot be read as this series' coverage. Other series are not affected.
         """
-        return self._with_requested(self._document(series).read())
+        return self._with_requested(self._document(series, fingerprints=fingerprints).read())
 
     def stored(self, series: Series) -> Coverage:
         """Return what the coverage file of a series says, without what was requested since it was written."""
@@ -82,14 +87,14 @@ class CoverageStore:
         ranges = self.requested.of(known.series)
         return known.wanting(*ranges) if ranges else known
 
-    def _document(self, series: Series) -> Document[Coverage]:
+    def _document(self, series: Series, *, fingerprints: bool = True) -> Document[Coverage]:
         return Document(
             self._files,
             codec.key(series),
             f"the coverage of {series}",
             "`data-engine verify --repair` rebuilds it",
             Coverage(series),
-            load=lambda content: codec.load(content, series),
+            load=lambda content: codec.load(content, series, fingerprints=fingerprints),
             dump=codec.dump,
             seal=self._seal,
         )

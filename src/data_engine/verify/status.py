@@ -123,7 +123,7 @@ def series_status(
         sizes = map(storage.files.size, file_keys(series, known.rows))
         stored = [size for size in sizes if size is not None]
         problem = changes.problem_of(series.symbol)
-        yield SeriesStatus(series, known.without_fingerprints(), missing, len(stored), sum(stored), problem, change)
+        yield SeriesStatus(series, known, missing, len(stored), sum(stored), problem, change)
 
 
 def end_of_series(known: Coverage, changes: TickerChanges) -> TickerChange | None:
@@ -138,12 +138,14 @@ def end_of_series(known: Coverage, changes: TickerChanges) -> TickerChange | Non
 
 
 def counted_coverage(storage: BarStore, series: Series) -> Coverage:
-    """Return the coverage of a series; files that a killed run was changing are counted anew. Nothing is written.
+    """Return the coverage of a series without fingerprints; files that a killed run was changing are counted anew.
+
+    Nothing is written.
 
     Raises:
         DamagedFile: If the coverage, or one of these files, cannot be read.
     """
-    known = storage.coverage.read(series)
+    known = storage.coverage.read(series, fingerprints=False)
     return known.counted(storage.count_files(known, ())) if known.changing else known
 
 
