@@ -54,7 +54,9 @@ def write(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
-def held(series: Series, span: TimeRange, files: Mapping[Period, tuple[int, Fingerprint]], first: datetime, last: datetime) -> bytes:
+def held(
+    series: Series, span: TimeRange, files: Mapping[Period, tuple[int, Fingerprint]], first: datetime, last: datetime
+) -> bytes:
     """Return the coverage file of a series that holds a range whole."""
     return coverage_file.dump(
         Coverage(
@@ -229,7 +231,9 @@ def load(folder: str) -> dict[str, object]:
         return lambda: storage.load(symbols, *days)
 
     def polars(first: datetime | None = None, end: datetime | None = None) -> object:
-        scan = pl.scan_parquet(paths, hive_partitioning=True, hive_schema={"symbol": pl.String, "year": pl.Int32, "month": pl.Int32})
+        scan = pl.scan_parquet(
+            paths, hive_partitioning=True, hive_schema={"symbol": pl.String, "year": pl.Int32, "month": pl.Int32}
+        )
         chosen = scan if first is None else scan.filter(pl.col("timestamp").is_between(first, end, closed="left"))
         return chosen.collect().to_pandas()
 
