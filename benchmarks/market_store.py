@@ -209,13 +209,17 @@ def update(folder: str) -> dict[str, object]:
 
 
 def quiet(pipeline: object, choice: object) -> str:
-    """Return what ``update --quiet`` says of the store after a run."""
-    from data_engine.verify.reach import reach_of
-    from data_engine.verify.session_gate import latest_session_gate
+    """Return what ``update --quiet`` says of the store after a run, as `data_engine.cli.update` makes it."""
+    from data_engine.verify.reach import ReachCount
+    from data_engine.verify.session_gate import LatestSession
+    from data_engine.verify.status import stored_series
 
     bars = pipeline.storage.bars  # type: ignore[attr-defined]
-    held = reach_of(bars, choice, now=NIGHT)
-    return f"{', '.join(map(str, held))}; {latest_session_gate(bars, choice, now=NIGHT)}"
+    reaches, gate = ReachCount(), LatestSession(bars, NIGHT)
+    for one in stored_series(bars, choice, now=NIGHT):  # type: ignore[arg-type]
+        reaches.add(one)
+        gate.add(one)
+    return f"{', '.join(map(str, reaches.result()))}; {gate.result()}"
 
 
 def load(folder: str) -> dict[str, object]:

@@ -305,14 +305,15 @@ def _cut(
     pages = sum(sessions * rates[symbol] for symbol in small) / page_limit
     shares = max(1, math.ceil(round(pages / size, 6)))
     batch: list[str] = []
-    filled, done = 0.0, 0
+    filled, done, characters = 0.0, 0, 0
     for symbol in small:
         batch.append(symbol)
+        characters += len(symbol) + 1
         filled += sessions * rates[symbol] / page_limit
         full = filled >= pages * (done + 1) / shares - 1e-9
-        if full or not fits_one_request(batch):
+        if full or len(batch) >= _MOST_SYMBOLS or characters > _MOST_CHARACTERS:
             yield _shared(batch, group, symbols, dataset, rates)
-            batch = []
+            batch, characters = [], 0
             done += full
     if batch:
         yield _shared(batch, group, symbols, dataset, rates)
