@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from enum import Enum
+from functools import lru_cache
 
 from data_engine.errors import InputError
 from data_engine.market.time_range import NEW_YORK, TimeRange, new_york_midnight
@@ -278,6 +279,7 @@ class Dataset:
         return hash(self.name)  # no two datasets have the same one
 
     @classmethod
+    @lru_cache(maxsize=256)  # it is in the path of each file
     def from_name(cls, name: str) -> Dataset:
         """Undo `name`.
 
