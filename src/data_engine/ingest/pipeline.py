@@ -21,12 +21,13 @@ from data_engine.ingest.run_log import RunLog, run_record
 from data_engine.ingest.run_plan import RunPlan, plan_run
 from data_engine.ingest.stderr_progress import StderrProgress, progress_of
 from data_engine.ingest.task import RunOptions
-from data_engine.ingest.update_targets import Targets, targets_in
+from data_engine.ingest.update_targets import Targets, check_targets, targets_in
 from data_engine.ingest.worker_pool import RUN_MARKERS, ThreadPool, WorkerPool, check_address
 from data_engine.market.dates import DateLike, Span, parse_day
 from data_engine.market.series import Adjustment, Dataset, Feed, Timeframe
 from data_engine.market.symbol import at_day
 from data_engine.settings import Settings, check_threads, load_settings
+from data_engine.store.coverage_store import CoverageSnapshot
 from data_engine.store.legacy_files import refuse_legacy_store
 from data_engine.store.run_lock import RUN_LOCK
 from data_engine.store.selection import DatasetFilter
@@ -253,12 +254,13 @@ class IngestionPipeline:
         choice = DatasetFilter.parse(timeframe, feed, adjustment)
         names = None if symbols is None else SymbolLoader.from_list(symbols)
         known = self.storage.bars, self.metadata
-        targets_in(*known, choice, names, index_name, now=self._now())  # unknown symbols are refused before anything else
+        check_targets(*known, choice, names, index_name, now=self._now())  # unknown symbols are refused before anything else
         with self._locked() as hold:
             now = self._now()
-            targets = targets_in(*known, choice, names, index_name, now=now)
+            coverage = CoverageSnapshot(self.storage.bars.coverage)
+            targets = targets_in(*known, choice, names, index_name, now=now, coverage=coverage)
             before = self._refresh_actions(targets, now)
-            run_plan = self._plan(targets, now, gaps_first=True)
+            run_plan = self._plan(targets, now, gaps_first=True, coverage=coverage)
             return self._run(hold, run_plan, self._options(now), before, "update", index_name)
 
     def _refresh_actions(self, targets: Mapping[Dataset, Targets], now: datetime) -> ActionsBefore:
@@ -330,10 +332,16 @@ class IngestionPipeline:
             pool.close()
 
     def _plan(
-        self, targets: Mapping[Dataset, Targets], now: datetime, *, refetch: bool = False, gaps_first: bool = False
+        self,
+        targets: Mapping[Dataset, Targets],
+        now: datetime,
+        *,
+        refetch: bool = False,
+        gaps_first: bool = False,
+        coverage: CoverageSnapshot | None = None,
     ) -> RunPlan:
         return plan_run(
-            self.storage.bars.coverage,
+            coverage or CoverageSnapshot(self.storage.bars.coverage),
             targets,
             now=now,
             workers=self.workers,

@@ -220,7 +220,8 @@ class ParquetStorage:
             ),
         )
         record = FrameRecord(query, held, now)
-        frame = to_frame(whole_symbols(self.bars, query, record, holdings.files), query.columns, zone)
+        rows = holdings.rows(query)
+        frame = to_frame(whole_symbols(self.bars, query, record, holdings.files), query.columns, zone, rows=rows)
         identity = frame_identity(replace(query.dataset, adjustment=query.adjustment), computed=query.computed)
         frame.attrs[ATTRS_KEY] = {**identity, **({"prices": query.prices} if query.prices else {}), **record.metadata()}
         return frame
