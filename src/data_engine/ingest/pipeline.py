@@ -30,6 +30,7 @@ from data_engine.settings import Settings, check_threads, load_settings
 from data_engine.store.legacy_files import refuse_legacy_store
 from data_engine.store.run_lock import RUN_LOCK
 from data_engine.store.selection import DatasetFilter
+from data_engine.store.waiting import check_wait
 from data_engine.universe.index_names import check_index_name, derived_name
 from data_engine.universe.index_store import MetadataStore
 from data_engine.universe.symbol_lists import SymbolLoader
@@ -99,7 +100,7 @@ class IngestionPipeline:
         self.dask = None if dask is None else check_address(dask)
         self._client = client
         self._connected: DaskPool | None = None
-        self._wait = wait
+        self._wait = check_wait(wait)
         self._actions = actions
         self._now = now
 
