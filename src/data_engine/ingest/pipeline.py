@@ -32,6 +32,7 @@ from data_engine.store.coverage_store import CoverageSnapshot
 from data_engine.store.legacy_files import refuse_legacy_store
 from data_engine.store.run_lock import RUN_LOCK
 from data_engine.store.selection import DatasetFilter
+from data_engine.store.waiting import check_wait
 from data_engine.universe.index_names import check_index_name, derived_name
 from data_engine.universe.index_store import MetadataStore
 from data_engine.universe.symbol_lists import SymbolLoader
@@ -102,7 +103,7 @@ class IngestionPipeline:
         self._client = client
         self._url = self.settings.data_url if client is None else None  # a client that is passed in is its maker's choice
         self._connected: DaskPool | None = None
-        self._wait = wait
+        self._wait = check_wait(wait)
         self._actions = actions
         self._now = now
 
