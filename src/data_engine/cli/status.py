@@ -75,7 +75,7 @@ def status(
     """
     from datetime import UTC, datetime
 
-    from data_engine.store.selection import select_series
+    from data_engine.store.selection import DatasetFilter, select_series
     from data_engine.universe.index_store import MetadataStore
     from data_engine.verify.legacy_status import legacy_status
     from data_engine.verify.status import index_status, series_status
@@ -94,8 +94,9 @@ def status(
     found = list(series_status(store, datasets, symbols, now=datetime.now(UTC)))
     if names is not None:
         refuse_unknown(names, {one.series.symbol for one in found}, store=store)
-    legacy = legacy_status(store, [one.series for one in found] if everything or names else _listed_first(found))
-    fields = {**_fields(store, found), **({"legacy": legacy.to_json()} if legacy else {})}
+    known = [one.series for one in found] if symbols is None and datasets == DatasetFilter() else None
+    legacy = legacy_status(store, [one.series for one in found] if everything or names else _listed_first(found), known)
+    fields: dict[str, object] = {} if legacy is None else {"legacy": legacy.to_json()}
     lines = _lines(found, everything=everything or names is not None)
     if legacy is not None:
         lines = chain(lines if found else (), legacy.lines())
@@ -107,7 +108,7 @@ def status(
         fields["digest"] = _digest(store, datasets, symbols)
         lines = iter([str(fields["digest"])])
     if as_json:
-        print_json(fields)
+        print_json({**_fields(store, found), **fields})
         return
     for line in lines:
         print_in_color(line, _COLORS)

@@ -16,16 +16,18 @@ SOURCE = "metadata/source.txt"
 """The file with the address that a store is filled from."""
 
 
-def check_source(files: FileStore, url: str) -> None:
+def check_source(files: FileStore, url: str | None) -> None:
     """Refuse to fill a store from Alpaca whose bars are those of a local server, and the other way round.
 
     Args:
         files: The files of the store.
-        url: The address that bars are to be requested from.
+        url: The address that bars are to be requested from; None is a client's own, which is not judged.
 
     Raises:
         ConfigError: If the bars of the store are of the other kind. Nothing was sent or written.
     """
+    if url is None:
+        return
     if files.get(DEMO) is not None:
         key, address, local = DEMO, "", True
     elif (recorded := files.get(SOURCE)) is not None:
@@ -46,7 +48,7 @@ def check_source(files: FileStore, url: str) -> None:
     raise ConfigError(f"cannot fetch from {url} into store {files.location}: its bars {held}; {remedy}; delete {key} {wrong}")
 
 
-def record_source(files: FileStore, url: str) -> None:
+def record_source(files: FileStore, url: str | None) -> None:
     """Write the address that a store is filled from, if none is written.
 
     A store that has coverage and no record may be an older one, whose bars came from anywhere: a local server is recorded for a
@@ -54,10 +56,10 @@ def record_source(files: FileStore, url: str) -> None:
 
     Args:
         files: The files of the store; the caller has its lock.
-        url: The address.
+        url: The address; None is a client's own, which is not recorded.
 
     Raises:
         StoreError: If the store cannot be written.
     """
-    if files.get(SOURCE) is None and (not is_loopback_url(url) or not files.folders("metadata/coverage")):
+    if url is not None and files.get(SOURCE) is None and (not is_loopback_url(url) or not files.folders("metadata/coverage")):
         files.update(SOURCE, lambda known: f"{url}\n".encode() if known is None else known)
