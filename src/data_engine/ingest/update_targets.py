@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from data_engine.errors import DamagedFile, InputError
 from data_engine.market.exchange_calendar import can_hold_bars
 from data_engine.market.series import Dataset
-from data_engine.market.time_range import TimeRange, difference, union
+from data_engine.market.symbol import asof_day, ticker_of
+from data_engine.market.time_range import TimeRange, difference, new_york_midnight, union
 from data_engine.market.wording import and_more, did_you_mean
 from data_engine.store.bar_store import BarStore
 from data_engine.store.coverage_store import CoverageStore
@@ -17,6 +18,8 @@ from data_engine.universe.index_store import MetadataStore
 
 Targets = dict[str, tuple[TimeRange, ...]]
 """The requested ranges by symbol; a symbol without any was never ingested."""
+
+_DAY = timedelta(days=1)
 
 _LEAST = timedelta(microseconds=1)
 
@@ -81,6 +84,7 @@ def update_targets(
         _begin_new(of_dataset, members or (), now)
     for dataset, of_dataset in made.items():
         gone = {symbol: left for symbol, left in (former or {}).items() if symbol not in (members or ())}
+        gone |= _former_owners(coverage, dataset, {*gone, *(members or ())} if members is not None else ())
         of_dataset.update(_left_of_former(coverage, dataset, gone, now))
     targets = {dataset: of_dataset for dataset, of_dataset in made.items() if of_dataset}
     known = {series.symbol for dataset in made for series in coverage.series(dataset)} if chosen else set()
@@ -108,6 +112,12 @@ def _targets_of(coverage: CoverageStore, dataset: Dataset, names: Sequence[str] 
         if ranges:
             targets[symbol] = union((*ranges, TimeRange(min(ranges[-1].end, now - _LEAST), now)))
     return targets
+
+
+def _former_owners(coverage: CoverageStore, dataset: Dataset, tickers: Collection[str]) -> dict[str, datetime]:
+    """Return the stored series ``S@DATE`` of some tickers, each with the end of its day."""
+    named = ((series.symbol, asof_day(series.symbol)) for series in coverage.series(dataset)) if tickers else ()
+    return {name: new_york_midnight(day + _DAY) for name, day in named if day is not None and ticker_of(name) in tickers}
 
 
 def _left_of_former(coverage: CoverageStore, dataset: Dataset, former: Mapping[str, datetime], now: datetime) -> Targets:
