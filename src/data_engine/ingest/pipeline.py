@@ -263,17 +263,17 @@ class IngestionPipeline:
             run_plan = self._plan(targets, now, gaps_first=True)
             return self._run(hold, run_plan, self._options(now), before, "update", index_name)
 
-    def refresh_actions(self, targets: Mapping[Dataset, Targets]) -> None:
-        """Fetch the corporate actions of series if it is time, as a run does first; what fails is left to the run."""
-        if self._actions:
-            with self._locked():
-                self._refresh_actions(targets, self._now())
-
     def _refresh_actions(self, targets: Mapping[Dataset, Targets], now: datetime) -> ActionsBefore:
         """Fetch the corporate actions of a run's symbols if it is time; return what failed."""
         if not self._actions:
             return ActionsBefore()
         return refresh_actions(ActionStore(self.storage.files), lambda: self.client, targets, now, self.progress.note)
+
+    def refresh_actions(self, targets: Mapping[Dataset, Targets]) -> None:
+        """Fetch the corporate actions of series if it is time, as a run does first; what fails is left to the run."""
+        if self._actions:
+            with self._locked():
+                self._refresh_actions(targets, self._now())
 
     def _dataset(self, timeframe: object) -> Dataset:
         return Dataset(Timeframe.parse(timeframe), self.adjustment, self.feed)
