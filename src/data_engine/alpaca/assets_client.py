@@ -50,7 +50,7 @@ class AssetsClient:
     ) -> None:
         credentials = require_credentials(api_key, api_secret)
         named = base_url or os.environ.get("APCA_API_BASE_URL", "").strip()
-        if not named and is_loopback_url(os.environ.get("APCA_API_DATA_URL", "")):
+        if not named and is_loopback_url(os.environ.get("APCA_API_DATA_URL", "").strip()):
             # Of a rehearsal: neither should its keys leave this machine, nor real securities mix with simulated bars.
             raise ConfigError(
                 "cannot fetch the list of securities: APCA_API_DATA_URL names a server on this machine, but APCA_API_BASE_URL is "

@@ -157,14 +157,6 @@ def trading_url_of(key: str) -> str:
     return PAPER_URL if key.startswith(_PAPER_KEY) else TRADING_URL
 
 
-def is_loopback_url(url: str) -> bool:
-    """Tell whether an address is on this machine."""
-    try:
-        return _is_loopback(urlsplit(url.strip()).hostname or "")
-    except ValueError:
-        return False
-
-
 def _checked_url(url: object, what: str, example: str) -> str:
     text = url.strip() if isinstance(url, str) else ""
     if (flaw := _flaw(text, example)) is not None:
@@ -189,6 +181,14 @@ def _flaw(url: str, example: str) -> str | None:
     if parts.scheme == "http" and not _is_loopback(host or ""):
         return f"plain http to {host} would send your keys unencrypted; use https"
     return None
+
+
+def is_loopback_url(url: str) -> bool:
+    """Tell whether an address is one of this machine; one that cannot be read is not."""
+    try:
+        return _is_loopback(urlsplit(url).hostname or "")
+    except ValueError:
+        return False
 
 
 def _is_loopback(host: str) -> bool:

@@ -69,7 +69,7 @@ def status(
 
     from data_engine.corporate_actions.action_store import ActionStore
     from data_engine.market.symbol import ticker_of
-    from data_engine.store.selection import select_series
+    from data_engine.store.selection import DatasetFilter, select_series
     from data_engine.universe.index_store import MetadataStore
     from data_engine.universe.member_series import MemberSeries
     from data_engine.verify.legacy_status import legacy_status
@@ -91,18 +91,19 @@ def status(
     found = list(series_status(store, datasets, symbols, now=datetime.now(UTC)))
     if names is not None:
         refuse_unknown(names, {one.series.symbol for one in found}, store=store)
-    legacy = legacy_status(store, [one.series for one in found] if everything or names else _listed_first(found))
-    fields = {**_fields(store, found), **({"legacy": legacy.to_json()} if legacy else {})}
+    known = [one.series for one in found] if symbols is None and datasets == DatasetFilter() else None
+    legacy = legacy_status(store, [one.series for one in found] if everything or names else _listed_first(found), known)
+    fields: dict[str, object] = {} if legacy is None else {"legacy": legacy.to_json()}
     lines = _lines(found, everything=everything or names is not None)
     if legacy is not None:
         lines = chain(lines if found else (), legacy.lines())
     if changes is not None:
-        known, now = ActionStore(store.files).changes_of, datetime.now(UTC)
+        ticker_changes, now = ActionStore(store.files).changes_of, datetime.now(UTC)
         of_index = index_status(
             changes,
             [one for one in store.coverage.datasets() if one in datasets],
             found,
-            lambda dataset: MemberSeries(store.coverage, (dataset,), known, now),
+            lambda dataset: MemberSeries(store.coverage, (dataset,), ticker_changes, now),
         )
         fields["index"] = {"name": index_name, "datasets": [one.to_json() for one in of_index]}
         lines = chain(_index_lines(str(index_name), of_index), lines)
@@ -110,7 +111,7 @@ def status(
         fields["digest"] = _digest(store, datasets, symbols)
         lines = iter([str(fields["digest"])])
     if as_json:
-        print_json(fields)
+        print_json({**_fields(store, found), **fields})
         return
     for line in lines:
         click.echo(line)
@@ -247,6 +248,8 @@ def _series_lines(one: SeriesStatus) -> Iterator[str]:
     details = [*_ranges("missing", one.missing), *_ranges("not requested:", one.not_requested)]
     if one.ended is not None:
         details.append(f"{one.ended}{_after(one)}")
+    elif (last := one.silent_since) is not None:
+        details.append(f"no bar after {last}, and the responses since were empty")
     if one.problem is not None:
         details.append(one.problem)
     elif one.missing and known.failure is not None:

@@ -46,6 +46,7 @@ def update_lists(
     that trade over the counter.
     """
     from data_engine.alpaca.assets_client import AssetsClient
+    from data_engine.ingest.bar_source import check_source
     from data_engine.store.legacy_files import refuse_legacy_store
     from data_engine.universe.index_store import MetadataStore
     from data_engine.universe.vendor_lists import names_of, update_universe
@@ -53,6 +54,7 @@ def update_lists(
     names_of(feed)
     store = open_store(settings, must_exist=False, quiet=quiet)
     refuse_legacy_store(store.files)
+    check_source(store.files, settings.data_url)  # a list of simulated securities is none of real bars
     client = AssetsClient(base_url=settings.trading_url)
     warn_writer(store.files)
     lock = nullcontext() if dry_run else store.files.lock(RUN_LOCK, seconds=wait)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from functools import reduce
+from functools import lru_cache, reduce
 from hashlib import sha256
 from typing import TypeVar
 
@@ -358,7 +358,12 @@ class Coverage:
         Nothing from the bar on that contains *now* is: it has not ended.
         """
         ended = span.before(self.series.dataset.timeframe.floor(now))
-        return difference(intersection((ended,), self.wanted), (*self.covered, *self.provisional)) if ended else ()
+        return _unanswered(ended, self.wanted, (*self.covered, *self.provisional)) if ended else ()
+
+
+@lru_cache(maxsize=1024)  # most series of a store have the same ranges
+def _unanswered(span: TimeRange, wanted: tuple[TimeRange, ...], answered: tuple[TimeRange, ...]) -> tuple[TimeRange, ...]:
+    return difference(intersection((span,), wanted), answered)
 
 
 def _without(parts: Iterable[_Part], *spans: TimeRange) -> tuple[_Part, ...]:
