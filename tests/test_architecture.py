@@ -42,7 +42,7 @@ NEVER = {
 }
 
 # Of the pipeline, the modules that know the vendor by name; all others know `BarSource`.
-KNOW_ALPACA = {"ingest.pipeline", "ingest.audit", "ingest.dask.dask_worker", "ingest.dask.shared_rate_limit"}
+KNOW_ALPACA = {"ingest.pipeline", "ingest.audit", "ingest.bar_source", "ingest.dask.dask_worker", "ingest.dask.shared_rate_limit"}
 
 # What touches the world, by kind; and, below, the modules that may. All others may not.
 WORLD = {
