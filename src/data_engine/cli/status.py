@@ -75,15 +75,20 @@ def status(
     """
     from datetime import UTC, datetime
 
+    from data_engine.corporate_actions.action_store import ActionStore
+    from data_engine.market.symbol import ticker_of
     from data_engine.store.selection import DatasetFilter, select_series
     from data_engine.universe.index_store import MetadataStore
+    from data_engine.universe.member_series import MemberSeries
     from data_engine.verify.legacy_status import legacy_status
     from data_engine.verify.status import index_status, series_status
 
     symbols, changes = names, None
     if index_name is not None:
         changes = MetadataStore(files=store.files).history(index_name)
-        symbols = sorted({change.symbol for change in changes})
+        tickers = {change.symbol for change in changes}
+        every = {one.symbol for one in select_series(store.coverage, datasets, None)}
+        symbols = sorted(tickers | {name for name in every if ticker_of(name) in tickers})
     if session is not None:
         if names is not None:
             refuse_unknown(names, {one.symbol for one in select_series(store.coverage, datasets, names)}, store=store)
@@ -101,7 +106,13 @@ def status(
     if legacy is not None:
         lines = chain(lines if found else (), legacy.lines())
     if changes is not None:
-        of_index = index_status(changes, [one for one in store.coverage.datasets() if one in datasets], found)
+        ticker_changes, now = ActionStore(store.files).changes_of, datetime.now(UTC)
+        of_index = index_status(
+            changes,
+            [one for one in store.coverage.datasets() if one in datasets],
+            found,
+            lambda dataset: MemberSeries(store.coverage, (dataset,), ticker_changes, now),
+        )
         fields["index"] = {"name": index_name, "datasets": [one.to_json() for one in of_index]}
         lines = chain(_index_lines(str(index_name), of_index), lines)
     if with_digest:
