@@ -157,6 +157,14 @@ def _flaw(url: str) -> str | None:
     return None
 
 
+def is_loopback_url(url: str) -> bool:
+    """Tell whether an address is one of this machine; one that cannot be read is not."""
+    try:
+        return _is_loopback(urlsplit(url).hostname or "")
+    except ValueError:
+        return False
+
+
 def _is_loopback(host: str) -> bool:
     if host in ("localhost", "::1"):
         return True

@@ -237,6 +237,8 @@ def _series_lines(one: SeriesStatus) -> Iterator[str]:
     details = [*_ranges("missing", one.missing), *_ranges("not requested:", one.not_requested)]
     if one.ended is not None:
         details.append(f"{one.ended}{_after(one)}")
+    elif (last := one.silent_since) is not None:
+        details.append(f"no bar after {last}, and the responses since were empty")
     if one.problem is not None:
         details.append(one.problem)
     elif one.missing and known.failure is not None:

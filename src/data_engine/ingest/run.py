@@ -318,7 +318,8 @@ class IngestionRun:
         if verdict is not None and symbol in plan.outstanding and verdict.code not in _NOT_STORED:
             self._store_failure(series, verdict)
         label = symbol if len(self._run_plan.plans) == 1 else f"{symbol} ({plan.dataset.name})"
-        return Outcome(label, verdict, known.bars, state.written.get(series, 0), state.vanished.get(series, 0))
+        written, vanished = state.written.get(series, 0), state.vanished.get(series, 0)
+        return Outcome(label, verdict, known.bars, written, vanished, ended=series in self._run_plan.ended)
 
     def _verdict(self, known: Coverage, plan: IngestionPlan, error: DataEngineError | None) -> Failure | None:
         """Return why a series is not complete, read from its coverage after the work; None if it is."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 NEW_YORK = ZoneInfo("America/New_York")
@@ -30,11 +31,12 @@ class TimeRange:
     end: datetime
 
     def __post_init__(self) -> None:
-        for name, value in (("start", self.start), ("end", self.end)):
-            if value.tzinfo is not UTC:
-                raise ValueError(f"TimeRange.{name} must be in UTC, was {value!r}")
-        if not self.start < self.end:
-            raise ValueError(f"TimeRange.end must be after its start, was [{self.start}, {self.end})")
+        start, end = self.start, self.end
+        if start.tzinfo is not UTC or end.tzinfo is not UTC:
+            name = "end" if start.tzinfo is UTC else "start"
+            raise ValueError(f"TimeRange.{name} must be in UTC, was {getattr(self, name)!r}")
+        if not start < end:
+            raise ValueError(f"TimeRange.end must be after its start, was [{start}, {end})")
 
     def __contains__(self, instant: datetime) -> bool:
         return self.start <= instant < self.end
@@ -65,8 +67,11 @@ class TimeRange:
 
 def union(ranges: Iterable[TimeRange]) -> tuple[TimeRange, ...]:
     """Return the same instants in as few ranges as possible: sorted, disjoint, touching ones merged."""
+    pieces = sorted(ranges)
+    if len(pieces) < 2:
+        return tuple(pieces)
     merged: list[TimeRange] = []
-    for piece in sorted(ranges):
+    for piece in pieces:
         if merged and piece.start <= merged[-1].end:
             if piece.end > merged[-1].end:
                 merged[-1] = TimeRange(merged[-1].start, piece.end)
@@ -133,6 +138,7 @@ def from_iso(text: str) -> datetime:
     return instant.replace(tzinfo=UTC)
 
 
+@lru_cache(maxsize=65536)
 def new_york_midnight(day: date) -> datetime:
     """Return the start of the calendar day *day* in New York, in UTC."""
     return datetime.combine(day, time(), NEW_YORK).astimezone(UTC)

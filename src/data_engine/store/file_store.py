@@ -55,6 +55,14 @@ class FileStore(Protocol):
     def free_bytes(self) -> int | None:
         """Return how many bytes can still be written, or None if that is unknown."""
 
+    def waiting(self, seconds: float, told: Callable[[], None]) -> FileStore:
+        """Return these files for a caller that waits for other writers itself, and not for a run.
+
+        Args:
+            seconds: The maximum time that a change waits for another writer.
+            told: A function to call if a change has waited for a second and goes on waiting.
+        """
+
     def remove_stale_drafts(self) -> int:
         """Remove the temporary files of killed writers; return how many."""
 

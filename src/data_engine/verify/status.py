@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from data_engine.corporate_actions.action_store import ActionStore
@@ -13,12 +13,15 @@ from data_engine.errors import DamagedFile, StoreError
 from data_engine.market.dates import any_span
 from data_engine.market.exchange_calendar import can_hold_bars
 from data_engine.market.series import Dataset, Series
-from data_engine.market.time_range import TimeRange, difference, intersection, iso, union
+from data_engine.market.time_range import TimeRange, difference, intersection, iso, new_york_date, union
 from data_engine.store.bar_store import BarStore
 from data_engine.store.coverage import Coverage
 from data_engine.store.partitions import file_keys
 from data_engine.store.selection import DatasetFilter, select_series
 from data_engine.universe.membership import MembershipChange, memberships, replay
+
+SILENCE = timedelta(days=30)
+"""The time without a bar after which a series that has not ended is named: it may be suspended, or delisted without an action."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,17 @@ class SeriesStatus:
             return ()
         between = difference([TimeRange(fetched[0].start, fetched[-1].end)], (*fetched, *self.coverage.wanted))
         return tuple(span for span in between if can_hold_bars(span, self.series.dataset))
+
+    @property
+    def silent_since(self) -> date | None:
+        """The New York day of the last bar, if a covered range follows it that is longer than `SILENCE`."""
+        known = self.coverage
+        if known.last_bar is None or not known.covered:
+            return None
+        end = known.last_bar + self.series.dataset.timeframe.length
+        if known.covered[-1].end - end <= SILENCE or difference([TimeRange(end, known.covered[-1].end)], known.covered):
+            return None
+        return new_york_date(known.last_bar)
 
     @property
     def state(self) -> str:
@@ -90,6 +104,7 @@ class SeriesStatus:
             "last_bar": iso(known.last_bar) if known.last_bar else None,
             "failure": {"code": known.failure.code, "message": known.failure.message} if known.failure else None,
             "problem": self.problem,
+            "silent_since": self.silent_since.isoformat() if self.silent_since else None,
             "ended": self.ended.to_json() if self.ended else None,
         }
 
