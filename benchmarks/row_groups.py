@@ -49,9 +49,15 @@ def cuts(table: pa.Table, each: int | None) -> list[pa.Table]:
 
 def encode(parts: Sequence[pa.Table], **options: object) -> bytes:
     sink = pa.BufferOutputStream()
-    settings = dict(compression="zstd", compression_level=2, use_dictionary=["open", "high", "low", "close", "trade_count"],
-        column_encoding={"timestamp": "DELTA_BINARY_PACKED", "volume": "PLAIN", "vwap": "PLAIN"},
-        write_statistics=["timestamp"], write_batch_size=1 << 16, store_schema=False)  # fmt: skip
+    settings = {
+        "compression": "zstd",
+        "compression_level": 2,
+        "use_dictionary": ["open", "high", "low", "close", "trade_count"],
+        "column_encoding": {"timestamp": "DELTA_BINARY_PACKED", "volume": "PLAIN", "vwap": "PLAIN"},
+        "write_statistics": ["timestamp"],
+        "write_batch_size": 1 << 16,
+        "store_schema": False,
+    }
     with pq.ParquetWriter(sink, BAR_SCHEMA, **{**settings, **options}) as writer:
         for part in parts:
             writer.write_table(part.combine_chunks(), row_group_size=1 << 20)
