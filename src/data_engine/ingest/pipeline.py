@@ -259,8 +259,7 @@ class IngestionPipeline:
         known = self.storage.bars, self.metadata
         check_targets(*known, choice, names, index_name, now=self._now())  # unknown symbols are refused before anything else
         with self._locked() as hold:
-            now = self._now()
-            coverage = CoverageSnapshot(self.storage.bars.coverage)
+            now, coverage = self._now(), CoverageSnapshot(self.storage.bars.coverage)
             targets = targets_in(*known, choice, names, index_name, now=now, coverage=coverage)
             before = self._refresh_actions(targets, now, coverage=coverage if names is None else None)
             run_plan = self._plan(targets, now, gaps_first=True, coverage=coverage)
