@@ -13,13 +13,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from functools import lru_cache, reduce
+from functools import reduce
 from hashlib import sha256
 from typing import TypeVar
 
 from data_engine.market.finality import final_before
 from data_engine.market.series import Series
-from data_engine.market.time_range import TimeRange, difference, intersection, new_york_date, new_york_midnight, union
+from data_engine.market.time_range import TimeRange, difference, intersection, new_york_date, new_york_midnight, unanswered, union
 from data_engine.store.partitions import Period
 
 _Part = TypeVar("_Part", "Tentative", "Unconfirmed")
@@ -358,12 +358,7 @@ class Coverage:
         Nothing from the bar on that contains *now* is: it has not ended.
         """
         ended = span.before(self.series.dataset.timeframe.floor(now))
-        return _unanswered(ended, self.wanted, (*self.covered, *self.provisional)) if ended else ()
-
-
-@lru_cache(maxsize=1024)  # most series of a store have the same ranges
-def _unanswered(span: TimeRange, wanted: tuple[TimeRange, ...], answered: tuple[TimeRange, ...]) -> tuple[TimeRange, ...]:
-    return difference(intersection((span,), wanted), answered)
+        return unanswered(ended, self.wanted, (*self.covered, *self.provisional)) if ended else ()
 
 
 def _without(parts: Iterable[_Part], *spans: TimeRange) -> tuple[_Part, ...]:
