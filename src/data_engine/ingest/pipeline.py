@@ -260,18 +260,19 @@ class IngestionPipeline:
         known = self.storage.bars, self.metadata
         check_targets(*known, choice, names, index_name, now=self._now())  # unknown symbols are refused before anything else
         with self._locked() as hold:
-            now = self._now()
-            coverage = CoverageSnapshot(self.storage.bars.coverage)
+            now, coverage = self._now(), CoverageSnapshot(self.storage.bars.coverage)
             targets = targets_in(*known, choice, names, index_name, now=now, coverage=coverage)
-            before = self._refresh_actions(targets, now, ended_weekly=names is None)
+            before = self._refresh_actions(targets, now, coverage=coverage if names is None else None)
             run_plan = self._plan(targets, now, gaps_first=True, coverage=coverage)
             return self._run(hold, run_plan, self._options(now), before, "update", index_name)
 
-    def _refresh_actions(self, targets: Mapping[Dataset, Targets], now: datetime, *, ended_weekly: bool = False) -> ActionsBefore:
-        """Fetch the corporate actions of a run's symbols if it is time; return what failed."""
+    def _refresh_actions(
+        self, targets: Mapping[Dataset, Targets], now: datetime, *, coverage: CoverageSnapshot | None = None
+    ) -> ActionsBefore:
+        """Fetch the corporate actions of a run's symbols if it is time, of ended series weekly; return what failed."""
         if not self._actions:
             return ActionsBefore()
-        known = self.storage.bars.coverage.read if ended_weekly else None
+        known = None if coverage is None else coverage.read
         return refresh_actions(ActionStore(self.storage.files), lambda: self.client, targets, now, self.progress.note, known)
 
     def _dataset(self, timeframe: object) -> Dataset:
