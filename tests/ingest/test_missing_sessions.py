@@ -113,6 +113,20 @@ def test_else_the_emptiness_is_final_and_not_asked_for_again(
         assert asked(server) == []
 
 
+def test_the_rest_of_a_session_without_bars_is_no_missing_session(base: Path, tmp_path: Path) -> None:
+    """Seed 19300017: of the half hour that the first run had not asked for, nobody had a bar."""
+    names, source = NAMES[:20], market(tmp_path / "whole.parquet", NAMES)
+    clock = Clock(MORNING)
+    with Sandbox(source, clock=clock) as server:
+        pipeline = pipeline_of(server, base, clock)
+        first = pipeline.ingest_symbols(names, "2024-06-03", "2024-06-17T19:30:00-04:00")
+        rest = pipeline.ingest_symbols(names, "2024-06-03", "2024-06-17")
+
+    assert (first.exit_code, first.changes.added) == (0, 20 * 11 * 3)
+    assert (rest.exit_code, rest["codes"], rest.changes.added) == (0, {}, 0)
+    assert all(is_in(coverage(base, name)["covered"], SESSION) for name in names)
+
+
 def test_a_run_that_dies_before_it_has_compared_its_series_leaves_the_session_to_the_next(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -210,8 +210,8 @@ def install(reached: Reached) -> None:
     inner = LocalLocks.named
 
     @contextmanager
-    def locked(*args: Any) -> Iterator[None]:
-        with inner(*args):
+    def locked(*args: Any, **named: Any) -> Iterator[None]:
+        with inner(*args, **named):
             reached("lock held")
             yield
         reached("lock released")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any
 
-from data_engine.market.exchange_calendar import can_hold_bars
+from data_engine.market.exchange_calendar import can_hold_bars, session_range
 from data_engine.market.series import Dataset
 from data_engine.market.time_range import TimeRange
 
@@ -241,6 +242,7 @@ class Oracle:
         if outside and minus(outside, before.all):
             raise Violation(f"(b) {key} claims {shown(minus(outside, before.all))}, which nobody asked for")
         gone = self._of_security(what, key, minus(before.covered, after.covered))
+        gone = minus(gone, _reopened(what, key))
         if gone and what.report is not None and what.alone and is_raw(key[0]) and not what.removed.get(key):
             raise Violation(f"(c) {key} covers no more: {shown(gone)}")
 
@@ -359,6 +361,7 @@ class Oracle:
             return
         failures = len(report["codes"])
         lost = sum(len(what.before.rows_of(key).keys() - what.after.rows_of(key).keys()) for key in what.before.rows)
+        self._sessions(what)
         for key, spans in what.requested.items():
             name = label(report, key)
             code = report["codes"].get(name)
@@ -396,6 +399,18 @@ class Oracle:
                 raise Violation(
                     f"(e) {kept} bars were kept though the answer lacked them; the report says {report.changes.vanished}"
                 )
+
+    def _sessions(self, what: Happened) -> None:
+        """Whoever is said to lack a session was given no bar of it, and none lies beside the answer."""
+        for day, keys in _missing_days(what).items():
+            for key in keys:
+                bars = session_range(dataset_of(key), day)
+                session = [(micros(bars.start), micros(bars.end))]
+                said = [stamp for stamp in _said(what, key) if inside(stamp, session)]
+                asked = [span for ask in what.asks_of(key) if (span := ask.answered(key[1]))]
+                beside = [stamp for stamp in what.after.rows_of(key) if inside(stamp, minus(session, asked))]
+                if said or beside:
+                    raise Violation(f"(e) {key} is said to lack {day}, and has the bar of {instant(min([*said, *beside]))}")
 
     @staticmethod
     def _was_answered(what: Happened, key: Key) -> bool:
@@ -435,6 +450,25 @@ def dataset_of(key: Key) -> Dataset:
 
 def _dataset(what: Happened, key: Key) -> Dataset | None:
     return next((ask.dataset for ask in what.asks_of(key)), None)
+
+
+def _missing_days(what: Happened) -> dict[date, list[Key]]:
+    """Return the sessions that a run called missing, and the series that it says lack them."""
+    days: dict[date, list[Key]] = {}
+    if what.report is not None:
+        failed = dict(what.report["failed"])
+        for key in what.after.keys:
+            name = label(what.report, key)
+            if what.report["codes"].get(name) == "session_missing":
+                days.setdefault(date.fromisoformat(failed[name].split()[1]), []).append(key)
+    return days
+
+
+def _reopened(what: Happened, key: Key) -> Spans:
+    """Return the ranges of the sessions that a run called missing: no series is covered there any more."""
+    ranges = [session_range(dataset_of(key), day) for day in _missing_days(what)]
+    timeframe = dataset_of(key).timeframe
+    return [(micros(span.start), micros(span.end)) for span in map(timeframe.widen, ranges)]
 
 
 def _said(what: Happened, key: Key) -> dict[int, set[Values]]:

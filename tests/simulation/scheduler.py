@@ -1,4 +1,6 @@
-"""Threads that pass one baton: exactly one runs, and it changes hands at seams alone, as the seed says.
+"""Threads of the world: exactly one runs, and another goes on at seams alone, as the seed says.
+
+They are greenlets of one thread of the system: to go on with another costs a microsecond, and nothing runs at the same time.
 
 A seam is whatever reaches the world: a file, a request, a lock, a wait. There a process can be killed (every later seam of it
 raises `Killed` and does nothing, so that no ``finally`` tidies up) or its main thread interrupted.
@@ -7,13 +9,14 @@ raises `Killed` and does nothing, so that no ``finally`` tidies up) or its main 
 from __future__ import annotations
 
 import random
-import threading
 import types
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+
+from greenlet import getcurrent, greenlet
 
 
 class Killed(BaseException):
@@ -59,7 +62,7 @@ class Thread:
     work: Callable[[], None]
     main: bool
     daemon: bool = False
-    baton: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    runs: greenlet | None = None
     waits: Callable[[], bool] | None = None
     wakes: float | None = None
     done: bool = False
@@ -76,6 +79,7 @@ class Scheduler:
     Attributes:
         elapsed: How many seconds have passed.
         suspended: How many of them in suspend.
+        current: The thread that runs, None while none of the world does.
     """
 
     def __init__(self, seed: object, tick: float = 0.0) -> None:
@@ -85,14 +89,9 @@ class Scheduler:
         self.suspended = 0.0
         self._tick = tick
         self._threads: list[Thread] = []
-        self._local = threading.local()
-        self._driver = threading.Semaphore(0)
+        self._driver: greenlet | None = None
+        self.current: Thread | None = None
         self._stuck: Deadlock | None = None
-
-    @property
-    def current(self) -> Thread | None:
-        """The thread of the world that calls, None if it is none of the world."""
-        return getattr(self._local, "thread", None)
 
     def run(self, **mains: tuple[Process, Callable[[], Any]]) -> dict[str, Any]:
         """Run the main threads of some processes, and all that they start, to the end; return results or exceptions."""
@@ -108,10 +107,12 @@ class Scheduler:
 
             return run
 
+        self._driver = getcurrent()
         for name, (process, work) in mains.items():
             self.spawn(process, main(name, process, work), main=True)
-        self._pass_on()
-        self._driver.acquire()
+        while (thread := self._next()) is not None:
+            self._switch(thread)
+        self.current = None
         self._threads.clear()
         if self._stuck is not None:
             stuck, self._stuck = self._stuck, None
@@ -130,17 +131,14 @@ class Scheduler:
         thread = Thread(process, work, main, daemon)
 
         def run() -> None:
-            thread.baton.acquire()
-            self._local.thread = thread
             try:
                 work()
             except BaseException as error:  # noqa: BLE001
                 thread.error = error
             thread.done = True
-            self._pass_on()
 
+        thread.runs = greenlet(run, self._driver)  # at its end the driver goes on, and takes the next
         self._threads.append(thread)
-        threading.Thread(target=run, daemon=True).start()
         return thread
 
     def seam(self, *, changes: bool = False) -> None:
@@ -229,10 +227,17 @@ class Scheduler:
         return min(times, default=None)
 
     def _yield(self, thread: Thread) -> None:
-        self._pass_on()
-        thread.baton.acquire()
+        following = self._next()
+        assert following is not None  # `thread` itself, at the latest when all are stuck
+        if following is not thread:
+            self._switch(following)
 
-    def _pass_on(self) -> None:
+    def _switch(self, thread: Thread) -> None:
+        self.current = thread
+        assert thread.runs is not None
+        thread.runs.switch()
+
+    def _next(self) -> Thread | None:
         ready = self._ready()
         if not ready and (then := self._next_time()) is not None:
             self.elapsed = max(self.elapsed, then)
@@ -240,10 +245,7 @@ class Scheduler:
         if not ready and any(not one.done for one in self._threads):
             self._stuck = Deadlock("nobody can go on")
             ready = self._ready()
-        if not ready:
-            self._driver.release()
-            return
-        self.random.choice(ready).baton.release()
+        return self.random.choice(ready) if ready else None
 
 
 class Lock:
@@ -418,15 +420,15 @@ def threads(scheduler: Scheduler) -> types.SimpleNamespace:
     def mutex() -> Mutex:
         return Mutex(lambda: scheduler)
 
-    return types.SimpleNamespace(Thread=Started, Condition=Condition, Lock=mutex, Event=event, local=threading.local)
+    return types.SimpleNamespace(Thread=Started, Condition=Condition, Lock=mutex, Event=event)
 
 
 def exits(scheduler: Scheduler) -> types.SimpleNamespace:
     """Return what stands for the module `atexit`."""
 
     def calls() -> list[Callable[[], object]]:
-        assert scheduler.current is not None
-        return scheduler.current.process.at_exit
+        thread = scheduler.current
+        return thread.process.at_exit if thread is not None else []  # a generator of a killed process is collected later
 
     def unregister(call: Callable[[], object]) -> None:
         calls()[:] = [one for one in calls() if one != call]

@@ -69,7 +69,7 @@ def make_steps(seed: object, count: int = STEPS) -> list[Step]:
     draw = random.Random(f"steps {seed}")
     symbols = [*world.market.securities, "NOPE"]
     raw_only = draw.random() < RAW_ONLY
-    timeframes = [draw.choice(TIMEFRAMES) for _ in range(2)]
+    timeframes = [draw.choice(TIMEFRAMES) for _ in range(draw.choice((1, 1, 2)))]
     adjustments = ["raw"] if raw_only else ["raw", draw.choice(("split", "split", "all", "dividend"))]
     steps = []
     now = world.now
@@ -170,7 +170,7 @@ def _misfortune(draw: random.Random, step: Step, place: str) -> None:
         step.suspend_for = draw.choice((30.0, 90.0, 600.0, 3600.0 * 5, 86_400.0))
     if place not in ("memory", "plain") and draw.random() < 0.08:
         step.fails = draw.choice((0.003, 0.02, 0.1))
-    step.faults.page_bars = draw.choice((1000, 60, 10, 3))
+    step.faults.page_bars = draw.choice((1000, 120, 30, 6))
     if luck < 0.45:
         step.repeat = draw.random() < 0.35
         step.faults.free_plan = draw.random() < 0.12

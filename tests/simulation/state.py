@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -13,6 +12,7 @@ from itertools import pairwise
 from typing import Any
 from urllib.parse import unquote
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_engine.market.series import Timeframe
@@ -143,7 +143,7 @@ def read_state(content: Mapping[str, bytes]) -> State:
 def _rows(path: str, data: bytes) -> Rows:
     match = _PATH.fullmatch(path)
     assert match is not None
-    table = pq.read_table(io.BytesIO(data), use_threads=False)
+    table = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
     stamps = table.column("timestamp").cast("int64").to_pylist()
     timeframe = timeframe_of(match[1])
     for before, after in pairwise(stamps):

@@ -225,6 +225,19 @@ def test_emptiness_that_was_answered_before_any_bar_was_known_is_asked_for_again
     assert again.missing([TimeRange(START, START + 3 * DAY)]) == ()
 
 
+def test_a_first_bar_where_an_earlier_response_had_none_makes_the_emptiness_before_it_doubtful():
+    """Seeds 41000025 and 41000031: asked before the ticker was given, and five weeks later for a part: the rest stayed empty."""
+    everything, part = TimeRange(START, START + 10 * DAY), TimeRange(SESSION + 9 * HOUR, START + 10 * DAY)
+    known = answer(Coverage(SERIES), 30, None, everything)
+    known = answer(known, 40, None, everything)
+    assert known.missing([everything]) == ()
+    known = answer(known, 50, 5, part)
+
+    assert known.missing([everything]) == (TimeRange(START, part.start),)
+    again = answer(known, 51, 5, TimeRange(START, part.start))
+    assert again.missing([everything]) == ()
+
+
 @pytest.mark.parametrize(("begun", "trusted"), [(12, False), (13, True)])
 def test_a_file_of_an_older_program_trusts_emptiness_that_was_answered_late_enough(begun, trusted):
     known = Coverage(

@@ -16,7 +16,7 @@ import numpy as np
 
 from data_engine.market.bars import Int64s, to_micros
 from data_engine.market.exchange_calendar import session_range, sessions, sessions_before
-from data_engine.market.series import Dataset
+from data_engine.market.series import Dataset, Series
 from data_engine.market.time_range import TimeRange, difference, intersection, new_york_date, new_york_midnight
 from data_engine.store.bar_store import BarStore
 from data_engine.store.coverage import Coverage
@@ -115,12 +115,18 @@ def empty_sessions(
     traded = days_with_bars(storage, before.series, min(window[0] for window in windows.values()), max(whole))
     found = []
     for day, span in whole.items():
+        if day in traded and _has_bars(storage, before.series, difference((span,), (answered,))):
+            continue  # the rest of the session was answered, in which no bar has to be
         if day in traded or not traded.isdisjoint(windows[day]):
             bars = before.series.dataset.timeframe.widen(span)
             final = bars.end <= final_before
             withdrawn = intersection((bars,), before.provisional) if final and day in traded else ()
             found.append(EmptySession(day, bars, traded.issuperset(windows[day]), final, withdrawn))
     return tuple(found)
+
+
+def _has_bars(storage: BarStore, series: Series, ranges: Iterable[TimeRange]) -> bool:
+    return any(storage.read_range(series, part, ["timestamp"]).num_rows for part in ranges)
 
 
 def held_back(empty: Iterable[EmptySession]) -> tuple[TimeRange, ...]:

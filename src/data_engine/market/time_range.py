@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 NEW_YORK = ZoneInfo("America/New_York")
@@ -30,11 +31,12 @@ class TimeRange:
     end: datetime
 
     def __post_init__(self) -> None:
-        for name, value in (("start", self.start), ("end", self.end)):
-            if value.tzinfo is not UTC:
-                raise ValueError(f"TimeRange.{name} must be in UTC, was {value!r}")
-        if not self.start < self.end:
-            raise ValueError(f"TimeRange.end must be after its start, was [{self.start}, {self.end})")
+        start, end = self.start, self.end
+        if start.tzinfo is not UTC or end.tzinfo is not UTC:
+            name = "end" if start.tzinfo is UTC else "start"
+            raise ValueError(f"TimeRange.{name} must be in UTC, was {getattr(self, name)!r}")
+        if not start < end:
+            raise ValueError(f"TimeRange.end must be after its start, was [{start}, {end})")
 
     def __contains__(self, instant: datetime) -> bool:
         return self.start <= instant < self.end
@@ -65,8 +67,11 @@ class TimeRange:
 
 def union(ranges: Iterable[TimeRange]) -> tuple[TimeRange, ...]:
     """Return the same instants in as few ranges as possible: sorted, disjoint, touching ones merged."""
+    pieces = sorted(ranges)
+    if len(pieces) < 2:
+        return tuple(pieces)
     merged: list[TimeRange] = []
-    for piece in sorted(ranges):
+    for piece in pieces:
         if merged and piece.start <= merged[-1].end:
             if piece.end > merged[-1].end:
                 merged[-1] = TimeRange(merged[-1].start, piece.end)
@@ -104,6 +109,12 @@ def intersection(left: Iterable[TimeRange], right: Iterable[TimeRange]) -> tuple
     return tuple(_meet(union(left), union(right)))
 
 
+@lru_cache(maxsize=1024)  # most series of a store have the same ranges
+def unanswered(span: TimeRange, wanted: tuple[TimeRange, ...], answered: tuple[TimeRange, ...]) -> tuple[TimeRange, ...]:
+    """Return the instants of *span* that are in *wanted* and in none of *answered*."""
+    return difference(intersection((span,), wanted), answered)
+
+
 def _meet(left: tuple[TimeRange, ...], right: tuple[TimeRange, ...]) -> Iterator[TimeRange]:
     i = j = 0
     while i < len(left) and j < len(right):
@@ -133,6 +144,7 @@ def from_iso(text: str) -> datetime:
     return instant.replace(tzinfo=UTC)
 
 
+@lru_cache(maxsize=65536)
 def new_york_midnight(day: date) -> datetime:
     """Return the start of the calendar day *day* in New York, in UTC."""
     return datetime.combine(day, time(), NEW_YORK).astimezone(UTC)
@@ -148,7 +160,12 @@ def in_days(span: TimeRange) -> str:
     first, last = new_york_date(span.start), new_york_date(span.end - timedelta(microseconds=1))
     if new_york_days(first, last) != span:
         return str(span)
-    return f"{first} .. {last}"
+    return days_of(span)
+
+
+def days_of(span: TimeRange) -> str:
+    """Return the first and the last New York day of which a range has a part, for people."""
+    return f"{new_york_date(span.start)} .. {new_york_date(span.end - timedelta(microseconds=1))}"
 
 
 def new_york_date(instant: datetime) -> date:

@@ -10,30 +10,25 @@ from typing import TYPE_CHECKING, Unpack
 
 import pyarrow as pa
 
+from data_engine.corporate_actions.action_store import ActionStore
 from data_engine.corporate_actions.adjustment import PRIOR_CLOSE
 from data_engine.errors import ConfigError, InputError, StoreError
 from data_engine.market.bar_frame import ATTRS_KEY, Folded, dataset_of_frame, frame_identity, from_frame, is_marked, to_frame
 from data_engine.market.bar_grid import check_timestamps
 from data_engine.market.dates import DateLike, parse_span, parse_zone
-from data_engine.market.series import Series
+from data_engine.market.series import RAW, Series
 from data_engine.market.symbol import check_symbol
 from data_engine.read.adjusted_query import adjusted
-from data_engine.read.bar_query import (
-    BarQuery,
-    Incomplete,
-    Prices,
-    ReadOptions,
-    SessionName,
-    Source,
-    Unadjustable,
-)
+from data_engine.read.bar_query import BarQuery, Incomplete, Prices, ReadOptions, SessionName, Source, Unadjustable, parse_dataset
 from data_engine.read.bar_reader import batches, in_arrow, named_table, relation, whole_symbols
 from data_engine.read.completeness import lack_of
 from data_engine.read.holdings import Holding, Holdings, left_out
 from data_engine.read.session_report import FrameRecord, session_frame
 from data_engine.store.bar_store import BarStore, WriteResult
 from data_engine.store.legacy_files import refuse_foreign, refuse_legacy_store
+from data_engine.store.waiting import check_wait, warn_waiting
 from data_engine.universe.index_store import MetadataStore
+from data_engine.universe.member_series import MemberSeries
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -88,7 +83,13 @@ class ParquetStorage:
         return self.bars.files
 
     def store(
-        self, bars: pd.DataFrame, timeframe: object = None, *, feed: object = None, adjustment: object = None
+        self,
+        bars: pd.DataFrame,
+        timeframe: object = None,
+        *,
+        feed: object = None,
+        adjustment: object = None,
+        wait: float = 600.0,
     ) -> WriteResult:
         """Merge a DataFrame of bars into the store: one row per (symbol, timestamp), the new one wins.
 
@@ -101,17 +102,21 @@ class ParquetStorage:
             timeframe: The timeframe of the bars. If None, read from the frame metadata, else minutes.
             feed: The feed of the bars. If None, read from the frame metadata, else the consolidated tape.
             adjustment: The adjustment of the bars. If None, read from the frame metadata, else raw.
+            wait: The maximum number of seconds to wait for a file that another process has locked. A `StoreBusyWarning` says
+                when the call has waited for a second.
 
         Returns:
             The number of bars in the files that were written, how many were added or revised, and the number of rows that a
             later row of the DataFrame repeated. If such rows differ, or nothing says which bars these are, a `FrameWarning` does.
 
         Raises:
-            InputError: If a column is missing, a value is not a number, timestamps cannot be of that timeframe, or an argument
-                contradicts the frame metadata.
+            InputError: If a column is missing, a value is not a number, timestamps cannot be of that timeframe, an argument
+                contradicts the frame metadata, or *wait* is no number from 0 to a year.
             ForeignFiles: If the folder of a series, or the whole store, was written by the legacy pipeline; nothing was written.
+            StoreBusy: If another process kept a file locked; earlier files of the DataFrame are stored, and a repetition is safe.
             StoreError: If the store cannot be written.
         """
+        bar_store = self.bars.writing_to(self.files.waiting(check_wait(wait), warn_waiting(self.files.location, wait)))
         folded = Folded()
         tables = from_frame(bars, canonical=check_symbol, folded=folded)
         dataset = dataset_of_frame(bars, timeframe, feed, adjustment)
@@ -129,7 +134,7 @@ class ParquetStorage:
         refuse_legacy_store(self.files)
         for symbol in tables:
             refuse_foreign(self.files, Series(symbol, dataset))
-        result = sum((self.bars.add(Series(symbol, dataset), table) for symbol, table in tables.items()), WriteResult())
+        result = sum((bar_store.add(Series(symbol, dataset), table) for symbol, table in tables.items()), WriteResult())
         return replace(result, folded=folded.repeated)
 
     def load(
@@ -161,7 +166,8 @@ class ParquetStorage:
             start: A New York calendar day, or an aware instant.
             end: A day (included) or an aware instant (excluded). If None, now; what no symbol of the dataset has yet is not
                 missing then.
-            index: The name of a stored index: each day has the bars of the symbols that were members on that day.
+            index: The name of a stored index: each day has the bars of the companies that were members on that day; one whose
+                ticker another company has today is the symbol ``S@DATE``.
             timeframe: The timeframe of the stored bars.
             feed: The feed of the bars. If None, the consolidated tape.
             adjustment: The adjustment of the bars. If None, raw.
@@ -220,7 +226,8 @@ class ParquetStorage:
             ),
         )
         record = FrameRecord(query, held, now)
-        frame = to_frame(whole_symbols(self.bars, query, record, holdings.files), query.columns, zone)
+        rows = holdings.rows(query)
+        frame = to_frame(whole_symbols(self.bars, query, record, holdings.files), query.columns, zone, rows=rows)
         identity = frame_identity(replace(query.dataset, adjustment=query.adjustment), computed=query.computed)
         frame.attrs[ATTRS_KEY] = {**identity, **({"prices": query.prices} if query.prices else {}), **record.metadata()}
         return frame
@@ -352,7 +359,10 @@ class ParquetStorage:
         now, index, members = datetime.now(UTC), options.get("index"), None
         if index is not None:
             self.bars.check_exists()
-            members = MetadataStore(files=self.files).memberships(index, parse_span(start, end, now=now).range)
+            dataset = parse_dataset(options)
+            possible = (dataset, replace(dataset, adjustment=RAW))  # where it is read is decided later
+            series = MemberSeries(self.bars.coverage, possible, ActionStore(self.files).changes_of, now)
+            members = MetadataStore(files=self.files).member_series(index, parse_span(start, end, now=now).range, series)
             symbols = list(members) if symbols is None else symbols
         if symbols is None:
             raise InputError("no symbols given; pass symbols=... or index=...")

@@ -19,7 +19,7 @@ from typing import TypeVar
 
 from data_engine.market.finality import final_before
 from data_engine.market.series import Series
-from data_engine.market.time_range import TimeRange, difference, intersection, new_york_date, new_york_midnight, union
+from data_engine.market.time_range import TimeRange, difference, intersection, new_york_date, new_york_midnight, unanswered, union
 from data_engine.store.partitions import Period
 
 _Part = TypeVar("_Part", "Tentative", "Unconfirmed")
@@ -358,7 +358,7 @@ class Coverage:
         Nothing from the bar on that contains *now* is: it has not ended.
         """
         ended = span.before(self.series.dataset.timeframe.floor(now))
-        return difference(intersection((ended,), self.wanted), (*self.covered, *self.provisional)) if ended else ()
+        return unanswered(ended, self.wanted, (*self.covered, *self.provisional)) if ended else ()
 
 
 def _without(parts: Iterable[_Part], *spans: TimeRange) -> tuple[_Part, ...]:
@@ -366,24 +366,34 @@ def _without(parts: Iterable[_Part], *spans: TimeRange) -> tuple[_Part, ...]:
     return tuple(replace(one, range=left) for one in parts for left in difference((one.range,), spans))
 
 
+def _answered_too_early(before: Coverage, made: Coverage) -> bool:
+    """Tell whether emptiness that was answered before the first bar came may have been answered before the vendor knew better."""
+    first = made.first_bar
+    if first is None or (before.first_bar is not None and before.first_bar <= first):
+        return False
+    soon = before.empty_since is not None and before.empty_since - first <= TENTATIVE
+    return soon or any(first in span for span in before.covered)  # there, a response had no bar
+
+
 def _tentative(before: Coverage, made: Coverage, final: TimeRange | None, now: datetime) -> tuple[Tentative, ...]:
     """Return the emptiness that is not final yet after a response of which *final* no longer changes.
 
     Emptiness before the session of the first bar counts once a response that came more than a week after that bar had none; of
-    a series without any bar, once one came more than a week after the first response that had none.
+    a series without any bar, once one came more than a week after the first response that had none. If the first bar comes where
+    an earlier response had none, the emptiness before it is not believed either: it is asked for once more.
     """
-    since = made.first_bar or made.empty_since
+    first, since = made.first_bar, made.first_bar or made.empty_since
     by_answer: dict[datetime, list[TimeRange]] = {}
     for one in made.tentative:
         by_answer.setdefault(one.answered, []).extend(difference((one.range,), (final,) if final else ()))
     if final is not None and since is not None and now - since <= TENTATIVE:
-        by_answer.setdefault(now, []).append(final)
-    if made.first_bar is not None and before.empty_since is not None and before.empty_since - made.first_bar <= TENTATIVE:
-        # What was answered when no bar was known may have been answered too early.
+        # In its first session a series need not trade from the beginning on.
+        part = final if first is None else final.before(new_york_midnight(new_york_date(first)))
+        by_answer.setdefault(now, []).extend((part,) if part else ())
+    if _answered_too_early(before, made):
         ranges = difference(before.covered, (final,) if final else ())
-        by_answer.setdefault(before.empty_since, []).extend(ranges)
+        by_answer.setdefault(before.empty_since or before.begun or now, []).extend(ranges)
     left = [Tentative(part, answered) for answered, ranges in by_answer.items() for part in union(ranges)]
-    if made.first_bar is not None:
-        session = new_york_midnight(new_york_date(made.first_bar))
-        left = [Tentative(part, one.answered) for one in left if (part := one.range.before(session))]
+    if first is not None:
+        left = [Tentative(part, one.answered) for one in left if (part := one.range.before(first))]
     return tuple(sorted(left, key=lambda one: one.range))

@@ -10,14 +10,13 @@ the names of all folders on the way to it, also if another process made them and
 from __future__ import annotations
 
 import os
-import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from copy import copy
 from pathlib import Path
-from typing import TypeVar
 
 from data_engine.errors import OF_ONE_FILE, DataEngineError
-from data_engine.store.disk import DISK, Disk, Entry, parent_of, reported, store_error
+from data_engine.store.disk import DISK, Disk, Entry, parent_of, renew_after_fork, reported, store_error
 from data_engine.store.file_store import Change, check_key, no_check
 from data_engine.store.local_drafts import LocalDrafts
 from data_engine.store.local_group import LocalGroups
@@ -26,7 +25,6 @@ from data_engine.store.local_names import LocalNames
 from data_engine.store.removal_mark import is_mark
 
 _LOCK_SECONDS = 600.0
-_Read = TypeVar("_Read")
 
 
 class LocalFiles:
@@ -50,7 +48,7 @@ class LocalFiles:
         self._locks = LocalLocks(disk, self._folder, self._names, lock_seconds)
         self._drafts = LocalDrafts(disk, self._folder, self._names, self._locks)
         self._groups = LocalGroups(disk, self._folder, self._names, self._locks, self._drafts, self._name, self.get)
-        _OPEN.add(self)
+        renew_after_fork(self)
 
     def renew(self) -> None:
         """Free the locks between threads: a forked child has none of the threads of its parent that held them."""
@@ -77,22 +75,25 @@ class LocalFiles:
 
     def get(self, key: str) -> bytes | None:
         """Return the content of a file, or None if there is no file."""
-        content = self._read(key, self._disk.read)
-        return None if content is None or is_mark(key, len(content)) else content
-
-    def size(self, key: str) -> int | None:
-        """Return the size of a file in bytes, or None if there is no file."""
-        size = self._read(key, self._disk.size)
-        return None if size is None or is_mark(key, size) else size
-
-    def _read(self, key: str, read: Callable[[str], _Read]) -> _Read | None:
         path = self._name(key)
         try:
-            return read(path)
+            content = self._disk.read(path)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise store_error("read", path, error) from error
+        return None if is_mark(key, len(content)) else content
+
+    def size(self, key: str) -> int | None:
+        """Return the size of a file in bytes, or None if there is no file."""
+        path = self._name(key)
+        try:
+            size = self._disk.size(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise store_error("read", path, error) from error
+        return None if is_mark(key, size) else size
 
     def _name(self, key: str) -> str:
         """Return `path` as text; Windows accepts forward slashes."""
@@ -145,6 +146,12 @@ class LocalFiles:
         return None
 
     # ----------------------------------------------------------------------------------------------------------- writing
+
+    def waiting(self, seconds: float, told: Callable[[], None]) -> LocalFiles:
+        """Return these files, whose changes wait for at most *seconds* and call *told* if they wait for more than one."""
+        patient = copy(self)
+        patient._locks = self._locks.waiting(seconds, told)
+        return patient
 
     def update(self, key: str, change: Change) -> bool:
         """Replace a file by what *change* returns for its content, atomically; return whether anything was written.
@@ -240,16 +247,3 @@ class LocalFiles:
             # The last holder may have been killed before it had flushed what can be seen now.
             self._names.forget()
             yield
-
-
-_OPEN: weakref.WeakSet[LocalFiles] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    """Free the locks between threads: a child has none of the threads of its parent that held them."""
-    for files in list(_OPEN):
-        files.renew()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
