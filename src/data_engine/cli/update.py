@@ -85,7 +85,7 @@ def update(
         show(report, as_json=as_json, text=_line(pipeline, report, held, said))
         click.echo(str(gate), err=as_json)
     else:
-        show(report, as_json=as_json)
+        show(report, as_json=as_json, settings=settings)
     context.exit(report.exit_code)
 
 
