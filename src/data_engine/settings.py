@@ -178,7 +178,9 @@ def find_settings_file(named: str | Path | None, environ: Mapping[str, str], fol
     source = "--settings" if named is not None else "DATA_ENGINE_SETTINGS"
     given = named if named is not None else environ.get("DATA_ENGINE_SETTINGS", "").strip() or None
     if given is None:
-        return next((folder / SETTINGS_NAME for folder in (folders.cwd, folders.config) if _exists(folder / SETTINGS_NAME)), None)
+        # A named pipe of that name, or a folder, is somebody else's, and reading a pipe would block.
+        places = (folder / SETTINGS_NAME for folder in (folders.cwd, folders.config))
+        return next((place for place in places if os.path.isfile(place)), None)  # noqa: PTH113 - as in `_exists`
     try:
         path = Path(parse_location(given, folders.home, folders.cwd))
     except ConfigError as error:
@@ -378,11 +380,17 @@ def _is_below_file(path: Path | str) -> bool:
     return False
 
 
+_MOST_BYTES = 1 << 20
+
+
 def _read(file: Path) -> str:
     try:
-        data = file.read_bytes()
+        with file.open("rb") as stream:
+            data = stream.read(_MOST_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"cannot read {file}: {error.strerror or error}") from error
+    if len(data) > _MOST_BYTES:
+        raise ConfigError(f"cannot read {file}: larger than {_MOST_BYTES >> 20} MiB, which no settings file is")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
