@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from data_engine.alpaca.credentials import DATA_URL, check_data_url
+from data_engine.alpaca.credentials import DATA_URL, check_data_url, check_trading_url
 from data_engine.errors import ConfigError, InputError
 from data_engine.market.ini_text import near_miss, own_sections
 from data_engine.market.series import Feed
@@ -37,6 +37,7 @@ CREDENTIALS = ("alpaca_api_key", "alpaca_secret_key", "apca_api_key_id", "apca_a
 
 _KEYS = ("local_storage_dir", "api_threads", "requests_per_minute", "feed")
 
+_MOST_BYTES = 1 << 20
 _T = TypeVar("_T")
 
 
@@ -53,6 +54,7 @@ class Settings:
         feed: The feed. If None, the default.
         data_url: The URL of Alpaca's market data, without a slash at the end.
         settings_file: The file that was read, or None.
+        trading_url: The URL of Alpaca's trading API, without a slash at the end. If None, that of the account's kind.
     """
 
     base_path: Path | str
@@ -62,6 +64,7 @@ class Settings:
     feed: str | None
     data_url: str
     settings_file: Path | None
+    trading_url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +130,10 @@ def load_settings(
     """Read the settings of a run.
 
     An argument precedes its environment variable (``DATA_ENGINE_BASE_PATH``, ``DATA_ENGINE_SETTINGS``,
-    ``DATA_ENGINE_THREADS``, ``DATA_ENGINE_REQUESTS_PER_MINUTE``, ``DATA_ENGINE_FEED``; ``APCA_API_DATA_URL`` has none), which
-    precedes the settings file, which precedes the default. Empty variables count as unset. Without *settings_path*, the
-    settings file is ``settings.ini`` in the working directory, else in the user's configuration folder.
+    ``DATA_ENGINE_THREADS``, ``DATA_ENGINE_REQUESTS_PER_MINUTE``, ``DATA_ENGINE_FEED``; ``APCA_API_DATA_URL`` and
+    ``APCA_API_BASE_URL`` have none), which precedes the settings file, which precedes the default. An empty variable is unset.
+    Without *settings_path*, the settings file is ``settings.ini`` in the working directory, else in the user's configuration
+    folder.
 
     Args:
         base_path: The store; relative to the working directory.
@@ -156,6 +160,7 @@ def load_settings(
     rate = inputs.get("--requests-per-minute", requests_per_minute, "DATA_ENGINE_REQUESTS_PER_MINUTE", _rate)
     feed_name = inputs.get("--feed", feed, "DATA_ENGINE_FEED", _check_feed)
     url = inputs.get("", None, "APCA_API_DATA_URL", check_data_url)
+    trading_url = inputs.get("", None, "APCA_API_BASE_URL", check_trading_url)
     if inputs.problems:
         raise ConfigError("\n".join(inputs.problems))
     return Settings(
@@ -166,6 +171,7 @@ def load_settings(
         feed=feed_name or stored.feed,
         data_url=url or DATA_URL,
         settings_file=file,
+        trading_url=trading_url,
     )
 
 
@@ -180,14 +186,14 @@ def find_settings_file(named: str | Path | None, environ: Mapping[str, str], fol
     if given is None:
         # A named pipe of that name, or a folder, is somebody else's, and reading a pipe would block.
         places = (folder / SETTINGS_NAME for folder in (folders.cwd, folders.config))
-        return next((place for place in places if os.path.isfile(place)), None)  # noqa: PTH113 - as in `_exists`
+        return next((place for place in places if os.path.isfile(place)), None)  # noqa: PTH113 - as below
     try:
         path = Path(parse_location(given, folders.home, folders.cwd))
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from error
     if os.path.isdir(path):  # noqa: PTH112 - unlike pathlib's, this never raises
         raise ConfigError(f"cannot read {source} {path}: is a folder; pass the settings file")
-    if not _exists(path):
+    if not os.path.exists(path):  # noqa: PTH110 - as above
         raise ConfigError(f"{source}: {path} does not exist; pass an existing file")
     return path
 
@@ -367,10 +373,6 @@ def _check_feed(value: object) -> str:
     return Feed.parse(value).value
 
 
-def _exists(path: Path) -> bool:
-    return os.path.exists(path) and not os.path.isdir(path)  # noqa: PTH110, PTH112 - unlike pathlib's, these never raise
-
-
 def _is_below_file(path: Path | str) -> bool:
     """Tell whether a path, or a path above it, is a file."""
     with suppress(OSError):
@@ -378,9 +380,6 @@ def _is_below_file(path: Path | str) -> bool:
             if place.exists():
                 return not place.is_dir()
     return False
-
-
-_MOST_BYTES = 1 << 20
 
 
 def _read(file: Path) -> str:

@@ -427,8 +427,8 @@ def exits(scheduler: Scheduler) -> types.SimpleNamespace:
     """Return what stands for the module `atexit`."""
 
     def calls() -> list[Callable[[], object]]:
-        assert scheduler.current is not None
-        return scheduler.current.process.at_exit
+        thread = scheduler.current
+        return thread.process.at_exit if thread is not None else []  # a generator of a killed process is collected later
 
     def unregister(call: Callable[[], object]) -> None:
         calls()[:] = [one for one in calls() if one != call]

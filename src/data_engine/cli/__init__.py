@@ -26,6 +26,7 @@ from data_engine.cli import (
     report,
     sandbox,
     status,
+    universe,
     update,
     verify,
 )
@@ -68,6 +69,7 @@ for _command in (
     actions.actions,
     status.status,
     index.index,
+    universe.universe,
     verify.verify,
     audit.audit,
     query.query,

@@ -11,22 +11,24 @@ from data_engine.alpaca.client import DELAY, AlpacaClient
 from data_engine.corporate_actions.action_store import ActionStore
 from data_engine.errors import ConfigError, DataEngineError, InputError
 from data_engine.ingest.actions_before import ActionsBefore, refresh_actions
+from data_engine.ingest.bar_source import check_source, record_source
 from data_engine.ingest.dispatcher import Dispatcher
 from data_engine.ingest.outcome import IngestionReport
 from data_engine.ingest.plan import IngestionPlan
 from data_engine.ingest.progress import Progress
-from data_engine.ingest.request import check_asof, check_currency, notes_before, requested_span
+from data_engine.ingest.request import check_asof, check_currency, notes_before, ranges_since, requested_span
 from data_engine.ingest.run import IngestionRun
 from data_engine.ingest.run_log import RunLog, run_record
 from data_engine.ingest.run_plan import RunPlan, plan_run
 from data_engine.ingest.stderr_progress import StderrProgress, progress_of
 from data_engine.ingest.task import RunOptions
-from data_engine.ingest.update_targets import Targets, targets_in
+from data_engine.ingest.update_targets import Targets, check_targets, targets_in
 from data_engine.ingest.worker_pool import RUN_MARKERS, ThreadPool, WorkerPool, check_address
 from data_engine.market.dates import DateLike, Span, parse_day
 from data_engine.market.series import Adjustment, Dataset, Feed, Timeframe
 from data_engine.market.symbol import at_day
 from data_engine.settings import Settings, check_threads, load_settings
+from data_engine.store.coverage_store import CoverageSnapshot
 from data_engine.store.legacy_files import refuse_legacy_store
 from data_engine.store.run_lock import RUN_LOCK
 from data_engine.store.selection import DatasetFilter
@@ -88,7 +90,6 @@ class IngestionPipeline:
 
         if dask is not None and client is not None:
             raise ConfigError("client and dask do not go together: the workers make clients of their own environment")
-
         settings = settings or load_settings(base_path=base_path, workers=max_workers)
         self.settings = settings
         self.workers = settings.api_threads if max_workers is None else check_threads(max_workers)
@@ -99,6 +100,7 @@ class IngestionPipeline:
         self.progress: Progress = progress_of(progress)
         self.dask = None if dask is None else check_address(dask)
         self._client = client
+        self._url = self.settings.data_url if client is None else None  # a client that is passed in is its maker's choice
         self._connected: DaskPool | None = None
         self._wait = check_wait(wait)
         self._actions = actions
@@ -130,6 +132,7 @@ class IngestionPipeline:
         derived: bool = False,
         asof: date | str | None = None,
         currency: str | None = None,
+        since: Mapping[str, datetime] | None = None,
     ) -> IngestionReport:
         """Fetch the missing bars of *symbols* in a range, and store them. Covered ranges are not fetched again.
 
@@ -145,6 +148,7 @@ class IngestionPipeline:
             derived: Whether *index_name* was derived from that of a file, so that it changes no index that was stored by name.
             asof: The last day of former owners of the tickers: ``S`` with ``2020-04-01`` is ``S@2020-04-01``. If None, today.
             currency: Not supported, except US dollars: the store cannot tell such bars apart. Use `AlpacaClient.fetch_bars`.
+            since: Instants before which nothing of a symbol is requested (`data_engine.ingest.index_members`).
 
         Returns:
             The report, with one outcome per symbol in the order given.
@@ -170,7 +174,7 @@ class IngestionPipeline:
             notes = notes_before(span, self.feed, now, DELAY)
             if index_name is not None and self.metadata.store(index_name, names, force=force, derived=derived).kept:
                 notes.append(f"index {index_name} was stored by name with other members and is not changed; pass --index NAME")
-            targets: dict[Dataset, Targets] = {dataset: dict.fromkeys(names, (span.range,))}
+            targets: dict[Dataset, Targets] = {dataset: ranges_since(names, span.range, since or {})}
             before = self._refresh_actions(targets, now)
             before.notes.extend(notes)
             run_plan = self._plan(targets, now, refetch=refetch)
@@ -215,13 +219,13 @@ class IngestionPipeline:
         timeframe: object = "1Min",
         *,
         refetch: bool = False,
+        since: Mapping[str, datetime] | None = None,
     ) -> IngestionPlan:
         """Return what `ingest_symbols` would request. Nothing is sent or written, and no credentials are needed."""
         names = tuple(SymbolLoader.from_list(symbols))
-        dataset = self._dataset(timeframe)
-        now = self._now()
+        dataset, now = self._dataset(timeframe), self._now()
         span = self._span(names, dataset, start_date, end_date, now)
-        run_plan = self._plan({dataset: dict.fromkeys(names, (span.range,))}, now, refetch=refetch)
+        run_plan = self._plan({dataset: ranges_since(names, span.range, since or {})}, now, refetch=refetch)
         for note in run_plan.notes:
             self.progress.note(note)
         return run_plan.plans[0]
@@ -254,19 +258,22 @@ class IngestionPipeline:
         choice = DatasetFilter.parse(timeframe, feed, adjustment)
         names = None if symbols is None else SymbolLoader.from_list(symbols)
         known = self.storage.bars, self.metadata
-        targets_in(*known, choice, names, index_name, now=self._now())  # unknown symbols are refused before anything else
+        check_targets(*known, choice, names, index_name, now=self._now())  # unknown symbols are refused before anything else
         with self._locked() as hold:
-            now = self._now()
-            targets = targets_in(*known, choice, names, index_name, now=now)
-            before = self._refresh_actions(targets, now)
-            run_plan = self._plan(targets, now, gaps_first=True)
+            now, coverage = self._now(), CoverageSnapshot(self.storage.bars.coverage)
+            targets = targets_in(*known, choice, names, index_name, now=now, coverage=coverage)
+            before = self._refresh_actions(targets, now, coverage=coverage if names is None else None)
+            run_plan = self._plan(targets, now, gaps_first=True, coverage=coverage)
             return self._run(hold, run_plan, self._options(now), before, "update", index_name)
 
-    def _refresh_actions(self, targets: Mapping[Dataset, Targets], now: datetime) -> ActionsBefore:
-        """Fetch the corporate actions of a run's symbols if it is time; return what failed."""
+    def _refresh_actions(
+        self, targets: Mapping[Dataset, Targets], now: datetime, *, coverage: CoverageSnapshot | None = None
+    ) -> ActionsBefore:
+        """Fetch the corporate actions of a run's symbols if it is time, of ended series weekly; return what failed."""
         if not self._actions:
             return ActionsBefore()
-        return refresh_actions(ActionStore(self.storage.files), lambda: self.client, targets, now, self.progress.note)
+        known = None if coverage is None else coverage.read
+        return refresh_actions(ActionStore(self.storage.files), lambda: self.client, targets, now, self.progress.note, known)
 
     def _dataset(self, timeframe: object) -> Dataset:
         return Dataset(Timeframe.parse(timeframe), self.adjustment, self.feed)
@@ -298,6 +305,7 @@ class IngestionPipeline:
         Yields what holds the lock: whoever takes it over (`pop_all`) releases it.
         """
         files = self.storage.files
+        check_source(files, self._url)
         # Missing credentials, or a cluster that cannot take part, are bad input: nothing is written then.
         if self.dask is None:
             _ = self.client
@@ -311,6 +319,7 @@ class IngestionPipeline:
             hold.callback(self._disconnect)
             hold.enter_context(files.lock(RUN_LOCK, seconds=self._wait, waiting=waiting))
             files.remove_stale_drafts()
+            record_source(files, self._url)
             for key in list(files.list(RUN_MARKERS)):
                 files.delete(key)  # of a run that was killed: what its workers still do comes to nothing
             self.storage.bars.coverage.requested.refresh()
@@ -331,10 +340,16 @@ class IngestionPipeline:
             pool.close()
 
     def _plan(
-        self, targets: Mapping[Dataset, Targets], now: datetime, *, refetch: bool = False, gaps_first: bool = False
+        self,
+        targets: Mapping[Dataset, Targets],
+        now: datetime,
+        *,
+        refetch: bool = False,
+        gaps_first: bool = False,
+        coverage: CoverageSnapshot | None = None,
     ) -> RunPlan:
         return plan_run(
-            self.storage.bars.coverage,
+            coverage or CoverageSnapshot(self.storage.bars.coverage),
             targets,
             now=now,
             workers=self.workers,
@@ -345,13 +360,7 @@ class IngestionPipeline:
         )
 
     def _run(
-        self,
-        hold: ExitStack,
-        run_plan: RunPlan,
-        options: RunOptions,
-        before: ActionsBefore,
-        command: str,
-        index_name: str | None,
+        self, hold: ExitStack, run_plan: RunPlan, options: RunOptions, before: ActionsBefore, command: str, index_name: str | None
     ) -> IngestionReport:
         writing: Future[None] | None = None
         try:

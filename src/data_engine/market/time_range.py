@@ -109,6 +109,12 @@ def intersection(left: Iterable[TimeRange], right: Iterable[TimeRange]) -> tuple
     return tuple(_meet(union(left), union(right)))
 
 
+@lru_cache(maxsize=1024)  # most series of a store have the same ranges
+def unanswered(span: TimeRange, wanted: tuple[TimeRange, ...], answered: tuple[TimeRange, ...]) -> tuple[TimeRange, ...]:
+    """Return the instants of *span* that are in *wanted* and in none of *answered*."""
+    return difference(intersection((span,), wanted), answered)
+
+
 def _meet(left: tuple[TimeRange, ...], right: tuple[TimeRange, ...]) -> Iterator[TimeRange]:
     i = j = 0
     while i < len(left) and j < len(right):
@@ -154,7 +160,12 @@ def in_days(span: TimeRange) -> str:
     first, last = new_york_date(span.start), new_york_date(span.end - timedelta(microseconds=1))
     if new_york_days(first, last) != span:
         return str(span)
-    return f"{first} .. {last}"
+    return days_of(span)
+
+
+def days_of(span: TimeRange) -> str:
+    """Return the first and the last New York day of which a range has a part, for people."""
+    return f"{new_york_date(span.start)} .. {new_york_date(span.end - timedelta(microseconds=1))}"
 
 
 def new_york_date(instant: datetime) -> date:

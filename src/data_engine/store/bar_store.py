@@ -284,9 +284,9 @@ class BarStore:
 
     def partitions(self, dataset: Dataset, symbol: str | None = None) -> Iterator[Partition]:
         """Yield every file of a dataset (of one symbol), in order of its path."""
-        folder = dataset.name if symbol is None else series_folder(Series(symbol, dataset))
-        for key in self.files.list(folder):
-            partition = Partition.parse(key)
+        series = None if symbol is None else Series(symbol, dataset)
+        for key in self.files.list(dataset.name if series is None else series_folder(series)):
+            partition = Partition.parse(key) if series is None else Partition.in_folder(series, key)
             if partition is not None:
                 yield partition
 

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from copy import copy
 from pathlib import Path
-from typing import TypeVar
 
 from data_engine.errors import StoreBusy
 from data_engine.store.disk import DISK, Disk, Entry, parent_of, renew_after_fork, reported, store_error
@@ -30,7 +29,6 @@ _DRAFT = re.compile(r"[0-3][0-9a-f]-[0-9a-f]{32}\.tmp")
 _LOCK_SECONDS = 600.0
 _UNSAID_SECONDS = 1.0  # a writer of a file holds its lock for milliseconds
 _ATTEMPTS = 100
-_Read = TypeVar("_Read")
 
 
 class LocalFiles:
@@ -84,22 +82,25 @@ class LocalFiles:
 
     def get(self, key: str) -> bytes | None:
         """Return the content of a file, or None if there is no file."""
-        content = self._read(key, self._disk.read)
-        return None if content is None or is_mark(key, len(content)) else content
-
-    def size(self, key: str) -> int | None:
-        """Return the size of a file in bytes, or None if there is no file."""
-        size = self._read(key, self._disk.size)
-        return None if size is None or is_mark(key, size) else size
-
-    def _read(self, key: str, read: Callable[[str], _Read]) -> _Read | None:
         path = self._name(key)
         try:
-            return read(path)
+            content = self._disk.read(path)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise store_error("read", path, error) from error
+        return None if is_mark(key, len(content)) else content
+
+    def size(self, key: str) -> int | None:
+        """Return the size of a file in bytes, or None if there is no file."""
+        path = self._name(key)
+        try:
+            size = self._disk.size(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise store_error("read", path, error) from error
+        return None if is_mark(key, size) else size
 
     def _name(self, key: str) -> str:
         """Return `path` as text; Windows accepts forward slashes."""

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from data_engine.corporate_actions.action_store import ActionStore
 from data_engine.corporate_actions.ticker_changes import TickerChange, TickerChanges, ticker_change_of, until_ticker_change
-from data_engine.errors import DamagedFile
+from data_engine.errors import DamagedFile, StoreError
 from data_engine.market.dates import any_span
 from data_engine.market.exchange_calendar import can_hold_bars
 from data_engine.market.series import Dataset, Series
-from data_engine.market.time_range import TimeRange, difference, intersection, iso, union
+from data_engine.market.symbol import ticker_of
+from data_engine.market.time_range import TimeRange, difference, intersection, iso, new_york_date, union
 from data_engine.store.bar_store import BarStore
 from data_engine.store.coverage import Coverage
-from data_engine.store.partitions import Partition
+from data_engine.store.partitions import file_keys
 from data_engine.store.selection import DatasetFilter, select_series
+from data_engine.universe.member_series import MemberSeries
 from data_engine.universe.membership import MembershipChange, memberships, replay
+
+SILENCE = timedelta(days=30)
+"""The time without a bar after which a series that has not ended is named: it may be suspended, or delisted without an action."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +32,7 @@ class SeriesStatus:
 
     Attributes:
         series: The series.
-        coverage: Its coverage; empty if that cannot be read.
+        coverage: Its coverage, without fingerprints; empty if that cannot be read.
         missing: The missing ranges in which there can be bars that have ended.
         files: The number of bar files.
         bytes: Their size.
@@ -51,6 +56,17 @@ class SeriesStatus:
             return ()
         between = difference([TimeRange(fetched[0].start, fetched[-1].end)], (*fetched, *self.coverage.wanted))
         return tuple(span for span in between if can_hold_bars(span, self.series.dataset))
+
+    @property
+    def silent_since(self) -> date | None:
+        """The New York day of the last bar, if a covered range follows it that is longer than `SILENCE`."""
+        known = self.coverage
+        if known.last_bar is None or not known.covered:
+            return None
+        end = known.last_bar + self.series.dataset.timeframe.length
+        if known.covered[-1].end - end <= SILENCE or difference([TimeRange(end, known.covered[-1].end)], known.covered):
+            return None
+        return new_york_date(known.last_bar)
 
     @property
     def state(self) -> str:
@@ -90,6 +106,7 @@ class SeriesStatus:
             "last_bar": iso(known.last_bar) if known.last_bar else None,
             "failure": {"code": known.failure.code, "message": known.failure.message} if known.failure else None,
             "problem": self.problem,
+            "silent_since": self.silent_since.isoformat() if self.silent_since else None,
             "ended": self.ended.to_json() if self.ended else None,
         }
 
@@ -110,20 +127,61 @@ def series_status(
     Raises:
         DamagedFile: If requested ranges cannot be read.
     """
+    for one in stored_series(storage, choice, names, now=now):
+        series, known = one.series, one.coverage
+        if one.damage is not None:
+            if not isinstance(one.damage, DamagedFile):
+                raise one.damage
+            yield SeriesStatus(series, known, problem=str(one.damage))
+            continue
+        missing = until_ticker_change(known.incomplete(any_span(None, None), now), one.ended)
+        missing = tuple(span for span in missing if can_hold_bars(span, series.dataset))
+        sizes = map(storage.files.size, file_keys(series, known.rows))
+        stored = [size for size in sizes if size is not None]
+        yield SeriesStatus(series, known, missing, len(stored), sum(stored), one.problem, one.ended)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSeries:
+    """What is known of one series.
+
+    Attributes:
+        series: The series.
+        coverage: Its coverage, without fingerprints; empty if that cannot be read.
+        ended: The change at which the series ends. If None, its security has the ticker still.
+        damage: Why the coverage, or a file that must be counted anew, cannot be read. If None, they can.
+        problem: Why the corporate actions of the symbol cannot be read. If None, they can.
+    """
+
+    series: Series
+    coverage: Coverage
+    ended: TickerChange | None = None
+    damage: StoreError | None = None
+    problem: str | None = None
+
+
+def stored_series(
+    storage: BarStore, choice: DatasetFilter, names: Sequence[str] | None = None, *, now: datetime
+) -> Iterator[StoredSeries]:
+    """Yield what is known of the selected series, by dataset and symbol; each coverage is read when its turn comes.
+
+    Args:
+        storage: The store.
+        choice: The datasets.
+        names: The symbols. If None, all.
+        now: The current time; a series whose end is only announced has not ended.
+
+    Raises:
+        DamagedFile: If requested ranges cannot be read.
+    """
     changes = ActionStore(storage.files).ticker_changes().until(now)
     for series in select_series(storage.coverage, choice, names):
         try:
             known = counted_coverage(storage, series)
-        except DamagedFile as error:
-            yield SeriesStatus(series, Coverage(series), problem=str(error))
+        except StoreError as error:
+            yield StoredSeries(series, Coverage(series), damage=error)
             continue
-        change = end_of_series(known, changes)
-        missing = until_ticker_change(known.incomplete(any_span(None, None), now), change)
-        missing = tuple(span for span in missing if can_hold_bars(span, series.dataset))
-        sizes = [storage.files.size(Partition(series, period).key) for period in known.rows]
-        stored = [size for size in sizes if size is not None]
-        problem = changes.problem_of(series.symbol)
-        yield SeriesStatus(series, known, missing, len(stored), sum(stored), problem, change)
+        yield StoredSeries(series, known, end_of_series(known, changes), None, changes.problem_of(series.symbol))
 
 
 def end_of_series(known: Coverage, changes: TickerChanges) -> TickerChange | None:
@@ -138,12 +196,14 @@ def end_of_series(known: Coverage, changes: TickerChanges) -> TickerChange | Non
 
 
 def counted_coverage(storage: BarStore, series: Series) -> Coverage:
-    """Return the coverage of a series; files that a killed run was changing are counted anew. Nothing is written.
+    """Return the coverage of a series without fingerprints; files that a killed run was changing are counted anew.
+
+    Nothing is written.
 
     Raises:
         DamagedFile: If the coverage, or one of these files, cannot be read.
     """
-    known = storage.coverage.read(series)
+    known = storage.coverage.read(series, fingerprints=False)
     return known.counted(storage.count_files(known, ())) if known.changing else known
 
 
@@ -180,7 +240,10 @@ class IndexStatus:
 
 
 def index_status(
-    changes: Sequence[MembershipChange], datasets: Iterable[Dataset], found: Iterable[SeriesStatus]
+    changes: Sequence[MembershipChange],
+    datasets: Iterable[Dataset],
+    found: Iterable[SeriesStatus],
+    series_in: Callable[[Dataset], MemberSeries],
 ) -> list[IndexStatus]:
     """Return which members of an index have no bars, by dataset.
 
@@ -190,19 +253,24 @@ def index_status(
         changes: The membership history of the index.
         datasets: The datasets.
         found: The result of `series_status` for these datasets; series of other symbols are ignored.
+        series_in: A function that finds the series of former members in a dataset.
     """
     members = replay(changes)
     symbols = {change.symbol for change in changes}
     former = {symbol: memberships(changes, symbol) for symbol in sorted(symbols - members.keys())}
     by_dataset: dict[Dataset, dict[str, Coverage]] = {dataset: {} for dataset in datasets}
     for one in found:
-        if one.series.symbol in symbols and one.series.dataset in by_dataset and one.coverage.bars:
+        if ticker_of(one.series.symbol) in symbols and one.series.dataset in by_dataset and one.coverage.bars:
             by_dataset[one.series.dataset][one.series.symbol] = one.coverage
-    return [_index_status(dataset, stored, members, former) for dataset, stored in by_dataset.items()]
+    return [_index_status(dataset, stored, members, former, series_in(dataset)) for dataset, stored in by_dataset.items()]
 
 
 def _index_status(
-    dataset: Dataset, stored: Mapping[str, Coverage], members: Collection[str], former: Mapping[str, Sequence[TimeRange]]
+    dataset: Dataset,
+    stored: Mapping[str, Coverage],
+    members: Collection[str],
+    former: Mapping[str, Sequence[TimeRange]],
+    series: MemberSeries,
 ) -> IndexStatus:
     """Return the status of an index in one dataset.
 
@@ -211,13 +279,14 @@ def _index_status(
         stored: The coverage of the symbols that have bars.
         members: The current members.
         former: The former members, and when they were members.
+        series: What finds their series.
     """
     without = tuple(sorted(symbol for symbol in members if symbol not in stored))
     span = _stored_span(stored.values())
     if span is None:
         return IndexStatus(dataset, None, len(members), without, 0, ())
     inside = {symbol: shared for symbol, ranges in former.items() if (shared := intersection(ranges, (span,)))}
-    former_without = tuple(symbol for symbol, ranges in inside.items() if not _has_bars(stored.get(symbol), ranges))
+    former_without = tuple(symbol for symbol in inside if not _has_own_bars(stored, series.of({symbol: former[symbol]}), span))
     return IndexStatus(dataset, span, len(members), without, len(inside), former_without)
 
 
@@ -227,6 +296,11 @@ def _stored_span(stored: Collection[Coverage]) -> TimeRange | None:
     lasts = [(one.last_bar, one.series.dataset.timeframe) for one in stored if one.last_bar]
     ends = [timeframe.next(timeframe.floor(last)) for last, timeframe in lasts]
     return TimeRange(min(firsts), max(ends)) if firsts and ends else None
+
+
+def _has_own_bars(stored: Mapping[str, Coverage], own: Mapping[str, Sequence[TimeRange]], span: TimeRange) -> bool:
+    """Return whether one of the series that a member was has bars of its membership in a range."""
+    return any(_has_bars(stored.get(name), intersection(ranges, (span,))) for name, ranges in own.items())
 
 
 def _has_bars(coverage: Coverage | None, ranges: Sequence[TimeRange]) -> bool:
