@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from data_engine.sandbox import Sandbox, SimulatedMarket
 from running import KEY, SECRET, account, here, rows
+from test_hostile_stores import bounded, sparse
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="shells and devices of POSIX")
 
@@ -115,8 +116,37 @@ def test_variables_that_are_odd(server, tmp_path, more, code):
     assert (tmp_path / "store").exists() == (code == 0)
 
 
-def test_both_tables_together_are_long():
-    assert len(STREAMS) + len(VARIABLES) >= 25
+# Files of a working directory that somebody else prepared, and the exit code.
+FILES: dict[str, tuple[str, Callable[[Path], object], int]] = {
+    f"{name}-{kind}": (name, make, code)
+    for name in (".env", "settings.ini")
+    for kind, make, code in (
+        ("pipe", os.mkfifo, 0),
+        ("device", lambda path: path.symlink_to("/dev/zero"), 0),
+        ("folder", Path.mkdir, 0),
+        ("dangling", lambda path: path.symlink_to("nowhere"), 0),
+        ("sparse", sparse, 2),
+        ("binary", lambda path: path.write_bytes(bytes(range(256))), 2),
+    )
+}
+
+
+@pytest.mark.parametrize(("name", "make", "code"), FILES.values(), ids=FILES)
+def test_files_of_a_foreign_working_directory(server, tmp_path, monkeypatch, name, make, code):
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path / name)
+    with bounded(20):
+        ran = here("ingest", *JUNE, "--base-path", "store", url=server.url)
+
+    assert ran.code == code, ran.text
+    assert code == 0 or name in ran.err
+    assert "internal error" not in ran.text
+    assert not any(ord(char) < 32 and char != "\n" for char in ran.text)
+    assert (tmp_path / "store").exists() == (code == 0)
+
+
+def test_the_tables_together_are_long():
+    assert len(STREAMS) + len(VARIABLES) + len(FILES) >= 25
 
 
 def test_a_closed_stderr_gives_its_number_to_no_file(server, tmp_path):

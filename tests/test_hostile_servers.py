@@ -121,6 +121,8 @@ SERVERS: dict[str, tuple[Play | bytes, int]] = {
     "number-of-none": (http(body=page({"AAPL": [GOOD]}).partition(b"\r\n\r\n")[2].replace(b"12.5", b"012.5")), 1),
     "same-token-for-ever": (page({"AAPL": []}, "again"), 1),
     "another-currency": (answer(json.dumps({"bars": {"AAPL": [GOOD]}, "currency": "EUR", "next_page_token": None})), 1),
+    "token-that-is-no-text": (answer('{"bars":{},"next_page_token":"\\ud800"}'), 1),
+    "token-with-a-line-end": (page({"AAPL": []}, "a\r\nX-Evil: 1"), 1),
     "token-of-nothing": (answer('{"bars":{},"next_page_token":""}'), 1),
     # Broken HTTP.
     "gzip-cut-off": (gzipped(b'{"bars":{}}', 12), 6),
@@ -141,6 +143,11 @@ SERVERS: dict[str, tuple[Play | bytes, int]] = {
     "bad-chunk": (Play(HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", "close"), 6),
     "many-headers": (Play(HEAD + b"X: 1\r\n" * 5000 + b"\r\n", "close"), 6),
     "a-long-header": (Play(HEAD + b"X: " + b"1" * 100_000 + b"\r\n\r\n", "close"), 6),
+    "limit-of-5000-digits": (http(400, b'{"message":"x"}', headers=[("X-RateLimit-Limit", "9" * 5000)]), 1),
+    "reset-in-another-age": (http(400, b'{"message":"x"}', headers=[("X-RateLimit-Reset", "9" * 18)]), 1),
+    "status-of-escapes": (Play(b"HTTP/1.1 999 \x1b[31m\r\nContent-Length: 2\r\n\r\n{}", "close"), 6),
+    "encoding-of-escapes": (http(body=b"x", headers=[("Content-Encoding", "\x1b[31m")]), 1),
+    "secret-in-the-reason": (Play(f"HTTP/1.1 400 {SECRET}\r\nContent-Length: 2\r\n\r\n{{}}".encode(), "close"), 1),
     "date-of-words": (http(400, b'{"message":"x"}', headers=[("Date", "\x1b[31m" + "9" * 5000)]), 1),
     # Slow on purpose.
     "drips-a-status": (Play(b"", drip=b"HTTP/1.1 200 " + b"O" * 60_000), 6),

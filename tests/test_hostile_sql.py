@@ -209,6 +209,7 @@ REFUSED = {
     "a-comment": "-- SELECT 1",
     "semicolons": ";;",
     "no-sql": "SELEKT 1",
+    "bytes-that-are-no-text": os.fsdecode(b"SELECT '\xff'"),
     "nested-for-ever": "SELECT " + "(" * 5000 + "1" + ")" * 5000,
     "pivot-of-two-statements": "PIVOT bars_1min ON symbol USING count(*)",
 }  # fmt: skip

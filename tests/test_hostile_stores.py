@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from data_engine.sandbox import Sandbox, SimulatedMarket
@@ -92,6 +94,15 @@ def copied(key: str) -> Harm:
     return harm
 
 
+def sparse(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(1 << 40)  # takes no space on the disk, and more memory than there is
+
+
+def many_columns(path: Path) -> None:
+    pq.write_table(pa.table({f"column_{number}": [1] for number in range(3000)}), path)
+
+
 ESC = "\x1b[31m\r\nevil"
 
 STORES: dict[str, Harm] = {
@@ -106,6 +117,8 @@ STORES: dict[str, Harm] = {
     "bar-loop": made_of(OTHER, loop),
     "bar-device": made_of(OTHER, lambda path: path.symlink_to("/dev/zero")),
     "bar-socket": made_of(OTHER, lambda path: os.mknod(path, 0o140600)),
+    "bar-sparse": made_of(OTHER, sparse),
+    "bar-of-many-columns": made_of(OTHER, many_columns),
     "bar-csv": put(OTHER, b"timestamp,open\n1,2\n"),
     "bar-copied-to-another-month": copied(f"{DATASET}/symbol=AAPL/year=2024/month=07/data.parquet"),
     "bar-copied-to-another-symbol": copied(f"{DATASET}/symbol=ZZZ/{MONTH}"),
@@ -166,18 +179,23 @@ STORES: dict[str, Harm] = {
     "coverage-pipe": made_of(OTHERS, os.mkfifo),
     "coverage-folder": made_of(OTHERS, folder),
     "coverage-device": made_of(OTHERS, lambda path: path.symlink_to("/dev/zero")),
+    "coverage-sparse": made_of(OTHERS, sparse),
     "coverage-loop": made_of(OTHERS, loop),
     "coverage-name-that-is-not-utf-8": raw(b"metadata/coverage/equities_1min/symbol=\xff.json", b"{}"),
     "coverage-name-with-escapes": put(f"metadata/coverage/{DATASET}/symbol=%1B%5B31m.json", b"{}"),
     "coverage-dataset-of-nothing": put("metadata/coverage/other/symbol=A.json", b"{}"),
     # Lists, requests, actions, drafts.
     "index-damaged": put("metadata/indices/list.csv", b"\xff\xfe\x00"),
+    "index-sparse": made_of("metadata/indices/list.csv", sparse),
     "index-pipe": made_of("metadata/indices/other.csv", os.mkfifo),
     "index-with-escapes": put("metadata/indices/odd.csv", f"symbol,added_date\n{ESC},2024-01-01\n".encode()),
     "index-name-that-is-not-utf-8": raw(b"metadata/indices/\xff.csv", b"symbol,added_date\n"),
     "requests-damaged": put("metadata/wanted/0.json", b"{"),
     "requests-to-the-end": put("metadata/wanted/0.json", b'{"format":1,"wanted":[]}'),
     "requests-pipe": made_of("metadata/wanted/1.json", os.mkfifo),
+    "actions-nested": put("metadata/actions/symbol=AAPL.json", b"[" * 100_000),
+    "actions-sparse": made_of("metadata/actions/symbol=AAPL.json", sparse),
+    "requests-sparse": made_of("metadata/wanted/1.json", sparse),
     "actions-damaged": put("metadata/actions/symbol=AAPL.json", b"{"),
     "draft-left": put("metadata/drafts/00-" + "0" * 32 + ".tmp"),
     "draft-pipe": made_of("metadata/drafts/01-" + "0" * 32 + ".tmp", os.mkfifo),
@@ -234,7 +252,7 @@ def test_a_store_cannot_hurt(made: Path, tmp_path: Path, name: str, harm: Harm) 
             ran = here(*command, "--base-path", base, url="http://127.0.0.1:9")
         check(ran)
         # The damage of one series is its own; what was requested is known for all or for none.
-        if command[0] == "query" and name not in ("requests-damaged", "requests-to-the-end", "requests-pipe"):
+        if command[0] == "query" and name not in ("requests-damaged", "requests-to-the-end", "requests-pipe", "requests-sparse"):
             assert (ran.code, str(len(before)) in ran.out) == (0, True), ran.text[:1500]
     # No command wrote anything.
     assert [row for row in rows_of(base) if row[0] == "KO"] == before

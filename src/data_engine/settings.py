@@ -37,6 +37,7 @@ CREDENTIALS = ("alpaca_api_key", "alpaca_secret_key", "apca_api_key_id", "apca_a
 
 _KEYS = ("local_storage_dir", "api_threads", "requests_per_minute", "feed")
 
+_MOST_BYTES = 1 << 20
 _T = TypeVar("_T")
 
 
@@ -183,14 +184,16 @@ def find_settings_file(named: str | Path | None, environ: Mapping[str, str], fol
     source = "--settings" if named is not None else "DATA_ENGINE_SETTINGS"
     given = named if named is not None else environ.get("DATA_ENGINE_SETTINGS", "").strip() or None
     if given is None:
-        return next((folder / SETTINGS_NAME for folder in (folders.cwd, folders.config) if _exists(folder / SETTINGS_NAME)), None)
+        # A named pipe of that name, or a folder, is somebody else's, and reading a pipe would block.
+        places = (folder / SETTINGS_NAME for folder in (folders.cwd, folders.config))
+        return next((place for place in places if os.path.isfile(place)), None)  # noqa: PTH113 - as below
     try:
         path = Path(parse_location(given, folders.home, folders.cwd))
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from error
     if os.path.isdir(path):  # noqa: PTH112 - unlike pathlib's, this never raises
         raise ConfigError(f"cannot read {source} {path}: is a folder; pass the settings file")
-    if not _exists(path):
+    if not os.path.exists(path):  # noqa: PTH110 - as above
         raise ConfigError(f"{source}: {path} does not exist; pass an existing file")
     return path
 
@@ -370,10 +373,6 @@ def _check_feed(value: object) -> str:
     return Feed.parse(value).value
 
 
-def _exists(path: Path) -> bool:
-    return os.path.exists(path) and not os.path.isdir(path)  # noqa: PTH110, PTH112 - unlike pathlib's, these never raise
-
-
 def _is_below_file(path: Path | str) -> bool:
     """Tell whether a path, or a path above it, is a file."""
     with suppress(OSError):
@@ -385,9 +384,12 @@ def _is_below_file(path: Path | str) -> bool:
 
 def _read(file: Path) -> str:
     try:
-        data = file.read_bytes()
+        with file.open("rb") as stream:
+            data = stream.read(_MOST_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"cannot read {file}: {error.strerror or error}") from error
+    if len(data) > _MOST_BYTES:
+        raise ConfigError(f"cannot read {file}: larger than {_MOST_BYTES >> 20} MiB, which no settings file is")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -249,11 +249,18 @@ def _dotenv_file(named: str | Path | None, cwd: Path | None) -> Path | None:
     return file
 
 
+_MOST_BYTES = 1 << 20
+
+
 def _read(file: Path) -> Mapping[str, str | None]:
     from dotenv import dotenv_values
 
     try:
-        text = file.read_bytes().decode("utf-8-sig")
+        with file.open("rb") as stream:
+            data = stream.read(_MOST_BYTES + 1)
+        if len(data) > _MOST_BYTES:
+            raise ConfigError(f"cannot use {file}: it is larger than {_MOST_BYTES >> 20} MiB, which no file of credentials is")
+        text = data.decode("utf-8-sig")
     except OSError as error:
         raise ConfigError(f"cannot use {file}: it cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError:

@@ -26,6 +26,8 @@ MOST_UNKNOWN = 8
 LISTS_BEGIN = len(b'{"bars":{')
 """Where the first symbol stands in a page without white space."""
 
+_SURROGATE = re.compile("[\ud800-\udfff]")  # which no address can hold
+
 _TAIL = re.compile(rb'\}(?:,"currency":"([A-Z]{3})")?,"next_page_token":(?:null|"([!#-\[\]-~]+)")\}[ \t\n\r]*')
 
 
@@ -106,7 +108,7 @@ def read_object(body: bytes, name: str) -> dict[str, Any]:
     if not isinstance(page, dict) or not {name, "next_page_token"} <= page.keys():
         raise BadAnswer(f"the body is not an object with {name} and next_page_token")
     token = page["next_page_token"]
-    if token is not None and (not isinstance(token, str) or not token):
+    if token is not None and (not isinstance(token, str) or not token or _SURROGATE.search(token)):
         raise BadAnswer(f"next_page_token is {token!r}")
     return page
 

@@ -207,5 +207,9 @@ def _evenly(per_minute: int) -> Bucket:
     return Bucket(rate, max(1.0, rate), max(1.0, rate), 0.0)
 
 
+_MOST_DIGITS = 18
+
+
 def _count(text: str | None) -> int | None:
-    return int(text) if text is not None and text.strip().isdecimal() else None
+    # Python turns no more than 4,300 digits into a number; a time in seconds has ten.
+    return int(text) if text is not None and len(text) <= _MOST_DIGITS and text.strip().isdecimal() else None

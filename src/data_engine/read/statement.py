@@ -57,6 +57,10 @@ def reading_statement(connection: duckdb.DuckDBPyConnection, sql: str, *, allow_
     """
     import duckdb
 
+    try:
+        sql.encode()
+    except UnicodeEncodeError:  # bytes of the command line that are no text, which Python keeps as surrogates
+        raise InputError(f"cannot run the SQL: {sql[:60]!a} is not valid UTF-8") from None
     statements = connection.extract_statements(sql)
     if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
         found = ", ".join(statement.type.name for statement in statements) or "no statement"

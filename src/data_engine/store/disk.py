@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Protocol
 from uuid import uuid4
 
-from data_engine.errors import FileInUse, StoreError
+from data_engine.errors import DamagedFile, FileInUse, StoreError
 
 try:
     import fcntl
@@ -30,6 +30,9 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 _IN_USE_SECONDS = 30.0
+
+MOST_BYTES = 1 << 30
+"""The largest file that is read: hundreds of times what a month of minutes needs."""
 
 _UNSUPPORTED = {
     getattr(errno, name)
@@ -101,10 +104,13 @@ class Disk:
     """The disks of this machine, through the operating system."""
 
     def read(self, path: str) -> bytes:
-        """Return the content of a regular file; a named pipe would block, and a device may never end."""
+        """Return the content of a regular file: a named pipe would block, a device may never end, a sparse file fills memory."""
         with open(path, "rb", buffering=0, opener=_without_waiting) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
                 raise OSError(errno.EINVAL, "not a regular file", path)
+            if status.st_size > MOST_BYTES:
+                raise OSError(errno.EFBIG, f"too large for a file of a store ({status.st_size:,} bytes)", path)
             return file.read()
 
     def size(self, path: str) -> int:
@@ -345,4 +351,6 @@ def store_error(verb: str, path: str, error: OSError) -> StoreError:
     if isinstance(error, PermissionError):
         reason = "permission denied"
     kind = FileInUse if error.errno == errno.EBUSY else StoreError
+    if verb == "read" and error.errno == errno.EFBIG:
+        kind = DamagedFile
     return kind(f"cannot {verb} {path}: {reason}")

@@ -58,7 +58,7 @@ class Document(Generic[_Value]):
             return self.empty
         try:
             return self.load(content)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             path = f"{self.files.location}/{self.key}"
             raise DamagedFile(f"cannot read {self.name}: {error} in {path}; {self.remedy}") from error
 

@@ -24,6 +24,7 @@ from data_engine.market.bar_grid import in_future, off_grid
 from data_engine.market.bar_parquet import from_parquet
 from data_engine.market.bars import BAR_SCHEMA, Int64s, from_micros, numbers, problems, timestamps_us
 from data_engine.market.time_range import iso
+from data_engine.market.wording import and_more
 from data_engine.store.coverage import Fingerprint
 from data_engine.store.file_store import FileStore
 from data_engine.store.partitions import Partition, Period
@@ -129,6 +130,9 @@ def check_footer(files: FileStore, partition: Partition, now: datetime) -> Check
     return CheckedFile(partition, finding, rows, first, last, size)
 
 
+_MOST_NAMES = 12  # that are shown of a file's columns, of which there may be thousands
+
+
 def schema_problem(schema: pa.Schema) -> str | None:
     """Return how the columns of a file differ from `BAR_SCHEMA`, or None if they do not."""
     if schema.equals(BAR_SCHEMA):
@@ -136,10 +140,10 @@ def schema_problem(schema: pa.Schema) -> str | None:
     missing = [name for name in BAR_SCHEMA.names if name not in schema.names]
     extra = [name for name in schema.names if name not in BAR_SCHEMA.names]
     found = [f"missing columns: {', '.join(missing)}"] if missing else []
-    found += [f"unexpected columns: {', '.join(extra)}"] if extra else []
+    found += [f"unexpected columns: {and_more(extra, _MOST_NAMES)}"] if extra else []
     found += filter(None, (_field_problem(schema, field) for field in BAR_SCHEMA))
     if not found and schema.names != BAR_SCHEMA.names:
-        found = [f"unexpected order of columns: {', '.join(schema.names)}"]
+        found = [f"unexpected order of columns: {and_more(schema.names, _MOST_NAMES)}"]
     return "; ".join(found) or None
 
 
