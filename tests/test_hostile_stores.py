@@ -83,6 +83,12 @@ def loop(path: Path) -> None:
     path.symlink_to(path)
 
 
+def holes(path: Path) -> None:
+    """Make a file larger than the memory, of no blocks."""
+    path.touch()
+    os.truncate(path, 50 << 30)
+
+
 def copied(key: str) -> Harm:
     def harm(base: Path) -> None:
         path = base / key
@@ -106,6 +112,11 @@ STORES: dict[str, Harm] = {
     "bar-loop": made_of(OTHER, loop),
     "bar-device": made_of(OTHER, lambda path: path.symlink_to("/dev/zero")),
     "bar-socket": made_of(OTHER, lambda path: os.mknod(path, 0o140600)),
+    "bar-of-holes": made_of(OTHER, holes),
+    "coverage-of-holes": made_of(OTHERS, holes),
+    "folder-that-contains-the-store": made_of(f"{DATASET}/symbol=C", lambda path: path.symlink_to("/")),
+    "folder-above": made_of(f"{DATASET}/symbol=C", lambda path: path.symlink_to("..")),
+    "actions-nested": put("metadata/actions/symbol=AAPL.json", b"[" * 100_000),
     "bar-csv": put(OTHER, b"timestamp,open\n1,2\n"),
     "bar-copied-to-another-month": copied(f"{DATASET}/symbol=AAPL/year=2024/month=07/data.parquet"),
     "bar-copied-to-another-symbol": copied(f"{DATASET}/symbol=ZZZ/{MONTH}"),

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Protocol
 from uuid import uuid4
 
-from data_engine.errors import FileInUse, StoreError
+from data_engine.errors import DamagedFile, FileInUse, StoreError
 
 try:
     import fcntl
@@ -28,6 +28,9 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 _IN_USE_SECONDS = 30.0
+
+MOST_BYTES = 1 << 29
+"""The largest file that is read whole: a hundred times a month of minutes. A file of holes can be larger than the memory."""
 
 _UNSUPPORTED = {
     getattr(errno, name)
@@ -93,8 +96,11 @@ class Disk:
     def read(self, path: str) -> bytes:
         """Return the content of a regular file; a named pipe would block, and a device may never end."""
         with open(path, "rb", buffering=0, opener=_without_waiting) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
                 raise OSError(errno.EINVAL, "not a regular file", path)
+            if status.st_size > MOST_BYTES:
+                raise OSError(errno.EFBIG, f"{status.st_size:,} bytes are too many for a file of a store", path)
             return file.read()
 
     def size(self, path: str) -> int:
@@ -102,9 +108,9 @@ class Disk:
         return os.stat(path).st_size  # noqa: PTH116 - called for each file of each series
 
     def scan(self, folder: str) -> list[Entry]:
-        """Return the files and folders in a folder, in any order; links that lead nowhere are left out."""
+        """Return the files and folders in a folder, in any order; links that lead nowhere or to a parent are left out."""
         with os.scandir(folder) as entries:
-            return [entry for entry in entries if not entry.is_symlink() or os.path.exists(entry.path)]  # noqa: PTH110 - as above
+            return [entry for entry in entries if not entry.is_symlink() or _leads_elsewhere(entry.path, folder)]
 
     def is_file(self, path: str) -> bool:
         """Tell whether there is a file of this name, which is no folder."""
@@ -252,6 +258,12 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
+def _leads_elsewhere(link: str, folder: str) -> bool:
+    """Tell whether a link leads to something that does not contain the link: else a walk would come back to it for ever."""
+    target = os.path.realpath(link)
+    return os.path.exists(target) and not f"{os.path.realpath(folder)}{os.sep}".startswith(f"{target.rstrip(os.sep)}{os.sep}")  # noqa: PTH110
+
+
 def parent_of(path: str) -> str:
     """Return the folder of a path; that of a relative name is the working directory."""
     return os.path.dirname(path) or os.path.dirname(os.path.abspath(path))  # noqa: PTH100, PTH120
@@ -280,5 +292,5 @@ def store_error(verb: str, path: str, error: OSError) -> StoreError:
     }.get(error.errno or 0, error.strerror or str(error))
     if isinstance(error, PermissionError):
         reason = "permission denied"
-    kind = FileInUse if error.errno == errno.EBUSY else StoreError
+    kind = {errno.EBUSY: FileInUse, errno.EFBIG: DamagedFile}.get(error.errno or 0, StoreError)
     return kind(f"cannot {verb} {path}: {reason}")
