@@ -102,9 +102,7 @@ class IngestionPipeline:
         self._client = client
         self._url = self.settings.data_url if client is None else None  # a client that is passed in is its maker's choice
         self._connected: DaskPool | None = None
-        self._wait = check_wait(wait)
-        self._actions = actions
-        self._now = now
+        self._wait, self._actions, self._now = check_wait(wait), actions, now
 
     @property
     def client(self) -> AlpacaClient:
