@@ -270,7 +270,10 @@ class ModelDisk(Disk):
     def open_system(self, folder: str, files: int) -> int | None:
         if not self.flushes_as_a_whole:
             return None
-        self._seam()
+        try:
+            self._seam()
+        except OSError:
+            return None  # as the real one: each file is flushed then
         self._next += 1
         self._systems[self._next] = self._lost_contents
         return self._next

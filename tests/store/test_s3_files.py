@@ -365,7 +365,7 @@ def test_a_run_whose_lock_is_lost_ends_and_sends_no_more(service):
             pipeline.ingest_symbols(["AAPL", "MSFT", "NVDA", "AMZN"], "2024-03-01", "2024-06-28")
         client.close()
 
-    assert stolen[0] < 60
+    assert stolen[0] < 90  # four tasks of 16 pages until their first files are written together
     assert len(sent) <= stolen[0] + 40  # of 136: what was under way, until the next write
     assert caught.value.exit_code == 7
 

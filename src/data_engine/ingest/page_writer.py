@@ -1,8 +1,9 @@
 """Store the pages of one task: bars first, coverage second.
 
-Bars are held in memory until their file is complete, since symbols come in ascending order, and the bars of a symbol in order of
-time. Coverage follows when the chain of pages has ended. Of a chain that breaks off, only what its pages show is covered. Chains
-that only compare, or tell which symbols have any bar, store, cover and remove nothing.
+Bars are held in memory until many have come, and the files of many series are then written together (`SeriesFiles`). Symbols come
+in ascending order, and the bars of a symbol in order of time. Coverage follows when the chain of pages has ended. Of a chain that
+breaks off, only what its pages show is covered. Chains that only compare, or tell which symbols have any bar, store, cover and
+remove nothing.
 
 Adjusted prices change whenever a corporate action takes effect. So an adjusted series is only extended after a stored session,
 fetched again, equals what is stored; what came in later responses than that is stored and not claimed (`Coverage.unconfirmed`);

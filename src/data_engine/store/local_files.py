@@ -3,8 +3,11 @@
 A write goes to a temporary file, is flushed to the device and moved into place, under the kernel's locks. Temporary files are in
 ``metadata/drafts``, on the same file system, and their names never end in ``.parquet``.
 
-After `LocalFiles.update` or `LocalFiles.delete`, what the caller saw or wrote survives a power failure: the file, its name, and
-the names of all folders on the way to it, also if another process made them and was killed before it had flushed them.
+`LocalFiles.update_many` changes many files as one group (`store.local_group`), for a run that holds the store.
+
+After `LocalFiles.update`, `LocalFiles.update_many` or `LocalFiles.delete`, what the caller saw or wrote survives a power failure:
+the file, its name, and the names of all folders on the way to it, also if another process made them and was killed before it had
+flushed them.
 """
 
 from __future__ import annotations
