@@ -19,7 +19,7 @@ import pytest
 from data_engine import IngestionPipeline, StoreBusyWarning
 from data_engine.errors import InputError, StoreBusy
 from data_engine.read.parquet_storage import ParquetStorage
-from data_engine.store import local_files
+from data_engine.store import local_locks
 from data_engine.store.local_files import LocalFiles
 
 from .driver import Job, pipeline_of
@@ -149,18 +149,20 @@ def test_a_lock_of_a_file_whose_owner_was_killed_blocks_nobody(stage, expected, 
 
 HOLDER = """
 import os, signal, sys
-from data_engine.store import local_files
 from data_engine.store.local_files import LocalFiles
-with LocalFiles(sys.argv[1])._locked(sys.argv[2]):
+
+def change(content):
     os.write(1, b"held")
     os.kill(os.getpid(), signal.SIGSTOP)
+
+LocalFiles(sys.argv[1]).update(sys.argv[2], change)
 """
 
 
 @pytest.fixture
 def stopped(tmp_path, monkeypatch):
     """A process that was stopped (SIGSTOP) while it held the lock of a bar file of AAPL."""
-    monkeypatch.setattr(local_files, "_UNSAID_SECONDS", 0.01)
+    monkeypatch.setattr(local_locks, "_UNSAID_SECONDS", 0.01)
     base, key = tmp_path / "store", "equities_1min/symbol=AAPL/year=2024/month=05/data.parquet"
     child = subprocess.Popen([sys.executable, "-c", HOLDER, base, key], stdout=subprocess.PIPE)
     try:

@@ -173,7 +173,10 @@ def load(data: bytes, symbol: str) -> SymbolActions:
     Raises:
         ValueError: If it is not the file of that symbol.
     """
-    content = json.loads(data)
+    try:
+        content = json.loads(data)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise ValueError(f"its format is not {_FORMAT}, a newer version may have written it")
     if content.get("symbol") != symbol:

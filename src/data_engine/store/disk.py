@@ -118,9 +118,9 @@ class Disk:
         return os.stat(path).st_size  # noqa: PTH116 - called for each file of each series
 
     def scan(self, folder: str) -> list[Entry]:
-        """Return the files and folders in a folder, in any order; links that lead nowhere are left out."""
+        """Return the files and folders in a folder, in any order; links that lead nowhere or to a parent are left out."""
         with os.scandir(folder) as entries:
-            return [entry for entry in entries if not entry.is_symlink() or os.path.exists(entry.path)]  # noqa: PTH110 - as above
+            return [entry for entry in entries if not entry.is_symlink() or _leads_elsewhere(entry.path, folder)]
 
     def is_file(self, path: str) -> bool:
         """Tell whether there is a file of this name, which is no folder."""
@@ -320,6 +320,12 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+
+
+def _leads_elsewhere(link: str, folder: str) -> bool:
+    """Tell whether a link leads to something that does not contain the link: else a walk would come back to it for ever."""
+    target = os.path.realpath(link)
+    return os.path.exists(target) and not f"{os.path.realpath(folder)}{os.sep}".startswith(f"{target.rstrip(os.sep)}{os.sep}")  # noqa: PTH110
 
 
 def parent_of(path: str) -> str:
