@@ -152,12 +152,13 @@ def _flaw(url: str) -> str | None:
         return "it must begin with https:// and the name of a host"
     if parts.query or parts.fragment or url[-1] in "?#":
         return "it must not have a query ('?') or fragment ('#')"
-    if parts.scheme == "http" and not _is_loopback(host or ""):
+    if parts.scheme == "http" and not is_loopback(host or ""):
         return f"plain http to {host} would send your keys unencrypted; use https"
     return None
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Tell whether a host is this machine."""
     if host in ("localhost", "::1"):
         return True
     try:

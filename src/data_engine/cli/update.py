@@ -8,6 +8,7 @@ import click
 
 from data_engine.cli.console import progress_for, tune_allocator
 from data_engine.cli.exit_codes import Command
+from data_engine.cli.notify import notify_options
 from data_engine.cli.options import (
     actions_option,
     cluster_option,
@@ -21,6 +22,7 @@ from data_engine.cli.run_output import running, show
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from data_engine.cli.notify import Ending
     from data_engine.ingest.outcome import IngestionReport
     from data_engine.ingest.pipeline import IngestionPipeline
     from data_engine.settings import Settings
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 @cluster_option
 @actions_option
 @click.option("--quiet", is_flag=True, help="Print one summary line, the failures and the latest session; for cron.")
+@notify_options("update")
 @with_settings
 @click.pass_context
 def update(
@@ -50,6 +53,7 @@ def update(
     dask: str | None,
     no_actions: bool,
     quiet: bool,
+    ending: Ending,
     as_json: bool,
 ) -> None:
     """Fetch missing ranges and new bars of stored series.
@@ -70,6 +74,7 @@ def update(
     pipeline = IngestionPipeline(
         settings=settings, progress=progress_for(as_json=as_json, quiet=quiet), wait=wait, dask=dask, actions=not no_actions
     )
+    ending.store = pipeline.storage.files.location
     # What is wrong with the command comes before what is wrong with the store, and that before missing credentials.
     choice = DatasetFilter.parse(timeframe, feed, adjustment)
     names = SymbolLoader.from_list(symbols) if symbols else None
@@ -77,7 +82,10 @@ def update(
     said = _said(pipeline) if quiet else frozenset()
     with running(pipeline, quiet=quiet, check=lambda: targets_in(*known, choice, names, index_name, now=datetime.now(UTC))):
         report = pipeline.update(names, index_name, timeframe=timeframe, feed=feed, adjustment=adjustment)
-    show(report, as_json=as_json, text=_line(pipeline, report, choice, said) if quiet else None)
+    ending.report, ending.exit_code = report, report.exit_code
+    line = _line(pipeline, report, choice, said) if quiet else None
+    ending.text = line or report.line()
+    show(report, as_json=as_json, text=line)
     if quiet:
         selected = names if index_name is None else list(pipeline.metadata.members(index_name))
         _print_gate(pipeline.storage.bars, choice, selected, as_json=as_json)
