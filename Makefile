@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export SIMULATION_SECONDS ?= 0
 SOURCES := src tests $(wildcard benchmarks) run_ingestion.py hatch_build.py
 
-.PHONY: demo test check fuzz bench format lint types wheel clean python
+.PHONY: demo test check lowest newest fuzz bench format lint types wheel clean python
 
 demo: $(VENV)/.runtime
 	@echo "Running $(BIN)/data-engine demo"
@@ -33,11 +33,16 @@ format: $(VENV)/.development
 wheel: $(VENV)/.development
 	$(BIN)/python tests/packaging/try_wheel.py
 
+# The core tests with the lowest versions that pyproject.toml declares, and with the newest: minutes, most of them to install.
+lowest newest: | python
+	$(PYTHON) tests/packaging/try_versions.py $@
+
 # Against the reference and its peers; takes minutes. What it prints is docs/benchmarks.md.
 bench: $(VENV)/.development
 	$(BIN)/python benchmarks/run.py
 
 fuzz: $(VENV)/.development
+	$(BIN)/python tests/safety/fuzz_inputs.py --minutes 10
 	$(BIN)/python tests/safety/fuzz.py --kills 1000 --faults 10000 --minutes 20
 	SIMULATION_YEAR=1 $(BIN)/python -m pytest tests/simulation/test_year.py
 	cd tests && ../$(BIN)/python -m simulation $$(date +%s) --minutes 60

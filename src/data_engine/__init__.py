@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from data_engine.ingest.outcome import IngestionReport
     from data_engine.ingest.pipeline import IngestionPipeline
     from data_engine.read.parquet_storage import AdjustmentWarning, FrameWarning, IncompleteWarning, ParquetStorage
+    from data_engine.store.waiting import StoreBusyWarning
     from data_engine.universe.index_store import MetadataStore
     from data_engine.universe.symbol_lists import SymbolLoader
     from data_engine.version import __version__
@@ -28,6 +29,7 @@ _MODULES = {
     "IngestionReport": "ingest.outcome",
     "MetadataStore": "universe.index_store",
     "ParquetStorage": "read.parquet_storage",
+    "StoreBusyWarning": "store.waiting",
     "SymbolLoader": "universe.symbol_lists",
     "__version__": "version",
     "ingest_from_csv": "ingest.api",
@@ -44,6 +46,7 @@ __all__ = [
     "IngestionReport",
     "MetadataStore",
     "ParquetStorage",
+    "StoreBusyWarning",
     "SymbolLoader",
     "__version__",
     "ingest_from_csv",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,8 @@ def test_an_update_never_goes_on_with_the_next_owner(tmp_path: Path, kind: str) 
         report = ours.update()
 
         assert (report["failed"], days_in(tmp_path / "store")) == ([], SPRINT)
+        assert (report["ended"], report["successful"]) == (["S"], ["S"])
+        assert report.line().startswith("0 of 1 series up to date, 1 ended, 0 failed, ")
         assert {one.get("asof") for one in bar_requests(server)} == {"2020-03-31"}
         (note,) = [note for note in report.notes if "2020-04-01" in note]
         assert note.startswith("S ")
@@ -245,6 +247,26 @@ def test_actions_come_first_and_once_a_day(tmp_path: Path) -> None:
         ours.update()
         ours.plan(["S"], "2016-01-04")
         assert action_requests(server) == ["S,TMUS"]
+
+
+def test_the_actions_of_a_ticker_that_ended_are_fetched_weekly(tmp_path: Path) -> None:
+    clock, base = Clock(datetime(2020, 4, 3, 12, tzinfo=UTC)), tmp_path / "store"
+    with serve(tmp_path, clock, {"cash_mergers": [ENDS["cash_merger"]]}) as server:
+        ours = pipeline(server, base, clock, actions=True)
+        ours.ingest_symbols(["S", "TMUS"], "2020-03-26")
+        server.forget()
+        asked = []
+        for day in range(4, 13):
+            clock.now = datetime(2020, 4, day, 12, tzinfo=UTC)
+            ours.update()
+            asked.append(",".join(sorted(action_requests(server))))
+            server.forget()
+        ours.update(["S"])  # by name: daily
+        clock.now += timedelta(days=1)
+        ours.update(["S"])
+
+        assert asked == ["TMUS"] * 6 + ["S,TMUS"] + ["TMUS"] * 2
+        assert action_requests(server) == ["S"] * 2
 
 
 def test_no_actions_turns_it_off(tmp_path: Path) -> None:

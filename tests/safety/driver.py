@@ -199,8 +199,8 @@ def install(reached: Reached) -> None:
     inner = LocalFiles._file_lock
 
     @contextmanager
-    def locked(*args: Any) -> Iterator[None]:
-        with inner(*args):
+    def locked(*args: Any, **named: Any) -> Iterator[None]:
+        with inner(*args, **named):
             reached("lock held")
             yield
         reached("lock released")

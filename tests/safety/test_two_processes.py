@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +16,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_engine.errors import StoreBusy
+from data_engine import IngestionPipeline, StoreBusyWarning
+from data_engine.errors import InputError, StoreBusy
 from data_engine.read.parquet_storage import ParquetStorage
+from data_engine.store import local_files
 from data_engine.store.local_files import LocalFiles
 
 from .driver import Job, pipeline_of
@@ -21,6 +27,8 @@ from .harness import Children, Stage, bars_on, check_whole, coverage_on, same, s
 from .market import MIDDLE, SYMBOLS
 
 ROUNDS = 20
+
+posix = pytest.mark.skipif(os.name == "nt", reason="processes are stopped by a signal of POSIX")
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +145,71 @@ def test_a_lock_of_a_file_whose_owner_was_killed_blocks_nobody(stage, expected, 
     stage.forks.run(replace(stage.job(), base=str(base)))
 
     same(base, expected)
+
+
+HOLDER = """
+import os, signal, sys
+from data_engine.store import local_files
+from data_engine.store.local_files import LocalFiles
+with LocalFiles(sys.argv[1])._locked(sys.argv[2]):
+    os.write(1, b"held")
+    os.kill(os.getpid(), signal.SIGSTOP)
+"""
+
+
+@pytest.fixture
+def stopped(tmp_path, monkeypatch):
+    """A process that was stopped (SIGSTOP) while it held the lock of a bar file of AAPL."""
+    monkeypatch.setattr(local_files, "_UNSAID_SECONDS", 0.01)
+    base, key = tmp_path / "store", "equities_1min/symbol=AAPL/year=2024/month=05/data.parquet"
+    child = subprocess.Popen([sys.executable, "-c", HOLDER, base, key], stdout=subprocess.PIPE)
+    try:
+        assert child.stdout.read(4) == b"held"
+        yield base, child
+    finally:
+        child.kill()
+        child.communicate(timeout=60)
+
+
+@posix
+def test_store_beside_a_stopped_run_says_each_time_that_it_waits_and_ends_when_it_was_told_to(stopped):
+    base, _ = stopped
+    with warnings.catch_warnings(record=True, action="default") as told:
+        for _ in range(2):
+            with pytest.raises(StoreBusy, match=r"0\.05 s.*wait=") as caught:
+                ParquetStorage(base).store(frame("AAPL", 0, 3, 5.0), "1Min", wait=0.05)
+    ParquetStorage(base).store(frame("KO", 0, 3, 5.0), "1Min", wait=0)  # its file is not locked
+
+    assert caught.value.exit_code == 7
+    assert [(one.category, str(base) in str(one.message)) for one in told] == [(StoreBusyWarning, True)] * 2
+    assert {one.filename for one in told} == {__file__}
+    assert [path.parts[-4] for path in base.rglob("*.parquet")] == ["symbol=KO"]
+
+
+@posix
+def test_store_that_does_not_want_to_wait_is_refused_without_a_word(stopped):
+    with pytest.raises(StoreBusy, match="waited 0 s"):
+        ParquetStorage(stopped[0]).store(frame("AAPL", 0, 3, 5.0), "1Min", wait=0)
+
+
+@posix
+def test_store_goes_on_when_the_stopped_run_has_ended(stopped, monkeypatch):
+    """Being told to wait is what ends the other: so this one has certainly waited."""
+    base, child = stopped
+    with warnings.catch_warnings(action="default"):
+        monkeypatch.setattr(warnings, "showwarning", lambda *_: child.kill())
+        stored = ParquetStorage(base).store(frame("AAPL", 0, 3, 5.0), "1Min")
+
+    assert stored.rows == 3
+
+
+@pytest.mark.parametrize("wait", [-1, float("nan"), float("inf"), "10", None, 1e300])
+def test_a_wait_that_is_no_number_of_seconds_is_refused(tmp_path, wait):
+    with pytest.raises(InputError, match="wait must be a number of seconds from 0"):
+        ParquetStorage(tmp_path).store(frame("AAPL", 0, 3, 5.0), "1Min", wait=wait)
+    with pytest.raises(InputError, match="wait must be a number of seconds from 0"):
+        IngestionPipeline(base_path=tmp_path, wait=wait)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_two_pipelines_in_one_process_on_one_storage(stage, expected, tmp_path):

@@ -60,6 +60,9 @@ class Files:
         self._seam()
         return self.content.get(key)
 
+    def waiting(self, seconds: float, told: Callable[[], None]) -> Files:
+        return self
+
     def update(self, key: str, change: Change) -> bool:
         check_key(key)
         self._seam()

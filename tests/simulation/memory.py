@@ -10,7 +10,6 @@ from unittest import mock
 import pyarrow as pa
 
 from data_engine.market.bar_parquet import from_parquet
-from data_engine.market.series import Dataset
 from data_engine.market.time_range import TimeRange
 from data_engine.store import bar_store, coverage_file
 from data_engine.verify import file_check, series_check, session_checks
@@ -19,8 +18,6 @@ from data_engine.verify import verify as verification
 _checked = lru_cache(maxsize=4096)(file_check._decode)
 
 _covered = lru_cache(maxsize=8192)(coverage_file.load)
-
-_names = property(lru_cache(maxsize=1024)(Dataset.name.fget))  # type: ignore[attr-defined]
 
 _holds_session = lru_cache(maxsize=65536)(session_checks._holds_session)
 
@@ -44,7 +41,6 @@ def remembered() -> Iterator[None]:
         mock.patch.object(file_check, "_decode", _checked),
         mock.patch.object(coverage_file, "load", _covered),
         mock.patch.object(session_checks, "_holds_session", _holds_session),
-        mock.patch.object(Dataset, "name", _names),
     ):
         yield
 

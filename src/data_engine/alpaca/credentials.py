@@ -152,13 +152,20 @@ def _flaw(url: str) -> str | None:
         return "it must begin with https:// and the name of a host"
     if parts.query or parts.fragment or url[-1] in "?#":
         return "it must not have a query ('?') or fragment ('#')"
-    if parts.scheme == "http" and not is_loopback(host or ""):
+    if parts.scheme == "http" and not _is_loopback(host or ""):
         return f"plain http to {host} would send your keys unencrypted; use https"
     return None
 
 
-def is_loopback(host: str) -> bool:
-    """Tell whether a host is this machine."""
+def is_loopback_url(url: str) -> bool:
+    """Tell whether an address is one of this machine; one that cannot be read is not."""
+    try:
+        return _is_loopback(urlsplit(url).hostname or "")
+    except ValueError:
+        return False
+
+
+def _is_loopback(host: str) -> bool:
     if host in ("localhost", "::1"):
         return True
     try:

@@ -56,6 +56,7 @@ def actions(
     from data_engine.alpaca.client import AlpacaClient
     from data_engine.corporate_actions.action_store import ActionStore
     from data_engine.corporate_actions.fetch_actions import fetch_actions
+    from data_engine.ingest.bar_source import check_source
     from data_engine.market.symbol import ticker_of
     from data_engine.universe.index_store import MetadataStore
 
@@ -67,6 +68,7 @@ def actions(
     now = datetime.now(UTC)
     requested, damaged = _requested_days(store, names, start, end, now)
     client = AlpacaClient(base_url=settings.data_url, requests_per_minute=settings.requests_per_minute, connections=1)
+    check_source(store.files, settings.data_url)
     warn_writer(store.files)
     with client, stop_on_signal(), store.files.lock(RUN_LOCK, seconds=wait):
         report = fetch_actions(ActionStore(store.files), client, requested, now=now, again=refetch)

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from data_engine.settings import Settings
 
 
-_MARK = "metadata/simulated.txt"
-
 _INDEX, _KNOWN_SINCE = "dow30", "2020-08-31"
 
 _START, _END = "2024-04-01", "2024-06-30"
@@ -60,6 +58,7 @@ def demo(base_path: str) -> None:
     writes a report in one HTML file.
     """
     from data_engine.errors import InputError
+    from data_engine.ingest.bar_source import DEMO
     from data_engine.read.duckdb_views import connect, run
     from data_engine.read.parquet_storage import ParquetStorage
     from data_engine.settings import load_settings
@@ -67,12 +66,12 @@ def demo(base_path: str) -> None:
 
     settings = load_settings(base_path=base_path)
     storage = ParquetStorage(files=open_file_store(settings.base_path))
-    if storage.bars.exists() and storage.files.get(_MARK) is None:
+    if storage.bars.exists() and storage.files.get(DEMO) is None:
         raise InputError(
             f"cannot use store {storage.files.location}: `data-engine demo` did not make it, and its simulated bars "
             "must not meet others; pass another directory with --base-path"
         )
-    storage.files.update(_MARK, lambda _: b"The bars of this store are simulated. `data-engine demo` made it.\n")
+    storage.files.update(DEMO, lambda _: b"The bars of this store are simulated. `data-engine demo` made it.\n")
     with _simulated(settings, storage) as pipeline:
         _ingest(pipeline)
 

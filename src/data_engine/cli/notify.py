@@ -105,7 +105,7 @@ class Webhook:
         Raises:
             ConfigError: If it is not an https address, or one of this machine. The message shows nothing of it.
         """
-        from data_engine.alpaca.credentials import is_loopback
+        from data_engine.alpaca.credentials import is_loopback_url
 
         text = (url or "").strip()
         if not text:
@@ -116,7 +116,7 @@ class Webhook:
         except ValueError:
             host, port = "", None
         usable = re.fullmatch(r"[!-~]+", text) and re.fullmatch(r"[a-z0-9.-]+|[0-9a-f:.]+", host) and "\\" not in text
-        if not usable or "@" in parts.netloc or (parts.scheme, is_loopback(host)) not in _ALLOWED:
+        if not usable or "@" in parts.netloc or (parts.scheme, is_loopback_url(text)) not in _ALLOWED:
             raise ConfigError(
                 "cannot use --notify (DATA_ENGINE_NOTIFY): it must be an https:// address without user and password, or one of "
                 "this machine; correct it, or leave it out"

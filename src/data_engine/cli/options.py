@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from data_engine.cli.console import print_store, print_unseen_store
+from data_engine.store.waiting import MOST_SECONDS
 
 if TYPE_CHECKING:
     from data_engine.settings import Settings
@@ -70,6 +71,16 @@ rate_option = click.option(
 dry_run_option = click.option("--dry-run", is_flag=True, help="Print what would be done; send and write nothing.")
 
 
+class _Seconds(click.FloatRange):
+    """Seconds to wait; not NaN, which is neither below nor above a bound, so that a wait for it would never end."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        seconds = float(super().convert(value, param, ctx))
+        if seconds != seconds:
+            self.fail(f"{value!r} is not a number of seconds", param, ctx)
+        return seconds
+
+
 def wait_option(seconds: int = 0) -> Callable[[_F], _F]:
     """Return the option for how long to wait for the lock of the store.
 
@@ -78,7 +89,7 @@ def wait_option(seconds: int = 0) -> Callable[[_F], _F]:
     """
     return click.option(
         "--wait",
-        type=click.FloatRange(0),
+        type=_Seconds(0, MOST_SECONDS),
         default=seconds,
         show_default=True,
         metavar="SECONDS",

@@ -57,11 +57,14 @@ def running(
 
 def _print_run(pipeline: IngestionPipeline, *, must_exist: bool, check: Callable[[], object]) -> None:
     """Print store, free disk, source of the keys and rate limit in one line; the store alone if the run cannot begin."""
+    from data_engine.ingest.bar_source import check_source
+
     details: tuple[str, ...] = ()
     try:
         if must_exist:
             pipeline.storage.bars.check_exists()
         check()
+        check_source(pipeline.storage.files, pipeline.settings.data_url)
         details = _details(pipeline)
     finally:
         print_store(pipeline.settings, pipeline.storage.files, *details)

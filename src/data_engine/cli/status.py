@@ -67,7 +67,7 @@ def status(
     """
     from datetime import UTC, datetime
 
-    from data_engine.store.selection import select_series
+    from data_engine.store.selection import DatasetFilter, select_series
     from data_engine.universe.index_store import MetadataStore
     from data_engine.verify.legacy_status import legacy_status
     from data_engine.verify.status import index_status, series_status
@@ -86,8 +86,9 @@ def status(
     found = list(series_status(store, datasets, symbols, now=datetime.now(UTC)))
     if names is not None:
         refuse_unknown(names, {one.series.symbol for one in found}, store=store)
-    legacy = legacy_status(store, [one.series for one in found] if everything or names else _listed_first(found))
-    fields = {**_fields(store, found), **({"legacy": legacy.to_json()} if legacy else {})}
+    known = [one.series for one in found] if symbols is None and datasets == DatasetFilter() else None
+    legacy = legacy_status(store, [one.series for one in found] if everything or names else _listed_first(found), known)
+    fields: dict[str, object] = {} if legacy is None else {"legacy": legacy.to_json()}
     lines = _lines(found, everything=everything or names is not None)
     if legacy is not None:
         lines = chain(lines if found else (), legacy.lines())
@@ -99,7 +100,7 @@ def status(
         fields["digest"] = _digest(store, datasets, symbols)
         lines = iter([str(fields["digest"])])
     if as_json:
-        print_json(fields)
+        print_json({**_fields(store, found), **fields})
         return
     for line in lines:
         click.echo(line)
@@ -236,6 +237,8 @@ def _series_lines(one: SeriesStatus) -> Iterator[str]:
     details = [*_ranges("missing", one.missing), *_ranges("not requested:", one.not_requested)]
     if one.ended is not None:
         details.append(f"{one.ended}{_after(one)}")
+    elif (last := one.silent_since) is not None:
+        details.append(f"no bar after {last}, and the responses since were empty")
     if one.problem is not None:
         details.append(one.problem)
     elif one.missing and known.failure is not None:

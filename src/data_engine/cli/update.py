@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from data_engine.settings import Settings
     from data_engine.store.bar_store import BarStore
     from data_engine.store.selection import DatasetFilter
+    from data_engine.verify.reach import Reach
+    from data_engine.verify.session_gate import SessionGate
 
 
 @click.command(cls=Command, exits="0 1 2 3 4 6 7 130", partial=True)
@@ -65,7 +67,7 @@ def update(
 
     from data_engine.errors import InputError
     from data_engine.ingest.pipeline import IngestionPipeline
-    from data_engine.ingest.update_targets import targets_in
+    from data_engine.ingest.update_targets import check_targets
     from data_engine.store.selection import DatasetFilter
     from data_engine.universe.symbol_lists import SymbolLoader
 
@@ -80,15 +82,18 @@ def update(
     names = SymbolLoader.from_list(symbols) if symbols else None
     known = pipeline.storage.bars, pipeline.metadata
     said = _said(pipeline) if quiet else frozenset()
-    with running(pipeline, quiet=quiet, check=lambda: targets_in(*known, choice, names, index_name, now=datetime.now(UTC))):
+    with running(pipeline, quiet=quiet, check=lambda: check_targets(*known, choice, names, index_name, now=datetime.now(UTC))):
         report = pipeline.update(names, index_name, timeframe=timeframe, feed=feed, adjustment=adjustment)
-    ending.report, ending.exit_code = report, report.exit_code
-    line = _line(pipeline, report, choice, said) if quiet else None
-    ending.text = line or report.line()
-    show(report, as_json=as_json, text=line)
+    ending.report, ending.text = report, report.line()
     if quiet:
         selected = names if index_name is None else list(pipeline.metadata.members(index_name))
-        _print_gate(pipeline.storage.bars, choice, selected, as_json=as_json)
+        held, gate = _held(pipeline.storage.bars, choice, selected)
+        ending.text = _line(pipeline, report, held, said)
+        show(report, as_json=as_json, text=ending.text)
+        click.echo(str(gate), err=as_json)
+    else:
+        show(report, as_json=as_json)
+    ending.exit_code = report.exit_code
     context.exit(report.exit_code)
 
 
@@ -103,27 +108,37 @@ def _said(pipeline: IngestionPipeline) -> frozenset[str]:
         return frozenset()
 
 
-def _line(pipeline: IngestionPipeline, report: IngestionReport, choice: DatasetFilter, said: frozenset[str]) -> str:
+def _held(store: BarStore, choice: DatasetFilter, names: Sequence[str] | None) -> tuple[list[Reach], SessionGate]:
+    """Return to which day each dataset is held, and how many of the selected series hold the latest session.
+
+    The second is what ``status --session`` prints. Each coverage is read once for both.
+    """
+    from datetime import UTC, datetime
+
+    from data_engine.verify.reach import ReachCount
+    from data_engine.verify.session_gate import LatestSession
+    from data_engine.verify.status import stored_series
+
+    now = datetime.now(UTC)
+    selected = None if names is None else set(names)
+    reaches, gate = ReachCount(), LatestSession(store, now)
+    for one in stored_series(store, choice, now=now):
+        reaches.add(one)
+        if selected is None or one.series.symbol in selected:
+            gate.add(one)
+    return reaches.result(), gate.result()
+
+
+def _line(pipeline: IngestionPipeline, report: IngestionReport, held: Sequence[Reach], said: frozenset[str]) -> str:
     """Return the line of a nightly run: when, which store, what came, to which day each dataset is held, and who is behind."""
     from datetime import UTC, datetime
 
     from data_engine.market.time_range import iso
     from data_engine.market.wording import and_more
-    from data_engine.verify.reach import reach_of
 
     first, *others = report.line(said=said).split("\n")
     now = datetime.now(UTC)
-    held = reach_of(pipeline.storage.bars, choice, now=now)
     behind = (f"; behind: {and_more(one.behind, 10)}" if one.behind else "" for one in held)
     reach = ", ".join(f"{one}{late}" for one, late in zip(held, behind, strict=True))
     when = iso(now.replace(microsecond=0))
     return "\n".join([f"{when} {pipeline.storage.files.location}: {first}; {reach}", *others])
-
-
-def _print_gate(store: BarStore, datasets: DatasetFilter, names: Sequence[str] | None, *, as_json: bool) -> None:
-    """Print how many series hold the latest session, as ``status --session`` does."""
-    from datetime import UTC, datetime
-
-    from data_engine.verify.session_gate import latest_session_gate
-
-    click.echo(str(latest_session_gate(store, datasets, names, now=datetime.now(UTC))), err=as_json)

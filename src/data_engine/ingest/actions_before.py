@@ -1,27 +1,33 @@
 """Fetch the corporate actions of what a run touches, before it is planned: they tell where the series of a ticker end.
 
-They are fetched once a day at most, and again if they do not reach back to the start of a series. A failure is a note: bars are
-fetched without them.
+They are fetched once a day at most, and again if they do not reach back to the start of a series. Those of a ticker whose
+security ceased to exist are fetched once a week: Alpaca may withdraw the end. A failure is a note: bars are fetched without them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from data_engine.corporate_actions.action_store import ActionStore
+from data_engine.corporate_actions.ticker_changes import AS_OF, TickerChanges, ticker_change_of
 from data_engine.errors import ConfigError, CredentialsRefused, DataEngineError, Interrupted, InvalidSymbol, StoreBusy, StoreError
-from data_engine.market.series import Dataset
+from data_engine.market.series import Dataset, Series
 from data_engine.market.symbol import asof_day, ticker_of
 from data_engine.market.time_range import TimeRange, new_york_date, new_york_days
 from data_engine.market.wording import and_more, plural
+from data_engine.store.coverage import Coverage
 
 if TYPE_CHECKING:
     from data_engine.alpaca.client import AlpacaClient
 
 _SHOWN = 5
+
+_WEEK = timedelta(days=7)
+
+Targets = Mapping[Dataset, Mapping[str, tuple[TimeRange, ...]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +46,14 @@ class ActionsBefore:
 def refresh_actions(
     store: ActionStore,
     client: Callable[[], AlpacaClient],
-    targets: Mapping[Dataset, Mapping[str, tuple[TimeRange, ...]]],
+    targets: Targets,
     now: datetime,
     note: Callable[[str], None],
+    known: Callable[[Series], Coverage] | None = None,
 ) -> ActionsBefore:
     """Fetch the corporate actions of the symbols of a run that were not fetched on this day; return what failed.
+
+    With *known*, those of tickers whose stored series have all ended are fetched if they were not in the last seven days.
 
     Args:
         store: The store of the actions; the caller has its lock.
@@ -52,6 +61,7 @@ def refresh_actions(
         targets: The requested ranges of the run, by dataset and symbol.
         now: The current instant.
         note: A function that is told what does not belong in the report.
+        known: A function that returns the coverage of a series. If None, all are fetched daily.
 
     Raises:
         Interrupted: If Ctrl-C was pressed.
@@ -61,6 +71,8 @@ def refresh_actions(
 
     try:
         wanted = {ticker: span for ticker, span in _days_of(targets, now).items() if not _is_fresh(store, ticker, span, now)}
+        if wanted and known is not None:
+            wanted = _without_ended(store, wanted, targets, known, now)
         if not wanted:
             return ActionsBefore()
         report = fetch_actions(store, client().begin(), wanted, now=now)
@@ -86,7 +98,7 @@ def _note(what: str, why: str) -> str:
     return f"{what}: {why}; bars were fetched without, and ends of tickers may be unknown; run `data-engine actions`"
 
 
-def _days_of(targets: Mapping[Dataset, Mapping[str, tuple[TimeRange, ...]]], now: datetime) -> dict[str, TimeRange]:
+def _days_of(targets: Targets, now: datetime) -> dict[str, TimeRange]:
     """Return the days whose actions a run has to know, by ticker: from the first that is requested to the present."""
     firsts: dict[str, date] = {}
     today = new_york_date(now)
@@ -110,3 +122,39 @@ def _is_fresh(store: ActionStore, ticker: str, days: TimeRange, now: datetime) -
     if known.fetched is None or known.missing(days):
         return False
     return new_york_date(known.fetched) == new_york_date(now)
+
+
+def _without_ended(
+    store: ActionStore, wanted: Mapping[str, TimeRange], targets: Targets, known: Callable[[Series], Coverage], now: datetime
+) -> dict[str, TimeRange]:
+    """Return the days to fetch without those of tickers that have ended and were fetched within a week."""
+    changes = store.ticker_changes().until(now)
+    left = set(wanted) & {symbol for symbol, made in changes.by_symbol.items() if any(one.new is None for one in made)}
+    ended = {ticker for ticker in left if _fetched_lately(store, ticker, wanted[ticker], now)}
+    for dataset, ranges in targets.items() if ended else ():
+        for symbol in ranges:
+            if ticker_of(symbol) in ended and not _has_ceased(Series(symbol, dataset), ranges[symbol], known, changes):
+                ended.discard(ticker_of(symbol))
+    return {ticker: span for ticker, span in wanted.items() if ticker not in ended}
+
+
+def _fetched_lately(store: ActionStore, ticker: str, days: TimeRange, now: datetime) -> bool:
+    """Return whether actions were fetched within a week, and from the first of some days on."""
+    fetched = store.known_days(ticker)
+    if fetched.fetched is None or now - fetched.fetched >= _WEEK:
+        return False
+    until = new_york_days(new_york_date(days.start), new_york_date(fetched.fetched))
+    return not fetched.missing(until)
+
+
+def _has_ceased(
+    series: Series, requested: tuple[TimeRange, ...], known: Callable[[Series], Coverage], changes: TickerChanges
+) -> bool:
+    """Return whether the security of a stored series ceased to exist; one that was renamed has actions under its next ticker."""
+    if not requested:
+        return False
+    coverage = known(series)
+    left = ticker_change_of(
+        series.symbol, changes.of, since=requested[0].start, begun=coverage.begun, first_bar=coverage.first_bar
+    )
+    return left is not None and left.new is None and left.kind != AS_OF and bool(coverage.bars)

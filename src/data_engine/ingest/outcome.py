@@ -24,6 +24,7 @@ class Outcome:
         written: The number of bars that the run added or revised.
         vanished: The number of stored bars that Alpaca's complete response lacked and that were kept: dropped since, or put
             there by `store` or an import.
+        ended: Whether the security of the series has left the ticker, so that there is nothing newer to request.
     """
 
     symbol: str
@@ -31,6 +32,7 @@ class Outcome:
     bars: int = 0
     written: int = 0
     vanished: int = 0
+    ended: bool = False
 
 
 class IngestionReport(dict[str, Any]):
@@ -74,6 +76,7 @@ class IngestionReport(dict[str, Any]):
             bars_vanished=changes.vanished,
             vanished={outcome.symbol: outcome.vanished for outcome in outcomes if outcome.vanished},
             bars_removed=changes.removed,
+            ended=[outcome.symbol for outcome in outcomes if outcome.ended and outcome.failure is None],
             requests=requests,
             pages=pages,
             elapsed_seconds=round(seconds, 3),
@@ -114,9 +117,11 @@ class IngestionReport(dict[str, Any]):
             said: Notes that earlier runs have said already; they are left out.
         """
         failed: Sequence[tuple[str, str]] = self["failed"]
-        total, changes = len(self.outcomes), self.changes
+        total, changes, over = len(self.outcomes), self.changes, len(self["ended"])
+        ended = f"{over} ended, " if over else ""
         text = (
-            f"{total - len(failed)} of {total} series up to date, {len(failed)} failed, {plural(changes.added, 'bar')} new, "
+            f"{total - len(failed) - over} of {total} series up to date, {ended}{len(failed)} failed, "
+            f"{plural(changes.added, 'bar')} new, "
             f"{changes.revised:,} revised, {changes.vanished:,} dropped, {changes.removed:,} removed, "
             f"{plural(self.requests, 'request')}, {duration(self.seconds)}"
         )
@@ -137,6 +142,10 @@ class IngestionReport(dict[str, Any]):
         lines = [f"Total ingestion time: {duration(self.seconds)}", "", "Ingestion Summary:"]
         lines += [f"  Successful: {total - len(failed)}/{total}", f"  Failed: {len(failed)}/{total}"]
         lines.append(f"  Bars: {self.changes.added:,} new, {self.changes.revised:,} revised | Requests: {self.requests:,}")
+        if self["ended"]:
+            lines.append(
+                f"  Ended: {len(self['ended'])}/{total} ({and_more(self['ended'], 10)}), which `data-engine status` explains"
+            )
         if self.changes.removed:
             lines.append(f"  Dropped by Alpaca: {self.changes.removed:,} bars, removed")
         lines += [f"  {text}" for text in self._vanished()]

@@ -11,6 +11,7 @@ from data_engine.alpaca.client import DELAY, AlpacaClient
 from data_engine.corporate_actions.action_store import ActionStore
 from data_engine.errors import ConfigError, DataEngineError, InputError
 from data_engine.ingest.actions_before import ActionsBefore, refresh_actions
+from data_engine.ingest.bar_source import check_source, record_source
 from data_engine.ingest.dispatcher import Dispatcher
 from data_engine.ingest.outcome import IngestionReport
 from data_engine.ingest.plan import IngestionPlan
@@ -21,15 +22,17 @@ from data_engine.ingest.run_log import RunLog, run_record
 from data_engine.ingest.run_plan import RunPlan, plan_run
 from data_engine.ingest.stderr_progress import StderrProgress, progress_of
 from data_engine.ingest.task import RunOptions
-from data_engine.ingest.update_targets import Targets, targets_in
+from data_engine.ingest.update_targets import Targets, check_targets, targets_in
 from data_engine.ingest.worker_pool import RUN_MARKERS, ThreadPool, WorkerPool, check_address
 from data_engine.market.dates import DateLike, Span, parse_day
 from data_engine.market.series import Adjustment, Dataset, Feed, Timeframe
 from data_engine.market.symbol import at_day
 from data_engine.settings import Settings, check_threads, load_settings
+from data_engine.store.coverage_store import CoverageSnapshot
 from data_engine.store.legacy_files import refuse_legacy_store
 from data_engine.store.run_lock import RUN_LOCK
 from data_engine.store.selection import DatasetFilter
+from data_engine.store.waiting import check_wait
 from data_engine.universe.index_names import check_index_name, derived_name
 from data_engine.universe.index_store import MetadataStore
 from data_engine.universe.symbol_lists import SymbolLoader
@@ -98,8 +101,9 @@ class IngestionPipeline:
         self.progress: Progress = progress_of(progress)
         self.dask = None if dask is None else check_address(dask)
         self._client = client
+        self._url = self.settings.data_url if client is None else None  # a client that is passed in is its maker's choice
         self._connected: DaskPool | None = None
-        self._wait = wait
+        self._wait = check_wait(wait)
         self._actions = actions
         self._now = now
 
@@ -253,19 +257,21 @@ class IngestionPipeline:
         choice = DatasetFilter.parse(timeframe, feed, adjustment)
         names = None if symbols is None else SymbolLoader.from_list(symbols)
         known = self.storage.bars, self.metadata
-        targets_in(*known, choice, names, index_name, now=self._now())  # unknown symbols are refused before anything else
+        check_targets(*known, choice, names, index_name, now=self._now())  # unknown symbols are refused before anything else
         with self._locked() as hold:
             now = self._now()
-            targets = targets_in(*known, choice, names, index_name, now=now)
-            before = self._refresh_actions(targets, now)
-            run_plan = self._plan(targets, now, gaps_first=True)
+            coverage = CoverageSnapshot(self.storage.bars.coverage)
+            targets = targets_in(*known, choice, names, index_name, now=now, coverage=coverage)
+            before = self._refresh_actions(targets, now, ended_weekly=names is None)
+            run_plan = self._plan(targets, now, gaps_first=True, coverage=coverage)
             return self._run(hold, run_plan, self._options(now), before, "update", index_name)
 
-    def _refresh_actions(self, targets: Mapping[Dataset, Targets], now: datetime) -> ActionsBefore:
+    def _refresh_actions(self, targets: Mapping[Dataset, Targets], now: datetime, *, ended_weekly: bool = False) -> ActionsBefore:
         """Fetch the corporate actions of a run's symbols if it is time; return what failed."""
         if not self._actions:
             return ActionsBefore()
-        return refresh_actions(ActionStore(self.storage.files), lambda: self.client, targets, now, self.progress.note)
+        known = self.storage.bars.coverage.read if ended_weekly else None
+        return refresh_actions(ActionStore(self.storage.files), lambda: self.client, targets, now, self.progress.note, known)
 
     def _dataset(self, timeframe: object) -> Dataset:
         return Dataset(Timeframe.parse(timeframe), self.adjustment, self.feed)
@@ -297,6 +303,7 @@ class IngestionPipeline:
         Yields what holds the lock: whoever takes it over (`pop_all`) releases it.
         """
         files = self.storage.files
+        check_source(files, self._url)
         # Missing credentials, or a cluster that cannot take part, are bad input: nothing is written then.
         if self.dask is None:
             _ = self.client
@@ -310,6 +317,7 @@ class IngestionPipeline:
             hold.callback(self._disconnect)
             hold.enter_context(files.lock(RUN_LOCK, seconds=self._wait, waiting=waiting))
             files.remove_stale_drafts()
+            record_source(files, self._url)
             for key in list(files.list(RUN_MARKERS)):
                 files.delete(key)  # of a run that was killed: what its workers still do comes to nothing
             self.storage.bars.coverage.requested.refresh()
@@ -330,10 +338,16 @@ class IngestionPipeline:
             pool.close()
 
     def _plan(
-        self, targets: Mapping[Dataset, Targets], now: datetime, *, refetch: bool = False, gaps_first: bool = False
+        self,
+        targets: Mapping[Dataset, Targets],
+        now: datetime,
+        *,
+        refetch: bool = False,
+        gaps_first: bool = False,
+        coverage: CoverageSnapshot | None = None,
     ) -> RunPlan:
         return plan_run(
-            self.storage.bars.coverage,
+            coverage or CoverageSnapshot(self.storage.bars.coverage),
             targets,
             now=now,
             workers=self.workers,
@@ -344,13 +358,7 @@ class IngestionPipeline:
         )
 
     def _run(
-        self,
-        hold: ExitStack,
-        run_plan: RunPlan,
-        options: RunOptions,
-        before: ActionsBefore,
-        command: str,
-        index_name: str | None,
+        self, hold: ExitStack, run_plan: RunPlan, options: RunOptions, before: ActionsBefore, command: str, index_name: str | None
     ) -> IngestionReport:
         writing: Future[None] | None = None
         try:

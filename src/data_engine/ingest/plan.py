@@ -3,6 +3,8 @@
 Symbols that miss the same range share requests, because a page's 10,000 bars are one budget over all symbols of a request.
 Long ranges are cut only at the edges of files, so that each file has one writer. Tasks are as few as keep all workers busy:
 each ends with a page that is half empty on average.
+
+What is the same for many series is computed once: what series with equal coverage lack, and how a range is cut at files.
 """
 
 from __future__ import annotations
@@ -12,9 +14,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 
-from data_engine.ingest.bar_rate import bars_per_session, sessions_in
+from data_engine.ingest.bar_rate import expected_rates, sessions_in
 from data_engine.ingest.comparison import comparison_session
 from data_engine.market.exchange_calendar import can_hold_bars, count_sessions
 from data_engine.market.series import Dataset
@@ -170,8 +172,8 @@ def plan_ingestion(
         gaps_first: Whether to request what ends before now first, then the ends; else one group of symbols after the other.
         can_hold: Whether a range can hold a bar at all; what cannot (a weekend) is not requested.
     """
-    groups = _with_probes(_group(targets, dataset, now, lru_cache(maxsize=None)(can_hold)))
-    rates = {target.symbol: bars_per_session(target.coverage) for target in targets}
+    groups = _with_probes(_group(targets, dataset, now, can_hold))
+    rates = expected_rates([target.coverage for target in targets])
     tasks = _tasks(groups, dataset, rates, page_limit, workers)
     last = max((group.range.end for group in groups), default=now)
     order = {target.symbol: number for number, target in enumerate(targets)}
@@ -211,16 +213,36 @@ _Groups = dict[_Group, dict[str, TimeRange | None]]
 def _group(targets: Sequence[Target], dataset: Dataset, now: datetime, can_hold: Callable[[TimeRange, Dataset], bool]) -> _Groups:
     """Return the symbols that lack the same range, by that range."""
     groups: _Groups = {}
+    lacking = _Lacking(dataset, now, can_hold)
     for target in targets:
-        for piece in target.ranges if target.refetch else target.coverage.missing(target.ranges):
-            past = piece.before(now)
-            if past is not None and can_hold(past, dataset):
-                compared = not target.refetch and not dataset.adjustment.is_raw
-                overlap = comparison_session(target.coverage, past) if compared else None
-                probe = overlap is not None and not difference((past,), (one.range for one in target.coverage.tentative))
-                group = _Group(past, None if probe else overlap, target.asof, probe)
-                groups.setdefault(group, {})[target.symbol] = overlap
+        for past in lacking.of(target):
+            compared = not target.refetch and not dataset.adjustment.is_raw
+            overlap = comparison_session(target.coverage, past) if compared else None
+            probe = overlap is not None and not difference((past,), (one.range for one in target.coverage.tentative))
+            group = _Group(past, None if probe else overlap, target.asof, probe)
+            groups.setdefault(group, {})[target.symbol] = overlap
     return groups
+
+
+class _Lacking:
+    """What series of one dataset lack, computed once for those with equal coverage of equal ranges."""
+
+    def __init__(self, dataset: Dataset, now: datetime, can_hold: Callable[[TimeRange, Dataset], bool]) -> None:
+        self._dataset = dataset
+        self._now = now
+        self._can_hold = lru_cache(maxsize=None)(can_hold)
+        self._known: dict[object, tuple[TimeRange, ...]] = {}
+
+    def of(self, target: Target) -> tuple[TimeRange, ...]:
+        """Return the parts of the ranges of a target that are to be requested, up to now; each can hold a bar."""
+        known = target.coverage
+        # All that `Coverage.missing` looks at.
+        alike = (target.ranges, None) if target.refetch else (target.ranges, known.covered, known.tentative, known.unconfirmed)
+        if alike not in self._known:
+            parts = target.ranges if target.refetch else known.missing(target.ranges)
+            ended = (part.before(self._now) for part in parts)
+            self._known[alike] = tuple(past for past in ended if past is not None and self._can_hold(past, self._dataset))
+        return self._known[alike]
 
 
 def _with_probes(groups: _Groups) -> _Groups:
@@ -245,13 +267,7 @@ def _with_probes(groups: _Groups) -> _Groups:
 def _tasks(groups: _Groups, dataset: Dataset, rates: Mapping[str, float], page_limit: int, workers: int) -> list[FetchTask]:
     bars = sum(sessions_in(group.range) * rates[symbol] for group, symbols in groups.items() for symbol in symbols)
     size = _task_pages(bars / page_limit, workers)
-    tasks = []
-    for group, symbols in groups.items():
-        whole = group.overlap is not None or group.probe
-        for task in _cut(list(symbols), group.range, rates, page_limit, dataset, size, whole=whole):
-            own = {symbol: overlap for symbol in task.symbols if (overlap := symbols[symbol]) and group.probe}
-            tasks.append(replace(task, overlap=group.overlap, asof=group.asof, own_overlaps=own))
-    return tasks
+    return [task for group, symbols in groups.items() for task in _cut(group, symbols, rates, page_limit, dataset, size)]
 
 
 def _task_pages(total: float, workers: int) -> float:
@@ -263,42 +279,44 @@ def _task_pages(total: float, workers: int) -> float:
 
 
 def _cut(
-    symbols: Sequence[str],
-    piece: TimeRange,
+    group: _Group,
+    symbols: Mapping[str, TimeRange | None],
     rates: Mapping[str, float],
     page_limit: int,
     dataset: Dataset,
     size: float,
-    *,
-    whole: bool = False,
 ) -> Iterator[FetchTask]:
     """Cut symbols x range into tasks of about *size* pages.
 
-    What has an overlap to be compared stays *whole* in time: were a later part kept before the comparison failed, two price
+    What has an overlap to be compared stays whole in time: were a later part kept before the comparison failed, two price
     bases would stand side by side.
     """
+    whole, sessions = group.overlap is not None or group.probe, sessions_in(group.range)
+    cut_time = lru_cache(maxsize=None)(partial(_cut_time, group.range, dataset))
     small: list[str] = []
     for symbol in symbols:
-        if whole or sessions_in(piece) * rates[symbol] / page_limit < size:
+        rate = rates[symbol]
+        if whole or sessions * rate / page_limit < size:
             small.append(symbol)
             continue
-        for part in _cut_time(piece, dataset, size * page_limit / rates[symbol]):
-            yield FetchTask((symbol,), part, dataset, sessions_in(part) * rates[symbol])
+        for part, inside in cut_time(max(1, math.ceil(round(sessions / (size * page_limit / rate), 6)))):
+            yield FetchTask((symbol,), part, dataset, inside * rate, asof=group.asof)
     # Equal shares: a last task with three symbols in it would waste most of its page.
-    pages = sum(sessions_in(piece) * rates[symbol] for symbol in small) / page_limit
+    pages = sum(sessions * rates[symbol] for symbol in small) / page_limit
     shares = max(1, math.ceil(round(pages / size, 6)))
     batch: list[str] = []
-    filled, done = 0.0, 0
+    filled, done, characters = 0.0, 0, 0
     for symbol in small:
         batch.append(symbol)
-        filled += sessions_in(piece) * rates[symbol] / page_limit
+        characters += len(symbol) + 1
+        filled += sessions * rates[symbol] / page_limit
         full = filled >= pages * (done + 1) / shares - 1e-9
-        if full or not fits_one_request(batch):
-            yield _shared(batch, piece, dataset, rates)
-            batch = []
+        if full or len(batch) >= _MOST_SYMBOLS or characters > _MOST_CHARACTERS:
+            yield _shared(batch, group, symbols, dataset, rates)
+            batch, characters = [], 0
             done += full
     if batch:
-        yield _shared(batch, piece, dataset, rates)
+        yield _shared(batch, group, symbols, dataset, rates)
 
 
 def fits_one_request(symbols: Sequence[str]) -> bool:
@@ -306,17 +324,19 @@ def fits_one_request(symbols: Sequence[str]) -> bool:
     return len(symbols) < _MOST_SYMBOLS and sum(len(name) + 1 for name in symbols) <= _MOST_CHARACTERS
 
 
-def _shared(batch: Sequence[str], piece: TimeRange, dataset: Dataset, rates: Mapping[str, float]) -> FetchTask:
-    estimate = sessions_in(piece) * sum(rates[symbol] for symbol in batch)
-    return FetchTask(tuple(sorted(batch)), piece, dataset, estimate)
+def _shared(
+    batch: Sequence[str], group: _Group, symbols: Mapping[str, TimeRange | None], dataset: Dataset, rates: Mapping[str, float]
+) -> FetchTask:
+    estimate = sessions_in(group.range) * sum(rates[symbol] for symbol in batch)
+    own = {symbol: overlap for symbol in sorted(batch) if (overlap := symbols[symbol])} if group.probe else {}
+    return FetchTask(tuple(sorted(batch)), group.range, dataset, estimate, group.overlap, group.asof, own)
 
 
-def _cut_time(piece: TimeRange, dataset: Dataset, sessions_each: float) -> list[TimeRange]:
-    """Cut a range at the edges of files into parts of at most about *sessions_each* sessions, as equal as the files allow."""
+def _cut_time(piece: TimeRange, dataset: Dataset, shares: int) -> Sequence[tuple[TimeRange, float]]:
+    """Cut a range at the edges of files into at most so many parts, as equal as the files allow; each with its sessions."""
     edges = [period.start for period in periods(piece, dataset)][1:]
     # A New York day ends some hours into the next UTC month: a task of its own for that night would bring a print or two.
     edges = [edge for edge in edges if count_sessions(TimeRange(edge, piece.end))]
-    shares = max(1, math.ceil(round(sessions_in(piece) / sessions_each, 6)))
     parts: list[TimeRange] = []
     start = piece.start
     for edge in edges:
@@ -326,4 +346,4 @@ def _cut_time(piece: TimeRange, dataset: Dataset, sessions_each: float) -> list[
             parts.append(TimeRange(start, edge))
             start = edge
     parts.append(TimeRange(start, piece.end))
-    return parts
+    return [(part, sessions_in(part)) for part in parts]

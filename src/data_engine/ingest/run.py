@@ -26,6 +26,7 @@ from data_engine.market.time_range import TimeRange, difference, iso
 from data_engine.market.wording import and_more
 from data_engine.store.bar_store import BarStore
 from data_engine.store.coverage import Coverage
+from data_engine.store.coverage_store import CoverageSnapshot
 from data_engine.store.partitions import Period
 
 _NOT_STORED = (DamagedFile.code, ClockError.code, Interrupted.code)
@@ -67,6 +68,7 @@ class IngestionRun:
         self._delayed = delayed
         self._requested = storage.coverage.requested
         self._recounted: dict[Series, Coverage] = {}
+        self._wanted: dict[Series, tuple[TimeRange, ...]] = {}  # as stored after the work
         self._compared: set[Series] = set()
         self._named: set[Series] = set()
         self._cleared: set[Series] = set()
@@ -261,7 +263,8 @@ class IngestionRun:
         with suppress(StoreError):  # what stays there too long is read twice, and says the same
             for series in self._requested.series():
                 ranges = difference(self._requested.of(series), withdrawn.get(series, ()))
-                left[series] = difference(ranges, self._storage.coverage.stored(series).wanted)
+                stored = self._wanted.get(series) or self._storage.coverage.stored(series).wanted
+                left[series] = difference(ranges, stored)
             self._requested.replace(left)
 
     def _rebase(self) -> RunPlan:
@@ -275,7 +278,7 @@ class IngestionRun:
         for series in changed:
             targets.setdefault(series.dataset, {})[series.symbol] = self._storage.coverage.read(series).wanted
         return plan_run(
-            self._storage.coverage,
+            CoverageSnapshot(self._storage.coverage),
             targets,
             now=self._run_plan.now,
             workers=self._dispatcher.workers,
@@ -303,7 +306,9 @@ class IngestionRun:
         known, failure = self._recounted.get(series, self._run_plan.known[series]), state.failed.get(series)
         if symbol in plan.outstanding or series in self._compared or error is not None:
             try:
-                known = self._storage.coverage.read(series)
+                stored = self._storage.coverage.stored(series)
+                self._wanted[series] = stored.wanted
+                known = self._storage.coverage.with_requested(stored)
             except StoreError as damage:
                 failure = failure or Failure.of(damage)
         verdict = failure or self._verdict(known, plan, error)
@@ -313,7 +318,8 @@ class IngestionRun:
         if verdict is not None and symbol in plan.outstanding and verdict.code not in _NOT_STORED:
             self._store_failure(series, verdict)
         label = symbol if len(self._run_plan.plans) == 1 else f"{symbol} ({plan.dataset.name})"
-        return Outcome(label, verdict, known.bars, state.written.get(series, 0), state.vanished.get(series, 0))
+        written, vanished = state.written.get(series, 0), state.vanished.get(series, 0)
+        return Outcome(label, verdict, known.bars, written, vanished, ended=series in self._run_plan.ended)
 
     def _verdict(self, known: Coverage, plan: IngestionPlan, error: DataEngineError | None) -> Failure | None:
         """Return why a series is not complete, read from its coverage after the work; None if it is."""

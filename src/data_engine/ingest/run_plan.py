@@ -20,7 +20,7 @@ from data_engine.market.symbol import asof_day, ticker_of
 from data_engine.market.time_range import TimeRange, difference, union
 from data_engine.market.wording import and_more
 from data_engine.store.coverage import Coverage, FileCount
-from data_engine.store.coverage_store import CoverageStore
+from data_engine.store.coverage_store import CoverageSnapshot, CoverageStore
 from data_engine.store.file_store import FileStore
 from data_engine.store.legacy_files import foreign_files
 from data_engine.store.lost_files import lost_files
@@ -35,7 +35,7 @@ class RunPlan:
 
     Attributes:
         plans: one per dataset.
-        known: coverage at the start, by series.
+        known: coverage at the start, by series; without fingerprints if it comes from a `CoverageSnapshot`.
         broken: series that cannot be worked on: code and message.
         now: when the run began.
         refetch: Whether covered ranges are requested, too.
@@ -84,7 +84,7 @@ class RunPlan:
 
 
 def plan_run(
-    coverage: CoverageStore,
+    coverage: CoverageStore | CoverageSnapshot,
     targets: Mapping[Dataset, Mapping[str, tuple[TimeRange, ...]]],
     *,
     now: datetime,

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from data_engine.errors import DamagedFile, InputError
 from data_engine.market.exchange_calendar import can_hold_bars
-from data_engine.market.series import Dataset
+from data_engine.market.series import Dataset, Series
 from data_engine.market.time_range import TimeRange, difference, union
 from data_engine.market.wording import and_more, did_you_mean
 from data_engine.store.bar_store import BarStore
-from data_engine.store.coverage_store import CoverageStore
+from data_engine.store.coverage_store import CoverageSnapshot, CoverageStore
 from data_engine.store.selection import DatasetFilter
 from data_engine.universe.index_store import MetadataStore
 
@@ -29,6 +29,7 @@ def targets_in(
     index_name: str | None,
     *,
     now: datetime,
+    coverage: CoverageSnapshot | None = None,
 ) -> dict[Dataset, Targets]:
     """Return what an update of a store requests (`update_targets`), read anew: another process may have changed it.
 
@@ -39,6 +40,7 @@ def targets_in(
         names: The symbols to update. If None, all of them.
         index_name: The index whose members to update, instead of *names*.
         now: The instant up to which the series are brought.
+        coverage: Where the coverage is read, of which nothing was read yet. If None, it is not kept.
 
     Raises:
         StoreError: If there is no store.
@@ -48,11 +50,37 @@ def targets_in(
     bars.coverage.requested.refresh()
     members = None if index_name is None else list(metadata.members(index_name))
     former = {} if index_name is None else metadata.former_members(index_name)
-    return update_targets(bars.coverage, choice, names, members, now=now, former=former)
+    return update_targets(coverage or CoverageSnapshot(bars.coverage), choice, names, members, now=now, former=former)
+
+
+def check_targets(
+    bars: BarStore,
+    metadata: MetadataStore,
+    choice: DatasetFilter,
+    names: Sequence[str] | None,
+    index_name: str | None,
+    *,
+    now: datetime,
+) -> None:
+    """Raise what `targets_in` does; without *names*, coverage is read up to the first series that an update can work on.
+
+    Raises:
+        StoreError: If there is no store.
+        InputError: As `update_targets`.
+    """
+    bars.check_exists()
+    bars.coverage.requested.refresh()
+    if names is None:
+        members = None if index_name is None else set(metadata.members(index_name))
+        datasets = (dataset for dataset in bars.coverage.datasets() if dataset in choice)
+        stored = (one for dataset in datasets for one in bars.coverage.series(dataset))
+        if any(_targets_of(bars.coverage, [one], now) for one in stored if members is None or one.symbol in members):
+            return
+    targets_in(bars, metadata, choice, names, index_name, now=now)
 
 
 def update_targets(
-    coverage: CoverageStore,
+    coverage: CoverageStore | CoverageSnapshot,
     choice: DatasetFilter,
     names: Sequence[str] | None,
     members: Sequence[str] | None,
@@ -76,7 +104,11 @@ def update_targets(
         InputError: If a symbol was never ingested in any chosen dataset, or nothing was.
     """
     chosen = names if members is None else members
-    made = {dataset: _targets_of(coverage, dataset, chosen, now) for dataset in coverage.datasets() if dataset in choice}
+    made = {
+        dataset: _targets_of(coverage, _chosen(coverage, dataset, chosen), now)
+        for dataset in coverage.datasets()
+        if dataset in choice
+    }
     for of_dataset in made.values() if members is not None else ():
         _begin_new(of_dataset, members or (), now)
     for dataset, of_dataset in made.items():
@@ -96,21 +128,33 @@ def update_targets(
     return targets
 
 
-def _targets_of(coverage: CoverageStore, dataset: Dataset, names: Sequence[str] | None, now: datetime) -> Targets:
-    """Return what was requested of the stored series of a dataset, and everything since."""
+def _chosen(coverage: CoverageStore | CoverageSnapshot, dataset: Dataset, names: Sequence[str] | None) -> Iterable[Series]:
+    """Return the stored series of a dataset, in order of *names* if these are given."""
+    if names is None:
+        return coverage.series(dataset)
     stored = {series.symbol: series for series in coverage.series(dataset)}
+    return [stored[name] for name in names if name in stored]
+
+
+def _targets_of(coverage: CoverageStore | CoverageSnapshot, stored: Iterable[Series], now: datetime) -> Targets:
+    """Return what was requested of stored series of one dataset, and everything since, by symbol."""
     targets: Targets = {}
-    for symbol in stored if names is None else [name for name in names if name in stored]:
+    joined: dict[tuple[TimeRange, ...], tuple[TimeRange, ...]] = {}  # most series have the same ranges
+    for series in stored:
         try:
-            ranges = coverage.read(stored[symbol]).wanted
+            ranges = coverage.read(series).wanted
         except DamagedFile:
             ranges = (TimeRange(now - _LEAST, now),)  # the run that reads it next says what is wrong with it
+        if ranges and ranges not in joined:
+            joined[ranges] = union((*ranges, TimeRange(min(ranges[-1].end, now - _LEAST), now)))
         if ranges:
-            targets[symbol] = union((*ranges, TimeRange(min(ranges[-1].end, now - _LEAST), now)))
+            targets[series.symbol] = joined[ranges]
     return targets
 
 
-def _left_of_former(coverage: CoverageStore, dataset: Dataset, former: Mapping[str, datetime], now: datetime) -> Targets:
+def _left_of_former(
+    coverage: CoverageStore | CoverageSnapshot, dataset: Dataset, former: Mapping[str, datetime], now: datetime
+) -> Targets:
     """Return what is provisional or missing of former members until they left: what is provisional is owed until it is final."""
     targets: Targets = {}
     for series in coverage.series(dataset) if former else ():

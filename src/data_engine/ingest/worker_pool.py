@@ -6,7 +6,6 @@ import re
 import threading
 from collections.abc import MutableMapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from copy import copy
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -169,11 +168,7 @@ class RunFiles:
 
 def _storage_of_run(storage: BarStore, epoch: Epoch) -> BarStore:
     """Return a store that writes only as long as a run lasts."""
-    files = cast("FileStore", RunFiles(storage.files, epoch))
-    of_run = copy(storage)
-    of_run.files = files
-    of_run.coverage = storage.coverage.writing_to(files)
-    return of_run
+    return storage.writing_to(cast("FileStore", RunFiles(storage.files, epoch)))
 
 
 class ThreadPool:

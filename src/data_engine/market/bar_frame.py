@@ -22,37 +22,68 @@ _Kind = TypeVar("_Kind")
 _KEYS = ("symbol", "timestamp")
 
 
-def to_frame(tables: Iterable[tuple[str, pa.Table]], columns: Sequence[str] = VALUES, zone: tzinfo | None = None) -> pd.DataFrame:
+def to_frame(
+    tables: Iterable[tuple[str, pa.Table]],
+    columns: Sequence[str] = VALUES,
+    zone: tzinfo | None = None,
+    *,
+    rows: int | None = None,
+) -> pd.DataFrame:
     """Return bars as a sorted DataFrame with the levels ``symbol`` and ``timestamp`` (``datetime64[ns, UTC]``), all float64.
 
     Args:
-        tables: Pairs of a symbol and its sorted bars.
+        tables: Pairs of a symbol and its sorted bars; by symbol if *rows* is given.
         columns: The columns of `VALUES` that the tables have besides ``timestamp``.
         zone: The time zone of the timestamps. If None, UTC.
+        rows: About how many rows there are, rather more than fewer. Then each table is copied and dropped as it comes, so that
+            the bars are in memory once, and the memory of one table serves for the next.
     """
     import pandas as pd
 
-    pieces = [(symbol, table) for symbol, table in sorted(tables, key=lambda item: item[0]) if table.num_rows]
-    lengths = [table.num_rows for _, table in pieces]
-    times = np.empty(sum(lengths), dtype=np.int64)
-    values = np.empty((len(columns), times.size))
+    ordered = sorted(tables, key=lambda item: item[0]) if rows is None else tables
+    room = sum(table.num_rows for _, table in ordered) if isinstance(ordered, list) else rows or 0
+    times, values = np.empty(room, dtype=np.int64), np.empty((len(columns), room))
+    symbols: list[str] = []
+    lengths: list[int] = []
     at = 0
-    for _, table in pieces:
+    for symbol, table in ordered:
+        if not table.num_rows:
+            continue
+        if at + table.num_rows > times.size:
+            times, values = _with_room(times, values, at, at + table.num_rows)
         _fill(times, at, table.column("timestamp"))
         for row, name in zip(values, columns, strict=True):
             _fill(row, at, table.column(name))
+        symbols.append(symbol)
+        lengths.append(table.num_rows)
         at += table.num_rows
+    if at < times.size:
+        times, values = _cut_to(times, values, at)
     times *= 1000  # users get nanoseconds: what pandas, and every tool built on it, takes for granted
     distinct, codes = _factorised(times)
     stamps = pd.DatetimeIndex(distinct, dtype=pd.DatetimeTZDtype("ns", "UTC"), copy=False)
     levels: list[Any] = [  # the stubs know only lists of lists, though any index will do
-        pd.Index([symbol for symbol, _ in pieces], dtype="str"),
+        pd.Index(symbols, dtype="str"),
         stamps if zone is None else stamps.tz_convert(zone),
     ]
     # The types that pandas would convert the codes to.
-    rows: list[Any] = [np.repeat(np.arange(len(pieces), dtype=_smallest(len(pieces))), lengths), codes]
-    index = pd.MultiIndex(levels=levels, codes=rows, names=_KEYS, verify_integrity=False)
+    numbers: list[Any] = [np.repeat(np.arange(len(symbols), dtype=_smallest(len(symbols))), lengths), codes]
+    index = pd.MultiIndex(levels=levels, codes=numbers, names=_KEYS, verify_integrity=False)
     return pd.DataFrame(values.T, index=index, columns=list(columns), copy=False)
+
+
+def _with_room(times: Int64s, values: Any, filled: int, least: int) -> tuple[Int64s, Any]:
+    """Return the same in larger arrays."""
+    room = max(least, filled * 3 // 2)
+    more, wider = np.empty(room, dtype=np.int64), np.empty((len(values), room))
+    more[:filled], wider[:, :filled] = times[:filled], values[:, :filled]
+    return more, wider
+
+
+def _cut_to(times: Int64s, values: Any, filled: int) -> tuple[Int64s, Any]:
+    """Return the filled part; without a copy if little was not filled, which costs no memory that was never written to."""
+    times, values = times[:filled], values[:, :filled]
+    return (times, values) if 4 * filled > 3 * values.strides[0] // 8 else (times.copy(), values.copy())
 
 
 def _fill(target: Any, at: int, column: pa.ChunkedArray) -> None:
@@ -67,7 +98,34 @@ def _factorised(times: Int64s) -> tuple[Int64s, Any]:
     """Return the distinct times, sorted, and each time's position among them."""
     if (times[1:] > times[:-1]).all():  # one symbol: already both
         return times, np.arange(times.size, dtype=_smallest(times.size))
-    return np.unique(times, return_inverse=True)
+    return _on_minutes(times) or np.unique(times, return_inverse=True)
+
+
+_MINUTE = 60_000_000_000
+
+_BLOCK = 1 << 16  # rows whose intermediate results stay in the cache of a core
+
+
+def _on_minutes(times: Int64s) -> tuple[Int64s, Any] | None:
+    """Return what `_factorised` does for times on whole minutes, without sorting them; None for others.
+
+    All bars of Alpaca begin on one, and many symbols have the same: a place for each minute is less work than a sort.
+    """
+    first = int(times.min())
+    count = (int(times.max()) - first) // _MINUTE + 1
+    if count > 4 * times.size + (1 << 20):
+        return None
+    places, seen = np.empty(times.size, np.int32), np.zeros(count, bool)
+    for at in range(0, times.size, _BLOCK):
+        since = times[at : at + _BLOCK] - first
+        minutes = since // _MINUTE
+        if (minutes * _MINUTE != since).any():
+            return None
+        places[at : at + _BLOCK] = minutes
+        seen[minutes] = True
+    distinct = np.flatnonzero(seen)
+    numbers = (np.cumsum(seen, dtype=np.int32) - 1).astype(_smallest(distinct.size))
+    return distinct * _MINUTE + first, numbers[places]
 
 
 def _smallest(size: int) -> type[np.signedinteger[Any]]:

@@ -7,9 +7,10 @@ Bars of the same symbol and minute differ if their feed or adjustment differs. O
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from enum import Enum
+from functools import lru_cache
 
 from data_engine.errors import InputError
 from data_engine.market.time_range import NEW_YORK, TimeRange, new_york_midnight
@@ -256,27 +257,29 @@ class Dataset:
         timeframe: The length of a bar.
         adjustment: The adjustment of the prices.
         feed: The feed as stored (never ``DELAYED_SIP``).
+        name: The folder's name: ``equities_1min``, ``equities_1day_split``, ``equities_1min_iex``, ``equities_5min_all_boats``.
     """
 
     timeframe: Timeframe
     adjustment: Adjustment = RAW
     feed: Feed = Feed.SIP
+    name: str = field(init=False, repr=False, compare=False)  # a part of every path: it is not made anew for each file
 
     def __post_init__(self) -> None:
         if self.feed is not self.feed.stored:
             object.__setattr__(self, "feed", self.feed.stored)
-
-    @property
-    def name(self) -> str:
-        """The folder's name: ``equities_1min``, ``equities_1day_split``, ``equities_1min_iex``, ``equities_5min_all_boats``."""
         parts = ["equities", str(self.timeframe).lower()]
         if not self.adjustment.is_raw:
             parts += self.adjustment.value.split(",")
         if self.feed is not Feed.SIP:
             parts.append(self.feed.value)
-        return "_".join(parts)
+        object.__setattr__(self, "name", "_".join(parts))
+
+    def __hash__(self) -> int:
+        return hash(self.name)  # no two datasets have the same one
 
     @classmethod
+    @lru_cache(maxsize=256)  # it is in the path of each file
     def from_name(cls, name: str) -> Dataset:
         """Undo `name`.
 

@@ -109,6 +109,12 @@ def intersection(left: Iterable[TimeRange], right: Iterable[TimeRange]) -> tuple
     return tuple(_meet(union(left), union(right)))
 
 
+@lru_cache(maxsize=1024)  # most series of a store have the same ranges
+def unanswered(span: TimeRange, wanted: tuple[TimeRange, ...], answered: tuple[TimeRange, ...]) -> tuple[TimeRange, ...]:
+    """Return the instants of *span* that are in *wanted* and in none of *answered*."""
+    return difference(intersection((span,), wanted), answered)
+
+
 def _meet(left: tuple[TimeRange, ...], right: tuple[TimeRange, ...]) -> Iterator[TimeRange]:
     i = j = 0
     while i < len(left) and j < len(right):

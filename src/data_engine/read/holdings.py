@@ -99,6 +99,11 @@ class Holdings:
             self._files[series] = tuple(self._store.periods(series, span))
         return self._files[series]
 
+    def rows(self, query: BarQuery) -> int:
+        """Return how many bars the files that a query reads are counted to hold; those of parts of files are bars, too."""
+        known = ((self.coverage(series), self.files(series, query.reach)) for series in query.series)
+        return sum(one.rows.get(period, 0) for one, periods in known for period in periods)
+
     def is_held(self, series: Series) -> bool:
         """Return whether a series has any bar or answer."""
         known = self.coverage(series)

@@ -18,21 +18,14 @@ from data_engine.market.dates import DateLike, parse_span, parse_zone
 from data_engine.market.series import Series
 from data_engine.market.symbol import check_symbol
 from data_engine.read.adjusted_query import adjusted
-from data_engine.read.bar_query import (
-    BarQuery,
-    Incomplete,
-    Prices,
-    ReadOptions,
-    SessionName,
-    Source,
-    Unadjustable,
-)
+from data_engine.read.bar_query import BarQuery, Incomplete, Prices, ReadOptions, SessionName, Source, Unadjustable
 from data_engine.read.bar_reader import batches, in_arrow, named_table, relation, whole_symbols
 from data_engine.read.completeness import lack_of
 from data_engine.read.holdings import Holding, Holdings, left_out
 from data_engine.read.session_report import FrameRecord, session_frame
 from data_engine.store.bar_store import BarStore, WriteResult
 from data_engine.store.legacy_files import refuse_foreign, refuse_legacy_store
+from data_engine.store.waiting import check_wait, warn_waiting
 from data_engine.universe.index_store import MetadataStore
 
 if TYPE_CHECKING:
@@ -88,7 +81,13 @@ class ParquetStorage:
         return self.bars.files
 
     def store(
-        self, bars: pd.DataFrame, timeframe: object = None, *, feed: object = None, adjustment: object = None
+        self,
+        bars: pd.DataFrame,
+        timeframe: object = None,
+        *,
+        feed: object = None,
+        adjustment: object = None,
+        wait: float = 600.0,
     ) -> WriteResult:
         """Merge a DataFrame of bars into the store: one row per (symbol, timestamp), the new one wins.
 
@@ -101,17 +100,21 @@ class ParquetStorage:
             timeframe: The timeframe of the bars. If None, read from the frame metadata, else minutes.
             feed: The feed of the bars. If None, read from the frame metadata, else the consolidated tape.
             adjustment: The adjustment of the bars. If None, read from the frame metadata, else raw.
+            wait: The maximum number of seconds to wait for a file that another process has locked. A `StoreBusyWarning` says
+                when the call has waited for a second.
 
         Returns:
             The number of bars in the files that were written, how many were added or revised, and the number of rows that a
             later row of the DataFrame repeated. If such rows differ, or nothing says which bars these are, a `FrameWarning` does.
 
         Raises:
-            InputError: If a column is missing, a value is not a number, timestamps cannot be of that timeframe, or an argument
-                contradicts the frame metadata.
+            InputError: If a column is missing, a value is not a number, timestamps cannot be of that timeframe, an argument
+                contradicts the frame metadata, or *wait* is no number from 0 to a year.
             ForeignFiles: If the folder of a series, or the whole store, was written by the legacy pipeline; nothing was written.
+            StoreBusy: If another process kept a file locked; earlier files of the DataFrame are stored, and a repetition is safe.
             StoreError: If the store cannot be written.
         """
+        bar_store = self.bars.writing_to(self.files.waiting(check_wait(wait), warn_waiting(self.files.location, wait)))
         folded = Folded()
         tables = from_frame(bars, canonical=check_symbol, folded=folded)
         dataset = dataset_of_frame(bars, timeframe, feed, adjustment)
@@ -129,7 +132,7 @@ class ParquetStorage:
         refuse_legacy_store(self.files)
         for symbol in tables:
             refuse_foreign(self.files, Series(symbol, dataset))
-        result = sum((self.bars.add(Series(symbol, dataset), table) for symbol, table in tables.items()), WriteResult())
+        result = sum((bar_store.add(Series(symbol, dataset), table) for symbol, table in tables.items()), WriteResult())
         return replace(result, folded=folded.repeated)
 
     def load(
@@ -220,7 +223,8 @@ class ParquetStorage:
             ),
         )
         record = FrameRecord(query, held, now)
-        frame = to_frame(whole_symbols(self.bars, query, record, holdings.files), query.columns, zone)
+        rows = holdings.rows(query)
+        frame = to_frame(whole_symbols(self.bars, query, record, holdings.files), query.columns, zone, rows=rows)
         identity = frame_identity(replace(query.dataset, adjustment=query.adjustment), computed=query.computed)
         frame.attrs[ATTRS_KEY] = {**identity, **({"prices": query.prices} if query.prices else {}), **record.metadata()}
         return frame

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from data_engine.corporate_actions.action_store import ActionStore
+from data_engine.corporate_actions.ticker_changes import TickerChange
 from data_engine.errors import InputError, StoreError
 from data_engine.ingest import run_log
 from data_engine.ingest.run_log import RunLog, RunRecord
@@ -22,7 +24,7 @@ from data_engine.store.coverage import Coverage
 from data_engine.store.selection import DatasetFilter
 from data_engine.verify import verify as verification
 from data_engine.verify.findings import Finding
-from data_engine.verify.status import counted_coverage
+from data_engine.verify.status import counted_coverage, end_of_series
 from data_engine.verify.verify import VerificationReport
 
 FINDINGS = 2_000
@@ -49,6 +51,7 @@ class Overview:
         runs: The runs, the latest first.
         charts: The charts, one per feed and adjustment.
         notes: Messages to the user.
+        ended: The changes at which series end.
     """
 
     store: str
@@ -62,6 +65,7 @@ class Overview:
     runs: list[RunRecord]
     charts: list[Chart]
     notes: list[str] = field(default_factory=list)
+    ended: dict[Series, TickerChange] = field(default_factory=dict)
 
     def head(self) -> dict[str, Any]:
         """Return the fields of the JSON object in the report, without candles."""
@@ -118,6 +122,7 @@ class Overview:
             "first": iso(known.first_bar) if known.first_bar else None,
             "last": iso(known.last_bar) if known.last_bar else None,
             "failure": _short(known.failure.message) if known.failure else None,
+            "ended": str(self.ended[known.series]) if known.series in self.ended else None,
             "problem": _short(self.problems[known.series]) if known.series in self.problems else None,
         }
 
@@ -171,13 +176,17 @@ def overview_of(
         raise InputError(f"no such series: {and_more(unknown, 10)}; run `data-engine status` to list them")
     coverage: dict[Dataset, list[Coverage]] = {}
     problems: dict[Series, str] = {}
+    ended: dict[Series, TickerChange] = {}
     notes: list[str] = []
+    changes = ActionStore(storage.files).ticker_changes().until(now)
     for series in known:
         try:
             found = counted_coverage(storage, series)
         except StoreError as error:
             found, problems[series] = Coverage(series), str(error)
         coverage.setdefault(series.dataset, []).append(found)
+        if (change := end_of_series(found, changes)) is not None:
+            ended[series] = change
     try:
         runs = RunLog(storage.files).read()
     except StoreError as error:
@@ -186,7 +195,18 @@ def overview_of(
     checked = verification.verify(storage, choice, names, now=now, quick=quick)
     drawn = charts(storage, known, now=now, quick=quick, minutes=minutes, notes=notes)
     return Overview(
-        storage.files.location, now, by, quick, minutes, coverage, problems, checked, runs[: run_log.KEPT_RUNS], drawn, notes
+        storage.files.location,
+        now,
+        by,
+        quick,
+        minutes,
+        coverage,
+        problems,
+        checked,
+        runs[: run_log.KEPT_RUNS],
+        drawn,
+        notes,
+        ended,
     )
 
 

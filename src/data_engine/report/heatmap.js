@@ -230,6 +230,7 @@ class HeatMap {
       if (this.dataset.intraday && series.bars[month]) parts.push(plural(series.bars[month], "bar"));
     }
     if (series.failure && series.missing[month]) parts.push(`last run: ${series.failure}`);
+    if (series.ended) parts.push(series.ended);
     if (series.problem) parts.push(series.problem);
     this.readout.replaceChildren(el("b", {}, series.symbol), `, ${MONTHS[of]} ${year}: ${[STATE_WORDS[state][1], ...parts].join(" · ")}`);
   }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -69,6 +70,12 @@ class BarStore:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.files.location!r})"
+
+    def writing_to(self, files: FileStore) -> BarStore:
+        """Return the same store, which writes its files in another way."""
+        made = copy(self)
+        made.files, made.coverage = files, self.coverage.writing_to(files)
+        return made
 
     def write(self, series: Series, period: Period, fetched: pa.Table, *, answered: TimeRange | None = None) -> WriteResult:
         """Merge bars into one file; no stored bar is removed.
@@ -277,9 +284,9 @@ class BarStore:
 
     def partitions(self, dataset: Dataset, symbol: str | None = None) -> Iterator[Partition]:
         """Yield every file of a dataset (of one symbol), in order of its path."""
-        folder = dataset.name if symbol is None else series_folder(Series(symbol, dataset))
-        for key in self.files.list(folder):
-            partition = Partition.parse(key)
+        series = None if symbol is None else Series(symbol, dataset)
+        for key in self.files.list(dataset.name if series is None else series_folder(series)):
+            partition = Partition.parse(key) if series is None else Partition.in_folder(series, key)
             if partition is not None:
                 yield partition
 

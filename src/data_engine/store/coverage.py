@@ -19,7 +19,7 @@ from typing import TypeVar
 
 from data_engine.market.finality import final_before
 from data_engine.market.series import Series
-from data_engine.market.time_range import TimeRange, difference, intersection, new_york_date, new_york_midnight, union
+from data_engine.market.time_range import TimeRange, difference, intersection, new_york_date, new_york_midnight, unanswered, union
 from data_engine.store.partitions import Period
 
 _Part = TypeVar("_Part", "Tentative", "Unconfirmed")
@@ -358,7 +358,7 @@ class Coverage:
         Nothing from the bar on that contains *now* is: it has not ended.
         """
         ended = span.before(self.series.dataset.timeframe.floor(now))
-        return difference(intersection((ended,), self.wanted), (*self.covered, *self.provisional)) if ended else ()
+        return unanswered(ended, self.wanted, (*self.covered, *self.provisional)) if ended else ()
 
 
 def _without(parts: Iterable[_Part], *spans: TimeRange) -> tuple[_Part, ...]:

@@ -1,4 +1,7 @@
-"""Coverage as a JSON file, one interval a line, and back. Pure."""
+"""Coverage as a JSON file, one interval a line, and back. Pure.
+
+The series of a store share most of their ranges, instants and periods: each is parsed once and is one object in memory.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from data_engine.market.series import Dataset, Series
@@ -62,8 +66,13 @@ def dump(coverage: Coverage) -> bytes:
     return ("{\n" + ",\n".join(f"  {json.dumps(name)}: {_lines(value)}" for name, value in fields) + "\n}\n").encode()
 
 
-def load(data: bytes, series: Series) -> Coverage:
+def load(data: bytes, series: Series, *, fingerprints: bool = True) -> Coverage:
     """Undo `dump`.
+
+    Args:
+        data: The content of the file.
+        series: The series of the file.
+        fingerprints: Whether to return the fingerprints of the bar files; they are half of the memory, and checked in any case.
 
     Raises:
         ValueError: damaged, of a newer format, or of another series.
@@ -74,16 +83,17 @@ def load(data: bytes, series: Series) -> Coverage:
             raise ValueError(f"its format is {fields['format']!r}, this program knows {FORMAT}")
         dataset = series.dataset
         found = (fields["symbol"], fields["timeframe"], fields["feed"], fields["adjustment"])
-        if found != (series.symbol, str(dataset.timeframe), dataset.feed.value, str(dataset.adjustment)):
+        if found != (series.symbol, *_names_of(dataset)):
             raise ValueError(f"it is the coverage of {' '.join(map(str, found))}")
         failure = fields["failure"]
+        tentative = tuple(Tentative(*_from_dated(row)) for row in fields.get("tentative", ()))
         known = Coverage(
             series,
             wanted=_ranges(fields["wanted"]),
             covered=_ranges(fields["covered"]),
             provisional=_ranges(fields["provisional"]),
             rows=_rows(fields["rows"], dataset),
-            files=_files(fields.get("files", {})),  # older files have none
+            files=_files(fields.get("files", {}), fingerprints),  # older files have none
             first_bar=_instant(fields["first_bar"]),
             last_bar=_instant(fields["last_bar"]),
             empty_since=_instant(fields["empty_since"]),
@@ -93,12 +103,18 @@ def load(data: bytes, series: Series) -> Coverage:
             by=fields["by"],
             changing=frozenset(_period_of(text) for text in fields.get("changing", ())),
             imported=_ranges(fields.get("imported", [])),
+            tentative=tentative,
             unconfirmed=tuple(Unconfirmed(*_from_dated(row)) for row in fields.get("unconfirmed", ())),
             basis_checked=_instant(fields.get("basis_checked")),
         )
-        return replace(known, tentative=_tentative(fields, known))
+        return known if "tentative" in fields else replace(known, tentative=_tentative_by_age(known))
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"it lacks {error}" if isinstance(error, KeyError) else str(error)) from error
+
+
+@lru_cache(maxsize=256)
+def _names_of(dataset: Dataset) -> tuple[str, str, str]:
+    return str(dataset.timeframe), dataset.feed.value, str(dataset.adjustment)
 
 
 def _dated(one: Tentative | Unconfirmed) -> list[str]:
@@ -107,7 +123,7 @@ def _dated(one: Tentative | Unconfirmed) -> list[str]:
 
 def _from_dated(row: list[str]) -> tuple[TimeRange, datetime]:
     start, end, answered = row
-    return TimeRange(from_iso(start), from_iso(end)), from_iso(answered)
+    return _range(start, end), _parsed(answered)
 
 
 def _pairs(ranges: Iterable[TimeRange]) -> list[list[str]]:
@@ -117,8 +133,22 @@ def _pairs(ranges: Iterable[TimeRange]) -> list[list[str]]:
 _FIRST_YEAR, _LAST_YEAR = 1900, 2200  # no exchange has sessions outside; days near 1 and 9999 break the arithmetic of dates
 
 
+_parsed = lru_cache(maxsize=1 << 14)(from_iso)
+
+
+@lru_cache(maxsize=1 << 14)
+def _range(start: str, end: str) -> TimeRange:
+    return TimeRange(_parsed(start), _parsed(end))
+
+
 def _ranges(pairs: list[list[str]]) -> tuple[TimeRange, ...]:
-    made = tuple(TimeRange(from_iso(start), from_iso(end)) for start, end in pairs)
+    return _joined(tuple((start, end) for start, end in pairs)) if pairs else ()
+
+
+@lru_cache(maxsize=1 << 12)
+def _joined(pairs: tuple[tuple[str, str], ...]) -> tuple[TimeRange, ...]:
+    """Return the ranges of a list that is in order."""
+    made = tuple(_range(start, end) for start, end in pairs)
     if union(made) != made:
         raise ValueError("its ranges overlap or are not in order")
     if made and not (made[0].start.year >= _FIRST_YEAR and made[-1].end.year <= _LAST_YEAR):
@@ -131,22 +161,21 @@ def _stamp(instant: datetime | None) -> str | None:
 
 
 def _instant(text: str | None) -> datetime | None:
-    return None if text is None else from_iso(text)
+    return None if text is None else _parsed(text)
 
 
 def _period(period: Period) -> str:
     return f"{period.year:04d}" if period.month is None else f"{period.year:04d}-{period.month:02d}"
 
 
+@lru_cache(maxsize=1 << 12)
 def _period_of(text: str) -> Period:
     year, _, month = text.partition("-")
     return Period(int(year), int(month) if month else None)
 
 
-def _tentative(fields: Mapping[str, Any], known: Coverage) -> tuple[Tentative, ...]:
-    """Return the emptiness that is to be asked for again; of a file that says nothing of it, by when the series was begun."""
-    if "tentative" in fields:
-        return tuple(Tentative(*_from_dated(row)) for row in fields["tentative"])
+def _tentative_by_age(known: Coverage) -> tuple[Tentative, ...]:
+    """Return the emptiness that is to be asked for again of a file that says nothing of it, by when the series was begun."""
     since = known.first_bar or known.empty_since
     if since is None or known.begun is None or known.begun - since > TENTATIVE:
         return ()
@@ -156,21 +185,22 @@ def _tentative(fields: Mapping[str, Any], known: Coverage) -> tuple[Tentative, .
 
 def _rows(fields: Mapping[str, Any], dataset: Dataset) -> dict[Period, int]:
     rows = {_period_of(text): count for text, count in fields.items()}
+    intraday = dataset.timeframe.intraday
     for period, count in rows.items():
         month = period.month
-        if (month is not None) != dataset.timeframe.intraday or month not in (None, *range(1, 13)):
+        if (month is not None) != intraday or (month is not None and not 0 < month < 13):
             raise ValueError(f"it counts bars in {_period(period)}, which is no file of {dataset.name}")
-        if not isinstance(count, int) or isinstance(count, bool) or count < 0:
+        if type(count) is not int or count < 0:
             raise ValueError(f"it counts {count!r} bars in {_period(period)}")
     return rows
 
 
-def _files(fields: Mapping[str, Any]) -> dict[Period, Fingerprint]:
-    files = {_period_of(text): Fingerprint(size, digest) for text, (size, digest) in fields.items()}
-    for period, mark in files.items():
-        if type(mark.size) is not int or not isinstance(mark.digest, str):
-            raise ValueError(f"it has {mark.size!r} and {mark.digest!r} for the fingerprint of {_period(period)}")
-    return files
+def _files(fields: Mapping[str, Any], wanted: bool) -> dict[Period, Fingerprint]:
+    for text, (size, digest) in fields.items():
+        period = _period_of(text)
+        if type(size) is not int or not isinstance(digest, str):
+            raise ValueError(f"it has {size!r} and {digest!r} for the fingerprint of {_period(period)}")
+    return {_period_of(text): Fingerprint(size, digest) for text, (size, digest) in fields.items()} if wanted else {}
 
 
 def _lines(value: Any) -> str:

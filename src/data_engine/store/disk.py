@@ -13,6 +13,7 @@ import stat
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import TracebackType
@@ -225,6 +226,30 @@ class Disk:
 
 DISK = Disk()
 """The disks of this machine."""
+
+
+class Renewable(Protocol):
+    """What has locks between threads."""
+
+    def renew(self) -> None:
+        """Free them."""
+
+
+_RENEWABLE: weakref.WeakSet[Renewable] = weakref.WeakSet()
+
+
+def renew_after_fork(one: Renewable) -> None:
+    """Have `Renewable.renew` called in each child that is forked, for as long as *one* exists."""
+    _RENEWABLE.add(one)
+
+
+def _after_fork() -> None:
+    for one in list(_RENEWABLE):
+        one.renew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def parent_of(path: str) -> str:

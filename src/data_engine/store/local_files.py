@@ -11,15 +11,14 @@ from __future__ import annotations
 
 import os
 import re
-import weakref
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from copy import copy
 from pathlib import Path
-from typing import TypeVar
 
 from data_engine.errors import StoreBusy
-from data_engine.store.disk import DISK, Disk, Entry, parent_of, reported, store_error
+from data_engine.store.disk import DISK, Disk, Entry, parent_of, renew_after_fork, reported, store_error
 from data_engine.store.file_store import Change, check_key
 from data_engine.store.removal_mark import is_mark
 
@@ -28,8 +27,8 @@ _STRIPES = 64
 _DRAFT = re.compile(r"[0-3][0-9a-f]-[0-9a-f]{32}\.tmp")
 
 _LOCK_SECONDS = 600.0
+_UNSAID_SECONDS = 1.0  # a writer of a file holds its lock for milliseconds
 _ATTEMPTS = 100
-_Read = TypeVar("_Read")
 
 
 class LocalFiles:
@@ -51,13 +50,15 @@ class LocalFiles:
         self._prefix = self._folder.rstrip(os.sep) + os.sep
         self._drafts = f"{self._prefix}metadata{os.sep}drafts"
         self._lock_seconds = lock_seconds
+        self._told: Callable[[], None] | None = None
         # Folders whose names are durable, up to the base, and folders in which all names are; as of the last `lock`.
         self._reachable: set[str] = set()
         self._flushed: set[str] = set()
-        self._renew()
-        _OPEN.add(self)
+        self.renew()
+        renew_after_fork(self)
 
-    def _renew(self) -> None:
+    def renew(self) -> None:
+        """Free the locks between threads: a forked child has none of the threads of its parent that held them."""
         self._threads = [self._disk.mutex() for _ in range(_STRIPES)]
         self._folders_change = self._disk.mutex()
 
@@ -81,22 +82,25 @@ class LocalFiles:
 
     def get(self, key: str) -> bytes | None:
         """Return the content of a file, or None if there is no file."""
-        content = self._read(key, self._disk.read)
-        return None if content is None or is_mark(key, len(content)) else content
-
-    def size(self, key: str) -> int | None:
-        """Return the size of a file in bytes, or None if there is no file."""
-        size = self._read(key, self._disk.size)
-        return None if size is None or is_mark(key, size) else size
-
-    def _read(self, key: str, read: Callable[[str], _Read]) -> _Read | None:
         path = self._name(key)
         try:
-            return read(path)
+            content = self._disk.read(path)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise store_error("read", path, error) from error
+        return None if is_mark(key, len(content)) else content
+
+    def size(self, key: str) -> int | None:
+        """Return the size of a file in bytes, or None if there is no file."""
+        path = self._name(key)
+        try:
+            size = self._disk.size(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise store_error("read", path, error) from error
+        return None if is_mark(key, size) else size
 
     def _name(self, key: str) -> str:
         """Return `path` as text; Windows accepts forward slashes."""
@@ -149,6 +153,12 @@ class LocalFiles:
         return None
 
     # ----------------------------------------------------------------------------------------------------------- writing
+
+    def waiting(self, seconds: float, told: Callable[[], None]) -> LocalFiles:
+        """Return these files, whose changes wait for at most *seconds* and call *told* if they wait for more than one."""
+        patient = copy(self)
+        patient._lock_seconds, patient._told = seconds, told
+        return patient
 
     def update(self, key: str, change: Change) -> bool:
         """Replace a file by what *change* returns for its content, atomically; return whether anything was written.
@@ -349,32 +359,33 @@ class LocalFiles:
     @contextmanager
     def _locked(self, key: str) -> Iterator[int]:
         stripe = zlib.crc32(key.encode()) % _STRIPES
-        with self._stripe(stripe, seconds=self._lock_seconds):
+        with self._stripe(stripe, seconds=self._lock_seconds, waiting=self._told):
             yield stripe
 
     @contextmanager
-    def _stripe(self, stripe: int, *, seconds: float) -> Iterator[None]:
+    def _stripe(self, stripe: int, *, seconds: float, waiting: Callable[[], None] | None = None) -> Iterator[None]:
         # Threads queue here, so that only a second process ever polls the lock file.
         mutex = self._threads[stripe]
         if not mutex.acquire(timeout=seconds):
             raise StoreBusy(f"cannot write to {self.base}: locked by another thread (waited {seconds:g} s)")
         try:
-            with self._file_lock(f"{stripe:02x}", seconds, None):
+            with self._file_lock(f"{stripe:02x}", seconds, waiting, unsaid=_UNSAID_SECONDS):
                 yield
         finally:
             mutex.release()
 
     @contextmanager
-    def _file_lock(self, name: str, seconds: float, waiting: Callable[[], None] | None) -> Iterator[None]:
+    def _file_lock(self, name: str, seconds: float, waiting: Callable[[], None] | None, *, unsaid: float = 0.0) -> Iterator[None]:
         path = f"{self._prefix}metadata{os.sep}locks{os.sep}{name}.lock"
         with reported("lock", path):
-            release = self._acquire(path, 0)
-            if release is None:
+            release = self._acquire(path, min(unsaid, seconds))
+            if release is None and seconds > unsaid:
                 if waiting is not None:
                     waiting()
-                release = self._acquire(path, seconds)
+                release = self._acquire(path, seconds - unsaid)
         if release is None:
-            raise StoreBusy(f"store {self.base} is locked by another process (waited {seconds:g} s); retry or use --wait")
+            remedy = "use --wait" if self._told is None else "pass a longer wait="
+            raise StoreBusy(f"store {self.base} is locked by another process (waited {seconds:g} s); retry or {remedy}")
         try:
             yield
         finally:
@@ -384,16 +395,3 @@ class LocalFiles:
         if not self._disk.is_folder(parent_of(path)):
             self._make_folder(parent_of(path))
         return self._disk.acquire(path, seconds)
-
-
-_OPEN: weakref.WeakSet[LocalFiles] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    """Free the locks between threads: a child has none of the threads of its parent that held them."""
-    for files in list(_OPEN):
-        files._renew()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

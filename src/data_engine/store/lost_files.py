@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
+from functools import lru_cache, partial
 
 from data_engine.errors import StoreError
 from data_engine.market.series import Series
 from data_engine.market.time_range import TimeRange
 from data_engine.store.coverage import Coverage
 from data_engine.store.file_store import FileStore
-from data_engine.store.partitions import Partition, Period, series_folder
+from data_engine.store.partitions import Period, file_keys, series_folder
 
 _MANY = 20
 """From so many series of a dataset on, a bucket is listed by the dataset: 1,000 names a request."""
@@ -31,7 +32,8 @@ def lost_files(
     Raises:
         StoreError: If a bucket cannot be listed.
     """
-    counted = {one.series: frozenset(_counted(one, ranges[one.series.symbol])) for one in known}
+    within = lru_cache(maxsize=None)(_months)  # most series have the same ranges
+    counted = {one.series: _counted(one, within(tuple(ranges[one.series.symbol]))) for one in known}
     counted = {series: periods for series, periods in counted.items() if periods}
     is_there: Callable[[str], bool] = partial(_is_there, files)
     if files.location.startswith("s3://"):
@@ -40,7 +42,8 @@ def lost_files(
     failed: dict[Series, StoreError] = {}
     for series, periods in counted.items():
         try:
-            gone[series] = frozenset(one for one in periods if not is_there(Partition(series, one).key))
+            keys = file_keys(series, periods)
+            gone[series] = frozenset(one for one, key in zip(periods, keys, strict=True) if not is_there(key))
         except StoreError as error:
             failed[series] = error
     return {series: periods for series, periods in gone.items() if periods}, failed
@@ -50,10 +53,21 @@ def _is_there(files: FileStore, key: str) -> bool:
     return files.size(key) is not None
 
 
-def _counted(known: Coverage, ranges: Iterable[TimeRange]) -> Iterable[Period]:
-    spans = tuple(ranges)
-    # What a killed run was changing may be gone because it was being removed.
-    return (period for period in known.rows.keys() - known.changing if any(span.intersect(period.span) for span in spans))
+def _months(ranges: tuple[TimeRange, ...]) -> list[tuple[int, int]]:
+    """Return the first and the last month of each of some ranges, counted from the year 0."""
+    ends = (one.end - timedelta(microseconds=1) for one in ranges)
+    return [(one.start.year * 12 + one.start.month, end.year * 12 + end.month) for one, end in zip(ranges, ends, strict=True)]
+
+
+def _counted(known: Coverage, months: Sequence[tuple[int, int]]) -> list[Period]:
+    """Return the files that a coverage counts and that overlap some months."""
+    found = []
+    for one in known.rows:
+        first, last = one.year * 12 + (one.month or 1), one.year * 12 + (one.month or 12)
+        # What a killed run was changing may be gone because it was being removed.
+        if any(first <= end and last >= start for start, end in months) and one not in known.changing:
+            found.append(one)
+    return found
 
 
 def _listed(files: FileStore, series: list[Series]) -> Iterable[str]:

@@ -10,14 +10,15 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from urllib.parse import quote, unquote
 
 from data_engine.market.series import Dataset, Series
 from data_engine.market.time_range import TimeRange
 
-_KEY = re.compile(
-    r"(?P<dataset>equities_[^/]+)/symbol=(?P<symbol>[^/]+)/year=(?P<year>\d{4})(/month=(?P<month>\d\d))?/data\.parquet"
-)
+_HEAD = re.compile(r"(?P<dataset>equities_[^/]+)/symbol=(?P<symbol>[^/]+)/(?P<tail>year=.*)", re.DOTALL)
+
+_TAIL = re.compile(r"year=(?P<year>\d{4})(/month=(?P<month>\d\d))?/data\.parquet", re.ASCII)
 
 
 def encode_symbol(symbol: str) -> str:
@@ -25,6 +26,8 @@ def encode_symbol(symbol: str) -> str:
 
     Windows drops a trailing dot, so that one is encoded too. (Reserved names such as ``CON`` are safe after ``symbol=``.)
     """
+    if symbol.isascii() and symbol.isalnum():
+        return symbol  # as nearly all are
     text = quote(symbol, safe="", errors="surrogateescape")  # a file name that is no UTF-8 is that of no symbol
     return text[:-1] + "%2E" if text.endswith(".") else text
 
@@ -32,6 +35,18 @@ def encode_symbol(symbol: str) -> str:
 def decode_symbol(text: str) -> str:
     """Return the symbol that `encode_symbol` encoded."""
     return unquote(text)
+
+
+@lru_cache(maxsize=1 << 12)
+def _period_of(tail: str, *, intraday: bool) -> Period | None:
+    """Return the period of a path below the folder of a series, or None if it is not that of a bar file."""
+    match = _TAIL.fullmatch(tail)
+    if match is None:
+        return None
+    year, month = int(match["year"]), int(match["month"]) if match["month"] else None
+    # A year has a next one, as a date.
+    valid = (month is not None) == intraday and month in (None, *range(1, 13)) and 0 < year < 9999
+    return Period(year, month) if valid else None
 
 
 def symbols_of(keys: Iterable[str]) -> list[str]:
@@ -52,6 +67,9 @@ class Period:
 
     year: int
     month: int | None
+
+    def __contains__(self, instant: datetime) -> bool:
+        return instant.year == self.year and self.month in (None, instant.month)
 
     @property
     def span(self) -> TimeRange:
@@ -93,26 +111,37 @@ class Partition:
     @property
     def key(self) -> str:
         """The file's path below the store, with forward slashes."""
-        month = "" if self.period.month is None else f"month={self.period.month:02d}/"
-        return f"{series_folder(self.series)}/year={self.period.year:04d}/{month}data.parquet"
+        return file_keys(self.series, (self.period,))[0]
 
     @classmethod
     def parse(cls, key: str) -> Partition | None:
         """Return the partition of a path, or None if it is not the path of one."""
-        match = _KEY.fullmatch(key)
+        match = _HEAD.fullmatch(key)
         if match is None:
             return None
         try:
             dataset = Dataset.from_name(match["dataset"])
         except ValueError:
             return None
-        month = int(match["month"]) if match["month"] else None
-        made = cls(Series(decode_symbol(match["symbol"]), dataset), Period(int(match["year"]), month))
-        # A year has a next one, as a date.
-        valid = (
-            (month is not None) == dataset.timeframe.intraday and month in (None, *range(1, 13)) and 0 < int(match["year"]) < 9999
-        )
-        return made if valid and made.key == key else None
+        series = Series(decode_symbol(match["symbol"]), dataset)
+        return cls.in_folder(series, key) if series_folder(series) == f"{dataset.name}/symbol={match['symbol']}" else None
+
+    @classmethod
+    def in_folder(cls, series: Series, key: str) -> Partition | None:
+        """Return the partition of a path in the folder of a series, or None if it is not the path of one."""
+        period = _period_of(key[len(series_folder(series)) + 1 :], intraday=series.dataset.timeframe.intraday)
+        return None if period is None else cls(series, period)
+
+
+def file_keys(series: Series, chosen: Iterable[Period]) -> list[str]:
+    """Return the paths of some files of a series below the store, with forward slashes."""
+    folder = series_folder(series)
+    return [
+        f"{folder}/year={one.year:04d}/data.parquet"
+        if one.month is None
+        else f"{folder}/year={one.year:04d}/month={one.month:02d}/data.parquet"
+        for one in chosen
+    ]
 
 
 def series_folder(series: Series) -> str:

@@ -16,6 +16,8 @@ _WITHOUT_ROWS = b64decode(
 )
 """A Parquet file with the columns of a bar file and no row. No file with a bar is that small, so its size tells it."""
 
+_MARK_SIZE = len(_WITHOUT_ROWS)
+
 
 def tombstone(key: str) -> bytes:
     """Return the content that marks a file as removed."""
@@ -24,7 +26,7 @@ def tombstone(key: str) -> bytes:
 
 def is_mark(key: str, size: int) -> bool:
     """Tell whether a file or an object of this size is a mark."""
-    return size == len(tombstone(key))
+    return size == (_MARK_SIZE if key.endswith(".parquet") else 0)
 
 
 def is_file(key: str, size: int) -> bool:

@@ -6,11 +6,14 @@ detect most damage.
 
 from __future__ import annotations
 
+import errno
+import io
+import os
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -24,7 +27,10 @@ from data_engine.market.time_range import iso
 from data_engine.store.coverage import Fingerprint
 from data_engine.store.file_store import FileStore
 from data_engine.store.partitions import Partition, Period
+from data_engine.store.removal_mark import is_mark
 from data_engine.verify.findings import Finding
+
+_END = 8192  # bytes: more than a footer has, less than a second read costs
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,25 +97,28 @@ def check_file(files: FileStore, partition: Partition, now: datetime, add: Calla
 def check_footer(files: FileStore, partition: Partition, now: datetime) -> CheckedFile | None:
     """Check a file by its metadata, and return the result; None if there is no such file.
 
-    On a local disk only the footer is read; elsewhere the whole file.
+    On a local disk only the end with the footer is read; elsewhere the whole file.
 
     Args:
         files: The files of the store.
         partition: The file.
         now: The current time; no bar may be later.
     """
-    size = files.size(partition.key)
-    if size is None:
-        return None
-    path, source = f"{files.location}/{partition.key}", _source(files, partition.key)
+    path = f"{files.location}/{partition.key}"
     try:
-        with pq.ParquetFile(source) as file:
-            rows, problem = file.metadata.num_rows, schema_problem(file.schema_arrow)
-            first, last = (None, None) if problem else _bounds(file.metadata)
+        found = _end_of(files, partition.key)
+    except (StoreError, OSError) as error:
+        text = f"cannot read {path}: {error.strerror or error}" if isinstance(error, OSError) else str(error)
+        return CheckedFile(partition, Finding.of_file("file_unreadable", text, partition))
+    if found is None:
+        return None
+    size, end = found
+    try:
+        file = pq.ParquetFile(pa.BufferReader(end))
+        metadata = file.metadata
+        rows, problem = metadata.num_rows, schema_problem(file.schema_arrow)
+        first, last = (None, None) if problem else _bounds(metadata)
     except (pa.ArrowException, OSError) as error:
-        if isinstance(error, OSError) and (error.errno is not None or (isinstance(source, Path) and source.is_dir())):
-            text = f"cannot read {path}: {error.strerror or error}"
-            return CheckedFile(partition, Finding.of_file("file_unreadable", text, partition))
         rows, problem, first, last = 0, _not_parquet(size, error), None, None
     if problem is not None:
         finding: Finding | None = Finding.of_file("file_damaged", f"{path} is not a bar file: {problem}", partition)
@@ -122,6 +131,8 @@ def check_footer(files: FileStore, partition: Partition, now: datetime) -> Check
 
 def schema_problem(schema: pa.Schema) -> str | None:
     """Return how the columns of a file differ from `BAR_SCHEMA`, or None if they do not."""
+    if schema.equals(BAR_SCHEMA):
+        return None
     missing = [name for name in BAR_SCHEMA.names if name not in schema.names]
     extra = [name for name in schema.names if name not in BAR_SCHEMA.names]
     found = [f"missing columns: {', '.join(missing)}"] if missing else []
@@ -160,7 +171,7 @@ def _not_parquet(size: int, error: Exception) -> str:
 def _misplaced(first: datetime | None, last: datetime | None, period: Period) -> str | None:
     if first is None or last is None:
         return "the file holds no bars"
-    return None if first in period.span and last in period.span else "the file holds bars of another period"
+    return None if first in period and last in period else "the file holds bars of another period"
 
 
 def _bad_bounds(first: datetime | None, last: datetime | None, partition: Partition, now: datetime, path: str) -> Finding | None:
@@ -187,8 +198,38 @@ def _bad_times(times: Int64s, partition: Partition, now: datetime, path: str) ->
     return None
 
 
-def _source(files: FileStore, key: str) -> Path | pa.BufferReader:
-    return pa.BufferReader(files.get(key) or b"") if files.folder is None else files.folder / key
+def _end_of(files: FileStore, key: str) -> tuple[int, bytes] | None:
+    """Return the size of a file, and its end with the whole footer, or all of it; None if there is no file.
+
+    Raises:
+        StoreError: If a file in a bucket cannot be read.
+        OSError: If a file on a disk cannot be read; a named pipe would block, so only regular files are.
+    """
+    if files.folder is None:
+        content = files.get(key)
+        return None if content is None else (len(content), content)
+    try:
+        with open(f"{files.folder}/{key}", "rb", buffering=0, opener=_without_waiting) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise OSError(errno.EINVAL, "not a regular file", key)
+            size = status.st_size
+            if is_mark(key, size):
+                return None
+            end = _read_from(file, max(0, size - _END))
+            footer = int.from_bytes(end[-8:-4], "little") + 8
+            return size, end if footer <= _END or size <= _END else _read_from(file, max(0, size - footer))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _read_from(file: io.FileIO, place: int) -> bytes:
+    file.seek(place)
+    return file.read()
 
 
 def _bounds(metadata: pq.FileMetaData) -> tuple[datetime | None, datetime | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +48,7 @@ class LegacyStatus:
         }
 
 
-def legacy_status(store: BarStore, series: Sequence[Series]) -> LegacyStatus | None:
+def legacy_status(store: BarStore, series: Sequence[Series], known: Iterable[Series] | None = None) -> LegacyStatus | None:
     """Return what a store has of the legacy pipeline, or None if that is nothing.
 
     The folders of *series*, and those without coverage, are listed; others are not.
@@ -56,10 +56,13 @@ def legacy_status(store: BarStore, series: Sequence[Series]) -> LegacyStatus | N
     Args:
         store: The store.
         series: The series at hand.
+        known: All series with coverage. If None, the coverage is listed.
     """
     files, coverage = store.files, store.coverage
-    known = frozenset(series_folder(one) for dataset in coverage.datasets() for one in coverage.series(dataset))
+    if known is None:
+        known = (one for dataset in coverage.datasets() for one in coverage.series(dataset))
+    folders = frozenset(map(series_folder, known))
     both = tuple(one for one in series if next(legacy_keys(files, series_folder(one)), None) is not None)
     unfinished = sum(1 for _ in files.list(JOURNALS))
-    found = LegacyStatus(survey(files, known=known), both, unfinished)
+    found = LegacyStatus(survey(files, known=folders), both, unfinished)
     return found if found.survey.files or both or unfinished else None

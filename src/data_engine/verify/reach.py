@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
-from data_engine.corporate_actions.action_store import ActionStore
-from data_engine.errors import DamagedFile
+from data_engine.market.exchange_calendar import DAY
 from data_engine.market.series import Dataset
-from data_engine.market.time_range import new_york_date, union
+from data_engine.market.time_range import new_york_date
 from data_engine.store.bar_store import BarStore
 from data_engine.store.coverage import Coverage
-from data_engine.store.selection import DatasetFilter, select_series
-from data_engine.verify.status import end_of_series
+from data_engine.store.selection import DatasetFilter
+from data_engine.verify.status import StoredSeries, stored_series
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +36,7 @@ class Reach:
 
 
 def reach_of(store: BarStore, choice: DatasetFilter, names: Sequence[str] | None = None, *, now: datetime) -> list[Reach]:
-    """Return how far each chosen dataset is held; coverage is read, and no bar.
+    """Return how far each chosen dataset is held; coverage is read, and of bar files only those that a killed run was changing.
 
     Args:
         store: The store.
@@ -45,31 +44,50 @@ def reach_of(store: BarStore, choice: DatasetFilter, names: Sequence[str] | None
         names: The symbols. If None, all.
         now: The current time; a series whose end is only announced has not ended.
     """
-    changes = ActionStore(store.files).ticker_changes().until(now)
-    known: dict[Dataset, list[Coverage]] = {}
-    damaged: dict[Dataset, list[str]] = {}
-    for series in select_series(store.coverage, choice, names):
-        try:
-            one = store.coverage.read(series)
-        except DamagedFile:
-            damaged.setdefault(series.dataset, []).append(series.symbol)
-            continue
-        if end_of_series(one, changes) is None:
-            known.setdefault(series.dataset, []).append(one)
-    return [_reach(dataset, known.get(dataset, []), damaged.get(dataset, [])) for dataset in sorted({*known, *damaged}, key=str)]
+    reaches = ReachCount()
+    for one in stored_series(store, choice, names, now=now):
+        reaches.add(one)
+    return reaches.result()
 
 
-def _reach(dataset: Dataset, known: Sequence[Coverage], damaged: Sequence[str]) -> Reach:
-    last = max((one.last_bar for one in known if one.last_bar), default=None)
-    if last is None:
-        return Reach(dataset, None, tuple(sorted(damaged)))
-    day = new_york_date(last)
-    behind = [one.series.symbol for one in known if one.wanted and not _fetched(one, day)]
-    return Reach(dataset, day, tuple(sorted([*behind, *damaged])))
+class ReachCount:
+    """How far datasets are held, series by series: `add` all, then ask for the `result`."""
+
+    def __init__(self) -> None:
+        self._known: dict[Dataset, list[tuple[str, datetime | None, date | None]]] = {}
+        self._damaged: dict[Dataset, list[str]] = {}
+
+    def add(self, one: StoredSeries) -> None:
+        """Count a series."""
+        dataset, known = one.series.dataset, one.coverage
+        if one.damage is not None:
+            self._damaged.setdefault(dataset, []).append(one.series.symbol)
+        elif one.ended is None:
+            row = (one.series.symbol, known.last_bar, _fetched_before(known))
+            self._known.setdefault(dataset, []).append(row)
+
+    def result(self) -> list[Reach]:
+        """Return how far each dataset is held, by name."""
+        return [self._reach(dataset) for dataset in sorted({*self._known, *self._damaged}, key=str)]
+
+    def _reach(self, dataset: Dataset) -> Reach:
+        known, damaged = self._known.get(dataset, []), self._damaged.get(dataset, [])
+        last = max((bar for _, bar, _ in known if bar), default=None)
+        if last is None:
+            return Reach(dataset, None, tuple(sorted(damaged)))
+        day = new_york_date(last)
+        behind = [symbol for symbol, _, before in known if before is not None and before <= day]
+        return Reach(dataset, day, tuple(sorted([*behind, *damaged])))
 
 
-def _fetched(one: Coverage, day: date) -> bool:
-    """Tell whether a series was fetched to some time of a day; its end is the last instant of a range, excluded."""
-    fetched = union((*one.covered, *one.provisional))
-    has_bar = one.last_bar is not None and new_york_date(one.last_bar) >= day
-    return bool(fetched) and (has_bar or new_york_date(fetched[-1].end) > day)
+def _fetched_before(known: Coverage) -> date | None:
+    """Return the first day of which nothing of a series was fetched; None if nothing of it was ever requested.
+
+    The end of a range is its last instant, excluded.
+    """
+    if not known.wanted:
+        return None
+    if (until := known.claimed_until) is None:
+        return date.min
+    ends = new_york_date(until)
+    return ends if known.last_bar is None else max(ends, new_york_date(known.last_bar) + DAY)

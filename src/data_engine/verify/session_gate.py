@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
 
-from data_engine.corporate_actions.action_store import ActionStore
 from data_engine.corporate_actions.ticker_changes import TickerChange
 from data_engine.errors import InputError, StoreError
 from data_engine.market.exchange_calendar import extended_hours, is_session, session_range, sessions, sessions_before
@@ -21,9 +20,9 @@ from data_engine.market.time_range import TimeRange, difference, intersection, i
 from data_engine.market.wording import plural
 from data_engine.store.bar_store import BarStore
 from data_engine.store.coverage import Coverage
-from data_engine.store.selection import DatasetFilter, select_series
+from data_engine.store.selection import DatasetFilter
 from data_engine.store.trading_days import LATELY, days_with_bars
-from data_engine.verify.status import counted_coverage, end_of_series
+from data_engine.verify.status import StoredSeries, stored_series
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,20 +109,10 @@ def session_gate(
         raise InputError(f"cannot check session '{day}': the exchange is closed; the session before is {before}")
     if extended_hours(day).end > now:
         raise InputError(f"cannot check session '{day}': it ends at {iso(extended_hours(day).end)}; pass {last_session(now)}")
-    changes = ActionStore(storage.files).ticker_changes().until(now)
-    expected, lacking = 0, []
-    for series in select_series(storage.coverage, choice, names):
-        if series.dataset.timeframe.unit in ("Week", "Month"):
-            continue
-        try:
-            known = counted_coverage(storage, series)
-            counts, reason = _judge(storage, known, day, end_of_series(known, changes), now)
-        except StoreError:
-            counts, reason = True, "damaged"
-        expected += counts
-        if counts and reason is not None:
-            lacking.append(Lack(series, reason))
-    return SessionGate(day, expected, tuple(lacking))
+    gate = SessionCount(storage, day, now)
+    for one in stored_series(storage, choice, names, now=now):
+        gate.add(one)
+    return gate.result()
 
 
 def latest_session_gate(
@@ -133,9 +122,72 @@ def latest_session_gate(
 
     Daily bars of a session end at midnight: before, if only those are selected, it is the session before.
     """
-    day = last_session(now)
-    gate = session_gate(storage, choice, day, names, now=now)
-    return gate if gate.expected else session_gate(storage, choice, sessions_before(day, 1)[0], names, now=now)
+    gate = LatestSession(storage, now)
+    for one in stored_series(storage, choice, names, now=now):
+        gate.add(one)
+    return gate.result()
+
+
+class SessionCount:
+    """How many series hold a session, series by series: `add` all, then ask for the `result`.
+
+    Args:
+        storage: The store.
+        day: A session that has ended.
+        now: The current time.
+
+    Attributes:
+        expected: The number of series so far that traded lately.
+    """
+
+    def __init__(self, storage: BarStore, day: date, now: datetime) -> None:
+        self._storage = storage
+        self._day = day
+        self._now = now
+        self.expected = 0
+        self._lacking: list[Lack] = []
+
+    def add(self, one: StoredSeries) -> None:
+        """Count a series; of bar files, timestamps are read where the first and the last bar do not tell."""
+        if one.series.dataset.timeframe.unit in ("Week", "Month"):
+            return
+        try:
+            counts, reason = (
+                (True, "damaged") if one.damage else _judge(self._storage, one.coverage, self._day, one.ended, self._now)
+            )
+        except StoreError:
+            counts, reason = True, "damaged"
+        self.expected += counts
+        if counts and reason is not None:
+            self._lacking.append(Lack(one.series, reason))
+
+    def result(self) -> SessionGate:
+        """Return how many of the series hold the session."""
+        return SessionGate(self._day, self.expected, tuple(self._lacking))
+
+
+class LatestSession:
+    """How many series hold the latest session, as `latest_session_gate`, series by series.
+
+    Args:
+        storage: The store.
+        now: The current time.
+    """
+
+    def __init__(self, storage: BarStore, now: datetime) -> None:
+        day = last_session(now)
+        self._last = SessionCount(storage, day, now)
+        self._before = SessionCount(storage, sessions_before(day, 1)[0], now)
+
+    def add(self, one: StoredSeries) -> None:
+        """Count a series."""
+        self._last.add(one)
+        if not self._last.expected:  # what counts for the session before may be all there is
+            self._before.add(one)
+
+    def result(self) -> SessionGate:
+        """Return how many of the series hold the session."""
+        return self._last.result() if self._last.expected else self._before.result()
 
 
 def _judge(storage: BarStore, known: Coverage, day: date, change: TickerChange | None, now: datetime) -> tuple[bool, str | None]:

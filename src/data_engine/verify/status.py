@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from data_engine.corporate_actions.action_store import ActionStore
 from data_engine.corporate_actions.ticker_changes import TickerChange, TickerChanges, ticker_change_of, until_ticker_change
-from data_engine.errors import DamagedFile
+from data_engine.errors import DamagedFile, StoreError
 from data_engine.market.dates import any_span
 from data_engine.market.exchange_calendar import can_hold_bars
 from data_engine.market.series import Dataset, Series
-from data_engine.market.time_range import TimeRange, difference, intersection, iso, union
+from data_engine.market.time_range import TimeRange, difference, intersection, iso, new_york_date, union
 from data_engine.store.bar_store import BarStore
 from data_engine.store.coverage import Coverage
-from data_engine.store.partitions import Partition
+from data_engine.store.partitions import file_keys
 from data_engine.store.selection import DatasetFilter, select_series
 from data_engine.universe.membership import MembershipChange, memberships, replay
+
+SILENCE = timedelta(days=30)
+"""The time without a bar after which a series that has not ended is named: it may be suspended, or delisted without an action."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,7 @@ class SeriesStatus:
 
     Attributes:
         series: The series.
-        coverage: Its coverage; empty if that cannot be read.
+        coverage: Its coverage, without fingerprints; empty if that cannot be read.
         missing: The missing ranges in which there can be bars that have ended.
         files: The number of bar files.
         bytes: Their size.
@@ -51,6 +54,17 @@ class SeriesStatus:
             return ()
         between = difference([TimeRange(fetched[0].start, fetched[-1].end)], (*fetched, *self.coverage.wanted))
         return tuple(span for span in between if can_hold_bars(span, self.series.dataset))
+
+    @property
+    def silent_since(self) -> date | None:
+        """The New York day of the last bar, if a covered range follows it that is longer than `SILENCE`."""
+        known = self.coverage
+        if known.last_bar is None or not known.covered:
+            return None
+        end = known.last_bar + self.series.dataset.timeframe.length
+        if known.covered[-1].end - end <= SILENCE or difference([TimeRange(end, known.covered[-1].end)], known.covered):
+            return None
+        return new_york_date(known.last_bar)
 
     @property
     def state(self) -> str:
@@ -90,6 +104,7 @@ class SeriesStatus:
             "last_bar": iso(known.last_bar) if known.last_bar else None,
             "failure": {"code": known.failure.code, "message": known.failure.message} if known.failure else None,
             "problem": self.problem,
+            "silent_since": self.silent_since.isoformat() if self.silent_since else None,
             "ended": self.ended.to_json() if self.ended else None,
         }
 
@@ -110,20 +125,61 @@ def series_status(
     Raises:
         DamagedFile: If requested ranges cannot be read.
     """
+    for one in stored_series(storage, choice, names, now=now):
+        series, known = one.series, one.coverage
+        if one.damage is not None:
+            if not isinstance(one.damage, DamagedFile):
+                raise one.damage
+            yield SeriesStatus(series, known, problem=str(one.damage))
+            continue
+        missing = until_ticker_change(known.incomplete(any_span(None, None), now), one.ended)
+        missing = tuple(span for span in missing if can_hold_bars(span, series.dataset))
+        sizes = map(storage.files.size, file_keys(series, known.rows))
+        stored = [size for size in sizes if size is not None]
+        yield SeriesStatus(series, known, missing, len(stored), sum(stored), one.problem, one.ended)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSeries:
+    """What is known of one series.
+
+    Attributes:
+        series: The series.
+        coverage: Its coverage, without fingerprints; empty if that cannot be read.
+        ended: The change at which the series ends. If None, its security has the ticker still.
+        damage: Why the coverage, or a file that must be counted anew, cannot be read. If None, they can.
+        problem: Why the corporate actions of the symbol cannot be read. If None, they can.
+    """
+
+    series: Series
+    coverage: Coverage
+    ended: TickerChange | None = None
+    damage: StoreError | None = None
+    problem: str | None = None
+
+
+def stored_series(
+    storage: BarStore, choice: DatasetFilter, names: Sequence[str] | None = None, *, now: datetime
+) -> Iterator[StoredSeries]:
+    """Yield what is known of the selected series, by dataset and symbol; each coverage is read when its turn comes.
+
+    Args:
+        storage: The store.
+        choice: The datasets.
+        names: The symbols. If None, all.
+        now: The current time; a series whose end is only announced has not ended.
+
+    Raises:
+        DamagedFile: If requested ranges cannot be read.
+    """
     changes = ActionStore(storage.files).ticker_changes().until(now)
     for series in select_series(storage.coverage, choice, names):
         try:
             known = counted_coverage(storage, series)
-        except DamagedFile as error:
-            yield SeriesStatus(series, Coverage(series), problem=str(error))
+        except StoreError as error:
+            yield StoredSeries(series, Coverage(series), damage=error)
             continue
-        change = end_of_series(known, changes)
-        missing = until_ticker_change(known.incomplete(any_span(None, None), now), change)
-        missing = tuple(span for span in missing if can_hold_bars(span, series.dataset))
-        sizes = [storage.files.size(Partition(series, period).key) for period in known.rows]
-        stored = [size for size in sizes if size is not None]
-        problem = changes.problem_of(series.symbol)
-        yield SeriesStatus(series, known, missing, len(stored), sum(stored), problem, change)
+        yield StoredSeries(series, known, end_of_series(known, changes), None, changes.problem_of(series.symbol))
 
 
 def end_of_series(known: Coverage, changes: TickerChanges) -> TickerChange | None:
@@ -138,12 +194,14 @@ def end_of_series(known: Coverage, changes: TickerChanges) -> TickerChange | Non
 
 
 def counted_coverage(storage: BarStore, series: Series) -> Coverage:
-    """Return the coverage of a series; files that a killed run was changing are counted anew. Nothing is written.
+    """Return the coverage of a series without fingerprints; files that a killed run was changing are counted anew.
+
+    Nothing is written.
 
     Raises:
         DamagedFile: If the coverage, or one of these files, cannot be read.
     """
-    known = storage.coverage.read(series)
+    known = storage.coverage.read(series, fingerprints=False)
     return known.counted(storage.count_files(known, ())) if known.changing else known
 
 

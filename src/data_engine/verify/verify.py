@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from data_engine.corporate_actions.action_store import ActionStore
@@ -25,7 +25,7 @@ from data_engine.verify.findings import Finding
 from data_engine.verify.gaps import KINDS, Gap, Presence, find_gaps, missing_ranges, presence
 from data_engine.verify.known_actions import KnownActions
 from data_engine.verify.missing_minutes import missing_minutes
-from data_engine.verify.series_check import CheckedSeries, check_series
+from data_engine.verify.series_check import CheckedSeries, StoredBars, check_series
 from data_engine.verify.series_life import Life, ends, life_of
 from data_engine.verify.unrecognized_files import damaged_requests, unrecognized_files
 from data_engine.verify.whole_datasets import of_whole_dataset
@@ -107,14 +107,16 @@ def known_series(storage: BarStore, choice: DatasetFilter, names: Sequence[str] 
     """
     with suppress(StoreError):
         storage.coverage.requested.refresh()
+    selected = None if names is None else set(names)
     found = {dataset: {series.symbol for series in storage.coverage.series(dataset)} for dataset in storage.coverage.datasets()}
     for name in storage.files.folders(""):
         with suppress(ValueError):
             found.setdefault(Dataset.from_name(name), set())
     for dataset in sorted((one for one in found if one in choice), key=lambda one: one.name):
-        with_files = {symbol for symbol in storage.symbols(dataset) if any(True for _ in storage.partitions(dataset, symbol))}
+        others = (symbol for symbol in storage.symbols(dataset) if symbol not in found[dataset])
+        with_files = {symbol for symbol in others if any(True for _ in storage.partitions(dataset, symbol))}
         for symbol in sorted(found[dataset] | with_files):
-            if names is None or symbol in names:
+            if selected is None or symbol in selected:
                 yield Series(symbol, dataset)
 
 
@@ -152,8 +154,18 @@ def _check_all(storage: BarStore, dataset: Dataset, series: Sequence[Series], no
         checked.findings.extend(missing_minutes(filled))
         return _Checked(checked, filled, life_of(checked, filled, KnownActions(actions, dataset.adjustment)))
 
+    if quick and storage.files.folder is not None:
+        return [_slim(check(one)) for one in series]  # four threads would take twice the time: a footer is little but Python
     with ThreadPoolExecutor(_READERS) as pool:
-        return list(pool.map(check, series))
+        return list(pool.map(lambda one: _slim(check(one)), series))
+
+
+def _slim(checked: _Checked) -> _Checked:
+    """Return the same without what is known of each file, which nothing after the check of a series looks at."""
+    one = checked.result
+    coverage = one.coverage and replace(one.coverage, rows={}, files={})
+    stored = StoredBars({}, one.stored.first, one.stored.last)
+    return replace(checked, result=replace(one, coverage=coverage, stored=stored))
 
 
 def _actions_of(actions: ActionStore, series: Series) -> Sequence[Action]:

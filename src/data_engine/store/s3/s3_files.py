@@ -23,10 +23,11 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from copy import copy
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 from data_engine.errors import StoreBusy, StoreError
@@ -96,6 +97,8 @@ class S3Files:
     def __init__(self, url: str, *, store: Any = None, lock_seconds: float = 600.0, lease_seconds: float | None = None) -> None:
         self._bucket = Bucket.open(url) if store is None else Bucket(store, url)
         self._lock_seconds = lock_seconds
+        # How long a change waits to become the only writer, and what it then tells.
+        self._writer_seconds, self._told = 0.0, cast("Callable[[], None] | None", None)
         self._lease_seconds = LEASE_SECONDS if lease_seconds is None else lease_seconds
         self._service = self._bucket.endpoint, "/".join(url.split("/")[:3])
         # A store of obstore that was passed in shares nothing: no other object can name it.
@@ -145,6 +148,13 @@ class S3Files:
         return None
 
     # ----------------------------------------------------------------------------------------------------------- writing
+
+    def waiting(self, seconds: float, told: Callable[[], None]) -> S3Files:
+        """Return these files, whose changes wait for at most *seconds*, and call *told* if another process is the only writer."""
+        patient = copy(self)
+        patient._lock_seconds = patient._writer_seconds = seconds
+        patient._told = told
+        return patient
 
     def update(self, key: str, change: Change) -> bool:
         """Replace a file by what *change* returns for its content, atomically; return whether anything was written.
@@ -298,7 +308,7 @@ class S3Files:
     def _ready(self) -> Capabilities:
         capabilities = self._probed()
         if not capabilities.writing:
-            self._become_writer(0.0)
+            self._become_writer(self._writer_seconds, self._told)
         return capabilities
 
     def _probed(self, *, quietly: bool = False) -> Capabilities:
