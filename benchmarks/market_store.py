@@ -165,8 +165,7 @@ def plan(count: str = "11000") -> dict[str, object]:
     store = BarStore(LocalFiles("/nonexistent"))
     seconds, made = cpu(lambda: plan_run(store.coverage, {MINUTES: wanted}, now=now, workers=16, files=store.files))
     one = made.plans[0]  # type: ignore[attr-defined]
-    found = {"seconds": seconds, "memory": peak(), "tasks": len(one.tasks), "bars": one.bars, "requests": one.requests}
-    return found
+    return {"seconds": seconds, "memory": peak(), "tasks": len(one.tasks), "bars": one.bars, "requests": one.requests}
 
 
 def update(folder: str) -> dict[str, object]:
@@ -178,7 +177,7 @@ def update(folder: str) -> dict[str, object]:
 
     base, fetching = Path(folder), 0.0
 
-    def fetch(self: Dispatcher, plans: object, total: int) -> None:
+    def fetch(_: Dispatcher, plans: object, __: int) -> None:
         nonlocal fetching
         began = time.process_time()
         for one in plans:  # type: ignore[attr-defined]
@@ -239,7 +238,7 @@ def load(folder: str) -> dict[str, object]:
             paths, hive_partitioning=True, hive_schema={"symbol": pl.String, "year": pl.Int32, "month": pl.Int32}
         )
         chosen = scan if first is None else scan.filter(pl.col("timestamp").is_between(first, end, closed="left"))
-        return chosen.collect().to_pandas()
+        return chosen.collect()
 
     one = new_york_days(date(2024, 7, 16), date(2024, 7, 16))
     month, day = ours("2024-07-01", "2024-07-31"), ours("2024-07-16", "2024-07-16")
@@ -252,7 +251,7 @@ def load(folder: str) -> dict[str, object]:
             rows[name] = len(found)  # type: ignore[arg-type]
             if number:
                 both[name].append(seconds)
-    assert rows["month"] == rows["polars_month"] and rows["day"] == rows["polars_day"], rows
+    assert (rows["month"], rows["day"]) == (rows["polars_month"], rows["polars_day"]), rows
     return {**{name: sorted(found)[1] for name, found in both.items()}, "rows": rows["month"]}
 
 

@@ -164,6 +164,20 @@ def page(bars: dict[str, list[dict[str, Any]]], token: str | None = None) -> byt
     return http(body=json.dumps({"bars": bars, "next_page_token": token}, separators=(",", ":")).encode())
 
 
+def asset(symbol: str, /, **changed: Any) -> dict[str, Any]:
+    """Return a row of the list of securities as Alpaca sends it; a field that is changed to `...` is left out."""
+    row = {
+        "id": "904837e3",
+        "class": "us_equity",
+        "exchange": "NYSE",
+        "symbol": symbol,
+        "name": "x",
+        "status": "active",
+        **changed,
+    }
+    return {name: value for name, value in row.items() if value is not ...}
+
+
 def bar(time: str, close: float = 10.0) -> dict[str, Any]:
     """Return a bar as Alpaca sends it; everything but the time and the close is the same in each."""
     return {"c": close, "h": 12.5, "l": 9, "n": 7, "o": 10.25, "t": time, "v": 1200, "vw": 10.125}

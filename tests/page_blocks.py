@@ -183,6 +183,7 @@ class Reader:
             "PYTHONIOENCODING": "utf-8",
             "COLUMNS": "80",
             "APCA_API_DATA_URL": url,
+            "APCA_API_BASE_URL": url,
         }
         env.pop("XDG_CONFIG_HOME", None)
         return subprocess.Popen(

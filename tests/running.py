@@ -61,7 +61,7 @@ class Clock:
 
 def account(url: str | None, **more: str) -> dict[str, str]:
     """Return the variables of someone whose Alpaca is at *url*."""
-    where = {} if url is None else {"APCA_API_DATA_URL": url}
+    where = {} if url is None else {"APCA_API_DATA_URL": url, "APCA_API_BASE_URL": url}
     return {"ALPACA_API_KEY": KEY, "ALPACA_SECRET_KEY": SECRET, **where, **more}
 
 

@@ -42,7 +42,7 @@ NEVER = {
 }
 
 # Of the pipeline, the modules that know the vendor by name; all others know `BarSource`.
-KNOW_ALPACA = {"ingest.pipeline", "ingest.audit", "ingest.dask.dask_worker", "ingest.dask.shared_rate_limit"}
+KNOW_ALPACA = {"ingest.pipeline", "ingest.audit", "ingest.bar_source", "ingest.dask.dask_worker", "ingest.dask.shared_rate_limit"}
 
 # What touches the world, by kind; and, below, the modules that may. All others may not.
 WORLD = {
@@ -57,6 +57,7 @@ WORLD = {
 }
 CLOCKS = {"now", "utcnow", "today"}  # methods that read the clock, whoever has them
 MAY = {
+    "alpaca.assets_client": "files",  # `os`: the variables that name the addresses
     "alpaca.client": "clock",
     "alpaca.credentials": "files",
     "alpaca.http_client": "clock files randomness threads",  # `os`: the number of processors
@@ -86,6 +87,7 @@ MAY = {
     "read.view_files": "files",
     "report.charts": "threads",
     "report.html_page": "files randomness",
+    "sandbox.assets": "files randomness",
     "sandbox.connection": "clock files sockets",
     "sandbox.corporate_actions": "files randomness",
     "sandbox.listings": "files",
@@ -113,7 +115,7 @@ MAY = {
 
 HEAVY = ("pandas", "pyarrow", "duckdb", "alpaca", "numpy", "urllib3", "holidays")
 VAGUE = {"utils", "util", "helpers", "helper", "common", "core", "manager", "misc", "base"}
-COMMANDS = "ingest import update schedule actions status index verify audit query remove report sandbox demo doctor"
+COMMANDS = "ingest import update schedule actions status index universe verify audit query remove report sandbox demo doctor"
 
 
 def name_of(file: Path) -> str:

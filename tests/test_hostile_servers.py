@@ -18,6 +18,8 @@ from running import KEY, SECRET, Ran, here, rows
 
 WORDS = ("ingest", "AAPL", "--start", "2024-06-03", "--end", "2024-06-03", "--no-actions", "--base-path", "store")
 ODD = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+# Of JSON: what reads the file gets the character. Behind an even number of backslashes it is text that a server sent as such.
+ESCAPED = re.compile(r"(?<!\\)(?:\\\\)*\\u(?:001b|d800)")
 GOOD = bar("2024-06-03T13:30:00Z")
 ESC = "\x1b[2J\x1b]0;owned\x07\r\nIngestion Summary: Successful: 500/500\u202e\u2028\x9b31m"
 
@@ -187,8 +189,7 @@ def files_are_clean(folder: Path) -> None:
             text = path.read_bytes().decode("latin-1")
             assert not any(shape in text for secret in (KEY, SECRET) for shape in encodings(secret).values()), path
             assert len(text) < 20_000, path
-            assert "\\u001b" not in text
-            assert "\\ud800" not in text or "\\\\ud800" in text, path
+            assert ESCAPED.search(text) is None, path
 
 
 @pytest.mark.parametrize(("play", "code"), SERVERS.values(), ids=SERVERS)

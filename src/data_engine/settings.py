@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from data_engine.alpaca.credentials import DATA_URL, check_data_url
+from data_engine.alpaca.credentials import DATA_URL, check_data_url, check_trading_url
 from data_engine.errors import ConfigError, InputError
 from data_engine.market.ini_text import near_miss, own_sections
 from data_engine.market.series import Feed
@@ -53,6 +53,7 @@ class Settings:
         feed: The feed. If None, the default.
         data_url: The URL of Alpaca's market data, without a slash at the end.
         settings_file: The file that was read, or None.
+        trading_url: The URL of Alpaca's trading API, without a slash at the end. If None, that of the account's kind.
     """
 
     base_path: Path | str
@@ -62,6 +63,7 @@ class Settings:
     feed: str | None
     data_url: str
     settings_file: Path | None
+    trading_url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +129,10 @@ def load_settings(
     """Read the settings of a run.
 
     An argument precedes its environment variable (``DATA_ENGINE_BASE_PATH``, ``DATA_ENGINE_SETTINGS``,
-    ``DATA_ENGINE_THREADS``, ``DATA_ENGINE_REQUESTS_PER_MINUTE``, ``DATA_ENGINE_FEED``; ``APCA_API_DATA_URL`` has none), which
-    precedes the settings file, which precedes the default. Empty variables count as unset. Without *settings_path*, the
-    settings file is ``settings.ini`` in the working directory, else in the user's configuration folder.
+    ``DATA_ENGINE_THREADS``, ``DATA_ENGINE_REQUESTS_PER_MINUTE``, ``DATA_ENGINE_FEED``; ``APCA_API_DATA_URL`` and
+    ``APCA_API_BASE_URL`` have none), which precedes the settings file, which precedes the default. An empty variable is unset.
+    Without *settings_path*, the settings file is ``settings.ini`` in the working directory, else in the user's configuration
+    folder.
 
     Args:
         base_path: The store; relative to the working directory.
@@ -156,6 +159,7 @@ def load_settings(
     rate = inputs.get("--requests-per-minute", requests_per_minute, "DATA_ENGINE_REQUESTS_PER_MINUTE", _rate)
     feed_name = inputs.get("--feed", feed, "DATA_ENGINE_FEED", _check_feed)
     url = inputs.get("", None, "APCA_API_DATA_URL", check_data_url)
+    trading_url = inputs.get("", None, "APCA_API_BASE_URL", check_trading_url)
     if inputs.problems:
         raise ConfigError("\n".join(inputs.problems))
     return Settings(
@@ -166,6 +170,7 @@ def load_settings(
         feed=feed_name or stored.feed,
         data_url=url or DATA_URL,
         settings_file=file,
+        trading_url=trading_url,
     )
 
 

@@ -14,7 +14,7 @@ from data_engine.errors import InputError, UnknownIndexError
 from data_engine.market.time_range import TimeRange, new_york_days
 from data_engine.sandbox import Sandbox, SimulatedMarket
 from real_data import real
-from running import asked, here
+from running import here
 
 CHANGES = "date,action,symbol\n2024-03-04,removed,MSFT\n2024-03-04,added,NVDA\n2024-03-06,removed,NVDA\n2024-03-06,added,TSLA\n"
 
@@ -179,9 +179,13 @@ def test_ever_ingests_all_that_were_members_at_any_time_in_the_range(base: Path,
     ran = here(*words, "--end", "2024-03-05", "--ever", url=server.url)
 
     assert ran.code == 0, ran.text
-    assert {symbols for symbols, _, _ in asked(server)} == {"AAPL,NVDA"}  # not TSLA, which came the day after
+    bars = [one.query for one in server.requests if "timeframe" in one.query]
+    assert {(one["symbols"], one.get("asof")) for one in bars} == {
+        ("AAPL", None),
+        ("NVDA", "2024-03-05"),
+    }  # TSLA came the day after
     ran = here(*words, "--end", "2024-03-06", "--ever", "--json", url=server.url)
-    assert ran.json["successful"] == ["AAPL", "NVDA", "TSLA"]
+    assert ran.json["successful"] == ["AAPL", "NVDA@2024-03-05", "TSLA"]
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -292,6 +296,43 @@ def test_a_series_that_was_not_fetched_to_the_last_session_is_behind(tmp_path: P
     (held,) = reach_of(BarStore(open_file_store(tmp_path / "s")), DatasetFilter(), now=datetime.now(UTC))
 
     assert (str(held), held.behind) == ("equities_1day to 2024-06-07", ("KO",))
+
+
+def on_a_terminal(*words: object, **more: str) -> str:
+    """Return what a command prints on a terminal."""
+    import pty  # not on Windows
+
+    ours, its = pty.openpty()
+    env = {**os.environ, "TERM": "xterm-256color", **more}
+    with subprocess.Popen([sys.executable, "-m", "data_engine", *map(str, words)], env=env, stdout=its, stderr=its) as process:
+        os.close(its)
+        shown = b""
+        with contextlib.suppress(OSError):  # how a terminal says on Linux that nobody writes to it any more
+            while data := os.read(ours, 65536):
+                shown += data
+    os.close(ours)
+    assert process.returncode == 0
+    return shown.decode().replace("\r\n", "\n")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo terminals")
+def test_on_a_terminal_of_80_columns_states_have_a_color_and_no_line_is_broken(tmp_path: Path) -> None:
+    names = ("AAPL", "ZZZQ", "BRK.B", "AAPL@2020-03-31")
+    span = ("--start", "2020-03-03T15:00:00Z", "--end", "2020-03-05T16:00:00Z", "--no-actions")
+    with Sandbox(SimulatedMarket()) as server:
+        here("ingest", *names, *span, "--base-path", tmp_path / "s", url=server.url)
+    status = "status", "--base-path", tmp_path / "s"
+    shown, runs = on_a_terminal(*status), on_a_terminal(*status, "--runs")
+    plain = [on_a_terminal(*status, NO_COLOR="1"), on_a_terminal(*status, TERM="dumb"), here(*status, env={}).text]
+
+    colored = re.sub(r"\x1b\[[0-9;]*m", "", shown + runs)
+    assert (shown.count("\x1b[32mcomplete\x1b[0m"), shown.count("\x1b[36mempty\x1b[0m")) == (2, 1)
+    assert runs.count("\x1b[31mfailed\x1b[0m") == 1
+    assert len({tuple(sorted(text.splitlines())) for text in plain}) == 1
+    assert "\x1b" not in plain[0]
+    lines = [line for line in colored.splitlines() if not line.startswith("Store: ")]
+    assert max(map(len, lines)) <= 80
+    assert len({line.index(" bars  2020-03-03 .. 2020-03-05") for line in lines if " .. " in line}) == 1
 
 
 def test_the_nights_without_a_run_are_those_after_a_session() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from data_engine.ingest.plan import IngestionPlan, Target, plan_ingestion
 from data_engine.market.series import Adjustment, Dataset, Feed, Series, Timeframe
-from data_engine.market.time_range import TimeRange
+from data_engine.market.time_range import TimeRange, union
 from data_engine.store.coverage import Coverage
 from data_engine.store.partitions import Period
 
@@ -399,3 +400,75 @@ def test_what_a_series_brought_so_far_is_expected_to_go_on():
 
     assert plan.bars == 900  # nine more sessions, of a hundred bars each as in the ten before
     assert plan.held == 1000
+
+
+# The whole market
+
+
+@settings(max_examples=30, deadline=None)
+@given(data=st.data(), workers=st.integers(1, 32), dataset=st.sampled_from([MINUTES, DAYS]), refetch=st.booleans())
+def test_symbols_planned_together_are_asked_for_what_each_is_asked_for_alone(data, workers, dataset, refetch):
+    targets, _, _ = data.draw(wishes_of(dataset))
+    targets = [replace(target, refetch=refetch and number % 2 == 0) for number, target in enumerate(targets)]
+    together = plan_ingestion(targets, dataset, now=NOW, workers=workers)
+
+    for target in targets:
+        alone = plan_ingestion([target], dataset, now=NOW, workers=workers)
+        asked = union(task.range for task in together.tasks if target.symbol in task.symbols)
+        assert asked == union(task.range for task in alone.tasks)
+
+
+@settings(max_examples=30, deadline=None)
+@given(data=st.data(), workers=st.integers(1, 8))
+def test_adjusted_symbols_planned_together_are_compared_where_each_is_compared_alone(data, workers):
+    dataset = Dataset(Timeframe.parse("1Day"), Adjustment.parse("split"))
+    targets, _, _ = data.draw(wishes_of(dataset))
+
+    def compared(plan: IngestionPlan, symbol: str) -> set[tuple[TimeRange, TimeRange | None]]:
+        return {(task.range, task.overlap_of(symbol)) for task in plan.tasks if symbol in task.symbols}
+
+    together = plan_ingestion(targets, dataset, now=NOW, workers=workers)
+    for target in targets:
+        alone = plan_ingestion([target], dataset, now=NOW, workers=workers)
+        assert compared(together, target.symbol) == compared(alone, target.symbol)
+
+
+def test_what_equal_symbols_lack_is_computed_once():
+    asked = []
+
+    def can_hold(part: TimeRange, dataset: Dataset) -> bool:
+        asked.append(part)
+        return True
+
+    week, held = span("2024-06-03", "2024-06-14"), span("2024-06-03", "2024-06-07")
+    targets = [Target(name, (week,), covered(name, MINUTES, held)) for name in universe(500)]
+    plan = plan_ingestion(targets, MINUTES, now=NOW, workers=8, can_hold=can_hold)
+
+    assert asked == [TimeRange(held.end, week.end)]
+    assert len(plan.outstanding) == 500
+
+
+def test_a_long_list_of_unknown_symbols_is_not_500_large_companies_over_and_over():
+    """The market has 1.6 to 1.8 million bars of minutes a session, over about 11,000 symbols."""
+    wanted = span("2024-06-03", "2024-06-03")
+    few, all_of_them = (
+        plan_ingestion(nothing_held([f"S{n}" for n in range(count)], MINUTES, wanted), MINUTES, now=NOW, workers=8).bars
+        for count in (500, 11_000)
+    )
+
+    assert few == 500 * 480
+    assert 1_500_000 < all_of_them < 1_800_000
+
+
+@pytest.mark.parametrize(("known", "expected"), [(19, 480), (20, (20 * 100 + 20 * 480) / 40), (39, (39 * 100 + 480) / 40)])
+def test_the_known_series_of_a_run_tell_of_the_others(known, expected):
+    names = [f"S{n}" for n in range(40)]
+    stored, wanted = span("2024-05-06", "2024-05-17"), span("2024-06-03", "2024-06-03")
+    thin = [
+        Coverage(Series(name, MINUTES), rows={Period(2024, 5): 1000}, first_bar=stored.start, last_bar=stored.end - ONE_DAY / 4)
+        for name in names[:known]
+    ]
+    targets = [Target(one.series.symbol, (wanted,), one) for one in thin] + nothing_held(names[known:], MINUTES, wanted)
+
+    plan = plan_ingestion(targets, MINUTES, now=NOW, workers=1)
+    assert plan.bars == pytest.approx(known * 100 + (40 - known) * expected, abs=1)

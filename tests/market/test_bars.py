@@ -341,6 +341,25 @@ def test_a_frame_and_back_is_the_same_bars(symbols):
     }
 
 
+@given(some_symbols, st.integers(0, 20), st.booleans())
+def test_a_frame_that_is_filled_table_by_table_is_the_same(symbols, rows, finer):
+    """However many rows were expected; its index is that which pandas makes."""
+    tables = {symbol: table(bars) for symbol, bars in sorted(symbols.items())}
+    if finer:  # not on whole minutes
+        tables = {name: bars.set_column(0, bars.schema.field(0), _a_second_later(bars)) for name, bars in tables.items()}
+    frame = to_frame(iter(tables.items()), rows=rows)
+
+    pd.testing.assert_frame_equal(frame, to_frame(tables.items()))
+    made = pd.MultiIndex.from_arrays([frame.index.get_level_values(level) for level in (0, 1)], names=frame.index.names)
+    assert [list(level) for level in frame.index.levels] == [list(level) for level in made.levels]
+    assert [list(code) for code in frame.index.codes] == [list(code) for code in made.codes]
+
+
+def _a_second_later(bars: pa.Table) -> pa.Array:
+    micros = bars.column("timestamp").cast(pa.int64()).to_numpy() + 1_000_000
+    return pa.array(micros).cast(bars.schema.field("timestamp").type)
+
+
 @pytest.mark.parametrize("tables", [[], [("AAPL", EMPTY)]], ids=["no-symbol", "a-symbol-without-bars"])
 @pytest.mark.parametrize("columns", [VALUES, ("close", "open"), ()], ids=["all", "two", "none"])
 def test_a_frame_without_bars_keeps_its_columns_and_levels(tables, columns):

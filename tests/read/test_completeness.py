@@ -232,7 +232,7 @@ def test_members_are_named_by_the_days_of_their_membership(quarter, tmp_path):
     (text,) = [str(one.message) for one in caught]
 
     assert text.startswith("1 of the 2 members of two ")
-    assert "GONE 2024-04-15T04:00:00Z .. 2024-05-01T04:00:00Z" in text
+    assert "GONE@2024-04-30 2024-04-15T04:00:00Z .. 2024-05-01T04:00:00Z" in text
 
 
 # ------------------------------------------------------------------------------------------------------------- unverified

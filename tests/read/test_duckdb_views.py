@@ -17,8 +17,10 @@ from data_engine.errors import InputError
 from data_engine.market.bars import VALUES
 from data_engine.market.series import Adjustment, Dataset, Feed, Series, Timeframe
 from data_engine.market.time_range import TimeRange
+from data_engine.read import view_files
 from data_engine.read.duckdb_views import connect, datasets, explain, run, view_name
 from data_engine.store.coverage import Coverage
+from data_engine.store.partitions import Period
 
 MINUTES = Dataset(Timeframe.parse("1Min"))
 A = Series("A", MINUTES)
@@ -391,3 +393,41 @@ def test_damaged_coverage_of_one_series_does_not_hide_the_others(storage, place)
         found = run(open_, "SELECT symbol, state, range_start IS NULL FROM coverage ORDER BY 1").fetchall()
 
     assert found == [("A", "damaged", True), ("INF", "missing", False)]
+
+
+# ------------------------------------------------------------------------------------- files that the coverage knows
+
+
+def test_of_many_series_the_files_are_named_that_the_coverage_knows(tmp_path, monkeypatch):
+    """Those that were stored and not counted, or whose coverage is gone or damaged, are seen like all others."""
+    storage = ParquetStorage(tmp_path)
+    monkeypatch.setattr(view_files, "_LISTED", 1)
+    june = between("2024-06-01T00:00", "2024-07-01T00:00")
+    for symbol in ("A", "COUNTED", "DAMAGED", "KILLED", "LOST", "UNKNOWN"):
+        storage.store(frame(symbol, "2024-05-31T14:00", "2024-06-03T14:00"))
+    killed, changing = Series("KILLED", MINUTES), Series("A", MINUTES)
+    storage.bars.coverage.update(killed, lambda known: Coverage(killed, wanted=(june,), rows={Period(2024, 5): 1}))
+    storage.bars.coverage.update(changing, lambda known: Coverage(changing, changing=frozenset(known.rows)))
+    coverage = tmp_path / "metadata/coverage/equities_1min"
+    (coverage / "symbol=DAMAGED.json").write_text("{")
+    (coverage / "symbol=UNKNOWN.json").unlink()
+    (tmp_path / "equities_1min/symbol=LOST/year=2024/month=05/data.parquet").unlink()
+
+    expected = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("equities_1min/**/*.parquet"))
+    found = view_files.view_files(storage.bars, MINUTES, None)
+    assert (sorted(found.keys), found.left_out) == (expected, [])
+    with connect(storage.bars) as opened:
+        assert run(opened, "SELECT count(*) FROM bars_1min").fetchall() == [(11,)]
+
+
+def test_a_store_with_many_series_is_not_listed_file_by_file(tmp_path, monkeypatch):
+    storage = ParquetStorage(tmp_path)
+    monkeypatch.setattr(view_files, "_LISTED", 2)
+    for number in range(5):
+        storage.store(frame(f"S{number}", "2024-06-03T14:00"))
+    listed = []
+    every = storage.files.list
+    monkeypatch.setattr(storage.files, "list", lambda prefix: listed.append(prefix) or every(prefix))
+
+    assert len(view_files.view_files(storage.bars, MINUTES, None).keys) == 5
+    assert [one for one in listed if one.startswith("equities")] == ["equities_1min/symbol=S0", "equities_1min/symbol=S1"]

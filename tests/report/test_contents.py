@@ -65,6 +65,13 @@ def test_findings_are_those_of_verify_inconsistencies_first(storage: ParquetStor
     assert head["findings"][0]["code"] == "index_damaged"
 
 
+def test_after_the_demo_it_names_the_first_real_fetch_and_no_update(storage: ParquetStorage) -> None:
+    assert "real" not in overview(storage, quick=True).head()["commands"]
+    storage.files.update("metadata/simulated.txt", lambda _: b"simulated")
+
+    assert overview(storage, quick=True).head()["commands"]["real"].startswith("data-engine ingest ")
+
+
 def test_a_quick_report_has_no_gaps(storage: ParquetStorage) -> None:
     head = overview(storage, quick=True).head()
 

@@ -14,9 +14,10 @@ import pytest
 from data_engine.errors import DamagedFile
 from data_engine.market.series import Dataset, Feed, Series, Timeframe
 from data_engine.market.time_range import TimeRange
-from data_engine.store.coverage import Coverage
+from data_engine.store.coverage import Coverage, Fingerprint
 from data_engine.store.coverage_file import dump, key
-from data_engine.store.coverage_store import CoverageStore
+from data_engine.store.coverage_store import CoverageSnapshot, CoverageStore
+from data_engine.store.partitions import Period
 from data_engine.version import __version__
 
 MINUTES = Dataset(Timeframe.parse("1Min"))
@@ -26,6 +27,7 @@ START = datetime(2024, 1, 1, tzinfo=UTC)
 NOW = datetime(2024, 6, 3, 12, 30, 15, 999_999, tzinfo=UTC)
 DAY = timedelta(days=1)
 SPAN = TimeRange(START, START + DAY)
+JANUARY = Period(2024, 1)
 
 
 @pytest.fixture
@@ -156,7 +158,8 @@ def test_two_processes_lose_none_of_each_others_wishes(shared_place):
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from data_engine.store.coverage_store import CoverageStore
+from data_engine.store.coverage_store import CoverageSnapshot, CoverageStore
+from data_engine.store.partitions import Period
 from data_engine.store.location import open_file_store
 from data_engine.market.time_range import TimeRange
 from data_engine.market.series import Dataset, Series, Timeframe
@@ -184,3 +187,32 @@ for number in range(first, 60, 2):
 
     assert [child.returncode for child in children] == [0, 0]
     assert CoverageStore(shared_place.files).read(A).wanted == tuple(day(number) for number in range(60))
+
+
+def test_a_snapshot_reads_each_file_once_and_without_fingerprints(store, place):
+    made = store.update(A, lambda known: replace(want(known), rows={JANUARY: 5}, files={JANUARY: Fingerprint(9, "0" * 16)}))
+    snapshot = CoverageSnapshot(store)
+    first = snapshot.read(A)
+    store.update(A, lambda known: known.wanting(TimeRange(START, START + 2 * DAY)))
+
+    assert first == replace(made, files={})
+    assert snapshot.read(A) is first
+    assert snapshot.read(B) == Coverage(B)
+    assert (snapshot.datasets(), list(snapshot.series(MINUTES))) == (store.datasets(), [A])
+
+
+def test_a_fingerprint_that_is_none_is_damage_whether_or_not_it_is_needed(store, place):
+    made = dump(Coverage(A, rows={JANUARY: 5}, files={JANUARY: Fingerprint(9, "0" * 16)}, begun=NOW, updated=NOW))
+    place.files.update(key(A), lambda _: made.replace(b'[9, "', b'["9", "'))
+
+    for read in (store.read, store.stored, CoverageSnapshot(store).read):
+        for _ in range(2):
+            with pytest.raises(DamagedFile):
+                read(A)
+
+
+def test_series_with_equal_ranges_share_them_in_memory(store):
+    for series in (A, B):
+        store.update(series, want)
+
+    assert store.read(A).wanted[0] is store.read(B).wanted[0]

@@ -6,6 +6,7 @@ More damages, with the command: `safety/test_corruptions.py`.
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -36,6 +37,7 @@ from data_engine.store.local_files import LocalFiles
 from data_engine.store.partitions import Partition, Period
 from data_engine.store.selection import DatasetFilter
 from data_engine.verify import repair as repair_module
+from data_engine.verify.file_check import check_footer
 from data_engine.verify.findings import Finding
 from data_engine.verify.repair import repair_series
 from data_engine.verify.series_check import CheckedSeries, StoredBars, check_series, remaining
@@ -750,3 +752,31 @@ def test_a_repair_exits_with_0_and_leaves_no_inconsistency(base):
 
     assert (ran.code, "`data-engine update AAPL`" in ran.out) == (0, True)
     assert here("verify", "--base-path", base).code == 0
+
+
+@pytest.mark.parametrize("groups", [1, 40])
+def test_a_quick_check_reads_a_footer_however_long_it_is(base, groups):
+    """40 row groups have a footer of 20 kB: more than the end of a file that is read first."""
+
+    def cut(path: Path) -> None:
+        table = pq.ParquetFile(path).read()
+        with pq.ParquetWriter(path, table.schema, compression="zstd", store_schema=False) as writer:
+            for number in range(groups):
+                writer.write_table(table.slice(number * table.num_rows // groups, table.num_rows // groups))
+
+    path = bars_of(base, JUNE)
+    before = pq.read_metadata(path).num_rows
+    cut(path)
+    checked = check_footer(LocalFiles(base), Partition(A, JUNE), WEDNESDAY)
+
+    assert checked is not None
+    assert checked.finding is None
+    assert (checked.rows, checked.size) == (before // groups * groups, path.stat().st_size)
+
+
+def test_a_quick_check_does_not_wait_for_a_pipe(base):
+    path = bars_of(base, JUNE)
+    path.unlink()
+    os.mkfifo(path)
+
+    assert [finding.code for finding in findings(base, quick=True)[A]] == ["file_unreadable"]

@@ -30,6 +30,13 @@ _DOTENV_NAME = ".env"
 DATA_URL = "https://data.alpaca.markets"
 """The address of Alpaca's market data."""
 
+TRADING_URL, PAPER_URL = "https://api.alpaca.markets", "https://paper-api.alpaca.markets"
+"""The addresses of Alpaca's trading API, for live and paper accounts."""
+
+_PAPER_KEY = "PK"
+
+_URLS = ("APCA_API_DATA_URL", "APCA_API_BASE_URL")
+
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
@@ -85,9 +92,8 @@ def find_credentials(
     if found is None and path is not None:
         _refuse_contradiction(environment, file, path)
         # Who owns the working directory must not choose where keys go.
-        passed_over = (
-            " (its APCA_API_DATA_URL is ignored: set it in the environment)" if _bare(content.get("APCA_API_DATA_URL")) else ""
-        )
+        ignored = " and ".join(name for name in _URLS if _bare(content.get(name)))
+        passed_over = f" (its {ignored} is ignored: set it in the environment)" if ignored else ""
         found = _pair(file, f"{path}{passed_over}") or _pair({**file, **environment}, f"the environment and {path}{passed_over}")
     if found is None:
         _refuse_half({**file, **environment})
@@ -132,15 +138,35 @@ def check_data_url(url: object) -> str:
     Raises:
         ConfigError: If it is another address. The message never shows what may be a secret: user, password, query.
     """
+    return _checked_url(url, "data URL", DATA_URL)
+
+
+def check_trading_url(url: object) -> str:
+    """Return the address of a trading server, without a slash and ``/v2``, which Alpaca's pages show, at the end.
+
+    The rules are those of `check_data_url`.
+
+    Raises:
+        ConfigError: If it is another address.
+    """
+    return _checked_url(url, "trading URL", TRADING_URL).removesuffix("/v2").rstrip("/")
+
+
+def trading_url_of(key: str) -> str:
+    """Return the address of the trading API at which a key is valid."""
+    return PAPER_URL if key.startswith(_PAPER_KEY) else TRADING_URL
+
+
+def _checked_url(url: object, what: str, example: str) -> str:
     text = url.strip() if isinstance(url, str) else ""
-    if (flaw := _flaw(text)) is not None:
-        raise ConfigError(f"cannot use the data URL: {flaw}")
+    if (flaw := _flaw(text, example)) is not None:
+        raise ConfigError(f"cannot use the {what}: {flaw}")
     return text.rstrip("/")
 
 
-def _flaw(url: str) -> str | None:
+def _flaw(url: str, example: str) -> str | None:
     if not re.fullmatch(r"[!-~]+", url) or "\\" in url:
-        return "it must be an address such as https://data.alpaca.markets, in plain characters"
+        return f"it must be an address such as {example}, in plain characters"
     if "@" in url:
         return "it must not hold a user or password; credentials come from the environment or a .env file"
     try:

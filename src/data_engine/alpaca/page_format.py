@@ -102,16 +102,32 @@ def read_object(body: bytes, name: str) -> dict[str, Any]:
     Raises:
         BadAnswer: If the page is no such object.
     """
-    try:
-        page = json.loads(body, parse_constant=_refuse_constant, object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:  # bad UTF-8, bad JSON, or an integer of thousands of digits
-        raise BadAnswer(f"the body is not JSON: {error}") from error
+    page = _read_json(body)
     if not isinstance(page, dict) or not {name, "next_page_token"} <= page.keys():
         raise BadAnswer(f"the body is not an object with {name} and next_page_token")
     token = page["next_page_token"]
     if token is not None and (not isinstance(token, str) or not token):
         raise BadAnswer(f"next_page_token is {token!r}")
     return page
+
+
+def read_list(body: bytes) -> list[Any]:
+    """Return a response that is a list of JSON.
+
+    Raises:
+        BadAnswer: If it is none.
+    """
+    rows = _read_json(body)
+    if not isinstance(rows, list):
+        raise BadAnswer("the body is not a list")
+    return rows
+
+
+def _read_json(body: bytes) -> Any:
+    try:
+        return json.loads(body, parse_constant=_refuse_constant, object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:  # bad UTF-8, bad JSON, or an integer of thousands of digits
+        raise BadAnswer(f"the body is not JSON: {error}") from error
 
 
 def _refuse_constant(name: str) -> float:

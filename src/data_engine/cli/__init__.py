@@ -27,6 +27,7 @@ from data_engine.cli import (
     sandbox,
     schedule,
     status,
+    universe,
     update,
     verify,
 )
@@ -70,6 +71,7 @@ for _command in (
     actions.actions,
     status.status,
     index.index,
+    universe.universe,
     verify.verify,
     audit.audit,
     query.query,

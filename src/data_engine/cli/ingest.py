@@ -77,7 +77,10 @@ def ingest(
     Covered ranges are not fetched again.
     """
     tune_allocator()
+    from datetime import UTC, datetime
+
     from data_engine.errors import InputError
+    from data_engine.ingest.index_members import series_ever
     from data_engine.ingest.pipeline import IngestionPipeline
     from data_engine.market.wording import plural
 
@@ -91,14 +94,20 @@ def ingest(
     names, stored_as = _symbols(pipeline.metadata, start, end, **lists)
     derived = _derived_index(lists["csv_path"], lists["index_name"], no_index=no_index)
     _check_request(pipeline, names, start, end, timeframe)
+    ever = lists["index_name"] if lists["ever"] else None
+    since: dict[str, datetime] = {}
     if dry_run:
         open_store(settings, must_exist=False)
-        plan = pipeline.plan(names, start, end, timeframe, refetch=refetch)
+        if ever is not None and start is not None:
+            names, since = series_ever(pipeline, ever, start, end, timeframe, now=datetime.now(UTC), fetch=False)
+        plan = pipeline.plan(names, start, end, timeframe, refetch=refetch, since=since)
         print_json(plan_fields(plan)) if as_json else click.echo(plan_text(plan))
         return
     what = f"{timeframe} bars, feed {pipeline.feed.value}, adjustment {pipeline.adjustment}"
     workers = f"Dask: {dask}" if dask else plural(pipeline.workers, "worker")
     with running(pipeline, f"{plural(len(names), 'symbol')}, {what}, {workers}", must_exist=False):
+        if ever is not None and start is not None:
+            names, since = series_ever(pipeline, ever, start, end, timeframe, now=datetime.now(UTC))
         report = pipeline.ingest_symbols(
             names,
             start,
@@ -109,8 +118,9 @@ def ingest(
             accept_removals=accept_removals,
             force=force,
             derived=stored_as is None,
+            since=since,
         )
-    show(report, as_json=as_json)
+    show(report, as_json=as_json, settings=settings)
     context.exit(report.exit_code)
 
 

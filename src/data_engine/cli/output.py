@@ -7,10 +7,13 @@ its output cannot be written; a command whose product is its output ends.
 from __future__ import annotations
 
 import os
+import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
+
+import click
 
 from data_engine.errors import DataEngineError, InputError
 from data_engine.market.clean_text import clean
@@ -138,6 +141,26 @@ def write_exact(text: str) -> None:
         out.flush()
     else:
         out.write(text)
+
+
+def print_in_color(text: str, words: Mapping[str, str]) -> None:
+    """Print a line on stdout; on a terminal, the first of some words that it has is colored, unless ``NO_COLOR`` is set.
+
+    Args:
+        text: The line.
+        words: The color of each word, as click names it.
+    """
+    text = clean(text, lines=True)
+    found = re.search(rf"(?<= )(?:{'|'.join(words)})(?= )", text) if _in_color() else None
+    if found is not None:
+        text = text[: found.start()] + click.style(found[0], fg=words[found[0]]) + text[found.end() :]
+    write_exact(f"{text}\n")
+
+
+def _in_color() -> bool:
+    """Tell whether stdout shows colors: it is a terminal that has some, and the user did not turn them off."""
+    wanted = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return wanted and sys.platform != "win32" and sys.stdout.isatty()
 
 
 def fill_closed_streams() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,9 @@ from data_engine.cli.console import print_err, print_json, print_store, print_un
 if TYPE_CHECKING:
     from data_engine.ingest.outcome import IngestionReport
     from data_engine.ingest.pipeline import IngestionPipeline
+    from data_engine.settings import Settings
+
+_NAMED = 5  # symbols in a command to run next
 
 
 @contextmanager
@@ -81,26 +85,32 @@ def _details(pipeline: IngestionPipeline) -> tuple[str, ...]:
     )
 
 
-def show(report: IngestionReport, *, as_json: bool, text: str | None = None) -> None:
+def show(report: IngestionReport, *, as_json: bool, text: str | None = None, settings: Settings | None = None) -> None:
     """Print the result of a run.
 
     Args:
         report: The result.
         as_json: Whether to print JSON on stdout, and text on stderr.
         text: The text. If None, the summary.
+        settings: The settings of the run, for the commands to run next, which are printed on a terminal. If None, they are not.
     """
     if as_json:
         print_json(report.to_json())
     click.echo(report.summary() if text is None else text, err=as_json)
-    if text is None and not as_json and sys.stdout.isatty():
-        click.echo(f"\nNext: {_next(report)}")
+    if settings is not None and text is None and not as_json and sys.stdout.isatty():
+        click.echo("\nNext:")
+        for line in _next(report, settings):
+            click.echo(f"  {line}")
 
 
-def _next(report: IngestionReport) -> str:
-    """Return the command to run after a run."""
+def _next(report: IngestionReport, settings: Settings) -> list[str]:
+    """Return the commands to run after a run."""
+    where = f" --base-path {shlex.quote(str(settings.base_path))}" if settings.base_path_source == "--base-path" else ""
+    status, update = f"data-engine status{where}", f"data-engine update{where}"
     if report.interrupted:
-        return "run the same command again to continue"
-    if report["failed"]:
-        failed = [symbol for symbol, _ in report["failed"]]
-        return f"`data-engine status {' '.join(failed[:5])}` shows what is missing; `data-engine update` tries it again"
-    return "`data-engine status` shows what is stored; `data-engine update` keeps it current"
+        return ["run the same command again to continue"]
+    failed = [symbol.split()[0] for symbol, _ in report["failed"]]
+    if failed:
+        named = " ".join(dict.fromkeys(failed)) if len(failed) <= _NAMED else "--all"
+        return [f"{status} {named}    shows what is missing", f"{update}    tries it again"]
+    return [f"{status}    shows what is stored", f"{update}    keeps it current"]

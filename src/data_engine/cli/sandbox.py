@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 @click.option("--bars", metavar="FILE", multiple=True, help="Parquet file of bars to replay. [default: simulated market]")
 @click.option("--actions", metavar="FILE", help="JSON file of corporate actions to serve. [default: none]")
 @click.option("--listings", metavar="FILE", help="CSV file of ticker,security,first,last: tickers that are passed on.")
+@click.option("--assets", metavar="FILE", help="JSON file of the list of securities. [default: the symbols with bars]")
 @click.option("--end-label", is_flag=True, help="Read the timestamps of --bars as the ends of the minutes.")
 @click.option(
     "--plan",
@@ -46,6 +47,7 @@ def sandbox(
     bars: tuple[str, ...],
     actions: str | None,
     listings: str | None,
+    assets: str | None,
     end_label: bool,
     plan: Literal["free", "paid"],
     rate: float | None,
@@ -60,11 +62,12 @@ def sandbox(
     The bars are simulated, or read from a file. No data comes from Alpaca.
     """
     from data_engine.errors import InputError
-    from data_engine.sandbox import Announcements, Faults, Listings, Replay, Sandbox, SimulatedMarket
+    from data_engine.sandbox import Announcements, Assets, Faults, Listings, Replay, Sandbox, SimulatedMarket
 
     keys = None if key is None else _credentials(key)
     source = Replay(bars, end_label=end_label) if bars else SimulatedMarket()
     announcements = Announcements.read(actions) if actions is not None else None
+    securities = Assets.read(assets) if assets is not None else None
     injected = Faults.parse(faults) if faults else None
     try:
         server = Sandbox(
@@ -78,6 +81,7 @@ def sandbox(
             keys=keys,
             actions=announcements,
             listings=Listings.read(listings) if listings is not None else None,
+            assets=securities,
             on_request=_log if log else None,
         )
     except OSError as error:
@@ -85,7 +89,7 @@ def sandbox(
     pair = "ALPACA_API_KEY=any ALPACA_SECRET_KEY=any" if keys is None else "and the credentials of --key"
     with server, stop_on_signal():
         click.echo(f"Serving {', '.join(bars) or 'a simulated market'} at {server.url}")
-        click.echo(f"Point data-engine at it: APCA_API_DATA_URL={server.url} {pair}")
+        click.echo(f"Point data-engine at it: APCA_API_DATA_URL={server.url} APCA_API_BASE_URL={server.url} {pair}")
         _wait_for_interrupt(server)
 
 

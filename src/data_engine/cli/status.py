@@ -11,6 +11,7 @@ import click
 from data_engine.cli.console import MOST_LINES, print_json, refuse_unknown, size
 from data_engine.cli.exit_codes import FAILED, OK, Command
 from data_engine.cli.options import filter_options, symbols_argument, with_any_store
+from data_engine.cli.output import print_in_color
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,6 +25,13 @@ if TYPE_CHECKING:
     from data_engine.verify.status import IndexStatus, SeriesStatus
 
 _MOST_RUNS = 20
+
+_COLORS = {
+    **dict.fromkeys(("complete", "done"), "green"),
+    **dict.fromkeys(("incomplete", "interrupted"), "yellow"),
+    **dict.fromkeys(("failed", "damaged", "stopped"), "red"),
+    **dict.fromkeys(("ended", "empty"), "cyan"),
+}
 
 _MOST_RANGES = 3  # missing and not requested ones, per series
 
@@ -67,15 +75,20 @@ def status(
     """
     from datetime import UTC, datetime
 
+    from data_engine.corporate_actions.action_store import ActionStore
+    from data_engine.market.symbol import ticker_of
     from data_engine.store.selection import DatasetFilter, select_series
     from data_engine.universe.index_store import MetadataStore
+    from data_engine.universe.member_series import MemberSeries
     from data_engine.verify.legacy_status import legacy_status
     from data_engine.verify.status import index_status, series_status
 
     symbols, changes = names, None
     if index_name is not None:
         changes = MetadataStore(files=store.files).history(index_name)
-        symbols = sorted({change.symbol for change in changes})
+        tickers = {change.symbol for change in changes}
+        every = {one.symbol for one in select_series(store.coverage, datasets, None)}
+        symbols = sorted(tickers | {name for name in every if ticker_of(name) in tickers})
     if session is not None:
         if names is not None:
             refuse_unknown(names, {one.symbol for one in select_series(store.coverage, datasets, names)}, store=store)
@@ -93,7 +106,13 @@ def status(
     if legacy is not None:
         lines = chain(lines if found else (), legacy.lines())
     if changes is not None:
-        of_index = index_status(changes, [one for one in store.coverage.datasets() if one in datasets], found)
+        ticker_changes, now = ActionStore(store.files).changes_of, datetime.now(UTC)
+        of_index = index_status(
+            changes,
+            [one for one in store.coverage.datasets() if one in datasets],
+            found,
+            lambda dataset: MemberSeries(store.coverage, (dataset,), ticker_changes, now),
+        )
         fields["index"] = {"name": index_name, "datasets": [one.to_json() for one in of_index]}
         lines = chain(_index_lines(str(index_name), of_index), lines)
     if with_digest:
@@ -103,7 +122,7 @@ def status(
         print_json({**_fields(store, found), **fields})
         return
     for line in lines:
-        click.echo(line)
+        print_in_color(line, _COLORS)
 
 
 def _listed_first(found: Sequence[SeriesStatus]) -> list[Series]:
@@ -141,24 +160,28 @@ def _show_runs(store: BarStore, *, as_json: bool) -> None:
 
     from data_engine.ingest.outcome import duration
     from data_engine.ingest.run_log import RunLog, dump, nights_without
-    from data_engine.market.time_range import iso
-    from data_engine.market.wording import plural
 
     runs = RunLog(store.files).read()
     missed = nights_without(runs, datetime.now(UTC))
     if as_json:
         print_json({"runs": [json.loads(dump(run)) for run in runs], "nights_without": [day.isoformat() for day in missed]})
         return
+    if runs:
+        click.echo(_run_line("began (UTC)", "command", "state", "new", "revised", "failed", "asked", "time"))
     for run in runs[:_MOST_RUNS]:
-        came = f"{plural(run.added, 'bar')} new, {run.revised:,} revised"
-        failed = f", {run.failed:,} failed" if run.failed else ""
-        when = iso(run.began.replace(microsecond=0))
-        asked = f"{plural(run.requests, 'request')}, {duration(run.seconds)}"
-        click.echo(f"{when}  {run.command:<8} {run.state:<12} {came}{failed}, {asked}")
+        counts = (f"{count:,}" for count in (run.added, run.revised, run.failed, run.requests))
+        line = _run_line(f"{run.began:%Y-%m-%d %H:%M}", run.command, run.state, *counts, duration(run.seconds))
+        print_in_color(line, _COLORS)
     if not runs:
         click.echo("No run is recorded.")
     for day in missed:
         click.echo(f"No run after the session of {day}")
+
+
+def _run_line(began: str, command: str, state: str, *counts: str) -> str:
+    """Return a line of the table of runs, of 80 columns at most."""
+    added, revised, failed, requests, seconds = counts
+    return f"{began:<16} {command:<7} {state:<11} {added:>10} {revised:>7} {failed:>6} {requests:>6} {seconds:>10}"
 
 
 def _fields(store: BarStore, found: Sequence[SeriesStatus]) -> dict[str, object]:
@@ -219,21 +242,22 @@ def _dataset_lines(dataset: Dataset, ours: Sequence[SeriesStatus], *, everything
     if not everything and len(ours) > MOST_LINES:
         listed = [one for one in ours if one.problem or one.missing or one.ended]
     shown = listed if everything else listed[:MOST_LINES]
+    width = max((len(one.series.symbol) for one in shown), default=0)
     for one in shown:
-        yield from _series_lines(one)
+        yield from _series_lines(one, max(width, 8))
     if len(listed) > len(shown):
         yield f"  and {len(listed) - len(shown):,} more that are incomplete or ended (--all lists them)"
     if len(ours) > len(listed):
         yield f"  and {len(ours) - len(listed):,} complete series (--all lists them)"
 
 
-def _series_lines(one: SeriesStatus) -> Iterator[str]:
-    """Yield the line of a series, and its missing ranges and problems below it."""
-    from data_engine.market.time_range import TimeRange, in_days
+def _series_lines(one: SeriesStatus, width: int) -> Iterator[str]:
+    """Yield the line of a series, and its missing ranges and problems below it. Its reach is in days, even if they are parts."""
+    from data_engine.market.time_range import TimeRange, days_of
 
     known = one.coverage
-    reach = in_days(TimeRange(known.covered[0].start, known.covered[-1].end)) if known.covered else "nothing final"
-    yield f"  {one.series.symbol:<8} {one.state:<10} {known.bars:>12,} bars  {reach}"
+    reach = days_of(TimeRange(known.covered[0].start, known.covered[-1].end)) if known.covered else "nothing final"
+    yield f"  {one.series.symbol:<{width}} {one.state:<10} {known.bars:>12,} bars  {reach}"
     details = [*_ranges("missing", one.missing), *_ranges("not requested:", one.not_requested)]
     if one.ended is not None:
         details.append(f"{one.ended}{_after(one)}")

@@ -92,7 +92,7 @@ def update(
         show(report, as_json=as_json, text=ending.text)
         click.echo(str(gate), err=as_json)
     else:
-        show(report, as_json=as_json)
+        show(report, as_json=as_json, settings=settings)
     ending.exit_code = report.exit_code
     context.exit(report.exit_code)
 

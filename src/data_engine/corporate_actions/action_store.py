@@ -61,6 +61,16 @@ class ActionStore:
         """Return the symbols that have a file, sorted."""
         return symbols_of(self._files.list(codec.FOLDER))
 
+    def changes_of(self, symbol: str) -> tuple[TickerChange, ...]:
+        """Return the ticker changes among the actions of one symbol; none if its file cannot be read."""
+        data = self._files.get(codec.key(symbol))
+        if data is None or not may_hold_changes(data):
+            return ()
+        try:
+            return ticker_changes_of(self._document(symbol).parse(data).counted)
+        except DamagedFile:
+            return ()
+
     def ticker_changes(self) -> TickerChanges:
         """Return all ticker changes that are known, and the symbols whose changes cannot be read."""
         found: dict[str, set[TickerChange]] = {}

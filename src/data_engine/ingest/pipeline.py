@@ -16,7 +16,7 @@ from data_engine.ingest.dispatcher import Dispatcher
 from data_engine.ingest.outcome import IngestionReport
 from data_engine.ingest.plan import IngestionPlan
 from data_engine.ingest.progress import Progress
-from data_engine.ingest.request import check_asof, check_currency, notes_before, requested_span
+from data_engine.ingest.request import check_asof, check_currency, notes_before, ranges_since, requested_span
 from data_engine.ingest.run import IngestionRun
 from data_engine.ingest.run_log import RunLog, run_record
 from data_engine.ingest.run_plan import RunPlan, plan_run
@@ -90,7 +90,6 @@ class IngestionPipeline:
 
         if dask is not None and client is not None:
             raise ConfigError("client and dask do not go together: the workers make clients of their own environment")
-
         settings = settings or load_settings(base_path=base_path, workers=max_workers)
         self.settings = settings
         self.workers = settings.api_threads if max_workers is None else check_threads(max_workers)
@@ -103,9 +102,7 @@ class IngestionPipeline:
         self._client = client
         self._url = self.settings.data_url if client is None else None  # a client that is passed in is its maker's choice
         self._connected: DaskPool | None = None
-        self._wait = check_wait(wait)
-        self._actions = actions
-        self._now = now
+        self._wait, self._actions, self._now = check_wait(wait), actions, now
 
     @property
     def client(self) -> AlpacaClient:
@@ -133,6 +130,7 @@ class IngestionPipeline:
         derived: bool = False,
         asof: date | str | None = None,
         currency: str | None = None,
+        since: Mapping[str, datetime] | None = None,
     ) -> IngestionReport:
         """Fetch the missing bars of *symbols* in a range, and store them. Covered ranges are not fetched again.
 
@@ -148,6 +146,7 @@ class IngestionPipeline:
             derived: Whether *index_name* was derived from that of a file, so that it changes no index that was stored by name.
             asof: The last day of former owners of the tickers: ``S`` with ``2020-04-01`` is ``S@2020-04-01``. If None, today.
             currency: Not supported, except US dollars: the store cannot tell such bars apart. Use `AlpacaClient.fetch_bars`.
+            since: Instants before which nothing of a symbol is requested (`data_engine.ingest.index_members`).
 
         Returns:
             The report, with one outcome per symbol in the order given.
@@ -173,7 +172,7 @@ class IngestionPipeline:
             notes = notes_before(span, self.feed, now, DELAY)
             if index_name is not None and self.metadata.store(index_name, names, force=force, derived=derived).kept:
                 notes.append(f"index {index_name} was stored by name with other members and is not changed; pass --index NAME")
-            targets: dict[Dataset, Targets] = {dataset: dict.fromkeys(names, (span.range,))}
+            targets: dict[Dataset, Targets] = {dataset: ranges_since(names, span.range, since or {})}
             before = self._refresh_actions(targets, now)
             before.notes.extend(notes)
             run_plan = self._plan(targets, now, refetch=refetch)
@@ -218,13 +217,13 @@ class IngestionPipeline:
         timeframe: object = "1Min",
         *,
         refetch: bool = False,
+        since: Mapping[str, datetime] | None = None,
     ) -> IngestionPlan:
         """Return what `ingest_symbols` would request. Nothing is sent or written, and no credentials are needed."""
         names = tuple(SymbolLoader.from_list(symbols))
-        dataset = self._dataset(timeframe)
-        now = self._now()
+        dataset, now = self._dataset(timeframe), self._now()
         span = self._span(names, dataset, start_date, end_date, now)
-        run_plan = self._plan({dataset: dict.fromkeys(names, (span.range,))}, now, refetch=refetch)
+        run_plan = self._plan({dataset: ranges_since(names, span.range, since or {})}, now, refetch=refetch)
         for note in run_plan.notes:
             self.progress.note(note)
         return run_plan.plans[0]
@@ -259,18 +258,19 @@ class IngestionPipeline:
         known = self.storage.bars, self.metadata
         check_targets(*known, choice, names, index_name, now=self._now())  # unknown symbols are refused before anything else
         with self._locked() as hold:
-            now = self._now()
-            coverage = CoverageSnapshot(self.storage.bars.coverage)
+            now, coverage = self._now(), CoverageSnapshot(self.storage.bars.coverage)
             targets = targets_in(*known, choice, names, index_name, now=now, coverage=coverage)
-            before = self._refresh_actions(targets, now, ended_weekly=names is None)
+            before = self._refresh_actions(targets, now, coverage=coverage if names is None else None)
             run_plan = self._plan(targets, now, gaps_first=True, coverage=coverage)
             return self._run(hold, run_plan, self._options(now), before, "update", index_name)
 
-    def _refresh_actions(self, targets: Mapping[Dataset, Targets], now: datetime, *, ended_weekly: bool = False) -> ActionsBefore:
-        """Fetch the corporate actions of a run's symbols if it is time; return what failed."""
+    def _refresh_actions(
+        self, targets: Mapping[Dataset, Targets], now: datetime, *, coverage: CoverageSnapshot | None = None
+    ) -> ActionsBefore:
+        """Fetch the corporate actions of a run's symbols if it is time, of ended series weekly; return what failed."""
         if not self._actions:
             return ActionsBefore()
-        known = self.storage.bars.coverage.read if ended_weekly else None
+        known = None if coverage is None else coverage.read
         return refresh_actions(ActionStore(self.storage.files), lambda: self.client, targets, now, self.progress.note, known)
 
     def _dataset(self, timeframe: object) -> Dataset:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 
 from data_engine.errors import InputError
 from data_engine.market.dates import DateLike, Span, parse_span
 from data_engine.market.series import Dataset, Feed, Series
-from data_engine.market.time_range import iso, new_york_midnight
+from data_engine.market.time_range import TimeRange, iso, new_york_midnight
 from data_engine.market.wording import and_more
 from data_engine.store.coverage_store import CoverageStore
 
@@ -29,6 +29,12 @@ def requested_span(
             raise InputError(f"no start: {named} is not stored in {dataset.name}; pass --start (start_date), such as 2024-01-01")
         start = min(starts)
     return parse_span(start, end, now=now)
+
+
+def ranges_since(names: Iterable[str], span: TimeRange, since: Mapping[str, datetime]) -> dict[str, tuple[TimeRange, ...]]:
+    """Return the requested ranges by symbol: the range, without what lies before an instant that is named for the symbol."""
+    pieces = ((name, span.after(since[name]) if name in since else span) for name in names)
+    return {name: () if piece is None else (piece,) for name, piece in pieces}
 
 
 def check_currency(currency: str | None) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from data_engine.errors import DamagedFile, InputError
 from data_engine.market.exchange_calendar import can_hold_bars
 from data_engine.market.series import Dataset, Series
-from data_engine.market.time_range import TimeRange, difference, union
+from data_engine.market.symbol import asof_day, ticker_of
+from data_engine.market.time_range import TimeRange, difference, new_york_midnight, union
 from data_engine.market.wording import and_more, did_you_mean
 from data_engine.store.bar_store import BarStore
 from data_engine.store.coverage_store import CoverageSnapshot, CoverageStore
@@ -17,6 +18,8 @@ from data_engine.universe.index_store import MetadataStore
 
 Targets = dict[str, tuple[TimeRange, ...]]
 """The requested ranges by symbol; a symbol without any was never ingested."""
+
+_DAY = timedelta(days=1)
 
 _LEAST = timedelta(microseconds=1)
 
@@ -113,6 +116,7 @@ def update_targets(
         _begin_new(of_dataset, members or (), now)
     for dataset, of_dataset in made.items():
         gone = {symbol: left for symbol, left in (former or {}).items() if symbol not in (members or ())}
+        gone |= _former_owners(coverage, dataset, {*gone, *(members or ())} if members is not None else ())
         of_dataset.update(_left_of_former(coverage, dataset, gone, now))
     targets = {dataset: of_dataset for dataset, of_dataset in made.items() if of_dataset}
     known = {series.symbol for dataset in made for series in coverage.series(dataset)} if chosen else set()
@@ -150,6 +154,12 @@ def _targets_of(coverage: CoverageStore | CoverageSnapshot, stored: Iterable[Ser
         if ranges:
             targets[series.symbol] = joined[ranges]
     return targets
+
+
+def _former_owners(coverage: CoverageStore | CoverageSnapshot, dataset: Dataset, tickers: Collection[str]) -> dict[str, datetime]:
+    """Return the stored series ``S@DATE`` of some tickers, each with the end of its day."""
+    named = ((series.symbol, asof_day(series.symbol)) for series in coverage.series(dataset)) if tickers else ()
+    return {name: new_york_midnight(day + _DAY) for name, day in named if day is not None and ticker_of(name) in tickers}
 
 
 def _left_of_former(

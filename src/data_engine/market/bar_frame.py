@@ -170,7 +170,7 @@ def from_frame(
     times = _checked_times(flat["timestamp"])
     values = _floats(flat)
     tables: dict[str, pa.Table] = {}
-    for symbol, rows in flat.groupby(_checked_symbols(flat["symbol"], canonical), sort=True).indices.items():
+    for symbol, rows in flat.groupby(_checked_symbols(flat["symbol"], canonical), sort=True, observed=True).indices.items():
         places: Any = rows
         stamps, last = np.unique(times[places][::-1], return_index=True)
         chosen = places[::-1][last]

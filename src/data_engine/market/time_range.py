@@ -160,7 +160,12 @@ def in_days(span: TimeRange) -> str:
     first, last = new_york_date(span.start), new_york_date(span.end - timedelta(microseconds=1))
     if new_york_days(first, last) != span:
         return str(span)
-    return f"{first} .. {last}"
+    return days_of(span)
+
+
+def days_of(span: TimeRange) -> str:
+    """Return the first and the last New York day of which a range has a part, for people."""
+    return f"{new_york_date(span.start)} .. {new_york_date(span.end - timedelta(microseconds=1))}"
 
 
 def new_york_date(instant: datetime) -> date:

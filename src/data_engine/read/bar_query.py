@@ -16,7 +16,7 @@ from data_engine.market.dates import DateLike, parse_day, parse_span
 from data_engine.market.resampling import Resampling, check_within_sessions
 from data_engine.market.series import Adjustment, Dataset, Feed, Series, Timeframe
 from data_engine.market.session_hours import Hours
-from data_engine.market.symbol import check_symbol
+from data_engine.market.symbol import check_symbol, ticker_of
 from data_engine.market.time_range import TimeRange
 
 SessionName = Literal["all", "regular", "extended"]
@@ -127,8 +127,8 @@ class BarQuery:
         Raises:
             InputError: If an argument cannot be used.
         """
-        timeframe = Timeframe.parse(options.get("timeframe", "1Min"))
-        dataset = Dataset(timeframe, Adjustment.parse(options.get("adjustment")), Feed.parse(options.get("feed")))
+        dataset = parse_dataset(options)
+        timeframe = dataset.timeframe
         span = parse_span(start, end, now=now).range
         hours, resampling = _parse_hours(options.get("session"), options.get("resample"), timeframe)
         as_of = _parse_as_of(options.get("as_of"), dataset.adjustment)
@@ -181,12 +181,22 @@ class BarQuery:
         return TimeRange(self.span.start, max(self.span.end, self.resampling.end_before(self.before)))
 
 
+def parse_dataset(options: ReadOptions) -> Dataset:
+    """Return the dataset that a user's arguments name.
+
+    Raises:
+        InputError: If an argument cannot be used.
+    """
+    timeframe = Timeframe.parse(options.get("timeframe", "1Min"))
+    return Dataset(timeframe, Adjustment.parse(options.get("adjustment")), Feed.parse(options.get("feed")))
+
+
 def parse_symbols(symbols: object, members: Iterable[str] | None = None) -> tuple[str, ...]:
     """Return symbols as stored, sorted, each once.
 
     Args:
         symbols: One symbol or several.
-        members: The symbols to keep. If None, all.
+        members: The series to keep; a ticker stands for all of them that have it (``S@DATE``). If None, all symbols are.
 
     Raises:
         InputError: If one cannot be a symbol.
@@ -194,7 +204,7 @@ def parse_symbols(symbols: object, members: Iterable[str] | None = None) -> tupl
     if not isinstance(symbols, Iterable):
         raise InputError(f"symbols must be text or several texts, not {symbols!r}")
     names = {check_symbol(name) for name in ([symbols] if isinstance(symbols, str) else symbols)}
-    return tuple(sorted(names if members is None else names.intersection(members)))
+    return tuple(sorted(names if members is None else (one for one in members if one in names or ticker_of(one) in names)))
 
 
 def _parse_hours(session: object, computed: object, timeframe: Timeframe) -> tuple[Hours, Resampling | None]:

@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Unpack
 
 import pyarrow as pa
 
+from data_engine.corporate_actions.action_store import ActionStore
 from data_engine.corporate_actions.adjustment import PRIOR_CLOSE
 from data_engine.errors import ConfigError, InputError, StoreError
 from data_engine.market.bar_frame import ATTRS_KEY, Folded, dataset_of_frame, frame_identity, from_frame, is_marked, to_frame
 from data_engine.market.bar_grid import check_timestamps
 from data_engine.market.dates import DateLike, parse_span, parse_zone
-from data_engine.market.series import Series
+from data_engine.market.series import RAW, Series
 from data_engine.market.symbol import check_symbol
 from data_engine.read.adjusted_query import adjusted
-from data_engine.read.bar_query import BarQuery, Incomplete, Prices, ReadOptions, SessionName, Source, Unadjustable
+from data_engine.read.bar_query import BarQuery, Incomplete, Prices, ReadOptions, SessionName, Source, Unadjustable, parse_dataset
 from data_engine.read.bar_reader import batches, in_arrow, named_table, relation, whole_symbols
 from data_engine.read.completeness import lack_of
 from data_engine.read.holdings import Holding, Holdings, left_out
@@ -27,6 +28,7 @@ from data_engine.store.bar_store import BarStore, WriteResult
 from data_engine.store.legacy_files import refuse_foreign, refuse_legacy_store
 from data_engine.store.waiting import check_wait, warn_waiting
 from data_engine.universe.index_store import MetadataStore
+from data_engine.universe.member_series import MemberSeries
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -164,7 +166,8 @@ class ParquetStorage:
             start: A New York calendar day, or an aware instant.
             end: A day (included) or an aware instant (excluded). If None, now; what no symbol of the dataset has yet is not
                 missing then.
-            index: The name of a stored index: each day has the bars of the symbols that were members on that day.
+            index: The name of a stored index: each day has the bars of the companies that were members on that day; one whose
+                ticker another company has today is the symbol ``S@DATE``.
             timeframe: The timeframe of the stored bars.
             feed: The feed of the bars. If None, the consolidated tape.
             adjustment: The adjustment of the bars. If None, raw.
@@ -356,7 +359,10 @@ class ParquetStorage:
         now, index, members = datetime.now(UTC), options.get("index"), None
         if index is not None:
             self.bars.check_exists()
-            members = MetadataStore(files=self.files).memberships(index, parse_span(start, end, now=now).range)
+            dataset = parse_dataset(options)
+            possible = (dataset, replace(dataset, adjustment=RAW))  # where it is read is decided later
+            series = MemberSeries(self.bars.coverage, possible, ActionStore(self.files).changes_of, now)
+            members = MetadataStore(files=self.files).member_series(index, parse_span(start, end, now=now).range, series)
             symbols = list(members) if symbols is None else symbols
         if symbols is None:
             raise InputError("no symbols given; pass symbols=... or index=...")

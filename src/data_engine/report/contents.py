@@ -13,6 +13,7 @@ from data_engine.corporate_actions.action_store import ActionStore
 from data_engine.corporate_actions.ticker_changes import TickerChange
 from data_engine.errors import InputError, StoreError
 from data_engine.ingest import run_log
+from data_engine.ingest.bar_source import DEMO
 from data_engine.ingest.run_log import RunLog, RunRecord
 from data_engine.market.series import Dataset, Series
 from data_engine.market.time_range import iso
@@ -29,6 +30,9 @@ from data_engine.verify.verify import VerificationReport
 
 FINDINGS = 2_000
 """The maximum number of findings listed; all are counted."""
+
+_REAL = "data-engine ingest AAPL MSFT --start 2024-01-01"
+"""What to try after the demo: its store is not updated, since Alpaca's bars must not meet simulated ones."""
 
 _COMMANDS = {"repair": "verify --repair", "update": "update", "status": "status"}
 
@@ -52,6 +56,7 @@ class Overview:
         charts: The charts, one per feed and adjustment.
         notes: Messages to the user.
         ended: The changes at which series end.
+        simulated: Whether `data-engine demo` made the store.
     """
 
     store: str
@@ -66,6 +71,7 @@ class Overview:
     charts: list[Chart]
     notes: list[str] = field(default_factory=list)
     ended: dict[Series, TickerChange] = field(default_factory=dict)
+    simulated: bool = False
 
     def head(self) -> dict[str, Any]:
         """Return the fields of the JSON object in the report, without candles."""
@@ -87,7 +93,10 @@ class Overview:
             "runs": [json.loads(run_log.dump(run)) for run in self.runs],
             "charts": [self._chart(chart) for chart in self.charts],
             "notes": [_short(note) for note in self.notes[:50]],
-            "commands": {name: f"data-engine {words} --base-path {shlex.quote(self.store)}" for name, words in _COMMANDS.items()},
+            "commands": {
+                **{name: f"data-engine {words} --base-path {shlex.quote(self.store)}" for name, words in _COMMANDS.items()},
+                **({"real": _REAL} if self.simulated else {}),
+            },
         }
 
     def candles(self) -> list[list[str]]:
@@ -194,6 +203,7 @@ def overview_of(
         notes.append(f"cannot read the run log: {error}")
     checked = verification.verify(storage, choice, names, now=now, quick=quick)
     drawn = charts(storage, known, now=now, quick=quick, minutes=minutes, notes=notes)
+    simulated = storage.files.get(DEMO) is not None
     return Overview(
         storage.files.location,
         now,
@@ -207,6 +217,7 @@ def overview_of(
         drawn,
         notes,
         ended,
+        simulated,
     )
 
 

@@ -34,11 +34,12 @@ function showTop(data) {
 /* What to do next, and the command for it. */
 function showNext(data, missing) {
   const failed = data.runs.length && data.runs[0].state !== "done";
-  const [why, command] = data.inconsistencies
-    ? [`repairs ${plural(data.inconsistencies, "inconsistency", "inconsistencies")}:`, data.commands.repair]
-    : missing
-      ? [`fetches ${plural(missing, "missing session")} of symbols, and what is new:`, data.commands.update]
-      : failed ? ["tries again what failed, and fetches what is new:", data.commands.update] : ["nothing is missing; this fetches what is new:", data.commands.update];
+  let next = ["nothing is missing; this fetches what is new:", data.commands.update];
+  if (data.inconsistencies) next = [`repairs ${plural(data.inconsistencies, "inconsistency", "inconsistencies")}:`, data.commands.repair];
+  else if (data.commands.real) next = ["these bars are simulated; with your keys, this fetches real ones into another store:", data.commands.real];
+  else if (missing) next = [`fetches ${plural(missing, "missing session")} of symbols, and what is new:`, data.commands.update];
+  else if (failed) next = ["tries again what failed, and fetches what is new:", data.commands.update];
+  const [why, command] = next;
   $("next-why").textContent = why;
   $("next-command").textContent = command;
   $("next").hidden = !data.series;

@@ -64,10 +64,10 @@ function flagRow(finding) {
 
 function showRuns(data) {
   $("runs-lead").textContent = data.runs.length
-    ? "Runs of `ingest` and `update`: requested ranges, results and failures. Latest first; times are UTC."
+    ? "Runs of ingest and update: requested ranges, results and failures. Latest first; times are UTC."
     : "";
   if (!data.runs.length) {
-    $("runs-table").replaceChildren(el("p", { class: "empty" }, "No run is recorded: `ingest` did not create this store, or an older version did."));
+    $("runs-table").replaceChildren(el("p", { class: "empty" }, "No run is recorded: ingest did not create this store, or an older version did."));
     return;
   }
   const columns = [["Time"], ["Command"], ["Requested"], ["Result"], ["Failed"], ["Duration", "number"]];

@@ -84,6 +84,10 @@ class Listings:
         except (KeyError, ValueError) as error:
             raise InputError(f"cannot read listings: {file} lacks a column or a day of {', '.join(_COLUMNS)}: {error}") from error
 
+    def owners(self) -> list[Listing]:
+        """Return all listings, by ticker and in order of time."""
+        return [one for ticker in sorted(self._by_ticker) for one in self._by_ticker[ticker]]
+
     def find(self, ticker: str, asof: date | None, now: datetime) -> Answered | None:
         """Return what a request for a ticker is answered with; None for no bars.
 

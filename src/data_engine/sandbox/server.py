@@ -14,9 +14,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import formatdate
+from functools import partial
 from types import TracebackType
 from typing import Literal, Self
 
+from data_engine.sandbox.assets import Assets
 from data_engine.sandbox.bar_columns import BarSource
 from data_engine.sandbox.connection import Request, Response, read_request, send
 from data_engine.sandbox.corporate_actions import NOTHING, ActionsRequest, Announcements
@@ -27,6 +29,8 @@ from data_engine.sandbox.protocol import BarsRequest, Refusal
 from data_engine.sandbox.rate_limit import TokenBucket
 
 _RECORDS_KEPT = 200_000
+
+_Answer = Callable[[Request, str | None], Response]
 
 _RESET_SECONDS = 1  # from a 429 to the reset that it states
 
@@ -59,7 +63,7 @@ class Record:
 
 
 class Sandbox:
-    """A server on the loopback interface that responds as Alpaca's data host does. Safe to share between threads.
+    """A server on the loopback interface that responds as Alpaca's hosts do. Safe to share between threads.
 
     Example:
         >>> with Sandbox(SimulatedMarket()) as server, AlpacaClient("key", "secret", base_url=server.url) as client:
@@ -85,6 +89,7 @@ class Sandbox:
         actions: The corporate actions. If None, the source's own.
         listings: The securities that have the tickers; bars are answered as of the day that a request names. If None, each ticker
             is a security of the source, at all times.
+        assets: The list of securities. If None, the source's own, else its symbols under the tickers of *listings*.
 
     Attributes:
         url: The address, such as ``http://127.0.0.1:40123``.
@@ -112,8 +117,10 @@ class Sandbox:
         cache_bytes: int = 256 << 20,
         actions: Announcements | None = None,
         listings: Listings | None = None,
+        assets: Assets | None = None,
     ) -> None:
         self.source = source
+        self.assets = _assets(source, listings) if assets is None else assets
         self.actions = getattr(source, "announcements", NOTHING) if actions is None else actions
         self.faults = faults or Faults()
         self.counts: Counter[int | str] = Counter()
@@ -206,24 +213,25 @@ class Sandbox:
             return _message(405, "method not allowed")
         if not self._admits(request.headers):
             return _html(401, "Authorization Required")
+        if request.path == "/v2/assets":  # of another host, whose limit is another one
+            return self._serve(request, number, [], self._assets)
         if self._bucket is not None and not self._bucket.take():
             return _too_many()
         match request.path.split("/"):
             case ["", "v2", "stocks", "bars"]:
-                return self._serve(request, number, None)
+                return self._serve(request, number, _symbols(request), self._bars)
             case ["", "v2", "stocks", symbol, "bars"]:
-                return self._serve(request, number, symbol)
+                return self._serve(request, number, [symbol], partial(self._bars, symbol=symbol))
             case ["", "v1", "corporate-actions"]:
-                return self._serve(request, number, None, actions=True)
+                return self._serve(request, number, _symbols(request), self._actions)
         return _message(404, "endpoint not found.")
 
-    def _serve(self, request: Request, number: int, symbol: str | None, *, actions: bool = False) -> Response:
-        symbols = request.query.get("symbols", "").split(",") if symbol is None else [symbol]
+    def _serve(self, request: Request, number: int, symbols: list[str], answer: _Answer) -> Response:
         fault = self.faults.draw(number, symbols)
         if fault in REFUSALS or (fault is not None and fault.isdigit()):
             return self._refusal(fault)
         try:
-            response = self._actions(request, fault) if actions else self._bars(request, symbol, fault)
+            response = answer(request, fault)
         except Refusal as refusal:
             return _message(refusal.status, refusal.message)
         response.fault = fault
@@ -231,7 +239,7 @@ class Sandbox:
             response.headers.update(self._bucket.headers(time.time()))
         return response
 
-    def _bars(self, request: Request, symbol: str | None, fault: str | None) -> Response:
+    def _bars(self, request: Request, fault: str | None, symbol: str | None = None) -> Response:
         now = self._clock()
         bars_request = BarsRequest.parse(request.query, now=now, delayed=self._free, symbol=symbol)
         if self._free:
@@ -242,6 +250,9 @@ class Sandbox:
     def _actions(self, request: Request, fault: str | None) -> Response:
         actions_request = ActionsRequest.parse(request.query, now=self._clock())
         return Response(200, self.actions.page(actions_request, budget=_budget(actions_request.limit, fault)))
+
+    def _assets(self, request: Request, fault: str | None) -> Response:  # noqa: ARG002 - there are no pages to cut short
+        return Response(200, self.assets.page(request.query, self._clock()))
 
     def _refusal(self, fault: str) -> Response:
         status = int(fault[:3])
@@ -271,6 +282,18 @@ class Sandbox:
         if self._keys is None:
             return bool(key and secret)
         return key in self._keys and self._keys[key] == secret
+
+
+def _assets(source: BarSource, listings: Listings | None) -> Assets:
+    """Return the list of a source's securities."""
+    own: Assets | None = getattr(source, "assets", None)
+    if own is not None and listings is None:
+        return own
+    return Assets.of(getattr(source, "symbols", ()), () if listings is None else listings.owners())
+
+
+def _symbols(request: Request) -> list[str]:
+    return request.query.get("symbols", "").split(",")
 
 
 def _budget(limit: int, fault: str | None) -> int:

@@ -17,12 +17,14 @@ from data_engine.market.exchange_calendar import extended_hours, is_session
 from data_engine.market.series import Adjustment, Timeframe
 from data_engine.market.time_range import TimeRange, new_york_date, new_york_midnight
 from data_engine.sandbox.aggregation import MINUTE, to_days, to_intraday, to_periods
+from data_engine.sandbox.assets import Assets
 from data_engine.sandbox.bar_columns import NO_BARS, Bars, concatenate
 from data_engine.sandbox.corporate_actions import Announcements
+from data_engine.sandbox.listings import Listing
 from data_engine.sandbox.protocol import nanoseconds
 from data_engine.sandbox.simulation import FIRST_DAY, Sessions, all_sessions, make_days, make_minutes
 from data_engine.sandbox.splits import adjusted
-from data_engine.sandbox.symbol_profile import SPLITS, symbol_profile
+from data_engine.sandbox.symbol_profile import FAMOUS, SPLITS, symbol_profile
 
 _FIRST_DAYS = {"sip": FIRST_DAY, "iex": date(2020, 8, 3)}
 
@@ -34,11 +36,25 @@ TICKER_CHANGES = ((date(2022, 2, 14), "VIAC", "PARA"), (date(2022, 6, 9), "FB", 
 """The ticker changes that the market announces. Its bars do not reflect them: each name has its own prices, at all times."""
 
 
+_OVER_THE_COUNTER = (Listing("TCEHY", "TCEHY"), Listing("LEHMQ", "LEHMQ", None, date(2018, 12, 31)))
+
+_ONE_DAY = timedelta(days=1)
+
+_LISTED = (
+    *(Listing(old, f"the company of {new}", None, day - _ONE_DAY) for day, old, new in TICKER_CHANGES),
+    *(Listing(new, f"the company of {new}", day) for day, _, new in TICKER_CHANGES),
+    Listing("META", "a fund that had the ticker before", None, date(2022, 1, 31)),
+    *(Listing(symbol, symbol) for symbol in sorted(FAMOUS - {new for _, _, new in TICKER_CHANGES})),
+    *_OVER_THE_COUNTER,
+)
+
+
 class SimulatedMarket:
     """A source of simulated bars. All instances are the same market. Safe to share between threads."""
 
     mark = "simulated market"
     announcements = Announcements.of(SPLITS, TICKER_CHANGES)
+    assets = Assets(_LISTED, otc=[one.security for one in _OVER_THE_COUNTER])
 
     def __init__(self) -> None:
         self._raw_minutes = lru_cache(_MINUTES_KEPT)(self._make_minutes)

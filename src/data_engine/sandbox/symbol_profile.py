@@ -39,6 +39,9 @@ _LIQUID = frozenset({
 
 _PRICES = {"AAPL": 140.0, "AMZN": 130.0, "GE": 110.0, "GOOG": 120.0, "GOOGL": 120.0, "NVDA": 40.0, "TSLA": 150.0, "WMT": 55.0}
 
+FAMOUS = _LIQUID | SPLITS.keys()
+"""The symbols that the market lists by name. It has bars of all others, too."""
+
 _ILLIQUID_SHARE = 0.07
 
 _IEX_VOLUME = 0.02

@@ -20,13 +20,15 @@ from typing import TYPE_CHECKING
 
 from data_engine.errors import InputError, UnknownIndexError
 from data_engine.market.symbol import check_symbol
-from data_engine.market.time_range import TimeRange, new_york_date, new_york_midnight
+from data_engine.market.time_range import TimeRange, intersection, new_york_date, new_york_midnight
 from data_engine.store.document import Document
 from data_engine.store.file_store import FileStore
 from data_engine.universe.index_changes import IndexChange, IndexImport, not_known, parse_index_day, refuse_loss
 from data_engine.universe.index_files import ListRows, dump_history, dump_list, load_history, load_list, read_sources
 from data_engine.universe.index_names import check_index_name, name_fault
+from data_engine.universe.member_series import MemberSeries
 from data_engine.universe.membership import (
+    FOREVER,
     Members,
     MembershipChange,
     build_history,
@@ -214,6 +216,26 @@ class MetadataStore:
         if not events or span.start < new_york_midnight(events[0].day):
             raise not_known(index_name, events, new_york_date(span.start))
         return members_within(events, span)
+
+    def member_series(self, index_name: str, span: TimeRange, series: MemberSeries) -> dict[str, tuple[TimeRange, ...]]:
+        """Return what `memberships` does for the series that the members are, which are the companies of then.
+
+        Args:
+            index_name: The name of the index.
+            span: The range.
+            series: What finds the series of members.
+
+        Raises:
+            UnknownIndexError: If there is no such index.
+            InputError: If the span begins before the first list.
+            DamagedFile: If a file of the index cannot be read.
+        """
+        inside = self.memberships(index_name, span)
+        events = self.history(index_name)
+        ever = members_within(events, TimeRange(new_york_midnight(events[0].day), FOREVER))
+        found = series.of({symbol: ever[symbol] for symbol in inside})
+        clipped = ((name, intersection(ranges, (span,))) for name, ranges in found.items())
+        return {name: ranges for name, ranges in clipped if ranges}
 
     def former_members(self, index_name: str) -> dict[str, datetime]:
         """Return the symbols that have left an index, each with the instant when it did, UTC.

@@ -128,6 +128,8 @@ def _located(path: str | None, place: str, problems: Sequence[tuple[int, str, st
     count = len(problems)
     fault = "are not symbols" if count > 1 else "is not a symbol"
     head = f"{count:,} of the given symbols cannot be used:" if path is None else f"{path}: {plural(count, place)} {fault}"
+    if path is None and any("," in text for _, text, _ in problems):
+        head = f"{head[:-1]}; separate symbols by spaces:"
     width = max(len(text) for _, text, _ in problems[:MAX_PROBLEMS])
     lines = [f"{place} {number}: {text:<{width}} {fault}" for number, text, fault in problems]
     return f"{head}\n{indented(lines, MAX_PROBLEMS)}"

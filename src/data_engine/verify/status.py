@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -13,11 +13,13 @@ from data_engine.errors import DamagedFile, StoreError
 from data_engine.market.dates import any_span
 from data_engine.market.exchange_calendar import can_hold_bars
 from data_engine.market.series import Dataset, Series
+from data_engine.market.symbol import ticker_of
 from data_engine.market.time_range import TimeRange, difference, intersection, iso, new_york_date, union
 from data_engine.store.bar_store import BarStore
 from data_engine.store.coverage import Coverage
 from data_engine.store.partitions import file_keys
 from data_engine.store.selection import DatasetFilter, select_series
+from data_engine.universe.member_series import MemberSeries
 from data_engine.universe.membership import MembershipChange, memberships, replay
 
 SILENCE = timedelta(days=30)
@@ -238,7 +240,10 @@ class IndexStatus:
 
 
 def index_status(
-    changes: Sequence[MembershipChange], datasets: Iterable[Dataset], found: Iterable[SeriesStatus]
+    changes: Sequence[MembershipChange],
+    datasets: Iterable[Dataset],
+    found: Iterable[SeriesStatus],
+    series_in: Callable[[Dataset], MemberSeries],
 ) -> list[IndexStatus]:
     """Return which members of an index have no bars, by dataset.
 
@@ -248,19 +253,24 @@ def index_status(
         changes: The membership history of the index.
         datasets: The datasets.
         found: The result of `series_status` for these datasets; series of other symbols are ignored.
+        series_in: A function that finds the series of former members in a dataset.
     """
     members = replay(changes)
     symbols = {change.symbol for change in changes}
     former = {symbol: memberships(changes, symbol) for symbol in sorted(symbols - members.keys())}
     by_dataset: dict[Dataset, dict[str, Coverage]] = {dataset: {} for dataset in datasets}
     for one in found:
-        if one.series.symbol in symbols and one.series.dataset in by_dataset and one.coverage.bars:
+        if ticker_of(one.series.symbol) in symbols and one.series.dataset in by_dataset and one.coverage.bars:
             by_dataset[one.series.dataset][one.series.symbol] = one.coverage
-    return [_index_status(dataset, stored, members, former) for dataset, stored in by_dataset.items()]
+    return [_index_status(dataset, stored, members, former, series_in(dataset)) for dataset, stored in by_dataset.items()]
 
 
 def _index_status(
-    dataset: Dataset, stored: Mapping[str, Coverage], members: Collection[str], former: Mapping[str, Sequence[TimeRange]]
+    dataset: Dataset,
+    stored: Mapping[str, Coverage],
+    members: Collection[str],
+    former: Mapping[str, Sequence[TimeRange]],
+    series: MemberSeries,
 ) -> IndexStatus:
     """Return the status of an index in one dataset.
 
@@ -269,13 +279,14 @@ def _index_status(
         stored: The coverage of the symbols that have bars.
         members: The current members.
         former: The former members, and when they were members.
+        series: What finds their series.
     """
     without = tuple(sorted(symbol for symbol in members if symbol not in stored))
     span = _stored_span(stored.values())
     if span is None:
         return IndexStatus(dataset, None, len(members), without, 0, ())
     inside = {symbol: shared for symbol, ranges in former.items() if (shared := intersection(ranges, (span,)))}
-    former_without = tuple(symbol for symbol, ranges in inside.items() if not _has_bars(stored.get(symbol), ranges))
+    former_without = tuple(symbol for symbol in inside if not _has_own_bars(stored, series.of({symbol: former[symbol]}), span))
     return IndexStatus(dataset, span, len(members), without, len(inside), former_without)
 
 
@@ -285,6 +296,11 @@ def _stored_span(stored: Collection[Coverage]) -> TimeRange | None:
     lasts = [(one.last_bar, one.series.dataset.timeframe) for one in stored if one.last_bar]
     ends = [timeframe.next(timeframe.floor(last)) for last, timeframe in lasts]
     return TimeRange(min(firsts), max(ends)) if firsts and ends else None
+
+
+def _has_own_bars(stored: Mapping[str, Coverage], own: Mapping[str, Sequence[TimeRange]], span: TimeRange) -> bool:
+    """Return whether one of the series that a member was has bars of its membership in a range."""
+    return any(_has_bars(stored.get(name), intersection(ranges, (span,))) for name, ranges in own.items())
 
 
 def _has_bars(coverage: Coverage | None, ranges: Sequence[TimeRange]) -> bool:
