@@ -259,6 +259,36 @@ def query(book: Book, rounds: int, folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def market(book: Book, rounds: int, folder: Path) -> None:
+    """A whole market: 10,000 series of 11 files, 10,000 series of 120 months, and a month of minutes of 500 symbols."""
+
+    def part(*arguments: str) -> dict[str, float]:
+        made: dict[str, float] = json.loads(measured([sys.executable, str(HERE / "market_store.py"), *arguments]).output)
+        return made
+
+    days, coverage, minutes = (str(folder / name) for name in ("days", "coverage", "minutes"))
+    part("days", days)
+    part("coverage", coverage)
+    part("minutes", minutes)
+    kept = folder / "kept"
+    shutil.copytree(folder / "days" / "metadata", kept)
+    for _ in range(min(3, rounds)):
+        plan = part("plan")
+        book.add("plan of 11,000 x 10 years, CPU s", plan["seconds"])
+        book.add("plan of 11,000 x 10 years, MB", plan["memory"])
+        book.add("status of 110,000 files, CPU s", measured(our_command("status", "--base-path", days)).cpu)
+        book.add("verify --quick of 110,000 files, CPU s", measured(our_command("verify", "--quick", "--base-path", days)).cpu)
+        book.add("status of 10,000 x 120 months, MB", measured(our_command("status", "--base-path", coverage)).memory)
+        book.add("update of one new day without the fetch, CPU s", part("update", days)["seconds"])
+        shutil.rmtree(folder / "days" / "metadata")  # the update has written to it
+        shutil.copytree(kept, folder / "days" / "metadata")
+        found = part("load", minutes)
+        for what in ("month", "day"):
+            book.add(f"500 symbols, {what}, CPU s", found[what])
+            book.add(f"500 symbols, {what}, Polars, CPU s", found[f"polars_{what}"])
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def start(book: Book, rounds: int, folder: Path) -> None:
     """Start-up: help, and a run over 500 symbols x 9 years that has nothing to ask."""
     from data_engine.market.dates import any_span
@@ -310,7 +340,7 @@ def peer_environment() -> Path | None:
 
 
 def main() -> None:
-    parts = ("ingest", "memory", "size", "load", "query", "start")
+    parts = ("ingest", "memory", "size", "load", "query", "start", "market")
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default=",".join(parts))
@@ -330,6 +360,7 @@ def main() -> None:
             "load": lambda: load(book, options.rounds, folder, peers),
             "query": lambda: query(book, options.rounds, folder),
             "start": lambda: start(book, options.rounds, folder),
+            "market": lambda: market(book, options.rounds, folder),
         }
         for name in parts:
             if name in chosen:
@@ -403,6 +434,7 @@ def targets(book: Book, workers: Sequence[int]) -> Iterator[tuple[str, str, str]
         ("load of a symbol-month, against ArcticDB", "ours load month ms", "ArcticDB read month ms", "1.0 x"),
         ("load of a symbol-year, against ArcticDB", "ours load year ms", "ArcticDB read year ms", "3 x"),
         ("one day of 500 symbols: bare glob against the view", "bare glob, one day of 500 symbols, ms", "view, one day of 500 symbols, ms", "5 x"),
+        ("500 symbols x a month of minutes to pandas, CPU against Polars", "500 symbols, month, CPU s", "500 symbols, month, Polars, CPU s", "1.5 x"),
     ]  # fmt: skip
     for what, mine, other, wanted in pairs:
         if mine in known and other in known:
@@ -413,6 +445,17 @@ def targets(book: Book, workers: Sequence[int]) -> Iterator[tuple[str, str, str]
     ):
         if name in known:
             yield what, f"{book.median(name):.2f} s", wanted
+    for name, wanted in (
+        ("plan of 11,000 x 10 years, CPU s", "3"),
+        ("plan of 11,000 x 10 years, MB", "200"),
+        ("status of 110,000 files, CPU s", "1.5"),
+        ("update of one new day without the fetch, CPU s", "12"),
+        ("verify --quick of 110,000 files, CPU s", "12"),
+        ("status of 10,000 x 120 months, MB", "300"),
+        ("500 symbols, day, CPU s", "1.2"),
+    ):
+        if name in known:
+            yield name, f"{book.median(name):,.2f}", wanted
 
 
 if __name__ == "__main__":

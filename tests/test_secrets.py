@@ -15,7 +15,7 @@ from urllib.parse import quote
 import pytest
 
 from data_engine import AlpacaClient, IngestionPipeline
-from data_engine.alpaca.credentials import find_credentials
+from data_engine.alpaca.credentials import Credentials, find_credentials
 from data_engine.errors import DataEngineError
 from data_engine.sandbox import Faults, Sandbox, SimulatedMarket
 from hostile import Hostile, Play, http
@@ -174,6 +174,41 @@ def test_a_server_that_echoes_the_keys_is_not_quoted() -> None:
 
     assert ran.code == 1, ran.text
     assert clean(ran.text), ran.text
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        "".join(f"%25{ord(char):02x}" for char in SECRET),
+        "".join(f"%2525{ord(char):02X}" for char in SECRET),
+        "".join(f"\\{ord(char):03o}" for char in SECRET),
+        "".join(f"\\u{{{ord(char):x}}}" for char in SECRET),
+        f"{SECRET[:20]}\r\n  {SECRET[20:]}",
+        f"{SECRET[:20]}\\n{SECRET[20:]}",
+        f"{SECRET[:20]}%0D%0A{SECRET[20:]}",
+        "\u200b".join(SECRET),
+        "\\u200b".join(SECRET),
+        "\u00ad".join(SECRET),
+    ],
+    ids=[
+        "url-twice",
+        "url-thrice",
+        "octal",
+        "braces",
+        "wrapped",
+        "wrapped-json",
+        "wrapped-url",
+        "unseen",
+        "unseen-json",
+        "hyphens",
+    ],
+)
+def test_a_key_is_recognized_in_what_programs_make_of_it(shape: str) -> None:
+    pair = Credentials(KEY, SECRET, "a test")
+
+    assert pair.redact(f"no {shape} here") == "no *** here"
+    assert pair.occur_in(f"no {shape} here")
+    assert pair.redact("no " + shape[:-1].replace("E", "F")) == "no " + shape[:-1].replace("E", "F")
 
 
 def test_keys_do_not_follow_a_redirect(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from data_engine import ParquetStorage
 from data_engine.errors import DamagedFile
+from data_engine.ingest import series_files
 from data_engine.ingest.chain import Phase, remaining_tasks
 from data_engine.ingest.page_writer import PageWriter
 from data_engine.ingest.plan import FetchTask
@@ -125,8 +126,9 @@ def test_a_chain_that_ends_covers_the_whole_range_of_every_symbol(storage):
     assert writer.damaged == {}
 
 
-def test_a_file_is_written_when_the_next_begins_and_covered_when_the_chain_has_ended(storage):
-    """Bars are held only until their file is complete; a claim waits for the end."""
+def test_bars_are_written_when_many_wait_but_for_the_current_file_and_covered_when_the_chain_has_ended(storage, monkeypatch):
+    """Memory is bounded: what waits is written at the latest with the page that makes it many; a claim waits for the end."""
+    monkeypatch.setattr(series_files, "GROUP_BARS", 1)
     writer = PageWriter(storage.bars, task("A", "B"), now=LONG_AFTER)
     june, july = ("A", bars("2024-06-03T14:00")), ("A", bars("2024-07-01T14:00"))
     on_disk = []
@@ -598,11 +600,11 @@ def test_what_is_left_of_an_adjusted_task_is_compared_too(storage, overlap):
     ]
 
 
-def test_a_file_that_somebody_wrote_meanwhile_is_not_vouched_for_though_it_has_the_same_size(storage):
+def test_a_file_that_somebody_wrote_meanwhile_is_not_vouched_for_though_it_has_the_same_size(storage, monkeypatch):
     """`store` in another process, after a chain has written a file and before it covers it."""
-    writer = PageWriter(storage.bars, task("A"), now=LONG_AFTER)
-    writer.take(page(("A", bars("2024-06-03 14:30", "2024-06-03 14:31", price=1.25))))
-    writer._flush("A")
+    monkeypatch.setattr(series_files, "GROUP_BARS", 1)
+    writer = PageWriter(storage.bars, task("A", "B"), now=LONG_AFTER)
+    writer.take(page(("A", bars("2024-06-03 14:30", "2024-06-03 14:31", price=1.25)), ("B", bars("2024-06-03 14:30"))))
     size = storage.files.size(Partition(Series("A", MINUTES), JUNE).key)
     storage.store(to_frame([("A", bars("2024-06-03 14:30", "2024-06-03 14:31", price=1.5))]))
     assert storage.files.size(Partition(Series("A", MINUTES), JUNE).key) == size
@@ -698,12 +700,13 @@ def test_without_the_sources_time_nothing_later_than_the_newest_bar_is_final(sto
     assert {symbol: one.provisional for symbol, one in made.items()} == dict.fromkeys("AB", (provisional,))
 
 
-def test_counts_that_a_killed_run_left_are_made_anew_by_the_next_write(storage):
+def test_counts_that_a_killed_run_left_are_made_anew_by_the_next_write(storage, monkeypatch):
     """Killed between file and coverage of `--refetch --accept-removals`: the first bar had gone, and stayed for ever."""
     series = Series("A", MINUTES)
     first = PageWriter(storage.bars, task("A"), now=LONG_AFTER)
     first.take(page(("A", bars("2024-06-03T14:00", "2024-06-28T14:00", "2024-07-01T14:00"))))
     first.complete()
+    monkeypatch.setattr(series_files, "GROUP_BARS", 1)
     killed = PageWriter(storage.bars, task("A"), now=LONG_AFTER, refetch=True, accept_removals=True)
     killed.take(page(("A", bars("2024-06-28T14:00", "2024-07-01T14:00"))))  # June is settled when July begins
 

@@ -6,7 +6,7 @@ import pickle
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from concurrent.futures import Future, wait
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -270,6 +270,15 @@ class SlowFiles(LocalFiles):
             return changed
 
         return super().update(key, slow)
+
+    def update_many(self, changes: Mapping[str, Change], *, before_move: Callable[[], None]) -> dict[str, DataEngineError]:
+        def slow() -> None:
+            before_move()
+            if any(key.endswith(".parquet") for key in changes):
+                self.held.set()
+                self.go.wait(60)
+
+        return super().update_many(changes, before_move=slow)
 
 
 def test_the_store_stays_locked_until_the_last_writer_has_ended(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
@@ -45,7 +45,12 @@ from data_engine.market.time_range import TimeRange
 from data_engine.read.parquet_storage import ParquetStorage
 from data_engine.settings import Settings, load_settings
 from data_engine.store.disk import Disk
+from data_engine.store.file_store import Change
+from data_engine.store.local_drafts import LocalDrafts
 from data_engine.store.local_files import LocalFiles
+from data_engine.store.local_group import LocalGroups
+from data_engine.store.local_locks import LocalLocks
+from data_engine.store.local_names import LocalNames
 from data_engine.store.s3 import s3_files as object_files
 from data_engine.store.s3.s3_files import S3Files
 
@@ -175,7 +180,7 @@ def install(reached: Reached) -> None:
     def at(point: str) -> Callable[..., None]:
         return lambda *_: reached(point)
 
-    def torn(_files: object, draft: str, content: bytes) -> None:
+    def torn(_drafts: object, draft: str, content: bytes) -> None:
         reached("before draft")
         if reached.due("torn draft"):
             Path(draft).parent.mkdir(parents=True, exist_ok=True)
@@ -185,18 +190,24 @@ def install(reached: Reached) -> None:
     def kind(_files: object, key: str, *_: object) -> str:
         return "coverage" if key.startswith("metadata/coverage/") else "bars"
 
-    around(LocalFiles, "_write", torn, at("after draft"))
-    around(LocalFiles, "_move", at("before move"), at("after move"))
-    around(LocalFiles, "_flush_name", at("moved"), lambda *_: None)
-    around(LocalFiles, "_flush_way", at("named"), lambda *_: None)
+    def kinds(_groups: object, changes: Mapping[str, Change], *_: object) -> str:
+        return kind(_groups, next(iter(changes), ""))
+
+    around(LocalDrafts, "write", torn, at("after draft"))
+    around(LocalDrafts, "move", at("before move"), at("after move"))
+    around(LocalNames, "flush_name", at("moved"), lambda *_: None)
+    around(LocalNames, "flush_together", at("moved"), at("named"))
+    around(LocalNames, "flush_way", at("named"), lambda *_: None)
     around(Disk, "flush", at("before fsync"), at("after fsync"))
+    around(Disk, "flush_system", at("before fsync"), at("after fsync"))
     for place in (LocalFiles, S3Files):
         around(place, "update", lambda *a: reached(f"before {kind(*a)}"), lambda *a: reached(f"after {kind(*a)}"))
+    around(LocalGroups, "update", lambda *a: reached(f"before {kinds(*a)}"), lambda *a: reached(f"after {kinds(*a)}"))
     around(LocalFiles, "_unlink", at("before removal"), at("after removal"))
     around(Disk, "unlink", at("before unlink"), at("after unlink"))
     around(Disk, "make_folder", lambda *_: None, at("after mkdir"))
     around(HttpTransport, "get", at("before request"), at("after request"))
-    inner = LocalFiles._file_lock
+    inner = LocalLocks.named
 
     @contextmanager
     def locked(*args: Any, **named: Any) -> Iterator[None]:
@@ -205,7 +216,7 @@ def install(reached: Reached) -> None:
             yield
         reached("lock released")
 
-    LocalFiles._file_lock = locked  # type: ignore[method-assign]
+    LocalLocks.named = locked  # type: ignore[method-assign]
 
 
 class SmallPages(AlpacaClient):

@@ -138,7 +138,7 @@ def test_a_lock_of_a_file_whose_owner_was_killed_blocks_nobody(stage, expected, 
         assert stage.forks.run(replace(stage.job(), base=str(base), point="lock held", nth=nth))["killed"]
         files = LocalFiles(base, lock_seconds=0.0)
         for stripe in range(64):
-            with files._stripe(stripe, seconds=0.0):
+            with files._locks.stripe(stripe, seconds=0.0):
                 pass
         with files.lock("run", seconds=0.0):
             pass

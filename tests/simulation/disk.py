@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any
 from data_engine.store.disk import Disk, parent_of
 from data_engine.store.local_files import LocalFiles
 
-from .scheduler import Lock, Mutex, Scheduler
+from .scheduler import Executor, Lock, Mutex, Scheduler
 
 BASE = "/simulated"
 
@@ -77,12 +77,13 @@ class ModelDisk(Disk):
     """A disk in memory.
 
     Args:
-        seed: Of what a power failure leaves.
+        seed: Of what a power failure leaves, and whether the file system can be flushed as a whole.
         journalled: Whether changes of names are kept in order.
     """
 
     def __init__(self, seed: object, *, journalled: bool) -> None:
         self.journalled = journalled
+        self.flushes_as_a_whole = random.Random(f"system {seed}").random() < 0.5
         self.scheduler: Scheduler | None = None
         self.full_at: int | None = None
         self.fails = 0.0
@@ -94,6 +95,8 @@ class ModelDisk(Disk):
         self._next = 3
         self._writes = 0
         self._locks: dict[str, Lock] = {}
+        self._systems: dict[int, int] = {}
+        self._lost_contents = 0
 
     def open(self, scheduler: Scheduler, full_at: int | None, fails: float) -> None:
         """Begin a step; no process is left of the last one."""
@@ -256,12 +259,54 @@ class ModelDisk(Disk):
 
     def close(self, handle: int) -> None:
         self._handles.pop(handle, None)
+        self._systems.pop(handle, None)
 
     def flush_folder(self, folder: str) -> None:
         self._seam(changes=True)
         if folder not in self._names:
             raise self._error(errno.ENOENT, folder)
         self._flush_names(lambda change: self.journalled or change.folder == folder)
+
+    def open_system(self, folder: str, files: int) -> int | None:
+        if not self.flushes_as_a_whole:
+            return None
+        self._seam()
+        self._next += 1
+        self._systems[self._next] = self._lost_contents
+        return self._next
+
+    def flush_system(self, handle: int) -> None:
+        before = self._systems[handle]
+        try:
+            self._seam(changes=True)
+        except OSError:
+            self._lost_contents += 1
+            for node in self._names.values():
+                if isinstance(node, Inode):
+                    node.lost |= node.flushed != bytes(node.content)
+            raise
+        if self._lost_contents != before:  # reported once to each who had opened the file system before
+            self._systems[handle] = self._lost_contents
+            raise self._error(errno.EIO, BASE)
+        for node in self._names.values():
+            if isinstance(node, Inode) and not node.lost:
+                node.flushed = bytes(node.content)
+        self._flush_names(lambda _: True)
+
+    def together(self, calls: Sequence[Callable[[], None]]) -> None:
+        """Make the calls in an order that the seed says, some of them in threads of the world."""
+        scheduler, order = self.scheduler, list(calls)
+        self._random.shuffle(order)
+        if scheduler is None or scheduler.current is None or len(order) < 2 or self._random.random() < 0.7:
+            errors = [error for error in map(_error_of, order) if error is not None]
+            if errors:
+                raise errors[0]
+            return
+        with Executor(scheduler, 3) as pool:
+            futures = [pool.submit(call) for call in order]
+        scheduler.wait(lambda: all(future.done() for future in futures))
+        for future in futures:
+            future.result()
 
     def _flush_names(self, chosen: Callable[[Change], bool]) -> None:
         left: list[Change] = []
@@ -315,6 +360,14 @@ class ModelDisk(Disk):
         context = lock.held()
         context.__enter__()
         return lambda: context.__exit__(None, None, None) and None
+
+
+def _error_of(call: Callable[[], None]) -> Exception | None:
+    try:
+        call()
+    except Exception as error:  # noqa: BLE001 - as of a future
+        return error
+    return None
 
 
 class DiskFiles(LocalFiles):

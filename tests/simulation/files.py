@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from data_engine.errors import StoreBusy, StoreError
-from data_engine.store.file_store import Change, check_key
+from data_engine.errors import OF_ONE_FILE, DataEngineError, StoreBusy, StoreError
+from data_engine.store.file_store import Change, check_key, no_check
 
 from .scheduler import Lock, Scheduler
 
@@ -77,6 +77,40 @@ class Files:
             self.content[key] = bytes(content)
             self.journal.append(("write", key, len(content)))
         return True
+
+    def update_many(
+        self, changes: Mapping[str, Change], *, before_move: Callable[[], None] = no_check
+    ) -> dict[str, DataEngineError]:
+        """Change all without locks, then replace each where it is as it was read."""
+        failed: dict[str, DataEngineError] = {}
+        left = dict(changes)
+        while left:
+            made: dict[str, tuple[bytes | None, bytes | None]] = {}
+            for key, change in left.items():
+                check_key(key)
+                self._seam()
+                seen = self.content.get(key)
+                try:
+                    made[key] = seen, change(seen)
+                except OF_ONE_FILE as error:
+                    failed[key] = error
+            left = {}
+            for key, (seen, content) in made.items():
+                if content is None:
+                    continue
+                with self._lock(key).held():
+                    if self.content.get(key) != seen:
+                        left[key] = changes[key]
+                        continue
+                    before_move()
+                    self._seam(changes=True)
+                    self._fault(key)
+                    if content:
+                        self.content[key] = bytes(content)
+                        self.journal.append(("write", key, len(content)))
+                    else:
+                        self._remove(key)
+        return failed
 
     def delete(self, key: str) -> bool:
         check_key(key)

@@ -8,6 +8,7 @@ from datetime import date
 
 import pytest
 
+from .disk import Disks
 from .market import Action, Security, at, midnight
 from .oracle import dataset_of
 from .scheduler import Killed
@@ -46,6 +47,45 @@ def test_a_first_ingest_of_two_files(place: str) -> None:
         return world("2024-06-10T15:00", Security("AAA", (2, 3)), Security("BBB", (2, 3)), place=place)
 
     assert len(killed_before_each_change(begin, Step("ingest", ("AAA", "BBB"), "2024-05-30", "2024-06-04", workers=1))) > 5
+
+
+@pytest.mark.parametrize("as_a_whole", [True, False], ids=["file-system", "each-file"])
+def test_a_group_of_series_whose_flushes_are_one(as_a_whole: bool) -> None:
+    """Mutants `group-drafts-not-flushed`, `group-folders-not-flushed` and `group-covered-before-flush`."""
+
+    def begin() -> World:
+        made = world("2024-06-10T15:00", Security("AAA", (2, 3)), Security("BBB", (2, 3)), place="strict")
+        assert isinstance(made.files, Disks)
+        made.files.disk.flushes_as_a_whole = as_a_whole
+        return made
+
+    step = Step("ingest", ("AAA", "BBB"), "2024-05-30", "2024-06-04", workers=1)
+    assert len(killed_before_each_change(begin, step)) > 5
+
+
+def test_a_group_that_finds_its_files_as_a_killed_process_left_them_flushes_them() -> None:
+    """Mutant `group-of-seen-not-flushed`: nothing is written, all is claimed, and then the power fails."""
+    step = Step("ingest", ("AAA", "BBB"), "2024-06-03", "2024-06-04", workers=1)
+    for change in range(1, 60):
+        made = world("2024-06-10T15:00", Security("AAA", (2, 3)), Security("BBB", (2, 3)), place="strict")
+        assert isinstance(made.files, Disks)
+        made.files.disk.flushes_as_a_whole = False
+        killed = isinstance(made.take(replace(step, kill_before=change, salt=1)).error, Killed)
+        made.take(replace(step, salt=2))
+        made.take(Step("clock", power=True, salt=3))
+        if not killed:
+            break
+    assert 15 < change < 59
+
+
+def test_a_file_that_another_process_changes_while_a_group_is_flushed_is_done_again() -> None:
+    """Mutant `group-not-compared`: `store` writes between the read of a file and its move."""
+    for salt in range(12):
+        made = world("2024-06-10T15:00", Security("AAA", (2, 3)), Security("BBB", (2, 3)), place="strict")
+        made.take(Step("ingest", ("AAA", "BBB"), "2024-06-03", "2024-06-03", salt=100 + salt))
+        step = Step("ingest", ("AAA", "BBB"), "2024-06-03", "2024-06-06", salt=salt, workers=1)
+        step.beside = Step("store", ("AAA", "BBB"), "2024-05-30", "2024-06-07")
+        made.take(step)
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -341,7 +341,8 @@ class World:
         limits = plan.plan_ingestion.__kwdefaults__
         clock, together = clock_of(scheduler), threads(scheduler)
         with remembered(), ExitStack() as stack:
-            stack.enter_context(mock.patch.object(worker_pool, "ThreadPoolExecutor", executor))
+            for module in (worker_pool, s3_files):
+                stack.enter_context(mock.patch.object(module, "ThreadPoolExecutor", executor))
             for module in (worker_pool, http_client, lease):
                 stack.enter_context(mock.patch.object(module, "threading", together))
             for module in (dispatcher, http_client, lease, capabilities, s3_files):

@@ -6,20 +6,28 @@ import base64
 import re
 from functools import lru_cache
 
-_BETWEEN = r"(?:\x00|\\{1,8}x00|\\{1,8}u0000|%00|&#x?0{1,8};|\ufffd){0,3}"
-"""What may stand between two characters: the halves of UTF-16 or UTF-32, read as bytes. Bounded, so that time is linear."""
+_UNSEEN = "\u200b\u200c\u200d\u2060\ufeff\u00ad"
+_BETWEEN = (
+    r"(?:\x00|\\{1,8}x00|\\{1,8}u0000|%(?:25){0,4}00|&#x?0{1,8};|\ufffd|"
+    rf"[\s{_UNSEEN}]|\\{{1,8}}(?:[nrt]|u200[b-d]|u2060|ufeff|u00ad)|%(?:25){{0,4}}(?:20|09|0[aAdD])){{0,6}}"
+)
+"""What may stand between two characters: the halves of UTF-16 or UTF-32, read as bytes, white space of a text that was wrapped,
+and characters that nobody sees. Bounded, so that time is linear."""
 
 _SHORTEST = 8  # a shorter one is no key of Alpaca's, and its encodings are in many words
 
 
 @lru_cache(maxsize=16)
 def echoes(*secrets: str) -> re.Pattern[str]:
-    """Return what matches any of some secrets: plain; with escapes of JSON, Python, HTML or URLs; in hex, Base64 or UTF-16."""
+    """Return what matches any of some secrets.
+
+    They may be plain, wrapped, with escapes of JSON, JavaScript, Python, HTML or URLs, in hex, Base64, UTF-16 or UTF-32.
+    """
     forms = [form for secret in secrets if secret for form in _forms(secret)]
     return re.compile("|".join(forms) or r"(?!)")
 
 
-_ESCAPES = ("\\", "&#", "%", "\0", "\ufffd")
+_ESCAPES = ("\\", "&#", "%", "\0", "\ufffd", "\n", *_UNSEEN)
 """What a text has in it if characters are written in another way."""
 
 
@@ -51,7 +59,8 @@ def _character(char: str) -> str:
     number = "".join(f"[{digit}{digit.upper()}]" if digit.isalpha() else digit for digit in f"{code:02x}")
     escape = r"\\{1,8}"
     html = rf"&#0{{0,8}}{code};?|&#[xX]0{{0,8}}{number};?"
-    return rf"(?:\\{{0,8}}{re.escape(char)}|{escape}u00{number}|{escape}x{number}|%{number}|{html})"
+    codes = rf"{escape}u00{number}|{escape}u\{{0{{0,6}}{number}\}}|{escape}x{number}|{escape}0?{code:o}|%(?:25){{0,4}}{number}"
+    return rf"(?:\\{{0,8}}{re.escape(char)}|{codes}|{html})"
 
 
 def _base64(secret: bytes) -> set[str]:

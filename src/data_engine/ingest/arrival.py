@@ -21,7 +21,6 @@ class Arrival:
 
     Attributes:
         period: The current file.
-        pending: Its bars that are not written yet.
         times: The timestamps of the bars of the current file that came.
         results: What was written, by file; as of the last write.
         settled: The files that were judged by the complete response.
@@ -38,7 +37,6 @@ class Arrival:
     """
 
     period: Period | None = None
-    pending: list[pa.Table] = field(default_factory=list)
     times: list[Int64s] = field(default_factory=list)
     results: dict[Period, WriteResult] = field(default_factory=dict)
     settled: set[Period] = field(default_factory=set)
@@ -62,7 +60,6 @@ class Arrival:
         """Take bars of the current file, or of the next; those from *since* on are remembered as recent."""
         if self.period != period:
             self.period, self.times = period, []
-        self.pending.append(part)
         times = timestamps_us(part)
         self.times.append(times)
         self.recent.append(times[np.searchsorted(times, to_micros(since)) :])

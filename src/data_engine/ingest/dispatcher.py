@@ -36,6 +36,7 @@ class RunState:
 
     Attributes:
         left: How many tasks are still to be done, by series; for progress.
+        taken: How often that has changed.
         failed: Why series fail. Threads that share it add to it while they are at work.
         basis_changed: Adjusted series whose stored prices no longer equal the source's.
         basis_same: Where the bars of adjusted series were only compared, and are as they are stored.
@@ -50,6 +51,7 @@ class RunState:
     """
 
     left: dict[Series, int] = field(default_factory=dict)
+    taken: int = 0
     failed: dict[Series, Failure] = field(default_factory=dict)
     basis_changed: set[Series] = field(default_factory=set)
     basis_same: set[tuple[Series, TimeRange]] = field(default_factory=set)
@@ -64,6 +66,7 @@ class RunState:
 
     def take(self, task: FetchTask, result: TaskResult) -> None:
         """Add what came of one task."""
+        self.taken += 1
         self.failed.update(result.failed)
         self.basis_changed |= result.basis_changed
         self.basis_same |= result.basis_same
@@ -100,6 +103,7 @@ class Dispatcher:
         self.workers = workers
         self._pool = pool
         self._total = self._expected = 0
+        self._counted = (-1, -1), 0  # what the last count of waiting series was made of, and the count
         self._shown = 0.0
         self._started = time.monotonic()
 
@@ -118,6 +122,7 @@ class Dispatcher:
         for plan in plans:
             for symbol, count in plan.outstanding.items():
                 self.state.left[Series(symbol, plan.dataset)] = count
+        self.state.taken += 1
         self._total = total
         self._expected = sum(plan.requests for plan in plans) + self.tally.pages
         self.show()
@@ -189,10 +194,19 @@ class Dispatcher:
         with suppress(DataEngineError):
             self.tally = self._pool.tally()
 
+    def _waiting(self) -> int:
+        """Return how many series have tasks left and have not failed; counted anew if either has changed."""
+        state = self.state
+        made_of = state.taken, len(state.failed)
+        if self._counted[0] != made_of:
+            waiting = sum(1 for series, tasks in state.left.items() if tasks and series not in state.failed)
+            self._counted = made_of, waiting
+        return self._counted[1]
+
     def _progress_state(self) -> ProgressState:
         state, tally, seconds, total = self.state, self.tally, self.seconds, self._total
         failed = len(state.failed)
-        waiting = sum(1 for series, tasks in state.left.items() if tasks and series not in state.failed)
+        waiting = self._waiting()
         return ProgressState(
             total=total,
             successful=total - failed - waiting,

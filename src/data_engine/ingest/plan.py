@@ -270,6 +270,18 @@ def _tasks(groups: _Groups, dataset: Dataset, rates: Mapping[str, float], page_l
     return [task for group, symbols in groups.items() for task in _cut(group, symbols, rates, page_limit, dataset, size)]
 
 
+def _overlap_of(group: _Group, part: TimeRange) -> TimeRange | None:
+    """Return the held session that a part of a range is compared by: that of the part beside it, and None for the others.
+
+    What comes in the others is stored and not claimed (`Coverage.unconfirmed`) until the run has compared it in the end.
+    """
+    if group.overlap is None:
+        return None
+    behind = group.overlap.start >= group.range.end
+    beside = part.end == group.range.end if behind else part.start == group.range.start
+    return group.overlap if beside else None
+
+
 def _task_pages(total: float, workers: int) -> float:
     """Return how many pages a task should take: one share a worker while that is little, more tasks when there is much."""
     share = total / max(1, workers)
@@ -288,10 +300,9 @@ def _cut(
 ) -> Iterator[FetchTask]:
     """Cut symbols x range into tasks of about *size* pages.
 
-    What has an overlap to be compared stays whole in time: were a later part kept before the comparison failed, two price
-    bases would stand side by side.
+    A range that only tells which symbols have bars in it stays *whole* in time.
     """
-    whole, sessions = group.overlap is not None or group.probe, sessions_in(group.range)
+    whole, sessions = group.probe, sessions_in(group.range)
     cut_time = lru_cache(maxsize=None)(partial(_cut_time, group.range, dataset))
     small: list[str] = []
     for symbol in symbols:
@@ -300,7 +311,7 @@ def _cut(
             small.append(symbol)
             continue
         for part, inside in cut_time(max(1, math.ceil(round(sessions / (size * page_limit / rate), 6)))):
-            yield FetchTask((symbol,), part, dataset, inside * rate, asof=group.asof)
+            yield FetchTask((symbol,), part, dataset, inside * rate, _overlap_of(group, part), group.asof)
     # Equal shares: a last task with three symbols in it would waste most of its page.
     pages = sum(sessions * rates[symbol] for symbol in small) / page_limit
     shares = max(1, math.ceil(round(pages / size, 6)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
@@ -150,6 +150,25 @@ class RunFiles:
             return self._files.update(key, of_run)
         finally:
             for _ in range(begun):
+                self._epoch.leave()
+
+    def update_many(self, changes: Mapping[str, Change]) -> dict[str, DataEngineError]:
+        """Replace files together; return the errors of single files.
+
+        Raises:
+            Interrupted: If the run has ended; files that had not been replaced by then are as they were.
+            StoreError: If the files cannot be written.
+        """
+        begun: list[None] = []
+
+        def enter() -> None:
+            self._epoch.enter()
+            begun.append(None)
+
+        try:
+            return self._files.update_many(changes, before_move=enter)
+        finally:
+            for _ in begun:
                 self._epoch.leave()
 
     def delete(self, key: str) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from data_engine.cpu import CPU_SLOTS
-from data_engine.errors import DamagedFile, StoreError
+from data_engine.errors import DamagedFile, DataEngineError, StoreError
 from data_engine.market.bar_parquet import from_parquet, to_parquet
 from data_engine.market.bars import EMPTY, NO_CHANGES, Changes, Int64s, from_micros, merge, take, timestamps_us, to_micros
 from data_engine.market.bars import within as cut
@@ -57,6 +57,45 @@ def count_table(table: pa.Table, content: bytes | None = None) -> FileCount:
     return FileCount(table.num_rows, from_micros(int(times[0])), from_micros(int(times[-1])), mark)
 
 
+class FileEdit:
+    """A change of the bars of one file.
+
+    Args:
+        storage: The store.
+        series: The series.
+        period: The file.
+        change: Bars to bars, and what that does to the file.
+
+    Attributes:
+        key: The key of the file.
+        result: What the change has done the last time.
+    """
+
+    def __init__(
+        self, storage: BarStore, series: Series, period: Period, change: Callable[[pa.Table], tuple[pa.Table, WriteResult]]
+    ) -> None:
+        self.key = Partition(series, period).key
+        self.result = WriteResult()
+        self._storage = storage
+        self._change = change
+
+    def rewrite(self, content: bytes | None) -> bytes | None:
+        """Return the new content of the file: None if it stays as it is, nothing if it has no bar and is removed.
+
+        Raises:
+            DamagedFile: If the content cannot be read.
+        """
+        stored = self._storage.decode(self.key, content)
+        table, result = self._change(stored)
+        if not result.changes.written and not result.changes.removed:
+            self.result = replace(result, count=count_table(stored, content))
+            return None
+        with CPU_SLOTS:
+            made = to_parquet(table) if table.num_rows else b""
+        self.result = replace(result, count=count_table(table, made))
+        return made
+
+
 class BarStore:
     """Bars in plain Parquet files, one file at a time. Safe between threads and processes.
 
@@ -90,7 +129,11 @@ class BarStore:
             DamagedFile: If the file that is there cannot be read; it is left as it is.
             StoreError: If the file cannot be written; the old one is untouched.
         """
-        return self._change(series, period, lambda stored: self._merged(stored, fetched, answered))
+        return self._edited(self.merging(series, period, fetched, answered=answered))
+
+    def merging(self, series: Series, period: Period, fetched: pa.Table, *, answered: TimeRange | None = None) -> FileEdit:
+        """Return what `write` does, for `edit_many`."""
+        return FileEdit(self, series, period, lambda stored: self._merged(stored, fetched, answered))
 
     def settle(
         self, series: Series, period: Period, came: Int64s, answered: TimeRange, removable: Sequence[TimeRange] = ()
@@ -108,6 +151,12 @@ class BarStore:
             DamagedFile: If the file cannot be read; it is left as it is.
             StoreError: If the file cannot be written; the old one is untouched.
         """
+        return self._edited(self.judging(series, period, came, answered, removable))
+
+    def judging(
+        self, series: Series, period: Period, came: Int64s, answered: TimeRange, removable: Sequence[TimeRange] = ()
+    ) -> FileEdit:
+        """Return what `settle` does, for `edit_many`."""
 
         def judged(stored: pa.Table) -> tuple[pa.Table, WriteResult]:
             times = timestamps_us(stored)
@@ -118,32 +167,25 @@ class BarStore:
             table = take(stored, ~gone) if removed else stored
             return table, WriteResult(table.num_rows, Changes(vanished=kept, removed=removed), kept)
 
-        return self._change(series, period, judged)
+        return FileEdit(self, series, period, judged)
 
     def _merged(self, stored: pa.Table, fetched: pa.Table, answered: TimeRange | None) -> tuple[pa.Table, WriteResult]:
         merged = merge(stored, fetched, answered)
         changes = replace(merged.changes, vanished=0)  # `settle` counts them, once the response is known to be complete
         return merged.table, WriteResult(merged.table.num_rows, changes, merged.changes.vanished)
 
-    def _change(self, series: Series, period: Period, change: Callable[[pa.Table], tuple[pa.Table, WriteResult]]) -> WriteResult:
-        """Replace the bars of one file by what *change* makes of them, atomically; a file without bars is removed."""
-        key = Partition(series, period).key
-        result = WriteResult()
+    def edit_many(self, edits: Sequence[FileEdit]) -> dict[FileEdit, DataEngineError]:
+        """Carry out edits of different files together; the caller holds the store. Return the errors of single files.
 
-        def rewrite(data: bytes | None) -> bytes | None:
-            nonlocal result
-            stored = self._decode(key, data)
-            table, result = change(stored)
-            if not result.changes.written and not result.changes.removed:
-                result = replace(result, count=count_table(stored, data))
-                return None
-            with CPU_SLOTS:
-                content = to_parquet(table) if table.num_rows else b""
-            result = replace(result, count=count_table(table, content))
-            return content
+        Raises:
+            StoreError: If the files cannot be written; some of them may have been.
+        """
+        failed = self.files.update_many({edit.key: edit.rewrite for edit in edits})
+        return {edit: failed[edit.key] for edit in edits if edit.key in failed}
 
-        self.files.update(key, rewrite)
-        return result
+    def _edited(self, edit: FileEdit) -> WriteResult:
+        self.files.update(edit.key, edit.rewrite)
+        return edit.result
 
     def add(self, series: Series, table: pa.Table) -> WriteResult:
         """Merge bars of a series into its files, and count them in its coverage; no range is covered by that.
@@ -209,7 +251,7 @@ class BarStore:
         # The size alone does not tell: of changes to a single price, every fifth to every second leaves it as it was.
         if written is not None and content is not None and written.fingerprint == Fingerprint.of(content):
             return written
-        return replace(count_table(self._decode(key, content, ["timestamp"]), content), fingerprint=None)
+        return replace(count_table(self.decode(key, content, ["timestamp"]), content), fingerprint=None)
 
     def read(
         self,
@@ -238,7 +280,7 @@ class BarStore:
         content = self.files.get(key)
         if seen is not None and content is not None:
             seen(key, content)
-        table = self._decode(key, content, columns, within, threads=threads)
+        table = self.decode(key, content, columns, within, threads=threads)
         return table if within is None else cut(table, within)
 
     def read_range(self, series: Series, span: TimeRange, columns: Sequence[str] | None = None) -> pa.Table:
@@ -313,7 +355,7 @@ class BarStore:
         ours = (name for name in folders if name.startswith(("equities_", "metadata/")))
         return any(next(iter(self.files.list(name)), None) is not None for name in ours)
 
-    def _decode(
+    def decode(
         self,
         key: str,
         data: bytes | None,
@@ -322,6 +364,11 @@ class BarStore:
         *,
         threads: bool = False,
     ) -> pa.Table:
+        """Return the bars in a content of a file, sorted; none if it is None.
+
+        Raises:
+            DamagedFile: If it cannot be read as bars.
+        """
         if data is None:
             return EMPTY if columns is None else EMPTY.select(list(columns))
         try:

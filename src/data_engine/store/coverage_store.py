@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from data_engine.errors import DamagedFile
+from data_engine.errors import DamagedFile, DataEngineError
 from data_engine.market.series import Dataset, Series
 from data_engine.store import coverage_file as codec
 from data_engine.store.coverage import Coverage
@@ -64,7 +64,26 @@ class CoverageStore:
             DamagedFile: as `read`.
             StoreError: it cannot be written.
         """
-        return self._document(series).update(lambda known: self.with_requested(change(known)))
+        return self._document(series).update(self._wanting(change))
+
+    def update_many(
+        self, changes: Mapping[Series, Callable[[Coverage], Coverage]]
+    ) -> tuple[dict[Series, Coverage], dict[Series, DataEngineError]]:
+        """Replace what is known of many series, together; the caller holds the store.
+
+        Returns:
+            What is known now, by series, and the errors of single series (`errors.OF_ONE_FILE`).
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        edits = {series: self._document(series).edit(self._wanting(change)) for series, change in changes.items()}
+        failed = self._files.update_many({codec.key(series): edit.rewrite for series, edit in edits.items()})
+        errors = {series: failed[key] for series in edits if (key := codec.key(series)) in failed}
+        return {series: edit.value for series, edit in edits.items() if series not in errors}, errors
+
+    def _wanting(self, change: Callable[[Coverage], Coverage]) -> Callable[[Coverage], Coverage]:
+        return lambda known: self.with_requested(change(known))
 
     def remove(self, series: Series) -> bool:
         """Forget a series; return whether anything was known."""

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import stat
 import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Protocol
@@ -35,6 +37,14 @@ _UNSUPPORTED = {
     if hasattr(errno, name)
 }
 """What file systems report that cannot flush a folder, or cannot flush the drive."""
+
+_FEW = 4
+"""So many files are flushed one by one: the flush of a file system waits for what other programs have written, too."""
+
+_THREADS = 8
+
+_REPORTING = {0xEF53: "ext4", 0x58465342: "xfs", 0x9123683E: "btrfs"}
+"""The file systems whose flush as a whole reports what could not be written, by the numbers that the kernel has for them."""
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
@@ -164,6 +174,49 @@ class Disk:
         finally:
             os.close(handle)
 
+    def open_system(self, folder: str, files: int) -> int | None:
+        """Return a handle for `flush_system`, which reports what goes wrong from now on.
+
+        Args:
+            folder: A folder; the file system is that of the folder, or of its nearest parent that is there.
+            files: The number of files that are about to be written.
+
+        Returns:
+            The handle, to be closed with `close`. None if the file system cannot be flushed as a whole or would not report
+            errors, or if the files are few.
+        """
+        if files <= _FEW or not sys.platform.startswith("linux"):
+            return None
+        while not self.is_folder(folder) and folder != parent_of(folder):
+            folder = parent_of(folder)
+        try:
+            handle = os.open(folder, _LIST)
+        except OSError:
+            return None
+        if _reports_errors(handle):
+            return handle
+        os.close(handle)
+        return None
+
+    def flush_system(self, handle: int) -> None:
+        """Wait until all contents and names of a file system are on the device."""
+        import ctypes
+
+        if ctypes.CDLL(None, use_errno=True).syncfs(handle):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+
+    def together(self, calls: Sequence[Callable[[], None]]) -> None:
+        """Make calls that wait for the device at the same time; return when all have ended, or raise the first error."""
+        if len(calls) <= 1:
+            for call in calls:
+                call()
+            return
+        with ThreadPoolExecutor(min(_THREADS, len(calls)), thread_name_prefix="flush") as pool:
+            futures = [pool.submit(call) for call in calls]
+        for future in futures:
+            future.result()
+
     def make_folder(self, path: str) -> None:
         """Make a folder; its parent must be there."""
         os.mkdir(path)  # noqa: PTH102
@@ -222,6 +275,17 @@ class Disk:
 
             return release
         return None
+
+
+def _reports_errors(handle: int) -> bool:
+    """Tell whether `syncfs` reports what could not be written: since Linux 5.8, on file systems of a device."""
+    import ctypes
+
+    release = re.match(r"(\d+)\.(\d+)", os.uname().release)
+    if release is None or (int(release[1]), int(release[2])) < (5, 8):
+        return False
+    found = (ctypes.c_long * 32)()  # its first field is the kind of the file system
+    return ctypes.CDLL(None).fstatfs(handle, ctypes.byref(found)) == 0 and found[0] & 0xFFFFFFFF in _REPORTING
 
 
 DISK = Disk()

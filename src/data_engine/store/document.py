@@ -72,13 +72,40 @@ class Document(Generic[_Value]):
             DamagedFile: If the content cannot be read; it is left as it is.
             StoreError: If the file cannot be written.
         """
-        made: list[_Value] = []
+        edit = self.edit(change)
+        self.files.update(self.key, edit.rewrite)
+        return edit.value
 
-        def rewrite(content: bytes | None) -> bytes | None:
-            before = self.parse(content)
-            after = change(before)
-            made[:] = [after if after == before else self.seal(after)]
-            return None if after == before else self.dump(made[0])
+    def edit(self, change: Callable[[_Value], _Value]) -> DocumentEdit[_Value]:
+        """Return the same change for `FileStore.update` or `FileStore.update_many`."""
+        return DocumentEdit(self, change)
 
-        self.files.update(self.key, rewrite)
-        return made[0]
+
+class DocumentEdit(Generic[_Value]):
+    """A change of the value in a file.
+
+    Args:
+        document: The file.
+        change: Value to value.
+    """
+
+    def __init__(self, document: Document[_Value], change: Callable[[_Value], _Value]) -> None:
+        self._document = document
+        self._change = change
+        self._made: list[_Value] = []
+
+    @property
+    def value(self) -> _Value:
+        """What the change has made of the value the last time."""
+        return self._made[0]
+
+    def rewrite(self, content: bytes | None) -> bytes | None:
+        """Return the new content of the file, or None if the value stays as it is.
+
+        Raises:
+            DamagedFile: If the content cannot be read.
+        """
+        before = self._document.parse(content)
+        after = self._change(before)
+        self._made[:] = [after if after == before else self._document.seal(after)]
+        return None if after == before else self._document.dump(self._made[0])

@@ -6,15 +6,19 @@ A key is a relative path with forward slashes. A reader sees a whole file, as it
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
-from data_engine.errors import StoreError
+from data_engine.errors import DataEngineError, StoreError
 
 Change = Callable[[bytes | None], bytes | None]
 """Old content (None: no file) to new content (None: keep the file; empty: remove it). It may be called more than once."""
+
+
+def no_check() -> None:
+    """Allow a file to be replaced."""
 
 
 class FileStore(Protocol):
@@ -36,6 +40,22 @@ class FileStore(Protocol):
 
     def update(self, key: str, change: Change) -> bool:
         """Replace a file by what *change* returns for its content, atomically; return whether anything was written."""
+
+    def update_many(
+        self, changes: Mapping[str, Change], *, before_move: Callable[[], None] = no_check
+    ) -> dict[str, DataEngineError]:
+        """Replace many files as `update` does, together; each is replaced atomically, and in any order.
+
+        When this returns, all of them are as durable as after `update`. The caller holds the store (`run_lock.RUN_LOCK`).
+
+        Args:
+            changes: The changes by key. Each may be called more than once, in another thread, and without a lock: the file is
+                compared with what it was given, and done again if it is another then.
+            before_move: Called before each file is replaced, when that can no longer be held up; what it raises ends the call.
+
+        Returns:
+            The errors that concern one file each, by key (`errors.OF_ONE_FILE`); the other files are done.
+        """
 
     def delete(self, key: str) -> bool:
         """Remove a file; return whether there was one."""

@@ -44,7 +44,7 @@ class Mutant:
     @property
     def place(self) -> str:
         """Where files must lie for a world to call what is broken: ``bucket``, ``disk``, or anywhere."""
-        places = {"bucket" if "/store/s3/" in path else "disk" if path.endswith("/local_files.py") else "" for path in self.files}
+        places = {"bucket" if "/store/s3/" in path else "disk" if "/store/local_" in path else "" for path in self.files}
         return places.pop() if len(places) == 1 else ""
 
 

@@ -11,7 +11,7 @@ import signal
 import threading
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,6 +117,16 @@ class MarkedFiles:
 
         with self._counted():
             return self._files.update(key, checked)
+
+    def update_many(self, changes: Mapping[str, Change]) -> dict[str, DataEngineError]:
+        """Replace files together; return the errors of single files.
+
+        Raises:
+            Interrupted: If the run has ended; files that had not been replaced by then are as they were.
+            StoreError: If the files cannot be written.
+        """
+        with self._counted():
+            return self._files.update_many(changes, before_move=self._check)
 
     def delete(self, key: str) -> bool:
         """Remove a file; return whether there was one.

@@ -21,7 +21,8 @@ import threading
 import time
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass, field
@@ -30,8 +31,8 @@ from pathlib import Path
 from typing import Any, cast
 from uuid import uuid4
 
-from data_engine.errors import StoreBusy, StoreError
-from data_engine.store.file_store import Change, check_key
+from data_engine.errors import OF_ONE_FILE, DataEngineError, StoreBusy, StoreError
+from data_engine.store.file_store import Change, check_key, no_check
 from data_engine.store.removal_mark import is_file, tombstone
 from data_engine.store.s3.bucket import Bucket, Conflict, StoredObject
 from data_engine.store.s3.capabilities import LOCKS, Capabilities, ConditionalLock, PollingLock, probe
@@ -41,6 +42,8 @@ LEASE_SECONDS = 60.0
 """The time, about, for which a killed run can exclude others."""
 
 _STRIPES = 64
+
+_THREADS = 16  # of one group of files
 
 _PAUSE = 1.0  # the longest between two attempts of a write
 
@@ -189,6 +192,39 @@ class S3Files:
                 pause = min(2 * pause, _PAUSE)
         finally:
             stripe.release()
+
+    def update_many(
+        self, changes: Mapping[str, Change], *, before_move: Callable[[], None] = no_check
+    ) -> dict[str, DataEngineError]:
+        """Replace many files with as many requests at the same time; return the errors of single files.
+
+        Raises:
+            StoreError: As `update`; some of the files may have been replaced.
+        """
+        self._ready()
+        failed: dict[str, DataEngineError] = {}
+
+        def replace(key: str, change: Change) -> None:
+            def checked(content: bytes | None) -> bytes | None:
+                made = change(content)
+                if made is not None:
+                    before_move()
+                return made
+
+            try:
+                self.update(key, checked)
+            except OF_ONE_FILE as error:
+                failed[key] = error
+
+        if len(changes) <= 1:
+            for key, change in changes.items():
+                replace(key, change)
+            return failed
+        with ThreadPoolExecutor(min(_THREADS, len(changes)), thread_name_prefix="bucket") as pool:
+            futures = [pool.submit(replace, key, change) for key, change in changes.items()]
+        for future in futures:
+            future.result()
+        return failed
 
     def delete(self, key: str) -> bool:
         """Remove a file; return whether there was one."""
