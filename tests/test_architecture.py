@@ -117,7 +117,7 @@ MAY = {
 
 HEAVY = ("pandas", "pyarrow", "duckdb", "alpaca", "numpy", "urllib3", "holidays")
 VAGUE = {"utils", "util", "helpers", "helper", "common", "core", "manager", "misc", "base"}
-COMMANDS = "ingest import update actions status index universe verify audit query remove report sandbox demo doctor"
+COMMANDS = "ingest import update schedule actions status index universe verify audit query remove report sandbox demo doctor"
 
 
 def name_of(file: Path) -> str:

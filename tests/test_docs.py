@@ -164,8 +164,10 @@ def test_every_console_example_names_commands_and_options_that_there_are(page, c
         command = known_words.get(named) if named and not named.startswith("-") else program
         assert command is not None, f"there is no command {parts[0]!r}"
         known = {option for parameter in command.params for option in parameter.opts} | {"--help", "-h"}
-        unquoted = re.sub(r"\"[^\"]*\"|'[^']*'", "", words)
-        assert set(re.findall(r"(?<=\s)--[a-z-]+", unquoted)) - known == set()
+        own, _, passed_on = re.sub(r"\"[^\"]*\"|'[^']*'", "", words).partition(" -- ")
+        assert set(re.findall(r"(?<=\s)--[a-z-]+", own)) - known == set()
+        of_update = {option for parameter in known_words["update"].params for option in parameter.opts}
+        assert set(re.findall(r"--[a-z-]+", passed_on)) - of_update == set()
 
 
 # ------------------------------------------------------------------------------------------------- errors and exit codes

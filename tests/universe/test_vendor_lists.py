@@ -188,6 +188,20 @@ ROWS: dict[str, Any] = {
 }
 
 
+def test_a_member_whose_row_cannot_be_used_stays_until_all_rows_can(store: Path) -> None:
+    names = [f"A{letter}" for letter in "BCDEFGHIJKLM"]
+    gone, broken = row("GONE", "inactive"), {"symbol": names[0], "exchange": "NYSE"}
+    lists = [[row(name) for name in names], [broken, *(row(name) for name in names[1:-1])], [row(name) for name in names[1:-1]]]
+    found = []
+    for number, active in enumerate(lists):
+        inactive = [gone] if number == 0 else [gone, row(names[-1], "inactive")]
+        with Hostile(*(http(body=json.dumps(rows).encode()) for rows in (active, inactive))) as server:
+            update_universe(MetadataStore(store), AssetsClient(KEY, SECRET, server.url, policy=HASTY))
+        found.append((stored(store, "us_active"), stored(store, "us_inactive")))
+
+    assert found == [(names, ["GONE"]), (names[:-1], [names[-1], "GONE"]), (names[1:-1], [names[-1], "GONE"])]
+
+
 @pytest.mark.parametrize("bad", ROWS.values(), ids=ROWS)
 def test_a_row_that_cannot_be_used_is_named_and_the_others_are_stored(store: Path, bad: object) -> None:
     with Hostile(answers(*GOOD, GOOD[0], bad), answers()) as server:

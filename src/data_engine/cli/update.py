@@ -8,6 +8,7 @@ import click
 
 from data_engine.cli.console import progress_for, tune_allocator
 from data_engine.cli.exit_codes import Command
+from data_engine.cli.notify import notify_options
 from data_engine.cli.options import (
     actions_option,
     cluster_option,
@@ -21,6 +22,7 @@ from data_engine.cli.run_output import running, show
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from data_engine.cli.notify import Ending
     from data_engine.ingest.outcome import IngestionReport
     from data_engine.ingest.pipeline import IngestionPipeline
     from data_engine.settings import Settings
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 @cluster_option
 @actions_option
 @click.option("--quiet", is_flag=True, help="Print one summary line, the failures and the latest session; for cron.")
+@notify_options("update")
 @with_settings
 @click.pass_context
 def update(
@@ -52,6 +55,7 @@ def update(
     dask: str | None,
     no_actions: bool,
     quiet: bool,
+    ending: Ending,
     as_json: bool,
 ) -> None:
     """Fetch missing ranges and new bars of stored series.
@@ -72,6 +76,7 @@ def update(
     pipeline = IngestionPipeline(
         settings=settings, progress=progress_for(as_json=as_json, quiet=quiet), wait=wait, dask=dask, actions=not no_actions
     )
+    ending.store = pipeline.storage.files.location
     # What is wrong with the command comes before what is wrong with the store, and that before missing credentials.
     choice = DatasetFilter.parse(timeframe, feed, adjustment)
     names = SymbolLoader.from_list(symbols) if symbols else None
@@ -79,13 +84,16 @@ def update(
     said = _said(pipeline) if quiet else frozenset()
     with running(pipeline, quiet=quiet, check=lambda: check_targets(*known, choice, names, index_name, now=datetime.now(UTC))):
         report = pipeline.update(names, index_name, timeframe=timeframe, feed=feed, adjustment=adjustment)
+    ending.report, ending.text = report, report.line()
     if quiet:
         selected = names if index_name is None else list(pipeline.metadata.members(index_name))
         held, gate = _held(pipeline.storage.bars, choice, selected)
-        show(report, as_json=as_json, text=_line(pipeline, report, held, said))
+        ending.text = _line(pipeline, report, held, said)
+        show(report, as_json=as_json, text=ending.text)
         click.echo(str(gate), err=as_json)
     else:
         show(report, as_json=as_json, settings=settings)
+    ending.exit_code = report.exit_code
     context.exit(report.exit_code)
 
 

@@ -128,7 +128,8 @@ def update_universe(
 ) -> UniverseReport:
     """Fetch Alpaca's list of securities, and store it as indices with the date of today in New York.
 
-    Both lists are fetched and checked before the first is stored. The same lists again change nothing.
+    Both lists are fetched and checked before the first is stored. The same lists again change nothing. As long as a row cannot be
+    used, members that are in neither list stay.
 
     Args:
         lists: The indices of the store.
@@ -150,11 +151,18 @@ def update_universe(
     before = {name: lists.members(name) if name in there else {} for name in names}
     symbols = dict(zip(names, (fetched.active, fetched.inactive), strict=True))
     _refuse_loss(before, symbols, fetched.everywhere, force=force)
+    if fetched.unusable:  # the row of a member that is in neither list may be one that cannot be used
+        symbols = {name: _with_absent(before[name], listed, fetched.everywhere) for name, listed in symbols.items()}
     changes = tuple(_change(name, before[name], symbols[name]) for name in names)
     for name in names:
         if symbols[name] and not dry_run:
             lists.store(name, symbols[name])
     return UniverseReport(changes, fetched, client.requests - sent, not dry_run)
+
+
+def _with_absent(members: Members, symbols: Sequence[str], everywhere: Collection[str]) -> tuple[str, ...]:
+    """Return a list with the members that are in no list."""
+    return tuple(sorted({*symbols, *(symbol for symbol in members if symbol not in everywhere)}))
 
 
 def _refuse_loss(

@@ -1,0 +1,167 @@
+"""``schedule show``: what it prints is read by each system's own rules, and what can be run here is run."""
+
+from __future__ import annotations
+
+import os
+import plistlib
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from datetime import date, datetime, time, timedelta
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from data_engine.cli import schedule
+from data_engine.cli.schedule import start_of
+from data_engine.sandbox import Sandbox, SimulatedMarket
+from running import account, here
+
+NEW_YORK = ZoneInfo("America/New_York")
+STRANGE = "stocks of me & $HOME 50% 'x'"
+TASK = "{http://schemas.microsoft.com/windows/2004/02/mit/task}"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory whose name has what each system reads in a way of its own, with keys and an installed program."""
+    made = tmp_path / STRANGE
+    made.mkdir()
+    installed = made / "data-engine"
+    installed.write_text(f'#!/bin/sh\nexec {sys.executable} -m data_engine "$@"\n')
+    installed.chmod(0o755)
+    monkeypatch.chdir(made)
+    monkeypatch.setattr(schedule, "program", lambda: (str(installed),))
+    with Sandbox(SimulatedMarket()) as server:
+        words = ("ingest", "AAPL", "--timeframe", "1Day", "--start", "2024-06-03", "--end", "2024-06-03", "--no-actions")
+        assert here(*words, "--base-path", made / "store", url=server.url).code == 0
+    return made
+
+
+def shown(system: str, folder: Path, *words: str) -> dict[str, Any]:
+    ran = here("schedule", "show", system, "--base-path", folder / "store", "--json", *words, env={})
+    assert ran.code == 0, ran.text
+    return dict(ran.json)
+
+
+def words_of(folder: Path, *more: str) -> list[str]:
+    return [str(folder / "data-engine"), "update", "--quiet", "--base-path", str(folder / "store"), *more]
+
+
+def test_systemd_takes_the_units(folder: Path, tmp_path: Path) -> None:
+    made = shown("systemd", folder, "--", "--index", "dow30")
+    units = [tmp_path / Path(path).name for path in made["files"]]
+    for unit, text in zip(units, made["files"].values(), strict=True):
+        unit.write_text(text)
+
+    (line,) = re.findall(r"^ExecStart=(.*)$", units[0].read_text(), re.MULTILINE)
+    assert [word.replace("%%", "%").replace("$$", "$") for word in shlex.split(line)] == [
+        "/usr/bin/env",
+        *words_of(folder, "--index", "dow30"),
+    ]
+    (line,) = re.findall(r"^WorkingDirectory=(.*)$", units[0].read_text(), re.MULTILINE)
+    assert line.replace("%%", "%") == str(folder)
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        pytest.skip("systemd-analyze is not installed")
+    (calendar,) = re.findall(r"^OnCalendar=(.*)$", units[1].read_text(), re.MULTILINE)
+    for words in (["verify", "--man=no", *map(str, units)], ["calendar", calendar]):
+        ran = subprocess.run([analyze, *words], capture_output=True, text=True, timeout=60, check=False)
+        said = [line for line in (ran.stdout + ran.stderr).splitlines() if "data-engine-update" in line]
+        assert (ran.returncode, said) == (0, []), ran.stdout + ran.stderr
+
+
+def test_the_line_of_cron_runs_as_cron_runs_it(folder: Path) -> None:
+    made = shown("cron", folder, "--", "--no-actions")
+    (text,) = made["files"].values()
+    *_, line = text.splitlines()
+    command = line.split(" ", 5)[5]
+    assert not re.search(r"(?<!\\)%", command)  # cron ends the line there
+    with Sandbox(SimulatedMarket()) as server:
+        (folder / ".env").write_text("ALPACA_API_KEY=any\nALPACA_SECRET_KEY=any\n")
+        env = {"PATH": "/usr/bin:/bin", "HOME": str(folder.parent), "APCA_API_DATA_URL": server.url}
+        env |= {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
+        shell = ["/bin/sh", "-c", command.replace(r"\%", "%")]
+        assert subprocess.run(shell, env=env, cwd="/", timeout=120, check=False).returncode == 0
+    assert "1 of 1 series up to date" in Path(made["log"]).read_text()
+
+
+def test_launchd_gets_a_property_list(folder: Path) -> None:
+    made = shown("launchd", folder, "--at", "21:30")
+    (text,) = made["files"].values()
+    agent = plistlib.loads(text.encode())
+    strings = [one.text for one in ET.fromstring(text).iterfind("dict/array/string")]
+    assert strings == agent["ProgramArguments"] == words_of(folder)
+    assert (agent["WorkingDirectory"], agent["StandardErrorPath"]) == (str(folder), made["log"])
+    starts = agent["StartCalendarInterval"]
+    assert (len(starts), {one["Minute"] for one in starts}) == (5, {30})
+
+
+def test_the_task_scheduler_gets_a_task(folder: Path) -> None:
+    (text,) = shown("windows", folder)["files"].values()
+    task = ET.fromstring(text)
+    days = [one.tag.removeprefix(TASK) for one in task.iterfind(f".//{TASK}DaysOfWeek/*")]
+    assert (len(days), "Sunday" in days) == (5, False)
+    folders = [one.text for one in task.iterfind(f".//{TASK}WorkingDirectory")]
+    assert folders == [str(folder)]
+    (arguments,) = [one.text or "" for one in task.iterfind(f".//{TASK}Arguments")]
+    # With /s, cmd takes the first and the last quotation mark away, and runs what is between them.
+    inner = re.fullmatch(r'/d /s /c "(.*)"', arguments)
+    assert inner is not None
+    assert re.findall(r'"([^"]*)"|(\S+)', inner[1])[0] == (str(folder / "data-engine"), "")
+    assert inner[1].endswith(f'>> "{folder / "data-engine-update.log"}" 2>&1')
+
+
+@pytest.mark.parametrize(
+    ("zone", "local", "days"),
+    [
+        ("America/New_York", "20:45", (1, 2, 3, 4, 5)),
+        ("America/Los_Angeles", "17:45", (1, 2, 3, 4, 5)),
+        ("UTC", "01:45", (2, 3, 4, 5, 6)),
+        ("Europe/Berlin", "02:45", (2, 3, 4, 5, 6)),
+        ("Asia/Kolkata", "07:15", (2, 3, 4, 5, 6)),
+        ("Australia/Sydney", "12:45", (2, 3, 4, 5, 6)),
+    ],
+)
+def test_in_other_zones_a_job_is_never_early_and_never_long_after(zone: str, local: str, days: tuple[int, ...]) -> None:
+    there = ZoneInfo(zone)
+    start = start_of(time(20, 45), date(2026, 11, 27), lambda instant: instant.astimezone(there))
+    assert (f"{start.local:%H:%M}", start.days) == (local, days)
+    for day in (date(2026, 11, 28) + timedelta(days=number) for number in range(360)):
+        if day.isoweekday() % 7 not in start.days:
+            continue
+        ran = datetime.combine(day, start.local, there).astimezone(NEW_YORK)
+        evening = datetime.combine(ran.date(), time(20, 45), NEW_YORK)
+        assert timedelta(0) <= ran - evening <= timedelta(hours=2), day
+        assert ran.isoweekday() <= 5
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("cron", "--at", "25:00"), 2),
+        (("cron", "--at", "8:45pm"), 2),
+        (("cron", "--", "--nonsense"), 2),
+        (("cron", "--", "--wait", "soon"), 2),
+        (("at",), 2),
+        (("cron", "--base-path", "none"), 4),
+    ],
+)
+def test_what_would_fail_every_night_is_refused_now(folder: Path, words: tuple[str, ...], code: int) -> None:
+    store = () if "--base-path" in words else ("--base-path", "store")
+    ran = here("schedule", "show", *store, *words, env={})
+    assert (ran.code, ran.out) == (code, "")
+
+
+def test_it_says_what_is_written_and_run_and_that_keys_are_needed(folder: Path) -> None:
+    ran = here("schedule", "show", "systemd", "--base-path", "store", env=account(None))
+    assert "Write ~/.config/systemd/user/data-engine-update.timer:" in ran.out
+    assert "\n  systemctl --user enable --now data-engine-update.timer\n" in ran.out
+    assert str(folder / ".env") in ran.err
+    (folder / ".env").write_text("ALPACA_API_KEY=any\nALPACA_SECRET_KEY=any\n")
+    assert ".env" not in here("schedule", "show", "systemd", "--base-path", "store", env={}).err
