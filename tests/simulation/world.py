@@ -37,6 +37,7 @@ from data_engine.store.partitions import encode_symbol
 from data_engine.store.removal import plan_removal
 from data_engine.store.s3 import capabilities, lease, s3_files
 from data_engine.store.selection import DatasetFilter
+from data_engine.store.waiting import StoreBusyWarning
 from data_engine.universe.index_store import MetadataStore
 from data_engine.verify import verify as verification
 from data_engine.verify.repair import repair
@@ -357,7 +358,8 @@ class World:
                 stack.enter_context(mock.patch.object(module, "datetime", _Clock))
             stack.enter_context(mock.patch.object(verification, "ThreadPoolExecutor", Inline))
             stack.enter_context(mock.patch.object(s3_files, "atexit", exits(scheduler)))
-            stack.enter_context(warnings.catch_warnings(action="ignore", category=s3_files.SingleWriterWarning))
+            for category in (s3_files.SingleWriterWarning, StoreBusyWarning):
+                stack.enter_context(warnings.catch_warnings(action="ignore", category=category))
             stack.enter_context(mock.patch.object(worker_pool, "wait", waited))
             stack.enter_context(mock.patch.object(dispatcher, "wait", waited))
             if limits and "page_limit" in limits:
