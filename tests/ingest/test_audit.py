@@ -287,7 +287,7 @@ def test_a_kill_between_bars_and_coverage_leaves_no_inconsistency(
     from data_engine.ingest.page_writer import PageWriter
 
     def killed(self: PageWriter) -> None:
-        self._flush(self._current)
+        self._files.write()
         raise KeyboardInterrupt
 
     monkeypatch.setattr(PageWriter, "complete", killed)

@@ -424,8 +424,12 @@ def test_adjusted_symbols_planned_together_are_compared_where_each_is_compared_a
     dataset = Dataset(Timeframe.parse("1Day"), Adjustment.parse("split"))
     targets, _, _ = data.draw(wishes_of(dataset))
 
-    def compared(plan: IngestionPlan, symbol: str) -> set[tuple[TimeRange, TimeRange | None]]:
-        return {(task.range, task.overlap_of(symbol)) for task in plan.tasks if symbol in task.symbols}
+    def compared(plan: IngestionPlan, symbol: str) -> tuple[object, set[tuple[datetime, TimeRange]]]:
+        """The ranges, however they are cut, and each held session with the edge of the part that lies beside it."""
+        tasks = [task for task in plan.tasks if symbol in task.symbols]
+        found = ((task.range, overlap) for task in tasks if (overlap := task.overlap_of(symbol)))
+        beside = {(part.end if overlap.start >= part.end else part.start, overlap) for part, overlap in found}
+        return union(task.range for task in tasks), beside
 
     together = plan_ingestion(targets, dataset, now=NOW, workers=workers)
     for target in targets:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 import warnings
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -562,11 +563,11 @@ def test_members_without_bars_are_named_though_nobody_asked_for_them(indexed):
     covered = between("2024-01-30 05:00", "2024-03-01 05:00")
     for symbol in ("A", "BRK.B"):
         series = Series(symbol, MINUTES)
-        indexed.bars.coverage.update(series, lambda known: Coverage(known.series, (covered,), (covered,), rows=known.rows))
+        indexed.bars.coverage.update(series, lambda known: replace(known, wanted=(covered,), covered=(covered,)))
 
     with pytest.raises(StoreError, match="1 of the 3 members of two ") as caught:
         indexed.load(index="two", start="2024-02-05", end="2024-02-20", incomplete="raise")
-    assert "GONE 2024-02-05T05:00:00Z .. 2024-02-07T05:00:00Z" in str(caught.value)
+    assert "GONE@2024-02-06 2024-02-05T05:00:00Z .. 2024-02-07T05:00:00Z" in str(caught.value)
     assert "`data-engine ingest --index two --ever --start 2024-02-05`" in str(caught.value)
     assert indexed.load(index="two", start="2024-02-07", end="2024-02-20", incomplete="raise").size > 0
 

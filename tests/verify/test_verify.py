@@ -21,6 +21,7 @@ import pytest
 
 from data_engine import ParquetStorage
 from data_engine.corporate_actions.action_store import ActionStore
+from data_engine.ingest import series_files
 from data_engine.ingest.page_writer import PageWriter
 from data_engine.ingest.plan import FetchTask
 from data_engine.market.bar_frame import to_frame
@@ -290,8 +291,9 @@ def test_a_coverage_without_fingerprints_is_consistent(base):
     assert set(ParquetStorage(base).bars.coverage.read(A).files) == set(FILES)
 
 
-def test_a_killed_refetch_is_consistent(base, server, clock):
+def test_a_killed_refetch_is_consistent(base, server, clock, monkeypatch):
     """Its first file is revised and lacks bars, and is not yet counted: what it was about to change was written down before."""
+    monkeypatch.setattr(series_files, "GROUP_BARS", 1)  # files are written as soon as they are complete
     storage = ParquetStorage(base)
     task = FetchTask(("AAPL",), TimeRange(at("2024-06-01T00:00"), at("2024-07-02T00:00")), MINUTES, 60)
     writer = PageWriter(storage.bars, task, now=WEDNESDAY, refetch=True, accept_removals=True)
