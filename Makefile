@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # How long the tests play worlds of fresh seeds (tests/simulation). 0 plays none.
 export SIMULATION_SECONDS ?= 0
+# One worker more than cores: many tests wait for a server, a lock or a process.
+export PYTEST_XDIST_AUTO_NUM_WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)' 2>/dev/null || echo 2)
 SOURCES := src tests $(wildcard benchmarks) run_ingestion.py hatch_build.py
 
 .PHONY: demo test check lowest newest fuzz bench format lint types wheel clean python
