@@ -25,5 +25,5 @@ def test_what_has_come_keeps_no_page_in_memory():
     finally:
         tracemalloc.stop()
 
-    assert held < 3 * 20_000 * 64  # of twelve files
+    assert held < 3 * 20_000 * 8  # the timestamps of the current file, of twelve
     assert arrival.came_lately.size == 0
