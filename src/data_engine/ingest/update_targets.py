@@ -71,9 +71,9 @@ def check_targets(
         StoreError: If there is no store.
         InputError: As `update_targets`.
     """
-    bars.check_exists()
-    bars.coverage.requested.refresh()
     if names is None:
+        bars.check_exists()
+        bars.coverage.requested.refresh()
         members = None if index_name is None else set(metadata.members(index_name))
         datasets = (dataset for dataset in bars.coverage.datasets() if dataset in choice)
         stored = (one for dataset in datasets for one in bars.coverage.series(dataset))

@@ -6,6 +6,7 @@ import re
 import threading
 from collections.abc import Mapping, MutableMapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -159,17 +160,13 @@ class RunFiles:
             Interrupted: If the run has ended; files that had not been replaced by then are as they were.
             StoreError: If the files cannot be written.
         """
-        begun: list[None] = []
+        with ExitStack() as writes:
 
-        def enter() -> None:
-            self._epoch.enter()
-            begun.append(None)
+            def enter() -> None:
+                self._epoch.enter()
+                writes.callback(self._epoch.leave)
 
-        try:
             return self._files.update_many(changes, before_move=enter)
-        finally:
-            for _ in begun:
-                self._epoch.leave()
 
     def delete(self, key: str) -> bool:
         """Remove a file; return whether there was one.

@@ -11,14 +11,14 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
 from os import PathLike
-from pathlib import Path
 from typing import Any, Self
 from uuid import NAMESPACE_URL, uuid5
 
-from data_engine.errors import InputError, MissingFileError
+from data_engine.errors import InputError
 from data_engine.market.time_range import new_york_date
 from data_engine.sandbox.listings import Listing
 from data_engine.sandbox.protocol import Refusal
+from data_engine.sandbox.response_file import read_response
 
 _STATUSES = ("active", "inactive")
 
@@ -60,13 +60,7 @@ class Assets:
             MissingFileError: If there is no such file.
             InputError: If it has another form.
         """
-        file = Path(path)
-        if not file.is_file():
-            raise MissingFileError(f"cannot read a list of securities: there is no file {file}")
-        try:
-            return cls(rows=json.loads(file.read_bytes()))
-        except (ValueError, TypeError, AttributeError) as error:
-            raise InputError(f"cannot read a list of securities: {file} is not a response of /v2/assets: {error!r}") from error
+        return read_response(path, "a list of securities", "/v2/assets", lambda rows: cls(rows=rows))
 
     @classmethod
     def of(cls, symbols: Sequence[str], listings: Iterable[Listing] = ()) -> Self:

@@ -8,13 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from os import PathLike
-from pathlib import Path
 from typing import Any, Self
 from uuid import NAMESPACE_URL, uuid5
 
-from data_engine.errors import InputError, MissingFileError
+from data_engine.errors import InputError
 from data_engine.market.time_range import new_york_date
 from data_engine.sandbox.protocol import Refusal, check_symbols, decode_token, encode_token, one_of, read_date, read_limit
+from data_engine.sandbox.response_file import read_response
 from data_engine.sandbox.splits import Split
 
 TYPES = (
@@ -153,15 +153,9 @@ class Announcements:
             MissingFileError: If there is no such file.
             InputError: If it has another form.
         """
-        file = Path(path)
-        if not file.is_file():
-            raise MissingFileError(f"cannot read corporate actions: there is no file {file}")
-        try:
-            return cls(json.loads(file.read_bytes())["corporate_actions"])
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise InputError(
-                f"cannot read corporate actions: {file} is not a response of /v1/corporate-actions: {error!r}"
-            ) from error
+        return read_response(
+            path, "corporate actions", "/v1/corporate-actions", lambda content: cls(content["corporate_actions"])
+        )
 
     @classmethod
     def of(cls, splits: Mapping[str, Iterable[Split]], renames: Iterable[tuple[date, str, str]] = ()) -> Self:

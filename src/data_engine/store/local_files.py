@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from copy import copy
 from pathlib import Path
+from typing import TypeVar
 
 from data_engine.errors import OF_ONE_FILE, DataEngineError
 from data_engine.store.disk import DISK, Disk, Entry, parent_of, renew_after_fork, reported, store_error
@@ -28,6 +29,7 @@ from data_engine.store.local_names import LocalNames
 from data_engine.store.removal_mark import is_mark
 
 _LOCK_SECONDS = 600.0
+_Read = TypeVar("_Read")
 
 
 class LocalFiles:
@@ -78,25 +80,22 @@ class LocalFiles:
 
     def get(self, key: str) -> bytes | None:
         """Return the content of a file, or None if there is no file."""
-        path = self._name(key)
-        try:
-            content = self._disk.read(path)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError as error:
-            raise store_error("read", path, error) from error
-        return None if is_mark(key, len(content)) else content
+        content = self._read(key, self._disk.read)
+        return None if content is None or is_mark(key, len(content)) else content
 
     def size(self, key: str) -> int | None:
         """Return the size of a file in bytes, or None if there is no file."""
+        size = self._read(key, self._disk.size)
+        return None if size is None or is_mark(key, size) else size
+
+    def _read(self, key: str, read: Callable[[str], _Read]) -> _Read | None:
         path = self._name(key)
         try:
-            size = self._disk.size(path)
+            return read(path)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise store_error("read", path, error) from error
-        return None if is_mark(key, size) else size
 
     def _name(self, key: str) -> str:
         """Return `path` as text; Windows accepts forward slashes."""
