@@ -311,6 +311,7 @@ def test_few_blocks_are_not_run_and_each_says_why():
         "needs a bucket; tests/cli/test_store_on_s3.py does the same with one",
         "starts a cluster; tests/ingest/test_dask_pool.py does the same with one",
         "it fetches two years of minutes",
+        "it needs the checkout; tests/sandbox/test_bots.py runs it",
     }
 
 
