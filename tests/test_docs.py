@@ -26,7 +26,7 @@ from filelock import FileLock
 
 import page_blocks
 from data_engine import errors
-from data_engine.cli import program
+from data_engine.cli import DOCUMENTATION, program
 from data_engine.cli.exit_codes import INCONSISTENT, MEANINGS
 from data_engine.sandbox import Sandbox, SimulatedMarket
 from data_engine.settings import _KEYS
@@ -71,7 +71,11 @@ def shown_help(command: str) -> str:
     with patch.dict(os.environ, {"COLUMNS": "80"}):
         result = CliRunner().invoke(program, [*command.split(), "--help"], prog_name="data-engine")
     assert result.exit_code == 0, result.output
-    return str(result.output)
+    return str(result.output).replace(str(DOCUMENTATION), "FOLDER/docs/index.md")
+
+
+def test_the_help_names_the_documentation_that_is_installed():
+    assert DOCUMENTATION == ROOT / "docs/index.md"
 
 
 def commands() -> dict[str, click.Command]:

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 
 import click
 
@@ -36,7 +37,12 @@ from data_engine.cli.exit_codes import FAILED, OK, Group
 from data_engine.cli.output import OutputFailed, ReaderGone, fill_closed_streams, output_error, printing
 from data_engine.errors import DataEngineError, InputError, Interrupted
 
-_EPILOG = "Try `data-engine demo`, which needs no account. Documentation in the source: docs/reference/command-line.md."
+_HOME = Path(__file__).parents[1]
+
+# In a wheel the pages are in the package, in a checkout two folders above. The path stays on one line, to be copied.
+DOCUMENTATION = (_HOME if (_HOME / "docs").is_dir() else _HOME.parents[1]) / "docs" / "index.md"
+
+_EPILOG = f"Try `data-engine demo`, which needs no account.\n\n\b\nDocumentation: {DOCUMENTATION}"
 
 
 @click.group(
