@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export SIMULATION_SECONDS ?= 0
 # One worker more than cores: many tests wait for a server, a lock or a process.
 export PYTEST_XDIST_AUTO_NUM_WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)' 2>/dev/null || echo 2)
-SOURCES := src tests $(wildcard benchmarks) run_ingestion.py hatch_build.py
+SOURCES := src tests docs_tools examples/bots $(wildcard benchmarks) run_ingestion.py hatch_build.py
 
 .PHONY: demo test check lowest newest fuzz bench format lint types wheel dist docs workflows clean python
 
@@ -49,7 +49,7 @@ workflows: $(VENV)-release/.done
 # The site, in site/: every page is in the menu, and every link leads somewhere, or it fails.
 docs: $(VENV)-docs/.done
 	$(VENV)-docs/bin/mkdocs build --strict
-	$(VENV)-docs/bin/python docs/site/check_site.py site
+	$(VENV)-docs/bin/python docs_tools/check_site.py site
 
 # The tools of one group, beside the package: .venv-docs, .venv-release.
 $(VENV)-%/.done: pyproject.toml | python

@@ -287,7 +287,7 @@ def shell(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-RUN = [README, ROOT / "docs/tutorial.md", *sorted((ROOT / "docs/how-to").glob("*.md"))]
+RUN = [README, ROOT / "docs/index.md", ROOT / "docs/tutorial.md", *sorted((ROOT / "docs/how-to").glob("*.md"))]
 
 
 @pytest.mark.slow
@@ -315,6 +315,7 @@ def test_few_blocks_are_not_run_and_each_says_why():
         "needs a bucket; tests/cli/test_store_on_s3.py does the same with one",
         "starts a cluster; tests/ingest/test_dask_pool.py does the same with one",
         "it fetches two years of minutes",
+        "it installs; tests/packaging/try_wheel.py does the same",
         "it needs the checkout; tests/sandbox/test_bots.py runs it",
     }
 

@@ -93,6 +93,9 @@ for _command in (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. No traceback leaves here, unless DATA_ENGINE_DEBUG is set."""
     words = sys.argv[1:] if arguments is None else list(arguments)
+    if os.environ.get("_DATA_ENGINE_COMPLETE"):
+        # The shell asks what the next word may be. click writes bytes, which the streams of commands do not take.
+        program.main(args=[], prog_name="data-engine")
     with printing(words) as out:
         code = _run(words)
         if "--json" in words and out.failed is not None and not isinstance(out.failed, BrokenPipeError) and code in (OK, FAILED):
