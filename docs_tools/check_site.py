@@ -1,7 +1,7 @@
 """Check the site that was built: each link and picture of each page leads to a file, each anchor to a place in it.
 
-mkdocs checks the links of the pages' sources; this also sees those of the menu, the docstrings and the theme. Nothing may be loaded
-from another host. Links to other hosts are listed by host, and not opened.
+mkdocs checks the links of the pages' sources; this also sees those of the menu, the docstrings and the theme. Nothing may
+be loaded from another host. Links to other hosts are listed by host, and not opened.
 """
 
 from __future__ import annotations
