@@ -21,8 +21,8 @@ from data_engine.market.bars import from_micros, numbers, timestamps_us
 from data_engine.market.corporate_action import Action
 from data_engine.market.time_range import new_york_date
 
-Actions = Callable[[str, int], Sequence[Action]]
-"""Return the corporate actions of a symbol after its first bar, in microseconds since 1970."""
+Actions = Callable[[str, int, int], Sequence[Action]]
+"""Return the corporate actions of a symbol between its first and its last bar, in microseconds since 1970."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,8 @@ def plan_export(source: Source, made: Format, record: ExportRecord) -> ExportPla
         raise InputError("cannot export: no bar of these symbols is stored in the range; run `data-engine status`")
     if made.with_actions:
         for symbol, units in plan.units.items():
-            made.survey_actions(symbol, units[0].first, units[-1].last, source.actions(symbol, units[0].first), plan.losses)
+            first, last = units[0].first, units[-1].last
+            made.survey_actions(symbol, first, last, source.actions(symbol, first, last), plan.losses)
     written = record.symbols()
     plan.others = {symbol: one for symbol, one in written.items() if symbol not in source.symbols}
     plan.ended = [symbol for symbol in written if symbol in source.symbols and symbol not in plan.units]

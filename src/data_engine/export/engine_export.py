@@ -23,13 +23,14 @@ from data_engine.market.bars import from_micros
 from data_engine.market.corporate_action import Action
 from data_engine.market.dates import DateLike, parse_span
 from data_engine.market.resampling import Resampling
-from data_engine.market.series import RAW, Adjustment
+from data_engine.market.series import RAW, Adjustment, Dataset
 from data_engine.market.session_hours import Hours
 from data_engine.market.time_range import new_york_date
 from data_engine.market.wording import and_more, dataset_options, plural
 from data_engine.read.bar_query import ReadOptions, parse_dataset, parse_symbols
 from data_engine.read.completeness import incomplete_series
 from data_engine.read.parquet_storage import ParquetStorage
+from data_engine.store.bar_store import BarStore
 
 FORMATS = {
     "nautilus": "nautilus_catalog.NautilusCatalog",
@@ -179,13 +180,12 @@ class EngineExport:
     def _actions(self, bars: Bars) -> Any:
         if not self._format.with_actions:
             return lambda *_: ()
-        end = parse_span(date(1970, 1, 1), self._call.end, now=self._now).range.end
-        last = min(new_york_date(end), new_york_date(self._now))
-        adjuster = Adjuster(self._storage.bars, bars.dataset, Adjustment("all"), last, today=new_york_date(self._now))
-        return partial(_actions_of, adjuster)
+        return partial(_actions_of, self._storage.bars, bars.dataset, new_york_date(self._now))
 
 
-def _actions_of(adjuster: Adjuster, symbol: str, first: int) -> Sequence[Action]:
+def _actions_of(store: BarStore, dataset: Dataset, today: date, symbol: str, first: int, last: int) -> Sequence[Action]:
+    until = min(new_york_date(from_micros(last)), today)
+    adjuster = Adjuster(store, dataset, Adjustment("all"), until, today=today)
     return adjuster.effective_actions(symbol, from_micros(first))
 
 
