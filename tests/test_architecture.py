@@ -57,6 +57,7 @@ WORLD = {
 }
 CLOCKS = {"now", "utcnow", "today"}  # methods that read the clock, whoever has them
 MAY = {
+    "agents.store_tools": "clock threads",
     "alpaca.assets_client": "files",  # `os`: the variables that name the addresses
     "alpaca.client": "clock",
     "alpaca.credentials": "files",
@@ -125,9 +126,11 @@ MAY = {
     "verify.verify": "threads",
 }
 
-HEAVY = ("pandas", "pyarrow", "duckdb", "alpaca", "numpy", "urllib3", "holidays")
+HEAVY = ("pandas", "pyarrow", "duckdb", "alpaca", "numpy", "urllib3", "holidays", "mcp", "pydantic", "anyio")
 VAGUE = {"utils", "util", "helpers", "helper", "common", "core", "manager", "misc", "base"}
-COMMANDS = "ingest import update schedule actions status index universe verify audit query export mcp remove report sandbox demo doctor"
+COMMANDS = (
+    "ingest import update schedule actions status index universe verify audit query export mcp remove report sandbox demo doctor"
+)
 
 
 def name_of(file: Path) -> str:

@@ -131,6 +131,20 @@ def printing(words: list[str]) -> Iterator[Output]:
         sys.stdout, sys.stderr = before
 
 
+@contextmanager
+def raw_streams() -> Iterator[None]:
+    """Give a command stdin and stdout as they are, for a protocol of bytes."""
+    before = sys.stdout, sys.stderr
+    out, err = _inner(before[0]), _inner(before[1])
+    if out is None:
+        raise output_error(OSError("it is closed"))
+    sys.stdout, sys.stderr = out, err or before[1]
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+
+
 def _inner(stream: Any) -> TextIO | None:
     return stream.stream if isinstance(stream, Output) else stream
 
