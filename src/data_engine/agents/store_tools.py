@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from threading import Timer
 from typing import Any
 
+import pandas as pd
+
 from data_engine.agents.scope import Scope, digest_of, scope_of
 from data_engine.agents.sql_scope import check_sql
 from data_engine.errors import InputError, StoreError
@@ -90,16 +92,11 @@ class StoreTools:
         scope = self._scope(symbols, start, end, options, allow_incomplete=True)
         frame = self._storage.sessions(symbols, start, end, timeframe=timeframe, feed=feed, adjustment=adjustment)
         found = Counter(frame["state"])
-        rows = [
-            [
-                row.symbol,
-                f"{row.session:%Y-%m-%d}",
-                row.state,
-                row.bars,
-                iso(row.answered) if row.answered == row.answered else None,
-            ]
-            for row in frame.head(MOST_ROWS).itertuples()
-        ]
+        shown = frame.head(MOST_ROWS)
+        days = shown["session"].dt.strftime("%Y-%m-%d").tolist()
+        answered = [None if at is pd.NaT else iso(at.to_pydatetime()) for at in shown["answered"]]
+        parts = (shown["symbol"].tolist(), days, shown["state"].tolist(), shown["bars"].tolist(), answered)
+        rows = [list(row) for row in zip(*parts, strict=True)]
         answer = {**scope.to_json(), "sessions": {name: found[name] for name in STATES}}
         columns = ["symbol", "session", "state", "bars", "answered"]
         return {**answer, "columns": columns, "rows": rows, "row_count": len(frame), "truncated": len(frame) > len(rows)}

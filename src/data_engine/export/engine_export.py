@@ -21,7 +21,7 @@ from data_engine.export.export_record import ExportRecord
 from data_engine.export.format import Bars, FormatMaker
 from data_engine.market.bars import from_micros
 from data_engine.market.corporate_action import Action
-from data_engine.market.dates import DateLike, parse_span
+from data_engine.market.dates import DateLike, any_span
 from data_engine.market.resampling import Resampling
 from data_engine.market.series import RAW, Adjustment, Dataset
 from data_engine.market.session_hours import Hours
@@ -145,7 +145,7 @@ class EngineExport:
             warnings.simplefilter("always")
             found = self._storage.batches(self._symbols, start, call.end, **options)
         texts = {type(one.message).__name__: str(one.message) for one in told}
-        self.missing = texts.pop("IncompleteWarning", None) if call.start is not None else self._requested_gaps(start)
+        self.missing = texts.pop("IncompleteWarning", None) if call.start is not None else self._requested_gaps()
         self.notes = list(texts.values())
         return found
 
@@ -161,9 +161,9 @@ class EngineExport:
         ]
         return new_york_date(min(firsts, default=self._now))
 
-    def _requested_gaps(self, start: DateLike) -> str | None:
+    def _requested_gaps(self) -> str | None:
         """Return which symbols miss a requested range, as text."""
-        span = parse_span(start, self._call.end, now=self._now).range
+        span = any_span(None, self._call.end)
         store, wanted = self._storage.bars, self._symbols
         store.coverage.requested.refresh()
         lacking = [
