@@ -59,8 +59,8 @@ def _ingest(
 
     def bars() -> Iterator[tuple[int, Any]]:
         for symbol, sid in sids.items():
-            frame = pd.read_csv(symbols[symbol], index_col="date", parse_dates=["date"], float_precision="round_trip")
-            frame = frame.astype("float64")
+            frame = pd.read_csv(symbols[symbol], dtype=str).set_index("date").astype("float64")  # text is read exactly
+            frame.index = pd.to_datetime(frame.index)
             frame = frame[(frame.index >= start_session) & (frame.index <= end_session)]
             if frame.empty:
                 continue
@@ -94,9 +94,7 @@ def _actions(files: dict[int, Path]) -> tuple[Any, Any]:
 
     days = ["ex_date", "record_date", "pay_date"]
     parts = [
-        frame.assign(sid=sid)
-        for sid, path in files.items()
-        if path.is_file() and len(frame := pd.read_csv(path, parse_dates=days, float_precision="round_trip"))
+        frame.assign(sid=sid) for sid, path in files.items() if path.is_file() and len(frame := pd.read_csv(path, dtype=str))
     ]
     if not parts:
         return None, None
