@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 # How long the tests play worlds of fresh seeds (tests/simulation). 0 plays none.
 export SIMULATION_SECONDS ?= 0
+ENGINE_PYTHON ?= $(PYTHON)
 # One worker more than cores: many tests wait for a server, a lock or a process.
 export PYTEST_XDIST_AUTO_NUM_WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)' 2>/dev/null || echo 2)
 SOURCES := src tests docs_tools examples/bots $(wildcard benchmarks) run_ingestion.py hatch_build.py
 
-.PHONY: demo test check lowest newest fuzz bench format lint types wheel dist docs workflows clean python
+.PHONY: demo test check lowest newest engines fuzz bench format lint types wheel dist docs workflows clean python
 
 demo: $(VENV)/.runtime
 	@echo "Running $(BIN)/data-engine demo"
@@ -62,6 +63,11 @@ $(VENV)-%/.done: pyproject.toml | python
 # The core tests with the lowest versions that pyproject.toml declares, and with the newest: minutes, most of them to install.
 lowest newest: | python
 	$(PYTHON) tests/packaging/try_versions.py $@
+
+# Exports, read back by each engine in an environment of its own (.engines): minutes, most of them to install.
+# Qlib and NautilusTrader have builds for Python 3.12: make engines ENGINE_PYTHON=python3.12
+engines: $(VENV)/.development
+	$(BIN)/python tests/engines/try_engines.py --python $(ENGINE_PYTHON)
 
 # Against the reference and its peers; takes minutes. What it prints is docs/benchmarks.md.
 bench: $(VENV)/.development
