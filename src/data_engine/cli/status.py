@@ -28,7 +28,7 @@ _MOST_RUNS = 20
 
 _COLORS = {
     **dict.fromkeys(("complete", "done"), "green"),
-    **dict.fromkeys(("incomplete", "interrupted"), "yellow"),
+    **dict.fromkeys(("incomplete", "interrupted", "silent", "unverified"), "yellow"),
     **dict.fromkeys(("failed", "damaged", "stopped"), "red"),
     **dict.fromkeys(("ended", "empty"), "cyan"),
 }
@@ -240,15 +240,15 @@ def _dataset_lines(dataset: Dataset, ours: Sequence[SeriesStatus], *, everything
     yield f"{dataset.name}: {len(ours):,} series ({states}), {bars:,} bars, {size(sum(one.bytes for one in ours))}"
     listed = ours
     if not everything and len(ours) > MOST_LINES:
-        listed = [one for one in ours if one.problem or one.missing or one.ended]
+        listed = [one for one in ours if one.problem or one.missing or one.ended or one.state == "silent"]
     shown = listed if everything else listed[:MOST_LINES]
     width = max((len(one.series.symbol) for one in shown), default=0)
     for one in shown:
         yield from _series_lines(one, max(width, 8))
     if len(listed) > len(shown):
-        yield f"  and {len(listed) - len(shown):,} more that are incomplete or ended (--all lists them)"
+        yield f"  and {len(listed) - len(shown):,} more that are incomplete, ended or silent (--all lists them)"
     if len(ours) > len(listed):
-        yield f"  and {len(ours) - len(listed):,} complete series (--all lists them)"
+        yield f"  and {len(ours) - len(listed):,} other series (--all lists them)"
 
 
 def _series_lines(one: SeriesStatus, width: int) -> Iterator[str]:

@@ -46,7 +46,7 @@ class ProgressState:
 
     @property
     def remaining_seconds(self) -> float | None:
-        """The approximate time that the rest will take; None if it is not known: before the first page, and after the last planned.
+        """The approximate time that the rest will take; None before the first page, and once all planned pages have come.
 
         It is what the rest takes at the mean pace so far, or what the account's limit needs for it, whichever is longer: a run
         begins with a burst of the requests that were left unused before it.
