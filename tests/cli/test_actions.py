@@ -100,7 +100,6 @@ def test_json_is_one_object(server: Sandbox, base: Path) -> None:
         "withdrawn": [],
         "renames": [{"old": "FB", "new": "META", "date": "2022-06-09"}],
         "ended": [],
-        "silent": [],
         "further_symbols": ["FB"],
         "local": [],
         "requests": 2,
