@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -19,6 +20,7 @@ import pytest
 from data_engine import MetadataStore, ParquetStorage
 from data_engine.errors import CredentialsRefused, InputError, Interrupted, StoreError
 from data_engine.ingest.run_log import RunRecord, nights_without
+from data_engine.market.exchange_calendar import sessions
 from data_engine.sandbox import Faults, Replay, Sandbox, SimulatedMarket
 from data_engine.sandbox.server import Record
 from data_engine.sandbox.splits import Split
@@ -27,6 +29,7 @@ from data_engine.store.local_files import LocalFiles
 from data_engine.store.location import open_file_store
 from data_engine.store.selection import DatasetFilter
 from data_engine.verify.reach import reach_of
+from data_engine.verify.status import series_status
 from running import (
     Clock,
     asked,
@@ -286,6 +289,37 @@ def test_a_quiet_run_says_each_note_once_names_who_is_behind_and_where_a_setting
     assert all(ran.err.startswith(f"Store: {tmp_path / 'moved'} (settings.ini") for ran in (first, second))
     assert states == {"FB": "ended", "KO": "complete"}
     assert [run["command"] for run in runs["runs"]] == ["update", "update", "ingest"]
+
+
+def test_silent_series_are_counted_apart_and_cost_no_request_of_their_own(tmp_path: Path) -> None:
+    """Delisted without an action, nothing says so: each night asks, in the request of the others, so that no day is unknown."""
+    live, gone = ["A", "B"], names_of(20)
+    days = list(sessions(date(2024, 4, 1), date(2024, 6, 4)))
+    both = write_minutes(tmp_path / "both.parquet", [*live, *gone], days[:3], per_day=3)
+    later = write_minutes(tmp_path / "later.parquet", live, days[3:], per_day=3)
+    market = tmp_path / "market.parquet"
+    duckdb.sql(f"COPY (FROM '{both}' UNION ALL FROM '{later}' ORDER BY symbol, timestamp) TO '{market}' (FORMAT PARQUET)")
+    clock, base = Clock(WEDNESDAY - timedelta(days=1)), tmp_path / "store"
+    with Sandbox(Replay(market), clock=clock) as server:
+        pipeline_of(server, base, clock).ingest_symbols([*live, *gone], "2024-04-01", "2024-06-03")
+        server.forget()
+        clock.now = WEDNESDAY
+        report = pipeline_of(server, base, clock).update()
+
+        assert (report["silent"], report["failed"]) == (sorted(gone), [])
+        assert report.line().startswith("2 of 22 series up to date, 20 silent, 0 failed, ")
+        asked_for = [set(one.query["symbols"].split(",")) for one in server.requests if one.path.endswith("/bars")]
+        assert len(asked_for) <= 2, "not one request for each"
+        assert set().union(*asked_for) == {*live, *gone}
+    found = {one.series.symbol: one for one in series_status(BarStore(LocalFiles(base)), DatasetFilter(), now=WEDNESDAY)}
+    assert {name: one.state for name, one in found.items()} == {
+        **dict.fromkeys(live, "complete"),
+        **dict.fromkeys(gone, "silent"),
+    }
+    assert {found[name].silent_since for name in gone} == {days[2]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # nothing of them is unknown
+        assert len(ParquetStorage(base).load(gone[0], "2024-04-01", "2024-06-03")) == 9
 
 
 def test_a_series_that_was_not_fetched_to_the_last_session_is_behind(tmp_path: Path) -> None:
@@ -580,7 +614,7 @@ def test_status_says_how_many_incomplete_series_it_does_not_list(server: Sandbox
     every = here("status", "--all", "--base-path", tmp_path).out.splitlines()
 
     assert len([line for line in lines if " failed " in line and line.startswith("  ")]) == 40
-    assert [line.split()[1:3] for line in lines if line.startswith("  and ")] == [["20", "more"], ["2", "complete"]]
+    assert [line.split()[1:3] for line in lines if line.startswith("  and ")] == [["20", "more"], ["2", "other"]]
     assert [name for name in names if not any(line.startswith(f"  {name} ") for line in every)] == []
 
 

@@ -68,9 +68,21 @@ def test_a_store_of_alpacas_bars_takes_nothing_from_a_sandbox(tmp_path: Path) ->
         assert not server.requests
 
 
-def test_a_store_without_a_record_is_not_taken_for_a_simulated_one(tmp_path: Path) -> None:
+def test_a_store_of_unknown_source_is_marked_by_the_first_server_of_this_machine_that_fills_it(tmp_path: Path) -> None:
+    """From then on it has simulated bars: Alpaca's must not come to lie among them, and the run says so once."""
     (tmp_path / "metadata" / "coverage" / "equities_1min").mkdir(parents=True)
     with Sandbox(SimulatedMarket()) as server:
-        assert here("ingest", "AAPL", *DAY, "--base-path", tmp_path, url=server.url).code == 0
+        first, second = (here("ingest", "AAPL", *DAY, "--base-path", tmp_path, url=server.url) for _ in range(2))
+        away = here("update", "--base-path", tmp_path, env={"APCA_API_DATA_URL": ""})
 
-    assert not (tmp_path / "metadata" / "source.txt").exists()
+        assert (first.code, second.code) == (0, 0)
+        assert ["unknown source" in ran.text and server.url in ran.text for ran in (first, second)] == [True, False]
+        assert (tmp_path / "metadata" / "source.txt").read_text() == f"{server.url}\n"
+        assert refused(away, ALPACA, server.url, "source.txt")
+
+
+def test_a_store_of_unknown_source_is_alpacas_once_alpaca_fills_it(tmp_path: Path) -> None:
+    (tmp_path / "metadata" / "coverage" / "equities_1min").mkdir(parents=True)
+
+    assert record_source(LocalFiles(tmp_path), ALPACA) is None
+    assert (tmp_path / "metadata" / "source.txt").read_text() == f"{ALPACA}\n"

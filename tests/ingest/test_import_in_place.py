@@ -100,6 +100,11 @@ def verified(base: Path):
         (["report"], 4),
         (["audit"], 4),
         (["actions"], 4),
+        (["status", "--session", "2024-06-03"], 1),
+        (["status", "--runs"], 0),
+        (["doctor"], 4),
+        (["universe", "show"], 4),
+        (["universe", "update"], 4),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, list) else None,
 )
@@ -119,6 +124,13 @@ def test_data_engine_alone_says_what_the_folder_is(base):
     ran = here(env={"DATA_ENGINE_BASE_PATH": str(base)})
 
     assert "900 bars of 3 symbols" in ran.out
+    assert "data-engine import --in-place" in ran.out
+
+
+def test_data_engine_alone_says_that_a_folder_is_doubled(doubled):
+    ran = here(env={"DATA_ENGINE_BASE_PATH": str(doubled)})
+
+    assert "beside bars of this store" in ran.out
     assert "data-engine import --in-place" in ran.out
 
 
@@ -192,6 +204,11 @@ def test_the_line_to_run_next_covers_what_was_imported(server, base, source):
     (line,) = [line.strip() for line in ran.out.splitlines() if line.strip().startswith("data-engine ingest")]
 
     assert line == f"data-engine ingest --index sp500_2025 --start 2024-05-30 --end 2024-06-05 --base-path {base}"
+    states = here("status", "--base-path", base, "--json").json["series"]
+    assert {one["state"] for one in states} == {"unverified"}, "nothing of it was requested"
+    for words in ((), ("NA",)):
+        update = here("update", *words, "--base-path", base, url=server.url)
+        assert (update.code, "NA" in update.err, "data-engine ingest" in update.err) == (2, True, True), update.text
     again = here(*line.split()[1:], url=server.url)
     assert again.code == 0, again.text
     assert differing(bars_in(base), source) == 0

@@ -44,6 +44,7 @@ def test_a_report_is_a_mapping_with_symbols_in_the_order_given():
         "vanished": {"TSLA": 4},
         "bars_removed": 0,
         "ended": [],
+        "silent": [],
         "requests": 1234,
         "pages": 1200,
         "elapsed_seconds": 1365.0,

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from data_engine.ingest.page_estimate import PageEstimate
 from data_engine.ingest.progress import LogProgress, NoProgress, Progress, ProgressState, lines
 
 STATE = ProgressState(
@@ -35,7 +36,7 @@ def test_the_lines_are_those_of_the_legacy_pipeline_and_one_of_pages():
     [
         pytest.param({"pages": 0}, 2, "  Elapsed: 5m 30s | Est. remaining: unknown", id="before-the-first-page"),
         pytest.param({"seconds": 0.0}, 2, "  Elapsed: 0.0s | Est. remaining: unknown", id="before-any-time"),
-        pytest.param({"pages": 50_000}, 2, "  Elapsed: 5m 30s | Est. remaining: 0.0s", id="more-pages-than-expected"),
+        pytest.param({"pages": 50_000}, 2, "  Elapsed: 5m 30s | Est. remaining: unknown", id="more-pages-than-expected"),
         pytest.param({"pages": 50_000}, 3, "  Pages: 50,000 of about 50,000 | 2,254/min of 10,000", id="never-more-than-of"),
         pytest.param({"allowed": None}, 3, "  Pages: 12,400 of about 49,027 | 2,254/min", id="no-limit"),
         pytest.param({"total": 0, "successful": 0, "failed": 0}, 0, "Progress: 0/0 (100.0%)", id="nothing-to-do"),
@@ -54,7 +55,31 @@ def test_the_remaining_time_is_estimated_by_pages():
     assert half.done == 125
     assert half.remaining_seconds == 180.0
     assert replace(half, pages=200).remaining_seconds == 60.0
-    assert replace(half, pages=400).remaining_seconds == 0.0
+    assert replace(half, pages=400).remaining_seconds is None, "symbols are left, and no page that was planned"
+    assert replace(half, pages=400, successful=495).remaining_seconds == 0.0
+
+
+def test_what_is_left_of_the_pages_is_judged_by_the_tasks_that_are_done():
+    estimate = PageEstimate(5, [10, 10, 20, 4])  # five pages came before
+    assert estimate.expected(5) == 49
+
+    estimate.start(10)
+    estimate.start(10)
+    assert estimate.expected(15) == 49
+    estimate.finish(10, 15)  # half as much again
+    assert estimate.expected(20) == 5 + 15 + 15 + 30 + 6
+    estimate.start(4)
+    estimate.finish(4, 0)  # its series failed before the first request
+    assert estimate.expected(20) == 5 + 15 + 15 + 30
+    estimate.start(20)
+    estimate.restart(20)
+    assert estimate.expected(60) == 60 + 1 + 30, "the task that runs has sent more than it was to send"
+    estimate.start(20)
+    assert estimate.expected(65) == 67, "two run: each has one to come"
+    assert estimate.expected(90) == 90, "nobody knows"
+    estimate.finish(10, 40)
+    estimate.finish(20, 30)
+    assert estimate.expected(90) == 90
 
 
 def test_a_burst_is_called_one_and_does_not_shorten_the_estimate():

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
+
+from data_engine.cli.console import MOST_LINES
+
+if TYPE_CHECKING:
+    from data_engine.market.series import Series
 
 _FIRST_COMMANDS = """The store is empty. Try:
   data-engine demo                                   a simulated market, without an account
@@ -24,10 +31,12 @@ def show() -> None:
     store = CoverageStore(files)
     store.requested.refresh()
     datasets = list(store.datasets())
+    looked_at: list[Series] = []  # as many as `status` lists
     for dataset in datasets:
         known = [store.read(series) for series in store.series(dataset)]
+        looked_at += [one.series for one in known[: MOST_LINES - len(looked_at)]]
         click.echo(f"  {dataset.name}: {len(known):,} series, {sum(coverage.bars for coverage in known):,} bars")
-    legacy = legacy_status(BarStore(files), ())
+    legacy = legacy_status(BarStore(files), looked_at)
     for line in legacy.lines() if legacy is not None else ():
         click.echo(f"  {line}")
     if not datasets and legacy is None:

@@ -73,6 +73,7 @@ def import_files(
         if not dry_run:
             warn_writer(store.files)
             lock.enter_context(store.files.lock(RUN_LOCK, seconds=wait))
+            store.files.remove_stale_drafts()
         if folder is None:
             legacy = find_legacy(store, feed=feed, adjustment=adjustment)
             report = import_in_place(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from data_engine.cli.console import MOST_LINES, print_json, refuse_unknown, size
+from data_engine.cli.console import MOST_LINES, print_err, print_json, refuse_unknown, size
 from data_engine.cli.exit_codes import FAILED, OK, Command
 from data_engine.cli.options import filter_options, symbols_argument, with_any_store
 from data_engine.cli.output import print_in_color
@@ -28,7 +28,7 @@ _MOST_RUNS = 20
 
 _COLORS = {
     **dict.fromkeys(("complete", "done"), "green"),
-    **dict.fromkeys(("incomplete", "interrupted"), "yellow"),
+    **dict.fromkeys(("incomplete", "interrupted", "silent", "unverified"), "yellow"),
     **dict.fromkeys(("failed", "damaged", "stopped"), "red"),
     **dict.fromkeys(("ended", "empty"), "cyan"),
 }
@@ -89,6 +89,8 @@ def status(
         tickers = {change.symbol for change in changes}
         every = {one.symbol for one in select_series(store.coverage, datasets, None)}
         symbols = sorted(tickers | {name for name in every if ticker_of(name) in tickers})
+    if session is not None or with_runs:
+        _name_legacy(store)
     if session is not None:
         if names is not None:
             refuse_unknown(names, {one.symbol for one in select_series(store.coverage, datasets, names)}, store=store)
@@ -123,6 +125,15 @@ def status(
         return
     for line in lines:
         print_in_color(line, _COLORS)
+
+
+def _name_legacy(store: BarStore) -> None:
+    """Print on stderr what the store has of the legacy pipeline: neither a session nor a run of it is known."""
+    from data_engine.verify.legacy_status import legacy_status
+
+    legacy = legacy_status(store, ())
+    for line in legacy.lines() if legacy is not None else ():
+        print_err(line)
 
 
 def _listed_first(found: Sequence[SeriesStatus]) -> list[Series]:
@@ -240,23 +251,29 @@ def _dataset_lines(dataset: Dataset, ours: Sequence[SeriesStatus], *, everything
     yield f"{dataset.name}: {len(ours):,} series ({states}), {bars:,} bars, {size(sum(one.bytes for one in ours))}"
     listed = ours
     if not everything and len(ours) > MOST_LINES:
-        listed = [one for one in ours if one.problem or one.missing or one.ended]
+        listed = [one for one in ours if one.problem or one.missing or one.ended or one.state == "silent"]
     shown = listed if everything else listed[:MOST_LINES]
     width = max((len(one.series.symbol) for one in shown), default=0)
     for one in shown:
         yield from _series_lines(one, max(width, 8))
     if len(listed) > len(shown):
-        yield f"  and {len(listed) - len(shown):,} more that are incomplete or ended (--all lists them)"
+        yield f"  and {len(listed) - len(shown):,} more that are incomplete, ended or silent (--all lists them)"
     if len(ours) > len(listed):
-        yield f"  and {len(ours) - len(listed):,} complete series (--all lists them)"
+        yield f"  and {len(ours) - len(listed):,} other series (--all lists them)"
 
 
 def _series_lines(one: SeriesStatus, width: int) -> Iterator[str]:
     """Yield the line of a series, and its missing ranges and problems below it. Its reach is in days, even if they are parts."""
+    from datetime import timedelta
+
     from data_engine.market.time_range import TimeRange, days_of
 
     known = one.coverage
-    reach = days_of(TimeRange(known.covered[0].start, known.covered[-1].end)) if known.covered else "nothing final"
+    reach = "nothing final"
+    if known.covered:
+        reach = days_of(TimeRange(known.covered[0].start, known.covered[-1].end))
+    elif one.state == "unverified" and known.first_bar is not None and known.last_bar is not None:
+        reach = f"bars of {days_of(TimeRange(known.first_bar, known.last_bar + timedelta(microseconds=1)))}"
     yield f"  {one.series.symbol:<{width}} {one.state:<10} {known.bars:>12,} bars  {reach}"
     details = [*_ranges("missing", one.missing), *_ranges("not requested:", one.not_requested)]
     if one.ended is not None:

@@ -75,9 +75,11 @@ def show_lists(store: BarStore, on: str | None, as_json: bool) -> None:
 
     `data-engine index show us_active` prints the members.
     """
+    from data_engine.store.legacy_files import refuse_legacy_store
     from data_engine.universe.index_store import MetadataStore
     from data_engine.universe.vendor_lists import stored_universe
 
+    refuse_legacy_store(store.files)
     lists = MetadataStore(files=store.files)
     found = []
     for name in stored_universe(lists):

@@ -28,7 +28,9 @@ from data_engine.errors import (
 from data_engine.market.wording import plural
 from data_engine.settings import Settings
 from data_engine.store.bar_store import BarStore
+from data_engine.store.legacy_files import refuse_legacy_store
 from data_engine.store.location import open_file_store
+from data_engine.verify.legacy_status import legacy_status
 
 EXIT_ORDER = (
     Interrupted.exit_code,
@@ -141,7 +143,10 @@ def _store(settings: Settings) -> Iterator[Check]:
             series = sum(1 for dataset in datasets for _ in store.coverage.series(dataset))
             if store.files.folder is not None and not os.access(store.files.folder, os.W_OK):
                 raise StoreError(f"cannot write to store {where}: it is read-only for this user; check its permissions")
-            yield Check("store", "ok", f"{where}: {series:,} series in {plural(len(datasets), 'dataset')}")
+            refuse_legacy_store(store.files)
+            legacy = legacy_status(store, ())
+            lines = [f"{where}: {series:,} series in {plural(len(datasets), 'dataset')}", *(legacy.lines() if legacy else ())]
+            yield Check("store", "warning" if legacy else "ok", "\n".join(lines))
         free = store.files.free_bytes()
     except DataEngineError as error:
         yield failed("store", error)

@@ -48,11 +48,11 @@ def check_source(files: FileStore, url: str | None) -> None:
     raise ConfigError(f"cannot fetch from {url} into store {files.location}: its bars {held}; {remedy}; delete {key} {wrong}")
 
 
-def record_source(files: FileStore, url: str | None) -> None:
-    """Write the address that a store is filled from, if none is written.
+def record_source(files: FileStore, url: str | None) -> str | None:
+    """Write the address that a store is filled from, if none is written; return a note if its bars may be from elsewhere.
 
-    A store that has coverage and no record may be an older one, whose bars came from anywhere: a local server is recorded for a
-    new store only.
+    Bars without a record were imported, stored, or fetched by an older version. From now on, the store also has bars from this
+    address, so that it is what decides.
 
     Args:
         files: The files of the store; the caller has its lock.
@@ -61,5 +61,13 @@ def record_source(files: FileStore, url: str | None) -> None:
     Raises:
         StoreError: If the store cannot be written.
     """
-    if url is not None and files.get(SOURCE) is None and (not is_loopback_url(url) or not files.folders("metadata/coverage")):
-        files.update(SOURCE, lambda known: f"{url}\n".encode() if known is None else known)
+    if url is None or files.get(SOURCE) is not None:
+        return None
+    unknown = bool(files.folders("metadata/coverage")) and files.get(DEMO) is None
+    files.update(SOURCE, lambda known: f"{url}\n".encode() if known is None else known)
+    if not unknown or not is_loopback_url(url):
+        return None
+    return (
+        f"the store has bars of unknown source, and now takes bars from {url}, a server on this machine; "
+        f"runs that fetch from Alpaca are refused from now on: delete {SOURCE} if that server passes on Alpaca's bars"
+    )

@@ -17,6 +17,7 @@ from typing import Any
 
 from data_engine.errors import DataEngineError, Failure, Interrupted
 from data_engine.ingest.empty_sessions import EmptySession
+from data_engine.ingest.page_estimate import PageEstimate
 from data_engine.ingest.plan import FetchTask, IngestionPlan
 from data_engine.ingest.progress import Progress, ProgressState
 from data_engine.ingest.task import TaskResult
@@ -102,7 +103,9 @@ class Dispatcher:
         self.progress = progress
         self.workers = workers
         self._pool = pool
-        self._total = self._expected = 0
+        self._total = 0
+        self._estimate = PageEstimate()
+        self._planned: dict[FetchTask, int] = {}
         self._counted = (-1, -1), 0  # what the last count of waiting series was made of, and the count
         self._shown = 0.0
         self._started = time.monotonic()
@@ -124,7 +127,8 @@ class Dispatcher:
                 self.state.left[Series(symbol, plan.dataset)] = count
         self.state.taken += 1
         self._total = total
-        self._expected = sum(plan.requests for plan in plans) + self.tally.pages
+        self._planned = {task: task.pages(plan.page_limit) for plan in plans for task in plan.tasks}
+        self._estimate = PageEstimate(self.tally.pages, [self._planned[task] for plan in plans for task in plan.tasks])
         self.show()
 
     def show(self) -> None:
@@ -160,8 +164,10 @@ class Dispatcher:
                     result = self._pool.collect(future, task)
                     if result is None:
                         alone.append(task)
+                        self._estimate.restart(self._planned[task])
                     else:
                         self.state.take(task, result)
+                        self._estimate.finish(self._planned[task], result.pages)
                 self.tally = self._pool.tally()
                 if self.state.fatal is not None:
                     raise self.state.fatal
@@ -175,11 +181,14 @@ class Dispatcher:
     def _fill(self, running: dict[Future[Any], FetchTask], tasks: Iterator[FetchTask], alone: deque[FetchTask]) -> bool:
         """Keep a few tasks waiting for who is free next; return whether anything is under way."""
         while len(running) < self._pool.window and (task := next(tasks, None)) is not None:
-            running[self._pool.submit(task, self.state.failed)] = task
+            self._submit(task, running)
         if not running and alone:
-            task = alone.popleft()
-            running[self._pool.submit(task, self.state.failed)] = task
+            self._submit(alone.popleft(), running)
         return bool(running)
+
+    def _submit(self, task: FetchTask, running: dict[Future[Any], FetchTask]) -> None:
+        running[self._pool.submit(task, self.state.failed)] = task
+        self._estimate.start(self._planned[task])
 
     def _end(self, running: dict[Future[Any], FetchTask]) -> None:
         """Stop what is under way, and take what still comes of it: bars that had arrived are stored, and count."""
@@ -212,7 +221,7 @@ class Dispatcher:
             successful=total - failed - waiting,
             failed=failed,
             pages=tally.pages,
-            pages_expected=self._expected,
+            pages_expected=self._estimate.expected(tally.pages),
             bars=tally.bars,
             seconds=seconds,
             per_minute=60 * tally.requests / max(seconds, 1.0),

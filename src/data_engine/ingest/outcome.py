@@ -25,6 +25,7 @@ class Outcome:
         vanished: The number of stored bars that Alpaca's complete response lacked and that were kept: dropped since, or put
             there by `store` or an import.
         ended: Whether the security of the series has left the ticker, so that there is nothing newer to request.
+        silent: Whether Alpaca has had no bar of the series for more than 30 days, though nothing says that it has ended.
     """
 
     symbol: str
@@ -33,6 +34,7 @@ class Outcome:
     written: int = 0
     vanished: int = 0
     ended: bool = False
+    silent: bool = False
 
 
 class IngestionReport(dict[str, Any]):
@@ -77,6 +79,7 @@ class IngestionReport(dict[str, Any]):
             vanished={outcome.symbol: outcome.vanished for outcome in outcomes if outcome.vanished},
             bars_removed=changes.removed,
             ended=[outcome.symbol for outcome in outcomes if outcome.ended and outcome.failure is None],
+            silent=[outcome.symbol for outcome in outcomes if outcome.silent and outcome.failure is None],
             requests=requests,
             pages=pages,
             elapsed_seconds=round(seconds, 3),
@@ -117,10 +120,11 @@ class IngestionReport(dict[str, Any]):
             said: Notes that earlier runs have said already; they are left out.
         """
         failed: Sequence[tuple[str, str]] = self["failed"]
-        total, changes, over = len(self.outcomes), self.changes, len(self["ended"])
-        ended = f"{over} ended, " if over else ""
+        total, changes = len(self.outcomes), self.changes
+        others = {word: count for word in ("ended", "silent") if (count := len(self[word]))}
         text = (
-            f"{total - len(failed) - over} of {total} series up to date, {ended}{len(failed)} failed, "
+            f"{total - len(failed) - sum(others.values())} of {total} series up to date, "
+            f"{''.join(f'{count} {word}, ' for word, count in others.items())}{len(failed)} failed, "
             f"{plural(changes.added, 'bar')} new, "
             f"{changes.revised:,} revised, {changes.vanished:,} dropped, {changes.removed:,} removed, "
             f"{plural(self.requests, 'request')}, {duration(self.seconds)}"
@@ -142,10 +146,9 @@ class IngestionReport(dict[str, Any]):
         lines = [f"Total ingestion time: {duration(self.seconds)}", "", "Ingestion Summary:"]
         lines += [f"  Successful: {total - len(failed)}/{total}", f"  Failed: {len(failed)}/{total}"]
         lines.append(f"  Bars: {self.changes.added:,} new, {self.changes.revised:,} revised | Requests: {self.requests:,}")
-        if self["ended"]:
-            lines.append(
-                f"  Ended: {len(self['ended'])}/{total} ({and_more(self['ended'], 10)}), which `data-engine status` explains"
-            )
+        for word, named in (("Ended", self["ended"]), ("Silent", self["silent"])):
+            if named:
+                lines.append(f"  {word}: {len(named)}/{total} ({and_more(named, 10)}), which `data-engine status` explains")
         if self.changes.removed:
             lines.append(f"  Dropped by Alpaca: {self.changes.removed:,} bars, removed")
         lines += [f"  {text}" for text in self._vanished()]

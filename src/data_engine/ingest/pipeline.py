@@ -317,7 +317,8 @@ class IngestionPipeline:
             hold.callback(self._disconnect)
             hold.enter_context(files.lock(RUN_LOCK, seconds=self._wait, waiting=waiting))
             files.remove_stale_drafts()
-            record_source(files, self._url)
+            if note := record_source(files, self._url):
+                self.progress.note(note)
             for key in list(files.list(RUN_MARKERS)):
                 files.delete(key)  # of a run that was killed: what its workers still do comes to nothing
             self.storage.bars.coverage.requested.refresh()

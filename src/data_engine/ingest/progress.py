@@ -21,7 +21,8 @@ class ProgressState:
         successful: The number of symbols that are complete.
         failed: The number of symbols that cannot be completed.
         pages: The number of pages received.
-        pages_expected: The approximate number of pages in all.
+        pages_expected: The approximate number of pages in all; not more than *pages* if symbols are left and all pages that
+            were planned have come, so that how many are left is not known.
         bars: The number of bars received.
         seconds: The time since the start.
         per_minute: The requests per minute since the start.
@@ -45,14 +46,14 @@ class ProgressState:
 
     @property
     def remaining_seconds(self) -> float | None:
-        """The approximate time that the rest will take; None before the first page.
+        """The approximate time that the rest will take; None before the first page, and once all planned pages have come.
 
         It is what the rest takes at the mean pace so far, or what the account's limit needs for it, whichever is longer: a run
         begins with a burst of the requests that were left unused before it.
         """
-        if not self.pages or not self.seconds:
-            return None
         left = max(0, self.pages_expected - self.pages)
+        if not self.pages or not self.seconds or (not left and self.done < self.total):
+            return None
         limit = left * 60.0 / self.allowed if self.allowed else 0.0
         return max(left * self.seconds / self.pages, limit)
 

@@ -28,6 +28,7 @@ from data_engine.store.bar_store import BarStore
 from data_engine.store.coverage import Coverage
 from data_engine.store.coverage_store import CoverageSnapshot
 from data_engine.store.partitions import Period
+from data_engine.store.silence import silent_since
 
 _NOT_STORED = (DamagedFile.code, ClockError.code, Interrupted.code)
 
@@ -322,7 +323,9 @@ class IngestionRun:
             self._store_failure(series, verdict)
         label = symbol if len(self._run_plan.plans) == 1 else f"{symbol} ({plan.dataset.name})"
         written, vanished = state.written.get(series, 0), state.vanished.get(series, 0)
-        return Outcome(label, verdict, known.bars, written, vanished, ended=series in self._run_plan.ended)
+        ended = series in self._run_plan.ended
+        silent = not ended and silent_since(known) is not None
+        return Outcome(label, verdict, known.bars, written, vanished, ended=ended, silent=silent)
 
     def _verdict(self, known: Coverage, plan: IngestionPlan, error: DataEngineError | None) -> Failure | None:
         """Return why a series is not complete, read from its coverage after the work; None if it is."""

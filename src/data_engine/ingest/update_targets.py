@@ -122,14 +122,37 @@ def update_targets(
     known = {series.symbol for dataset in made for series in coverage.series(dataset)} if chosen else set()
     begin = "run `data-engine ingest` with --start to begin one"
     if not targets:
+        _refuse_unrequested(coverage, made, chosen)
         named = f" of {and_more(chosen, 10)}{did_you_mean(chosen, known) or ';'}" if chosen else " in the chosen datasets;"
         raise InputError(f"no stored series{named} {begin}")
     stored = set().union(*targets.values())
     unknown = [name for name in chosen or () if name not in stored]
     if unknown and members is None:
+        _refuse_unrequested(coverage, made, unknown)
         raise InputError(f"no stored series of {and_more(unknown, 10)}{did_you_mean(unknown, known) or ';'} {begin}")
     max(targets.values(), key=len).update(dict.fromkeys(unknown, ()))
     return targets
+
+
+def _refuse_unrequested(
+    coverage: CoverageStore | CoverageSnapshot, datasets: Iterable[Dataset], names: Collection[str] | None
+) -> None:
+    """Refuse series of which nothing was requested: `store` or an import brought their bars, which tells no range to complete.
+
+    Args:
+        coverage: The coverage of the store.
+        datasets: The datasets.
+        names: The symbols, of which no series has a requested range. If None, all.
+
+    Raises:
+        InputError: If there is one.
+    """
+    found = {one.symbol for dataset in datasets for one in coverage.series(dataset) if names is None or one.symbol in names}
+    if found:
+        raise InputError(
+            f"cannot update {and_more(sorted(found), 10)}: the bars were imported or stored, and no range was requested; "
+            "run `data-engine ingest` with these symbols and --start first"
+        )
 
 
 def _chosen(coverage: CoverageStore | CoverageSnapshot, dataset: Dataset, names: Sequence[str] | None) -> Iterable[Series]:

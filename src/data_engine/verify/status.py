@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import Any
 
 from data_engine.corporate_actions.action_store import ActionStore
@@ -14,16 +14,14 @@ from data_engine.market.dates import any_span
 from data_engine.market.exchange_calendar import can_hold_bars
 from data_engine.market.series import Dataset, Series
 from data_engine.market.symbol import ticker_of
-from data_engine.market.time_range import TimeRange, difference, intersection, iso, new_york_date, union
+from data_engine.market.time_range import TimeRange, difference, intersection, iso, union
 from data_engine.store.bar_store import BarStore
 from data_engine.store.coverage import Coverage
 from data_engine.store.partitions import file_keys
 from data_engine.store.selection import DatasetFilter, select_series
+from data_engine.store.silence import silent_since
 from data_engine.universe.member_series import MemberSeries
 from data_engine.universe.membership import MembershipChange, memberships, replay
-
-SILENCE = timedelta(days=30)
-"""The time without a bar after which a series that has not ended is named: it may be suspended, or delisted without an action."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +57,15 @@ class SeriesStatus:
 
     @property
     def silent_since(self) -> date | None:
-        """The New York day of the last bar, if a covered range follows it that is longer than `SILENCE`."""
-        known = self.coverage
-        if known.last_bar is None or not known.covered:
-            return None
-        end = known.last_bar + self.series.dataset.timeframe.length
-        if known.covered[-1].end - end <= SILENCE or difference([TimeRange(end, known.covered[-1].end)], known.covered):
-            return None
-        return new_york_date(known.last_bar)
+        """The New York day of the last bar if Alpaca has had none for long (`silent_since`); None for a series that has ended."""
+        return silent_since(self.coverage) if self.ended is None else None
 
     @property
     def state(self) -> str:
-        """The state: ``damaged``, ``failed``, ``incomplete``, ``ended``, ``empty`` or ``complete``."""
+        """The state: ``damaged``, ``failed``, ``incomplete``, ``ended``, ``empty``, ``unverified``, ``silent`` or ``complete``.
+
+        A series is unverified if nothing of it was requested: `store` or an import brought its bars.
+        """
         if self.problem:
             return "damaged"
         known = self.coverage
@@ -80,7 +75,11 @@ class SeriesStatus:
             return "failed" if failure and failure.code != "interrupted" else "incomplete"
         if self.ended is not None and known.bars:
             return "ended"
-        return "complete" if known.bars else "empty"
+        if not known.bars:
+            return "empty"
+        if not (known.wanted or known.covered or known.provisional):
+            return "unverified"
+        return "silent" if self.silent_since is not None else "complete"
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields that ``status --json`` prints for a series."""
