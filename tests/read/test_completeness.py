@@ -24,7 +24,8 @@ from data_engine.market.exchange_calendar import sessions
 from data_engine.market.series import Dataset, Series, Timeframe
 from data_engine.market.time_range import TimeRange, new_york_days, union
 from data_engine.read import parquet_storage
-from data_engine.store.coverage import Coverage, Tentative
+from data_engine.store.coverage import Coverage
+from data_engine.store.dated_ranges import Tentative
 from data_engine.store.partitions import Partition, Period
 from data_engine.universe.index_store import MetadataStore
 from real_data import bars_of

@@ -31,7 +31,8 @@ from data_engine.market.series import Adjustment, Dataset, Feed, Series, Timefra
 from data_engine.market.time_range import TimeRange, difference
 from data_engine.read import parquet_storage
 from data_engine.store.bar_store import WriteResult
-from data_engine.store.coverage import Coverage, Tentative
+from data_engine.store.coverage import Coverage
+from data_engine.store.dated_ranges import Tentative
 from data_engine.store.partitions import Partition, Period
 from real_data import bars_of, real
 from stores import Place
