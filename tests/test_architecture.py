@@ -42,7 +42,7 @@ NEVER = {
 }
 
 # Of the pipeline, the modules that know the vendor by name; all others know `BarSource`.
-KNOW_ALPACA = {"ingest.pipeline", "ingest.audit", "ingest.bar_source", "ingest.dask.dask_worker", "ingest.dask.shared_rate_limit"}
+KNOW_ALPACA = {"ingest.pipeline", "ingest.bar_source", "ingest.dask.dask_worker", "ingest.dask.shared_rate_limit"}
 
 # What touches the world, by kind; and, below, the modules that may. All others may not.
 WORLD = {
@@ -68,7 +68,6 @@ MAY = {
     "cpu": "files threads",
     "doctor.checks": "files",
     "ingest.api": "files",
-    "ingest.audit": "threads",
     "ingest.dask.dask_pool": "clock files logging processes randomness threads",
     "ingest.dask.dask_worker": "files processes randomness threads",
     "ingest.dask.shared_rate_limit": "clock threads",
@@ -118,7 +117,9 @@ MAY = {
 
 HEAVY = ("pandas", "pyarrow", "duckdb", "alpaca", "numpy", "urllib3", "holidays")
 VAGUE = {"utils", "util", "helpers", "helper", "common", "core", "manager", "misc", "base"}
-COMMANDS = "ingest import update schedule actions status index universe verify audit query remove report sandbox demo doctor"
+COMMANDS = (
+    "ingest import update schedule actions status index universe verify audit recheck query remove report sandbox demo doctor"
+)
 
 
 def name_of(file: Path) -> str:

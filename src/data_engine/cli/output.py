@@ -18,7 +18,9 @@ import click
 from data_engine.errors import DataEngineError, InputError
 from data_engine.market.clean_text import clean
 
-RUNS = frozenset({"ingest", "import", "update", "actions", "audit", "remove", "demo", "verify", "sandbox", "index", "report"})
+RUNS = frozenset(
+    {"ingest", "import", "update", "actions", "audit", "recheck", "remove", "demo", "verify", "sandbox", "index", "report"}
+)
 """The commands that do more than print: they finish their work, whatever becomes of their output."""
 
 

@@ -1,7 +1,7 @@
 """Read and write the conflicting bars of a series: bars that Alpaca has revised or dropped, and that are stored as they were.
 
-The file is beside the coverage, one per series, and is absent without such bars. What it says is of when the bars were compared: a
-bar that was stored, fetched or removed since may no longer conflict, so `still_conflicting` compares with what is stored.
+The file is beside the coverage, one per series, and is absent without such bars. What it says is of when the bars were compared:
+a bar that was stored, fetched or removed since may no longer conflict, so `still_conflicting` compares with what is stored.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -194,7 +195,7 @@ def _load(content: bytes, series: Series) -> Conflicts:
         made = tuple(Conflict(from_iso(at), _values(values), from_iso(seen)) for at, seen, values in fields["bars"])
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"it lacks {error}" if isinstance(error, KeyError) else str(error)) from error
-    if any(one.timestamp >= other.timestamp for one, other in zip(made, made[1:], strict=False)):
+    if any(one.timestamp >= other.timestamp for one, other in pairwise(made)):
         raise ValueError("its bars are not in order")
     return made
 
