@@ -35,11 +35,11 @@ _MOST_PAGES = 40  # of a task: what is in memory at once, and what an interrupt 
 
 _SUSPECT_SHARE = 10  # suspect ranges take at most one request of so many
 
-_SAME = timedelta(days=7)  # ranges of a series that were last seen within so long are fetched together
+_NEAR = timedelta(days=31)  # ranges of a series that were last seen by the same run are one if no more than this is between them
 
-_NEAR = timedelta(days=31)  # ... if what is between them is no longer than this
+_WAIT = 2  # a suspect range is fetched first once in so many times the nights of a plan, so at most once in these nights ...
 
-_LEAST_WAIT = timedelta(days=7)  # a suspect range is not fetched first again before
+_LEAST_WAIT = timedelta(days=7)  # ... and no sooner than this
 
 _BEFORE_ALL = datetime(1900, 1, 1, tzinfo=UTC)
 
@@ -84,11 +84,13 @@ class RecheckPlan:
         tasks: The tasks.
         budget: The requests per night.
         series: The number of series.
+        later: Suspect ranges that were fetched again lately. They are first again within these nights, at most once.
     """
 
     tasks: tuple[RecheckTask, ...]
     budget: int
     series: int
+    later: tuple[RecheckTask, ...] = ()
 
     @property
     def requests(self) -> int:
@@ -107,7 +109,7 @@ class RecheckPlan:
     @property
     def nights(self) -> int:
         """The number of nights within which everything that is covered now is fetched again; 0 if nothing is covered."""
-        return len(_nights(self.tasks, self.budget))
+        return len(_nights((*self.tasks, *self.later), self.budget))
 
     @property
     def suspect_nights(self) -> int:
@@ -161,19 +163,19 @@ def plan_recheck(
     nights = len(_nights(ordinary, budget))
     if nights <= 1:
         return RecheckPlan(tuple(ordinary), budget, len(coverages))  # all of it is fetched tonight
-    due = max(_LEAST_WAIT, timedelta(days=nights))
     by_series = {one.series: one for one in coverages}
-    first = cut.suspects(
-        [one for one in suspects if (of := by_series.get(one.series)) and _is_due(one, of, now - due)], by_series
-    )
+    since = now - max(_LEAST_WAIT, _WAIT * timedelta(days=nights))
     room = sum(one.pages for one in ordinary) // _SUSPECT_SHARE
-    chosen: list[RecheckTask] = []
-    for one in first:
+    first: list[RecheckTask] = []
+    later: list[RecheckTask] = []
+    for one in cut.suspects([one for one in suspects if one.series in by_series], by_series):
         room -= one.pages
         if room < 0:
             break
-        chosen.append(one)
-    return RecheckPlan((*chosen, *ordinary), budget, len(coverages))
+        series = (Series(name, one.task.dataset) for name in one.task.symbols)
+        due = any(_is_due(one.task.range, by_series[name], since) for name in series)
+        (first if due else later).append(one)
+    return RecheckPlan((*first, *ordinary), budget, len(coverages), tuple(later))
 
 
 def _nights(tasks: Iterable[RecheckTask], budget: int) -> list[list[RecheckTask]]:
@@ -189,10 +191,10 @@ def _nights(tasks: Iterable[RecheckTask], budget: int) -> list[list[RecheckTask]
     return found
 
 
-def _is_due(suspect: Suspect, known: Coverage, since: datetime) -> bool:
-    """Tell whether no run since an instant has fetched all of a suspect range again."""
+def _is_due(span: TimeRange, known: Coverage, since: datetime) -> bool:
+    """Tell whether no run since an instant has fetched all that is covered of a range again."""
     lately = [one.range for one in known.seen if one.asked > since]
-    return bool(difference(intersection((suspect.range,), known.covered), lately))
+    return bool(difference(intersection((span,), known.covered), lately))
 
 
 # ----------------------------------------------------------------------------------------------------------------- units
@@ -213,14 +215,20 @@ def _turn(unit: _Unit) -> tuple[datetime, str, str, TimeRange]:
 
 
 def _units(known: Coverage) -> Iterator[_Unit]:
-    """Yield the covered ranges of a series by when they were last seen; ranges of about the same time together."""
-    cluster: list[tuple[datetime, TimeRange]] = []
-    for seen, span in sorted(last_seen(known)):
-        if cluster and seen - cluster[0][0] > _SAME:
-            yield from _joined(known, cluster)
-            cluster = []
-        cluster.append((seen, span))
-    yield from _joined(known, cluster)
+    """Yield the covered ranges of a series that can hold bars, by when they were last seen; near ones as one."""
+    by_time: dict[datetime, list[TimeRange]] = {}
+    for seen, span in last_seen(known):
+        by_time.setdefault(seen, []).append(span)
+    for seen, spans in by_time.items():
+        joined: list[TimeRange] = []
+        for span in sorted(spans):
+            if joined and span.start - joined[-1].end <= _NEAR:
+                joined[-1] = TimeRange(joined[-1].start, span.end)
+            else:
+                joined.append(span)
+        for span in joined:
+            if can_hold_bars(span, known.series.dataset):
+                yield _Unit(known, span, seen)
 
 
 def last_seen(known: Coverage) -> Iterator[tuple[datetime, TimeRange]]:
@@ -233,19 +241,6 @@ def last_seen(known: Coverage) -> Iterator[tuple[datetime, TimeRange]]:
             yield one.asked, part
     for part in difference(known.covered, (one.range for one in known.seen)):
         yield max(part.start, known.begun or _BEFORE_ALL), part
-
-
-def _joined(known: Coverage, cluster: Sequence[tuple[datetime, TimeRange]]) -> Iterator[_Unit]:
-    """Yield the ranges of a cluster that can hold bars, near ones as one."""
-    joined: list[TimeRange] = []
-    for span in sorted(span for _, span in cluster):
-        if joined and span.start - joined[-1].end <= _NEAR:
-            joined[-1] = TimeRange(joined[-1].start, span.end)
-        else:
-            joined.append(span)
-    for span in joined:
-        if can_hold_bars(span, known.series.dataset):
-            yield _Unit(known, span, cluster[0][0])
 
 
 def estimate(known: Coverage, span: TimeRange) -> float:
