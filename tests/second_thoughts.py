@@ -1,9 +1,8 @@
-"""A vendor that thinks better of its history, and a store that is updated and rechecked every night: a model with its own memory."""
+"""A vendor that thinks better of its history, and a store that is rechecked every night: a model with a memory of its own."""
 
 from __future__ import annotations
 
 import json
-import math
 import random
 from collections.abc import Iterator, Sequence
 from copy import copy
@@ -148,7 +147,12 @@ class World:
         self.limit = draw.choice((1, 2, 3, 6))
         settings = Settings(base, "the model", 2, self.limit, None, "http://127.0.0.1:9", None)
         self.pipeline = IngestionPipeline(
-            2, client=self.vendor, settings=settings, progress=False, now=self.clock, actions=False  # type: ignore[arg-type]
+            2,
+            client=self.vendor,
+            settings=settings,
+            progress=False,
+            now=self.clock,
+            actions=False,  # type: ignore[arg-type]
         )
         bars_of = self.pipeline.storage.bars
         bars_of.coverage = CoverageStore(bars_of.files, now=self.clock)
@@ -186,7 +190,9 @@ class World:
             chosen = [(s, self.stamp(self.days[5], m)) for s in self.empty for m in self.minutes]
             chosen = [place for place in chosen if place not in used]
         elif kind == "withdrawn_session":
-            days = [d for d in self.days[25:-15] if all((s, self.stamp(d, m)) not in used for s in self.symbols for m in self.minutes)]
+            days = [
+                d for d in self.days[25:-15] if all((s, self.stamp(d, m)) not in used for s in self.symbols for m in self.minutes)
+            ]
             day = draw.choice([d for d in days if d not in self.outages] or [self.days[0]])
             chosen = [(s, self.stamp(day, m)) for s in self.symbols for m in self.minutes if self.stamp(day, m) in bars[s]]
         else:
@@ -230,7 +236,7 @@ class World:
             for symbol, stamp in places
         )
         thought.night, thought.within = night, plan.suspect_nights if thought.suspect else plan.nights
-        assert plan.suspect_nights <= math.ceil(plan.nights / 10)
+        assert plan.suspect_nights <= max(1, plan.nights // 10)
 
     def found(self, thought: Thought) -> bool:
         """Tell whether the store has what appeared, and names what conflicts with the vendor's values."""
@@ -285,5 +291,3 @@ def play(seed: object, base: Path) -> list[Thought]:
             told = f"{one.kind} of night {one.night} is not found within {one.within} nights (seed {seed})"
             assert night - one.night < one.within, told
     return thoughts
-
-

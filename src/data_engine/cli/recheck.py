@@ -36,12 +36,24 @@ REASONS = {
     "few_bars": "sessions with few bars",
 }
 
-minutes_range = click.FloatRange(0, 24 * 60, min_open=True)
+
+class Minutes(click.FloatRange):
+    """Minutes of a day; not NaN, which is neither below nor above a bound."""
+
+    def __init__(self) -> None:
+        super().__init__(0, 24 * 60, min_open=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number of minutes."""
+        minutes = float(super().convert(value, param, ctx))
+        if minutes != minutes:
+            self.fail(f"{value!r} is not a number of minutes", param, ctx)
+        return minutes
 
 
 @click.command(cls=Command, exits="0 1 2 3 4 6 7 130", partial=True)
 @symbols_argument
-@click.option("--minutes", type=minutes_range, metavar="N", help="Time to spend at the rate limit, in minutes. [default: 10]")
+@click.option("--minutes", type=Minutes(), metavar="N", help="Time to spend at the rate limit, in minutes. [default: 10]")
 @filter_options
 @click.option("--accept", is_flag=True, help="Apply Alpaca's values of all conflicting bars. Without --minutes, fetches nothing.")
 @dry_run_option
@@ -156,7 +168,8 @@ def details(report: RecheckReport) -> list[str]:
 
 def outcome(report: RecheckReport) -> Iterator[str]:
     """Yield what was found, what was stored, and what conflicts."""
-    from data_engine.market.wording import and_more, plural
+    from data_engine.ingest.outcome import conflicts_text
+    from data_engine.market.wording import plural
 
     done, accepted = report.total, report.accepted
     if done.revised or done.appeared or done.vanished:
@@ -168,11 +181,7 @@ def outcome(report: RecheckReport) -> Iterator[str]:
         removed = f"; {plural(changes.removed, 'bar')} removed" if changes is not None and changes.removed else ""
         yield f"Stored: {plural(report.added + (changes.written if changes else 0), 'bar')}{removed}"
     if report.conflicting:
-        named = and_more([f"{series} ({count:,})" for series, count in report.conflicting.items()], 10)
-        yield (
-            f"Conflicting with Alpaca: {plural(sum(report.conflicting.values()), 'stored bar')} of {named}; "
-            "`data-engine recheck --accept` applies Alpaca's values"
-        )
+        yield conflicts_text({str(series): count for series, count in report.conflicting.items()})
 
 
 def _by_day(differences: Sequence[Difference]) -> list[str]:

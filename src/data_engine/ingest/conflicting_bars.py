@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
@@ -11,10 +11,16 @@ from data_engine.errors import OF_ONE_FILE, Failure, ForeignFiles
 from data_engine.market.bars import NO_CHANGES, Changes
 from data_engine.market.series import Series
 from data_engine.store.bar_store import BarStore, FileEdit, WriteResult
-from data_engine.store.conflicts import Conflict, Conflicts, conflict_file, still_conflicting, with_theirs
+from data_engine.store.conflicts import (
+    Conflicts,
+    by_file,
+    live_conflicts,
+    refresh_conflicts,
+    still_conflicting,
+    with_theirs,
+)
 from data_engine.store.coverage import Coverage
 from data_engine.store.legacy_files import refuse_foreign
-from data_engine.store.partitions import Period
 
 
 @dataclass(slots=True)
@@ -33,29 +39,6 @@ class Accepted:
     def total(self) -> Changes:
         """How the bars have changed, in all."""
         return sum(self.changes.values(), NO_CHANGES)
-
-
-def live_conflicts(storage: BarStore, series: Series) -> Conflicts:
-    """Return the bars of a series that conflict with Alpaca's still: only their files are read.
-
-    Raises:
-        DamagedFile: If a file cannot be read.
-    """
-    known = conflict_file(storage.files, series).read()
-    return tuple(one for part in _by_file(series, known).items() for one in _live(storage, series, *part))
-
-
-def refresh_conflicts(storage: BarStore, series: Series) -> int:
-    """Forget the conflicts of a series that are none any more; return how many are left.
-
-    Raises:
-        DamagedFile: If a file cannot be read.
-        StoreError: If the store cannot be written.
-    """
-    live = live_conflicts(storage, series)
-    conflict_file(storage.files, series).update(lambda known: tuple(one for one in known if one in live))
-    storage.coverage.update(series, lambda known: replace(known, conflicting=len(live)))
-    return len(live)
 
 
 def accept_conflicts(storage: BarStore, selected: Iterable[Coverage], *, removals: bool = True) -> Accepted:
@@ -86,7 +69,7 @@ def _accept(storage: BarStore, series: Series, *, removals: bool) -> Changes:
     refuse_foreign(storage.files, series)
     live = live_conflicts(storage, series)
     taken = tuple(one for one in live if removals or one.values is not None)
-    parts = _by_file(series, taken)
+    parts = by_file(series, taken)
     changes = NO_CHANGES
     if parts:
         storage.coverage.update(series, lambda known: known.with_changing(parts))
@@ -105,14 +88,3 @@ def _replaced(stored: pa.Table, conflicts: Conflicts) -> tuple[pa.Table, WriteRe
     made = with_theirs(stored, live)
     gone = sum(one.values is None for one in live)
     return made, WriteResult(made.num_rows, Changes(revised=len(live) - gone, removed=gone))
-
-
-def _by_file(series: Series, conflicts: Conflicts) -> dict[Period, Conflicts]:
-    parts: dict[Period, list[Conflict]] = {}
-    for one in conflicts:
-        parts.setdefault(Period.of(one.timestamp, series.dataset), []).append(one)
-    return {period: tuple(part) for period, part in parts.items()}
-
-
-def _live(storage: BarStore, series: Series, period: Period, conflicts: Conflicts) -> Conflicts:
-    return still_conflicting(conflicts, storage.read(series, period))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -174,9 +174,12 @@ def recheck(
             limit = pipeline.settings.requests_per_minute or (pipeline.client.allowed if pipeline.dask is None else None)
             plan = planned(bars, found, now=now, minutes=minutes, limit=limit, page_limit=page_limit)
             report.plan = plan
-            _write_record(pipeline, plan, names, now=now, minutes=minutes)
+            record = RecheckRecord(now.replace(microsecond=0), minutes, plan.budget, plan.nights)
+            whole = names is None and choice.is_everything
+            _write(bars, record if whole else None)
             bound = pipeline.settings.requests_per_minute is not None
             _Run(pipeline, hold, now, "recheck", report).do(lambda dispatcher: _steps(plan, minutes, dispatcher, bound=bound))
+            _write(bars, replace(record, nights=max(0, plan.nights - 1)) if whole else None)
         _finish(bars, found, report, accept=accept)
         return report
 
@@ -237,13 +240,10 @@ def _within(tasks: Iterable[RecheckTask], budget: int) -> Iterator[RecheckTask]:
         yield one
 
 
-def _write_record(
-    pipeline: IngestionPipeline, plan: RecheckPlan, names: Sequence[str] | None, *, now: datetime, minutes: float
-) -> None:
-    """Write down the budget, by which `status` says when all will have been seen; a run of some symbols says nothing of that."""
-    if names is None:
-        made = RecheckRecord(now.replace(microsecond=0), minutes, plan.budget)
-        recheck_record(pipeline.storage.files).update(lambda _: made)
+def _write(storage: BarStore, record: RecheckRecord | None) -> None:
+    """Write down when everything will have been seen; a run of a part of the store (None) says nothing of that."""
+    if record is not None:
+        recheck_record(storage.files).update(lambda _: record)
 
 
 def _finish(storage: BarStore, found: Recheckable, report: RecheckReport, *, accept: bool, removals: bool = True) -> None:

@@ -33,7 +33,7 @@ SUSPICIONS = (SHARED_GAP, BEFORE_FIRST_BAR, NO_BARS, FEW_BARS)
 
 _MOST_PAGES = 40  # of a task: what is in memory at once, and what an interrupt loses at most
 
-_SUSPECT_SHARE = 10  # suspect ranges take at most one request of so many
+_SUSPECT_SHARE = 10  # suspect ranges take at most one request of so many, and one night of so many or a part of the first
 
 _NEAR = timedelta(days=31)  # ranges of a series that were last seen by the same run are one if no more than this is between them
 
@@ -165,13 +165,11 @@ def plan_recheck(
         return RecheckPlan(tuple(ordinary), budget, len(coverages))  # all of it is fetched tonight
     by_series = {one.series: one for one in coverages}
     since = now - max(_LEAST_WAIT, _WAIT * timedelta(days=nights))
+    found = cut.suspects([one for one in suspects if one.series in by_series], by_series)
     room = sum(one.pages for one in ordinary) // _SUSPECT_SHARE
     first: list[RecheckTask] = []
     later: list[RecheckTask] = []
-    for one in cut.suspects([one for one in suspects if one.series in by_series], by_series):
-        room -= one.pages
-        if room < 0:
-            break
+    for one in _first_tenth(found, budget, room, max(1, nights // _SUSPECT_SHARE)):
         series = (Series(name, one.task.dataset) for name in one.task.symbols)
         due = any(_is_due(one.task.range, by_series[name], since) for name in series)
         (first if due else later).append(one)
@@ -189,6 +187,18 @@ def _nights(tasks: Iterable[RecheckTask], budget: int) -> list[list[RecheckTask]
         found[-1].append(one)
         left -= one.pages
     return found
+
+
+def _first_tenth(tasks: Sequence[RecheckTask], budget: int, pages: int, nights: int) -> Sequence[RecheckTask]:
+    """Return the first tasks that take no more than some pages and nights."""
+    chosen = 0
+    for number, of_night in enumerate(_nights(tasks, budget)):
+        for one in of_night:
+            pages -= one.pages
+            if pages < 0 or number >= nights:
+                return tasks[:chosen]
+            chosen += 1
+    return tasks
 
 
 def _is_due(span: TimeRange, known: Coverage, since: datetime) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import pairwise
 from typing import Any
@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from data_engine.market.bars import VALUES, Int64s, from_micros, make_table, numbers, take, timestamps_us, to_micros
+from data_engine.market.bars import VALUES, Int64s, from_micros, numbers, take, timestamps_us, to_micros
 from data_engine.market.series import Series
 from data_engine.market.time_range import TimeRange, from_iso, iso
+from data_engine.store.bar_store import BarStore
 from data_engine.store.document import Document
 from data_engine.store.file_store import FileStore
-from data_engine.store.partitions import encode_symbol
+from data_engine.store.partitions import Period, encode_symbol
 
 FOLDER = "metadata/conflicts"
 
@@ -102,6 +103,44 @@ def still_conflicting(conflicts: Conflicts, stored: pa.Table) -> Conflicts:
     return tuple(live)
 
 
+def live_conflicts(storage: BarStore, series: Series, span: TimeRange | None = None) -> Conflicts:
+    """Return the bars of a series that conflict with Alpaca's still: only their files are read.
+
+    Args:
+        storage: The store of the bars.
+        series: The series.
+        span: Where they start. If None, anywhere.
+
+    Raises:
+        DamagedFile: If a file cannot be read.
+    """
+    known = conflict_file(storage.files, series).read()
+    chosen = tuple(one for one in known if span is None or one.timestamp in span)
+    parts = by_file(series, chosen).items()
+    return tuple(one for period, part in parts for one in still_conflicting(part, storage.read(series, period)))
+
+
+def refresh_conflicts(storage: BarStore, series: Series) -> int:
+    """Forget the conflicts of a series that are none any more; return how many are left.
+
+    Raises:
+        DamagedFile: If a file cannot be read.
+        StoreError: If the store cannot be written.
+    """
+    live = live_conflicts(storage, series)
+    conflict_file(storage.files, series).update(lambda known: tuple(one for one in known if one in live))
+    storage.coverage.update(series, lambda known: replace(known, conflicting=len(live)))
+    return len(live)
+
+
+def by_file(series: Series, conflicts: Conflicts) -> dict[Period, Conflicts]:
+    """Return conflicting bars by the file that they are in."""
+    parts: dict[Period, list[Conflict]] = {}
+    for one in conflicts:
+        parts.setdefault(Period.of(one.timestamp, series.dataset), []).append(one)
+    return {period: tuple(part) for period, part in parts.items()}
+
+
 def with_theirs(stored: pa.Table, conflicts: Conflicts, columns: tuple[str, ...] = VALUES) -> pa.Table:
     """Return stored bars with Alpaca's values: revised ones replaced, and those left out that Alpaca no longer has.
 
@@ -127,13 +166,6 @@ def with_theirs(stored: pa.Table, conflicts: Conflicts, columns: tuple[str, ...]
             values[name][row] = one.values[VALUES.index(name)]
     made = pa.Table.from_arrays([stored.column("timestamp"), *(pa.array(values[name]) for name in columns)], schema=stored.schema)
     return made.filter(pa.array(~gone)) if gone.any() else made
-
-
-def revised_table(conflicts: Conflicts) -> pa.Table:
-    """Return Alpaca's bars of the conflicts that have values, by `BAR_SCHEMA`."""
-    having = [one for one in conflicts if one.values is not None]
-    columns = np.array([one.values for one in having], np.float64).reshape(len(having), len(VALUES)).T
-    return make_table(_times(having), list(columns))
 
 
 def _times(conflicts: Iterable[Conflict]) -> Int64s:
