@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 
 from data_engine import IngestionPipeline
 from data_engine.ingest.recheck import RecheckReport, planned, recheck
-from data_engine.ingest.recheck_plan import UNSEEN, RecheckPlan
+from data_engine.ingest.recheck_plan import RecheckPlan
+from data_engine.ingest.recheck_tasks import UNSEEN
 from data_engine.ingest.recheckable import recheckable
 from data_engine.market.bars import make_table
 from data_engine.market.bars_page import BarsPage
@@ -128,11 +129,11 @@ class World:
         self.intraday = draw.random() < 0.5
         self.dataset = Dataset(Timeframe.parse("1Min" if self.intraday else "1Day"))
         end = date(2024, draw.randint(1, 12), draw.randint(1, 28))
-        begin = end - timedelta(days=draw.randint(60, 150) if self.intraday else draw.randint(300, 900))
+        begin = end - timedelta(days=draw.randint(65, 90) if self.intraday else draw.randint(150, 300))
         self.days = list(sessions(begin, end - timedelta(days=1)))
         self.clock = Clock(datetime.combine(end, time(21), NEW_YORK).astimezone(UTC))
-        self.minutes = [600, 605, 630, 700, 800] if self.intraday else [0]
-        self.symbols = [f"S{chr(65 + number)}" for number in range(draw.randint(4, 12))]
+        self.minutes = [600, 630, 800] if self.intraday else [0]
+        self.symbols = [f"S{chr(65 + number)}" for number in range(draw.randint(4, 6))]
         self.late = {"SA": len(self.days) // 2, "SB": len(self.days) // 3}
         self.empty = [self.symbols[-1]]
         self.outages = {self.days[at] for at in draw.sample(range(20, len(self.days) - 15), 2)}
@@ -142,9 +143,9 @@ class World:
                 there = symbol not in self.empty and number >= self.late.get(symbol, 0) and day not in self.outages
                 for minute in self.minutes if there else ():
                     bars[symbol][self.stamp(day, minute)] = self.bar()
-        page = draw.choice((20, 50, 120))
-        self.vendor = Vendor(bars, self.clock, page_bars=page)
         self.limit = draw.choice((1, 2, 3, 6))
+        pages = self.limit * draw.randint(4, 15)
+        self.vendor = Vendor(bars, self.clock, page_bars=max(8, sum(map(len, bars.values())) // pages))
         settings = Settings(base, "the model", 2, self.limit, None, "http://127.0.0.1:9", None)
         self.pipeline = IngestionPipeline(
             2,
@@ -157,7 +158,9 @@ class World:
         bars_of = self.pipeline.storage.bars
         bars_of.coverage = CoverageStore(bars_of.files, now=self.clock)
         self.pipeline.ingest_symbols(self.symbols, begin, None, self.dataset.timeframe)
-        self.clock.now += timedelta(days=draw.randint(8, 40))
+        for days in (draw.randint(8, 40), 1):
+            self.clock.now += timedelta(days=days)
+            self.pipeline.update()
 
     def stamp(self, day: date, minute: int) -> int:
         if not self.intraday:
@@ -179,7 +182,7 @@ class World:
             places = [(s, self.stamp(d, 900)) for s in self.symbols if bars[s] for d in self.days if d not in self.outages]
             places = [(s, t) for s, t in places if self.intraday and t > min(bars[s]) and (s, t) not in used]
             chosen = draw.sample(places, min(1, len(places)))
-        elif kind == "late_session":
+        elif kind == "late_session":  # of an outage
             day = next((d for d in sorted(self.outages) if (self.symbols[2], self.stamp(d, self.minutes[0])) not in used), None)
             traded = [s for s in self.symbols if day and bars[s] and min(bars[s]) < self.stamp(day, 0)]
             chosen = [(s, self.stamp(day, m)) for s in traded for m in self.minutes] if day else []
@@ -275,7 +278,10 @@ def play(seed: object, base: Path) -> list[Thought]:
     used: set[tuple[str, int]] = set()
     waiting: list[Thought] = []
     thoughts: list[Thought] = []
-    todo = world.random.sample(KINDS, len(KINDS))
+    todo = world.random.sample(KINDS, 5)
+    todo.append(
+        world.random.choice(("late_session", "before_first_bar", "empty_series"))
+    )  # the first: nothing was seen again yet
     night = 0
     while todo or waiting:
         if todo and (not waiting or world.random.random() < 0.5):
@@ -284,7 +290,7 @@ def play(seed: object, base: Path) -> list[Thought]:
                 world.expect(thought, night)
                 waiting.append(thought)
                 thoughts.append(thought)
-        world.night(update=world.random.random() < 0.8)
+        world.night(update=world.random.random() < 0.4)
         night += 1
         waiting = [one for one in waiting if not world.found(one)]
         for one in waiting:

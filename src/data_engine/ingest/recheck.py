@@ -21,8 +21,9 @@ from data_engine.ingest.dispatcher import Dispatcher
 from data_engine.ingest.drift import Rechecked, total
 from data_engine.ingest.outcome import IngestionReport, Outcome
 from data_engine.ingest.plan import FetchTask, IngestionPlan
-from data_engine.ingest.recheck_plan import LEAST_LIMIT, UNSEEN, RecheckPlan, RecheckTask, plan_recheck, requests_of
+from data_engine.ingest.recheck_plan import LEAST_LIMIT, RecheckPlan, plan_recheck, requests_of
 from data_engine.ingest.recheck_record import RecheckRecord, recheck_record
+from data_engine.ingest.recheck_tasks import UNSEEN, RecheckTask
 from data_engine.ingest.recheckable import Recheckable, recheckable
 from data_engine.ingest.run_log import RunLog, run_record
 from data_engine.ingest.suspects import find_suspects

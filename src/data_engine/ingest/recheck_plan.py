@@ -9,27 +9,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
-from functools import lru_cache
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
 
-from data_engine.ingest.bar_rate import bars_per_session, sessions_in
-from data_engine.ingest.plan import MOST_SYMBOLS, FetchTask, fits_one_request
+from data_engine.ingest.recheck_tasks import (
+    BEFORE_ALL,
+    BEFORE_FIRST_BAR,
+    NO_BARS,
+    SUSPICIONS,
+    UNSEEN,
+    Cut,
+    RecheckTask,
+    Suspect,
+    Unit,
+)
 from data_engine.market.exchange_calendar import can_hold_bars
-from data_engine.market.series import Dataset, Series
+from data_engine.market.series import Series
 from data_engine.market.time_range import TimeRange, difference, intersection, new_york_date, new_york_midnight
 from data_engine.store.coverage import Coverage
-from data_engine.store.partitions import Period, periods
 
 LEAST_LIMIT = 200
 """The requests per minute of a free plan: what is counted on before an account has stated its limit."""
-
-UNSEEN = "unseen"
-
-BEFORE_FIRST_BAR, NO_BARS, SHARED_GAP, FEW_BARS = "before_first_bar", "no_bars", "shared_gap", "few_bars"
-
-SUSPICIONS = (SHARED_GAP, BEFORE_FIRST_BAR, NO_BARS, FEW_BARS)
-"""The reasons to suspect a range, the most suspect first."""
 
 _MOST_PAGES = 40  # of a task: what is in memory at once, and what an interrupt loses at most
 
@@ -41,39 +41,9 @@ _WAIT = 2  # a suspect range is fetched first once in so many times the nights o
 
 _LEAST_WAIT = timedelta(days=7)  # ... and no sooner than this
 
-_BEFORE_ALL = datetime(1900, 1, 1, tzinfo=UTC)
+_WEEKS = timedelta(weeks=26)
 
-
-@dataclass(frozen=True, slots=True)
-class Suspect:
-    """A covered range that Alpaca may have answered wrongly.
-
-    Attributes:
-        series: The series.
-        range: The range.
-        reason: One of `SUSPICIONS`.
-    """
-
-    series: Series
-    range: TimeRange
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class RecheckTask:
-    """What one chain of pages fetches again.
-
-    Attributes:
-        task: The symbols and the range.
-        reason: ``unseen``, or one of `SUSPICIONS`.
-        seen: When the oldest response of it came, as far as is known.
-        pages: The expected number of requests.
-    """
-
-    task: FetchTask
-    reason: str
-    seen: datetime
-    pages: int
+_ALLOWANCE = 50  # one night of so many, and at least one, for what is stored meanwhile
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +78,12 @@ class RecheckPlan:
 
     @property
     def nights(self) -> int:
-        """The number of nights within which everything that is covered now is fetched again; 0 if nothing is covered."""
-        return len(_nights((*self.tasks, *self.later), self.budget))
+        """The number of nights within which everything that is covered now is fetched again; 0 if nothing is covered.
+
+        It has an allowance for the bars that updates and rechecks add meanwhile.
+        """
+        nights = len(_nights((*self.tasks, *self.later), self.budget))
+        return nights if nights <= 1 else nights + math.ceil(nights / _ALLOWANCE)
 
     @property
     def suspect_nights(self) -> int:
@@ -158,8 +132,8 @@ def plan_recheck(
         page_limit: The bars per page.
     """
     coverages = [one for one in known if one.covered]
-    cut = _Cut(page_limit, asof or {}, min(_MOST_PAGES, max(1, budget // 10)))
-    ordinary = cut.tasks(sorted((unit for one in coverages for unit in _units(one)), key=_turn))
+    cut = Cut(page_limit, asof or {}, min(_MOST_PAGES, max(1, budget // 10)))
+    ordinary = cut.tasks(sorted((unit for one in coverages for unit in _units(one, now)), key=_turn))
     nights = len(_nights(ordinary, budget))
     if nights <= 1:
         return RecheckPlan(tuple(ordinary), budget, len(coverages))  # all of it is fetched tonight
@@ -202,32 +176,23 @@ def _first_tenth(tasks: Sequence[RecheckTask], budget: int, pages: int, nights: 
 
 
 def _is_due(span: TimeRange, known: Coverage, since: datetime) -> bool:
-    """Tell whether no run since an instant has fetched all that is covered of a range again."""
-    lately = [one.range for one in known.seen if one.asked > since]
-    return bool(difference(intersection((span,), known.covered), lately))
+    """Tell whether no run since an instant has fetched any part of a range again; an emptiness grows with every update."""
+    lately = (one.range for one in known.seen if one.asked > since)
+    return bool(intersection((span,), known.covered)) and not any(span.intersect(one) for one in lately)
 
 
 # ----------------------------------------------------------------------------------------------------------------- units
 
 
-@dataclass(frozen=True, slots=True)
-class _Unit:
-    """A range of one series that is fetched again as a whole."""
-
-    known: Coverage
-    range: TimeRange
-    seen: datetime
-
-
-def _turn(unit: _Unit) -> tuple[datetime, str, str, TimeRange]:
+def _turn(unit: Unit) -> tuple[datetime, str, str, TimeRange]:
     series = unit.known.series
     return unit.seen, series.dataset.name, series.symbol, unit.range
 
 
-def _units(known: Coverage) -> Iterator[_Unit]:
+def _units(known: Coverage, now: datetime) -> Iterator[Unit]:
     """Yield the covered ranges of a series that can hold bars, by when they were last seen; near ones as one."""
     by_time: dict[datetime, list[TimeRange]] = {}
-    for seen, span in last_seen(known):
+    for seen, span in last_seen(known, now):
         by_time.setdefault(seen, []).append(span)
     for seen, spans in by_time.items():
         joined: list[TimeRange] = []
@@ -238,153 +203,37 @@ def _units(known: Coverage) -> Iterator[_Unit]:
                 joined.append(span)
         for span in joined:
             if can_hold_bars(span, known.series.dataset):
-                yield _Unit(known, span, seen)
+                yield Unit(known, span, seen)
 
 
-def last_seen(known: Coverage) -> Iterator[tuple[datetime, TimeRange]]:
+def last_seen(known: Coverage, now: datetime) -> Iterator[tuple[datetime, TimeRange]]:
     """Yield all that is covered of a series, each part with an instant that is not after its last response.
 
-    What was never fetched again was answered after its end, and after the series was begun.
+    What was never fetched again was answered after its end, and after the series was begun. What updates have added since then is
+    in weeks, or months if it is older, so that the part that grows every night is one of the last.
     """
     for one in known.seen:
         for part in intersection((one.range,), known.covered):
             yield one.asked, part
+    begun = min(known.begun or BEFORE_ALL, now)
     for part in difference(known.covered, (one.range for one in known.seen)):
-        yield max(part.start, known.begun or _BEFORE_ALL), part
+        first = part.before(begun)
+        if first is not None:
+            yield begun, first
+        rest = part.after(begun)
+        for span in _calendar(rest, now - _WEEKS) if rest is not None else ():
+            yield span.start, span
 
 
-def estimate(known: Coverage, span: TimeRange) -> float:
-    """Return how many bars a series has in a range, by the counts of its files."""
-    return sum(bars for _, bars in _by_file(known, span))
-
-
-def _by_file(known: Coverage, span: TimeRange) -> Iterator[tuple[TimeRange, float]]:
-    """Yield the parts of a range by file, each with its bars."""
-    for period, part, whole in _files_of(span, known.series.dataset):
-        rows = known.rows.get(period, 0)
-        yield part, rows if whole or not rows else rows * _share(known, period, part)
-
-
-@lru_cache(maxsize=1024)  # most series of a store have the same ranges
-def _files_of(span: TimeRange, dataset: Dataset) -> tuple[tuple[Period, TimeRange, bool], ...]:
-    """Return the files of a range, each with the part of the range that is in it, and whether that is all of the file."""
-    found = ((period, period.span, period.span.intersect(span)) for period in periods(span, dataset))
-    return tuple((period, part, part == whole) for period, whole, part in found if part is not None)
-
-
-def _share(known: Coverage, period: Period, part: TimeRange) -> float:
-    """Return which share of the bars of a file a part of its range has, by the sessions between the first and the last bar."""
-    first, last = known.first_bar, known.last_bar
-    if first is None or last is None:
-        return 1.0
-    life = TimeRange(first, last + timedelta(microseconds=1))
-    whole, inside = period.span.intersect(life), part.intersect(life)
-    if whole is None or inside is None:
-        return 0.0
-    return min(1.0, sessions_in(inside) / max(1e-9, sessions_in(whole)))
-
-
-# ----------------------------------------------------------------------------------------------------------------- tasks
-
-
-@dataclass(slots=True)
-class _Batch:
-    """Symbols that share a task."""
-
-    dataset: Dataset
-    asof: date | None
-    range: TimeRange
-    reason: str
-    seen: datetime
-    symbols: list[str] = field(default_factory=list)
-    bars: float = 0.0
-
-    def task(self, page_limit: int) -> RecheckTask:
-        made = FetchTask(tuple(sorted(self.symbols)), self.range, self.dataset, self.bars, asof=self.asof)
-        return RecheckTask(made, self.reason, self.seen, made.pages(page_limit))
-
-
-class _Cut:
-    """Puts ranges of series into tasks.
-
-    Args:
-        page_limit: The bars per page.
-        asof: The day whose owner of a symbol is meant, by series.
-        most: The most pages of a task.
-    """
-
-    def __init__(self, page_limit: int, asof: Mapping[Series, date], most: int) -> None:
-        self._page_limit = page_limit
-        self._asof = asof
-        self._most = most * page_limit
-
-    def tasks(self, units: Iterable[_Unit], reason: str = UNSEEN) -> list[RecheckTask]:
-        """Return the tasks of units, in their order."""
-        made: list[_Batch] = []
-        open_: dict[tuple[str, date | None, TimeRange], _Batch] = {}
-        for unit in units:
-            series = unit.known.series
-            asof = self._asof.get(series)
-            for part, bars in self._parts(unit):
-                key = series.dataset.name, asof, part
-                batch = open_.get(key)
-                full = batch is not None and (
-                    batch.bars + bars > self._most or not fits_one_request(batch.symbols) or series.symbol in batch.symbols
-                )
-                if batch is None or full:
-                    batch = open_[key] = _Batch(series.dataset, asof, part, reason, unit.seen)
-                    made.append(batch)
-                batch.symbols.append(series.symbol)
-                batch.bars += bars
-        return [batch.task(self._page_limit) for batch in made]
-
-    def _parts(self, unit: _Unit) -> Iterator[tuple[TimeRange, float]]:
-        """Cut a unit from its front, at the edges of files, into parts of so many bars at most if a file has no more."""
-        begin, end, held = unit.range.start, unit.range.start, 0.0
-        for part, bars in _by_file(unit.known, unit.range):
-            if held and held + bars > self._most:
-                yield TimeRange(begin, end), held
-                begin, held = end, 0.0
-            end, held = part.end, held + bars
-        yield TimeRange(begin, unit.range.end), held
-
-    def suspects(self, suspects: Sequence[Suspect], by_series: Mapping[Series, Coverage]) -> list[RecheckTask]:
-        """Return the tasks of suspect ranges, the most suspect first."""
-        found: list[RecheckTask] = []
-        for reason in SUSPICIONS:
-            ours = [one for one in suspects if one.reason == reason]
-            if reason == BEFORE_FIRST_BAR:
-                found += self._before_first_bars(ours, by_series)
-            else:
-                units = [_Unit(by_series[one.series], one.range, _BEFORE_ALL) for one in ours]
-                found += self.tasks(units, reason)
-        return found
-
-    def _before_first_bars(self, suspects: Sequence[Suspect], by_series: Mapping[Series, Coverage]) -> list[RecheckTask]:
-        """Return the tasks of emptiness before first bars.
-
-        Symbols share a request that reaches to the latest first bar of them, as long as the bars that it brings of the others
-        fit on one page.
-        """
-        made: list[_Batch] = []
-        open_: dict[tuple[str, date | None, datetime], _Batch] = {}
-        for one in sorted(suspects, key=lambda one: (one.series.dataset.name, one.range.start, one.range.end, one.series.symbol)):
-            series, asof = one.series, self._asof.get(one.series)
-            key = series.dataset.name, asof, one.range.start
-            batch = open_.get(key)
-            more = 0.0
-            if batch is not None and one.range.end > batch.range.end:
-                between = sessions_in(TimeRange(batch.range.end, one.range.end))
-                more = between * sum(bars_per_session(by_series[Series(name, series.dataset)]) for name in batch.symbols)
-            full = batch is not None and (len(batch.symbols) >= MOST_SYMBOLS or not fits_one_request(batch.symbols))
-            if batch is None or full or batch.bars + more > self._page_limit:
-                batch = open_[key] = _Batch(series.dataset, asof, one.range, one.reason, _BEFORE_ALL)
-                made.append(batch)
-                more = 0.0
-            batch.range = TimeRange(batch.range.start, max(batch.range.end, one.range.end))
-            batch.symbols.append(series.symbol)
-            batch.bars += more
-        return [batch.task(self._page_limit) for batch in made]
+def _calendar(span: TimeRange, weeks: datetime) -> Iterator[TimeRange]:
+    """Cut a range at the edges of months before an instant, and of weeks in New York from then on."""
+    start = span.start
+    while start < span.end:
+        day = new_york_date(start)
+        month = date(day.year + day.month // 12, day.month % 12 + 1, 1)
+        edge = new_york_midnight(day + timedelta(days=7 - day.weekday()) if start >= weeks else month)
+        yield TimeRange(start, min(edge, span.end))
+        start = edge
 
 
 def emptiness(known: Coverage) -> Iterator[Suspect]:

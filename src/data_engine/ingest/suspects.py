@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from data_engine.errors import DamagedFile
-from data_engine.ingest.recheck_plan import FEW_BARS, SHARED_GAP, Suspect, emptiness
+from data_engine.ingest.recheck_plan import emptiness
+from data_engine.ingest.recheck_tasks import FEW_BARS, SHARED_GAP, Suspect
 from data_engine.market.bars import Int64s, from_micros, timestamps_us, to_micros
 from data_engine.market.exchange_calendar import can_hold_bars, sessions
 from data_engine.market.series import Dataset

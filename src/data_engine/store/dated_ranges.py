@@ -12,6 +12,9 @@ TENTATIVE = timedelta(days=7)
 """How long emptiness without bars before it is asked again: the vendor maps a renamed symbol's bars from the next day on."""
 
 
+_ABOUT, _LONG_AGO = timedelta(days=7), timedelta(days=90)
+
+
 @dataclass(frozen=True, slots=True)
 class Tentative:
     """An emptiness that is covered, and asked for again.
@@ -54,7 +57,9 @@ class Seen:
 def seen_again(
     parts: Iterable[Seen], spans: Iterable[TimeRange], asked: datetime, covered: tuple[TimeRange, ...]
 ) -> tuple[Seen, ...]:
-    """Return rechecked ranges after some of them were fetched again: those of one run are joined.
+    """Return rechecked ranges after some of them were fetched again.
+
+    Ranges of one run are joined. So are neighbours of about the same time that is long ago, as of the older one: they are few.
 
     Args:
         parts: The rechecked ranges.
@@ -67,4 +72,15 @@ def seen_again(
     for one in parts:
         by_run.setdefault(one.asked, []).extend(difference((one.range,), new))
     made = [Seen(part, at) for at, ranges in by_run.items() for part in intersection(ranges, covered)]
-    return tuple(sorted(made, key=lambda one: one.range))
+    joined: list[Seen] = []
+    for one in sorted(made, key=lambda one: one.range):
+        before = joined[-1] if joined else None
+        if before is not None and before.range.end == one.range.start and _joinable(before.asked, one.asked, asked):
+            joined[-1] = Seen(TimeRange(before.range.start, one.range.end), min(before.asked, one.asked))
+        else:
+            joined.append(one)
+    return tuple(joined)
+
+
+def _joinable(left: datetime, right: datetime, now: datetime) -> bool:
+    return abs(left - right) <= _ABOUT and max(left, right) < now - _LONG_AGO
