@@ -143,9 +143,9 @@ class World:
                 there = symbol not in self.empty and number >= self.late.get(symbol, 0) and day not in self.outages
                 for minute in self.minutes if there else ():
                     bars[symbol][self.stamp(day, minute)] = self.bar()
-        self.limit = draw.choice((1, 2, 3, 6))
+        self.limit = draw.choice((1, 2, 6, 12))
         pages = self.limit * draw.randint(4, 15)
-        self.vendor = Vendor(bars, self.clock, page_bars=max(8, sum(map(len, bars.values())) // pages))
+        self.vendor = Vendor(bars, self.clock, page_bars=max(4, sum(map(len, bars.values())) // pages))
         settings = Settings(base, "the model", 2, self.limit, None, "http://127.0.0.1:9", None)
         self.pipeline = IngestionPipeline(
             2,
@@ -279,9 +279,7 @@ def play(seed: object, base: Path) -> list[Thought]:
     waiting: list[Thought] = []
     thoughts: list[Thought] = []
     todo = world.random.sample(KINDS, 5)
-    todo.append(
-        world.random.choice(("late_session", "before_first_bar", "empty_series"))
-    )  # the first: nothing was seen again yet
+    todo.append(world.random.choice(("late_session", "before_first_bar", "empty_series")))  # the first
     night = 0
     while todo or waiting:
         if todo and (not waiting or world.random.random() < 0.5):

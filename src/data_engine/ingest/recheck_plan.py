@@ -151,11 +151,11 @@ def plan_recheck(
 
 
 def _nights(tasks: Iterable[RecheckTask], budget: int) -> list[list[RecheckTask]]:
-    """Return the tasks by night: in order, as many as the budget allows, at least one."""
+    """Return the tasks by night, in order; the task that reaches the budget is the last one of its night."""
     found: list[list[RecheckTask]] = []
     left = 0
     for one in tasks:
-        if not found or one.pages > left:
+        if left <= 0:
             found.append([])
             left = budget
         found[-1].append(one)

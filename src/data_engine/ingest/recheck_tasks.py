@@ -1,7 +1,7 @@
 """Put covered ranges into the tasks that fetch them again. Pure.
 
-Ranges are cut from the front of each series at the edges of files, and symbols with the same range share a task: without the tasks
-that are done, the others stay as they are.
+Ranges are cut from the front of each series at the edges of files, and symbols with the same range share a task: without the
+tasks that are done, the others stay as they are.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ Of adjusted series nothing is written: every corporate action changes all their 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -167,14 +167,19 @@ class RecheckWriter:
         self.damaged |= {series.symbol: error for series, error in failed.items()}
 
     def _write_new(self, judged: Mapping[str, _Judged]) -> None:
-        """Store the bars that Alpaca had not returned before."""
+        """Store the bars that Alpaca had not returned before; the coverage first says which files will change."""
         edits: dict[FileEdit, tuple[str, Period]] = {}
+        changing: dict[Series, Callable[[Coverage], Coverage]] = {}
         for symbol, one in judged.items():
-            if (reason := foreign_files(self._storage.files, self._series(symbol))) is not None:
+            series = self._series(symbol)
+            if (reason := foreign_files(self._storage.files, series)) is not None:
                 self.damaged[symbol] = ForeignFiles(reason)
                 continue
-            for period, part in split_by_period(one.new, self._task.dataset):
-                edits[self._storage.merging(self._series(symbol), period, part)] = symbol, period
+            parts = dict(split_by_period(one.new, self._task.dataset))
+            changing[series] = partial(Coverage.with_changing, periods=parts)
+            edits |= {self._storage.merging(series, period, part): (symbol, period) for period, part in parts.items()}
+        if changing:
+            self._storage.coverage.update_many(changing)
         failed = self._storage.edit_many(list(edits)) if edits else {}
         for edit, (symbol, period) in edits.items():
             if edit in failed:
