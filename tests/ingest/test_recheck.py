@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from data_engine.market.series import Dataset, Series, Timeframe
 from data_engine.market.time_range import TimeRange, new_york_days, new_york_midnight
 from data_engine.sandbox import Replay, Sandbox
 from data_engine.store.coverage import Coverage
-from data_engine.store.partitions import periods
+from data_engine.store.partitions import Period, periods
 from data_engine.store.selection import DatasetFilter
 from running import Clock, client_of, coverage, here, pipeline_of, rows, write_minutes
 from second_thoughts import KINDS, World, play
@@ -81,16 +82,18 @@ def test_an_interrupted_night_goes_on_where_it_stopped(tmp_path: Path) -> None:
 # ----------------------------------------------------------------------------------------------------------- arithmetic
 
 
+@cache
+def by_file(span: TimeRange, life: TimeRange, dataset: Dataset) -> dict[Period, int]:
+    parts = {period: period.span.intersect(life) for period in periods(span, dataset)}
+    return {period: count_sessions(part) for period, part in parts.items() if part is not None}
+
+
 def stored(
     symbol: str, first: date, end: date, rate: float, dataset: Dataset = MINUTES, begin: date = date(2016, 1, 4)
 ) -> Coverage:
     """Return the coverage of a series that was asked for since *begin* and has *rate* bars a session since *first*."""
     span, life = (TimeRange(new_york_midnight(one), new_york_midnight(end)) for one in (begin, first))
-    rows = {}
-    for period in periods(span, dataset):
-        inside = period.span.intersect(life)
-        count = round(rate * count_sessions(inside)) if inside is not None else 0
-        rows |= {period: count} if count else {}
+    rows = {period: count for period, sessions in by_file(span, life, dataset).items() if (count := round(rate * sessions))}
     opens = life.start + timedelta(hours=9 if dataset.timeframe.intraday else 0)
     return Coverage(
         Series(symbol, dataset),
@@ -112,7 +115,7 @@ def market(names: int) -> Iterator[Coverage]:
     shares += [(1_000, (3_000 * market_rate(MINUTES.timeframe, 3_000) - 2_000 * market_rate(MINUTES.timeframe, 2_000)) / 1_000)]
     rates = [rate for count, rate in shares for _ in range(count)]
     for number in range(names):
-        first = since if number % 4 else since + timedelta(days=(number * 1_237) % (end - since).days)
+        first = since if number % 4 else since + timedelta(days=number * 31 % 131 * 30)
         yield stored(f"N{number:04d}", first, end, rates[number])
 
 
