@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,15 @@ from data_engine import ParquetStorage
 from data_engine.corporate_actions.action_store import ActionStore
 from data_engine.corporate_actions.fetch_actions import fetch_actions
 from data_engine.errors import CredentialsRefused, Failure, InputError, Interrupted
+from data_engine.ingest.audit_plan import plan_audit
 from data_engine.ingest.recheck import RecheckReport
 from data_engine.ingest.recheck import audit as run_audit
 from data_engine.ingest.recheckable import recheckable
 from data_engine.market.series import Dataset, Series, Timeframe
-from data_engine.market.time_range import new_york_days
+from data_engine.market.time_range import new_york_date, new_york_days
 from data_engine.sandbox import Announcements, Faults, Replay, Sandbox, SimulatedMarket
 from data_engine.sandbox.splits import Split
+from data_engine.store.coverage import Coverage
 from data_engine.store.selection import DatasetFilter
 from real_data import real
 from running import (
@@ -113,6 +115,7 @@ def by_pandas(first: Path, second: Path) -> set[tuple[str, pd.Timestamp, str, st
         frames.append(frame)
     both = frames[0].merge(frames[1], on=["symbol", "timestamp", "day"], how="outer", suffixes=("_old", "_new"), indicator=True)
     both = both[(both["day"] >= date(2026, 3, 1)) & (both["day"] <= date(2026, 3, 31))]
+    both = both[both["symbol"].isin(set(frames[0]["symbol"]))]
     kinds = both["_merge"].astype(str).map({"left_only": "vanished", "right_only": "appeared", "both": "revised"})
     found = set()
     for column in COLUMNS:
