@@ -76,6 +76,7 @@ bench: $(VENV)/.development
 fuzz: $(VENV)/.development
 	$(BIN)/python tests/safety/fuzz_inputs.py --minutes 10
 	$(BIN)/python tests/safety/fuzz.py --kills 1000 --faults 10000 --minutes 20
+	RECHECK_WORLDS=250 $(BIN)/python -m pytest tests/ingest/test_recheck.py
 	SIMULATION_YEAR=1 $(BIN)/python -m pytest tests/simulation/test_year.py
 	cd tests && ../$(BIN)/python -m simulation $$(date +%s) --minutes 60
 	cd tests && ../$(BIN)/python -m simulation.mutants

@@ -42,7 +42,7 @@ NEVER = {
 }
 
 # Of the pipeline, the modules that know the vendor by name; all others know `BarSource`.
-KNOW_ALPACA = {"ingest.pipeline", "ingest.audit", "ingest.bar_source", "ingest.dask.dask_worker", "ingest.dask.shared_rate_limit"}
+KNOW_ALPACA = {"ingest.pipeline", "ingest.bar_source", "ingest.dask.dask_worker", "ingest.dask.shared_rate_limit"}
 
 # What touches the world, by kind; and, below, the modules that may. All others may not.
 WORLD = {
@@ -78,7 +78,6 @@ MAY = {
     "export.qlib_features": "files",
     "export.zipline_bundle": "files",
     "ingest.api": "files",
-    "ingest.audit": "threads",
     "ingest.dask.dask_pool": "clock files logging processes randomness threads",
     "ingest.dask.dask_worker": "files processes randomness threads",
     "ingest.dask.shared_rate_limit": "clock threads",
@@ -91,7 +90,8 @@ MAY = {
     "ingest.worker_pool": "threads",
     "read.bar_reader": "duckdb threads",
     "read.duckdb_views": "duckdb files threads",
-    "read.parquet_storage": "clock duckdb",
+    "read.open_query": "clock",
+    "read.parquet_storage": "duckdb",
     "read.query_output": "duckdb files randomness",
     "read.statement": "duckdb",
     "read.view_files": "files",
@@ -129,7 +129,8 @@ MAY = {
 HEAVY = ("pandas", "pyarrow", "duckdb", "alpaca", "numpy", "urllib3", "holidays", "mcp", "pydantic", "anyio")
 VAGUE = {"utils", "util", "helpers", "helper", "common", "core", "manager", "misc", "base"}
 COMMANDS = (
-    "ingest import update schedule actions status index universe verify audit query export mcp remove report sandbox demo doctor"
+    "ingest import update schedule actions status index universe verify audit recheck query export mcp remove report sandbox "
+    "demo doctor"
 )
 
 

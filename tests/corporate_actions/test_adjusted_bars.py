@@ -31,9 +31,9 @@ from data_engine.market.bars import EMPTY
 from data_engine.market.corporate_action import Action, decode
 from data_engine.market.series import Adjustment, Dataset, Feed, Series, Timeframe
 from data_engine.market.time_range import TimeRange, new_york_days
-from data_engine.read import parquet_storage
+from data_engine.read import open_query
+from data_engine.read.frame_warnings import AdjustmentWarning, IncompleteWarning
 from data_engine.read.holdings import Holdings
-from data_engine.read.parquet_storage import AdjustmentWarning, IncompleteWarning
 from data_engine.store.coverage import Coverage
 from real_data import real
 
@@ -58,7 +58,7 @@ def friday(monkeypatch: pytest.MonkeyPatch) -> None:
         def now(zone: object) -> datetime:
             return NOW
 
-    monkeypatch.setattr(parquet_storage, "datetime", Clock)
+    monkeypatch.setattr(open_query, "datetime", Clock)
 
 
 def at(text: str) -> datetime:

@@ -43,6 +43,7 @@ def test_a_report_is_a_mapping_with_symbols_in_the_order_given():
         "bars_vanished": 4,
         "vanished": {"TSLA": 4},
         "bars_removed": 0,
+        "conflicting": {},
         "ended": [],
         "silent": [],
         "requests": 1234,

@@ -23,8 +23,9 @@ from data_engine.market.corporate_action import decode
 from data_engine.market.exchange_calendar import sessions
 from data_engine.market.series import Dataset, Series, Timeframe
 from data_engine.market.time_range import TimeRange, new_york_days, union
-from data_engine.read import parquet_storage
-from data_engine.store.coverage import Coverage, Tentative
+from data_engine.read import open_query
+from data_engine.store.coverage import Coverage
+from data_engine.store.dated_ranges import Tentative
 from data_engine.store.partitions import Partition, Period
 from data_engine.universe.index_store import MetadataStore
 from real_data import bars_of
@@ -48,7 +49,7 @@ class Clock:
 @pytest.fixture(autouse=True)
 def june(monkeypatch) -> None:
     """It is 16:00 in New York, on Friday 2024-06-28."""
-    monkeypatch.setattr(parquet_storage, "datetime", Clock)
+    monkeypatch.setattr(open_query, "datetime", Clock)
 
 
 @pytest.fixture

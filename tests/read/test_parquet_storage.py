@@ -29,9 +29,10 @@ from data_engine.market.bar_frame import from_frame, to_frame
 from data_engine.market.bars import EMPTY, VALUES, Changes, timestamps_us
 from data_engine.market.series import Adjustment, Dataset, Feed, Series, Timeframe
 from data_engine.market.time_range import TimeRange, difference
-from data_engine.read import parquet_storage
+from data_engine.read import open_query
 from data_engine.store.bar_store import WriteResult
-from data_engine.store.coverage import Coverage, Tentative
+from data_engine.store.coverage import Coverage
+from data_engine.store.dated_ranges import Tentative
 from data_engine.store.partitions import Partition, Period
 from real_data import bars_of, real
 from stores import Place
@@ -683,7 +684,7 @@ def evening(storage: ParquetStorage, monkeypatch: pytest.MonkeyPatch) -> Callabl
 
     def load(now: str) -> object:
         with monkeypatch.context() as patched:
-            patched.setattr(parquet_storage, "datetime", FixedClock(at(now)))
+            patched.setattr(open_query, "datetime", FixedClock(at(now)))
             return storage.load("A", "2024-06-05", timeframe="1Day", incomplete="raise")
 
     return load

@@ -28,7 +28,7 @@ from data_engine.market.bars import Changes, make_table
 from data_engine.market.finality import final_before
 from data_engine.market.series import Timeframe
 from data_engine.market.time_range import new_york_date
-from data_engine.read import parquet_storage
+from data_engine.read import open_query
 from data_engine.read.parquet_storage import ParquetStorage
 from data_engine.settings import Settings
 from data_engine.store import coverage_store, requested
@@ -359,7 +359,7 @@ class World:
                 stack.enter_context(mock.patch.object(module, "uuid4", new_id))
             for module in (lease, capabilities):
                 stack.enter_context(mock.patch.object(module, "elapsed", clock.monotonic))
-            for module in (coverage_store, parquet_storage, lease):
+            for module in (coverage_store, open_query, lease):
                 stack.enter_context(mock.patch.object(module, "datetime", _Clock))
             stack.enter_context(mock.patch.object(verification, "ThreadPoolExecutor", Inline))
             stack.enter_context(mock.patch.object(s3_files, "atexit", exits(scheduler)))

@@ -32,7 +32,8 @@ from data_engine.market.series import Dataset, Series, Timeframe
 from data_engine.market.time_range import TimeRange, difference, intersection, new_york_days
 from data_engine.sandbox import Replay, Sandbox
 from data_engine.store.bar_store import BarStore
-from data_engine.store.coverage import Coverage, Fingerprint, Tentative
+from data_engine.store.coverage import Coverage, Fingerprint
+from data_engine.store.dated_ranges import Tentative
 from data_engine.store.file_store import Change
 from data_engine.store.local_files import LocalFiles
 from data_engine.store.partitions import Partition, Period

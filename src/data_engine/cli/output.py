@@ -19,7 +19,10 @@ from data_engine.errors import DataEngineError, InputError
 from data_engine.market.clean_text import clean
 
 RUNS = frozenset(
-    {"ingest", "import", "update", "actions", "audit", "remove", "demo", "verify", "sandbox", "index", "report", "export"}
+    {
+        *("ingest", "import", "update", "actions", "audit", "recheck", "remove", "demo", "verify", "sandbox", "index"),
+        *("report", "export"),
+    }
 )
 """The commands that do more than print: they finish their work, whatever becomes of their output."""
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from data_engine.ingest.recheck_record import RecheckRecord
     from data_engine.market.series import Dataset, Series
     from data_engine.market.time_range import TimeRange
     from data_engine.store.bar_store import BarStore
@@ -76,6 +77,7 @@ def status(
     from datetime import UTC, datetime
 
     from data_engine.corporate_actions.action_store import ActionStore
+    from data_engine.ingest.recheck_record import recheck_record
     from data_engine.market.symbol import ticker_of
     from data_engine.store.selection import DatasetFilter, select_series
     from data_engine.universe.index_store import MetadataStore
@@ -120,9 +122,13 @@ def status(
     if with_digest:
         fields["digest"] = _digest(store, datasets, symbols)
         lines = iter([str(fields["digest"])])
+    again = recheck_record(store.files).read()
     if as_json:
-        print_json({**_fields(store, found), **fields})
+        recheck = None if again is None else again.to_json(datetime.now(UTC))
+        print_json({**_fields(store, found), "recheck": recheck, **fields})
         return
+    if again is not None and not with_digest:
+        lines = chain(lines, _recheck_lines(again))
     for line in lines:
         print_in_color(line, _COLORS)
 
@@ -134,6 +140,24 @@ def _name_legacy(store: BarStore) -> None:
     legacy = legacy_status(store, ())
     for line in legacy.lines() if legacy is not None else ():
         print_err(line)
+
+
+def _recheck_lines(again: RecheckRecord) -> Iterator[str]:
+    """Yield when all that is final will have been fetched again."""
+    from datetime import UTC, datetime
+
+    from data_engine.market.time_range import new_york_date
+    from data_engine.market.wording import plural
+
+    yield (
+        f"Rechecked: last on {new_york_date(again.began)} with {plural(again.requests, 'request')}; with one such run per night, "
+        f"everything by {again.all_seen(datetime.now(UTC))} ({plural(again.nights, 'more night')})"
+    )
+
+
+def _is_listed(one: SeriesStatus) -> bool:
+    """Tell whether a series is named where there are too many to name all."""
+    return bool(one.problem or one.missing or one.ended or one.state == "silent" or one.coverage.conflicting)
 
 
 def _listed_first(found: Sequence[SeriesStatus]) -> list[Series]:
@@ -251,7 +275,7 @@ def _dataset_lines(dataset: Dataset, ours: Sequence[SeriesStatus], *, everything
     yield f"{dataset.name}: {len(ours):,} series ({states}), {bars:,} bars, {size(sum(one.bytes for one in ours))}"
     listed = ours
     if not everything and len(ours) > MOST_LINES:
-        listed = [one for one in ours if one.problem or one.missing or one.ended or one.state == "silent"]
+        listed = [one for one in ours if _is_listed(one)]
     shown = listed if everything else listed[:MOST_LINES]
     width = max((len(one.series.symbol) for one in shown), default=0)
     for one in shown:
@@ -276,6 +300,8 @@ def _series_lines(one: SeriesStatus, width: int) -> Iterator[str]:
         reach = f"bars of {days_of(TimeRange(known.first_bar, known.last_bar + timedelta(microseconds=1)))}"
     yield f"  {one.series.symbol:<{width}} {one.state:<10} {known.bars:>12,} bars  {reach}"
     details = [*_ranges("missing", one.missing), *_ranges("not requested:", one.not_requested)]
+    if known.conflicting:
+        details.append(f"{known.conflicting:,} bars conflict with Alpaca: `data-engine recheck {one.series.symbol} --accept`")
     if one.ended is not None:
         details.append(f"{one.ended}{_after(one)}")
     elif (last := one.silent_since) is not None:

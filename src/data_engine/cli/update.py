@@ -17,6 +17,9 @@ from data_engine.cli.options import (
     symbols_argument,
     with_settings,
 )
+from data_engine.cli.recheck import Minutes
+from data_engine.cli.recheck import fields as recheck_fields
+from data_engine.cli.recheck import lines as recheck_lines
 from data_engine.cli.run_output import running, show
 
 if TYPE_CHECKING:
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from data_engine.cli.notify import Ending
     from data_engine.ingest.outcome import IngestionReport
     from data_engine.ingest.pipeline import IngestionPipeline
+    from data_engine.ingest.recheck import RecheckReport
     from data_engine.settings import Settings
     from data_engine.store.bar_store import BarStore
     from data_engine.store.selection import DatasetFilter
@@ -39,6 +43,7 @@ if TYPE_CHECKING:
 @request_options()
 @cluster_option
 @actions_option
+@click.option("--recheck", "minutes", type=Minutes(), metavar="N", help="Then spend N minutes on what `recheck` does.")
 @click.option("--quiet", is_flag=True, help="Print one summary line, the failures and the latest session; for cron.")
 @notify_options("update")
 @with_settings
@@ -54,6 +59,7 @@ def update(
     wait: float,
     dask: str | None,
     no_actions: bool,
+    minutes: float | None,
     quiet: bool,
     ending: Ending,
     as_json: bool,
@@ -61,6 +67,8 @@ def update(
     """Fetch missing ranges and new bars of stored series.
 
     Without SYMBOL or --index, updates all series of the store. A new member of an index starts where the index starts.
+
+    With --recheck, it then fetches covered ranges again, the most suspect first, to find late, revised and dropped bars.
     """
     tune_allocator()
     from datetime import UTC, datetime
@@ -84,7 +92,10 @@ def update(
     said = _said(pipeline) if quiet else frozenset()
     with running(pipeline, quiet=quiet, check=lambda: check_targets(*known, choice, names, index_name, now=datetime.now(UTC))):
         report = pipeline.update(names, index_name, timeframe=timeframe, feed=feed, adjustment=adjustment)
+        again = None if minutes is None else _rechecked(pipeline, choice, names, index_name, minutes)
     ending.report, ending.text = report, report.line()
+    if again is not None:
+        report["recheck"] = recheck_fields(again)
     if quiet:
         selected = names if index_name is None else list(pipeline.metadata.members(index_name))
         held, gate = _held(pipeline.storage.bars, choice, selected)
@@ -93,8 +104,22 @@ def update(
         click.echo(str(gate), err=as_json)
     else:
         show(report, as_json=as_json, settings=settings)
-    ending.exit_code = report.exit_code
-    context.exit(report.exit_code)
+    if again is not None:
+        click.echo("\n".join(recheck_lines(again)), err=as_json)
+    ending.exit_code = max(report.exit_code, again.exit_code if again is not None else 0)
+    context.exit(ending.exit_code)
+
+
+def _rechecked(
+    pipeline: IngestionPipeline, choice: DatasetFilter, names: Sequence[str] | None, index_name: str | None, minutes: float
+) -> RecheckReport:
+    """Spend some minutes on the covered ranges of the series that were updated: adjusted ones are compared by the update."""
+    from data_engine.ingest.recheck import recheck
+    from data_engine.store.selection import stored_of
+
+    selected = names if index_name is None else list(pipeline.metadata.members(index_name))
+    stored = None if selected is None else stored_of(pipeline.storage.bars.coverage, choice.raw, selected)
+    return recheck(pipeline, choice.raw, stored, minutes=minutes)
 
 
 def _said(pipeline: IngestionPipeline) -> frozenset[str]:

@@ -16,6 +16,7 @@ from datetime import date
 from typing import Any
 
 from data_engine.errors import DataEngineError, Failure, Interrupted
+from data_engine.ingest.drift import Rechecked
 from data_engine.ingest.empty_sessions import EmptySession
 from data_engine.ingest.page_estimate import PageEstimate
 from data_engine.ingest.plan import FetchTask, IngestionPlan
@@ -48,6 +49,7 @@ class RunState:
         written: The bars added or revised, by series.
         vanished: The stored bars that complete responses lacked and that were kept, by series.
         changes: How bars have changed, in all.
+        rechecked: What was compared with what is stored, by series.
         fatal: What ended the whole run; tasks that were merely interrupted because of it do not count.
     """
 
@@ -63,6 +65,7 @@ class RunState:
     written: dict[Series, int] = field(default_factory=dict)
     vanished: dict[Series, int] = field(default_factory=dict)
     changes: Changes = NO_CHANGES
+    rechecked: dict[Series, Rechecked] = field(default_factory=dict)
     fatal: DataEngineError | None = None
 
     def take(self, task: FetchTask, result: TaskResult) -> None:
@@ -81,6 +84,8 @@ class RunState:
         for series, vanished in result.vanished.items():
             self.vanished[series] = self.vanished.get(series, 0) + vanished
         self.changes += result.changes
+        for series, rechecked in result.rechecked.items():
+            self.rechecked[series] = self.rechecked.get(series, Rechecked()) + rechecked
         if result.fatal is None:
             for symbol in task.symbols:
                 self.left[Series(symbol, task.dataset)] -= 1

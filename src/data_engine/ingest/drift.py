@@ -1,330 +1,123 @@
-"""Plan an audit, compare what was fetched with what is stored, and log revisions.
-
-An audit fetches a sample of final sessions again. The sample is drawn by hashes of the seed and the series: the same seed draws
-the same sessions of a series, whatever else is stored. Sessions are drawn at random, with several symbols of each, since the
-symbols of a session share a request.
-"""
+"""Describe what differs between stored bars and Alpaca's: `Rechecked`. Pure values; they may travel."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import date, datetime, timedelta
-from functools import lru_cache, partial
-from hashlib import blake2b
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
 
 import numpy as np
 import pyarrow as pa
 
-from data_engine.ingest.bar_rate import bars_per_session
-from data_engine.ingest.plan import FetchTask
-from data_engine.market.bars import VALUES, Int64s, from_micros, numbers, timestamps_us, to_micros
-from data_engine.market.exchange_calendar import can_hold_bars, sessions
-from data_engine.market.series import Dataset, Feed, Series
-from data_engine.market.time_range import TimeRange, from_iso, iso, new_york_date, new_york_midnight
-from data_engine.store.coverage import Coverage
-from data_engine.store.csv_document import dump_rows, load_rows
-from data_engine.store.document import Document
-from data_engine.store.file_store import FileStore
+from data_engine.market.bars import VALUES, from_micros, numbers, timestamps_us, to_micros
+from data_engine.market.series import Series
+from data_engine.market.time_range import iso
+from data_engine.store.conflicts import Conflicts, Values
 
 REVISED, APPEARED, VANISHED = "revised", "appeared", "vanished"
 
-HEADER = ("seen", "symbol", "timestamp", "change", "field", "old", "new")
-
-Row = tuple[str, ...]
-"""The cells of one line of a revision log, by `HEADER`."""
-
-_HOUR = 3_600_000_000
-
-_MAX_SYMBOLS = 400  # per request
-
-_MIX = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
-
-# ---------------------------------------------------------------------------------------------------------------- the plan
+_MOST = 1_000  # differences of one symbol and task that are listed; all are counted
 
 
 @dataclass(frozen=True, slots=True)
-class AuditPlan:
-    """The final sessions that an audit fetches again.
-
-    Attributes:
-        tasks: The tasks, each the pages of one request; symbols that share sessions share them.
-        sessions: The number of sessions, counted per series.
-        available: The number of sessions that they were drawn from.
-        series: The number of series that they belong to.
-        seed: The seed that drew them.
-    """
-
-    tasks: tuple[FetchTask, ...]
-    sessions: int
-    available: int
-    series: int
-    seed: int
-
-    @property
-    def requests(self) -> int:
-        """The expected number of requests."""
-        return sum(task.pages(10_000) for task in self.tasks)
-
-
-def plan_audit(
-    known: Iterable[Coverage],
-    sample: int,
-    *,
-    seed: int,
-    page_limit: int = 10_000,
-    asof: Mapping[Series, date] | None = None,
-) -> AuditPlan:
-    """Draw final sessions, and put them into few requests.
-
-    Args:
-        known: The coverage of the series to draw from.
-        sample: The number of sessions, counted per series; all if there are fewer.
-        seed: The seed; the same one draws the same sessions.
-        page_limit: The maximum number of bars per page.
-        asof: For each series whose security has left the ticker since, its last day there.
-    """
-    drawable = _Sessions(known, seed, page_limit)
-    drawn = drawable.draw(sample)
-    by_session: dict[tuple[str, int], list[int]] = {}
-    for unit in drawn:
-        by_session.setdefault((drawable.dataset_of(unit).name, int(drawable.starts[unit])), []).append(unit)
-    tasks: list[FetchTask] = []
-    for _, units in sorted(by_session.items()):
-        for task in drawable.tasks(units, asof or {}):
-            joined = _joined(tasks[-1], task, page_limit) if tasks else None
-            tasks[-1:] = [joined] if joined else [*tasks[-1:], task]
-    series = len({int(drawable.owners[unit]) for unit in drawn})
-    return AuditPlan(tuple(tasks), len(drawn), len(drawable.starts), series, seed)
-
-
-class _Sessions:
-    """All sessions that can be drawn; one of one series is a unit, and has a start, an owner and a number to draw it by."""
-
-    def __init__(self, known: Iterable[Coverage], seed: int, page_limit: int) -> None:
-        self._known = [one for one in known if one.first_bar is not None]
-        self._rates = [bars_per_session(one) for one in self._known]
-        self._page_limit = page_limit
-        starts = [final_sessions(one) for one in self._known]
-        self.starts: Int64s = np.concatenate([np.empty(0, np.int64), *starts])
-        self.owners = np.repeat(np.arange(len(starts)), [len(of_one) for of_one in starts])
-        names = [one.series.dataset.name for one in self._known]
-        self._datasets = np.unique(names, return_inverse=True)[1][self.owners]
-        keys = [_hashes(seed, one.series, of_one) for one, of_one in zip(self._known, starts, strict=True)]
-        self._keys = np.concatenate([np.empty(0, np.uint64), *keys])
-
-    def dataset_of(self, unit: int) -> Dataset:
-        return self._series_of(unit).dataset
-
-    def _series_of(self, unit: int) -> Series:
-        return self._known[int(self.owners[unit])].series
-
-    def draw(self, sample: int) -> list[int]:
-        """Return units: about as many symbols per session as sessions, but no more than fill a page."""
-        if sample >= len(self.starts):
-            return list(range(len(self.starts)))
-        taken = np.zeros(len(self.starts), bool)
-        count_of_series = np.zeros(len(self._known), np.int64)
-        drawn: list[int] = []
-        used: set[tuple[int, int]] = set()
-        order = np.argsort(self._keys, kind="stable").tolist()
-        for repeat in (False, True):  # a session is drawn again only if there are too few of them
-            for first in order:
-                session = (int(self._datasets[first]), int(self.starts[first]))
-                if len(drawn) >= sample:
-                    return drawn
-                if taken[first] or (session in used and not repeat):
-                    continue
-                used.add(session)
-                units = [first, *self._beside(first, taken, count_of_series, sample, sample - len(drawn))]
-                taken[units] = True
-                count_of_series[self.owners[units]] += 1
-                drawn += units
-        return drawn
-
-    def _beside(self, first: int, taken: Any, count_of_series: Any, sample: int, left: int) -> list[int]:
-        """Return the other units of the session of *first* that are drawn with it."""
-        rate = max(1.0, self._rates[self.owners[first]])
-        share = max(1, min(math.isqrt(sample - 1) + 1, int(self._page_limit / rate), left))
-        found = np.flatnonzero((self.starts == self.starts[first]) & (self._datasets == self._datasets[first]) & ~taken)
-        found = found[found != first]
-        # The series that were drawn least come first, so that the sample is spread over the series.
-        order = np.lexsort((self._keys[found], count_of_series[self.owners[found]]))
-        units: list[int] = found[order][: share - 1].tolist()
-        return units
-
-    def tasks(self, units: Sequence[int], asof: Mapping[Series, date]) -> Iterator[FetchTask]:
-        """Yield the tasks of one session."""
-        dataset = self.dataset_of(units[0])
-        start = from_micros(int(self.starts[units[0]]))
-        end = start + timedelta(days=1) if dataset.timeframe.intraday else dataset.timeframe.next(start)
-        by_day: dict[date | None, list[int]] = {}
-        for unit in sorted(units, key=lambda unit: self._series_of(unit).symbol):
-            by_day.setdefault(asof.get(self._series_of(unit)), []).append(unit)
-        for day, of_day in by_day.items():
-            for at in range(0, len(of_day), _MAX_SYMBOLS):
-                part = of_day[at : at + _MAX_SYMBOLS]
-                names = tuple(self._series_of(unit).symbol for unit in part)
-                estimate = sum(self._rates[self.owners[unit]] for unit in part)
-                yield FetchTask(names, TimeRange(start, end), dataset, estimate, asof=day)
-
-
-def final_sessions(known: Coverage) -> Int64s:
-    """Return the starts of the sessions of a series that are covered as a whole, from its first bar to its last; microseconds.
-
-    A session of minutes and hours is a New York day, one of longer bars is a bar.
-    """
-    first, last, dataset = known.first_bar, known.last_bar, known.series.dataset
-    if first is None or last is None:
-        return np.empty(0, np.int64)
-    if dataset.timeframe.intraday or dataset.timeframe.unit == "Day":
-        starts = _midnights(new_york_date(first), new_york_date(last))
-    else:
-        starts = np.array([to_micros(start) for start in _long_bars(dataset, first, last)], np.int64)
-    begin, end = 0, 1  # a longer bar belongs to where its start is
-    if dataset.timeframe.intraday:
-        # A run of the same evening covers the hours of the exchange to their end.
-        begin, end = (4 * _HOUR, 20 * _HOUR) if dataset.feed in (Feed.SIP, Feed.IEX) else (0, 24 * _HOUR)
-    final = np.zeros(len(starts), bool)
-    for piece in known.covered:
-        final |= (starts + begin >= to_micros(piece.start)) & (starts + end <= to_micros(piece.end))
-    chosen: Int64s = starts[final]
-    return chosen
-
-
-def _long_bars(dataset: Dataset, first: datetime, last: datetime) -> Iterator[datetime]:
-    start = dataset.timeframe.floor(first)
-    while start <= last:
-        end = dataset.timeframe.next(start)
-        if can_hold_bars(TimeRange(start, end), dataset):
-            yield start
-        start = end
-
-
-@lru_cache(maxsize=1024)
-def _midnights(first: date, last: date) -> Int64s:
-    # No session is on a day of 23 or 25 hours: clocks change on Sundays.
-    return np.array([to_micros(new_york_midnight(day)) for day in sessions(first, last)], np.int64)
-
-
-def _hashes(seed: int, series: Series, starts: Int64s) -> Any:
-    """Return an evenly spread number for each start, the same on every machine and in every version of numpy."""
-    name = f"{seed}|{series.dataset.name}|{series.symbol}".encode()
-    mixed = starts.astype(np.uint64) * _MIX[0] + np.frombuffer(blake2b(name, digest_size=8).digest(), "<u8")
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * _MIX[1]
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * _MIX[2]
-    return mixed ^ (mixed >> np.uint64(31))
-
-
-def _joined(last: FetchTask, task: FetchTask, page_limit: int) -> FetchTask | None:
-    """Return both tasks as one if the second is the next session of the same symbols, and both fit on one page; else None."""
-    alike = (last.symbols, last.dataset, last.asof) == (task.symbols, task.dataset, task.asof)
-    estimate = last.estimate + task.estimate
-    if not alike or estimate > page_limit:
-        return None
-    between = sessions(new_york_date(last.range.end), new_york_date(task.range.start) - timedelta(days=1))
-    if next(between, None) is not None:
-        return None
-    return replace(last, range=TimeRange(last.range.start, task.range.end), estimate=estimate)
-
-
-# ---------------------------------------------------------------------------------------------------------- the comparison
-
-
-@dataclass(frozen=True, slots=True)
-class Revision:
-    """One number that differs at Alpaca now.
+class Difference:
+    """One bar that Alpaca has otherwise now.
 
     Attributes:
         series: The series of the bar.
         timestamp: The timestamp of the bar, UTC.
-        change: ``revised``; ``appeared`` if the bar is not stored; ``vanished`` if it is stored and Alpaca no longer has it.
-        field: The name of the number, of `VALUES`.
-        old: The stored value. None if the bar appeared.
-        new: Alpaca's value. None if the bar vanished.
+        old: The stored values, by `VALUES`. None if the bar is not stored: it appeared.
+        new: Alpaca's values. None if Alpaca no longer has the bar: it vanished.
     """
 
     series: Series
     timestamp: datetime
-    change: str
-    field: str
-    old: float | None
-    new: float | None
+    old: Values | None
+    new: Values | None
+
+    @property
+    def change(self) -> str:
+        """``revised``, ``appeared`` or ``vanished``."""
+        return APPEARED if self.old is None else VANISHED if self.new is None else REVISED
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The names of the values that differ; all of them if the bar appeared or vanished."""
+        if self.old is None or self.new is None:
+            return VALUES
+        return tuple(name for name, old, new in zip(VALUES, self.old, self.new, strict=True) if old != new)
+
+    def to_json(self) -> dict[str, object]:
+        """Return the fields that ``--json`` prints: the values that differ, by name."""
+        old, new = (None if one is None else dict(zip(VALUES, one, strict=True)) for one in (self.old, self.new))
+        return {
+            "dataset": self.series.dataset.name,
+            "symbol": self.series.symbol,
+            "timestamp": iso(self.timestamp),
+            "change": self.change,
+            "old": old and {name: old[name] for name in self.fields},
+            "new": new and {name: new[name] for name in self.fields},
+        }
 
 
-def compare(series: Series, stored: pa.Table, fetched: pa.Table) -> list[Revision]:
-    """Return what differs between two sorted tables of the same range, by time and field; one entry per field."""
-    old, new = timestamps_us(stored), timestamps_us(fetched)
-    _, left, right = np.intersect1d(old, new, assume_unique=True, return_indices=True)
-    found: list[tuple[int, int, Revision]] = []
+@dataclass(frozen=True, slots=True)
+class Rechecked:
+    """What was compared of one series, or of several. Sums add up.
 
-    def note(times: Any, change: str, number: int, column: str, olds: Any, news: Any) -> None:
-        for row, time in enumerate(times.tolist()):
-            before, after = (None if values is None else float(values[row]) for values in (olds, news))
-            found.append((time, number, Revision(series, from_micros(time), change, column, before, after)))
+    Attributes:
+        bars: The number of stored bars that were compared.
+        revised: The number of stored bars that Alpaca has with other values.
+        appeared: The number of bars that were not stored.
+        vanished: The number of stored bars that Alpaca no longer has.
+        differences: The bars that differ, by time; the first thousand of each series and task.
+    """
 
-    vanished, appeared = ~np.isin(old, new, assume_unique=True), ~np.isin(new, old, assume_unique=True)
-    for number, column in enumerate(VALUES):
-        olds, news = numbers(stored.column(column)), numbers(fetched.column(column))
-        differs = olds[left] != news[right]
-        note(old[left][differs], REVISED, number, column, olds[left][differs], news[right][differs])
-        note(new[appeared], APPEARED, number, column, None, news[appeared])
-        note(old[vanished], VANISHED, number, column, olds[vanished], None)
-    return [revision for _, _, revision in sorted(found, key=lambda one: one[:2])]
+    bars: int = 0
+    revised: int = 0
+    appeared: int = 0
+    vanished: int = 0
+    differences: tuple[Difference, ...] = ()
 
+    def __add__(self, other: Rechecked) -> Rechecked:
+        return Rechecked(
+            self.bars + other.bars,
+            self.revised + other.revised,
+            self.appeared + other.appeared,
+            self.vanished + other.vanished,
+            (*self.differences, *other.differences),
+        )
 
-def count_bars(revisions: Iterable[Revision]) -> dict[str, int]:
-    """Return how many bars were revised, appeared and vanished."""
-    counts = dict.fromkeys((REVISED, APPEARED, VANISHED), 0)
-    for change in {(one.series, one.timestamp): one.change for one in revisions}.values():
-        counts[change] += 1
-    return counts
-
-
-# ----------------------------------------------------------------------------------------------------------------- the log
-
-
-def revision_log(files: FileStore, dataset: Dataset) -> Document[tuple[Row, ...]]:
-    """Return the revision log of a dataset, a CSV file with the rows in order of time seen."""
-    key = f"metadata/revisions/{dataset.name}.csv"
-    remedy = "move that file away, and the next audit starts a new one"
-    return Document(files, key, f"the revision log of {dataset.name}", remedy, (), _load_log, partial(dump_rows, HEADER))
+    @property
+    def counts(self) -> dict[str, int]:
+        """The number of bars by change."""
+        return {REVISED: self.revised, APPEARED: self.appeared, VANISHED: self.vanished}
 
 
-def _load_log(content: bytes) -> tuple[Row, ...]:
-    rows: list[Row] = []
-
-    def take(*cells: str) -> None:
-        seen, _, timestamp, *_ = cells
-        from_iso(seen)
-        from_iso(timestamp)
-        rows.append(cells)
-
-    load_rows(content, HEADER, take)
-    return tuple(rows)
-
-
-def with_revisions(log: tuple[Row, ...], revisions: Iterable[Revision], seen: datetime) -> tuple[Row, ...]:
-    """Return a log with the revisions at its end that it does not have yet.
-
-    It has a revision if its last row about that bar and field says the same: seen every night, a revision is logged once.
+def rechecked_of(series: Series, stored: pa.Table, conflicts: Conflicts, new: pa.Table) -> Rechecked:
+    """Return what was compared of a series.
 
     Args:
-        log: The rows of the log.
-        revisions: Revisions of one dataset.
-        seen: When they were seen.
+        series: The series.
+        stored: The stored bars that were compared, sorted.
+        conflicts: Those that Alpaca has otherwise, or no longer.
+        new: Alpaca's bars that were not stored, sorted.
     """
-    latest = {(symbol, timestamp, name): (change, *values) for _, symbol, timestamp, change, name, *values in log}
-    when = iso(seen.replace(microsecond=0))
-    new = []
-    for one in revisions:
-        symbol, timestamp, values = one.series.symbol, iso(one.timestamp), (_cell(one.old), _cell(one.new))
-        if latest.get((symbol, timestamp, one.field)) != (one.change, *values):
-            new.append((when, symbol, timestamp, one.change, one.field, *values))
-    return (*log, *new)
+    times = timestamps_us(stored)
+    listed = conflicts[:_MOST]
+    rows = np.searchsorted(times, np.array([to_micros(one.timestamp) for one in listed], np.int64))
+    olds = [_row(stored, int(row)) for row in rows]
+    found = [Difference(series, one.timestamp, old, one.values) for one, old in zip(listed, olds, strict=True)]
+    appeared = timestamps_us(new)[:_MOST].tolist()
+    found += [Difference(series, from_micros(time), None, _row(new, row)) for row, time in enumerate(appeared)]
+    vanished = sum(one.values is None for one in conflicts)
+    ordered = tuple(sorted(found, key=lambda one: one.timestamp))
+    return Rechecked(stored.num_rows, len(conflicts) - vanished, new.num_rows, vanished, ordered[:_MOST])
 
 
-def _cell(value: float | None) -> str:
-    return "" if value is None else repr(value)
+def _row(table: pa.Table, row: int) -> Values:
+    return tuple(float(numbers(table.column(name))[row]) for name in VALUES)
+
+
+def total(parts: Iterable[Rechecked]) -> Rechecked:
+    """Return the sum."""
+    return sum(parts, Rechecked())

@@ -26,6 +26,7 @@ class Outcome:
             there by `store` or an import.
         ended: Whether the security of the series has left the ticker, so that there is nothing newer to request.
         silent: Whether Alpaca has had no bar of the series for more than 30 days, though nothing says that it has ended.
+        conflicting: The number of stored bars that Alpaca has revised or dropped, as `recheck` found.
     """
 
     symbol: str
@@ -35,6 +36,7 @@ class Outcome:
     vanished: int = 0
     ended: bool = False
     silent: bool = False
+    conflicting: int = 0
 
 
 class IngestionReport(dict[str, Any]):
@@ -78,6 +80,7 @@ class IngestionReport(dict[str, Any]):
             bars_vanished=changes.vanished,
             vanished={outcome.symbol: outcome.vanished for outcome in outcomes if outcome.vanished},
             bars_removed=changes.removed,
+            conflicting={outcome.symbol: outcome.conflicting for outcome in outcomes if outcome.conflicting},
             ended=[outcome.symbol for outcome in outcomes if outcome.ended and outcome.failure is None],
             silent=[outcome.symbol for outcome in outcomes if outcome.silent and outcome.failure is None],
             requests=requests,
@@ -129,7 +132,7 @@ class IngestionReport(dict[str, Any]):
             f"{changes.revised:,} revised, {changes.vanished:,} dropped, {changes.removed:,} removed, "
             f"{plural(self.requests, 'request')}, {duration(self.seconds)}"
         )
-        notes = (f"  Note: {note}" for note in (*self.notes, *self._vanished()) if note not in said)
+        notes = (f"  Note: {note}" for note in (*self.notes, *self._vanished(), *self._conflicting()) if note not in said)
         return "\n".join([text, *notes, *self._failed_lines()])
 
     def _failed_lines(self) -> list[str]:
@@ -151,11 +154,15 @@ class IngestionReport(dict[str, Any]):
                 lines.append(f"  {word}: {len(named)}/{total} ({and_more(named, 10)}), which `data-engine status` explains")
         if self.changes.removed:
             lines.append(f"  Dropped by Alpaca: {self.changes.removed:,} bars, removed")
-        lines += [f"  {text}" for text in self._vanished()]
+        lines += [f"  {text}" for text in (*self._vanished(), *self._conflicting())]
         lines += [f"  Note: {note}" for note in self.notes]
         if failed:
             lines += ["", "Failed symbols:", *self._failed_lines()]
         return "\n".join(lines)
+
+    def _conflicting(self) -> list[str]:
+        """Return how many stored bars Alpaca has revised or dropped, with the symbols; empty if none."""
+        return [conflicts_text(self["conflicting"])] if self["conflicting"] else []
 
     def _vanished(self) -> list[str]:
         """Return how many stored bars complete responses lacked, with the symbols; empty if none."""
@@ -164,6 +171,13 @@ class IngestionReport(dict[str, Any]):
         named = and_more([f"{symbol} ({count:,})" for symbol, count in self["vanished"].items()], 10)
         kept = f"Not in Alpaca's responses: {plural(self.changes.vanished, 'stored bar')}, kept"
         return [f"{kept}: {named}; `data-engine ingest --refetch --accept-removals` removes such bars"]
+
+
+def conflicts_text(counts: Mapping[str, int]) -> str:
+    """Return how many stored bars Alpaca has revised or dropped, with the series, and what to do about it."""
+    named = and_more([f"{name} ({count:,})" for name, count in counts.items()], 10)
+    bars = plural(sum(counts.values()), "stored bar")
+    return f"Conflicting with Alpaca: {bars} of {named}; `data-engine recheck --accept` applies Alpaca's values"
 
 
 def duration(seconds: float) -> str:

@@ -30,7 +30,7 @@ DISK_BYTES_PER_BAR = 20  # measured on real minute bars: 17.9, and coverage
 
 _FEW_PAGES, _MANY_PAGES = 10, 40  # of a task: enough that its half-empty last page weighs little
 
-_MOST_SYMBOLS, _MOST_CHARACTERS = 500, 3500  # 518 symbols in 3,209 characters are known to be accepted
+MOST_SYMBOLS, _MOST_CHARACTERS = 500, 3500  # 518 symbols in 3,209 characters are known to be accepted
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,7 +322,7 @@ def _cut(
         characters += len(symbol) + 1
         filled += sessions * rates[symbol] / page_limit
         full = filled >= pages * (done + 1) / shares - 1e-9
-        if full or len(batch) >= _MOST_SYMBOLS or characters > _MOST_CHARACTERS:
+        if full or len(batch) >= MOST_SYMBOLS or characters > _MOST_CHARACTERS:
             yield _shared(batch, group, symbols, dataset, rates)
             batch, characters = [], 0
             done += full
@@ -332,7 +332,7 @@ def _cut(
 
 def fits_one_request(symbols: Sequence[str]) -> bool:
     """Tell whether a request may name one more symbol than these."""
-    return len(symbols) < _MOST_SYMBOLS and sum(len(name) + 1 for name in symbols) <= _MOST_CHARACTERS
+    return len(symbols) < MOST_SYMBOLS and sum(len(name) + 1 for name in symbols) <= _MOST_CHARACTERS
 
 
 def _shared(

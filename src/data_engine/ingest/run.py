@@ -25,6 +25,7 @@ from data_engine.market.symbol import suggestion
 from data_engine.market.time_range import TimeRange, difference, iso
 from data_engine.market.wording import and_more
 from data_engine.store.bar_store import BarStore
+from data_engine.store.conflicts import refresh_conflicts
 from data_engine.store.coverage import Coverage
 from data_engine.store.coverage_store import CoverageSnapshot
 from data_engine.store.partitions import Period
@@ -123,6 +124,7 @@ class IngestionRun:
             self._fetch(self._run_plan)
             self._bring_to_one_basis()
             self._judge_empty_sessions()
+            self._settle_conflicts()
         except DataEngineError as error:
             return error
         except KeyboardInterrupt:
@@ -146,6 +148,13 @@ class IngestionRun:
                 return
         for series in state.basis_changed:
             state.failed.setdefault(series, _CHANGED_AGAIN)
+
+    def _settle_conflicts(self) -> None:
+        """Forget the conflicting bars that were fetched again and stored as Alpaca has them."""
+        for series, known in self._run_plan.known.items() if self._run_plan.refetch else ():
+            if known.conflicting:
+                with self._guarded(series):
+                    refresh_conflicts(self._storage, series)
 
     def _judge_empty_sessions(self) -> None:
         """Have the emptiness of recent sessions be final, unless so many series lack one that it is missing at the source."""
@@ -325,7 +334,7 @@ class IngestionRun:
         written, vanished = state.written.get(series, 0), state.vanished.get(series, 0)
         ended = series in self._run_plan.ended
         silent = not ended and silent_since(known) is not None
-        return Outcome(label, verdict, known.bars, written, vanished, ended=ended, silent=silent)
+        return Outcome(label, verdict, known.bars, written, vanished, ended=ended, silent=silent, conflicting=known.conflicting)
 
     def _verdict(self, known: Coverage, plan: IngestionPlan, error: DataEngineError | None) -> Failure | None:
         """Return why a series is not complete, read from its coverage after the work; None if it is."""

@@ -25,9 +25,11 @@ from data_engine.errors import (
     UriTooLong,
 )
 from data_engine.ingest.chain import remaining_tasks
+from data_engine.ingest.drift import Rechecked
 from data_engine.ingest.empty_sessions import EmptySession
 from data_engine.ingest.page_writer import PageWriter
 from data_engine.ingest.plan import FetchTask
+from data_engine.ingest.recheck_writer import RecheckWriter
 from data_engine.ingest.source import BarSource
 from data_engine.market.bars import NO_CHANGES, Changes
 from data_engine.market.series import Series
@@ -49,12 +51,14 @@ class RunOptions:
         delayed: whether the end of every request is clamped to 16 minutes ago.
         refetch: whether stored bars are being asked for again.
         accept_removals: whether those that no longer come are taken out.
+        recheck: Whether covered ranges are fetched again to compare them (`RecheckWriter`).
     """
 
     now: datetime
     delayed: bool = False
     refetch: bool = False
     accept_removals: bool = False
+    recheck: bool = False
 
 
 @dataclass(slots=True)
@@ -72,6 +76,7 @@ class TaskResult:
         written: bars added or revised, by series.
         vanished: stored bars that complete responses lacked and that were kept, by series.
         changes: of bars, in all.
+        rechecked: What was compared, by series.
         pages: answers.
         bars: that arrived.
         fatal: what ends the whole run; the task is not finished then.
@@ -87,6 +92,7 @@ class TaskResult:
     written: dict[Series, int] = field(default_factory=dict)
     vanished: dict[Series, int] = field(default_factory=dict)
     changes: Changes = NO_CHANGES
+    rechecked: dict[Series, Rechecked] = field(default_factory=dict)
     pages: int = 0
     bars: int = 0
     fatal: DataEngineError | None = None
@@ -150,8 +156,7 @@ class _Work:
     def _chain(self, task: FetchTask) -> tuple[dict[str, TimeRange], SourceError | None]:
         """Fetch one chain of pages and keep its bars; return what is left to ask, and why."""
         options = self._options
-        how = {"refetch": options.refetch, "accept_removals": options.accept_removals}
-        writer = PageWriter(self._storage, task, now=options.now, **how)
+        writer = self._writer(task)
         left: dict[str, TimeRange] = {}
         trouble: SourceError | None = None
         try:
@@ -179,6 +184,13 @@ class _Work:
             self._note(task, writer)
         return left, trouble
 
+    def _writer(self, task: FetchTask) -> PageWriter | RecheckWriter:
+        options = self._options
+        if options.recheck:
+            return RecheckWriter(self._storage, task, now=options.now)
+        how = {"refetch": options.refetch, "accept_removals": options.accept_removals}
+        return PageWriter(self._storage, task, now=options.now, **how)
+
     def _check_clock(self) -> None:
         """Refuse to go on with a clock that is ahead: what has not happened yet would count as final, and empty."""
         server, now = self._source.server_time, self._options.now
@@ -186,7 +198,7 @@ class _Work:
             here = iso(now.replace(microsecond=0))
             raise ClockError(f"this machine's clock is ahead of Alpaca's: {here} here, {iso(server)} there; set it right")
 
-    def _note(self, task: FetchTask, writer: PageWriter) -> None:
+    def _note(self, task: FetchTask, writer: PageWriter | RecheckWriter) -> None:
         result = self.result
         for symbol, changes in writer.changes.items():
             series = Series(symbol, task.dataset)
@@ -195,6 +207,9 @@ class _Work:
             if changes.vanished:
                 result.vanished[series] = result.vanished.get(series, 0) + changes.vanished
             result.changes += changes
+        for symbol, rechecked in writer.rechecked.items() if isinstance(writer, RecheckWriter) else ():
+            series = Series(symbol, task.dataset)
+            result.rechecked[series] = result.rechecked.get(series, Rechecked()) + rechecked
         result.undated |= self._source.server_time is None and result.pages > 0
         result.forming.update(Series(symbol, task.dataset) for symbol in writer.forming)
         for symbol, empty in writer.empty.items():

@@ -18,6 +18,7 @@ from data_engine.market.series import Adjustment, Dataset, Feed, Series, Timefra
 from data_engine.market.session_hours import Hours
 from data_engine.market.symbol import check_symbol, ticker_of
 from data_engine.market.time_range import TimeRange
+from data_engine.store.conflicts import Conflicts
 
 SessionName = Literal["all", "regular", "extended"]
 
@@ -26,6 +27,8 @@ Incomplete = Literal["warn", "raise", "ignore"]
 Prices = Literal["computed", "vendor"]
 
 Source = Literal["any", "vendor"]
+
+Conflicting = Literal["stored", "vendor", "raise"]
 
 Unadjustable = Literal["raise", "drop"]
 
@@ -53,6 +56,7 @@ class ReadOptions(TypedDict, total=False):
     incomplete: Incomplete
     final: bool
     source: Source
+    conflicting: Conflicting
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,8 @@ class BarQuery:
         convention: The convention by which a dividend is measured.
         adjust: The step that applies corporate actions to raw bars. If None, prices are as stored.
         left_out: The ranges of each symbol whose bars are left out, for *final* and *source*.
+        conflicting: Which values conflicting bars have: as ``stored``, or those of the ``vendor``; ``raise`` refuses them.
+        conflicts: The conflicting bars of each symbol that has some.
     """
 
     symbols: tuple[str, ...]
@@ -102,6 +108,8 @@ class BarQuery:
     convention: str
     adjust: Step | None = field(default=None, compare=False)
     left_out: Mapping[str, Sequence[TimeRange]] = field(default_factory=dict)
+    conflicting: str = "stored"
+    conflicts: Mapping[str, Conflicts] = field(default_factory=dict)
 
     @classmethod
     def parse(
@@ -150,6 +158,7 @@ class BarQuery:
             as_of=as_of,
             prices=_parse_prices(options.get("prices"), dataset.adjustment, as_of),
             unadjustable=_parse_choice("unadjustable", options.get("unadjustable", "raise"), ("raise", "drop")),
+            conflicting=_parse_choice("conflicting", options.get("conflicting", "stored"), ("stored", "vendor", "raise")),
             convention=_parse_convention(options.get("convention", PRIOR_CLOSE)),
         )
 

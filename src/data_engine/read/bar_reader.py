@@ -27,6 +27,7 @@ from data_engine.market.time_range import TimeRange, new_york_date, new_york_mid
 from data_engine.read.bar_query import BarQuery, Step
 from data_engine.read.duckdb_views import select
 from data_engine.store.bar_store import BarStore
+from data_engine.store.conflicts import with_theirs
 from data_engine.store.partitions import Partition, Period
 from data_engine.universe.membership import keep_members
 
@@ -51,6 +52,9 @@ def steps(query: BarQuery) -> tuple[Step, ...]:
     """Return the steps from a symbol's stored bars to the result, in order."""
     hours, resampling = query.hours, query.resampling
     made: list[Step] = []
+    if query.conflicts and query.conflicting == "vendor":
+        conflicts, columns = query.conflicts, query.needed
+        made.append(lambda symbol, table: with_theirs(table, conflicts.get(symbol, ()), columns))
     if hours is not Hours.ALL:
         made.append(lambda _, table: in_hours(table, hours))
     if query.adjust is not None:

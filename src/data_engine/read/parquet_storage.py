@@ -5,30 +5,35 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from datetime import UTC, date, datetime, tzinfo
+from datetime import date, tzinfo
 from typing import TYPE_CHECKING, Unpack
 
 import pyarrow as pa
 
-from data_engine.corporate_actions.action_store import ActionStore
 from data_engine.corporate_actions.adjustment import PRIOR_CLOSE
-from data_engine.errors import ConfigError, InputError, StoreError
+from data_engine.errors import ConfigError
 from data_engine.market.bar_frame import ATTRS_KEY, Folded, dataset_of_frame, frame_identity, from_frame, is_marked, to_frame
 from data_engine.market.bar_grid import check_timestamps
-from data_engine.market.dates import DateLike, parse_span, parse_zone
-from data_engine.market.series import RAW, Series
+from data_engine.market.dates import DateLike, parse_zone
+from data_engine.market.series import Series
 from data_engine.market.symbol import check_symbol
-from data_engine.read.adjusted_query import adjusted
-from data_engine.read.bar_query import BarQuery, Incomplete, Prices, ReadOptions, SessionName, Source, Unadjustable, parse_dataset
+from data_engine.read.bar_query import (
+    Conflicting,
+    Incomplete,
+    Prices,
+    ReadOptions,
+    SessionName,
+    Source,
+    Unadjustable,
+)
 from data_engine.read.bar_reader import batches, in_arrow, named_table, relation, whole_symbols
-from data_engine.read.completeness import lack_of
-from data_engine.read.holdings import Holding, Holdings, left_out
+from data_engine.read.frame_warnings import FrameWarning
+from data_engine.read.holdings import Holdings
+from data_engine.read.open_query import open_query, parse_call
 from data_engine.read.session_report import FrameRecord, session_frame
 from data_engine.store.bar_store import BarStore, WriteResult
 from data_engine.store.legacy_files import refuse_foreign, refuse_legacy_store
 from data_engine.store.waiting import check_wait, warn_waiting
-from data_engine.universe.index_store import MetadataStore
-from data_engine.universe.member_series import MemberSeries
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,18 +43,6 @@ if TYPE_CHECKING:
     import polars as pl
 
     from data_engine.store.file_store import FileStore
-
-
-class IncompleteWarning(UserWarning):
-    """The store does not hold all that a call asks for."""
-
-
-class AdjustmentWarning(UserWarning):
-    """Adjusted bars are not what they seem: a record is doubtful, two price bases meet, or a symbol was left out."""
-
-
-class FrameWarning(UserWarning):
-    """A DataFrame to store does not say which bars it has, or has two rows of one bar that differ."""
 
 
 class ParquetStorage:
@@ -157,6 +150,7 @@ class ParquetStorage:
         incomplete: Incomplete = "warn",
         final: bool = False,
         source: Source = "any",
+        conflicting: Conflicting = "stored",
         tz: str | tzinfo | None = None,
     ) -> pd.DataFrame:
         """Return stored bars that start inside a range, in the shape of `AlpacaClient.fetch_bars`.
@@ -192,19 +186,24 @@ class ParquetStorage:
             final: Whether to leave out provisional bars, which Alpaca may still revise.
             source: Whose bars to return: ``any``, or only those in ranges that Alpaca answered (``vendor``), not what was
                 imported or stored from elsewhere.
+            conflicting: Which values bars have that Alpaca has revised or dropped since, as `data-engine recheck` found:
+                ``stored`` returns what is stored, with a `ConflictWarning`, ``vendor`` Alpaca's values, without dropped bars, and
+                ``raise`` is an error.
             tz: The time zone of the timestamps in the result, such as ``America/New_York``. If None, UTC.
 
         Returns:
             The index levels ``symbol`` and ``timestamp`` (``datetime64[ns, UTC]``, or *tz*), sorted, and *columns* as float64;
             without bars, the same columns and no row. ``attrs["data_engine"]`` has the dataset, the road of adjusted prices,
-            the number of sessions by state (see `sessions`), the instant, and the number and a digest of the files.
+            the number of sessions by state (see `sessions`), the number of conflicting bars, the instant, and the number and a
+            digest of the files.
 
         Raises:
             StoreError: If there is no store, or one of its files cannot be read.
             InputError: If an argument cannot be used.
         """
         zone = None if tz is None else parse_zone(tz)
-        query, holdings, held, now = self._query(
+        query, holdings, held, now = open_query(
+            self.bars,
             symbols,
             start,
             end,
@@ -223,6 +222,7 @@ class ParquetStorage:
                 incomplete=incomplete,
                 final=final,
                 source=source,
+                conflicting=conflicting,
             ),
         )
         record = FrameRecord(query, held, now)
@@ -230,6 +230,7 @@ class ParquetStorage:
         frame = to_frame(whole_symbols(self.bars, query, record, holdings.files), query.columns, zone, rows=rows)
         identity = frame_identity(replace(query.dataset, adjustment=query.adjustment), computed=query.computed)
         frame.attrs[ATTRS_KEY] = {**identity, **({"prices": query.prices} if query.prices else {}), **record.metadata()}
+        frame.attrs[ATTRS_KEY]["conflicting"] = sum(map(len, query.conflicts.values()))
         return frame
 
     def sessions(
@@ -267,7 +268,7 @@ class ParquetStorage:
             InputError: If an argument cannot be used.
         """
         options = ReadOptions(index=index, timeframe=timeframe, feed=feed, adjustment=adjustment)
-        query, now = self._parsed(symbols, start, end, options)
+        query, now = parse_call(self.bars, symbols, start, end, options)
         held = Holdings(self.bars).of(replace(query, open_end=False), now)
         return session_frame(self.bars, query, held, now)
 
@@ -283,7 +284,7 @@ class ParquetStorage:
         Returns:
             The columns ``symbol`` (text), ``timestamp`` (microseconds, UTC) and the values, sorted by the first two.
         """
-        query, *_ = self._query(symbols, start, end, options, only_bars=True)
+        query, *_ = open_query(self.bars, symbols, start, end, options, only_bars=True)
         return in_arrow(whole_symbols(self.bars, query), query)
 
     def load_polars(
@@ -302,7 +303,7 @@ class ParquetStorage:
             import polars as pl
         except ImportError:
             raise ConfigError("cannot load a Polars DataFrame: polars is not installed; run `pip install polars`") from None
-        query, *_ = self._query(symbols, start, end, options, only_bars=True)
+        query, *_ = open_query(self.bars, symbols, start, end, options, only_bars=True)
         frame = pl.from_arrow(in_arrow(whole_symbols(self.bars, query), query))
         assert isinstance(frame, pl.DataFrame)  # noqa: S101 - a table makes a DataFrame; only an array makes a Series
         return frame
@@ -330,7 +331,7 @@ class ParquetStorage:
         """
         import duckdb
 
-        query, *_ = self._query(symbols, start, end, options, only_bars=True)
+        query, *_ = open_query(self.bars, symbols, start, end, options, only_bars=True)
         return relation(self.bars, query, duckdb.default_connection() if connection is None else connection)
 
     def batches(
@@ -347,54 +348,5 @@ class ParquetStorage:
             minutes, or a year of days, and at least one row; at most a few files are in memory. Together the tables are that
             of `load_arrow`.
         """
-        query, *_ = self._query(symbols, start, end, options, only_bars=True)
+        query, *_ = open_query(self.bars, symbols, start, end, options, only_bars=True)
         return ((symbol, named_table(symbol, table)) for symbol, table in batches(self.bars, query))
-
-    def _parsed(
-        self, symbols: str | Iterable[str] | None, start: DateLike | None, end: DateLike | None, options: ReadOptions
-    ) -> tuple[BarQuery, datetime]:
-        """Parse the arguments of a user's call; return the current instant, too."""
-        if start is None:
-            raise InputError("start is missing; pass the first day, such as start='2024-01-31'")
-        now, index, members = datetime.now(UTC), options.get("index"), None
-        if index is not None:
-            self.bars.check_exists()
-            dataset = parse_dataset(options)
-            possible = (dataset, replace(dataset, adjustment=RAW))  # where it is read is decided later
-            series = MemberSeries(self.bars.coverage, possible, ActionStore(self.files).changes_of, now)
-            members = MetadataStore(files=self.files).member_series(index, parse_span(start, end, now=now).range, series)
-            symbols = list(members) if symbols is None else symbols
-        if symbols is None:
-            raise InputError("no symbols given; pass symbols=... or index=...")
-        query = BarQuery.parse(symbols, start, end, now=now, members=members, **options)
-        self.bars.check_exists()
-        return query, now
-
-    def _query(
-        self,
-        symbols: str | Iterable[str] | None,
-        start: DateLike | None,
-        end: DateLike | None,
-        options: ReadOptions,
-        *,
-        only_bars: bool = False,
-    ) -> tuple[BarQuery, Holdings, list[Holding], datetime]:
-        """Parse the arguments of a user's call, and say what the store does not hold of it, as *incomplete* says.
-
-        Return what is held, too, unless *only_bars* are needed and it does not matter for them.
-        """
-        query, now = self._parsed(symbols, start, end, options)
-        holdings = Holdings(self.bars, tolerant=query.incomplete == "ignore")
-        query, notes = adjusted(self.bars, query, holdings, now=now)
-        chosen = query.final or query.source != "any"
-        needed = not only_bars or chosen or query.incomplete != "ignore"
-        held = holdings.of(query, now) if needed else []
-        if query.incomplete != "ignore" and (lack := lack_of(self.bars, query, holdings, held, now=now)) is not None:
-            if query.incomplete == "raise":
-                raise StoreError(lack)
-            warnings.warn(lack, IncompleteWarning, stacklevel=3)
-        for note in notes:
-            warnings.warn(note, AdjustmentWarning, stacklevel=3)
-        if chosen:
-            query = replace(query, left_out={one.symbol: left_out(one, query) for one in held})
-        return query, holdings, held, now

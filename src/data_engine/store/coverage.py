@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import reduce
 from hashlib import sha256
 from typing import TypeVar
@@ -20,12 +20,10 @@ from typing import TypeVar
 from data_engine.market.finality import final_before
 from data_engine.market.series import Series
 from data_engine.market.time_range import TimeRange, difference, intersection, new_york_date, new_york_midnight, unanswered, union
+from data_engine.store.dated_ranges import TENTATIVE, Seen, Tentative, Unconfirmed
 from data_engine.store.partitions import Period
 
 _Part = TypeVar("_Part", "Tentative", "Unconfirmed")
-
-TENTATIVE = timedelta(days=7)
-"""How long emptiness without bars before it is asked again: the vendor maps a renamed symbol's bars from the next day on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,32 +77,6 @@ class FileCount:
 
 
 @dataclass(frozen=True, slots=True)
-class Tentative:
-    """An emptiness that is covered, and asked for again.
-
-    Attributes:
-        range: The range without bars.
-        answered: When the response came that had none, UTC.
-    """
-
-    range: TimeRange
-    answered: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Unconfirmed:
-    """A range of an adjusted series whose bars are stored, and whose price base was not compared with that of the others.
-
-    Attributes:
-        range: The range of one chain of pages; its first bars came first.
-        answered: When it was requested, UTC.
-    """
-
-    range: TimeRange
-    answered: datetime
-
-
-@dataclass(frozen=True, slots=True)
 class Coverage:
     """What is known of one series.
 
@@ -116,6 +88,8 @@ class Coverage:
         tentative: Parts of *covered* without bars that a renamed symbol's earlier bars may yet fill.
         imported: Parts of *covered* that the user claimed for imported bars, and that Alpaca never answered.
         unconfirmed: Ranges of an adjusted series that are stored, and not claimed; disjoint from *covered* and *provisional*.
+        seen: Ranges that were fetched again since they were covered, each with when; what has left *covered* may still be in it.
+        conflicting: The number of stored bars that Alpaca revised or dropped and that were kept, when they were last compared.
         basis_checked: When the first bars of an adjusted series were last found to be as they are stored, UTC.
         rows: The number of bars in each file.
         files: The fingerprints of those files whose content was counted as it was written; not every file has one.
@@ -136,6 +110,8 @@ class Coverage:
     tentative: tuple[Tentative, ...] = ()
     imported: tuple[TimeRange, ...] = ()
     unconfirmed: tuple[Unconfirmed, ...] = ()
+    seen: tuple[Seen, ...] = ()
+    conflicting: int = 0
     basis_checked: datetime | None = None
     rows: Mapping[Period, int] = field(default_factory=dict)
     files: Mapping[Period, Fingerprint] = field(default_factory=dict)

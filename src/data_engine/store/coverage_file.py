@@ -14,7 +14,8 @@ from typing import Any
 
 from data_engine.market.series import Dataset, Series
 from data_engine.market.time_range import TimeRange, from_iso, iso, union
-from data_engine.store.coverage import TENTATIVE, Coverage, Failure, Fingerprint, Tentative, Unconfirmed
+from data_engine.store.coverage import Coverage, Failure, Fingerprint
+from data_engine.store.dated_ranges import TENTATIVE, Seen, Tentative, Unconfirmed
 from data_engine.store.partitions import Period
 
 FORMAT = 1
@@ -50,6 +51,12 @@ def dump(coverage: Coverage) -> bytes:
         ("tentative", [_dated(one) for one in coverage.tentative]),
         *([("imported", _pairs(coverage.imported))] if coverage.imported else []),
         *([("unconfirmed", [_dated(one) for one in coverage.unconfirmed])] if coverage.unconfirmed else []),
+        *(
+            [("seen", [[iso(one.range.start), iso(one.range.end), iso(one.asked)] for one in coverage.seen])]
+            if coverage.seen
+            else []
+        ),
+        *([("conflicting", coverage.conflicting)] if coverage.conflicting else []),
         *([("basis_checked", _stamp(coverage.basis_checked))] if coverage.basis_checked else []),
         ("bars", coverage.bars),
         ("first_bar", _stamp(coverage.first_bar)),
@@ -105,6 +112,8 @@ def load(data: bytes, series: Series, *, fingerprints: bool = True) -> Coverage:
             imported=_ranges(fields.get("imported", [])),
             tentative=tentative,
             unconfirmed=tuple(Unconfirmed(*_from_dated(row)) for row in fields.get("unconfirmed", ())),
+            seen=tuple(Seen(*_from_dated(row)) for row in fields.get("seen", ())),
+            conflicting=_count(fields.get("conflicting", 0)),
             basis_checked=_instant(fields.get("basis_checked")),
         )
         return known if "tentative" in fields else replace(known, tentative=_tentative_by_age(known))
@@ -154,6 +163,12 @@ def _joined(pairs: tuple[tuple[str, str], ...]) -> tuple[TimeRange, ...]:
     if made and not (made[0].start.year >= _FIRST_YEAR and made[-1].end.year <= _LAST_YEAR):
         raise ValueError(f"its ranges are not within {_FIRST_YEAR} to {_LAST_YEAR}")
     return made
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"it counts {value!r} conflicting bars")
+    return value
 
 
 def _stamp(instant: datetime | None) -> str | None:

@@ -9,6 +9,7 @@ from data_engine.market.dates import DateLike, any_span
 from data_engine.market.series import Series
 from data_engine.market.time_range import TimeRange, difference
 from data_engine.store.bar_store import BarStore
+from data_engine.store.conflicts import refresh_conflicts
 from data_engine.store.legacy_files import refuse_foreign
 from data_engine.store.selection import DatasetFilter, select_series
 
@@ -62,4 +63,7 @@ def remove_bars(store: BarStore, selected: Sequence[Series], span: TimeRange) ->
     requested.refresh()
     taken = dict.fromkeys(selected, (span,))
     requested.replace({series: difference(requested.of(series), taken.get(series, ())) for series in requested.series()})
-    return {series: store.remove(series, span) for series in selected}
+    removed = {series: store.remove(series, span) for series in selected}
+    for series in selected:
+        refresh_conflicts(store, series)
+    return removed

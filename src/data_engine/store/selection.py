@@ -36,12 +36,28 @@ class DatasetFilter:
             None if adjustment is None else Adjustment.parse(adjustment),
         )
 
+    @property
+    def is_everything(self) -> bool:
+        """Whether no dataset of raw bars is left out."""
+        return self.timeframe is None and self.feed is None and (self.adjustment is None or self.adjustment.is_raw)
+
+    @property
+    def raw(self) -> DatasetFilter:
+        """The same datasets without the adjusted ones."""
+        return DatasetFilter(self.timeframe, self.feed, Adjustment.parse(None))
+
     def __contains__(self, dataset: Dataset) -> bool:
         return (
             self.timeframe in (None, dataset.timeframe)
             and self.feed in (None, dataset.feed)
             and self.adjustment in (None, dataset.adjustment)
         )
+
+
+def stored_of(coverage: CoverageStore, datasets: DatasetFilter, symbols: Sequence[str]) -> list[str]:
+    """Return those of some symbols that have a series in the selected datasets, in their order."""
+    stored = {series.symbol for series in select_series(coverage, datasets, symbols)}
+    return [symbol for symbol in symbols if symbol in stored]
 
 
 def select_series(coverage: CoverageStore, datasets: DatasetFilter, symbols: Sequence[str] | None) -> Iterator[Series]:

@@ -15,8 +15,9 @@ from data_engine.market.finality import final_before
 from data_engine.market.series import Series
 from data_engine.market.time_range import TimeRange, difference, intersection, new_york_date, new_york_days, union
 from data_engine.store.bar_store import BarStore
-from data_engine.store.coverage import Coverage, Tentative
+from data_engine.store.coverage import Coverage
 from data_engine.store.coverage_file import key as coverage_key
+from data_engine.store.dated_ranges import Tentative
 from data_engine.store.file_store import FileStore
 from data_engine.store.partitions import Partition
 from data_engine.verify.findings import Finding

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import Any
 
@@ -16,6 +16,7 @@ from data_engine.market.series import Dataset, Series
 from data_engine.market.symbol import ticker_of
 from data_engine.market.time_range import TimeRange, difference, intersection, iso, union
 from data_engine.store.bar_store import BarStore
+from data_engine.store.conflicts import live_conflicts
 from data_engine.store.coverage import Coverage
 from data_engine.store.partitions import file_keys
 from data_engine.store.selection import DatasetFilter, select_series
@@ -99,6 +100,7 @@ class SeriesStatus:
             "missing": _pairs(self.missing),
             "not_requested": _pairs(self.not_requested),
             "bars": known.bars,
+            "conflicting": known.conflicting,
             "files": self.files,
             "bytes": self.bytes,
             "first_bar": iso(known.first_bar) if known.first_bar else None,
@@ -115,7 +117,8 @@ def series_status(
 ) -> Iterator[SeriesStatus]:
     """Yield the status of the selected series, by dataset and symbol.
 
-    Coverage, requested ranges and file sizes are read, and of bar files only those that a killed run was changing.
+    Coverage, requested ranges and file sizes are read, and of bar files only those that a killed run was changing, or that have
+    conflicting bars.
 
     Args:
         storage: The store.
@@ -133,11 +136,21 @@ def series_status(
                 raise one.damage
             yield SeriesStatus(series, known, problem=str(one.damage))
             continue
+        if known.conflicting:
+            known = replace(known, conflicting=_conflicting(storage, known))
         missing = until_ticker_change(known.incomplete(any_span(None, None), now), one.ended)
         missing = tuple(span for span in missing if can_hold_bars(span, series.dataset))
         sizes = map(storage.files.size, file_keys(series, known.rows))
         stored = [size for size in sizes if size is not None]
         yield SeriesStatus(series, known, missing, len(stored), sum(stored), one.problem, one.ended)
+
+
+def _conflicting(storage: BarStore, known: Coverage) -> int:
+    """Return how many bars of a series conflict with Alpaca's still; as counted last if a file cannot be read."""
+    try:
+        return len(live_conflicts(storage, known.series))
+    except StoreError:
+        return known.conflicting
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,90 @@
+"""Take Alpaca's values of conflicting bars into the store, and forget conflicts that are none any more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from data_engine.errors import OF_ONE_FILE, Failure, ForeignFiles
+from data_engine.market.bars import NO_CHANGES, Changes
+from data_engine.market.series import Series
+from data_engine.store.bar_store import BarStore, FileEdit, WriteResult
+from data_engine.store.conflicts import (
+    Conflicts,
+    by_file,
+    live_conflicts,
+    refresh_conflicts,
+    still_conflicting,
+    with_theirs,
+)
+from data_engine.store.coverage import Coverage
+from data_engine.store.legacy_files import refuse_foreign
+
+
+@dataclass(slots=True)
+class Accepted:
+    """What was taken over.
+
+    Attributes:
+        changes: How the bars have changed, by series.
+        failed: The failures of series whose files cannot be read.
+    """
+
+    changes: dict[Series, Changes] = field(default_factory=dict)
+    failed: dict[Series, Failure] = field(default_factory=dict)
+
+    @property
+    def total(self) -> Changes:
+        """How the bars have changed, in all."""
+        return sum(self.changes.values(), NO_CHANGES)
+
+
+def accept_conflicts(storage: BarStore, selected: Iterable[Coverage], *, removals: bool = True) -> Accepted:
+    """Store Alpaca's values of the conflicting bars of some series.
+
+    The bars are those that were found last; nothing is requested. The coverage first says which files will change, so that a
+    killed run does not look like damage.
+
+    Args:
+        storage: The store; the caller has locked it.
+        selected: The coverage of the series, of raw bars.
+        removals: Whether to remove the bars that Alpaca no longer has. If not, they go on conflicting.
+
+    Raises:
+        StoreError: If the store cannot be written.
+    """
+    accepted = Accepted()
+    for known in selected:
+        if known.conflicting and known.series.dataset.adjustment.is_raw:
+            try:
+                accepted.changes[known.series] = _accept(storage, known.series, removals=removals)
+            except (*OF_ONE_FILE, ForeignFiles) as error:
+                accepted.failed[known.series] = Failure.of(error)
+    return accepted
+
+
+def _accept(storage: BarStore, series: Series, *, removals: bool) -> Changes:
+    refuse_foreign(storage.files, series)
+    live = live_conflicts(storage, series)
+    taken = tuple(one for one in live if removals or one.values is not None)
+    parts = by_file(series, taken)
+    changes = NO_CHANGES
+    if parts:
+        storage.coverage.update(series, lambda known: known.with_changing(parts))
+        for period, part in parts.items():
+            edit = FileEdit(storage, series, period, lambda stored, part=part: _replaced(stored, part))  # type: ignore[misc]
+            storage.files.update(edit.key, edit.rewrite)
+            changes += edit.result.changes
+        storage.coverage.update(series, lambda known: known.counted(storage.count_files(known, parts)))
+    refresh_conflicts(storage, series)
+    return changes
+
+
+def _replaced(stored: pa.Table, conflicts: Conflicts) -> tuple[pa.Table, WriteResult]:
+    """Return stored bars with Alpaca's values."""
+    live = still_conflicting(conflicts, stored)
+    made = with_theirs(stored, live)
+    gone = sum(one.values is None for one in live)
+    return made, WriteResult(made.num_rows, Changes(revised=len(live) - gone, removed=gone))
