@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 # How long the tests play worlds of fresh seeds (tests/simulation). 0 plays none.
 export SIMULATION_SECONDS ?= 0
+ENGINE_PYTHON ?= $(PYTHON)
 # One worker more than cores: many tests wait for a server, a lock or a process.
 export PYTEST_XDIST_AUTO_NUM_WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)' 2>/dev/null || echo 2)
-SOURCES := src tests $(wildcard benchmarks) run_ingestion.py hatch_build.py
+SOURCES := src tests docs_tools examples/bots $(wildcard benchmarks) run_ingestion.py hatch_build.py
 
-.PHONY: demo test check lowest newest fuzz bench format lint types wheel clean python
+.PHONY: demo test check lowest newest engines fuzz bench format lint types wheel dist docs workflows clean python
 
 demo: $(VENV)/.runtime
 	@echo "Running $(BIN)/data-engine demo"
@@ -35,9 +36,38 @@ format: $(VENV)/.development
 wheel: $(VENV)/.development
 	$(BIN)/python tests/packaging/try_wheel.py
 
+# What a release uploads from this machine, in dist: needs auditwheel and others, in an environment of their own.
+dist: $(VENV)-release/.done
+	$(VENV)-release/bin/python tests/packaging/distributions.py build
+
+# The workflows of GitHub and CITATION.cff, as their checkers see them.
+workflows: $(VENV)-release/.done
+	$(VENV)-release/bin/actionlint .github/workflows/*.yml
+	$(VENV)-release/bin/zizmor --offline --pedantic .github
+	$(VENV)-release/bin/cffconvert --validate
+	$(VENV)-release/bin/validate-pyproject pyproject.toml
+
+# The site, in site/: every page is in the menu, and every link leads somewhere, or it fails.
+docs: $(VENV)-docs/.done
+	$(VENV)-docs/bin/mkdocs build --strict
+	$(VENV)-docs/bin/python docs_tools/check_site.py site
+
+# The tools of one group, beside the package: .venv-docs, .venv-release.
+$(VENV)-%/.done: pyproject.toml | python
+	@echo "Installing the group $* of pyproject.toml in $(VENV)-$*"
+	@$(PYTHON) -m venv $(VENV)-$* || { rm -rf $(VENV)-$*; exit 1; }
+	@$(VENV)-$*/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	@$(VENV)-$*/bin/python -m pip install --quiet --group $* $(if $(filter docs,$*),-e .)
+	@touch $@
+
 # The core tests with the lowest versions that pyproject.toml declares, and with the newest: minutes, most of them to install.
 lowest newest: | python
 	$(PYTHON) tests/packaging/try_versions.py $@
+
+# Exports, read back by each engine in an environment of its own (.engines): minutes, most of them to install.
+# Qlib and NautilusTrader have builds for Python 3.12: make engines ENGINE_PYTHON=python3.12
+engines: $(VENV)/.development
+	$(BIN)/python tests/engines/try_engines.py --python $(ENGINE_PYTHON)
 
 # Against the reference and its peers; takes minutes. What it prints is docs/benchmarks.md.
 bench: $(VENV)/.development
@@ -52,7 +82,7 @@ fuzz: $(VENV)/.development
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -n auto tests
 
 clean:
-	rm -rf $(VENV) build dist src/data_engine/alpaca/*.native .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-docs $(VENV)-release site build dist src/data_engine/alpaca/*.native .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # One line, before anything is made, where Python is missing or too old. Nothing else is needed on the machine.
 python:

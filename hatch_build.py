@@ -1,13 +1,15 @@
-"""Compiles the decoder while the wheel is built. Where there is no C compiler, the wheel is pure Python and complete.
+"""Compiles the decoder while the wheel is built, and makes the project's page for a package index out of README.md.
 
-The compiler is `CC` or what the system calls one; `CFLAGS` and `LDFLAGS` are added. `DATA_ENGINE_PURE=1` asks for no compiled
-code. The flags are those that gcc and clang share; Microsoft's compiler has others and is not asked.
+Where there is no C compiler, the wheel is pure Python and complete. The compiler is `CC` or what the system calls one; `CFLAGS`
+and `LDFLAGS` are added. `DATA_ENGINE_PURE=1` asks for no compiled code; with `DATA_ENGINE_COMPILED=1`, a build without it fails.
+The flags are those that gcc and clang share; Microsoft's compiler has others and is not asked.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -18,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+from hatchling.metadata.plugin.interface import MetadataHookInterface
 from packaging.tags import sys_tags
 
 FOLDER = "data_engine/alpaca"
@@ -42,12 +45,14 @@ class CompiledPage(BuildHookInterface[Any]):
             trouble = put(library, source.with_name(LIBRARY)) or put(library.with_name(SUM), source.with_name(SUM)) or trouble
         elif trouble is None:
             # The library was loaded by this Python, so its machine is that of the wheel, whatever `CC` may build for.
-            # No manylinux or musllinux: that the library runs on other distributions was not looked into.
+            # No manylinux or musllinux: auditwheel gives such a tag, after it has looked at what the library needs.
             platform = next(tag.platform for tag in sys_tags() if not tag.platform.startswith(("manylinux", "musllinux")))
             build_data["force_include"][str(library)] = f"{FOLDER}/{LIBRARY}"
             build_data["force_include"][str(library.with_name(SUM))] = f"{FOLDER}/{SUM}"
             build_data["pure_python"] = False
-            build_data["tag"] = f"py3-none-{platform}"
+            build_data["tag"] = f"py3-none-{oldest_macos(platform, os.environ.get('MACOSX_DEPLOYMENT_TARGET', ''))}"
+        if trouble is not None and os.environ.get("DATA_ENGINE_COMPILED") == "1":
+            raise RuntimeError(f"DATA_ENGINE_COMPILED=1, but the decoder cannot be compiled: {trouble}")
         if trouble is not None:
             self.app.display_warning(f"pages are decoded without compiled code: {trouble}")
 
@@ -55,6 +60,47 @@ class CompiledPage(BuildHookInterface[Any]):
         """Take away what is in the wheel now."""
         if self._scratch is not None:
             shutil.rmtree(self._scratch, ignore_errors=True)
+
+
+class ProjectPage(MetadataHookInterface):
+    """Sets the addresses of the project and the text of its page, for both of which pyproject.toml names the repository.
+
+    An index shows README.md without the files beside it: relative links become absolute, to the files of this version. While no
+    address is known, they become plain words, and the picture is left out.
+    """
+
+    def update(self, metadata: dict[str, Any]) -> None:
+        """Set ``urls`` and ``readme``."""
+        repository, documentation = (self.config[name].rstrip("/") for name in ("repository", "documentation"))
+        text = Path(self.root, "README.md").read_text(encoding="utf-8")
+        metadata["readme"] = {"content-type": "text/markdown", "text": absolute(text, repository, metadata["version"])}
+        metadata["urls"] = {}
+        if repository:
+            metadata["urls"] = {
+                "Documentation": documentation or f"{repository}/blob/v{metadata['version']}/docs/index.md",
+                "Repository": repository,
+                "Issues": f"{repository}/issues",
+                "Changelog": f"{repository}/blob/main/CHANGELOG.md",
+            }
+
+
+def absolute(text: str, repository: str, version: str) -> str:
+    """Return a page of the repository with absolute links and pictures, or without them if there is no address."""
+    relative = r"\((?![a-z]+:|#)([^)\s]+)\)"
+    pictures, links = rf"!\[([^\]]*)\]{relative}", rf"(?<!!)\[([^\]]*)\]{relative}"
+    if not repository:
+        return re.sub(links, r"\1", re.sub(rf"{pictures}\n*", "", text))
+    text = re.sub(pictures, rf"![\1]({repository}/raw/v{version}/\2)", text)
+    return re.sub(links, rf"[\1]({repository}/blob/v{version}/\2)", text)
+
+
+def oldest_macos(platform: str, target: str) -> str:
+    """Return the tag of the oldest macOS that the compiler was told to build for; that of another system as it is."""
+    parts = re.fullmatch(r"macosx_\d+_\d+_(\w+)", platform)
+    if parts is None or not target:
+        return platform
+    major, _, minor = target.partition(".")
+    return f"macosx_{major}_{minor or 0}_{parts[1]}"
 
 
 def compile_library(source: Path, library: Path) -> str | None:

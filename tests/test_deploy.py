@@ -206,7 +206,7 @@ def test_the_containerfile_takes_what_there_is() -> None:
     wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
     assert [name for name in copied if not (ROOT / name).exists()] == []
     # What the wheel is built of: hatchling looks for the file of its hook by itself.
-    assert {"pyproject.toml", "hatch_build.py", project["readme"], *project["license-files"], *wheel["force-include"]} <= {
+    assert {"pyproject.toml", "hatch_build.py", "README.md", *project["license-files"], *wheel["force-include"]} <= {
         name.removeprefix("./") for name in copied
     }
     assert f"data-engine:{__version__}" in text

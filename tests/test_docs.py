@@ -26,7 +26,7 @@ from filelock import FileLock
 
 import page_blocks
 from data_engine import errors
-from data_engine.cli import program
+from data_engine.cli import DOCUMENTATION, program
 from data_engine.cli.exit_codes import INCONSISTENT, MEANINGS
 from data_engine.sandbox import Sandbox, SimulatedMarket
 from data_engine.settings import _KEYS
@@ -71,7 +71,11 @@ def shown_help(command: str) -> str:
     with patch.dict(os.environ, {"COLUMNS": "80"}):
         result = CliRunner().invoke(program, [*command.split(), "--help"], prog_name="data-engine")
     assert result.exit_code == 0, result.output
-    return str(result.output)
+    return str(result.output).replace(str(DOCUMENTATION), "FOLDER/docs/index.md")
+
+
+def test_the_help_names_the_documentation_that_is_installed():
+    assert DOCUMENTATION == ROOT / "docs/index.md"
 
 
 def commands() -> dict[str, click.Command]:
@@ -283,7 +287,7 @@ def shell(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-RUN = [README, ROOT / "docs/tutorial.md", *sorted((ROOT / "docs/how-to").glob("*.md"))]
+RUN = [README, ROOT / "docs/index.md", ROOT / "docs/tutorial.md", *sorted((ROOT / "docs/how-to").glob("*.md"))]
 
 
 @pytest.mark.slow
@@ -311,6 +315,8 @@ def test_few_blocks_are_not_run_and_each_says_why():
         "needs a bucket; tests/cli/test_store_on_s3.py does the same with one",
         "starts a cluster; tests/ingest/test_dask_pool.py does the same with one",
         "it fetches two years of minutes",
+        "it installs; tests/packaging/try_wheel.py does the same",
+        "it needs the checkout; tests/sandbox/test_bots.py runs it",
     }
 
 

@@ -6,6 +6,7 @@ The wheel that passed is left in ``dist``.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -23,7 +24,10 @@ INSIDE = (
     "data_engine/py.typed",
     "data_engine/examples/dow30.csv",
     *(f"data_engine/report/{name}" for name in ("page.html", "page.css", "page.js")),
+    "data_engine/README.md",
+    "data_engine/docs/index.md",
 )
+ADDRESS = "https://example.com/someone/data-engine"
 NEVER_INSIDE = ("tests/", "docs/", "benchmarks/", "examples/", ".venv/", "src/")
 NATIVE = "data_engine/alpaca/page_decoder_native.native"
 VARIABLES = ("DATA_ENGINE_", "ALPACA_", "APCA_", "PYTHON", "VIRTUAL_ENV")
@@ -50,8 +54,7 @@ def main() -> int:
             use(programs, Path(folder))
             if compiled:
                 use_without_compiled_code(programs, Path(folder))
-                pure = build(Path(folder) / "pure", DATA_ENGINE_PURE="1")
-                expect(not look_inside(pure), "a pure wheel was asked for")
+                use_the_source(Path(folder))
         except Failed as error:
             print(f"FAILED: {error}", file=sys.stderr)
             return 1
@@ -61,12 +64,12 @@ def main() -> int:
     return 0
 
 
-def build(folder: Path, **environment: str) -> Path:
-    """Build the wheel with uv, else with pip, and return its path."""
+def build(folder: Path, source: Path = ROOT, **environment: str) -> Path:
+    """Build the wheel of a folder or a source distribution with uv, else with pip, and return its path."""
     if UV:
-        run([UV, "build", "--quiet", "--wheel", "--out-dir", folder, ROOT], **environment)
+        run([UV, "build", "--quiet", "--wheel", "--out-dir", folder, source], **environment)
     else:
-        run([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", folder, ROOT], **environment)
+        run([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", folder, source], **environment)
     found = list(folder.glob("*.whl"))
     expect(len(found) == 1, f"one wheel was to be built, found {found}")
     # Any Python 3 either way; with compiled code, of one kind of machine.
@@ -149,6 +152,32 @@ def use_without_compiled_code(programs: Path, folder: Path) -> None:
     ]
     expect(made[0] == made[1], "with and without compiled code the demo makes different files")
     print(f"  without compiled code the same {len(made[1])} files")
+
+
+def use_the_source(folder: Path) -> None:
+    """Build a source distribution of a project with an address, of that a pure wheel, and read its page for an index."""
+    copy = folder / "copy"
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "dist", "demo_data*", "*.native", "__pycache__"))
+    project = (copy / "pyproject.toml").read_text(encoding="utf-8")
+    named = re.sub(r'^repository = ".*?"', f'repository = "{ADDRESS}"', project, flags=re.MULTILINE)
+    (copy / "pyproject.toml").write_text(named, encoding="utf-8")
+    run([sys.executable, "-m", "build", "--sdist", "--outdir", folder / "source", copy])
+    (source,) = (folder / "source").glob("*.tar.gz")
+    wheel = build(folder / "pure", source, DATA_ENGINE_PURE="1")
+    expect(not look_inside(wheel), "a pure wheel was asked for")
+    for page, address in ((page_of(wheel), ADDRESS), (page_of(next((folder / "built").glob("*.whl"))), None)):
+        relative = re.findall(r"\]\((?![a-z]+:|#)[^)]*\)", page)
+        expect(not relative, f"an index shows the page without these files: {relative[:3]}")
+        picture = f"![The report of a store: coverage by month, and candles]({address}/raw/v{PROJECT['version']}/docs/report.png)"
+        expect((picture in page) == (address is not None), f"the picture is not at {address}")
+        expect((f"Project-URL: Issues, {address}/issues" in page) == (address is not None), f"no address {address}")
+    print("  the source distribution builds, and its page has absolute links")
+
+
+def page_of(wheel: Path) -> str:
+    """Return the metadata of a wheel, whose text is the page that an index shows."""
+    with ZipFile(wheel) as archive:
+        return archive.read(f"data_engine-{PROJECT['version']}.dist-info/METADATA").decode()
 
 
 def run(command: list[str | Path], folder: Path | None = None, **more: str) -> str:

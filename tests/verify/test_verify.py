@@ -776,6 +776,14 @@ def test_a_quick_check_reads_a_footer_however_long_it_is(base, groups):
     assert (checked.rows, checked.size) == (before // groups * groups, path.stat().st_size)
 
 
+def test_a_quick_check_sees_one_changed_byte_of_a_small_file(base):
+    path = bars_of(base, JUNE)
+    content = path.read_bytes()
+    path.write_bytes(content[:200] + bytes([content[200] ^ 1]) + content[201:])
+
+    assert [finding.code for finding in findings(base, quick=True)[A]] == ["file_changed"]
+
+
 def test_a_quick_check_does_not_wait_for_a_pipe(base):
     path = bars_of(base, JUNE)
     path.unlink()

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 
 import click
 
@@ -17,10 +18,12 @@ from data_engine.cli import (
     audit,
     demo,
     doctor,
+    export,
     home,
     import_files,
     index,
     ingest,
+    mcp,
     query,
     remove,
     report,
@@ -36,7 +39,12 @@ from data_engine.cli.exit_codes import FAILED, OK, Group
 from data_engine.cli.output import OutputFailed, ReaderGone, fill_closed_streams, output_error, printing
 from data_engine.errors import DataEngineError, InputError, Interrupted
 
-_EPILOG = "Try `data-engine demo`, which needs no account. Documentation in the source: docs/reference/command-line.md."
+_HOME = Path(__file__).parents[1]
+
+# In a wheel the pages are in the package, in a checkout two folders above. The path stays on one line, to be copied.
+DOCUMENTATION = (_HOME if (_HOME / "docs").is_dir() else _HOME.parents[1]) / "docs" / "index.md"
+
+_EPILOG = f"Try `data-engine demo`, which needs no account.\n\n\b\nDocumentation: {DOCUMENTATION}"
 
 
 @click.group(
@@ -75,6 +83,8 @@ for _command in (
     verify.verify,
     audit.audit,
     query.query,
+    export.export,
+    mcp.mcp,
     remove.remove,
     report.report,
     sandbox.sandbox,
@@ -87,6 +97,9 @@ for _command in (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. No traceback leaves here, unless DATA_ENGINE_DEBUG is set."""
     words = sys.argv[1:] if arguments is None else list(arguments)
+    if os.environ.get("_DATA_ENGINE_COMPLETE"):
+        # The shell asks what the next word may be. click writes bytes, which the streams of commands do not take.
+        program.main(args=[], prog_name="data-engine")
     with printing(words) as out:
         code = _run(words)
         if "--json" in words and out.failed is not None and not isinstance(out.failed, BrokenPipeError) and code in (OK, FAILED):

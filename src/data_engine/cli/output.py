@@ -18,7 +18,9 @@ import click
 from data_engine.errors import DataEngineError, InputError
 from data_engine.market.clean_text import clean
 
-RUNS = frozenset({"ingest", "import", "update", "actions", "audit", "remove", "demo", "verify", "sandbox", "index", "report"})
+RUNS = frozenset(
+    {"ingest", "import", "update", "actions", "audit", "remove", "demo", "verify", "sandbox", "index", "report", "export"}
+)
 """The commands that do more than print: they finish their work, whatever becomes of their output."""
 
 
@@ -125,6 +127,20 @@ def printing(words: list[str]) -> Iterator[Output]:
     sys.stderr = Output(_inner(before[1]), goes_on=True)
     try:
         yield out
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+@contextmanager
+def raw_streams() -> Iterator[None]:
+    """Give a command stdin and stdout as they are, for a protocol of bytes."""
+    before = sys.stdout, sys.stderr
+    out, err = _inner(before[0]), _inner(before[1])
+    if out is None:
+        raise output_error(OSError("it is closed"))
+    sys.stdout, sys.stderr = out, err or before[1]
+    try:
+        yield
     finally:
         sys.stdout, sys.stderr = before
 

@@ -27,7 +27,11 @@ if TYPE_CHECKING:
 @click.command(cls=Command, exits="0 1 2 4 5 7 130")
 @symbols_argument
 @filter_options
-@click.option("--quick", is_flag=True, help="Read only file metadata: rows, columns, first and last timestamp.")
+@click.option(
+    "--quick",
+    is_flag=True,
+    help="Read only file metadata (rows, columns, first and last timestamp) and compare small files with their fingerprints.",
+)
 @click.option("--repair", "with_repair", is_flag=True, help="Quarantine damaged files; correct the coverage.")
 @click.option("--dry-run", is_flag=True, help="With --repair: print what would be done; change nothing.")
 @wait_option()

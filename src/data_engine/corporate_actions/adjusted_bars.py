@@ -176,6 +176,19 @@ class Adjuster:
             _Security(self, Series(symbol, self.raw)).add_to(self._plan, first, until or self.as_of)
         return self._plan
 
+    def effective_actions(self, symbol: str, first: datetime) -> tuple[Action, ...]:
+        """Return the actions that change the raw bars of a symbol, in order of their ex-dates.
+
+        Args:
+            symbol: The symbol.
+            first: An instant at or before its first bar, after which ex-dates count.
+
+        Raises:
+            StoreError: If they are not stored; the message names the command that fetches them.
+            InputError: If one cannot be applied.
+        """
+        return _Security(self, Series(symbol, self.raw)).effective_actions(first)
+
     def step(self, symbol: str, table: pa.Table) -> pa.Table:
         """Return the adjusted bars of a symbol.
 
@@ -226,6 +239,15 @@ class _Security:
             plan.later += [
                 str(action) for action in every if is_chosen(action, self._of.adjustment) and self._of.as_of < action.day <= until
             ]
+
+    def effective_actions(self, first: datetime) -> tuple[Action, ...]:
+        """Return the actions that change bars after the first."""
+        after = new_york_date(first)
+        _, owned = self._tenures(first)
+        if unknown := tuple(self._unknown(owned, after)):
+            raise Obstacle.error({self._series.symbol: Obstacle(actions=unknown)}, 1)
+        every = [action for tenure in owned for action in self._actions_of(tenure)]
+        return effective(every, self._of.adjustment, self._of.as_of, after)
 
     def _add_factors(
         self, plan: AdjustmentPlan, left: TickerChange | None, found: list[tuple[Action, Tenure]], after: date

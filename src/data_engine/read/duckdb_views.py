@@ -205,6 +205,14 @@ _MOST_DAMAGED = 100
 """How many files of a dataset are tried for the columns of its view."""
 
 
+def narrow(connection: duckdb.DuckDBPyConnection, dataset: Dataset, symbols: Sequence[str]) -> None:
+    """Leave only the bars of some symbols in the view of a dataset."""
+    name, whole = view_name(dataset), f"all_{view_name(dataset)}"
+    connection.execute(f'ALTER VIEW "{name}" RENAME TO "{whole}"')
+    chosen = _quoted(symbols) or "NULL"
+    connection.execute(f'CREATE TEMP VIEW "{name}" AS SELECT * FROM "{whole}" WHERE symbol IN ({chosen})')  # noqa: S608 - quoted
+
+
 def lazy_query(connection: duckdb.DuckDBPyConnection, sql: str, *, allow_files: bool = False) -> duckdb.DuckDBPyRelation:
     """Return the result of one read-only statement, not yet computed; compute it inside `translate_errors`, too.
 

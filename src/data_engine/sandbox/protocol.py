@@ -150,9 +150,9 @@ class BarsRequest:
         """
         listed = query.get("symbols") if symbol is None else symbol
         if not listed:
-            raise Refusal(400, _required("symbols"))
+            raise Refusal(400, required("symbols"))
         if not query.get("timeframe"):
-            raise Refusal(400, _required("timeframe"))
+            raise Refusal(400, required("timeframe"))
         feed = query.get("feed") or None
         latest = now - DELAY if delayed and feed in (None, "sip") else now
         start = _instant("start", query)
@@ -168,7 +168,7 @@ class BarsRequest:
             limit=limit,
             adjustment=_adjustment(query.get("adjustment", "")),
             feed=one_of("feed", query, FEEDS),
-            currency=_currency(query.get("currency", "")),
+            currency=currency_code(query.get("currency", "")),
             descending=one_of("sort", query, ("asc", "desc")) == "desc",
             token=_token(query.get("page_token", ""), timeframe),
             asof=asof,
@@ -194,7 +194,8 @@ def nanoseconds(instant: datetime) -> int:
     return to_micros(instant) * 1000
 
 
-def _required(name: str) -> str:
+def required(name: str) -> str:
+    """Return the message for a parameter that is not given."""
     return f"Invalid format for parameter {name}: query parameter '{name}' is required"
 
 
@@ -259,7 +260,12 @@ def one_of(name: str, query: Mapping[str, str], allowed: Collection[str]) -> str
     return value
 
 
-def _currency(text: str) -> str | None:
+def currency_code(text: str) -> str | None:
+    """Return the currency of a request; None if it names none.
+
+    Raises:
+        Refusal: If it has not three capital letters (400).
+    """
     if text and not re.fullmatch("[A-Z]{3}", text):
         raise Refusal(400, f"invalid currency: {text}")
     return text or None

@@ -23,7 +23,9 @@ from data_engine.sandbox.bar_columns import BarSource
 from data_engine.sandbox.connection import Request, Response, read_request, send
 from data_engine.sandbox.corporate_actions import NOTHING, ActionsRequest, Announcements
 from data_engine.sandbox.faults import REFUSALS, Faults
+from data_engine.sandbox.latest import LatestRequest, latest_bars, latest_body
 from data_engine.sandbox.listings import Listings
+from data_engine.sandbox.market_days import calendar_body, clock_body
 from data_engine.sandbox.pages import Pager
 from data_engine.sandbox.protocol import BarsRequest, Refusal
 from data_engine.sandbox.rate_limit import TokenBucket
@@ -133,6 +135,12 @@ class Sandbox:
         self._max_target = max_target
         self._clock = clock
         self._on_request = on_request
+        # Of the trading host: without pages, and with a rate limit of its own, which is not simulated.
+        self._of_trading: dict[str, _Answer] = {
+            "/v2/assets": lambda request, _: Response(200, self.assets.page(request.query, self._clock())),
+            "/v2/calendar": lambda request, _: Response(200, calendar_body(request.query)),
+            "/v2/clock": lambda *_: Response(200, clock_body(self._clock())),
+        }
         self._pager = Pager(source, cache_bytes=cache_bytes, listings=listings)
         self._records: deque[Record] = deque(maxlen=_RECORDS_KEPT)
         self._numbers = 0
@@ -213,13 +221,15 @@ class Sandbox:
             return _message(405, "method not allowed")
         if not self._admits(request.headers):
             return _html(401, "Authorization Required")
-        if request.path == "/v2/assets":  # of another host, whose limit is another one
-            return self._serve(request, number, [], self._assets)
+        if request.path in self._of_trading:
+            return self._serve(request, number, [], self._of_trading[request.path])
         if self._bucket is not None and not self._bucket.take():
             return _too_many()
         match request.path.split("/"):
             case ["", "v2", "stocks", "bars"]:
                 return self._serve(request, number, _symbols(request), self._bars)
+            case ["", "v2", "stocks", "bars", "latest"]:
+                return self._serve(request, number, _symbols(request), self._latest)
             case ["", "v2", "stocks", symbol, "bars"]:
                 return self._serve(request, number, [symbol], partial(self._bars, symbol=symbol))
             case ["", "v1", "corporate-actions"]:
@@ -251,8 +261,10 @@ class Sandbox:
         actions_request = ActionsRequest.parse(request.query, now=self._clock())
         return Response(200, self.actions.page(actions_request, budget=_budget(actions_request.limit, fault)))
 
-    def _assets(self, request: Request, fault: str | None) -> Response:  # noqa: ARG002 - there are no pages to cut short
-        return Response(200, self.assets.page(request.query, self._clock()))
+    def _latest(self, request: Request, fault: str | None) -> Response:  # noqa: ARG002 - there are no pages to cut short
+        latest = LatestRequest.parse(request.query, delayed=self._free)
+        page = latest_bars(latest, self._pager, self._clock())
+        return Response(200, latest_body(page, latest.currency), rows=page.rows)
 
     def _refusal(self, fault: str) -> Response:
         status = int(fault[:3])

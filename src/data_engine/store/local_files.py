@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from copy import copy
 from pathlib import Path
 from typing import TypeVar
@@ -108,14 +108,19 @@ class LocalFiles:
     def sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
         """Yield the keys that `list` yields, with the sizes in bytes; a file that is removed meanwhile is left out."""
         for key, entry in self._walk(self._name(prefix), prefix):
-            with suppress(FileNotFoundError):
+            try:
                 size = entry.stat().st_size
-                if not is_mark(key, size):
-                    yield key, size
+            except FileNotFoundError:
+                continue
+            if not is_mark(key, size):
+                yield key, size
 
     def _walk(self, folder: str, prefix: str) -> Iterator[tuple[str, Entry]]:
         # By key, as a bucket lists them: the slash counts.
-        for entry in sorted(self._scan(folder), key=lambda entry: entry.name + "/" * entry.is_dir()):
+        entries = self._scan(folder)
+        if len(entries) > 1:  # most folders have one
+            entries = sorted(entries, key=lambda entry: entry.name + "/" * entry.is_dir())
+        for entry in entries:
             if entry.is_dir():
                 yield from self._walk(f"{folder}{os.sep}{entry.name}", f"{prefix}/{entry.name}")
             else:

@@ -25,13 +25,15 @@ from data_engine.market.bar_parquet import from_parquet
 from data_engine.market.bars import BAR_SCHEMA, Int64s, from_micros, numbers, problems, timestamps_us
 from data_engine.market.time_range import iso
 from data_engine.market.wording import and_more
-from data_engine.store.coverage import Fingerprint
+from data_engine.store.coverage import FileCount, Fingerprint
 from data_engine.store.file_store import FileStore
 from data_engine.store.partitions import Partition, Period
 from data_engine.store.removal_mark import is_mark
 from data_engine.verify.findings import Finding
 
 _END = 8192  # bytes: more than a footer has, less than a second read costs
+
+_HASHED = 65_536  # bytes: up to so many, the fingerprint of a file costs less than its footer, and tells more
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,25 +97,31 @@ def check_file(files: FileStore, partition: Partition, now: datetime, add: Calla
     return checked(None, len(times), first, last, times=times, trades=trades)
 
 
-def check_footer(files: FileStore, partition: Partition, now: datetime) -> CheckedFile | None:
+def check_footer(files: FileStore, partition: Partition, now: datetime, counted: FileCount | None = None) -> CheckedFile | None:
     """Check a file by its metadata, and return the result; None if there is no such file.
 
-    On a local disk only the end with the footer is read; elsewhere the whole file.
+    On a local disk only the end with the footer is read, or all of a small file that was counted; elsewhere the whole file.
 
     Args:
         files: The files of the store.
         partition: The file.
         now: The current time; no bar may be later.
+        counted: What the coverage counts: a file with that fingerprint holds it. None if it is to be read from the file.
     """
-    path = f"{files.location}/{partition.key}"
+    key = partition.key
+    path = f"{files.location}/{key}"
+    expected = None if counted is None or counted.fingerprint is None else counted.fingerprint
     try:
-        found = _end_of(files, partition.key)
+        found = _end_of(files, key, expected.size if expected and expected.size <= _HASHED else 0)
     except (StoreError, OSError) as error:
         text = f"cannot read {path}: {error.strerror or error}" if isinstance(error, OSError) else str(error)
         return CheckedFile(partition, Finding.of_file("file_unreadable", text, partition))
     if found is None:
         return None
     size, end = found
+    whole = Fingerprint.of(end) if expected is not None and len(end) == size else None
+    if counted is not None and whole is not None and whole == expected:
+        return CheckedFile(partition, None, counted.rows, counted.first, counted.last, size, whole)
     try:
         file = pq.ParquetFile(pa.BufferReader(end))
         metadata = file.metadata
@@ -127,7 +135,7 @@ def check_footer(files: FileStore, partition: Partition, now: datetime) -> Check
         finding = None  # a file without statistics tells nothing
     else:
         finding = _bad_bounds(first, last, partition, now, path)
-    return CheckedFile(partition, finding, rows, first, last, size)
+    return CheckedFile(partition, finding, rows, first, last, size, whole)
 
 
 _MOST_NAMES = 12  # that are shown of a file's columns, of which there may be thousands
@@ -202,8 +210,13 @@ def _bad_times(times: Int64s, partition: Partition, now: datetime, path: str) ->
     return None
 
 
-def _end_of(files: FileStore, key: str) -> tuple[int, bytes] | None:
+def _end_of(files: FileStore, key: str, wanted: int) -> tuple[int, bytes] | None:
     """Return the size of a file, and its end with the whole footer, or all of it; None if there is no file.
+
+    Args:
+        files: The files of the store.
+        key: The file.
+        wanted: So many bytes at least.
 
     Raises:
         StoreError: If a file in a bucket cannot be read.
@@ -220,9 +233,9 @@ def _end_of(files: FileStore, key: str) -> tuple[int, bytes] | None:
             size = status.st_size
             if is_mark(key, size):
                 return None
-            end = _read_from(file, max(0, size - _END))
+            end = _read_from(file, max(0, size - max(_END, wanted)))
             footer = int.from_bytes(end[-8:-4], "little") + 8
-            return size, end if footer <= _END or size <= _END else _read_from(file, max(0, size - footer))
+            return size, end if footer <= len(end) or len(end) == size else _read_from(file, max(0, size - footer))
     except (FileNotFoundError, NotADirectoryError):
         return None
 

@@ -61,11 +61,11 @@ class FileComparison:
     def _changed(self, file: CheckedFile) -> Finding | None:
         """Return how an undamaged file differs from the counted one, if that is an inconsistency."""
         partition = file.partition
-        path = f"{self._files.location}/{partition.key}"
-        finding = partial(Finding.of_file, partition=partition)
         fingerprint, counted = self._coverage.files.get(partition.period), self._coverage.rows.get(partition.period)
         if partition.period in self._coverage.changing or _matches(file, fingerprint):
             return None
+        path = f"{self._files.location}/{partition.key}"
+        finding = partial(Finding.of_file, partition=partition)
         others = self._catalog.others(partition, file.fingerprint) if self._catalog and file.fingerprint else []
         if others and self._is_swapped(file, others[0]):
             return finding("file_swapped", f"{path} has the content of {others[0].key}: bars of {others[0].series.symbol}")

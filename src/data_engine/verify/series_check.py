@@ -20,7 +20,7 @@ from data_engine.market.series import Dataset, Series, Timeframe
 from data_engine.market.time_range import TimeRange, difference, intersection, iso
 from data_engine.market.wording import and_more
 from data_engine.store.bar_store import BarStore
-from data_engine.store.coverage import Coverage, Fingerprint
+from data_engine.store.coverage import Coverage, FileCount, Fingerprint
 from data_engine.store.coverage_file import key
 from data_engine.store.partitions import Partition, Period
 from data_engine.verify.daily_reconciliation import SessionSums
@@ -51,7 +51,7 @@ class StoredBars:
         rows: The bars in each file.
         first: The timestamp of the first bar. If None, there is no bar.
         last: The timestamp of the last bar. If None, there is no bar.
-        files: The fingerprint of each file; empty for a quick check.
+        files: The fingerprint of each file; of a quick check, those that it needed.
     """
 
     rows: dict[Period, int]
@@ -152,7 +152,7 @@ def _check_once(
         elif series.dataset.timeframe == _DAYS:
             days.append(bars)
 
-    files = _check_files(storage, series, now, None if quick else add)
+    files = _check_files(storage, series, now, coverage) if quick else _read_files(storage, series, now, add)
     wrong = {period: file.finding for period, file in files.items() if file.finding}
     if coverage is not None:
         comparison = FileComparison(storage.files, coverage, remaining(coverage), catalog)
@@ -187,23 +187,42 @@ def _read_coverage(storage: BarStore, series: Series, findings: list[Finding]) -
         return None
 
 
-def _check_files(
-    storage: BarStore, series: Series, now: datetime, add: Callable[[pa.Table], None] | None
-) -> dict[Period, CheckedFile]:
-    """Check every file of a series, in order of time.
+def _read_files(storage: BarStore, series: Series, now: datetime, add: Callable[[pa.Table], None]) -> dict[Period, CheckedFile]:
+    """Check every file of a series by its content, in order of time.
 
     Args:
         storage: The store.
         series: The series.
         now: The current time.
-        add: A function that takes the bars of each undamaged file. If None, only file metadata is read.
+        add: A function that takes the bars of each undamaged file.
     """
+    partitions = sorted(storage.partitions(series.dataset, series.symbol), key=lambda one: one.period)
+    checked = ((one.period, check_file(storage.files, one, now, add)) for one in partitions)
+    return {period: file for period, file in checked if file is not None}
+
+
+def _check_files(storage: BarStore, series: Series, now: datetime, coverage: Coverage | None) -> dict[Period, CheckedFile]:
+    """Check every file of a series by its metadata, in order of time: of the first and the last, which bars they end with.
+
+    Args:
+        storage: The store.
+        series: The series.
+        now: The current time.
+        coverage: What is counted of the files.
+    """
+    partitions = sorted(storage.partitions(series.dataset, series.symbol), key=lambda one: one.period)
+    ends = {partitions[0].period, partitions[-1].period} if partitions else set()
     files = {}
-    for partition in sorted(storage.partitions(series.dataset, series.symbol), key=lambda one: one.period):
-        file = check_footer(storage.files, partition, now) if add is None else check_file(storage.files, partition, now, add)
+    for partition in partitions:
+        counted = None if coverage is None or partition.period in ends else _counted(coverage, partition.period)
+        file = check_footer(storage.files, partition, now, counted)
         if file is not None:
             files[partition.period] = file
     return files
+
+
+def _counted(coverage: Coverage, period: Period) -> FileCount:
+    return FileCount(coverage.rows.get(period, 0), fingerprint=coverage.files.get(period))
 
 
 def _coverage_findings(coverage: Coverage, stored: StoredBars, now: datetime, *, all_good: bool) -> list[Finding]:

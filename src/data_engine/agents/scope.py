@@ -1,0 +1,113 @@
+"""Say what a store holds of a range of some symbols, without reading bars: `scope_of`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+from typing import Any
+
+from data_engine.market.dates import DateLike
+from data_engine.market.time_range import TimeRange, iso
+from data_engine.read.adjusted_query import adjusted
+from data_engine.read.bar_query import BarQuery, ReadOptions
+from data_engine.read.completeness import lack_of
+from data_engine.read.holdings import Holdings
+from data_engine.read.session_report import FrameRecord
+from data_engine.store.bar_store import BarStore
+from data_engine.store.coverage import Coverage
+from data_engine.store.partitions import Partition
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What a store holds of a range of some symbols.
+
+    Attributes:
+        query: The range and the symbols, parsed; of adjusted prices, the dataset that is read.
+        sessions: The number of sessions by state: ``final``, ``provisional``, ``missing``, ``suspect`` and ``unverified``.
+        missing: What is missing or unverified, as text with the command that fetches it; None if nothing is.
+        notes: What is said of adjusted prices, and of an end in the future.
+        digest: A digest of the stored files of the symbols in the range: of their paths, sizes and content.
+        bars: The number of bars in these files.
+    """
+
+    query: BarQuery
+    sessions: dict[str, int]
+    missing: str | None
+    notes: tuple[str, ...]
+    digest: str
+    bars: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields that are in every answer."""
+        span = self.query.span
+        return {
+            "complete": self.missing is None,
+            "sessions": self.sessions,
+            "missing": self.missing,
+            "digest": self.digest,
+            "scope": {
+                "dataset": self.query.dataset.name,
+                "adjustment": str(self.query.adjustment),
+                "symbols": list(self.query.symbols),
+                "start": iso(span.start),
+                "end": iso(span.end),
+            },
+            "notes": list(self.notes),
+        }
+
+
+def scope_of(
+    store: BarStore, symbols: Sequence[str], start: DateLike, end: DateLike, options: ReadOptions, *, now: datetime
+) -> Scope:
+    """Return what the store holds of a range.
+
+    Args:
+        store: The store.
+        symbols: The symbols.
+        start: The first New York day, or an aware instant.
+        end: The last day, included, or an instant.
+        options: The dataset, session and resampling, as `ParquetStorage.load` has them.
+        now: The current instant, aware.
+
+    Raises:
+        InputError: If an argument cannot be used.
+        StoreError: If a coverage cannot be read, or corporate actions are not stored.
+    """
+    options = options.copy()
+    options["incomplete"] = "raise"  # by it, unverified ranges are missing
+    holdings = Holdings(store)
+    query, notes = adjusted(store, BarQuery.parse(symbols, start, end, now=now, **options), holdings, now=now)
+    held = holdings.of(query, now)
+    missing = lack_of(store, query, holdings, held, now=now)
+    sessions = FrameRecord(query, held, now).metadata()["sessions"]
+    assert isinstance(sessions, dict)  # noqa: S101 - `FrameRecord` counts them
+    if query.span.end > now:
+        notes.append(f"the range ends after now, {iso(now)}: what comes after is not known and not missing")
+    if not any(sessions.values()):
+        notes.append(
+            "no session of these symbols has begun in the range, or all lie after the end of the security: no bar is expected"
+        )
+    known = [one.known for one in held]
+    bars = sum(one.rows.get(period, 0) for one in known for period in one.rows if period.span.intersect(query.reach))
+    return Scope(query, sessions, missing, tuple(notes), digest_of(known, query.reach), bars)
+
+
+def digest_of(known: Iterable[Coverage], span: TimeRange | None = None) -> str:
+    """Return a digest of the files of some series, by the fingerprints that were taken as they were written.
+
+    Args:
+        known: The coverage of the series.
+        span: The range that the files touch. If None, all files.
+    """
+    lines = []
+    for one in known:
+        for period, rows in one.rows.items():
+            if span is None or period.span.intersect(span):
+                mark = one.files.get(period)
+                lines.append(
+                    f"{Partition(one.series, period).key} {rows} {'' if mark is None else f'{mark.size} {mark.digest}'}\n"
+                )
+    return sha256("".join(sorted(lines)).encode()).hexdigest()[:32]

@@ -1,0 +1,292 @@
+"""The questions that an agent can ask of a store, each with a bounded answer: `StoreTools`.
+
+An answer has what was found and always `complete`, the number of sessions by state, what is missing, and a digest. What is not
+held whole is refused, unless the question says that an incomplete answer is wanted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from threading import Timer
+from typing import Any
+
+import pandas as pd
+
+from data_engine.agents.scope import Scope, digest_of, scope_of
+from data_engine.agents.sql_scope import check_sql
+from data_engine.errors import InputError, StoreError
+from data_engine.market.bar_frame import ATTRS_KEY
+from data_engine.market.series import RAW
+from data_engine.market.session_states import STATES
+from data_engine.market.time_range import iso
+from data_engine.market.wording import and_more, did_you_mean
+from data_engine.read import duckdb_views
+from data_engine.read.bar_query import ReadOptions
+from data_engine.read.duckdb_views import connect, lazy_query, translate_errors, view_name
+from data_engine.read.parquet_storage import ParquetStorage
+from data_engine.store.selection import DatasetFilter
+from data_engine.verify.status import SeriesStatus, series_status
+from data_engine.verify.verify import verify
+
+MOST_ROWS = 1000
+"""The rows of an answer, at most."""
+
+MOST_BARS = 2_000_000
+"""The bars that are read for an answer, at most."""
+
+_MOST_SERIES = 200
+
+_SECONDS = 60  # of a query
+
+_MEMORY = "2GB"
+
+
+class StoreTools:
+    """The questions about one store. Nothing is written.
+
+    Args:
+        storage: The store.
+        clock: What returns the current instant, aware.
+    """
+
+    def __init__(self, storage: ParquetStorage, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._storage = storage
+        self._clock = clock
+
+    def held(self, symbols: list[str] | None = None, timeframe: str | None = None) -> dict[str, Any]:
+        """List what the store holds: per series, the requested, covered, provisional and missing ranges and the number of bars.
+
+        Args:
+            symbols: Symbols such as AAPL. If omitted, all; at most 200 series are listed.
+            timeframe: Only series of this length of a bar, such as 1Min or 1Day.
+        """
+        now = self._clock()
+        names = self._known(symbols) if symbols is not None else None
+        found = list(series_status(self._storage.bars, DatasetFilter.parse(timeframe), names, now=now))
+        listed = [one.to_json() for one in found[:_MOST_SERIES]]
+        return {**_state_of_series(found), "instant": iso(now), "series": listed, "truncated": len(found) > len(listed)}
+
+    def sessions(
+        self,
+        symbols: list[str],
+        start: str,
+        end: str,
+        timeframe: str = "1Min",
+        feed: str | None = None,
+        adjustment: str | None = None,
+    ) -> dict[str, Any]:
+        """Return the state of each session of each symbol: final, provisional, missing, suspect or unverified; and its bars.
+
+        Args:
+            symbols: Symbols such as AAPL.
+            start: The first day, such as 2024-01-31.
+            end: The last day, included.
+            timeframe: The length of the stored bars.
+            feed: The feed. If omitted, the consolidated tape.
+            adjustment: The adjustment of the stored bars: raw (if omitted), split, dividend or all.
+        """
+        options = ReadOptions(timeframe=timeframe, feed=feed, adjustment=adjustment)
+        scope = self._scope(symbols, start, end, options, allow_incomplete=True)
+        frame = self._storage.sessions(symbols, start, end, timeframe=timeframe, feed=feed, adjustment=adjustment)
+        found = Counter(frame["state"])
+        shown = frame.head(MOST_ROWS)
+        days = shown["session"].dt.strftime("%Y-%m-%d").tolist()
+        answered = [None if at is pd.NaT else iso(at.to_pydatetime()) for at in shown["answered"]]
+        parts = (shown["symbol"].tolist(), days, shown["state"].tolist(), shown["bars"].tolist(), answered)
+        rows = [list(row) for row in zip(*parts, strict=True)]
+        answer = {**scope.to_json(), "sessions": {name: found[name] for name in STATES}}
+        columns = ["symbol", "session", "state", "bars", "answered"]
+        return {**answer, "columns": columns, "rows": rows, "row_count": len(frame), "truncated": len(frame) > len(rows)}
+
+    def bars(
+        self,
+        symbols: list[str],
+        start: str,
+        end: str,
+        timeframe: str = "1Min",
+        resample: str | None = None,
+        session: str | None = None,
+        feed: str | None = None,
+        adjustment: str | None = None,
+        allow_incomplete: bool = False,
+        limit: int = MOST_ROWS,
+    ) -> dict[str, Any]:
+        """Return bars, the first 1,000 of the range at most. A range that is not held whole is refused.
+
+        Args:
+            symbols: Symbols such as AAPL.
+            start: The first day, such as 2024-01-31, or an instant with its zone.
+            end: The last day, included, or an instant, excluded.
+            timeframe: The length of the stored bars, such as 1Min or 1Day.
+            resample: Longer bars to compute from minutes, such as 15Min or 1Day.
+            session: The hours: all, extended or regular.
+            feed: The feed. If omitted, the consolidated tape.
+            adjustment: The adjustment of the prices: raw (if omitted), split, dividend or all.
+            allow_incomplete: Whether bars are wanted although some are missing. The answer says which.
+            limit: The maximum number of rows, up to 1,000.
+        """
+        options = ReadOptions(timeframe=timeframe, feed=feed, adjustment=adjustment, resample=resample)
+        if session is not None:
+            options["session"] = session  # type: ignore[typeddict-item] # `BarQuery.parse` checks it
+        scope = self._scope(symbols, start, end, options, allow_incomplete=allow_incomplete)
+        if scope.bars > MOST_BARS:
+            raise InputError(f"cannot read {scope.bars:,} bars for one answer; pass fewer symbols or days, or use the query tool")
+        options["incomplete"] = "ignore"  # it has been judged
+        frame = self._storage.load(symbols, start, end, **options)
+        rows = frame.head(max(1, min(limit, MOST_ROWS))).reset_index()
+        values = [
+            [row[0], iso(row[1].to_pydatetime()), *(float(value) for value in row[2:])] for row in rows.itertuples(index=False)
+        ]
+        answer = {**scope.to_json(), "sessions": frame.attrs[ATTRS_KEY]["sessions"], "files": frame.attrs[ATTRS_KEY]["files"]}
+        found = {"columns": list(rows.columns), "rows": values, "row_count": len(frame), "truncated": len(frame) > len(values)}
+        return {**answer, **found}
+
+    def query(
+        self,
+        sql: str,
+        start: str,
+        end: str,
+        symbols: list[str] | None = None,
+        allow_incomplete: bool = False,
+        limit: int = MOST_ROWS,
+    ) -> dict[str, Any]:
+        """Run one SELECT of DuckDB over the views bars_1min, bars_1day and so on, with the bars of some symbols and days only.
+
+        A view has symbol, timestamp (the start of the bar), open, high, low, close, volume, trade_count, vwap. Symbols and days
+        that are not held whole are refused, and so is SQL that names a symbol or a year outside of them.
+
+        Args:
+            sql: The statement.
+            start: The first day of the bars, such as 2024-01-31.
+            end: The last day, included.
+            symbols: The symbols of the bars. If omitted, all of the datasets in the SQL.
+            allow_incomplete: Whether a result is wanted although bars are missing. The answer says which.
+            limit: The maximum number of rows, up to 1,000.
+        """
+        store = self._storage.bars
+        words = set(re.findall(r"\w+", sql.lower()))
+        named = [dataset for dataset in duckdb_views.datasets(store) if view_name(dataset).lower() in words]
+        if not named:
+            views = and_more((view_name(dataset) for dataset in duckdb_views.datasets(store)), 20)
+            raise InputError(f"cannot run the SQL: it names no view; the views are {views}")
+        scopes = []
+        for dataset in named:
+            options = ReadOptions(timeframe=str(dataset.timeframe), feed=dataset.feed, adjustment=dataset.adjustment)
+            if dataset.adjustment != RAW:
+                options["prices"] = "vendor"  # the view has the bars as they are stored
+            names = symbols if symbols is not None else store.symbols(dataset)
+            scopes.append(self._scope(names, start, end, options, allow_incomplete=allow_incomplete))
+        span = scopes[0].query.span
+        check_sql(sql, {symbol for scope in scopes for symbol in scope.query.symbols}, span)
+        columns, rows = self._run(sql, scopes, max(1, min(limit, MOST_ROWS)))
+        shown = rows[: max(1, min(limit, MOST_ROWS))]
+        states = [scope.to_json() for scope in scopes]
+        summed = {name: sum(scope.sessions[name] for scope in scopes) for name in scopes[0].sessions}
+        return {
+            **states[0],
+            "complete": all(scope.missing is None for scope in scopes),
+            "missing": ". ".join(scope.missing for scope in scopes if scope.missing) or None,
+            "sessions": summed,
+            "digest": digest_of([store.coverage.read(one) for scope in scopes for one in scope.query.series], span),
+            "scope": [state["scope"] for state in states],
+            "columns": columns,
+            "rows": shown,
+            "truncated": len(rows) > len(shown),
+        }
+
+    def _run(self, sql: str, scopes: Sequence[Scope], limit: int) -> tuple[list[str], list[list[Any]]]:
+        """Return the columns of a result, and one row more than *limit* if there are more."""
+        span = scopes[0].query.span
+        with connect(self._storage.bars, span, memory=_MEMORY) as connection, translate_errors(connection):
+            for scope in scopes:
+                duckdb_views.narrow(connection, scope.query.dataset, scope.query.symbols)
+            timer = Timer(_SECONDS, connection.interrupt)
+            timer.start()
+            try:
+                relation = lazy_query(connection, sql)
+                rows = relation.limit(limit + 1).fetchall()
+                return list(relation.columns), [[_plain(value) for value in row] for row in rows]
+            finally:
+                timer.cancel()
+
+    def findings(self, symbols: list[str] | None = None, timeframe: str | None = None, quick: bool = True) -> dict[str, Any]:
+        """Check the store, and return what is wrong with it or unusual: inconsistencies first, at most 200.
+
+        Args:
+            symbols: Symbols such as AAPL. If omitted, all.
+            timeframe: Only series of this length of a bar, such as 1Min or 1Day.
+            quick: Whether to read only the metadata of files: no bar and no gap is judged then. A full check of many symbols
+                takes minutes.
+        """
+        now = self._clock()
+        names = self._known(symbols) if symbols is not None else None
+        chosen = DatasetFilter.parse(timeframe)
+        report = verify(self._storage.bars, chosen, names, now=now, quick=quick)
+        found = [*report.inconsistencies, *report.warnings]
+        return {
+            **_state_of_series(list(series_status(self._storage.bars, chosen, names, now=now))),
+            "instant": iso(now),
+            "checked": "file metadata only" if quick else "all bars",
+            "series_checked": report.series,
+            "inconsistencies": len(report.inconsistencies),
+            "warnings": len(report.warnings),
+            "gaps": None if quick else report.gaps,
+            "findings": [one.to_json() for one in found[:_MOST_SERIES]],
+            "truncated": len(found) > _MOST_SERIES,
+        }
+
+    def _scope(self, symbols: Sequence[str], start: str, end: str, options: ReadOptions, *, allow_incomplete: bool) -> Scope:
+        if not symbols:
+            raise InputError("no symbols given; pass at least one, such as AAPL")
+        scope = scope_of(self._storage.bars, list(symbols), start, end, options, now=self._clock())
+        if scope.missing is not None and not allow_incomplete:
+            there = self._stored()
+            meant = did_you_mean([name for name in scope.query.symbols if name not in there], there)
+            raise StoreError(
+                f"not held whole: {scope.missing}{meant}. Sessions: {scope.sessions}. Pass allow_incomplete for what there is"
+            )
+        return scope
+
+    def _known(self, symbols: Sequence[str]) -> list[str]:
+        """Return the symbols, all of which the store knows.
+
+        Raises:
+            InputError: If one is unknown.
+        """
+        names, there = [name.upper() for name in symbols], self._stored()
+        if unknown := [name for name in names if name not in there]:
+            raise InputError(f"no stored series of {and_more(unknown, 10)}{did_you_mean(unknown, there)}")
+        return names
+
+    def _stored(self) -> set[str]:
+        store = self._storage.bars
+        return {symbol for dataset in duckdb_views.datasets(store) for symbol in store.symbols(dataset)} | {
+            one.symbol for dataset in store.coverage.datasets() for one in store.coverage.series(dataset)
+        }
+
+
+def _state_of_series(found: Sequence[SeriesStatus]) -> dict[str, Any]:
+    """Return the state of some series: whether all that was requested of them is there."""
+    lacking = [one for one in found if one.missing or one.problem is not None]
+    unverified = [one for one in found if one.coverage.bars and not (one.coverage.covered or one.coverage.provisional)]
+    names = (f"{one.series} {one.problem or and_more(one.missing, 3, 'ranges')}" for one in lacking)
+    return {
+        "complete": not lacking and not unverified,
+        "missing": and_more(names, 5, separator="; ") or None,
+        "series_by_state": {state: sum(one.state == state for one in found) for state in sorted({one.state for one in found})},
+        "ranges": {
+            "final": sum(len(one.coverage.covered) for one in found),
+            "provisional": sum(len(one.coverage.provisional) for one in found),
+            "missing": sum(len(one.missing) for one in found),
+        },
+        "unverified": and_more((one.series for one in unverified), 5) or None,
+        "digest": digest_of(one.coverage for one in found),
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Return a value of SQL as JSON has it."""
+    return value if isinstance(value, (bool, int, float, str, type(None))) else str(value)

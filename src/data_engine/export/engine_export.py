@@ -1,0 +1,215 @@
+"""Export stored bars to the format of an engine: what a call asks for, what the store lacks of it, and the result."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from data_engine.corporate_actions.action_store import ActionStore
+from data_engine.corporate_actions.adjusted_bars import Adjuster
+from data_engine.errors import InputError
+from data_engine.export.bar_export import ExportPlan, Source, plan_export, run_export
+from data_engine.export.export_record import ExportRecord
+from data_engine.export.format import Bars, FormatMaker
+from data_engine.market.bars import from_micros
+from data_engine.market.corporate_action import Action
+from data_engine.market.dates import DateLike, any_span
+from data_engine.market.resampling import Resampling
+from data_engine.market.series import RAW, Adjustment, Dataset
+from data_engine.market.session_hours import Hours
+from data_engine.market.time_range import new_york_date
+from data_engine.market.wording import and_more, dataset_options, plural
+from data_engine.read.bar_query import ReadOptions, parse_dataset, parse_symbols
+from data_engine.read.completeness import incomplete_series
+from data_engine.read.parquet_storage import ParquetStorage
+from data_engine.store.bar_store import BarStore
+
+FORMATS = {
+    "nautilus": "nautilus_catalog.NautilusCatalog",
+    "qlib": "qlib_features.QlibFeatures",
+    "zipline": "zipline_bundle.ZiplineBundle",
+}
+"""The formats, by the word that names them: a module and a class of it, which is a `Format`."""
+
+_NAMED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class ExportCall:
+    """What a user asks to export.
+
+    Attributes:
+        to: The name of the format, of `FORMATS`.
+        folder: The folder to write.
+        symbols: The symbols. If None, all members of the index, or all symbols of the dataset.
+        start: The first day or instant. If None, that of the first bar.
+        end: The last day, included, or an instant. If None, now.
+        options: The other arguments of `ParquetStorage.load`: dataset, session, resample, index.
+        venue: The name of the venue, for engines that need one.
+    """
+
+    to: str
+    folder: Path
+    symbols: Sequence[str] | None
+    start: DateLike | None
+    end: DateLike | None
+    options: ReadOptions
+    venue: str
+
+
+class EngineExport:
+    """One export: planned when it is made, written by `run`.
+
+    Args:
+        storage: The store.
+        call: What is asked for.
+        now: The current instant, aware.
+
+    Attributes:
+        plan: What will be written.
+        missing: What the call asks for and the store does not hold, as text; None if nothing is.
+        notes: What is said of adjusted prices.
+
+    Raises:
+        InputError: If an argument cannot be used, or the folder has something else.
+        StoreError: If there is no store, or corporate actions are not stored that the format needs.
+    """
+
+    def __init__(self, storage: ParquetStorage, call: ExportCall, *, now: datetime) -> None:
+        storage.bars.check_exists()
+        self._storage, self._call, self._now = storage, call, now
+        self._dataset = parse_dataset(call.options)
+        self._symbols = self._asked_symbols()
+        self._folder = _checked(call.folder, storage.files.folder)
+        bars = self._bars()
+        self._record = ExportRecord(self._folder, self._identity(bars))
+        self._format = _maker(call.to)(self._folder, bars)
+        self.missing: str | None = None
+        self.notes: list[str] = []
+        self._source = Source(self._read, self._actions(bars), self._symbols or (), monthly=self._dataset.timeframe.intraday)
+        self.plan: ExportPlan = plan_export(self._source, self._format, self._record)
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """The columns of bars that the format has."""
+        return self._format.columns
+
+    def run(self) -> None:
+        """Write the export.
+
+        Raises:
+            StoreError: If the bars changed since the plan was made, or a file cannot be written.
+        """
+        run_export(self.plan, self._source, self._format, self._record, self._folder)
+
+    def _asked_symbols(self) -> tuple[str, ...] | None:
+        call = self._call
+        if call.symbols is not None:
+            return parse_symbols(call.symbols)
+        if call.options.get("index") is not None:
+            return None
+        raw = replace(self._dataset, adjustment=RAW)
+        stored = {symbol for dataset in (self._dataset, raw) for symbol in self._storage.bars.symbols(dataset)}
+        if not stored:
+            raise InputError(f"cannot export {self._dataset.name}: it has no bars; run `data-engine status`")
+        return tuple(sorted(stored))
+
+    def _bars(self) -> Bars:
+        options, dataset = self._call.options, self._dataset
+        resample = options.get("resample")
+        hours = Hours.parse(options.get("session") or ("all" if resample is None else "regular"))
+        resampling = None if resample is None else Resampling.parse(resample, hours, dataset.timeframe)
+        return Bars(dataset, hours, resampling, self._call.venue, ActionStore(self._storage.files))
+
+    def _identity(self, bars: Bars) -> dict[str, Any]:
+        """Return what must not differ between two exports to one folder."""
+        identity = {"format": self._call.to, "dataset": bars.dataset.name, "session": bars.hours.value, "bars": str(bars)}
+        return {**identity, "venue": bars.venue} if self._call.to == "nautilus" else identity
+
+    def _read(self) -> Iterator[tuple[str, pa.Table]]:
+        """Read the bars; note what the store lacks of them."""
+        call, options = self._call, self._call.options.copy()
+        options["columns"] = list(self._format.columns)
+        start = call.start
+        if start is None:
+            start, options["incomplete"] = self._first_day(), "ignore"
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            found = self._storage.batches(self._symbols, start, call.end, **options)
+        texts = {type(one.message).__name__: str(one.message) for one in told}
+        self.missing = texts.pop("IncompleteWarning", None) if call.start is not None else self._requested_gaps()
+        self.notes = list(texts.values())
+        return found
+
+    def _first_day(self) -> date:
+        """Return a New York day that no stored bar precedes."""
+        store, raw = self._storage.bars, replace(self._dataset, adjustment=RAW)
+        names: Sequence[str | None] = (None,) if self._symbols is None else self._symbols
+        firsts = [
+            one.period.start
+            for dataset in {self._dataset, raw}
+            for name in names
+            for one in _first(store.partitions(dataset, name))
+        ]
+        return new_york_date(min(firsts, default=self._now))
+
+    def _requested_gaps(self) -> str | None:
+        """Return which symbols miss a requested range, as text."""
+        span = any_span(None, self._call.end)
+        store, wanted = self._storage.bars, self._symbols
+        store.coverage.requested.refresh()
+        lacking = [
+            symbol for symbol, _ in incomplete_series(store, self._dataset, span, self._now) if wanted is None or symbol in wanted
+        ]
+        if not lacking:
+            return None
+        names = and_more(lacking, _NAMED)
+        return (
+            f"{self._dataset.name} misses requested ranges of {plural(len(lacking), 'symbol')} ({names}); "
+            f"run `data-engine update{dataset_options(self._dataset)}`"
+        )
+
+    def _actions(self, bars: Bars) -> Any:
+        if not self._format.with_actions:
+            return lambda *_: ()
+        return partial(_actions_of, self._storage.bars, bars.dataset, new_york_date(self._now))
+
+
+def _actions_of(store: BarStore, dataset: Dataset, today: date, symbol: str, first: int, last: int) -> Sequence[Action]:
+    until = min(new_york_date(from_micros(last)), today)
+    adjuster = Adjuster(store, dataset, Adjustment("all"), until, today=today)
+    return adjuster.effective_actions(symbol, from_micros(first))
+
+
+def _first(found: Iterator[Any]) -> Iterator[Any]:
+    one = next(found, None)
+    if one is not None:
+        yield one
+
+
+def _maker(to: str) -> FormatMaker:
+    if to not in FORMATS:
+        raise InputError(f"cannot export to {to!r}; choose one of {', '.join(FORMATS)}")
+    module, name = FORMATS[to].split(".")
+    made: FormatMaker = getattr(import_module(f"data_engine.export.{module}"), name)
+    return made
+
+
+def _checked(folder: Path, store: Path | None) -> Path:
+    """Return the whole path of a folder that is neither in the store nor around it.
+
+    Raises:
+        InputError: If it is.
+    """
+    whole = folder.expanduser().resolve()
+    if store is not None and (whole.is_relative_to(store.resolve()) or store.resolve().is_relative_to(whole)):
+        raise InputError(f"cannot export to {folder}: the store is there; pass a folder elsewhere")
+    return whole

@@ -1,0 +1,118 @@
+"""The server for agents, asked by the SDK's own client over stdio: adversarial questions get no answer that reads as whole."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from data_engine import ParquetStorage
+from data_engine.market.series import Dataset, Series, Timeframe
+from data_engine.market.time_range import new_york_days
+
+pytest.importorskip("mcp", reason="the extra mcp is not installed")
+
+SRC = Path(__file__).resolve().parents[2] / "src"
+WEEK = {"symbols": ["AAPL"], "start": "2024-06-03", "end": "2024-06-07", "timeframe": "1Day"}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    """A store that holds two weeks of June 2024 of AAPL and MSFT whole, but lacks one day of MSFT."""
+    storage = ParquetStorage(tmp_path_factory.mktemp("agents") / "store")
+    days = pd.bdate_range("2024-06-03", "2024-06-14", tz="America/New_York").tz_convert("UTC")
+    june = new_york_days(date(2024, 6, 3), date(2024, 6, 14))
+    for symbol in ("AAPL", "MSFT"):
+        index = pd.MultiIndex.from_product([[symbol], days], names=["symbol", "timestamp"])
+        prices = {name: [100.0 + at for at in range(10)] for name in ("open", "high", "low", "close", "vwap")}
+        storage.store(pd.DataFrame({**prices, "volume": 1000.0, "trade_count": 7.0}, index=index), timeframe="1Day")
+        series, now = Series(symbol, Dataset(Timeframe.parse("1Day"))), datetime.now(UTC)
+        storage.bars.coverage.update(
+            series, lambda known, now=now: known.wanting(june).answered(june, final_before=now, now=now, counts={})
+        )
+    hole = new_york_days(date(2024, 6, 5), date(2024, 6, 5))
+    storage.bars.coverage.update(Series("MSFT", series.dataset), lambda known: known.unclaimed(hole))
+    return Path(str(storage.files.folder))
+
+
+def ask(base: Path, *questions: tuple[str, dict[str, Any]]) -> list[Any]:
+    """Return the answers to some questions: a dict, or the text of an error."""
+    import anyio
+    from mcp import Client, StdioServerParameters
+
+    async def talk() -> list[Any]:
+        paths = ":".join([str(SRC), *(path for path in sys.path if path.endswith("site-packages"))])
+        words = ["-m", "data_engine", "mcp", "--base-path", str(base)]
+        async with Client(StdioServerParameters(command=sys.executable, args=words, env={"PYTHONPATH": paths})) as client:
+            tools = (await client.list_tools()).tools
+            assert all(tool.annotations.read_only_hint for tool in tools)
+            results = [await client.call_tool(name, arguments) for name, arguments in questions]
+            return [one.content[0].text if one.is_error else one.structured_content for one in results]
+
+    return anyio.run(talk)
+
+
+def test_what_is_held_whole_is_answered_with_its_state_and_digest(base):
+    held, bars, again, sessions, query, findings = ask(
+        base,
+        ("held", {}),
+        ("bars", WEEK),
+        ("bars", {**WEEK, "limit": 2}),
+        ("sessions", WEEK),
+        ("query", {"sql": "SELECT max(close) AS top FROM bars_1day", **{k: WEEK[k] for k in ("symbols", "start", "end")}}),
+        ("findings", {"symbols": ["AAPL"]}),
+    )
+
+    assert [row[5] for row in bars["rows"]] == [100.0, 101.0, 102.0, 103.0, 104.0]
+    assert (bars["complete"], bars["sessions"]["final"], bars["sessions"]["missing"]) == (True, 5, 0)
+    assert (again["truncated"], len(again["rows"]), again["digest"]) == (True, 2, bars["digest"])
+    assert [row[2] for row in sessions["rows"]] == ["final"] * 5
+    assert (query["rows"], query["complete"], query["digest"]) == ([[104.0]], True, bars["digest"])
+    assert (held["complete"], "MSFT" in held["missing"], findings["complete"]) == (False, True, True)
+    assert all(len(one["digest"]) == 32 for one in (held, bars, sessions, query, findings))
+
+
+def test_no_adversarial_question_is_answered_as_if_it_were_whole(base):
+    hole = {"symbols": ["MSFT"], "start": "2024-06-03", "end": "2024-06-07"}
+    sql = "SELECT count(*) FROM bars_1day"
+    refused = ask(
+        base,
+        ("bars", {**hole, "timeframe": "1Day"}),
+        ("bars", {**WEEK, "symbols": ["AAPPL"]}),
+        ("bars", {**WEEK, "start": "2019-06-03"}),
+        ("bars", {**WEEK, "timeframe": "1Min"}),
+        ("bars", {**WEEK, "feed": "iex"}),
+        ("bars", {**WEEK, "start": "2024-02-30"}),
+        ("query", {"sql": sql, **hole}),
+        ("query", {"sql": sql, "start": "2024-06-03", "end": "2024-06-07"}),
+        ("query", {"sql": f"{sql} WHERE symbol = 'AAPPL'", **hole, "symbols": ["AAPL"]}),
+        ("query", {"sql": f"{sql} WHERE symbol = 'aapl'", **hole, "symbols": ["AAPL"]}),
+        ("query", {"sql": f"{sql} WHERE year(timestamp) = 2019", **hole, "symbols": ["AAPL"]}),
+        ("query", {"sql": f"{sql} WHERE timestamp > '2019-01-01'", **hole, "symbols": ["AAPL"]}),
+        ("query", {"sql": "DROP VIEW bars_1day", **hole, "symbols": ["AAPL"]}),
+        ("query", {"sql": "SELECT * FROM bars_1day, read_csv('/etc/passwd')", **hole, "symbols": ["AAPL"]}),
+        ("findings", {"symbols": ["AAPPL"]}),
+        ("held", {"symbols": ["AAPPL"]}),
+    )
+    assert [one for one in refused if not isinstance(one, str)] == []
+    assert "did you mean AAPL?" in refused[1]
+
+    bars, query, sessions = ask(
+        base,
+        ("bars", {**hole, "timeframe": "1Day", "allow_incomplete": True}),
+        ("query", {"sql": sql, **hole, "symbols": ["MSFT"], "allow_incomplete": True}),
+        ("sessions", {**hole, "timeframe": "1Day"}),
+    )
+    assert [one["complete"] for one in (bars, query, sessions)] == [False] * 3
+    assert all("MSFT" in one["missing"] for one in (bars, query, sessions))
+    assert [row[2] for row in sessions["rows"]].count("final") == 4
+
+
+def test_nothing_is_written(base):
+    before = {path: path.stat().st_mtime_ns for path in base.rglob("*")}
+    ask(base, ("held", {}), ("bars", WEEK), ("findings", {"quick": False}))
+    assert {path: path.stat().st_mtime_ns for path in base.rglob("*")} == before
