@@ -317,6 +317,8 @@ def test_few_blocks_are_not_run_and_each_says_why():
         "it fetches two years of minutes",
         "it installs; tests/packaging/try_wheel.py does the same",
         "it needs the checkout; tests/sandbox/test_bots.py runs it",
+        "the store is your own, and `make engines` runs the command",
+        "`make engines` runs it",
     }
 
 
