@@ -233,7 +233,8 @@ class Oracle:
         dataset = _dataset(what, key)
         new = minus(minus(after.covered, before.covered), durable.all)
         if new and dataset is not None:
-            final = final_by_calendar(dataset.timeframe, what.true_clock)
+            # A machine that was suspended asks later than the step begins.
+            final = final_by_calendar(dataset.timeframe, max([what.true_clock, *(ask.now for ask in what.asks_of(key))]))
             early = minus(new, [(0, final)])
             if early:
                 raise Violation(f"(b) {key} covers {shown(early)}, which can still change")

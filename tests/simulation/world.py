@@ -543,6 +543,10 @@ class World:
             raise Violation(f"(e) status of {key} says that {shown(told)} is missing; that is {shown(missing)}")
         whole = not missing and (rows or claims.all)
         states = ("complete", "empty") if whole else ("failed", "incomplete", "empty", "complete")
+        if rows and not claims.wanted and not claims.all:
+            states = ("unverified",)
+        if rows and claims.all and claims.all[-1][1] - max(rows) > 29 * 86_400_000_000:
+            states = ("silent", *states)
         if said["state"] not in (("ended", *states) if one.ended is not None else states):
             raise Violation(f"(e) status of {key} says {said['state']}, and it holds {len(rows)} bars and lacks {shown(missing)}")
         if not happened.normal(key) or happened.undated:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 
 import numpy as np
 
@@ -115,8 +115,14 @@ def reopen(storage: BarStore, series: Series, days: Iterable[date]) -> None:
         storage.coverage.update(series, lambda known: known.reopened(ranges))
 
 
-def close(storage: BarStore, series: Series, empty: Iterable[EmptySession]) -> Changes:
+def close(storage: BarStore, series: Series, empty: Iterable[EmptySession], now: datetime) -> Changes:
     """Have the emptiness of sessions be final, and remove what was provisional of them; return how the bars changed.
+
+    Args:
+        storage: The store.
+        series: The series.
+        empty: The sessions.
+        now: When the run began.
 
     Raises:
         DamagedFile: If a file of the series cannot be read.
@@ -134,7 +140,7 @@ def close(storage: BarStore, series: Series, empty: Iterable[EmptySession]) -> C
 
     def closed(known: Coverage) -> Coverage:
         counts = storage.count_files(known, {period for period, _ in touched})
-        return (known.counted(counts) if counts else known).closed(ranges)
+        return known.closed(ranges, now=now, counts=counts)
 
     storage.coverage.update(series, closed)
     # The response was complete, so that they were counted as dropped and kept.

@@ -165,7 +165,7 @@ class IngestionRun:
         for series in run if missing else state.empty:
             self._dispatcher.tick()
             with self._guarded(series):
-                changes = close(self._storage, series, closable(state.empty.get(series, {}), days))
+                changes = close(self._storage, series, closable(state.empty.get(series, {}), days), self._run_plan.now)
                 state.changes += changes
                 state.vanished[series] = state.vanished.get(series, 0) + changes.vanished
                 reopen(self._storage, series, days)

@@ -187,12 +187,30 @@ class Coverage:
             tentative=_without(self.tentative, *parts),
         )
 
-    def closed(self, ranges: Iterable[TimeRange]) -> Coverage:
-        """Return the same where what is provisional inside *ranges* is covered."""
+    def closed(self, ranges: Iterable[TimeRange], *, now: datetime, counts: Mapping[Period, FileCount]) -> Coverage:
+        """Return the same where what is provisional inside *ranges* is covered, after bars of it were removed.
+
+        Args:
+            ranges: The ranges.
+            now: When they were requested.
+            counts: What is now in the files that were touched, and in those that hold the first and the last bar.
+        """
         parts = intersection(self.provisional, ranges)
-        if not parts:
-            return self
-        return replace(self, covered=union((*self.covered, *parts)), provisional=difference(self.provisional, parts))
+        made = self.counted(counts) if counts else self
+        made = replace(
+            made,
+            covered=union((*self.covered, *parts)),
+            provisional=difference(self.provisional, parts),
+            empty_since=None if made.first_bar else (self.empty_since or now),
+        )
+        if (
+            self.first_bar is not None and made.first_bar != self.first_bar
+        ):  # what followed it is emptiness before a first bar now
+            since = new_york_midnight(new_york_date(self.first_bar))
+            parts = union((*parts, *(part for one in made.covered if (part := one.after(since)))))
+        for part in parts:
+            made = replace(made, tentative=_tentative(made, made, part, now))
+        return made
 
     def with_unconfirmed(self, span: TimeRange, *, now: datetime, counts: Mapping[Period, FileCount]) -> Coverage:
         """Return the same after *span* was answered in full, its bars are on disk, and their price base is unconfirmed.

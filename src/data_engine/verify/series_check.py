@@ -135,6 +135,8 @@ def _check_once(
 ) -> CheckedSeries:
     findings: list[Finding] = []
     coverage = _read_coverage(storage, series, findings)
+    if coverage is not None and coverage.updated is not None:
+        now = max(now, coverage.updated)  # a clock that is behind must not take the newest bars for those of the future
     reconcile = series.dataset.timeframe == _MINUTES and not quick
     known = KnownActions(actions, series.dataset.adjustment)
     prices = PriceChecks(series.dataset, known, None if coverage is None else (*coverage.covered, *coverage.provisional))
