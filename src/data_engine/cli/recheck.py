@@ -71,7 +71,7 @@ def recheck(
     as_json: bool,
     **selection: Any,
 ) -> None:
-    """Fetch covered ranges again and find late or revised bars.
+    """Fetch covered ranges again: late and revised bars.
 
     The most suspect ranges come first, then those that were seen longest ago; the next run goes on where this one stopped. New
     bars are stored. Bars that Alpaca revised or dropped stay as they are and are conflicting, until --accept stores Alpaca's

@@ -7,7 +7,7 @@ device serves many files. The coverage of many series is written together, too, 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from functools import partial
@@ -247,7 +247,8 @@ class SeriesFiles:
         span = self._task.range
         changing: dict[str, list[Period]] = {}
         for symbol, period in files:
-            with self.guarded(symbol):
+            # Of a damaged coverage `cover` tells; its bars are stored all the same, unless a refetch could lose some.
+            with self.guarded(symbol) if self._refetch else suppress(*OF_ONE_FILE):
                 known, part = self.known(symbol), period.span.intersect(span)
                 again = self._refetch and period in known.rows
                 if again or (part is not None and intersection(known.covered, (part,))):
