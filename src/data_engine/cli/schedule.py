@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import plistlib
 import re
 import shlex
 import shutil
@@ -12,7 +11,6 @@ from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
-from xml.sax.saxutils import escape
 
 import click
 
@@ -229,6 +227,8 @@ def for_cron(job: Job) -> Installation:
 
 def for_launchd(job: Job) -> Installation:
     """Return an agent of macOS. If the Mac sleeps then, it starts when it wakes."""
+    import plistlib  # reads XML, too, which `--help` need not wait for
+
     at = job.start.local
     path = f"~/Library/LaunchAgents/{_NAME}.plist"
     agent = {
@@ -245,6 +245,8 @@ def for_launchd(job: Job) -> Installation:
 
 def for_windows(job: Job) -> Installation:
     """Return a task of the Task Scheduler. It starts later if the machine was off."""
+    from xml.sax.saxutils import escape  # imports urllib.request, which `--help` need not wait for
+
     days = "".join(f"<{_WEEKDAYS[day]} />" for day in job.start.days)
     line = f"{' '.join(map(_cmd_word, job.words))} >> {_cmd_word(str(job.log))} 2>&1"
     # No encoding is declared: the file may be UTF-8, or UTF-16 as PowerShell writes it.
