@@ -110,24 +110,36 @@ def empty_sessions(
     if not silent:
         return ()
     known = storage.coverage.read(before.series)
-    claims = (*known.covered, *known.provisional)
-    windows = {day: sessions_before(day, LATELY) for day in silent}
-    traded = days_with_bars(storage, before.series, min(window[0] for window in windows.values()), max(silent))
+    claims = (answered, *known.covered, *known.provisional)
+    answered_whole = {day for day, span in silent.items() if not difference((span,), claims)}
+    removable = {day: _removable(before, span, answered, final_before) for day, span in silent.items()}
+    # A session that has only begun is silent in many series: no file is read for that.
+    days = [day for day in silent if day in answered_whole or removable[day]]
+    if not days:
+        return ()
+    windows = {day: sessions_before(day, LATELY) for day in days}
+    traded = days_with_bars(storage, before.series, min(window[0] for window in windows.values()), max(days))
     found = []
-    for day, span in silent.items():
-        bars, window = before.series.dataset.timeframe.widen(span), windows[day]
+    for day in days:
+        span, window = silent[day], windows[day]
+        bars = before.series.dataset.timeframe.widen(span)
         # Where the rest of a session has bars, none has to be in this part.
-        rest = difference((span,), (answered,))
         lately = day in traded or not traded.isdisjoint(window)
-        whole = lately and not difference(rest, claims) and not _has_bars(storage, before.series, rest)
+        whole = lately and day in answered_whole and not _has_bars(storage, before.series, difference((span,), (answered,)))
         part = bars if whole else bars.intersect(answered)
-        final = bars.end <= final_before
-        withdrawn = intersection((part,), before.provisional) if part and final else ()
+        withdrawn = _removable(before, span, part, final_before) if part else ()
         stored = _has_bars(storage, before.series, withdrawn)
         if part and (whole or stored):
             regular = whole and traded.issuperset(window)
-            found.append(EmptySession(day, part, regular, final, withdrawn if stored else ()))
+            found.append(EmptySession(day, part, regular, bars.end <= final_before, withdrawn if stored else ()))
     return tuple(found)
+
+
+def _removable(before: Coverage, span: TimeRange, part: TimeRange, final_before: datetime) -> tuple[TimeRange, ...]:
+    """Return what was provisional in a part of a session whose bars no longer change; nothing while they can."""
+    bars = before.series.dataset.timeframe.widen(span)
+    inside = bars.intersect(part)
+    return intersection((inside,), before.provisional) if inside and bars.end <= final_before else ()
 
 
 def _has_bars(storage: BarStore, series: Series, ranges: Iterable[TimeRange]) -> bool:
