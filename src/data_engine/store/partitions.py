@@ -117,20 +117,25 @@ class Partition:
     def parse(cls, key: str) -> Partition | None:
         """Return the partition of a path, or None if it is not the path of one."""
         match = _HEAD.fullmatch(key)
-        if match is None:
-            return None
-        try:
-            dataset = Dataset.from_name(match["dataset"])
-        except ValueError:
-            return None
-        series = Series(decode_symbol(match["symbol"]), dataset)
-        return cls.in_folder(series, key) if series_folder(series) == f"{dataset.name}/symbol={match['symbol']}" else None
+        series = None if match is None else _series_of(match["dataset"], match["symbol"])
+        return None if series is None else cls.in_folder(series, key)
 
     @classmethod
     def in_folder(cls, series: Series, key: str) -> Partition | None:
         """Return the partition of a path in the folder of a series, or None if it is not the path of one."""
         period = _period_of(key[len(series_folder(series)) + 1 :], intraday=series.dataset.timeframe.intraday)
         return None if period is None else cls(series, period)
+
+
+@lru_cache(maxsize=64)  # the files of a series come one after the other
+def _series_of(name: str, symbol: str) -> Series | None:
+    """Return the series of a folder, or None if it is not the folder of one."""
+    try:
+        dataset = Dataset.from_name(name)
+    except ValueError:
+        return None
+    series = Series(decode_symbol(symbol), dataset)
+    return series if series_folder(series) == f"{name}/symbol={symbol}" else None
 
 
 def file_keys(series: Series, chosen: Iterable[Period]) -> list[str]:

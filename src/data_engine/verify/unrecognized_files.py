@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from functools import lru_cache, partial
+from functools import partial
 
 from data_engine.corporate_actions.action_store import ActionStore
 from data_engine.corporate_actions.symbol_actions import key as action_key
@@ -49,7 +49,7 @@ def _in_dataset(files: FileStore, name: str) -> Iterator[Finding]:
         yield _unrecognized(files, name, "is not the directory of a dataset")
         return
     keys = list(files.list(name))
-    others = [key for key in keys if not _is_partition(key)]
+    others = [key for key in keys if Partition.parse(key) is None]
     legacy = [key for key in others if is_legacy(key)]
     if legacy:
         alone = len(others) == len(keys)
@@ -66,19 +66,6 @@ def _in_dataset(files: FileStore, name: str) -> Iterator[Finding]:
             yield Finding("unrecognized_bars", text, key=key)
         else:
             yield _unrecognized(files, key, "is not a file of this store")
-
-
-def _is_partition(key: str) -> bool:
-    folder, _, rest = key.partition("/year=")
-    series = _series_of(folder)
-    return series is not None and Partition.in_folder(series, f"{folder}/year={rest}") is not None
-
-
-@lru_cache(maxsize=64)
-def _series_of(folder: str) -> Series | None:
-    """Return the series of a folder, which has many files, or None if it is not the folder of one."""
-    parsed = (Partition.parse(f"{folder}/{file}") for file in ("year=2000/data.parquet", "year=2000/month=01/data.parquet"))
-    return next((one.series for one in parsed if one is not None), None)
 
 
 def _unrecognized(files: FileStore, key: str, text: str) -> Finding:
