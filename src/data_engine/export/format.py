@@ -70,6 +70,10 @@ class Losses:
             before, first = self.found.get(kind, (0, example))
             self.found[kind] = (before + count, first)
 
+    def add_values(self, kind: str, symbol: str, values: Any, lost: Any) -> None:
+        """Count values of a symbol that would change; *lost* is a truth value per value, and the first such one the example."""
+        self.add(kind, int(lost.sum()), f"{float(values[int(lost.argmax())])!r} of {symbol}")
+
     def lines(self) -> list[str]:
         """Return a line per kind of loss."""
         return [f"{count:,} {kind}, such as {example}" for kind, (count, example) in self.found.items()]

@@ -92,13 +92,10 @@ class NautilusCatalog:
             values = numbers(table.column(name))
             used = max(used, decimals_of(values))
             lost = lost_with_decimals(values, MOST_DECIMALS)
-            losses.add(
-                f"prices with more than {MOST_DECIMALS} decimals are rounded", int(lost.sum()), _example(symbol, values, lost)
-            )
+            losses.add_values(f"prices with more than {MOST_DECIMALS} decimals are rounded", symbol, values, lost)
         self._decimals[symbol] = min(used, MOST_DECIMALS)
         volume = numbers(table.column("volume"))
-        lost = lost_with_decimals(volume, 0)
-        losses.add("fractional volumes are rounded to whole shares", int(lost.sum()), _example(symbol, volume, lost))
+        losses.add_values("fractional volumes are rounded to whole shares", symbol, volume, lost_with_decimals(volume, 0))
 
     def survey_actions(self, symbol: str, first: int, last: int, actions: Sequence[Action], losses: Losses) -> None:
         """A catalog has no corporate actions."""
@@ -225,7 +222,3 @@ def _file_time(micros: int) -> str:
     """Return an instant as a file name has it: ``2024-06-03T13-31-00-000000000Z``."""
     at = datetime.fromtimestamp(micros // 1_000_000, UTC)
     return f"{at:%Y-%m-%dT%H-%M-%S}-{micros % 1_000_000:06d}000Z"
-
-
-def _example(symbol: str, values: Any, lost: Any) -> str:
-    return f"{float(values[int(np.argmax(lost))])!r} of {symbol}"

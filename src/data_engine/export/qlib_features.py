@@ -66,9 +66,8 @@ class QlibFeatures:
             raise InputError(f"cannot export {symbol!r} to qlib: it would read that as no symbol or another; leave it out")
         for name in self.columns:
             values = numbers(table.column(name))
-            lost = lost_in_float32(values)
-            example = f"{float(values[int(np.argmax(lost))])!r} of {symbol}"
-            losses.add(f"values of {name} need more digits than a 32-bit float has", int(lost.sum()), example)
+            kind = f"values of {name} need more digits than a 32-bit float has"
+            losses.add_values(kind, symbol, values, lost_in_float32(values))
         times = timestamps_us(table)
         outside = ~np.isin(times, self._grid(_day(unit.first), _day(unit.last)))
         example = f"{from_micros(int(times[int(np.argmax(outside))])):%Y-%m-%dT%H:%MZ} of {symbol}"

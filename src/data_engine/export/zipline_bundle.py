@@ -73,14 +73,11 @@ class ZiplineBundle:
         if not re.fullmatch(r"[A-Z0-9.@_/-]+", symbol):
             raise InputError(f"cannot export {symbol!r} to zipline: it is no symbol there; leave it out")
         volume = numbers(table.column("volume"))
-        large = volume > _MOST_SHARES
-        losses.add(f"volumes above {_MOST_SHARES:,} are cut to that", int(large.sum()), _example(symbol, volume, large))
-        lost = lost_with_decimals(volume, 0)
-        losses.add("fractional volumes are rounded to whole shares", int(lost.sum()), _example(symbol, volume, lost))
+        losses.add_values(f"volumes above {_MOST_SHARES:,} are cut to that", symbol, volume, volume > _MOST_SHARES)
+        losses.add_values("fractional volumes are rounded to whole shares", symbol, volume, lost_with_decimals(volume, 0))
         for name in _PRICES:
             values = numbers(table.column(name))
-            lost = lost_with_decimals(values, _DECIMALS)
-            losses.add("prices are rounded to a tenth of a cent", int(lost.sum()), _example(symbol, values, lost))
+            losses.add_values("prices are rounded to a tenth of a cent", symbol, values, lost_with_decimals(values, _DECIMALS))
             if values.max() > _MOST_PRICE:
                 raise InputError(
                     f"cannot export {symbol} to zipline: {float(values.max())!r} is above its highest price; leave it out"
@@ -159,7 +156,3 @@ def _csv(rows: Sequence[Sequence[object]]) -> bytes:
 
 def _day(time: int) -> date:
     return new_york_date(from_micros(time))
-
-
-def _example(symbol: str, values: Any, lost: Any) -> str:
-    return f"{float(values[int(np.argmax(lost))])!r} of {symbol}"
