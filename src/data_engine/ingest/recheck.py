@@ -180,7 +180,8 @@ def recheck(
             _write(bars, record if whole else None)
             bound = pipeline.settings.requests_per_minute is not None
             _Run(pipeline, hold, now, "recheck", report).do(lambda dispatcher: _steps(plan, minutes, dispatcher, bound=bound))
-            _write(bars, replace(record, nights=max(0, plan.nights - 1)) if whole else None)
+            if report.failed.keys() <= found.failed.keys():  # else a part of tonight is left for another night
+                _write(bars, replace(record, nights=max(0, plan.nights - 1)) if whole else None)
         _finish(bars, found, report, accept=accept)
         return report
 
