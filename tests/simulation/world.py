@@ -229,8 +229,7 @@ class World:
         known = any(key.startswith(("equities_", "metadata/coverage/", "metadata/indices/")) for key in self.files.content)
         fine = isinstance(unexpected, InputError) or (isinstance(unexpected, StoreError) and not known)
         fine |= isinstance(unexpected, StoreBusy) and self.place == "plain"  # the claim of a killed writer has to expire
-        # One after the other, at two seconds each, the requests of four workers may leave the renewal no minute.
-        fine |= isinstance(unexpected, lease.LockLost) and self._tick(step) >= 1
+        fine |= self._may_lose_lease(step, unexpected)
         if isinstance(unexpected, DataEngineError) and not step.faulty and not fine:
             raise Violation(f"(e) {step.kind} ended with {unexpected.code} though nothing failed: {unexpected}")
         if readers:
@@ -238,12 +237,16 @@ class World:
             self._check_status(step, happened)
             self._check_load(step)
 
+    def _may_lose_lease(self, step: Step, error: BaseException | None) -> bool:
+        """One after the other, at two seconds each, the requests of four workers may leave the renewal no minute."""
+        return isinstance(error, lease.LockLost) and self._tick(step) >= 1
+
     def _repeat(self, step: Step) -> None:
         before, old = self.state, dict(self.files.content)
         again = self._do(replace(step, faults=replace(step.faults, lands_at=None)))  # what has landed stays
         self.oracle.check(again)
-        if isinstance(again.error, lease.LockLost) and self._tick(step) >= 1:
-            return  # as in `_check`
+        if self._may_lose_lease(step, again.error):
+            return
         if again.error is not None:
             raise Violation(f"(g) the repeat ended with {again.error!r}")
         final = list(outside_repeat(before, again.asks))
