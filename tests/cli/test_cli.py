@@ -519,3 +519,11 @@ def test_ctrl_c_ends_a_query_that_computes_for_long(small: Path) -> None:
 
     assert ran.code == 130
     assert "interrupted" in ran.err
+
+
+def test_a_command_has_the_same_help_whether_or_not_it_was_parsed_below_the_program() -> None:
+    for name, command in every_command().items():
+        alone = command.get_help_option(command.make_context(name, [], resilient_parsing=True))
+
+        assert alone is not None
+        assert alone.opts == ["-h", "--help"]

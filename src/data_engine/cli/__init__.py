@@ -53,7 +53,6 @@ _EPILOG = f"Try `data-engine demo`, which needs no account.\n\n\b\nDocumentation
     partial=True,
     invoke_without_command=True,
     epilog=_EPILOG,
-    context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.option("--version", is_flag=True, help="Print the version and exit.")
 @click.pass_context

@@ -50,6 +50,8 @@ class Command(click.Command):
     """
 
     def __init__(self, *arguments: Any, exits: str = "", partial: bool = False, **options: Any) -> None:
+        # click keeps the help option as it is made first: it must not depend on whether a command was parsed below its group.
+        options["context_settings"] = {"help_option_names": ["-h", "--help"], **(options.get("context_settings") or {})}
         super().__init__(*arguments, **options)
         self.exit_codes = tuple(map(int, exits.split())) or tuple(MEANINGS)
         self.meanings = MEANINGS if partial else {**MEANINGS, FAILED: INTERNAL_ERROR}
