@@ -22,6 +22,8 @@ from data_engine.market.time_range import TimeRange
 from data_engine.store.coverage import Coverage, FileCount, Fingerprint
 from data_engine.store.coverage_store import CoverageStore
 from data_engine.store.file_store import FileStore
+from data_engine.store.history.bar_undo import bars_undo
+from data_engine.store.history.undo import Edited
 from data_engine.store.legacy_files import refuse_foreign, refuse_legacy_store
 from data_engine.store.partitions import Partition, Period, decode_symbol, periods, series_folder
 
@@ -92,8 +94,10 @@ class FileEdit:
             return None
         with CPU_SLOTS:
             made = to_parquet(table) if table.num_rows else b""
-        self.result = replace(result, count=count_table(table, made))
-        return made
+            undo = bars_undo(stored, table) if stored.num_rows else None
+        count = count_table(table, made)
+        self.result = replace(result, count=count)
+        return Edited.of(made, undo, count.fingerprint)
 
 
 class BarStore:
