@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import duckdb
+import pandas as pd
 import pytest
 
 from data_engine import IngestionReport
@@ -46,6 +47,11 @@ def is_in(known: list[list[str]], span: list[str]) -> bool:
 
 def touches(known: list[list[str]], span: list[str]) -> bool:
     return any(start < span[1] and span[0] < end for start, end in known)
+
+
+def frame_of(name: str, instant: str) -> pd.DataFrame:
+    index = pd.MultiIndex.from_tuples([(name, pd.Timestamp(instant))], names=["symbol", "timestamp"])
+    return pd.DataFrame(dict.fromkeys(("open", "high", "low", "close", "volume", "trade_count", "vwap"), 7.0), index)
 
 
 def days_of(base: Path, name: str) -> set[date]:
@@ -125,6 +131,22 @@ def test_the_rest_of_a_session_without_bars_is_no_missing_session(base: Path, tm
     assert (first.exit_code, first.changes.added) == (0, 20 * 11 * 3)
     assert (rest.exit_code, rest["codes"], rest.changes.added) == (0, {}, 0)
     assert all(is_in(coverage(base, name)["covered"], SESSION) for name in names)
+
+
+def test_the_final_response_removes_what_was_provisional_of_a_part_of_a_session(base: Path, tmp_path: Path) -> None:
+    """Seed 60000242: nobody decided about a bar in a part, since nothing can be said about the session."""
+    source, name, clock = market(tmp_path / "gap.parquet", NAMES, NAMES[:1]), NAMES[0], Clock(EVENING)
+    with Sandbox(source, clock=clock) as server:
+        pipeline = pipeline_of(server, base, clock)
+        before = pipeline.ingest_symbols([name], "2024-06-17T10:00:00-04:00", "2024-06-17")
+        pipeline.storage.store(frame_of(name, "2024-06-17T15:47:00Z"))
+        clock.now = MORNING
+        final = pipeline.ingest_symbols([name], "2024-06-17T10:00:00-04:00", "2024-06-17")
+
+    assert (before.changes.added, before["codes"]) == (0, {name: "no_data"})
+    assert (final.changes.removed, final["codes"]) == (1, {name: "no_data"})
+    assert rows(base) == []
+    assert is_in(coverage(base, name)["covered"], ["2024-06-17T14:00:00Z", "2024-06-18T00:01:00Z"])
 
 
 def test_a_run_that_dies_before_it_has_compared_its_series_leaves_the_session_to_the_next(

@@ -34,6 +34,8 @@ def main() -> int:
         if failed is not None:
             violated += 1
             print(failed.line if options.no_shrink else shrink(failed, options.tries), flush=True)
+        if done % 100 == 0:
+            print(f"{done} seeds, {violated} violated, up to {seed}", flush=True)
     print(f"{done} seeds, {violated} violated, {time.monotonic() - begin:.1f} s, {time.process_time() - spent:.1f} s of CPU")
     return 1 if violated else 0
 

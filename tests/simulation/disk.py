@@ -202,8 +202,10 @@ class ModelDisk(Disk):
             raise self._error(errno.ENOENT, folder)
         prefix = folder.rstrip("/") + "/"
         found = []
-        for path, node in self._names.items():
-            if path.startswith(prefix) and "/" not in path[len(prefix) :] and path != "/":
+        names = [path for path in self._names if path.startswith(prefix)]  # of many, few are below the folder
+        for path in names:
+            if "/" not in path[len(prefix) :] and path != "/":
+                node = self._names[path]
                 size = len(node.content) if isinstance(node, Inode) else 4096
                 found.append(Found(path[len(prefix) :], not isinstance(node, Inode), size))
         return found

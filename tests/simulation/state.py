@@ -58,8 +58,11 @@ def minus(spans: Iterable[tuple[int, int]], taken: Iterable[tuple[int, int]]) ->
 
 
 def common(one: Iterable[tuple[int, int]], other: Iterable[tuple[int, int]]) -> Spans:
-    one = joined(one)
-    return minus(one, minus(one, other))
+    others = joined(other)
+    if not others:
+        return []
+    pieces = ((max(start, low), min(end, high)) for start, end in joined(one) for low, high in others)
+    return [(start, end) for start, end in pieces if start < end]
 
 
 def inside(stamp: int, spans: Iterable[tuple[int, int]]) -> bool:

@@ -74,6 +74,15 @@ def basis_checks(
     return [BasisCheck(known.series, span, rate, asof) for span in dict.fromkeys(found) if span is not None]
 
 
+def has_nothing_to_compare(storage: BarStore, known: Coverage) -> bool:
+    """Tell whether no bar is stored in what is unconfirmed of a series: emptiness is of any price base.
+
+    Raises:
+        DamagedFile: If a file cannot be read.
+    """
+    return _first_bars(storage, known.series, tuple(one.range for one in known.unconfirmed)) is None
+
+
 def _claims(known: Coverage, instant: datetime) -> bool:
     return any(span.start <= instant < span.end for span in (*known.covered, *known.provisional))
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from data_engine.ingest.bar_rate import bars_per_session
 from data_engine.market.exchange_calendar import can_hold_bars, regular_hours, sessions
-from data_engine.market.time_range import TimeRange, new_york_date, new_york_days
+from data_engine.market.time_range import TimeRange, new_york_date, new_york_days, union
 from data_engine.store.coverage import Coverage
 
 _NEAR = timedelta(days=100)  # how far from a hole a session tells of its prices
@@ -30,8 +30,15 @@ def comparison_session(coverage: Coverage, piece: TimeRange) -> TimeRange | None
     before = coverage.last_bar < piece.start
     bar = coverage.last_bar if before else coverage.first_bar
     day = new_york_days(new_york_date(bar), new_york_date(bar)) if timeframe.intraday else None
-    whole = day or TimeRange(timeframe.floor(bar), timeframe.next(timeframe.floor(bar)))
+    whole = _held_part(coverage, bar, day or TimeRange(timeframe.floor(bar), timeframe.next(timeframe.floor(bar))))
     return whole.before(piece.start) if before else whole.after(piece.end)
+
+
+def _held_part(coverage: Coverage, bar: datetime, whole: TimeRange) -> TimeRange:
+    """Return the part of a session that was answered with a bar of it: what was never asked for is not stored."""
+    claims = union((*coverage.covered, *coverage.provisional, *(one.range for one in coverage.unconfirmed)))
+    held = next((part for one in claims if one.start <= bar < one.end and (part := one.intersect(whole))), whole)
+    return coverage.series.dataset.timeframe.widen(held)
 
 
 def _covered_sessions_beside(coverage: Coverage, piece: TimeRange) -> TimeRange | None:

@@ -28,11 +28,11 @@ RECENT = timedelta(days=7)
 
 @dataclass(frozen=True, slots=True)
 class EmptySession:
-    """A recent session of which the response to one series had no bar, though the series traded lately.
+    """A recent session of which the response to one series had no bar, though the series traded lately; or a part of one.
 
     Attributes:
         day: The session.
-        range: The range of its bars, whole.
+        range: The range of its bars, whole, or the part that was answered.
         regular: Whether the series had a bar in each of the ten sessions before.
         final: Whether Alpaca no longer revises bars of the session.
         withdrawn: Where bars are stored that were provisional: once the emptiness is final, they are removed.
@@ -92,7 +92,10 @@ def empty_sessions(
     silent: dict[date, TimeRange],
     final_before: datetime,
 ) -> tuple[EmptySession, ...]:
-    """Return those of the silent sessions that are answered to their end, of a series that traded lately.
+    """Return what the end of the run decides about silent sessions.
+
+    That is the emptiness of a session which is answered to its end, of a series that traded lately; and of any other session, the
+    part that was answered, if provisional bars are stored there.
 
     Args:
         storage: The store, with the bars of the response in place.
@@ -107,21 +110,23 @@ def empty_sessions(
     if not silent:
         return ()
     known = storage.coverage.read(before.series)
-    claims = (answered, *known.covered, *known.provisional)
-    whole = {day: span for day, span in silent.items() if not difference((span,), claims)}
-    if not whole:
-        return ()
-    windows = {day: sessions_before(day, LATELY) for day in whole}
-    traded = days_with_bars(storage, before.series, min(window[0] for window in windows.values()), max(whole))
+    claims = (*known.covered, *known.provisional)
+    windows = {day: sessions_before(day, LATELY) for day in silent}
+    traded = days_with_bars(storage, before.series, min(window[0] for window in windows.values()), max(silent))
     found = []
-    for day, span in whole.items():
-        if day in traded and _has_bars(storage, before.series, difference((span,), (answered,))):
-            continue  # the rest of the session was answered, in which no bar has to be
-        if day in traded or not traded.isdisjoint(windows[day]):
-            bars = before.series.dataset.timeframe.widen(span)
-            final = bars.end <= final_before
-            withdrawn = intersection((bars,), before.provisional) if final and day in traded else ()
-            found.append(EmptySession(day, bars, traded.issuperset(windows[day]), final, withdrawn))
+    for day, span in silent.items():
+        bars, window = before.series.dataset.timeframe.widen(span), windows[day]
+        # Where the rest of a session has bars, none has to be in this part.
+        rest = difference((span,), (answered,))
+        lately = day in traded or not traded.isdisjoint(window)
+        whole = lately and not difference(rest, claims) and not _has_bars(storage, before.series, rest)
+        part = bars if whole else bars.intersect(answered)
+        final = bars.end <= final_before
+        withdrawn = intersection((part,), before.provisional) if part and final else ()
+        stored = _has_bars(storage, before.series, withdrawn)
+        if part and (whole or stored):
+            regular = whole and traded.issuperset(window)
+            found.append(EmptySession(day, part, regular, final, withdrawn if stored else ()))
     return tuple(found)
 
 

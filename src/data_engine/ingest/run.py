@@ -12,7 +12,7 @@ from datetime import date, datetime, timedelta
 from functools import partial
 
 from data_engine.errors import OF_ONE_FILE, ClockError, DamagedFile, DataEngineError, Failure, Interrupted, StoreError
-from data_engine.ingest.basis_check import BasisCheck, basis_checks, check_plan
+from data_engine.ingest.basis_check import BasisCheck, basis_checks, check_plan, has_nothing_to_compare
 from data_engine.ingest.dispatcher import Dispatcher
 from data_engine.ingest.empty_sessions import held_back
 from data_engine.ingest.missing_sessions import closable, close, missing_sessions, reopen
@@ -196,10 +196,13 @@ class IngestionRun:
         try:
             known = self._storage.coverage.read(series)
             before = Coverage(series) if series in self._cleared else self._run_plan.known[series]
-            return basis_checks(self._storage, known, before, self._run_plan.now, asof)
+            checks = basis_checks(self._storage, known, before, self._run_plan.now, asof)
+            if not checks and known.unconfirmed and has_nothing_to_compare(self._storage, known):
+                self._confirm(series)
         except DamagedFile as error:
             self._dispatcher.state.failed.setdefault(series, Failure.of(error))
             return []
+        return checks
 
     @contextmanager
     def _guarded(self, series: Series) -> Iterator[None]:

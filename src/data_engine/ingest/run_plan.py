@@ -13,7 +13,7 @@ from data_engine.corporate_actions.ticker_changes import (
     ticker_change_of,
     until_ticker_change,
 )
-from data_engine.errors import DamagedFile, Failure, ForeignFiles
+from data_engine.errors import DamagedFile, Failure, ForeignFiles, StoreError
 from data_engine.ingest.plan import IngestionPlan, Target, plan_ingestion
 from data_engine.market.series import Dataset, Series
 from data_engine.market.symbol import asof_day, ticker_of
@@ -27,6 +27,10 @@ from data_engine.store.lost_files import lost_files
 from data_engine.store.partitions import Partition, Period
 
 _NEVER_INGESTED = Failure("never_ingested", "never ingested here; `data-engine ingest` with --start begins a series")
+
+
+_UNREAD = frozenset({DamagedFile.code, StoreError.code})
+"""Codes of series whose files could not be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +72,15 @@ class RunPlan:
         return [f"{count} not there any more, and what the source has of their bars is requested again: {and_more(names, 3)}"]
 
     def requested(self) -> dict[Series, tuple[TimeRange, ...]]:
-        """Return what is newly requested of the series that can be worked on, whether or not there is anything to fetch now."""
+        """Return what is newly requested, whether or not there is anything to fetch now.
+
+        Series that cannot be worked on count where only their files could not be read: a later run may be able to.
+        """
         return {
             series: more
             for plan in self.plans
             for symbol, ranges in plan.wanted.items()
-            if (series := Series(symbol, plan.dataset)) not in self.broken
+            if ((series := Series(symbol, plan.dataset)) not in self.broken or self.broken[series].code in _UNREAD)
             and (more := difference(ranges, self.known[series].wanted))
         }
 

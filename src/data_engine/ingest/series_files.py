@@ -147,7 +147,7 @@ class SeriesFiles:
         self._bars = sum(table.num_rows for waiting in self._waiting.values() for table in waiting.tables)
         filled = [(symbol, period) for (symbol, period), waiting in group.items() if waiting.tables]
         self._withdraw(dict.fromkeys(symbol for symbol, _ in filled))
-        self._announce_refetch(filled)
+        self._announce_rewrite(filled)
         asked, edits = self._asked(), dict[FileEdit, tuple[str, Period]]()
         for symbol, period in filled:
             if symbol not in self.damaged:
@@ -242,12 +242,16 @@ class SeriesFiles:
                     changes[symbol] = lambda known: known.unclaimed(span)
         self._note(changes)
 
-    def _announce_refetch(self, files: Sequence[tuple[str, Period]]) -> None:
+    def _announce_rewrite(self, files: Sequence[tuple[str, Period]]) -> None:
+        """Announce the files of ranges that are claimed: a killed run would leave counts there that no later run looks at."""
+        span = self._task.range
         changing: dict[str, list[Period]] = {}
-        for symbol, period in files if self._refetch else ():
+        for symbol, period in files:
             with self.guarded(symbol):
-                if period in self.known(symbol).rows:
-                    changing[symbol] = [one for one in self.known(symbol).rows if one.span.intersect(self._task.range)]
+                known, part = self.known(symbol), period.span.intersect(span)
+                again = self._refetch and period in known.rows
+                if again or (part is not None and intersection(known.covered, (part,))):
+                    changing[symbol] = [one for one in {*known.rows, period} if one.span.intersect(span)]
         self._announce(changing)
 
     def _announce(self, changing: Mapping[str, Sequence[Period]]) -> None:
