@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from data_engine.ingest.api import ingest_from_csv, ingest_single_symbol, ingest_symbol_list
     from data_engine.ingest.outcome import IngestionReport
     from data_engine.ingest.pipeline import IngestionPipeline
-    from data_engine.read.parquet_storage import AdjustmentWarning, FrameWarning, IncompleteWarning, ParquetStorage
+    from data_engine.read.parquet_storage import ParquetStorage
+    from data_engine.read.read_warnings import AdjustmentWarning, FrameWarning, IncompleteWarning
     from data_engine.store.waiting import StoreBusyWarning
     from data_engine.universe.index_store import MetadataStore
     from data_engine.universe.symbol_lists import SymbolLoader
@@ -21,10 +22,10 @@ if TYPE_CHECKING:
 
 
 _MODULES = {
-    "AdjustmentWarning": "read.parquet_storage",
+    "AdjustmentWarning": "read.read_warnings",
     "AlpacaClient": "alpaca.client",
-    "FrameWarning": "read.parquet_storage",
-    "IncompleteWarning": "read.parquet_storage",
+    "FrameWarning": "read.read_warnings",
+    "IncompleteWarning": "read.read_warnings",
     "IngestionPipeline": "ingest.pipeline",
     "IngestionReport": "ingest.outcome",
     "MetadataStore": "universe.index_store",

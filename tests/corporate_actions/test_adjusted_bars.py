@@ -33,7 +33,7 @@ from data_engine.market.series import Adjustment, Dataset, Feed, Series, Timefra
 from data_engine.market.time_range import TimeRange, new_york_days
 from data_engine.read import parquet_storage
 from data_engine.read.holdings import Holdings
-from data_engine.read.parquet_storage import AdjustmentWarning, IncompleteWarning
+from data_engine.read.read_warnings import AdjustmentWarning, IncompleteWarning
 from data_engine.store.coverage import Coverage
 from real_data import real
 

@@ -186,6 +186,29 @@ def _with_store(command: Callable[..., None], *, legacy: bool) -> Callable[..., 
     return opened
 
 
+def as_stored_on_option(command: Callable[..., None]) -> Callable[..., None]:
+    """Add ``--as-stored-on``."""
+    return click.option(
+        "--as-stored-on",
+        metavar="WHEN",
+        help="What the store held then: an instant, a day (its end in New York) or a snapshot. [default: now]",
+    )(command)
+
+
+def as_it_was(store: BarStore, when: str | None) -> BarStore:
+    """Return a store, or, if *when* is given, the store as it was.
+
+    Raises:
+        InputError: If *when* is no instant, no day and no snapshot, in the future, or before the history of the store.
+    """
+    from datetime import UTC, datetime
+
+    from data_engine.store.bar_store import BarStore
+    from data_engine.store.history.past import past_files
+
+    return store if when is None else BarStore(past_files(store.files, when, now=datetime.now(UTC)))
+
+
 def open_store(settings: Settings, *, must_exist: bool = True, legacy: bool = False, quiet: bool = False) -> BarStore:
     """Open the store, name it on stderr, and return it.
 

@@ -27,6 +27,7 @@ from data_engine.ingest.worker_pool import RUN_MARKERS, ThreadPool, WorkerPool, 
 from data_engine.market.dates import DateLike, Span, parse_day
 from data_engine.market.series import Adjustment, Dataset, Feed, Timeframe
 from data_engine.market.symbol import at_day
+from data_engine.market.time_range import iso
 from data_engine.settings import Settings, check_threads, load_settings
 from data_engine.store.coverage_store import CoverageSnapshot
 from data_engine.store.legacy_files import refuse_legacy_store
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
     from data_engine.ingest.dask.dask_pool import DaskPool
     from data_engine.read.parquet_storage import ParquetStorage
+    from data_engine.store.bar_store import BarStore
 
 
 class IngestionPipeline:
@@ -323,11 +325,11 @@ class IngestionPipeline:
             self.storage.bars.coverage.requested.refresh()
             yield hold
 
-    def _pool_for(self, options: RunOptions) -> WorkerPool:
+    def _pool_for(self, options: RunOptions, bars: BarStore) -> WorkerPool:
         """Return who does the tasks of a run with these options."""
         pool, self._connected = self._connected, None
         if pool is None:
-            return ThreadPool(self.client, self.storage.bars, options, self.workers)
+            return ThreadPool(self.client, bars, options, self.workers)
         pool.use(options)
         return pool
 
@@ -362,10 +364,11 @@ class IngestionPipeline:
     ) -> IngestionReport:
         writing: Future[None] | None = None
         try:
-            pool = self._pool_for(options)
+            bars = self.storage.bars.acting(f"{command} of {iso(run_plan.now.replace(microsecond=0))}")
+            pool = self._pool_for(options, bars)
             try:
                 dispatcher = Dispatcher(pool, self.progress, workers=self.workers)
-                run = IngestionRun(run_plan, dispatcher, self.storage.bars, before.notes, delay=DELAY, delayed=options.delayed)
+                run = IngestionRun(run_plan, dispatcher, bars, before.notes, delay=DELAY, delayed=options.delayed)
                 report = run.run(before.refused)
             finally:
                 writing = pool.close()

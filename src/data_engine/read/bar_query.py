@@ -53,6 +53,7 @@ class ReadOptions(TypedDict, total=False):
     incomplete: Incomplete
     final: bool
     source: Source
+    as_stored_on: DateLike | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,13 +18,16 @@ from data_engine.market.bar_grid import check_timestamps
 from data_engine.market.dates import DateLike, parse_span, parse_zone
 from data_engine.market.series import RAW, Series
 from data_engine.market.symbol import check_symbol
+from data_engine.market.time_range import iso
 from data_engine.read.adjusted_query import adjusted
 from data_engine.read.bar_query import BarQuery, Incomplete, Prices, ReadOptions, SessionName, Source, Unadjustable, parse_dataset
 from data_engine.read.bar_reader import batches, in_arrow, named_table, relation, whole_symbols
 from data_engine.read.completeness import lack_of
 from data_engine.read.holdings import Holding, Holdings, left_out
+from data_engine.read.read_warnings import AdjustmentWarning, FrameWarning, IncompleteWarning, differing, unmarked
 from data_engine.read.session_report import FrameRecord, session_frame
 from data_engine.store.bar_store import BarStore, WriteResult
+from data_engine.store.history.past import instant_of_files, past_files
 from data_engine.store.legacy_files import refuse_foreign, refuse_legacy_store
 from data_engine.store.waiting import check_wait, warn_waiting
 from data_engine.universe.index_store import MetadataStore
@@ -38,18 +41,6 @@ if TYPE_CHECKING:
     import polars as pl
 
     from data_engine.store.file_store import FileStore
-
-
-class IncompleteWarning(UserWarning):
-    """The store does not hold all that a call asks for."""
-
-
-class AdjustmentWarning(UserWarning):
-    """Adjusted bars are not what they seem: a record is doubtful, two price bases meet, or a symbol was left out."""
-
-
-class FrameWarning(UserWarning):
-    """A DataFrame to store does not say which bars it has, or has two rows of one bar that differ."""
 
 
 class ParquetStorage:
@@ -124,17 +115,13 @@ class ParquetStorage:
         check_timestamps(tables, dataset, assumed=assumed)
         if assumed and not self._told_of_unmarked:
             self._told_of_unmarked = True
-            text = f"nothing says which bars these are: stored in {dataset.name}; pass timeframe='1Min' if that is right"
-            warnings.warn(text, FrameWarning, stacklevel=2)
+            warnings.warn(unmarked(dataset), FrameWarning, stacklevel=2)
         if folded.differing:
-            text = (
-                f"{folded.differing:,} of {folded.rows:,} rows differ from a later row of the same bar; the last one was stored"
-            )
-            warnings.warn(text, FrameWarning, stacklevel=2)
+            warnings.warn(differing(folded), FrameWarning, stacklevel=2)
         refuse_legacy_store(self.files)
         for symbol in tables:
             refuse_foreign(self.files, Series(symbol, dataset))
-        result = sum((bar_store.add(Series(symbol, dataset), table) for symbol, table in tables.items()), WriteResult())
+        result = sum((bar_store.acting("store").add(Series(symbol, dataset), table) for symbol, table in tables.items()), WriteResult())
         return replace(result, folded=folded.repeated)
 
     def load(
@@ -157,6 +144,7 @@ class ParquetStorage:
         incomplete: Incomplete = "warn",
         final: bool = False,
         source: Source = "any",
+        as_stored_on: DateLike | None = None,
         tz: str | tzinfo | None = None,
     ) -> pd.DataFrame:
         """Return stored bars that start inside a range, in the shape of `AlpacaClient.fetch_bars`.
@@ -192,6 +180,8 @@ class ParquetStorage:
             final: Whether to leave out provisional bars, which Alpaca may still revise.
             source: Whose bars to return: ``any``, or only those in ranges that Alpaca answered (``vendor``), not what was
                 imported or stored from elsewhere.
+            as_stored_on: An instant, a day (its end in New York) or the name of a snapshot: what the store held then, corporate
+                actions and lists included. If None, now.
             tz: The time zone of the timestamps in the result, such as ``America/New_York``. If None, UTC.
 
         Returns:
@@ -201,10 +191,11 @@ class ParquetStorage:
 
         Raises:
             StoreError: If there is no store, or one of its files cannot be read.
-            InputError: If an argument cannot be used.
+            InputError: If an argument cannot be used, or *as_stored_on* is in the future or before the history of the store.
         """
+        reader = self._at(as_stored_on)
         zone = None if tz is None else parse_zone(tz)
-        query, holdings, held, now = self._query(
+        query, holdings, held, now = reader._query(
             symbols,
             start,
             end,
@@ -227,9 +218,10 @@ class ParquetStorage:
         )
         record = FrameRecord(query, held, now)
         rows = holdings.rows(query)
-        frame = to_frame(whole_symbols(self.bars, query, record, holdings.files), query.columns, zone, rows=rows)
+        frame = to_frame(whole_symbols(reader.bars, query, record, holdings.files), query.columns, zone, rows=rows)
         identity = frame_identity(replace(query.dataset, adjustment=query.adjustment), computed=query.computed)
-        frame.attrs[ATTRS_KEY] = {**identity, **({"prices": query.prices} if query.prices else {}), **record.metadata()}
+        more = {**({"prices": query.prices} if query.prices else {}), **({"as_stored_on": iso(now)} if as_stored_on else {})}
+        frame.attrs[ATTRS_KEY] = {**identity, **more, **record.metadata()}
         return frame
 
     def sessions(
@@ -242,6 +234,7 @@ class ParquetStorage:
         timeframe: object = "1Min",
         feed: object = None,
         adjustment: object = None,
+        as_stored_on: DateLike | None = None,
     ) -> pd.DataFrame:
         """Return what the store knows of each session: one row per symbol and session that has begun.
 
@@ -253,6 +246,7 @@ class ParquetStorage:
             timeframe: The timeframe of the stored bars.
             feed: The feed of the bars. If None, the consolidated tape.
             adjustment: The adjustment of the stored bars. If None, raw.
+            as_stored_on: As for `load`.
 
         Returns:
             The columns ``symbol``, ``session`` (the day in New York), ``state``, ``bars`` (their number) and ``answered``,
@@ -266,10 +260,11 @@ class ParquetStorage:
             StoreError: If there is no store, or one of its files cannot be read.
             InputError: If an argument cannot be used.
         """
+        reader = self._at(as_stored_on)
         options = ReadOptions(index=index, timeframe=timeframe, feed=feed, adjustment=adjustment)
-        query, now = self._parsed(symbols, start, end, options)
-        held = Holdings(self.bars).of(replace(query, open_end=False), now)
-        return session_frame(self.bars, query, held, now)
+        query, now = reader._parsed(symbols, start, end, options)
+        held = Holdings(reader.bars).of(replace(query, open_end=False), now)
+        return session_frame(reader.bars, query, held, now)
 
     def load_arrow(
         self,
@@ -283,8 +278,9 @@ class ParquetStorage:
         Returns:
             The columns ``symbol`` (text), ``timestamp`` (microseconds, UTC) and the values, sorted by the first two.
         """
-        query, *_ = self._query(symbols, start, end, options, only_bars=True)
-        return in_arrow(whole_symbols(self.bars, query), query)
+        reader = self._at(options.pop("as_stored_on", None))
+        query, *_ = reader._query(symbols, start, end, options, only_bars=True)
+        return in_arrow(whole_symbols(reader.bars, query), query)
 
     def load_polars(
         self,
@@ -302,8 +298,9 @@ class ParquetStorage:
             import polars as pl
         except ImportError:
             raise ConfigError("cannot load a Polars DataFrame: polars is not installed; run `pip install polars`") from None
-        query, *_ = self._query(symbols, start, end, options, only_bars=True)
-        frame = pl.from_arrow(in_arrow(whole_symbols(self.bars, query), query))
+        reader = self._at(options.pop("as_stored_on", None))
+        query, *_ = reader._query(symbols, start, end, options, only_bars=True)
+        frame = pl.from_arrow(in_arrow(whole_symbols(reader.bars, query), query))
         assert isinstance(frame, pl.DataFrame)  # noqa: S101 - a table makes a DataFrame; only an array makes a Series
         return frame
 
@@ -330,8 +327,9 @@ class ParquetStorage:
         """
         import duckdb
 
-        query, *_ = self._query(symbols, start, end, options, only_bars=True)
-        return relation(self.bars, query, duckdb.default_connection() if connection is None else connection)
+        reader = self._at(options.pop("as_stored_on", None))
+        query, *_ = reader._query(symbols, start, end, options, only_bars=True)
+        return relation(reader.bars, query, duckdb.default_connection() if connection is None else connection)
 
     def batches(
         self,
@@ -347,8 +345,13 @@ class ParquetStorage:
             minutes, or a year of days, and at least one row; at most a few files are in memory. Together the tables are that
             of `load_arrow`.
         """
-        query, *_ = self._query(symbols, start, end, options, only_bars=True)
-        return ((symbol, named_table(symbol, table)) for symbol, table in batches(self.bars, query))
+        reader = self._at(options.pop("as_stored_on", None))
+        query, *_ = reader._query(symbols, start, end, options, only_bars=True)
+        return ((symbol, named_table(symbol, table)) for symbol, table in batches(reader.bars, query))
+
+    def _at(self, when: DateLike | None) -> ParquetStorage:
+        """Return this storage, or one that reads the store as it was."""
+        return self if when is None else ParquetStorage(files=past_files(self.files, when, now=datetime.now(UTC)))
 
     def _parsed(
         self, symbols: str | Iterable[str] | None, start: DateLike | None, end: DateLike | None, options: ReadOptions
@@ -356,7 +359,7 @@ class ParquetStorage:
         """Parse the arguments of a user's call; return the current instant, too."""
         if start is None:
             raise InputError("start is missing; pass the first day, such as start='2024-01-31'")
-        now, index, members = datetime.now(UTC), options.get("index"), None
+        now, index, members = instant_of_files(self.files, datetime.now(UTC)), options.get("index"), None
         if index is not None:
             self.bars.check_exists()
             dataset = parse_dataset(options)

@@ -120,6 +120,10 @@ class BarStore:
         made.files, made.coverage = files, self.coverage.writing_to(files)
         return made
 
+    def acting(self, actor: str) -> BarStore:
+        """Return the same store for somebody, whom its history names."""
+        return self.writing_to(self.files.acting(actor))
+
     def write(self, series: Series, period: Period, fetched: pa.Table, *, answered: TimeRange | None = None) -> WriteResult:
         """Merge bars into one file; no stored bar is removed.
 
@@ -303,8 +307,7 @@ class BarStore:
 
     def count(self, series: Series, period: Period) -> int:
         """Return how many bars a file holds; 0 where there is none."""
-        held: int = self.read(series, period, ["timestamp"]).num_rows
-        return held
+        return int(self.read(series, period, ["timestamp"]).num_rows)
 
     def remove(self, series: Series, span: TimeRange) -> int:
         """Remove the bars of a series that start inside *span*, and its coverage with them; return how many bars."""

@@ -190,10 +190,11 @@ class LocalFiles:
             if content is None:
                 self._names.flush_seen(path, seen is not None)
                 return False
-            self._history.record([Replaced(key, seen, content)])
+            replaced = Replaced(key, seen, content)
             if not content:
+                self._history.record([replaced])
                 return self._unlink(path)
-            self._replace(path, content, stripe)
+            self._replace(path, replaced, stripe)
             return True
 
     def update_many(
@@ -229,12 +230,13 @@ class LocalFiles:
                 self._history.record([Replaced(key, seen, b"")])
             return self._unlink(path)
 
-    def _replace(self, path: str, content: bytes, stripe: int) -> None:
+    def _replace(self, path: str, replaced: Replaced, stripe: int) -> None:
         draft = self._drafts.name(stripe)
         moved = False
         with reported("write", path):
             try:
-                self._drafts.write(draft, content)
+                self._drafts.write(draft, replaced.new)
+                self._history.record([replaced])  # before the file moves, or a killed writer's change would have none
                 self._drafts.move(draft, path)
                 moved = True
             finally:
