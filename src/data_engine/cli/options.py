@@ -191,7 +191,7 @@ def as_stored_on_option(command: Callable[..., None]) -> Callable[..., None]:
     return click.option(
         "--as-stored-on",
         metavar="WHEN",
-        help="What the store held then: an instant, a day (its end in New York) or a snapshot. [default: now]",
+        help="What the store held then: an instant or a day (its end in New York). [default: now]",
     )(command)
 
 
@@ -199,7 +199,7 @@ def as_it_was(store: BarStore, when: str | None) -> BarStore:
     """Return a store, or, if *when* is given, the store as it was.
 
     Raises:
-        InputError: If *when* is no instant, no day and no snapshot, in the future, or before the history of the store.
+        InputError: If *when* is no instant and no day, in the future, or before the history of the store.
     """
     from datetime import UTC, datetime
 

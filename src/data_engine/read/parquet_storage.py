@@ -107,7 +107,7 @@ class ParquetStorage:
             StoreBusy: If another process kept a file locked; earlier files of the DataFrame are stored, and a repetition is safe.
             StoreError: If the store cannot be written.
         """
-        bar_store = self.bars.writing_to(self.files.waiting(check_wait(wait), warn_waiting(self.files.location, wait)))
+        patient = self.files.waiting(check_wait(wait), warn_waiting(self.files.location, wait)).acting("store")
         folded = Folded()
         tables = from_frame(bars, canonical=check_symbol, folded=folded)
         dataset = dataset_of_frame(bars, timeframe, feed, adjustment)
@@ -121,7 +121,8 @@ class ParquetStorage:
         refuse_legacy_store(self.files)
         for symbol in tables:
             refuse_foreign(self.files, Series(symbol, dataset))
-        result = sum((bar_store.acting("store").add(Series(symbol, dataset), table) for symbol, table in tables.items()), WriteResult())
+        bar_store = self.bars.writing_to(patient)
+        result = sum((bar_store.add(Series(symbol, dataset), table) for symbol, table in tables.items()), WriteResult())
         return replace(result, folded=folded.repeated)
 
     def load(
@@ -180,8 +181,7 @@ class ParquetStorage:
             final: Whether to leave out provisional bars, which Alpaca may still revise.
             source: Whose bars to return: ``any``, or only those in ranges that Alpaca answered (``vendor``), not what was
                 imported or stored from elsewhere.
-            as_stored_on: An instant, a day (its end in New York) or the name of a snapshot: what the store held then, corporate
-                actions and lists included. If None, now.
+            as_stored_on: An aware instant or a day (its end in New York): what the store held then. If None, now.
             tz: The time zone of the timestamps in the result, such as ``America/New_York``. If None, UTC.
 
         Returns:
@@ -191,7 +191,7 @@ class ParquetStorage:
 
         Raises:
             StoreError: If there is no store, or one of its files cannot be read.
-            InputError: If an argument cannot be used, or *as_stored_on* is in the future or before the history of the store.
+            InputError: If an argument cannot be used, or *as_stored_on* is in the future or before the store's history.
         """
         reader = self._at(as_stored_on)
         zone = None if tz is None else parse_zone(tz)
@@ -261,8 +261,9 @@ class ParquetStorage:
             InputError: If an argument cannot be used.
         """
         reader = self._at(as_stored_on)
-        options = ReadOptions(index=index, timeframe=timeframe, feed=feed, adjustment=adjustment)
-        query, now = reader._parsed(symbols, start, end, options)
+        query, now = reader._parsed(
+            symbols, start, end, ReadOptions(index=index, timeframe=timeframe, feed=feed, adjustment=adjustment)
+        )
         held = Holdings(reader.bars).of(replace(query, open_end=False), now)
         return session_frame(reader.bars, query, held, now)
 

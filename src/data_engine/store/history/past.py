@@ -1,4 +1,4 @@
-"""Open a store as it was: an instant, a day or the name of a snapshot, and the files of then."""
+"""Open a store as it was at an instant or at the end of a day."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 from data_engine.market.dates import DateLike, parse_end, parse_start
 from data_engine.store.file_store import FileStore
 from data_engine.store.history.past_files import PastFiles
-from data_engine.store.history.snapshot_file import is_snapshot_name, snapshot_of
 from data_engine.store.history.store_history import StoreHistory
 
 _TICK = timedelta(microseconds=1)
@@ -18,27 +17,25 @@ def past_files(files: FileStore, when: DateLike, *, now: datetime) -> PastFiles:
 
     Args:
         files: The files as they are.
-        when: An aware instant, whose changes are included; a day, its end in New York; or the name of a snapshot.
+        when: An aware instant, whose changes are included, or a day, its end in New York.
         now: The current instant.
 
     Raises:
-        InputError: If it is none of these, in the future, or before the history of the store begins.
+        InputError: If it is neither, in the future, or before the history of the store begins.
         StoreError: If the history cannot be read.
     """
-    instant = past_instant(files, when)
+    instant = past_instant(when)
     history = StoreHistory(files)
     history.check_known(instant, now)
     return PastFiles(files, history, instant)
 
 
-def past_instant(files: FileStore, when: DateLike) -> datetime:
+def past_instant(when: DateLike) -> datetime:
     """Return the instant that a user names: changes until then, and at it, are in the state.
 
     Raises:
-        InputError: If it is no instant, no day and no snapshot.
+        InputError: If it is no instant and no day.
     """
-    if isinstance(when, str) and is_snapshot_name(when):
-        return snapshot_of(files, when).instant
     end = parse_end(when)
     return end if parse_start(when) == end else end - _TICK  # a day has two ends, an instant is one
 
