@@ -66,8 +66,9 @@ class Place:
         return self.kind == "disk"
 
     def content(self) -> dict[str, bytes]:
-        """Return every file but locks, by key, found without the store's own listing."""
-        return {key: data for key, data in self._content().items() if not key.endswith(".lock") and is_file(key, len(data))}
+        """Return every file but locks and the history, by key, found without the store's own listing."""
+        files = {key: data for key, data in self._content().items() if not key.startswith("metadata/history/")}
+        return {key: data for key, data in files.items() if not key.endswith(".lock") and is_file(key, len(data))}
 
     def put(self, key: str, content: bytes) -> None:
         """Write a file past the program."""

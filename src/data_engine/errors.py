@@ -21,6 +21,7 @@
     │   ├── FileInUse              a reader keeps one file open (Windows); its series fails
     │   ├── ForeignFiles           files of the legacy pipeline are where bars would be written or read
     │   └── DamagedFile            one file of the store cannot be read
+    │       └── HistoryEnds        what one file was at an earlier instant is not known
     └── Interrupted                Ctrl-C or SIGTERM (also a KeyboardInterrupt)                     (exit 130)
 
 Every class has a ``code``, an identifier for programs, and an ``exit_code``, that of the command line.
@@ -210,6 +211,12 @@ class DamagedFile(StoreError):
     """A file of the store cannot be read. Other files are not affected."""
 
     code = "damaged_file"
+
+
+class HistoryEnds(DamagedFile):
+    """What a file was at an earlier instant is not known: no record of the history explains it. Other files are not affected."""
+
+    code = "history_ends"
 
 
 OF_ONE_FILE = (DamagedFile, FileInUse, StoreBusy)

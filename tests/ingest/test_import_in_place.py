@@ -66,7 +66,7 @@ def source(original: Path, tmp_path: Path) -> str:
 
 def files_of(base: Path) -> dict[str, bytes]:
     """Return every file but locks, whose content says nothing."""
-    found = (path for path in base.rglob("*") if path.is_file() and path.suffix != ".lock")
+    found = (path for path in base.rglob("*") if path.is_file() and path.suffix != ".lock" and "history" not in path.parts)
     return {path.relative_to(base).as_posix(): path.read_bytes() for path in found}
 
 

@@ -30,9 +30,9 @@ from data_engine.market.bars import EMPTY, VALUES, Changes, timestamps_us
 from data_engine.market.series import Adjustment, Dataset, Feed, Series, Timeframe
 from data_engine.market.time_range import TimeRange, difference
 from data_engine.read import open_query
-from data_engine.store.bar_store import WriteResult
 from data_engine.store.coverage import Coverage
 from data_engine.store.dated_ranges import Tentative
+from data_engine.store.file_edit import WriteResult
 from data_engine.store.partitions import Partition, Period
 from real_data import bars_of, real
 from stores import Place

@@ -21,6 +21,7 @@ from data_engine.store.removal_mark import is_file
 from data_engine.store.s3.bucket import Bucket
 from data_engine.store.s3.capabilities import LOCKS
 from data_engine.store.s3.s3_files import S3Files, SharedState
+from data_engine.store.s3.s3_history import Head
 
 from .scheduler import Mutex, Scheduler
 
@@ -220,7 +221,8 @@ class Buckets:
         files = S3Files(URL, store=_with_headers({}))
         files._bucket = Bucket(_with_headers({}), URL, "the simulation", _with_headers)
         files._bucket._obstore = objects  # type: ignore[assignment]
-        files._shared = SharedState(mutex(again=True), [mutex() for _ in files._shared.stripes], [], None, mutex())
+        stripes = [mutex() for _ in files._shared.stripes]
+        files._shared = SharedState(mutex(again=True), stripes, [], None, mutex(), Head(mutex()))
         return files
 
     def at_risk(self) -> dict[str, bytes] | None:

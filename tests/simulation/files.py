@@ -8,6 +8,8 @@ from pathlib import Path
 
 from data_engine.errors import OF_ONE_FILE, DataEngineError, StoreBusy, StoreError
 from data_engine.store.file_store import Change, check_key, no_check
+from data_engine.store.history.head import BEGINNING, Replaced, entries_of, found_at_beginning, next_instant
+from data_engine.store.history.record import dump, instant_of, key_of, number_of
 
 from .scheduler import Lock, Scheduler
 
@@ -63,6 +65,9 @@ class Files:
     def waiting(self, seconds: float, told: Callable[[], None]) -> Files:
         return self
 
+    def acting(self, actor: str) -> Files:
+        return self
+
     def update(self, key: str, change: Change) -> bool:
         check_key(key)
         self._seam()
@@ -72,6 +77,7 @@ class Files:
                 return False
             self._seam(changes=True)
             self._fault(key)
+            self._record([Replaced(key, self.content.get(key), content)])
             if not content:
                 return self._remove(key)
             self.content[key] = bytes(content)
@@ -95,6 +101,7 @@ class Files:
                 except OF_ONE_FILE as error:
                     failed[key] = error
             left = {}
+            self._record([Replaced(key, seen, content) for key, (seen, content) in made.items() if content is not None])
             for key, (seen, content) in made.items():
                 if content is None:
                     continue
@@ -117,7 +124,25 @@ class Files:
         self._seam()
         with self._lock(key).held():
             self._seam(changes=True)
+            if key in self.content:
+                self._record([Replaced(key, self.content[key], b"")])
             return self._remove(key)
+
+    def _record(self, replaced: list[Replaced]) -> None:
+        """Record a commit as the file stores do, before its files are replaced; the seam is that of a killed writer."""
+        entries = entries_of(replaced)
+        if not entries:
+            return
+        numbers = [number for key in self.content if (number := number_of(key)) is not None]
+        number, last = max(numbers, default=0), None
+        if number:
+            last = instant_of(self.content[key_of(number)])
+        else:
+            number, last = 1, next_instant(None)
+            present = ((key, len(data)) for key, data in self.content.items())
+            self.content[key_of(1)] = dump(last, BEGINNING, found_at_beginning(present))
+        self.content[key_of(number + 1)] = dump(next_instant(last), "the simulation", entries)
+        self._seam(changes=True)
 
     def _remove(self, key: str) -> bool:
         self.journal.append(("remove", key, 0))

@@ -33,9 +33,10 @@ from data_engine.read.parquet_storage import ParquetStorage
 from data_engine.settings import Settings
 from data_engine.store import coverage_store, requested
 from data_engine.store.coverage_store import CoverageStore
+from data_engine.store.history import head
 from data_engine.store.partitions import encode_symbol
 from data_engine.store.removal import plan_removal
-from data_engine.store.s3 import capabilities, lease, s3_files
+from data_engine.store.s3 import capabilities, lease, s3_files, s3_group, s3_history
 from data_engine.store.selection import DatasetFilter
 from data_engine.store.waiting import StoreBusyWarning
 from data_engine.universe.index_store import MetadataStore
@@ -47,6 +48,7 @@ from data_engine.verify.verify import verify
 from .bucket import Buckets
 from .disk import Disks
 from .files import Files
+from .history import Memory
 from .market import Market, Security, Values, floor, instant, micros, next_bar
 from .memory import inconsistencies_alone, remembered
 from .oracle import Happened, Oracle, Violation, dataset_of, is_raw, outside_repeat, with_sessions
@@ -195,6 +197,7 @@ class World:
         self.log: list[str] = []
         self._last = now
         self._verified: dict[str, bytes] = {}
+        self.memory = Memory(seed)
         self._ids = random.Random(f"ids {seed}")
 
     @property
@@ -316,6 +319,7 @@ class World:
         except Misplaced as error:
             raise Violation(f"(a) {error}") from error
         self.log.append(f"{self.now:%Y-%m-%d %H:%M} {step} -> {self._summary(happened)}")
+        self.memory.remember(self.files.content)
         return happened
 
     def _tick(self, step: Step) -> float:
@@ -350,7 +354,7 @@ class World:
         limits = plan.plan_ingestion.__kwdefaults__
         clock, together = clock_of(scheduler), threads(scheduler)
         with remembered(), ExitStack() as stack:
-            for module in (worker_pool, s3_files):
+            for module in (worker_pool, s3_group):
                 stack.enter_context(mock.patch.object(module, "ThreadPoolExecutor", executor))
             for module in (worker_pool, http_client, lease):
                 stack.enter_context(mock.patch.object(module, "threading", together))
@@ -358,11 +362,11 @@ class World:
                 stack.enter_context(mock.patch.object(module, "time", clock))
             for module in (http_client, lease, s3_files):
                 stack.enter_context(mock.patch.object(module, "random", self._ids))
-            for module in (requested, lease, capabilities, s3_files):
+            for module in (requested, lease, capabilities, s3_files, s3_history):
                 stack.enter_context(mock.patch.object(module, "uuid4", new_id))
             for module in (lease, capabilities):
                 stack.enter_context(mock.patch.object(module, "elapsed", clock.monotonic))
-            for module in (coverage_store, open_query, lease):
+            for module in (coverage_store, head, open_query, lease):
                 stack.enter_context(mock.patch.object(module, "datetime", _Clock))
             stack.enter_context(mock.patch.object(verification, "ThreadPoolExecutor", Inline))
             stack.enter_context(mock.patch.object(s3_files, "atexit", exits(scheduler)))
@@ -594,6 +598,7 @@ class World:
         self._owed()
         self._equal_to_fresh()
         self._verify(everything=True)
+        self.memory.check(self.files.files())
 
     def _owed(self) -> None:
         """After a complete update nothing is owed: tails that are final were answered again."""

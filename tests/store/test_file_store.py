@@ -55,7 +55,7 @@ def put(files: LocalFiles, content: bytes, key: str = KEY) -> None:
 
 def on_disk(base: Path) -> dict[str, bytes]:
     """Return the content of every file of a store but its locks, found without its own listing."""
-    found = (path for path in base.rglob("*") if path.is_file() and path.suffix != ".lock")
+    found = (path for path in base.rglob("*") if path.is_file() and path.suffix != ".lock" and "history" not in path.parts)
     return {path.relative_to(base).as_posix(): path.read_bytes() for path in found}
 
 

@@ -67,6 +67,7 @@ def import_files(
     store = open_store(settings, must_exist=in_place, legacy=True)
     if not in_place:
         refuse_legacy_store(store.files)
+    store = store.acting(f"import of {folder or 'this folder'}")
     now = datetime.now(UTC)
     with ExitStack() as lock:
         lock.enter_context(stop_on_signal())

@@ -186,6 +186,15 @@ def _with_store(command: Callable[..., None], *, legacy: bool) -> Callable[..., 
     return opened
 
 
+def as_stored_on_option(command: Callable[..., None]) -> Callable[..., None]:
+    """Add ``--as-stored-on``."""
+    return click.option(
+        "--as-stored-on",
+        metavar="WHEN",
+        help="What the store held then: an instant or a day (its end in New York). [default: now]",
+    )(command)
+
+
 def open_store(settings: Settings, *, must_exist: bool = True, legacy: bool = False, quiet: bool = False) -> BarStore:
     """Open the store, name it on stderr, and return it.
 

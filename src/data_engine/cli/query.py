@@ -9,7 +9,7 @@ import click
 
 from data_engine.cli.console import json_text, print_err, size
 from data_engine.cli.exit_codes import FAILED, Command
-from data_engine.cli.options import open_store, with_settings
+from data_engine.cli.options import as_stored_on_option, open_store, with_settings
 from data_engine.cli.output import write_exact
 from data_engine.cli.query_gaps import warn_of_gaps
 from data_engine.market.clean_text import clean
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 @click.option("--memory", metavar="SIZE", help="Memory for the query, such as 2GB. [default: 80 % of the machine's]")
 @click.option("--allow-files", is_flag=True, help="Let the SQL read all files that you can read.")
 @click.option("--strict", is_flag=True, help="Exit with 1 if requested ranges of a dataset in the SQL are missing.")
+@as_stored_on_option
 @with_settings
 @click.pass_context
 def query(
@@ -58,6 +59,7 @@ def query(
     memory: str | None,
     allow_files: bool,
     strict: bool,
+    as_stored_on: str | None,
     as_json: bool,
 ) -> None:
     """Run one SELECT over the store with DuckDB.
@@ -73,6 +75,7 @@ def query(
     from data_engine.read import duckdb_views
     from data_engine.read.duckdb_views import connect, interruptible, lazy_query, translate_errors
     from data_engine.read.query_output import csv_text, format_of, write, write_text
+    from data_engine.store.history.past import instant_of_files, stored_on
     from data_engine.store.location import check_out
 
     if as_json and (form not in (None, "json") or out is not None):
@@ -84,7 +87,8 @@ def query(
     if out is not None:
         check_out(out, store.files.folder)
     span = None if start is None and end is None else any_span(start, end)
-    now = datetime.now(UTC)
+    store = stored_on(store, as_stored_on, now=datetime.now(UTC))
+    now = instant_of_files(store.files, datetime.now(UTC))
     at = now if "coverage" in sql.lower() else None
     opened = connect(store, span, coverage_at=at, time_zone=time_zone, memory=memory, allow_files=allow_files, note=print_err)
     with opened as connection, translate_errors(connection):

@@ -39,6 +39,7 @@ def remove(
     from data_engine.market.dates import any_span
     from data_engine.store.removal import plan_removal, remove_bars
 
+    store = store.acting("remove")
     _selected(store, names, datasets)
     if dry_run:
         removed = {series: bars for series, _, bars in plan_removal(store, datasets, names, start, end)}

@@ -10,7 +10,7 @@ import click
 
 from data_engine.cli.console import MOST_LINES, print_err, print_json, refuse_unknown, size
 from data_engine.cli.exit_codes import FAILED, OK, Command
-from data_engine.cli.options import filter_options, symbols_argument, with_any_store
+from data_engine.cli.options import as_stored_on_option, filter_options, symbols_argument, with_any_store
 from data_engine.cli.output import print_in_color
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ _MOST_RANGES = 3  # missing and not requested ones, per series
 )
 @click.option("--runs", "with_runs", is_flag=True, help="Print the last 20 runs, and nights without one.")
 @click.option("--digest", "with_digest", is_flag=True, help="Print a digest of all bars, to compare stores. Reads every bar.")
+@as_stored_on_option
 @with_any_store
 @click.pass_context
 def status(
@@ -65,6 +66,7 @@ def status(
     min_share: float,
     with_runs: bool,
     with_digest: bool,
+    as_stored_on: str | None,
     as_json: bool,
 ) -> None:
     """Show stored, requested and missing ranges per series.
@@ -79,12 +81,15 @@ def status(
     from data_engine.corporate_actions.action_store import ActionStore
     from data_engine.ingest.recheck_record import recheck_record
     from data_engine.market.symbol import ticker_of
+    from data_engine.store.history.past import instant_of_files, stored_on
     from data_engine.store.selection import DatasetFilter, select_series
     from data_engine.universe.index_store import MetadataStore
     from data_engine.universe.member_series import MemberSeries
     from data_engine.verify.legacy_status import legacy_status
     from data_engine.verify.status import index_status, series_status
 
+    store = stored_on(store, as_stored_on, now=datetime.now(UTC))
+    now = instant_of_files(store.files, datetime.now(UTC))
     symbols, changes = names, None
     if index_name is not None:
         changes = MetadataStore(files=store.files).history(index_name)
@@ -100,7 +105,7 @@ def status(
     if with_runs:
         _show_runs(store, as_json=as_json)
         return
-    found = list(series_status(store, datasets, symbols, now=datetime.now(UTC)))
+    found = list(series_status(store, datasets, symbols, now=now))
     if names is not None:
         refuse_unknown(names, {one.series.symbol for one in found}, store=store)
     known = [one.series for one in found] if symbols is None and datasets == DatasetFilter() else None
@@ -110,7 +115,7 @@ def status(
     if legacy is not None:
         lines = chain(lines if found else (), legacy.lines())
     if changes is not None:
-        ticker_changes, now = ActionStore(store.files).changes_of, datetime.now(UTC)
+        ticker_changes = ActionStore(store.files).changes_of
         of_index = index_status(
             changes,
             [one for one in store.coverage.datasets() if one in datasets],
@@ -172,9 +177,11 @@ def _gate(
     from datetime import UTC, datetime
 
     from data_engine.market.dates import parse_day
+    from data_engine.store.history.past import instant_of_files
     from data_engine.verify.session_gate import session_gate
 
-    gate = session_gate(store, datasets, parse_day(session, "session"), symbols, now=datetime.now(UTC))
+    now = instant_of_files(store.files, datetime.now(UTC))
+    gate = session_gate(store, datasets, parse_day(session, "session"), symbols, now=now)
     passed = gate.expected > 0 and gate.share >= min_share
     if as_json:
         print_json({**gate.to_json(), "min_share": min_share, "passed": passed})

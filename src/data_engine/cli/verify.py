@@ -68,6 +68,7 @@ def verify(
             # Before the check: a file that another run has just replaced must not be judged by its old content.
             warn_writer(store.files)
             lock.enter_context(store.files.lock(RUN_LOCK, seconds=wait))
+            store = store.acting("repair")
         checked = _check(store, datasets, names, now=now, quick=quick)
         if not as_json:
             for line in _lines(checked.report, with_plan=with_repair):

@@ -10,7 +10,7 @@ import pyarrow as pa
 from data_engine.errors import OF_ONE_FILE, Failure, ForeignFiles
 from data_engine.market.bars import NO_CHANGES, Changes
 from data_engine.market.series import Series
-from data_engine.store.bar_store import BarStore, FileEdit, WriteResult
+from data_engine.store.bar_store import BarStore
 from data_engine.store.conflicts import (
     Conflicts,
     by_file,
@@ -20,7 +20,9 @@ from data_engine.store.conflicts import (
     with_theirs,
 )
 from data_engine.store.coverage import Coverage
+from data_engine.store.file_edit import FileEdit, WriteResult
 from data_engine.store.legacy_files import refuse_foreign
+from data_engine.store.partitions import Partition
 
 
 @dataclass(slots=True)
@@ -74,7 +76,7 @@ def _accept(storage: BarStore, series: Series, *, removals: bool) -> Changes:
     if parts:
         storage.coverage.update(series, lambda known: known.with_changing(parts))
         for period, part in parts.items():
-            edit = FileEdit(storage, series, period, lambda stored, part=part: _replaced(stored, part))  # type: ignore[misc]
+            edit = FileEdit(Partition(series, period).key, storage.decode, lambda stored, part=part: _replaced(stored, part))  # type: ignore[misc]
             storage.files.update(edit.key, edit.rewrite)
             changes += edit.result.changes
         storage.coverage.update(series, lambda known: known.counted(storage.count_files(known, parts)))

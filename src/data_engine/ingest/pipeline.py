@@ -18,7 +18,7 @@ from data_engine.ingest.plan import IngestionPlan
 from data_engine.ingest.progress import Progress
 from data_engine.ingest.request import check_asof, check_currency, notes_before, ranges_since, requested_span
 from data_engine.ingest.run import IngestionRun
-from data_engine.ingest.run_log import RunLog, run_record
+from data_engine.ingest.run_log import RunLog, actor_of, run_record
 from data_engine.ingest.run_plan import RunPlan, plan_run
 from data_engine.ingest.stderr_progress import StderrProgress, progress_of
 from data_engine.ingest.task import RunOptions
@@ -176,8 +176,9 @@ class IngestionPipeline:
             before = self._refresh_actions(targets, now)
             before.notes.extend(notes)
             run_plan = self._plan(targets, now, refetch=refetch)
-            options = self._options(now, refetch=refetch, accept_removals=accept_removals)
-            return self._run(hold, run_plan, options, before, "refetch" if refetch else "ingest", index_name)
+            command = "refetch" if refetch else "ingest"
+            options = self._options(now, command, refetch=refetch, accept_removals=accept_removals)
+            return self._run(hold, run_plan, options, before, command, index_name)
 
     def ingest_from_csv(
         self,
@@ -262,7 +263,7 @@ class IngestionPipeline:
             targets = targets_in(*known, choice, names, index_name, now=now, coverage=coverage)
             before = self._refresh_actions(targets, now, coverage=coverage if names is None else None)
             run_plan = self._plan(targets, now, gaps_first=True, coverage=coverage)
-            return self._run(hold, run_plan, self._options(now), before, "update", index_name)
+            return self._run(hold, run_plan, self._options(now, "update"), before, "update", index_name)
 
     def _refresh_actions(
         self, targets: Mapping[Dataset, Targets], now: datetime, *, coverage: CoverageSnapshot | None = None
@@ -280,8 +281,8 @@ class IngestionPipeline:
         refuse_legacy_store(self.storage.files)
         return requested_span(self.storage.bars.coverage, names, dataset, start, end, now)
 
-    def _options(self, now: datetime, *, refetch: bool = False, accept_removals: bool = False) -> RunOptions:
-        return RunOptions(now, self.feed is Feed.DELAYED_SIP, refetch, accept_removals)
+    def _options(self, now: datetime, command: str, *, refetch: bool = False, accept_removals: bool = False) -> RunOptions:
+        return RunOptions(now, self.feed is Feed.DELAYED_SIP, refetch, accept_removals, actor=actor_of(command, now))
 
     def _connect(self, address: str) -> DaskPool:
         from data_engine.ingest.dask.dask_pool import DaskPool
@@ -289,7 +290,7 @@ class IngestionPipeline:
         return DaskPool(
             address,
             self.storage.bars,
-            self._options(self._now()),
+            self._options(self._now(), "ingest"),
             workers=self.workers,
             data_url=self.settings.data_url,
             requests_per_minute=self.settings.requests_per_minute,
@@ -310,12 +311,10 @@ class IngestionPipeline:
         else:
             self._connected = self._connect(self.dask)
 
-        def waiting() -> None:
-            self.progress.note(f"Store {files.location} is locked by another process; waiting up to {self._wait:g} s")
-
+        waits = f"Store {files.location} is locked by another process; waiting up to {self._wait:g} s"
         with ExitStack() as hold:
             hold.callback(self._disconnect)
-            hold.enter_context(files.lock(RUN_LOCK, seconds=self._wait, waiting=waiting))
+            hold.enter_context(files.lock(RUN_LOCK, seconds=self._wait, waiting=lambda: self.progress.note(waits)))
             files.remove_stale_drafts()
             if note := record_source(files, self._url):
                 self.progress.note(note)
@@ -366,7 +365,8 @@ class IngestionPipeline:
             pool = self._pool_for(options)
             try:
                 dispatcher = Dispatcher(pool, self.progress, workers=self.workers)
-                run = IngestionRun(run_plan, dispatcher, self.storage.bars, before.notes, delay=DELAY, delayed=options.delayed)
+                bars = self.storage.bars.acting(options.actor)
+                run = IngestionRun(run_plan, dispatcher, bars, before.notes, delay=DELAY, delayed=options.delayed)
                 report = run.run(before.refused)
             finally:
                 writing = pool.close()

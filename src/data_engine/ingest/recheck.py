@@ -25,7 +25,7 @@ from data_engine.ingest.recheck_plan import LEAST_LIMIT, RecheckPlan, plan_reche
 from data_engine.ingest.recheck_record import RecheckRecord, recheck_record
 from data_engine.ingest.recheck_tasks import UNSEEN, RecheckTask
 from data_engine.ingest.recheckable import Recheckable, recheckable
-from data_engine.ingest.run_log import RunLog, run_record
+from data_engine.ingest.run_log import RunLog, actor_of, run_record
 from data_engine.ingest.suspects import find_suspects
 from data_engine.ingest.task import RunOptions
 from data_engine.market.series import Dataset, Series
@@ -168,7 +168,8 @@ def recheck(
             "and fetches those again whose prices have changed; run `data-engine audit` to compare a sample"
         )
     with pipeline._locked() as hold:
-        now, bars = pipeline._now(), pipeline.storage.bars
+        now = pipeline._now()
+        bars = pipeline.storage.bars.acting(actor_of("recheck", now))
         found = recheckable(bars, choice, names, now=now)
         report = RecheckReport(failed=dict(found.failed))
         if minutes is not None:
@@ -214,7 +215,8 @@ def audit(
             "run `data-engine ingest --refetch` to replace it"
         )
     with pipeline._locked() as hold:
-        now, bars = pipeline._now(), pipeline.storage.bars
+        now = pipeline._now()
+        bars = pipeline.storage.bars.acting(actor_of("audit", now))
         found = recheckable(bars, choice, names, now=now, command="audit")
         plan = plan_audit(found.known, sample, seed=seed, asof=found.asof)
         report = RecheckReport(sample=plan, failed=dict(found.failed))
@@ -278,7 +280,7 @@ class _Run:
         pipeline = self._pipeline
         writing: Future[None] | None = None
         error: DataEngineError | None = None
-        pool = pipeline._pool_for(RunOptions(self._now, recheck=True))
+        pool = pipeline._pool_for(RunOptions(self._now, recheck=True, actor=actor_of(self._command, self._now)))
         dispatcher = Dispatcher(pool, pipeline.progress, workers=pipeline.workers)
         dispatcher.state.failed.update(self._report.failed)
         try:

@@ -20,7 +20,10 @@ from data_engine.market.exchange_calendar import next_session, regular_hours, se
 from data_engine.market.time_range import TimeRange, from_iso, iso, new_york_date
 from data_engine.store.file_store import FileStore
 
-KEY = "metadata/history/runs.jsonl"
+KEY = "metadata/log/runs.jsonl"
+
+_OLD_KEY = "metadata/history/runs.jsonl"
+"""Where earlier versions kept it: read until the first run that is added takes it over."""
 
 FORMAT = 1
 
@@ -55,7 +58,7 @@ class RunLog:
         It raises nothing: a run does not fail because its record cannot be written.
         """
         try:
-            return self._files.update(KEY, lambda content: append_record(content, run))
+            return self._files.update(KEY, lambda content: append_record(self._known(content), run))
         except StoreError:
             return False
 
@@ -65,7 +68,10 @@ class RunLog:
         Raises:
             StoreError: If the file cannot be read.
         """
-        return parse_records(self._files.get(KEY))
+        return parse_records(self._known(self._files.get(KEY)))
+
+    def _known(self, content: bytes | None) -> bytes | None:
+        return self._files.get(_OLD_KEY) if content is None else content
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +183,11 @@ def nights_without(runs: Iterable[RunRecord], now: datetime) -> list[date]:
         if began[0] < night.end <= now and not any(night.start <= one < night.end for one in began):
             found.append(day)
     return found
+
+
+def actor_of(command: str, began: datetime) -> str:
+    """Return whom the history of the store names for a run."""
+    return f"{command} of {iso(began.replace(microsecond=0))}"
 
 
 def run_record(

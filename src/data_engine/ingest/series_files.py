@@ -23,8 +23,9 @@ from data_engine.market.bars import Int64s, timestamps_us
 from data_engine.market.finality import final_before
 from data_engine.market.series import Series
 from data_engine.market.time_range import TimeRange, difference, intersection
-from data_engine.store.bar_store import BarStore, FileEdit
+from data_engine.store.bar_store import BarStore
 from data_engine.store.coverage import Coverage
+from data_engine.store.file_edit import FileEdit
 from data_engine.store.partitions import Period
 
 GROUP_BARS = 32_768

@@ -52,6 +52,7 @@ class RunOptions:
         refetch: whether stored bars are being asked for again.
         accept_removals: whether those that no longer come are taken out.
         recheck: Whether covered ranges are fetched again to compare them (`RecheckWriter`).
+        actor: Whom the history of the store names, such as ``update of 2024-01-31T02:00:00Z``.
     """
 
     now: datetime
@@ -59,6 +60,7 @@ class RunOptions:
     refetch: bool = False
     accept_removals: bool = False
     recheck: bool = False
+    actor: str = "ingest"
 
 
 @dataclass(slots=True)

@@ -182,9 +182,9 @@ class RunFiles:
             self._epoch.leave()
 
 
-def _storage_of_run(storage: BarStore, epoch: Epoch) -> BarStore:
+def _storage_of_run(storage: BarStore, epoch: Epoch, actor: str) -> BarStore:
     """Return a store that writes only as long as a run lasts."""
-    return storage.writing_to(cast("FileStore", RunFiles(storage.files, epoch)))
+    return storage.writing_to(cast("FileStore", RunFiles(storage.files.acting(actor), epoch)))
 
 
 class ThreadPool:
@@ -202,7 +202,7 @@ class ThreadPool:
     def __init__(self, source: BarSource, storage: BarStore, options: RunOptions, workers: int) -> None:
         self._source = source.begin()
         self._epoch = Epoch()
-        self._storage = _storage_of_run(storage, self._epoch)
+        self._storage = _storage_of_run(storage, self._epoch, options.actor)
         self._options = options
         self._lock = threading.Lock()
         self._pages = 0

@@ -57,6 +57,7 @@ class ReadOptions(TypedDict, total=False):
     final: bool
     source: Source
     conflicting: Conflicting
+    as_stored_on: DateLike | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from data_engine.market.bar_frame import Folded
+    from data_engine.market.series import Dataset
+
 
 class IncompleteWarning(UserWarning):
     """The store does not hold all that a call asks for."""
@@ -17,3 +23,13 @@ class ConflictWarning(UserWarning):
 
 class FrameWarning(UserWarning):
     """A DataFrame to store does not say which bars it has, or has two rows of one bar that differ."""
+
+
+def unmarked(dataset: Dataset) -> str:
+    """Return the warning of a frame that does not say which bars it has."""
+    return f"nothing says which bars these are: stored in {dataset.name}; pass timeframe='1Min' if that is right"
+
+
+def differing(folded: Folded) -> str:
+    """Return the warning of a frame with two rows of one bar that differ."""
+    return f"{folded.differing:,} of {folded.rows:,} rows differ from a later row of the same bar; the last one was stored"

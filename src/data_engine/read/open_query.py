@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from data_engine.corporate_actions.action_store import ActionStore
@@ -18,17 +18,37 @@ from data_engine.read.conflicting import with_conflicts
 from data_engine.read.frame_warnings import AdjustmentWarning, ConflictWarning, IncompleteWarning
 from data_engine.read.holdings import Holding, Holdings, left_out
 from data_engine.store.bar_store import BarStore
+from data_engine.store.history.past import instant_of_files, stored_on
 from data_engine.universe.index_store import MetadataStore
 from data_engine.universe.member_series import MemberSeries
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedQuery:
+    """A call that reads bars, prepared.
+
+    Attributes:
+        bars: The store that is read: as it is, or as it was.
+        query: What is asked for.
+        holdings: What is held of it, as far as it was looked at.
+        held: The sessions that are held, by symbol; empty if they do not matter for the call.
+        now: The instant by which it is judged, UTC.
+    """
+
+    bars: BarStore
+    query: BarQuery
+    holdings: Holdings
+    held: list[Holding]
+    now: datetime
 
 
 def parse_call(
     store: BarStore, symbols: str | Iterable[str] | None, start: DateLike | None, end: DateLike | None, options: ReadOptions
 ) -> tuple[BarQuery, datetime]:
-    """Parse the arguments of a user's call; return the current instant, too."""
+    """Parse the arguments of a user's call; return the instant by which they are judged, too."""
     if start is None:
         raise InputError("start is missing; pass the first day, such as start='2024-01-31'")
-    now, index, members = datetime.now(UTC), options.get("index"), None
+    now, index, members = instant_of_files(store.files, datetime.now(UTC)), options.get("index"), None
     if index is not None:
         store.check_exists()
         dataset = parse_dataset(options)
@@ -51,11 +71,13 @@ def open_query(
     options: ReadOptions,
     *,
     only_bars: bool = False,
-) -> tuple[BarQuery, Holdings, list[Holding], datetime]:
+) -> OpenedQuery:
     """Parse the arguments of a user's call, and say what the store does not hold of it, as *incomplete* says.
 
-    Return what is held, too, unless *only_bars* are needed and it does not matter for them.
+    What is held is looked at unless *only_bars* are needed and it does not matter for them.
     """
+    options = options.copy()
+    store = stored_on(store, options.pop("as_stored_on", None), now=datetime.now(UTC))
     query, now = parse_call(store, symbols, start, end, options)
     holdings = Holdings(store, tolerant=query.incomplete == "ignore")
     query, notes = adjusted(store, query, holdings, now=now)
@@ -74,4 +96,4 @@ def open_query(
             warnings.warn(text, kind, stacklevel=3)
     if chosen:
         query = replace(query, left_out={one.symbol: left_out(one, query) for one in held})
-    return query, holdings, held, now
+    return OpenedQuery(store, query, holdings, held, now)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from datetime import date, tzinfo
+from datetime import UTC, date, datetime, tzinfo
 from typing import TYPE_CHECKING, Unpack
 
 import pyarrow as pa
@@ -17,6 +17,7 @@ from data_engine.market.bar_grid import check_timestamps
 from data_engine.market.dates import DateLike, parse_zone
 from data_engine.market.series import Series
 from data_engine.market.symbol import check_symbol
+from data_engine.market.time_range import iso
 from data_engine.read.bar_query import (
     Conflicting,
     Incomplete,
@@ -27,11 +28,13 @@ from data_engine.read.bar_query import (
     Unadjustable,
 )
 from data_engine.read.bar_reader import batches, in_arrow, named_table, relation, whole_symbols
-from data_engine.read.frame_warnings import FrameWarning
+from data_engine.read.frame_warnings import FrameWarning, differing, unmarked
 from data_engine.read.holdings import Holdings
 from data_engine.read.open_query import open_query, parse_call
 from data_engine.read.session_report import FrameRecord, session_frame
-from data_engine.store.bar_store import BarStore, WriteResult
+from data_engine.store.bar_store import BarStore
+from data_engine.store.file_edit import WriteResult
+from data_engine.store.history.past import stored_on
 from data_engine.store.legacy_files import refuse_foreign, refuse_legacy_store
 from data_engine.store.waiting import check_wait, warn_waiting
 
@@ -109,7 +112,7 @@ class ParquetStorage:
             StoreBusy: If another process kept a file locked; earlier files of the DataFrame are stored, and a repetition is safe.
             StoreError: If the store cannot be written.
         """
-        bar_store = self.bars.writing_to(self.files.waiting(check_wait(wait), warn_waiting(self.files.location, wait)))
+        patient = self.files.waiting(check_wait(wait), warn_waiting(self.files.location, wait)).acting("store")
         folded = Folded()
         tables = from_frame(bars, canonical=check_symbol, folded=folded)
         dataset = dataset_of_frame(bars, timeframe, feed, adjustment)
@@ -117,16 +120,13 @@ class ParquetStorage:
         check_timestamps(tables, dataset, assumed=assumed)
         if assumed and not self._told_of_unmarked:
             self._told_of_unmarked = True
-            text = f"nothing says which bars these are: stored in {dataset.name}; pass timeframe='1Min' if that is right"
-            warnings.warn(text, FrameWarning, stacklevel=2)
+            warnings.warn(unmarked(dataset), FrameWarning, stacklevel=2)
         if folded.differing:
-            text = (
-                f"{folded.differing:,} of {folded.rows:,} rows differ from a later row of the same bar; the last one was stored"
-            )
-            warnings.warn(text, FrameWarning, stacklevel=2)
+            warnings.warn(differing(folded), FrameWarning, stacklevel=2)
         refuse_legacy_store(self.files)
         for symbol in tables:
             refuse_foreign(self.files, Series(symbol, dataset))
+        bar_store = self.bars.writing_to(patient)
         result = sum((bar_store.add(Series(symbol, dataset), table) for symbol, table in tables.items()), WriteResult())
         return replace(result, folded=folded.repeated)
 
@@ -151,6 +151,7 @@ class ParquetStorage:
         final: bool = False,
         source: Source = "any",
         conflicting: Conflicting = "stored",
+        as_stored_on: DateLike | None = None,
         tz: str | tzinfo | None = None,
     ) -> pd.DataFrame:
         """Return stored bars that start inside a range, in the shape of `AlpacaClient.fetch_bars`.
@@ -189,6 +190,8 @@ class ParquetStorage:
             conflicting: Which values bars have that Alpaca has revised or dropped since, as `data-engine recheck` found:
                 ``stored`` returns what is stored, with a `ConflictWarning`, ``vendor`` Alpaca's values, without dropped bars, and
                 ``raise`` is an error.
+            as_stored_on: An aware instant or a day (its end in New York): what the store held then, judged as it was then, with
+                the corporate actions and lists of then. If None, now.
             tz: The time zone of the timestamps in the result, such as ``America/New_York``. If None, UTC.
 
         Returns:
@@ -199,10 +202,10 @@ class ParquetStorage:
 
         Raises:
             StoreError: If there is no store, or one of its files cannot be read.
-            InputError: If an argument cannot be used.
+            InputError: If an argument cannot be used, or *as_stored_on* is in the future or before the store's history.
         """
         zone = None if tz is None else parse_zone(tz)
-        query, holdings, held, now = open_query(
+        opened = open_query(
             self.bars,
             symbols,
             start,
@@ -223,13 +226,19 @@ class ParquetStorage:
                 final=final,
                 source=source,
                 conflicting=conflicting,
+                as_stored_on=as_stored_on,
             ),
         )
-        record = FrameRecord(query, held, now)
+        query, holdings = opened.query, opened.holdings
+        record = FrameRecord(query, opened.held, opened.now)
         rows = holdings.rows(query)
-        frame = to_frame(whole_symbols(self.bars, query, record, holdings.files), query.columns, zone, rows=rows)
+        frame = to_frame(whole_symbols(opened.bars, query, record, holdings.files), query.columns, zone, rows=rows)
         identity = frame_identity(replace(query.dataset, adjustment=query.adjustment), computed=query.computed)
-        frame.attrs[ATTRS_KEY] = {**identity, **({"prices": query.prices} if query.prices else {}), **record.metadata()}
+        more = {
+            **({"prices": query.prices} if query.prices else {}),
+            **({"as_stored_on": iso(opened.now)} if as_stored_on else {}),
+        }
+        frame.attrs[ATTRS_KEY] = {**identity, **more, **record.metadata()}
         frame.attrs[ATTRS_KEY]["conflicting"] = sum(map(len, query.conflicts.values()))
         return frame
 
@@ -243,6 +252,7 @@ class ParquetStorage:
         timeframe: object = "1Min",
         feed: object = None,
         adjustment: object = None,
+        as_stored_on: DateLike | None = None,
     ) -> pd.DataFrame:
         """Return what the store knows of each session: one row per symbol and session that has begun.
 
@@ -254,6 +264,7 @@ class ParquetStorage:
             timeframe: The timeframe of the stored bars.
             feed: The feed of the bars. If None, the consolidated tape.
             adjustment: The adjustment of the stored bars. If None, raw.
+            as_stored_on: As for `load`.
 
         Returns:
             The columns ``symbol``, ``session`` (the day in New York), ``state``, ``bars`` (their number) and ``answered``,
@@ -267,10 +278,11 @@ class ParquetStorage:
             StoreError: If there is no store, or one of its files cannot be read.
             InputError: If an argument cannot be used.
         """
+        bars = stored_on(self.bars, as_stored_on, now=datetime.now(UTC))
         options = ReadOptions(index=index, timeframe=timeframe, feed=feed, adjustment=adjustment)
-        query, now = parse_call(self.bars, symbols, start, end, options)
-        held = Holdings(self.bars).of(replace(query, open_end=False), now)
-        return session_frame(self.bars, query, held, now)
+        query, now = parse_call(bars, symbols, start, end, options)
+        held = Holdings(bars).of(replace(query, open_end=False), now)
+        return session_frame(bars, query, held, now)
 
     def load_arrow(
         self,
@@ -284,8 +296,8 @@ class ParquetStorage:
         Returns:
             The columns ``symbol`` (text), ``timestamp`` (microseconds, UTC) and the values, sorted by the first two.
         """
-        query, *_ = open_query(self.bars, symbols, start, end, options, only_bars=True)
-        return in_arrow(whole_symbols(self.bars, query), query)
+        opened = open_query(self.bars, symbols, start, end, options, only_bars=True)
+        return in_arrow(whole_symbols(opened.bars, opened.query), opened.query)
 
     def load_polars(
         self,
@@ -303,8 +315,8 @@ class ParquetStorage:
             import polars as pl
         except ImportError:
             raise ConfigError("cannot load a Polars DataFrame: polars is not installed; run `pip install polars`") from None
-        query, *_ = open_query(self.bars, symbols, start, end, options, only_bars=True)
-        frame = pl.from_arrow(in_arrow(whole_symbols(self.bars, query), query))
+        opened = open_query(self.bars, symbols, start, end, options, only_bars=True)
+        frame = pl.from_arrow(in_arrow(whole_symbols(opened.bars, opened.query), opened.query))
         assert isinstance(frame, pl.DataFrame)  # noqa: S101 - a table makes a DataFrame; only an array makes a Series
         return frame
 
@@ -331,8 +343,8 @@ class ParquetStorage:
         """
         import duckdb
 
-        query, *_ = open_query(self.bars, symbols, start, end, options, only_bars=True)
-        return relation(self.bars, query, duckdb.default_connection() if connection is None else connection)
+        opened = open_query(self.bars, symbols, start, end, options, only_bars=True)
+        return relation(opened.bars, opened.query, duckdb.default_connection() if connection is None else connection)
 
     def batches(
         self,
@@ -348,5 +360,5 @@ class ParquetStorage:
             minutes, or a year of days, and at least one row; at most a few files are in memory. Together the tables are that
             of `load_arrow`.
         """
-        query, *_ = open_query(self.bars, symbols, start, end, options, only_bars=True)
-        return ((symbol, named_table(symbol, table)) for symbol, table in batches(self.bars, query))
+        opened = open_query(self.bars, symbols, start, end, options, only_bars=True)
+        return ((symbol, named_table(symbol, table)) for symbol, table in batches(opened.bars, opened.query))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -12,88 +12,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from data_engine.cpu import CPU_SLOTS
 from data_engine.errors import DamagedFile, DataEngineError, StoreError
-from data_engine.market.bar_parquet import from_parquet, to_parquet
-from data_engine.market.bars import EMPTY, NO_CHANGES, Changes, Int64s, from_micros, merge, take, timestamps_us, to_micros
+from data_engine.market.bar_parquet import from_parquet
+from data_engine.market.bars import EMPTY, Changes, Int64s, merge, take, timestamps_us, to_micros
 from data_engine.market.bars import within as cut
 from data_engine.market.series import Dataset, Series
 from data_engine.market.time_range import TimeRange
 from data_engine.store.coverage import Coverage, FileCount, Fingerprint
 from data_engine.store.coverage_store import CoverageStore
+from data_engine.store.file_edit import FileEdit, WriteResult, count_table
 from data_engine.store.file_store import FileStore
 from data_engine.store.legacy_files import refuse_foreign, refuse_legacy_store
 from data_engine.store.partitions import Partition, Period, decode_symbol, periods, series_folder
-
-
-@dataclass(frozen=True, slots=True)
-class WriteResult:
-    """What a write did to one file, or to several.
-
-    Attributes:
-        rows: The bars now in the file.
-        changes: How they differ from those before.
-        lacking: The stored bars of the answered range that the response lacks and that are in the file now.
-        count: What is in the file now. None for several files.
-        folded: The rows of a DataFrame whose symbol and timestamp a later row of it repeated; they were not written.
-    """
-
-    rows: int = 0
-    changes: Changes = NO_CHANGES
-    lacking: int = field(default=0, compare=False)
-    count: FileCount | None = field(default=None, compare=False)
-    folded: int = 0
-
-    def __add__(self, other: WriteResult) -> WriteResult:
-        return WriteResult(self.rows + other.rows, self.changes + other.changes, folded=self.folded + other.folded)
-
-
-def count_table(table: pa.Table, content: bytes | None = None) -> FileCount:
-    """Return what a file with these sorted bars holds, with the fingerprint of its content if that is given."""
-    times = timestamps_us(table)
-    if not times.size:
-        return FileCount(0)
-    mark = Fingerprint.of(content) if content else None
-    return FileCount(table.num_rows, from_micros(int(times[0])), from_micros(int(times[-1])), mark)
-
-
-class FileEdit:
-    """A change of the bars of one file.
-
-    Args:
-        storage: The store.
-        series: The series.
-        period: The file.
-        change: Bars to bars, and what that does to the file.
-
-    Attributes:
-        key: The key of the file.
-        result: What the change has done the last time.
-    """
-
-    def __init__(
-        self, storage: BarStore, series: Series, period: Period, change: Callable[[pa.Table], tuple[pa.Table, WriteResult]]
-    ) -> None:
-        self.key = Partition(series, period).key
-        self.result = WriteResult()
-        self._storage = storage
-        self._change = change
-
-    def rewrite(self, content: bytes | None) -> bytes | None:
-        """Return the new content of the file: None if it stays as it is, nothing if it has no bar and is removed.
-
-        Raises:
-            DamagedFile: If the content cannot be read.
-        """
-        stored = self._storage.decode(self.key, content)
-        table, result = self._change(stored)
-        if not result.changes.written and not result.changes.removed:
-            self.result = replace(result, count=count_table(stored, content))
-            return None
-        with CPU_SLOTS:
-            made = to_parquet(table) if table.num_rows else b""
-        self.result = replace(result, count=count_table(table, made))
-        return made
 
 
 class BarStore:
@@ -116,6 +46,10 @@ class BarStore:
         made.files, made.coverage = files, self.coverage.writing_to(files)
         return made
 
+    def acting(self, actor: str) -> BarStore:
+        """Return the same store for somebody, whom its history names."""
+        return self.writing_to(self.files.acting(actor))
+
     def write(self, series: Series, period: Period, fetched: pa.Table, *, answered: TimeRange | None = None) -> WriteResult:
         """Merge bars into one file; no stored bar is removed.
 
@@ -133,7 +67,7 @@ class BarStore:
 
     def merging(self, series: Series, period: Period, fetched: pa.Table, *, answered: TimeRange | None = None) -> FileEdit:
         """Return what `write` does, for `edit_many`."""
-        return FileEdit(self, series, period, lambda stored: self._merged(stored, fetched, answered))
+        return FileEdit(Partition(series, period).key, self.decode, lambda stored: self._merged(stored, fetched, answered))
 
     def settle(
         self, series: Series, period: Period, came: Int64s, answered: TimeRange, removable: Sequence[TimeRange] = ()
@@ -167,7 +101,7 @@ class BarStore:
             table = take(stored, ~gone) if removed else stored
             return table, WriteResult(table.num_rows, Changes(vanished=kept, removed=removed), kept)
 
-        return FileEdit(self, series, period, judged)
+        return FileEdit(Partition(series, period).key, self.decode, judged)
 
     def _merged(self, stored: pa.Table, fetched: pa.Table, answered: TimeRange | None) -> tuple[pa.Table, WriteResult]:
         merged = merge(stored, fetched, answered)
@@ -299,8 +233,7 @@ class BarStore:
 
     def count(self, series: Series, period: Period) -> int:
         """Return how many bars a file holds; 0 where there is none."""
-        held: int = self.read(series, period, ["timestamp"]).num_rows
-        return held
+        return int(self.read(series, period, ["timestamp"]).num_rows)
 
     def remove(self, series: Series, span: TimeRange) -> int:
         """Remove the bars of a series that start inside *span*, and its coverage with them; return how many bars."""

@@ -83,6 +83,13 @@ class FileStore(Protocol):
             told: A function to call if a change has waited for a second and goes on waiting.
         """
 
+    def acting(self, actor: str) -> FileStore:
+        """Return these files for somebody, whom the history of the store names as the one who changed them.
+
+        Args:
+            actor: Who, such as ``store`` or ``update at 2024-01-31T02:00:00Z``.
+        """
+
     def remove_stale_drafts(self) -> int:
         """Remove the temporary files of killed writers; return how many."""
 

@@ -1,6 +1,7 @@
 """Read and write the files of a store in a folder on this machine.
 
-A write goes to a temporary file, is flushed to the device and moved into place, under the kernel's locks. Temporary files are in
+A write goes to a temporary file, is flushed to the device, recorded in the history of the store (`store.local_history`) and moved
+into place, under the kernel's locks. Temporary files are in
 ``metadata/drafts``, on the same file system, and their names never end in ``.parquet``.
 
 `LocalFiles.update_many` changes many files as one group (`store.local_group`), for a run that holds the store.
@@ -22,8 +23,11 @@ from typing import TypeVar
 from data_engine.errors import OF_ONE_FILE, DataEngineError
 from data_engine.store.disk import DISK, Disk, Entry, parent_of, renew_after_fork, reported, store_error
 from data_engine.store.file_store import Change, check_key, no_check
+from data_engine.store.history.head import Replaced
+from data_engine.store.history.record import is_recorded, recorded_folders
 from data_engine.store.local_drafts import LocalDrafts
 from data_engine.store.local_group import LocalGroups
+from data_engine.store.local_history import LocalHistory
 from data_engine.store.local_locks import LocalLocks, stripe_of
 from data_engine.store.local_names import LocalNames
 from data_engine.store.removal_mark import is_mark
@@ -52,13 +56,17 @@ class LocalFiles:
         self._names = LocalNames(disk, self._folder)
         self._locks = LocalLocks(disk, self._folder, self._names, lock_seconds)
         self._drafts = LocalDrafts(disk, self._folder, self._names, self._locks)
-        self._groups = LocalGroups(disk, self._folder, self._names, self._locks, self._drafts, self._name, self.get)
+        self._history = LocalHistory(disk, self._names, self._locks, self._drafts, self._name, self._recorded)
+        self._groups = LocalGroups(
+            disk, self._folder, self._names, self._locks, self._drafts, self._name, self.get, self._history
+        )
         renew_after_fork(self)
 
     def renew(self) -> None:
         """Free the locks between threads: a forked child has none of the threads of its parent that held them."""
         self._names.renew()
         self._locks.renew()
+        self._history.renew()
 
     @property
     def location(self) -> str:
@@ -160,6 +168,16 @@ class LocalFiles:
         patient._locks = self._locks.waiting(seconds, told)
         return patient
 
+    def acting(self, actor: str) -> LocalFiles:
+        """Return these files for somebody, whom the history of the store names."""
+        made = copy(self)
+        made._history = self._history.acting(actor)
+        made._groups = self._groups.recording(made._history)
+        return made
+
+    def _recorded(self) -> Iterator[tuple[str, int]]:
+        return (one for folder in recorded_folders(self.folders("")) for one in self.sizes(folder))
+
     def update(self, key: str, change: Change) -> bool:
         """Replace a file by what *change* returns for its content, atomically; return whether anything was written.
 
@@ -177,9 +195,11 @@ class LocalFiles:
             if content is None:
                 self._names.flush_seen(path, seen is not None)
                 return False
+            replaced = Replaced(key, seen, content)
             if not content:
+                self._history.record([replaced])
                 return self._unlink(path)
-            self._replace(path, content, stripe)
+            self._replace(path, replaced, stripe)
             return True
 
     def update_many(
@@ -211,14 +231,17 @@ class LocalFiles:
         """Remove a file, and folders that become empty; return whether there was a file."""
         path = self._name(key)
         with self._locks.stripe(stripe_of(key)):
+            if is_recorded(key) and (seen := self.get(key)) is not None:
+                self._history.record([Replaced(key, seen, b"")])
             return self._unlink(path)
 
-    def _replace(self, path: str, content: bytes, stripe: int) -> None:
+    def _replace(self, path: str, replaced: Replaced, stripe: int) -> None:
         draft = self._drafts.name(stripe)
         moved = False
         with reported("write", path):
             try:
-                self._drafts.write(draft, content)
+                self._drafts.write(draft, replaced.new)
+                self._history.record([replaced])  # before the file moves, or a killed writer's change would have none
                 self._drafts.move(draft, path)
                 moved = True
             finally:

@@ -1,6 +1,7 @@
 """Change many files of a folder on this machine as one group: `LocalGroups`. The caller holds the store.
 
-The order is: read and change all of them without a lock; write and flush all new contents; then, under the lock of each file,
+The order is: read and change all of them without a lock; write and flush all new contents, and the record of the commit for the
+history of the store; then, under the lock of each file,
 compare it with what was read, and move the new content into place; then flush each folder once. So what the caller writes after
 that can rely on all of it. A file that somebody else has changed meanwhile is done again, in a commit of its own.
 
@@ -10,13 +11,16 @@ Contents are flushed by many threads, or with one call for the file system where
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass, field
 
 from data_engine.errors import OF_ONE_FILE, DataEngineError
 from data_engine.store.commit import Commit, FileChange, fingerprint
 from data_engine.store.disk import Disk, reported
 from data_engine.store.file_store import Change
+from data_engine.store.history.head import Replaced
 from data_engine.store.local_drafts import LocalDrafts
+from data_engine.store.local_history import LocalHistory
 from data_engine.store.local_locks import LocalLocks, stripe_of
 from data_engine.store.local_names import LocalNames
 
@@ -49,6 +53,7 @@ class LocalGroups:
         drafts: The temporary files of the folder.
         path: Returns the path of a key.
         read: Returns the content of a file, or None.
+        history: What records the commits.
     """
 
     def __init__(
@@ -60,6 +65,7 @@ class LocalGroups:
         drafts: LocalDrafts,
         path: Callable[[str], str],
         read: Callable[[str], bytes | None],
+        history: LocalHistory,
     ) -> None:
         self._disk = disk
         self._base = base
@@ -68,6 +74,13 @@ class LocalGroups:
         self._drafts = drafts
         self._path = path
         self._read = read
+        self._history = history
+
+    def recording(self, history: LocalHistory) -> LocalGroups:
+        """Return the same for another recorder."""
+        made = copy(self)
+        made._history = history
+        return made
 
     def update(
         self, changes: Mapping[str, Change], before_move: Callable[[], None]
@@ -107,6 +120,7 @@ class LocalGroups:
     def _write(self, group: _Group, changes: Mapping[str, Change], made: list[FileChange], system: int | None) -> None:
         """Write the new contents, and flush them."""
         writes: list[Callable[[], None]] = []
+        replaced: list[Replaced] = []
         for key, change in changes.items():
             try:
                 seen = self._read(key)
@@ -120,6 +134,7 @@ class LocalGroups:
             draft = None if content is None else self._drafts.name(None)
             made.append(FileChange(key, fingerprint(seen), draft))
             if draft is not None and content is not None:
+                replaced.append(Replaced(key, seen, content, made[-1].before))
                 write = self._writing(key, draft, content, flush=system is None)
                 if system is None:
                     writes.append(write)
@@ -127,7 +142,9 @@ class LocalGroups:
                     write()
         if system is None:
             self._disk.together(writes)
-        elif any(change.draft for change in made):
+        # Before the first file moves, and flushed with the contents where that is one call.
+        self._history.record(replaced, flush=system is None)
+        if system is not None and any(change.draft for change in made):
             with reported("write", self._base):
                 self._disk.flush_system(system)
 

@@ -236,7 +236,7 @@ def _set_up(spec: RunSpec) -> _Resources:
             f"{refusal}: it does not see the store {spec.location}; "
             "use a disk that all workers and this machine share under the same path, or an s3:// URL"
         )
-    storage = BarStore(cast("FileStore", MarkedFiles(files, spec.run_marker)))
+    storage = BarStore(cast("FileStore", MarkedFiles(files.acting(spec.options.actor), spec.run_marker)))
     storage.coverage.requested.refresh()  # which the run has written before its first task
     client = AlpacaClient(
         base_url=spec.data_url, requests_per_minute=spec.requests_per_minute, connections=max(1, worker.state.nthreads)

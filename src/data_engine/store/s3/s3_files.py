@@ -22,28 +22,32 @@ import time
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 from uuid import uuid4
 
-from data_engine.errors import OF_ONE_FILE, DataEngineError, StoreBusy, StoreError
+from data_engine.errors import DataEngineError, StoreBusy, StoreError
 from data_engine.store.file_store import Change, check_key, no_check
+from data_engine.store.history.head import Replaced
+from data_engine.store.history.record import recorded_folders
 from data_engine.store.removal_mark import is_file, tombstone
 from data_engine.store.s3.bucket import Bucket, Conflict, StoredObject
 from data_engine.store.s3.capabilities import LOCKS, Capabilities, ConditionalLock, PollingLock, probe
 from data_engine.store.s3.lease import Lease, LockLost
+from data_engine.store.s3.s3_group import Round, at_once, failing_alone
+from data_engine.store.s3.s3_history import Head, S3History
 
 LEASE_SECONDS = 60.0
 """The time, about, for which a killed run can exclude others."""
 
 _STRIPES = 64
 
-_THREADS = 16  # of one group of files
+_ROUNDS = 3  # of files that others change at the same time: after that each is changed by itself
 
 _PAUSE = 1.0  # the longest between two attempts of a write
 
@@ -63,6 +67,7 @@ class SharedState:
     leases: list[Lease] = field(default_factory=list)
     writer: Lease | None = None
     run: threading.Lock = field(default_factory=threading.Lock)
+    history: Head = field(default_factory=lambda: Head(threading.Lock()))
 
     def renew(self) -> None:
         """Forget all locks and leases: they are the parent's of a process that was forked."""
@@ -108,6 +113,7 @@ class S3Files:
         self._shared, self._known = SharedState(), dict[tuple[str | None, str], Capabilities]()
         if store is None:
             self._shared, self._known = _SHARED.setdefault((self._bucket.endpoint, url), self._shared), _CAPABILITIES
+        self._history = S3History(lambda: self._bucket, lambda: self._shared, self._recorded)
 
     def __repr__(self) -> str:
         return f"S3Files({self.location!r})"
@@ -159,6 +165,15 @@ class S3Files:
         patient._told = told
         return patient
 
+    def acting(self, actor: str) -> S3Files:
+        """Return these files for somebody, whom the history of the store names."""
+        made = copy(self)
+        made._history = self._history.acting(actor)
+        return made
+
+    def _recorded(self) -> Iterator[tuple[str, int]]:
+        return (one for folder in recorded_folders(self.folders("")) for one in self.sizes(folder))
+
     def update(self, key: str, change: Change) -> bool:
         """Replace a file by what *change* returns for its content, atomically; return whether anything was written.
 
@@ -177,13 +192,12 @@ class S3Files:
             raise StoreBusy(f"cannot write to {self.location}: locked by another thread (waited {self._lock_seconds:g} s)")
         try:
             while True:
-                self._check_leases()
-                found = self._bucket.get(key)
-                known = _content(key, found)
+                found, known = self._read_to_change(key)
                 content = change(known)
                 if content is None or (not content and known is None):
                     return False
-                if self._replace(key, found, content, capabilities):
+                self._history.record([Replaced(key, known, content)], conditional=capabilities.writing)
+                if self._replace(capabilities, key, found, content):
                     return True
                 if time.monotonic() >= deadline:
                     tried = f"{self._lock_seconds:g} s"
@@ -201,8 +215,19 @@ class S3Files:
         Raises:
             StoreError: As `update`; some of the files may have been replaced.
         """
-        self._ready()
+        capabilities = self._ready()
         failed: dict[str, DataEngineError] = {}
+        left = dict(changes)
+        attempt = Round(
+            read=self._read_to_change,
+            record=partial(self._history.record, conditional=True),
+            replace=partial(self._replace, capabilities),
+            before_move=before_move,
+            failed=failed,
+        )
+        for _ in range(_ROUNDS if capabilities.writing else 0):  # else nothing but a lock keeps two threads apart
+            if len(left) > 1:
+                left = {key: changes[key] for key in attempt.attempt(left)}
 
         def replace(key: str, change: Change) -> None:
             def checked(content: bytes | None) -> bytes | None:
@@ -211,26 +236,22 @@ class S3Files:
                     before_move()
                 return made
 
-            try:
+            with failing_alone(key, failed):
                 self.update(key, checked)
-            except OF_ONE_FILE as error:
-                failed[key] = error
 
-        if len(changes) <= 1:
-            for key, change in changes.items():
-                replace(key, change)
-            return failed
-        with ThreadPoolExecutor(min(_THREADS, len(changes)), thread_name_prefix="bucket") as pool:
-            futures = [pool.submit(replace, key, change) for key, change in changes.items()]
-        for future in futures:
-            future.result()
+        at_once([partial(replace, key, change) for key, change in left.items()])
         return failed
+
+    def _read_to_change(self, key: str) -> tuple[StoredObject | None, bytes | None]:
+        self._check_leases()
+        found = self._bucket.get(check_key(key))
+        return found, _content(key, found)
 
     def delete(self, key: str) -> bool:
         """Remove a file; return whether there was one."""
         return self.update(key, lambda content: None if content is None else b"")
 
-    def _replace(self, key: str, found: StoredObject | None, content: bytes, capabilities: Capabilities) -> bool:
+    def _replace(self, capabilities: Capabilities, key: str, found: StoredObject | None, content: bytes) -> bool:
         """Write or remove a file if it still is as it was *found*; return whether it was."""
         writer = uuid4().hex
         mode = "overwrite" if not capabilities.writing else "create" if found is None else found.tag

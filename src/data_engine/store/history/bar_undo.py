@@ -1,0 +1,102 @@
+"""Describe how a table of bars gets its earlier rows back: row ranges that were added, and old rows. Pure."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from data_engine.market.bars import VALUES, make_table, numbers, take, timestamps_us
+from data_engine.store.history.undo import Kind, Undo
+
+_COLUMNS = 1 + len(VALUES)
+
+
+def bars_undo(old: pa.Table, new: pa.Table) -> Undo:
+    """Return how the sorted rows *new* become the sorted rows *old* again; both have one row per timestamp."""
+    count, before, after = old.num_rows, timestamps_us(old), timestamps_us(new)
+    everywhere = np.ones(count, bool)
+    grown = after.size > count and np.array_equal(before, after[:count])
+    if grown and not _differing(old, everywhere, new.slice(0, count), everywhere).any():
+        return _undo([[count, new.num_rows]], None)
+    added = ~np.isin(after, before, assume_unique=True)
+    stays = np.isin(before, after, assume_unique=True)
+    differs = ~stays
+    differs[stays] = _differing(old, stays, new, ~added)
+    return _undo(_ranges(added), take(old, differs) if differs.any() else None)
+
+
+def old_bars(body: bytes, new: pa.Table) -> pa.Table:
+    """Return the earlier rows of a table.
+
+    Raises:
+        ValueError: If the body is damaged, or of another table.
+    """
+    try:
+        head, packed = body.split(b"\n", 1)
+        ranges, rows = json.loads(head)
+        kept = np.ones(new.num_rows, bool)
+        for start, stop in ranges:
+            if stop > kept.size:
+                raise ValueError("the rows of another table")
+            kept[start:stop] = False
+        old = _unpacked(packed, rows)
+    except (ValueError, TypeError, zlib.error) as error:
+        raise ValueError(f"damaged difference of bars: {error}") from error
+    if old is None:
+        return take(new, kept)
+    kept &= ~np.isin(timestamps_us(new), timestamps_us(old), assume_unique=True)
+    both = pa.concat_tables([take(new, kept), old])
+    return take(both, np.argsort(timestamps_us(both), kind="stable"))
+
+
+def counts_of(body: bytes) -> tuple[int, int]:
+    """Return how many rows were added, and how many old rows are kept."""
+    ranges, rows = json.loads(body.split(b"\n", 1)[0])
+    return sum(stop - start for start, stop in ranges), rows
+
+
+def kept_rows(body: bytes) -> pa.Table | None:
+    """Return the old rows that are kept, or None if there are none.
+
+    Raises:
+        ValueError: If the body is damaged.
+    """
+    head, packed = body.split(b"\n", 1)
+    return _unpacked(packed, json.loads(head)[1])
+
+
+def _differing(old: pa.Table, old_rows: Any, new: pa.Table, new_rows: Any) -> Any:
+    """Return which of the rows that both tables have, in order, differ in any value, bit by bit."""
+    differs = np.zeros(int(np.count_nonzero(old_rows)), bool)
+    for name in VALUES:
+        left, right = numbers(old.column(name))[old_rows], numbers(new.column(name))[new_rows]
+        differs |= left.view(np.int64) != right.view(np.int64)
+    return differs
+
+
+def _ranges(rows: Any) -> list[list[int]]:
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], rows, [False]]).astype(np.int8)))
+    return [[int(start), int(stop)] for start, stop in edges.reshape(-1, 2)]
+
+
+def _undo(ranges: list[list[int]], old: pa.Table | None) -> Undo:
+    head = json.dumps([ranges, 0 if old is None else old.num_rows], separators=(",", ":")).encode()
+    return Undo(Kind.BARS, head + b"\n" + (b"" if old is None else _packed(old)))
+
+
+def _packed(table: pa.Table) -> bytes:
+    """Return rows as bytes: column by column, and of each the highest bytes together, which hardly differ."""
+    columns = [np.diff(timestamps_us(table), prepend=0), *(numbers(table.column(name)).view(np.int64) for name in VALUES)]
+    return zlib.compress(np.stack(columns).astype("<i8").view(np.uint8).reshape(_COLUMNS, -1, 8).transpose(0, 2, 1).tobytes(), 6)
+
+
+def _unpacked(packed: bytes, rows: int) -> pa.Table | None:
+    if not rows:
+        return None
+    data = np.frombuffer(zlib.decompress(packed), np.uint8).reshape(_COLUMNS, 8, rows)
+    columns = np.ascontiguousarray(data.transpose(0, 2, 1)).view("<i8").reshape(_COLUMNS, rows).astype(np.int64)
+    return make_table(np.cumsum(columns[0]), [column.view(np.float64) for column in columns[1:]])

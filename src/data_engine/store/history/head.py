@@ -1,0 +1,60 @@
+"""Compute what a commit is recorded as: its files, its number and its instant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from data_engine.store.coverage import Fingerprint
+from data_engine.store.history.record import Entry, is_recorded
+from data_engine.store.history.undo import Edited, Kind, Undo, undo_of
+
+BEGINNING = "beginning"
+"""Who made the first record of a store, which lists the files that were there."""
+
+UNNAMED = "data-engine"
+"""Who makes a commit if no one says so."""
+
+_TICK = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """A file that a commit replaces or removes.
+
+    Attributes:
+        key: The file.
+        old: The content that it has; None if there is none.
+        new: The content that it gets; empty if it is removed.
+        before: The fingerprint of *old* if it is known.
+    """
+
+    key: str
+    old: bytes | None
+    new: bytes
+    before: Fingerprint | None = None
+
+    def entry(self) -> Entry:
+        """Return what is recorded of it."""
+        known = self.new.mark if isinstance(self.new, Edited) else None
+        after = None if not self.new else known or Fingerprint.of(self.new)
+        before = None if self.old is None else self.before or Fingerprint.of(self.old)
+        return Entry(self.key, before, after, undo_of(self.old, self.new))
+
+
+def entries_of(replaced: Iterable[Replaced]) -> list[Entry]:
+    """Return what is recorded of a commit; nothing if it changes no file whose history is kept."""
+    return [one.entry() for one in replaced if is_recorded(one.key) and one.old != one.new and (one.new or one.old is not None)]
+
+
+def found_at_beginning(sizes: Iterable[tuple[str, int]]) -> list[Entry]:
+    """Return what the first record lists: the files that were there, by their sizes."""
+    marks = ((key, Fingerprint(size, "")) for key, size in sizes if is_recorded(key))
+    return [Entry(key, mark, mark, Undo(Kind.SEEN)) for key, mark in marks]
+
+
+def next_instant(last: datetime | None) -> datetime:
+    """Return the instant of the next record: now, or right after the last one if the clock is behind it."""
+    now = datetime.now(UTC)
+    return now if last is None else max(now, last + _TICK)

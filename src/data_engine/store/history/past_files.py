@@ -1,0 +1,171 @@
+"""Read the files of a store as they were at an instant: `PastFiles`, a `FileStore` that cannot be changed.
+
+Everything that reads a store works on it unchanged. Files whose changes are not recorded, such as the log of runs, are as they
+are now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime
+from pathlib import Path
+from threading import Lock
+from typing import NoReturn
+
+from data_engine.errors import DataEngineError, HistoryEnds, StoreError
+from data_engine.market.time_range import iso
+from data_engine.store.file_store import Change, FileStore, no_check
+from data_engine.store.history.record import is_recorded
+from data_engine.store.history.revert import earlier
+from data_engine.store.history.store_history import StoreHistory
+
+_KEPT_BYTES = 64 << 20  # readers ask for the same files more than once
+
+
+class PastFiles:
+    """The files of a store as they were. Safe between threads.
+
+    Args:
+        files: The files as they are.
+        history: Their history.
+        instant: The instant, UTC.
+    """
+
+    def __init__(self, files: FileStore, history: StoreHistory, instant: datetime) -> None:
+        self._files = files
+        self._history = history
+        self.instant = instant
+        # Only these can differ from what they are now.
+        self._later = {entry.key for record in history.records if record.instant > instant for entry in record.entries}
+        self._sizes: dict[str, int | None] = {}
+        self._kept: dict[str, bytes | None] = {}
+        self._kept_bytes = 0
+        self._lock = Lock()
+
+    @property
+    def location(self) -> str:
+        """The place of the store."""
+        return self._files.location
+
+    @property
+    def folder(self) -> Path | None:
+        """None: the files are in no folder."""
+        return None
+
+    def get(self, key: str) -> bytes | None:
+        """Return what a file held at the instant, or None if there was no file.
+
+        Raises:
+            HistoryEnds: If what the file was is not known.
+            StoreError: If the file or its history cannot be read.
+        """
+        with self._lock:
+            if key in self._kept:
+                return self._kept[key]
+        content = self._past(key)
+        with self._lock:
+            if self._kept_bytes < _KEPT_BYTES and key not in self._kept:
+                self._kept_bytes += len(content or b"")
+                self._kept[key] = content
+        return content
+
+    def _past(self, key: str) -> bytes | None:
+        present = self._files.get(key)
+        if not is_recorded(key) or (present is None and key not in self._later):
+            return present
+        chain = self._history.chain(key, present)
+        if not chain.known_at(self.instant):
+            since = f"its history begins at {iso(chain.begins)}" if chain.begins else "no record explains what it is now"
+            raise HistoryEnds(f"cannot read {self.location}/{key} as of {iso(self.instant)}: {since}; pass a later instant")
+        try:
+            return earlier(present, [link.entry.undo for link in chain.later_than(self.instant)])
+        except ValueError as error:
+            raise StoreError(
+                f"cannot read {self.location}/{key} as of {iso(self.instant)}: {error} in its history; run `data-engine verify`"
+            ) from error
+
+    def size(self, key: str) -> int | None:
+        """Return the size of a file in bytes, or None if there was no file."""
+        if key not in self._later:
+            return self._files.size(key)
+        if key not in self._sizes:
+            present = self._files.get(key)
+            links = self._history.chain(key, present).later_than(self.instant)
+            before = links[-1].entry.before if links else None
+            size = (None if present is None else len(present)) if not links else None if before is None else before.size
+            self._sizes[key] = size
+        return self._sizes[key]
+
+    def list(self, prefix: str) -> Iterator[str]:
+        """Yield the keys of all files below the folder *prefix*, sorted."""
+        return (key for key, _ in self.sizes(prefix))
+
+    def sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
+        """Yield the keys that `list` yields, with the sizes in bytes."""
+        changed = self._changed_below(prefix)
+        found = {key: size for key, size in self._files.sizes(prefix) if key not in self._later}
+        found |= {key: size for key in changed if (size := self.size(key)) is not None}
+        return iter(sorted(found.items()))
+
+    def folders(self, prefix: str) -> Sequence[str]:
+        """Return the names of the folders right below the folder *prefix*, sorted."""
+        folder = f"{prefix}/" if prefix else ""
+        changed: dict[str, list[str]] = {}
+        for key in self._changed_below(prefix):
+            name, slash, _ = key[len(folder) :].partition("/")
+            if slash:
+                changed.setdefault(name, []).append(key)
+        found = {name for name, keys in changed.items() if any(self.size(key) is not None for key in keys)}
+        for name in self._files.folders(prefix):
+            if name not in found and (name not in changed or next(self.list(f"{folder}{name}"), None) is not None):
+                found.add(name)
+        return sorted(found)
+
+    def _changed_below(self, prefix: str) -> Sequence[str]:
+        return [key for key in self._later if key.startswith(f"{prefix}/")] if prefix else list(self._later)
+
+    def free_bytes(self) -> int | None:
+        """Return the free bytes of the store's disk."""
+        return self._files.free_bytes()
+
+    # ----------------------------------------------------------------------------------------- the past cannot be changed
+
+    def waiting(self, seconds: float, told: Callable[[], None]) -> PastFiles:
+        """Return these files, which no change waits for."""
+        del seconds, told
+        return self
+
+    def acting(self, actor: str) -> PastFiles:
+        """Return these files, which no one changes."""
+        del actor
+        return self
+
+    def write_warning(self) -> str | None:
+        """Return None: nothing is written."""
+        return None
+
+    def remove_stale_drafts(self) -> int:
+        """Raise `StoreError`."""
+        self._refuse()
+
+    def update(self, key: str, change: Change) -> bool:
+        """Raise `StoreError`."""
+        self._refuse(key, change)
+
+    def update_many(
+        self, changes: Mapping[str, Change], *, before_move: Callable[[], None] = no_check
+    ) -> dict[str, DataEngineError]:
+        """Raise `StoreError`."""
+        self._refuse(changes, before_move)
+
+    def delete(self, key: str) -> bool:
+        """Raise `StoreError`."""
+        self._refuse(key)
+
+    def lock(self, name: str, *, seconds: float, waiting: Callable[[], None] | None = None) -> AbstractContextManager[None]:
+        """Raise `StoreError`."""
+        self._refuse(name, seconds, waiting)
+
+    def _refuse(self, *_: object) -> NoReturn:
+        raise StoreError(f"cannot change {self.location} as of {iso(self.instant)}: what a store held cannot be changed")

@@ -1,0 +1,160 @@
+"""Encode and decode one record of the history of a store: the files that one commit changes. Pure.
+
+A record is a file that never changes: a line with the instant and a checksum, a line with who made the commit, and, compressed,
+a row per file and what is kept of its old content. A record that a killed writer left incomplete fails its checksum.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+
+from data_engine.store.coverage import Fingerprint
+from data_engine.store.history.undo import Kind, Undo
+
+FOLDER = "metadata/history"
+
+_HEAD = re.compile(rb"data-engine history (\d+) (\d+) ([0-9a-f]{16})")
+
+_FORMAT = 1
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+_NAME = re.compile(rf"{FOLDER}/(\d{{12}})")
+
+_RECORDED = ("metadata/coverage/", "metadata/wanted/", "metadata/conflicts/", "metadata/actions/", "metadata/indices/")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a commit does to one file.
+
+    Attributes:
+        key: The file.
+        before: The fingerprint of the old content; None if there was no file. Of a file that was there when the history began,
+            the digest is empty.
+        after: The fingerprint of the new content; None if the file is removed.
+        undo: How the new content becomes the old one.
+    """
+
+    key: str
+    before: Fingerprint | None
+    after: Fingerprint | None
+    undo: Undo
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One commit.
+
+    Attributes:
+        number: Its number; numbers rise with time and may have gaps.
+        instant: When it was made, UTC; later than that of every record before.
+        actor: Who made it.
+        entries: The files, each once.
+    """
+
+    number: int
+    instant: datetime
+    actor: str
+    entries: tuple[Entry, ...]
+
+
+def is_recorded(key: str) -> bool:
+    """Tell whether the history has the changes of a file: bars, coverage, requested ranges, conflicts, actions and lists."""
+    return key.startswith(_RECORDED) or (key.startswith("equities_") and key.endswith("/data.parquet"))
+
+
+def recorded_folders(top: Iterable[str]) -> list[str]:
+    """Return the folders of the files whose changes are recorded.
+
+    Args:
+        top: The folders right below the store.
+    """
+    return [*(name for name in top if name.startswith("equities_")), *(folder.rstrip("/") for folder in _RECORDED)]
+
+
+def key_of(number: int) -> str:
+    """Return the path of a record."""
+    return f"{FOLDER}/{number:012d}"
+
+
+def number_of(key: str) -> int | None:
+    """Return the number of a record by its path, or None if it is the path of none."""
+    match = _NAME.fullmatch(key)
+    return None if match is None else int(match[1])
+
+
+def dump(instant: datetime, actor: str, entries: Iterable[Entry]) -> bytes:
+    """Return the content of a record."""
+    rows, bodies = [], []
+    for one in entries:
+        rows.append([one.key, _marks(one.before), _marks(one.after), one.undo.kind.value, len(one.undo.body)])
+        bodies.append(one.undo.body)
+    table = json.dumps(rows, separators=(",", ":"), ensure_ascii=False).encode()
+    packed = zlib.compress(b"".join([b"%d\n" % len(table), table, *bodies]), 6)
+    rest = json.dumps(actor).encode() + b"\n" + packed
+    micros = (instant - _EPOCH) // timedelta(microseconds=1)
+    return b"data-engine history %d %d %s\n" % (_FORMAT, micros, _checksum(micros, rest)) + rest
+
+
+def instant_of(content: bytes) -> datetime:
+    """Return the instant of a record.
+
+    Raises:
+        ValueError: If it is incomplete, damaged, or of a newer format.
+    """
+    return _opened(content)[0]
+
+
+def load(number: int, content: bytes) -> Record:
+    """Return the record that `dump` wrote.
+
+    Raises:
+        ValueError: If it is incomplete, damaged, or of a newer format.
+    """
+    instant, rest = _opened(content)
+    try:
+        actor, packed = rest.split(b"\n", 1)
+        length, payload = zlib.decompress(packed).split(b"\n", 1)
+        at = int(length)
+        entries = []
+        for key, before, after, kind, size in json.loads(payload[:at]):
+            entries.append(Entry(key, _from_marks(before), _from_marks(after), Undo(Kind(kind), payload[at : at + size])))
+            at += size
+        return Record(number, instant, json.loads(actor), tuple(entries))
+    except (TypeError, KeyError, zlib.error, RecursionError) as error:
+        raise ValueError(f"damaged: {error}") from error
+
+
+def _opened(content: bytes) -> tuple[datetime, bytes]:
+    head, _, rest = content.partition(b"\n")
+    match = _HEAD.fullmatch(head)
+    if match is None:
+        raise ValueError("no record of a history")
+    if int(match[1]) != _FORMAT:
+        raise ValueError(f"its format is {int(match[1])}, this program knows {_FORMAT}")
+    micros = int(match[2])
+    if _checksum(micros, rest) != match[3]:
+        raise ValueError("incomplete or damaged")
+    return _EPOCH + timedelta(microseconds=micros), rest
+
+
+def _checksum(micros: int, rest: bytes) -> bytes:
+    return sha256(b"%d\n" % micros + rest).hexdigest()[:16].encode()
+
+
+def _marks(mark: Fingerprint | None) -> Sequence[int | str] | None:
+    return None if mark is None else (mark.size, mark.digest)
+
+
+def _from_marks(marks: Sequence[object] | None) -> Fingerprint | None:
+    if marks is None:
+        return None
+    size, digest = marks
+    return Fingerprint(int(str(size)), str(digest))

@@ -1,0 +1,117 @@
+"""Write the records of the history of a store in a bucket: `S3History`.
+
+The number of a record is the next one for which there is no object, on condition of that. So two writers never have the same
+number, and each sees the instant of the one before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from copy import copy
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+from uuid import uuid4
+
+from data_engine.store.disk import Mutex
+from data_engine.store.history.head import BEGINNING, UNNAMED, Replaced, entries_of, found_at_beginning, next_instant
+from data_engine.store.history.record import FOLDER, Entry, dump, instant_of, key_of, number_of
+from data_engine.store.s3.bucket import Bucket, Conflict
+
+
+@dataclass
+class Head:
+    """The last record that this process knows of, and the lock between its threads."""
+
+    mutex: Mutex
+    number: int = 0
+    instant: datetime | None = None
+
+
+class Shared(Protocol):
+    """What all objects of a URL share."""
+
+    history: Head
+
+
+class S3History:
+    """The history of a store in a bucket. Safe between threads, processes and machines.
+
+    Args:
+        bucket: The bucket.
+        shared: Returns what the objects of this process share.
+        present: Yields the keys and sizes of all files whose changes are recorded.
+    """
+
+    def __init__(
+        self, bucket: Callable[[], Bucket], shared: Callable[[], Shared], present: Callable[[], Iterable[tuple[str, int]]]
+    ) -> None:
+        self._bucket = bucket
+        self._shared = shared
+        self._present = present
+        self._actor = UNNAMED
+
+    def acting(self, actor: str) -> S3History:
+        """Return the same history for commits of somebody."""
+        made = copy(self)
+        made._actor = actor
+        return made
+
+    def record(self, replaced: Sequence[Replaced], *, conditional: bool) -> None:
+        """Write the record of a commit, before its files are replaced.
+
+        Args:
+            replaced: The files.
+            conditional: Whether the service knows conditional writes. If not, this process is the only writer.
+
+        Raises:
+            StoreError: If it cannot be written.
+        """
+        entries = entries_of(replaced)
+        if not entries:
+            return
+        head = self._shared().history
+        with head.mutex:
+            if not head.number or not conditional:
+                head.number, head.instant = self._last()
+            if not head.number:
+                self._append(head, BEGINNING, found_at_beginning(self._present()), conditional=conditional)
+            self._append(head, self._actor, entries, conditional=conditional)
+
+    def _append(self, head: Head, actor: str, entries: Sequence[Entry], *, conditional: bool) -> None:
+        writer, conflicts = uuid4().hex, 0
+        while True:
+            key, instant = key_of(head.number + 1), next_instant(head.instant)
+            try:
+                self._bucket().put(key, dump(instant, actor, entries), "create" if conditional else "overwrite", writer)
+            except Conflict:
+                found = self._bucket().get(key)
+                # A request without a response is sent again, and may then conflict with itself.
+                if found is None or found.writer != writer:
+                    conflicts += 1
+                    head.number, head.instant = (
+                        self._last() if conflicts == 1 or found is None else self._next(head, found.content)
+                    )
+                    continue
+            head.number, head.instant = head.number + 1, instant
+            return
+
+    @staticmethod
+    def _next(head: Head, content: bytes) -> tuple[int, datetime | None]:
+        return head.number + 1, _instant(content) or head.instant
+
+    def _last(self) -> tuple[int, datetime | None]:
+        """Return the highest number of a record, or 0, and its instant."""
+        numbers = [number for one in self._bucket().objects(FOLDER) if (number := number_of(one.key)) is not None]
+        for number in sorted(numbers, reverse=True):
+            found = self._bucket().get(key_of(number))
+            if found is not None and (instant := _instant(found.content)) is not None:
+                return max(numbers), instant
+        return max(numbers, default=0), None
+
+
+def _instant(content: bytes) -> datetime | None:
+    try:
+        return instant_of(content)
+    except ValueError:
+        return None
