@@ -91,7 +91,7 @@ MAY = {
     "read.bar_reader": "duckdb threads",
     "read.duckdb_views": "duckdb files threads",
     "read.open_query": "clock",
-    "read.parquet_storage": "duckdb",
+    "read.parquet_storage": "clock duckdb",
     "read.query_output": "duckdb files randomness",
     "read.statement": "duckdb",
     "read.view_files": "files",

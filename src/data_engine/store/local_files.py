@@ -20,7 +20,7 @@ from copy import copy
 from pathlib import Path
 from typing import TypeVar
 
-from data_engine.errors import OF_ONE_FILE, DataEngineError
+from data_engine.errors import OF_ONE_FILE, DataEngineError, StoreError
 from data_engine.store.disk import DISK, Disk, Entry, parent_of, renew_after_fork, reported, store_error
 from data_engine.store.file_store import Change, check_key, no_check
 from data_engine.store.history.head import Replaced
@@ -231,9 +231,15 @@ class LocalFiles:
         """Remove a file, and folders that become empty; return whether there was a file."""
         path = self._name(key)
         with self._locks.stripe(stripe_of(key)):
-            if is_recorded(key) and (seen := self.get(key)) is not None:
-                self._history.record([Replaced(key, seen, b"")])
+            if is_recorded(key):
+                self._history.record([self._removed(key)])
             return self._unlink(path)
+
+    def _removed(self, key: str) -> Replaced:
+        try:
+            return Replaced(key, self.get(key), b"")
+        except StoreError:  # a file that may not be read can be removed
+            return Replaced.unread(key)
 
     def _replace(self, path: str, replaced: Replaced, stripe: int) -> None:
         draft = self._drafts.name(stripe)

@@ -57,18 +57,39 @@ class Chain:
 def walk(present: Fingerprint | None, links: Sequence[Link]) -> Chain:
     """Return the history of a file.
 
+    A record that is not live tells what its writer read. If the file never was that, as far as the live records say, something
+    changed it that made no record, and what it was before the earliest live record after that is not known.
+
     Args:
         present: The fingerprint of the file as it is; None if there is none.
         links: All records of it, the latest first.
     """
     state, live = present, list[Link]()
+    pending: list[tuple[Fingerprint | None, int]] = []  # what writers have read that is no state yet, and the live records by then
     for link in links:
-        if link.entry.undo.kind is Kind.SEEN:
-            if state is not None and link.entry.after is not None and state.size == link.entry.after.size:
-                return Chain(tuple(live))
-        elif link.entry.after == state:
+        entry = link.entry
+        if entry.undo.kind is Kind.SEEN:
+            if not _is(state, entry.after):
+                return _unexplained(live)
+            pending = [(read, count) for read, count in pending if not _is(read, entry.after)]
+            return _unexplained(live[: pending[0][1]]) if pending else Chain(tuple(live))
+        if entry.after == state:
             live.append(link)
-            state = link.entry.before
-    if state is None:
-        return Chain(tuple(live))
+            state = entry.before
+            pending = [(read, count) for read, count in pending if read != state]
+            if entry.undo.kind is Kind.LOST:
+                return _unexplained(live[: pending[0][1]] if pending else live)
+        elif entry.before != state:
+            pending.append((entry.before, len(live)))
+    if pending:
+        return _unexplained(live[: pending[0][1]])
+    return Chain(tuple(live)) if state is None else _unexplained(live)
+
+
+def _is(mark: Fingerprint | None, listed: Fingerprint | None) -> bool:
+    """Tell whether a file is the one of which the size was listed."""
+    return mark is not None and listed is not None and mark.size == listed.size
+
+
+def _unexplained(live: Sequence[Link]) -> Chain:
     return Chain(tuple(live), live[-1].instant if live else None, unknown=not live)

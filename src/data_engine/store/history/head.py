@@ -28,24 +28,34 @@ class Replaced:
         old: The content that it has; None if there is none.
         new: The content that it gets; empty if it is removed.
         before: The fingerprint of *old* if it is known.
+        lost: Whether there is a file whose content is not kept.
     """
 
     key: str
     old: bytes | None
     new: bytes
     before: Fingerprint | None = None
+    lost: bool = False
+
+    @classmethod
+    def unread(cls, key: str) -> Replaced:
+        """Return a removal of a file that cannot be read."""
+        return cls(key, None, b"", Fingerprint(0, ""), lost=True)
 
     def entry(self) -> Entry:
         """Return what is recorded of it."""
         known = self.new.mark if isinstance(self.new, Edited) else None
         after = None if not self.new else known or Fingerprint.of(self.new)
+        if self.lost:
+            return Entry(self.key, self.before, after, Undo(Kind.LOST))
         before = None if self.old is None else self.before or Fingerprint.of(self.old)
         return Entry(self.key, before, after, undo_of(self.old, self.new))
 
 
 def entries_of(replaced: Iterable[Replaced]) -> list[Entry]:
     """Return what is recorded of a commit; nothing if it changes no file whose history is kept."""
-    return [one.entry() for one in replaced if is_recorded(one.key) and one.old != one.new and (one.new or one.old is not None)]
+    changing = (one for one in replaced if is_recorded(one.key) and (one.lost or (one.old or b"") != one.new))
+    return [one.entry() for one in changing]
 
 
 def found_at_beginning(sizes: Iterable[tuple[str, int]]) -> list[Entry]:

@@ -30,6 +30,8 @@ class Kind(Enum):
     """Old bytes between an equal beginning and an equal end, compressed with the new bytes as the dictionary."""
     WHOLE = "w"
     """The old content."""
+    LOST = "l"
+    """The old content is not kept: it could not be read, or was not to be kept."""
 
 
 @dataclass(frozen=True, slots=True)
