@@ -65,7 +65,9 @@ def walk(present: Fingerprint | None, links: Sequence[Link]) -> Chain:
         links: All records of it, the latest first.
     """
     state, live = present, list[Link]()
-    pending: list[tuple[Fingerprint | None, int]] = []  # what writers have read that is no state yet, and the live records by then
+    pending: list[
+        tuple[Fingerprint | None, int]
+    ] = []  # what writers have read that is no state yet, and the live records by then
     for link in links:
         entry = link.entry
         if entry.undo.kind is Kind.SEEN:

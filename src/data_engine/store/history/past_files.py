@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from data_engine.errors import DataEngineError, HistoryEnds, StoreError
 from data_engine.market.time_range import iso
+from data_engine.store.coverage import Fingerprint
 from data_engine.store.file_store import Change, FileStore, no_check
 from data_engine.store.history.record import is_recorded
 from data_engine.store.history.revert import earlier
@@ -30,12 +31,18 @@ class PastFiles:
         files: The files as they are.
         history: Their history.
         instant: The instant, UTC.
+
+    Attributes:
+        instant: The instant, UTC.
+        remade: The files that were read and have the same content as then in other bytes: another version of the library that
+            writes Parquet files wrote them.
     """
 
     def __init__(self, files: FileStore, history: StoreHistory, instant: datetime) -> None:
         self._files = files
         self._history = history
         self.instant = instant
+        self.remade: set[str] = set()
         # Only these can differ from what they are now.
         self._later = {entry.key for record in history.records if record.instant > instant for entry in record.entries}
         self._sizes: dict[str, int | None] = {}
@@ -78,12 +85,16 @@ class PastFiles:
         if not chain.known_at(self.instant):
             since = f"its history begins at {iso(chain.begins)}" if chain.begins else "no record explains what it is now"
             raise HistoryEnds(f"cannot read {self.location}/{key} as of {iso(self.instant)}: {since}; pass a later instant")
+        later = chain.later_than(self.instant)
         try:
-            return earlier(present, [link.entry.undo for link in chain.later_than(self.instant)])
+            content = earlier(present, [link.entry.undo for link in later])
         except ValueError as error:
             raise StoreError(
                 f"cannot read {self.location}/{key} as of {iso(self.instant)}: {error} in its history; run `data-engine verify`"
             ) from error
+        if later and content is not None and Fingerprint.of(content) != later[-1].entry.before:
+            self.remade.add(key)
+        return content
 
     def size(self, key: str) -> int | None:
         """Return the size of a file in bytes, or None if there was no file."""
