@@ -92,6 +92,7 @@ class Files:
         left = dict(changes)
         while left:
             made: dict[str, tuple[bytes | None, bytes | None]] = {}
+            base = self._last_number()
             for key, change in left.items():
                 check_key(key)
                 self._seam()
@@ -101,7 +102,7 @@ class Files:
                 except OF_ONE_FILE as error:
                     failed[key] = error
             left = {}
-            self._record([Replaced(key, seen, content) for key, (seen, content) in made.items() if content is not None])
+            self._record([Replaced(key, seen, content) for key, (seen, content) in made.items() if content is not None], base)
             for key, (seen, content) in made.items():
                 if content is None:
                     continue
@@ -128,20 +129,22 @@ class Files:
                 self._record([Replaced(key, self.content[key], b"")])
             return self._remove(key)
 
-    def _record(self, replaced: list[Replaced]) -> None:
+    def _last_number(self) -> int:
+        return max((number for key in self.content if (number := number_of(key)) is not None), default=0)
+
+    def _record(self, replaced: list[Replaced], base: int | None = None) -> None:
         """Record a commit as the file stores do, before its files are replaced; the seam is that of a killed writer."""
         entries = entries_of(replaced)
         if not entries:
             return
-        numbers = [number for key in self.content if (number := number_of(key)) is not None]
-        number, last = max(numbers, default=0), None
+        number, last = self._last_number(), None
         if number:
             last = instant_of(self.content[key_of(number)])
         else:
             number, last = 1, next_instant(None)
             present = ((key, len(data)) for key, data in self.content.items())
-            self.content[key_of(1)] = dump(last, BEGINNING, found_at_beginning(present))
-        self.content[key_of(number + 1)] = dump(next_instant(last), "the simulation", entries)
+            self.content[key_of(1)] = dump(last, BEGINNING, 0, found_at_beginning(present))
+        self.content[key_of(number + 1)] = dump(next_instant(last), "the simulation", number if base is None else base, entries)
         self._seam(changes=True)
 
     def _remove(self, key: str) -> bool:

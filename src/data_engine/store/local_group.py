@@ -121,6 +121,7 @@ class LocalGroups:
         """Write the new contents, and flush them."""
         writes: list[Callable[[], None]] = []
         replaced: list[Replaced] = []
+        base = self._history.base()
         for key, change in changes.items():
             try:
                 seen = self._read(key)
@@ -143,7 +144,7 @@ class LocalGroups:
         if system is None:
             self._disk.together(writes)
         # Before the first file moves, and flushed with the contents where that is one call.
-        self._history.record(replaced, flush=system is None)
+        self._history.record(replaced, base=base, flush=system is None)
         if system is not None and any(change.draft for change in made):
             with reported("write", self._base):
                 self._disk.flush_system(system)

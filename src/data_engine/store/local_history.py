@@ -12,11 +12,12 @@ from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
 from data_engine.errors import StoreBusy
 from data_engine.store.disk import Disk, Mutex, reported
 from data_engine.store.history.head import BEGINNING, UNNAMED, Replaced, entries_of, found_at_beginning, next_instant
-from data_engine.store.history.record import FOLDER, Entry, dump, instant_of, key_of, number_of
+from data_engine.store.history.record import FOLDER, dump, instant_of, key_of, number_of
 from data_engine.store.local_drafts import LocalDrafts
 from data_engine.store.local_locks import LocalLocks
 from data_engine.store.local_names import LocalNames
@@ -64,11 +65,19 @@ class LocalHistory:
         made._actor = actor
         return made
 
-    def record(self, replaced: Sequence[Replaced], *, flush: bool = True) -> None:
+    def base(self) -> int:
+        """Return the number of a record that is there: for who reads files without their locks, and records a commit of them."""
+        if not self._head.number:
+            with self._held():
+                self._head.number, self._head.instant = self._last()
+        return self._head.number
+
+    def record(self, replaced: Sequence[Replaced], *, base: int | None = None, flush: bool = True) -> None:
         """Write the record of a commit, before its files move.
 
         Args:
             replaced: The files.
+            base: What `base` returned before the files were read. If None, they are locked.
             flush: Whether the record is flushed; if not, the caller flushes the whole file system.
 
         Raises:
@@ -80,8 +89,10 @@ class LocalHistory:
         with self._held():
             number, last = self._last()
             if number == 0:
-                number, last = 1, self._write(1, None, BEGINNING, found_at_beginning(self._present()), flush=flush)
-            self._head.number, self._head.instant = number + 1, self._write(number + 1, last, self._actor, entries, flush=flush)
+                content = partial(dump, actor=BEGINNING, base=0, entries=found_at_beginning(self._present()))
+                number, last = 1, self._write(1, next_instant(None), content, flush=flush)
+            content = partial(dump, actor=self._actor, base=number if base is None else base, entries=entries)
+            self._head.number, self._head.instant = number + 1, self._write(number + 1, next_instant(last), content, flush=flush)
 
     @contextmanager
     def _held(self) -> Iterator[None]:
@@ -93,11 +104,11 @@ class LocalHistory:
         finally:
             self._head.mutex.release()
 
-    def _write(self, number: int, last: datetime | None, actor: str, entries: Sequence[Entry], *, flush: bool) -> datetime:
-        path, instant = self._path(key_of(number)), next_instant(last)
+    def _write(self, number: int, instant: datetime, content: Callable[[datetime], bytes], *, flush: bool) -> datetime:
+        path = self._path(key_of(number))
         with reported("write", path):
             try:
-                self._drafts.write(path, dump(instant, actor, entries), flush=flush)
+                self._drafts.write(path, content(instant), flush=flush)
             except BaseException:
                 self._drafts.discard([path])  # a full disk has room for the records of others
                 raise

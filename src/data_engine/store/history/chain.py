@@ -6,9 +6,10 @@ killed, or that another writer was faster than: they never happened.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import takewhile
 
 from data_engine.store.coverage import Fingerprint
 from data_engine.store.history.record import Entry
@@ -20,13 +21,17 @@ class Link:
     """What one record does to one file.
 
     Attributes:
-        instant: When the record was made.
+        number: The number of the record.
+        instant: When it was made.
         actor: Who made it.
+        base: The number of a record that was there when its writer read the file.
         entry: What it does.
     """
 
+    number: int
     instant: datetime
     actor: str
+    base: int
     entry: Entry
 
 
@@ -39,11 +44,13 @@ class Chain:
         begins: The instant from which its content is known; None if it is known as long as the store's history lasts. If the
             present file is not explained by any record, `unknown` is set instead.
         unknown: Whether nothing is known but the present content.
+        gaps: When it is not known which of two contents it had, from and until: two writers made the same of it.
     """
 
     links: tuple[Link, ...]
     begins: datetime | None = None
     unknown: bool = False
+    gaps: tuple[tuple[datetime, datetime], ...] = ()
 
     def later_than(self, instant: datetime) -> tuple[Link, ...]:
         """Return what is to be undone for the state at an instant, the latest first."""
@@ -51,7 +58,8 @@ class Chain:
 
     def known_at(self, instant: datetime) -> bool:
         """Tell whether the content at an instant is known."""
-        return not self.unknown and (self.begins is None or instant >= self.begins)
+        begun = not self.unknown and (self.begins is None or instant >= self.begins)
+        return begun and not any(start <= instant < end for start, end in self.gaps)
 
 
 def walk(present: Fingerprint | None, links: Sequence[Link]) -> Chain:
@@ -64,34 +72,94 @@ def walk(present: Fingerprint | None, links: Sequence[Link]) -> Chain:
         present: The fingerprint of the file as it is; None if there is none.
         links: All records of it, the latest first.
     """
-    state, live = present, list[Link]()
-    pending: list[
-        tuple[Fingerprint | None, int]
-    ] = []  # what writers have read that is no state yet, and the live records by then
-    for link in links:
-        entry = link.entry
-        if entry.undo.kind is Kind.SEEN:
-            if not _is(state, entry.after):
-                return _unexplained(live)
-            pending = [(read, count) for read, count in pending if not _is(read, entry.after)]
-            return _unexplained(live[: pending[0][1]]) if pending else Chain(tuple(live))
-        if entry.after == state:
-            live.append(link)
-            state = entry.before
-            pending = [(read, count) for read, count in pending if read != state]
-            if entry.undo.kind is Kind.LOST:
-                return _unexplained(live[: pending[0][1]] if pending else live)
-        elif entry.before != state:
-            pending.append((entry.before, len(live)))
-    if pending:
-        return _unexplained(live[: pending[0][1]])
-    return Chain(tuple(live)) if state is None else _unexplained(live)
+    walked = _Walk(present)
+    for place, link in enumerate(links):
+        if link.entry.undo.kind is Kind.SEEN:
+            return walked.chain(known=_is(walked.state, link.entry.after), first=link.entry.after)
+        if link.entry.after == walked.state:
+            walked.undo(link, links[place + 1 :])
+            if link.entry.undo.kind is Kind.LOST:
+                return walked.chain(known=False)
+        else:
+            walked.pass_over(link.entry.before)
+        if not walked.explains(link):
+            return walked.chain(known=False)
+    return walked.chain(known=walked.state is None)
+
+
+class _Walk:
+    """How far the records of a file were followed.
+
+    Args:
+        state: The fingerprint of the file as it is.
+    """
+
+    def __init__(self, state: Fingerprint | None) -> None:
+        self.state = state
+        self._live: list[Link] = []
+        self._gaps: list[tuple[datetime, datetime]] = []
+        self._read: list[tuple[Fingerprint | None, int]] = []  # what writers read that is no state yet, and the live ones by then
+        self._beside: tuple[Link, ...] = ()  # the records of writers that worked at the same time, the latest first
+        self._sure = 0  # the live ones before them
+
+    def undo(self, link: Link, older: Sequence[Link]) -> None:
+        """Go back before a record.
+
+        Two writers that work without a lock at the same time may make the same content. Which of them was faster is not known.
+        """
+        during = takewhile(lambda one: one.number > link.base, older)
+        if not self._beside and any(one.entry.after == self.state for one in during):
+            self._beside = tuple(_at_the_same_time(link, older))
+            self._gaps.append((self._beside[-1].instant, link.instant))
+            self._sure = len(self._live) + 1
+        self._live.append(link)
+        self.state = link.entry.before
+        self._read = [(read, count) for read, count in self._read if read != self.state]
+
+    def pass_over(self, read: Fingerprint | None) -> None:
+        """Pass over a record that is not live, whose writer has read something."""
+        if read != self.state:
+            self._read.append((read, len(self._live)))
+
+    def explains(self, link: Link) -> bool:
+        """Tell whether the records until one explain what the file was before it.
+
+        What it was before several writers worked at the same time is what the first of them has read.
+        """
+        if not self._beside or link is not self._beside[-1]:
+            return True
+        been = {one.entry.after for one in self._beside}
+        self._read = [(read, count) for read, count in self._read if read not in been]
+        self._beside = ()
+        if self.state == link.entry.before:
+            return True
+        del self._live[self._sure :]
+        return False
+
+    def chain(self, *, known: bool, first: Fingerprint | None = None) -> Chain:
+        """Return the history.
+
+        Args:
+            known: Whether the state before all records is known.
+            first: What the file was when the history began, if there was one.
+        """
+        unread = [count for read, count in self._read if not _is(read, first)]
+        live = self._live[: unread[0]] if unread else self._live
+        if known and not unread:
+            return Chain(tuple(live), gaps=tuple(self._gaps))
+        return Chain(tuple(live), live[-1].instant if live else None, unknown=not live, gaps=tuple(self._gaps))
+
+
+def _at_the_same_time(link: Link, older: Sequence[Link]) -> Iterator[Link]:
+    """Yield the records of all writers that worked at the same time as that of one, or as that of one of them."""
+    base = link.base
+    for one in older:
+        if one.number <= base:
+            return
+        base = min(base, one.base)
+        yield one
 
 
 def _is(mark: Fingerprint | None, listed: Fingerprint | None) -> bool:
-    """Tell whether a file is the one of which the size was listed."""
-    return mark is not None and listed is not None and mark.size == listed.size
-
-
-def _unexplained(live: Sequence[Link]) -> Chain:
-    return Chain(tuple(live), live[-1].instant if live else None, unknown=not live)
+    """Tell whether a file is the one that was listed: by its size alone if no more is known of it."""
+    return mark is not None and listed is not None and mark.size == listed.size and listed.digest in ("", mark.digest)

@@ -56,12 +56,15 @@ class Record:
         number: Its number; numbers rise with time and may have gaps.
         instant: When it was made, UTC; later than that of every record before.
         actor: Who made it.
+        base: The number of a record that was there when the writer read the files, so that only later ones can be of changes
+            that it did not see.
         entries: The files, each once.
     """
 
     number: int
     instant: datetime
     actor: str
+    base: int
     entries: tuple[Entry, ...]
 
 
@@ -90,7 +93,7 @@ def number_of(key: str) -> int | None:
     return None if match is None else int(match[1])
 
 
-def dump(instant: datetime, actor: str, entries: Iterable[Entry]) -> bytes:
+def dump(instant: datetime, actor: str, base: int, entries: Iterable[Entry]) -> bytes:
     """Return the content of a record."""
     rows, bodies = [], []
     for one in entries:
@@ -98,7 +101,7 @@ def dump(instant: datetime, actor: str, entries: Iterable[Entry]) -> bytes:
         bodies.append(one.undo.body)
     table = json.dumps(rows, separators=(",", ":"), ensure_ascii=False).encode()
     packed = zlib.compress(b"".join([b"%d\n" % len(table), table, *bodies]), 6)
-    rest = json.dumps(actor).encode() + b"\n" + packed
+    rest = json.dumps([actor, base]).encode() + b"\n" + packed
     micros = (instant - _EPOCH) // timedelta(microseconds=1)
     return b"data-engine history %d %d %s\n" % (_FORMAT, micros, _checksum(micros, rest)) + rest
 
@@ -120,14 +123,15 @@ def load(number: int, content: bytes) -> Record:
     """
     instant, rest = _opened(content)
     try:
-        actor, packed = rest.split(b"\n", 1)
+        writer, packed = rest.split(b"\n", 1)
+        actor, base = json.loads(writer)
         length, payload = zlib.decompress(packed).split(b"\n", 1)
         at = int(length)
         entries = []
         for key, before, after, kind, size in json.loads(payload[:at]):
             entries.append(Entry(key, _from_marks(before), _from_marks(after), Undo(Kind(kind), payload[at : at + size])))
             at += size
-        return Record(number, instant, json.loads(actor), tuple(entries))
+        return Record(number, instant, actor, base, tuple(entries))
     except (TypeError, KeyError, zlib.error, RecursionError) as error:
         raise ValueError(f"damaged: {error}") from error
 

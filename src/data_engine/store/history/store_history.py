@@ -47,7 +47,7 @@ class StoreHistory:
         found: dict[str, list[Link]] = {}
         for record in reversed(self.records):
             for entry in record.entries:
-                found.setdefault(entry.key, []).append(Link(record.instant, record.actor, entry))
+                found.setdefault(entry.key, []).append(Link(record.number, record.instant, record.actor, record.base, entry))
         return {key: tuple(links) for key, links in found.items()}
 
     @property

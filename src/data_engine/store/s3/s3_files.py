@@ -34,7 +34,7 @@ from uuid import uuid4
 from data_engine.errors import DataEngineError, StoreBusy, StoreError
 from data_engine.store.file_store import Change, check_key, no_check
 from data_engine.store.history.head import Replaced
-from data_engine.store.history.record import recorded_folders
+from data_engine.store.history.record import is_recorded, recorded_folders
 from data_engine.store.removal_mark import is_file, tombstone
 from data_engine.store.s3.bucket import Bucket, Conflict, StoredObject
 from data_engine.store.s3.capabilities import LOCKS, Capabilities, ConditionalLock, PollingLock, probe
@@ -192,11 +192,12 @@ class S3Files:
             raise StoreBusy(f"cannot write to {self.location}: locked by another thread (waited {self._lock_seconds:g} s)")
         try:
             while True:
+                base = self._history.base() if is_recorded(key) else 0
                 found, known = self._read_to_change(key)
                 content = change(known)
                 if content is None or (not content and known is None):
                     return False
-                self._history.record([Replaced(key, known, content)], conditional=capabilities.writing)
+                self._history.record([Replaced(key, known, content)], base=base, conditional=capabilities.writing)
                 if self._replace(capabilities, key, found, content):
                     return True
                 if time.monotonic() >= deadline:
@@ -220,7 +221,8 @@ class S3Files:
         left = dict(changes)
         attempt = Round(
             read=self._read_to_change,
-            record=partial(self._history.record, conditional=True),
+            base=self._history.base,
+            record=lambda replaced, base: self._history.record(replaced, base=base, conditional=True),
             replace=partial(self._replace, capabilities),
             before_move=before_move,
             failed=failed,

@@ -22,14 +22,16 @@ class Round:
 
     Attributes:
         read: Returns the object of a key, if there is one, and the content of the file that it is.
-        record: Records a commit.
+        base: Returns the number of a record that is there.
+        record: Records a commit of files that were read after a record.
         replace: Replaces the object of a key by a content if it still is the one that was read; returns whether it was.
         before_move: Called before each object is replaced.
         failed: The errors of single files, by key; filled.
     """
 
     read: Callable[[str], tuple[StoredObject | None, bytes | None]]
-    record: Callable[[Sequence[Replaced]], None]
+    base: Callable[[], int]
+    record: Callable[[Sequence[Replaced], int], None]
     replace: Callable[[str, StoredObject | None, bytes], bool]
     before_move: Callable[[], None]
     failed: dict[str, DataEngineError]
@@ -42,6 +44,7 @@ class Round:
         """
         made: dict[str, tuple[StoredObject | None, Replaced]] = {}
         conflicts: list[str] = []
+        base = self.base()
 
         def prepare(key: str, change: Change) -> None:
             with failing_alone(key, self.failed):
@@ -58,7 +61,7 @@ class Round:
 
         at_once([partial(prepare, key, change) for key, change in changes.items()])
         ordered = [made[key] for key in changes if key in made]
-        self.record([one for _, one in ordered])
+        self.record([one for _, one in ordered], base)
         at_once([partial(replace, found, one) for found, one in ordered])
         return [key for key in changes if key in conflicts]
 

@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Protocol
 from uuid import uuid4
 
 from data_engine.store.disk import Mutex
 from data_engine.store.history.head import BEGINNING, UNNAMED, Replaced, entries_of, found_at_beginning, next_instant
-from data_engine.store.history.record import FOLDER, Entry, dump, instant_of, key_of, number_of
+from data_engine.store.history.record import FOLDER, dump, instant_of, key_of, number_of
 from data_engine.store.s3.bucket import Bucket, Conflict
 
 
@@ -57,11 +58,20 @@ class S3History:
         made._actor = actor
         return made
 
-    def record(self, replaced: Sequence[Replaced], *, conditional: bool) -> None:
+    def base(self) -> int:
+        """Return the number of a record that is there: for who reads files, and records a commit of them."""
+        head = self._shared().history
+        with head.mutex:
+            if not head.number:
+                head.number, head.instant = self._last()
+            return head.number
+
+    def record(self, replaced: Sequence[Replaced], *, base: int, conditional: bool) -> None:
         """Write the record of a commit, before its files are replaced.
 
         Args:
             replaced: The files.
+            base: What `base` returned before the files were read.
             conditional: Whether the service knows conditional writes. If not, this process is the only writer.
 
         Raises:
@@ -75,15 +85,16 @@ class S3History:
             if not head.number or not conditional:
                 head.number, head.instant = self._last()
             if not head.number:
-                self._append(head, BEGINNING, found_at_beginning(self._present()), conditional=conditional)
-            self._append(head, self._actor, entries, conditional=conditional)
+                first = partial(dump, actor=BEGINNING, base=0, entries=found_at_beginning(self._present()))
+                self._append(head, first, conditional=conditional)
+            self._append(head, partial(dump, actor=self._actor, base=base, entries=entries), conditional=conditional)
 
-    def _append(self, head: Head, actor: str, entries: Sequence[Entry], *, conditional: bool) -> None:
+    def _append(self, head: Head, content: Callable[[datetime], bytes], *, conditional: bool) -> None:
         writer, conflicts = uuid4().hex, 0
         while True:
             key, instant = key_of(head.number + 1), next_instant(head.instant)
             try:
-                self._bucket().put(key, dump(instant, actor, entries), "create" if conditional else "overwrite", writer)
+                self._bucket().put(key, content(instant), "create" if conditional else "overwrite", writer)
             except Conflict:
                 found = self._bucket().get(key)
                 # A request without a response is sent again, and may then conflict with itself.

@@ -1,0 +1,244 @@
+"""The undo log as values: records, differences, chains. A model that knows what a file was tells what each must say."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_engine.market.bar_parquet import to_parquet
+from data_engine.market.bars import VALUES, make_table, merge
+from data_engine.store.coverage import Fingerprint
+from data_engine.store.history.bar_undo import bars_undo, counts_of
+from data_engine.store.history.chain import Chain, Link, walk
+from data_engine.store.history.head import Replaced, entries_of, found_at_beginning
+from data_engine.store.history.record import dump, load
+from data_engine.store.history.revert import earlier
+from data_engine.store.history.undo import Edited, Kind, Undo, undo_of
+
+KEY = "metadata/coverage/equities_1min/symbol=A.json"
+
+BARS_KEY = "equities_1min/symbol=A/year=2024/month=06/data.parquet"
+
+T0 = datetime(2024, 6, 3, 12, tzinfo=UTC)
+
+
+def at(minute: int) -> datetime:
+    return T0 + timedelta(minutes=minute)
+
+
+def table(rows):
+    """Return sorted bars from pairs of a minute and a value."""
+    rows = dict(rows)
+    times = np.array(sorted(rows), np.int64) * 60_000_000
+    values = np.array([rows[minute] for minute in sorted(rows)], np.float64)
+    return make_table(times, [values + number for number, _ in enumerate(VALUES)])
+
+
+some_bars = st.dictionaries(st.integers(0, 40), st.integers(1, 3), max_size=30)
+
+
+# ------------------------------------------------------------------------------------------------------------ differences
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(some_bars, min_size=2, max_size=5))
+def test_bars_become_what_they_were_byte_for_byte(states):
+    tables = [table(state) for state in states]
+    contents = [to_parquet(one) if one.num_rows else None for one in tables]
+    steps = [
+        undo_of(old, Edited.of(new or b"", bars_undo(before, after) if old else None, None))
+        for old, new, before, after in zip(contents, contents[1:], tables, tables[1:], strict=False)
+    ]
+
+    for number, expected in enumerate(contents):
+        assert earlier(contents[-1], reversed(steps[number:])) == expected
+
+
+def test_bars_that_are_added_keep_no_row():
+    before = table(dict.fromkeys(range(390), 1))
+    after = merge(before, table(dict.fromkeys(range(400, 800), 2))).table
+    undo = bars_undo(before, after)
+
+    assert counts_of(undo.body) == (400, 0)
+    assert len(undo.body) < 20
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=200), st.binary(min_size=1, max_size=200), st.binary(max_size=60))
+def test_text_becomes_what_it_was(old, new, shared):
+    old, new = shared + old + shared, shared + new + shared
+    assert earlier(new, [undo_of(old, new)]) == old
+
+
+def test_a_line_that_is_added_costs_less_than_a_line():
+    old = b"\n".join(b'["2024-01-%02dT05:00:00Z", "2024-01-%02dT20:00:00Z"]' % (day, day) for day in range(1, 28))
+    new = old + b'\n["2024-01-28T05:00:00Z", "2024-01-28T20:00:00Z"]'
+    assert len(undo_of(old, new).body) < 20
+
+
+# ---------------------------------------------------------------------------------------------------------------- records
+
+
+def entries():
+    replaced = [
+        Replaced(KEY, None, b"first"),
+        Replaced(BARS_KEY, b"before " * 20, b"after " * 20),
+        Replaced("metadata/actions/A.json", b"gone", b""),
+        Replaced.unread("equities_1min/symbol=B/year=2024/month=06/data.parquet"),
+    ]
+    return entries_of(replaced)
+
+
+def test_a_record_is_read_as_it_was_written():
+    record = load(7, dump(at(1), "update of 2024-06-03", 5, entries()))
+    assert (record.number, record.instant, record.actor, record.base) == (7, at(1), "update of 2024-06-03", 5)
+    assert list(record.entries) == entries()
+    assert [one.undo.kind for one in record.entries] == [Kind.ABSENT, Kind.TEXT, Kind.WHOLE, Kind.LOST]
+
+
+def test_a_record_that_is_not_whole_is_refused():
+    """A killed writer leaves any beginning of it; a disk may change any byte."""
+    content = dump(at(1), "store", 0, entries())
+    for size in range(len(content)):
+        with pytest.raises(ValueError, match=r"incomplete|damaged|no record"):
+            load(1, content[:size])
+    for place in range(len(content)):
+        changed = bytearray(content)
+        changed[place] ^= 1
+        with pytest.raises(ValueError):
+            load(1, bytes(changed))
+
+
+def test_what_changes_nothing_or_has_no_history_is_not_recorded():
+    same, drafts = Replaced(KEY, b"a", b"a"), Replaced("metadata/drafts/x", None, b"a")
+    assert entries_of([same, drafts, Replaced(KEY, None, b"")]) == []
+
+
+# ----------------------------------------------------------------------------------------------------------------- chains
+
+
+@dataclass
+class Life:
+    """A file, those who change it, and what it was after each step.
+
+    Writers read it, and some time later make a record; then they are killed, find that it has changed meanwhile, or replace it.
+    Numbers of records are minutes.
+    """
+
+    random: random.Random
+    content: bytes | None = None
+    was: list[tuple[datetime, bytes | None]] = field(default_factory=list)
+    links: list[Link] = field(default_factory=list)
+    beside: list[tuple[datetime, datetime]] = field(default_factory=list)
+    by_hand: datetime | None = None
+    now: int = 1
+    made: int = 0
+
+    def new(self) -> bytes | None:
+        old = [content for _, content in self.was if content is not None]
+        if self.random.random() < 0.3 and old:
+            return self.random.choice(old)  # a revision that is taken back
+        self.made += 1
+        return None if self.random.random() < 0.2 else b"content %d" % self.made
+
+    def step(self) -> None:
+        self.now += 1
+        read, base = self.content, self.now - 1 - self.random.choice([0, 0, 0, 2])
+        new = self.new()
+        if read != new:
+            while self.random.random() < 0.25:  # somebody was faster
+                self.replace(new if self.random.random() < 0.4 else self.new())
+                self.now += 1
+            self.beside.append((at(base), at(self.now)))
+            moved = self.content == read and self.random.random() < 0.8
+            self.links += [
+                Link(self.now, at(self.now), "writer", base, one) for one in entries_of([Replaced(KEY, read, new or b"")])
+            ]
+            if moved:
+                self.content = new
+        self.was.append((at(self.now), self.content))
+
+    def replace(self, new: bytes | None) -> None:
+        self.links += [
+            Link(self.now, at(self.now), "other", self.now - 1, one)
+            for one in entries_of([Replaced(KEY, self.content, new or b"")])
+        ]
+        self.content = new
+        self.was.append((at(self.now), new))
+
+    def hand(self) -> None:
+        self.now += 1
+        self.made += 1
+        self.content, self.by_hand = b"by hand %d" % self.made, at(self.now)
+        self.was.append((at(self.now), self.content))
+
+    def chain(self) -> Chain:
+        return walk(None if self.content is None else Fingerprint.of(self.content), self.links[::-1])
+
+
+def past(life: Life, chain: Chain, instant: datetime) -> bytes | None:
+    return earlier(life.content, [link.entry.undo for link in chain.later_than(instant)])
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_file_is_known_at_each_instant_whoever_was_killed(seed):
+    life = Life(random.Random(seed))
+    if seed % 3 == 0:  # it was there when the history began
+        life.content = b"long ago"
+        life.links = [Link(0, at(0), "beginning", 0, one) for one in found_at_beginning([(KEY, len(b"long ago"))])]
+    life.was.append((at(1), life.content))
+    for _ in range(30):
+        life.step()
+    chain = life.chain()
+
+    assert not chain.unknown
+    assert chain.begins is None
+    for instant, content in life.was:
+        if chain.known_at(instant):
+            assert past(life, chain, instant) == content
+        else:
+            assert any(start < instant < end for start, end in life.beside)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_what_a_file_was_before_somebody_else_changed_it_is_not_known(seed):
+    """It is known again from the first record after that, and never told wrongly."""
+    life = Life(random.Random(f"hand {seed}"))
+    life.was.append((at(1), None))
+    for number in range(30):
+        if number == 12:
+            life.hand()
+        life.step()
+    chain = life.chain()
+
+    for instant, content in life.was:
+        if chain.known_at(instant):
+            assert past(life, chain, instant) == content
+    assert chain.unknown or (chain.begins is not None and life.by_hand is not None and chain.begins > life.by_hand)
+
+
+def test_a_file_whose_content_was_not_kept_is_known_from_then_on():
+    links = [
+        Link(3, at(3), "remove", 2, entries_of([Replaced.unread(KEY)])[0]),
+        Link(2, at(2), "store", 1, entries_of([Replaced(KEY, None, b"a")])[0]),
+    ]
+    chain = walk(None, links)
+    assert chain.begins == at(3)
+    assert [chain.known_at(at(minute)) for minute in (2, 3, 4)] == [False, True, True]
+
+
+def test_a_file_that_was_there_at_the_beginning_and_is_gone_without_a_record_is_not_known():
+    (seen,) = found_at_beginning([(KEY, 4)])
+    assert walk(None, [Link(1, at(0), "beginning", 0, seen)]).unknown
+    assert not walk(Fingerprint.of(b"four"), [Link(1, at(0), "beginning", 0, seen)]).unknown
+    assert walk(Fingerprint.of(b"five!"), [Link(1, at(0), "beginning", 0, seen)]).unknown
+
+
+def test_an_undo_says_no_more_than_it_must():
+    assert undo_of(None, b"new") == Undo(Kind.ABSENT)

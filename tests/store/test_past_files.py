@@ -1,0 +1,140 @@
+"""A store as it was: whatever was written, by whom and where, is read again as it was, or refused by name."""
+
+from __future__ import annotations
+
+import random
+from datetime import UTC, datetime, timedelta
+
+import pandas as pd
+import pytest
+
+from data_engine.errors import HistoryEnds, InputError, StoreError
+from data_engine.read.parquet_storage import ParquetStorage
+from data_engine.store.history.past import past_files
+from data_engine.store.history.record import FOLDER
+from data_engine.store.history.store_history import StoreHistory
+
+KEYS = [
+    "metadata/coverage/equities_1min/symbol=A.json",
+    "metadata/coverage/equities_1min/symbol=B.json",
+    "metadata/indices/ours.json",
+    "equities_1min/symbol=A/year=2024/month=06/data.parquet",
+]
+
+
+def last_instant(files):
+    return StoreHistory(files).records[-1].instant
+
+
+def contents(files):
+    return {key: content for key in KEYS if (content := files.get(key)) is not None}
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_files_are_read_as_they_were_after_each_change(place, seed):
+    rng, files = random.Random(seed), place.files
+    if seed:
+        place.put(KEYS[0], b"there before the history")
+    was = []
+    for number in range(15):
+        content = b"content %d " % number * rng.choice([1, 100])
+        chosen = rng.sample(KEYS, 2)
+        with files.lock("run", seconds=5):
+            if number % 3 == 0:
+                files.update_many({key: lambda old, content=content: content for key in chosen})
+            elif number % 5 == 0:
+                files.delete(chosen[0])
+            else:
+                files.acting("somebody").update(chosen[0], lambda old, content=content: (old or b"")[:50] + content)
+        was.append((last_instant(files), contents(place.open())))
+    again = place.open()
+
+    assert [instant for instant, _ in was] == sorted(instant for instant, _ in was)
+    for instant, expected in was:
+        past = past_files(again, instant, now=was[-1][0])
+        found = {key: size for folder in ("metadata/coverage", "metadata/indices", "equities_1min") for key, size in past.sizes(folder)}
+        assert contents(past) == expected
+        assert found == {key: len(content) for key, content in expected.items()}
+    if seed:
+        assert contents(past_files(again, was[0][0] - timedelta(microseconds=1), now=was[-1][0])).keys() == {KEYS[0]}
+
+
+def test_the_future_and_the_time_before_the_history_are_refused(place):
+    files, now = place.files, datetime.now(UTC)
+    with pytest.raises(InputError, match="it has no history yet"):
+        past_files(files, now, now=now)
+    files.update(KEYS[0], lambda _: b"a")
+    began = last_instant(files)
+
+    with pytest.raises(InputError, match="its history begins at"):
+        past_files(files, began - timedelta(days=1), now=began)
+    with pytest.raises(InputError, match="that is in the future"):
+        past_files(files, began + timedelta(days=1), now=began)
+
+
+def test_what_a_hand_has_changed_is_refused_by_name_and_the_rest_is_read(place):
+    files = place.files
+    for key in KEYS[:2]:
+        files.update(key, lambda _: b"a")
+    instant = last_instant(files)
+    files.update(KEYS[1], lambda _: b"b")
+    place.put(KEYS[0], b"by hand")
+    past = past_files(place.open(), instant, now=datetime.now(UTC))
+
+    with pytest.raises(HistoryEnds, match="no record explains"):
+        past.get(KEYS[0])
+    assert past.get(KEYS[1]) == b"a"
+
+
+def test_the_past_cannot_be_changed(place):
+    place.files.update(KEYS[0], lambda _: b"a")
+    past = past_files(place.files, last_instant(place.files), now=datetime.now(UTC))
+    for change in (
+        lambda: past.update(KEYS[0], lambda _: b"b"),
+        lambda: past.delete(KEYS[0]),
+        lambda: past.update_many({KEYS[0]: lambda _: b"b"}),
+        lambda: past.lock("run", seconds=0),
+        past.remove_stale_drafts,
+    ):
+        with pytest.raises(StoreError, match="cannot be changed"):
+            change()
+    assert place.files.get(KEYS[0]) == b"a"
+
+
+def test_reading_the_present_reads_no_record(place, monkeypatch):
+    storage = ParquetStorage(files=place.files)
+    storage.store(frame(1.0), "1Min", feed="sip", adjustment="raw")
+    read = []
+    get = type(place.files).get
+    monkeypatch.setattr(type(place.files), "get", lambda self, key: (read.append(key), get(self, key))[1])
+    storage.load("A", "2024-06-03", "2024-06-03", incomplete="ignore")
+
+    assert read
+    assert not [key for key in read if key.startswith(FOLDER)]
+
+
+def frame(price):
+    times = pd.date_range("2024-06-03 13:30", periods=4, freq="min", tz="UTC")
+    index = pd.MultiIndex.from_product([["A"], times], names=["symbol", "timestamp"])
+    columns = ["open", "high", "low", "close", "volume", "trade_count", "vwap"]
+    return pd.DataFrame(price, index=index, columns=columns)
+
+
+def test_bars_are_loaded_as_they_were_by_every_way_of_reading(place):
+    storage = ParquetStorage(files=place.files)
+    first, second = frame(1.0), frame(2.0).iloc[1:]
+    storage.store(first, "1Min", feed="sip", adjustment="raw")
+    instant = last_instant(place.files)
+    storage.store(second, "1Min", feed="sip", adjustment="raw")
+    call = {"symbols": "A", "start": "2024-06-03", "end": "2024-06-03", "incomplete": "ignore"}
+    then = storage.load(**call, as_stored_on=instant)
+
+    assert storage.load(**call)["close"].tolist() == [1.0, 2.0, 2.0, 2.0]
+    assert then["close"].tolist() == [1.0] * 4
+    assert then.attrs["data_engine"]["as_stored_on"]
+    assert storage.load(**call).attrs["data_engine"].get("as_stored_on") is None
+    assert storage.load_arrow(**call, as_stored_on=instant)["close"].to_pylist() == [1.0] * 4
+    assert storage.load_polars(**call, as_stored_on=instant)["close"].to_list() == [1.0] * 4
+    assert storage.relation(**call, as_stored_on=instant).fetchdf()["close"].tolist() == [1.0] * 4
+    assert [value for _, part in storage.batches(**call, as_stored_on=instant) for value in part["close"].to_pylist()] == [1.0] * 4
+    assert storage.sessions("A", "2024-06-03", "2024-06-03", as_stored_on=instant)["bars"].tolist() == [4]
