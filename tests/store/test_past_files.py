@@ -52,7 +52,9 @@ def test_files_are_read_as_they_were_after_each_change(place, seed):
     assert [instant for instant, _ in was] == sorted(instant for instant, _ in was)
     for instant, expected in was:
         past = past_files(again, instant, now=was[-1][0])
-        found = {key: size for folder in ("metadata/coverage", "metadata/indices", "equities_1min") for key, size in past.sizes(folder)}
+        found = {
+            key: size for folder in ("metadata/coverage", "metadata/indices", "equities_1min") for key, size in past.sizes(folder)
+        }
         assert contents(past) == expected
         assert found == {key: len(content) for key, content in expected.items()}
     if seed:
@@ -84,6 +86,22 @@ def test_what_a_hand_has_changed_is_refused_by_name_and_the_rest_is_read(place):
     with pytest.raises(HistoryEnds, match="no record explains"):
         past.get(KEYS[0])
     assert past.get(KEYS[1]) == b"a"
+
+
+def test_what_others_write_while_the_past_is_read_does_not_change_it(place):
+    files = place.files
+    for key in KEYS[:2]:
+        files.update(key, lambda _: b"then")
+    past = past_files(place.open(), last_instant(files), now=datetime.now(UTC))
+    files.update(KEYS[0], lambda _: b"changed later")
+    files.delete(KEYS[1])
+    files.update(KEYS[3], lambda _: b"new")
+    folders = ("metadata/coverage", "equities_1min")
+
+    assert [key for folder in folders for key in past.list(folder)] == KEYS[:2]
+    assert (past.folders(""), past.size(KEYS[1]), past.size(KEYS[3])) == (["metadata"], 4, None)
+    files.update(KEYS[0], lambda _: b"once more")
+    assert contents(past) == dict.fromkeys(KEYS[:2], b"then")
 
 
 def test_the_past_cannot_be_changed(place):
@@ -136,5 +154,7 @@ def test_bars_are_loaded_as_they_were_by_every_way_of_reading(place):
     assert storage.load_arrow(**call, as_stored_on=instant)["close"].to_pylist() == [1.0] * 4
     assert storage.load_polars(**call, as_stored_on=instant)["close"].to_list() == [1.0] * 4
     assert storage.relation(**call, as_stored_on=instant).fetchdf()["close"].tolist() == [1.0] * 4
-    assert [value for _, part in storage.batches(**call, as_stored_on=instant) for value in part["close"].to_pylist()] == [1.0] * 4
+    assert [value for _, part in storage.batches(**call, as_stored_on=instant) for value in part["close"].to_pylist()] == [
+        1.0
+    ] * 4
     assert storage.sessions("A", "2024-06-03", "2024-06-03", as_stored_on=instant)["bars"].tolist() == [4]

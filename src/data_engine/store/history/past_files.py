@@ -6,7 +6,7 @@ are now.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +17,7 @@ from data_engine.errors import DataEngineError, HistoryEnds, StoreError
 from data_engine.market.time_range import iso
 from data_engine.store.coverage import Fingerprint
 from data_engine.store.file_store import Change, FileStore, no_check
-from data_engine.store.history.record import is_recorded
+from data_engine.store.history.record import Record, is_recorded
 from data_engine.store.history.revert import earlier
 from data_engine.store.history.store_history import StoreHistory
 
@@ -44,7 +44,8 @@ class PastFiles:
         self.instant = instant
         self.remade: set[str] = set()
         # Only these can differ from what they are now.
-        self._later = {entry.key for record in history.records if record.instant > instant for entry in record.entries}
+        self._later: frozenset[str] = frozenset()
+        self._note_later(history.records)
         self._sizes: dict[str, int | None] = {}
         self._kept: dict[str, bytes | None] = {}
         self._kept_bytes = 0
@@ -77,8 +78,19 @@ class PastFiles:
                 self._kept[key] = content
         return content
 
+    def _note_later(self, records: Iterable[Record]) -> None:
+        changed = {entry.key for record in records if record.instant > self.instant for entry in record.entries}
+        if not changed <= self._later:
+            self._later |= changed  # a new set: others may be reading the old one
+
+    def _catch_up(self) -> None:
+        """Take in what others have changed until now; called whenever something of the files as they are was read."""
+        with self._lock:
+            self._note_later(self._history.catch_up())
+
     def _past(self, key: str) -> bytes | None:
         present = self._files.get(key)
+        self._catch_up()
         if not is_recorded(key) or (present is None and key not in self._later):
             return present
         chain = self._history.chain(key, present)
@@ -98,10 +110,13 @@ class PastFiles:
 
     def size(self, key: str) -> int | None:
         """Return the size of a file in bytes, or None if there was no file."""
+        present_size = self._files.size(key)
+        self._catch_up()
         if key not in self._later:
-            return self._files.size(key)
+            return present_size
         if key not in self._sizes:
             present = self._files.get(key)
+            self._catch_up()
             links = self._history.chain(key, present).later_than(self.instant)
             before = links[-1].entry.before if links else None
             size = (None if present is None else len(present)) if not links else None if before is None else before.size
@@ -114,13 +129,17 @@ class PastFiles:
 
     def sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
         """Yield the keys that `list` yields, with the sizes in bytes."""
+        present = dict(self._files.sizes(prefix))
+        self._catch_up()
         changed = self._changed_below(prefix)
-        found = {key: size for key, size in self._files.sizes(prefix) if key not in self._later}
+        found = {key: size for key, size in present.items() if key not in self._later}
         found |= {key: size for key in changed if (size := self.size(key)) is not None}
         return iter(sorted(found.items()))
 
     def folders(self, prefix: str) -> Sequence[str]:
         """Return the names of the folders right below the folder *prefix*, sorted."""
+        present = self._files.folders(prefix)
+        self._catch_up()
         folder = f"{prefix}/" if prefix else ""
         changed: dict[str, list[str]] = {}
         for key in self._changed_below(prefix):
@@ -128,7 +147,7 @@ class PastFiles:
             if slash:
                 changed.setdefault(name, []).append(key)
         found = {name for name, keys in changed.items() if any(self.size(key) is not None for key in keys)}
-        for name in self._files.folders(prefix):
+        for name in present:
             if name not in found and (name not in changed or next(self.list(f"{folder}{name}"), None) is not None):
                 found.add(name)
         return sorted(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from functools import cached_property
 
@@ -11,7 +12,7 @@ from data_engine.market.time_range import iso
 from data_engine.store.coverage import Fingerprint
 from data_engine.store.file_store import FileStore
 from data_engine.store.history.chain import Chain, Link, walk
-from data_engine.store.history.record import FOLDER, Record, load, number_of
+from data_engine.store.history.record import FOLDER, Record, key_of, load, number_of
 
 
 class StoreHistory:
@@ -40,6 +41,21 @@ class StoreHistory:
                 yield load(number, content)
             except ValueError:
                 self.incomplete.append(key)
+
+    def catch_up(self) -> list[Record]:
+        """Read the records that were made since this was read or last caught up, and return them.
+
+        What can be seen of the files before this call is explained after it: a record is written before its files move.
+        """
+        number = self.records[-1].number if self.records else 0
+        found: list[Record] = []
+        while (content := self._files.get(key_of(number := number + 1))) is not None:
+            with suppress(ValueError):
+                found.append(load(number, content))
+        if found:
+            self.records = [*self.records, *found]
+            self.__dict__.pop("links", None)
+        return found
 
     @cached_property
     def links(self) -> Mapping[str, tuple[Link, ...]]:
