@@ -126,7 +126,7 @@ def status(
     if with_digest:
         fields["digest"] = held_bars(store, datasets, symbols).digest
         lines = iter([str(fields["digest"])])
-    again = recheck_record(store.files).read()
+    again = recheck_record(store.files).read() if as_stored_on is None else None  # which is of now
     if as_json:
         recheck = None if again is None else again.to_json(datetime.now(UTC))
         print_json({**_fields(store, found), "recheck": recheck, **fields})
@@ -201,9 +201,11 @@ def _show_runs(store: BarStore, *, as_json: bool) -> None:
 
     from data_engine.ingest.outcome import duration
     from data_engine.ingest.run_log import RunLog, dump, nights_without
+    from data_engine.store.history.past import instant_of_files
 
-    runs = RunLog(store.files).read()
-    missed = nights_without(runs, datetime.now(UTC))
+    now = instant_of_files(store.files, datetime.now(UTC))
+    runs = [run for run in RunLog(store.files).read() if run.began <= now]
+    missed = nights_without(runs, now)
     if as_json:
         print_json({"runs": [json.loads(dump(run)) for run in runs], "nights_without": [day.isoformat() for day in missed]})
         return
