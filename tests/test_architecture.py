@@ -135,8 +135,8 @@ MAY = {
 HEAVY = ("pandas", "pyarrow", "duckdb", "alpaca", "numpy", "urllib3", "holidays", "mcp", "pydantic", "anyio")
 VAGUE = {"utils", "util", "helpers", "helper", "common", "core", "manager", "misc", "base"}
 COMMANDS = (
-    "ingest import update schedule actions status index universe verify audit recheck history snapshot query export mcp remove report sandbox "
-    "demo doctor"
+    "ingest import update schedule actions status index universe verify audit recheck history snapshot query export mcp remove "
+    "report sandbox demo doctor"
 )
 
 

@@ -82,6 +82,11 @@ class DefaultGroup(Group):
         super().__init__(*arguments, **options)
         self._default = default
 
+    @property
+    def default_command(self) -> click.Command:
+        """The command that may be left out."""
+        return self.commands[self._default]
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the words after the name of the group; if they name no command, they are those of the default one."""
         if args and args[0] not in (*self.commands, *ctx.help_option_names):

@@ -38,7 +38,7 @@ def show(store: BarStore, names: list[str], datasets: DatasetFilter, start: str 
     """Show what changed of a symbol's bars, when, by whom.
 
     A line per commit, the latest first: its instant, the bars that it added, revised and removed, the first and the last of
-    them, and who made it. --as-stored-on with that instant reads the store with this change, and without later ones.
+    them, and who made it. As a past state, that instant has this change and no later one.
     """
     from data_engine.market.dates import any_span
     from data_engine.market.time_range import iso
