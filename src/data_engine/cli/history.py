@@ -11,13 +11,12 @@ from data_engine.cli.exit_codes import DefaultGroup
 from data_engine.cli.options import filter_options, with_store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from datetime import datetime
+    from collections.abc import Iterator
 
     from data_engine.store.bar_store import BarStore
-    from data_engine.store.history.revision_log import LoggedRevisions
-    from data_engine.store.history.series_history import SeriesBeginning, SeriesChange
+    from data_engine.store.history.series_history import SeriesChange
     from data_engine.store.selection import DatasetFilter
+    from data_engine.verify.symbol_history import SymbolHistory
 
 
 @click.group(cls=DefaultGroup, default="show", subcommand_metavar="SYMBOL ... | COMMAND", exits="0 1 2 4 130")
@@ -41,59 +40,36 @@ def show(store: BarStore, names: list[str], datasets: DatasetFilter, start: str 
     them, and who made it. As a past state, that instant has this change and no later one.
     """
     from data_engine.market.dates import any_span
-    from data_engine.market.time_range import iso
-    from data_engine.store.history.revision_log import logged_revisions
-    from data_engine.store.history.series_history import recorded_series, series_history
-    from data_engine.store.history.store_history import StoreHistory
-    from data_engine.verify.verify import known_series
+    from data_engine.verify.symbol_history import symbol_history
 
-    span = any_span(start, end)
-    records = StoreHistory(store.files)
-    every = recorded_series(records, names, datasets).union(known_series(store, datasets, names))
-    refuse_unknown(names, {one.symbol for one in every}, store=store)
-    ordered = sorted(every, key=lambda one: (one.symbol, one.dataset.name))
-    found = [series_history(store, records, one, span) for one in ordered]
-    changes = sorted((one for of in found for one in of.changes), key=lambda one: one.instant, reverse=True)
-    beginnings = [one for of in found for one in of.beginnings]
-    logged = [line for one in ordered for line in logged_revisions(store.files, one, span)]
+    found = symbol_history(store, datasets, names, any_span(start, end))
+    refuse_unknown(names, found.symbols, store=store)
     if as_json:
-        print_json(
-            {
-                "history_begins": iso(records.begins) if records.begins else None,
-                "changes": [one.to_json() for one in changes],
-                "beginnings": [one.to_json() for one in beginnings],
-                "logged_revisions": [one.to_json() for one in logged],
-            }
-        )
+        print_json(found.to_json())
         return
-    if records.begins is None:
+    if found.begins is None:
         print_err("The store has no history yet: it has one from its first change by this version on.")
-    for line in _lines(changes, beginnings, logged, records.begins):
+    for line in _lines(found):
         click.echo(line)
 
 
-def _lines(
-    changes: Sequence[SeriesChange],
-    beginnings: Sequence[SeriesBeginning],
-    logged: Sequence[LoggedRevisions],
-    begins: datetime | None,
-) -> Iterator[str]:
+def _lines(found: SymbolHistory) -> Iterator[str]:
     from data_engine.market.time_range import iso
     from data_engine.market.wording import plural
 
-    for one in changes:
+    for one in found.changes:
         yield f"{iso(one.instant)}  {one.series}: {_changed(one)} ({one.actor})"
-    for begun in beginnings:
+    for begun in found.beginnings:
         if begun.instant is None:
             yield f"{begun.series}: nothing but the present is known of {plural(begun.files, 'file')}: no record explains it"
         elif begun.bars is None:
             yield f"{iso(begun.instant)}  {begun.series}: what {plural(begun.files, 'file')} held before is not known"
-        elif begins is not None:
+        else:
             yield f"{iso(begun.instant)}  {begun.series}: {plural(begun.bars, 'bar')} stored before; the store's history begins"
-    for seen in logged:
+    for seen in found.logged:
         counts = f"{seen.revised:,} revised, {seen.appeared:,} new and {seen.vanished:,} dropped"
         yield f"{iso(seen.seen)}  {seen.series}: an audit found {counts} at Alpaca (metadata/revisions)"
-    if not (changes or beginnings or logged):
+    if not (found.changes or found.beginnings or found.logged):
         yield "No change of bars is recorded in the range."
 
 
