@@ -52,7 +52,9 @@ def test_files_are_read_as_they_were_after_each_change(place, seed):
     assert [instant for instant, _ in was] == sorted(instant for instant, _ in was)
     for instant, expected in was:
         past = past_files(again, instant, now=was[-1][0])
-        found = {key: size for folder in ("metadata/coverage", "metadata/indices", "equities_1min") for key, size in past.sizes(folder)}
+        found = {
+            key: size for folder in ("metadata/coverage", "metadata/indices", "equities_1min") for key, size in past.sizes(folder)
+        }
         assert contents(past) == expected
         assert found == {key: len(content) for key, content in expected.items()}
     if seed:
@@ -136,5 +138,7 @@ def test_bars_are_loaded_as_they_were_by_every_way_of_reading(place):
     assert storage.load_arrow(**call, as_stored_on=instant)["close"].to_pylist() == [1.0] * 4
     assert storage.load_polars(**call, as_stored_on=instant)["close"].to_list() == [1.0] * 4
     assert storage.relation(**call, as_stored_on=instant).fetchdf()["close"].tolist() == [1.0] * 4
-    assert [value for _, part in storage.batches(**call, as_stored_on=instant) for value in part["close"].to_pylist()] == [1.0] * 4
+    assert [value for _, part in storage.batches(**call, as_stored_on=instant) for value in part["close"].to_pylist()] == [
+        1.0
+    ] * 4
     assert storage.sessions("A", "2024-06-03", "2024-06-03", as_stored_on=instant)["bars"].tolist() == [4]
