@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from data_engine.errors import DataEngineError, InputError
+from data_engine.errors import HistoryEnds, InputError
 from data_engine.store.history.past_files import PastFiles
+from data_engine.store.history.record import FOLDER, instant_of
 from data_engine.store.history.store_history import StoreHistory
 
 from .oracle import Violation
@@ -17,11 +18,7 @@ from .oracle import Violation
 if TYPE_CHECKING:
     from data_engine.store.file_store import FileStore
 
-_RECORD = re.compile(rb"data-engine history 1 (\d+) ")
-
 _KEPT = ("equities_", "metadata/coverage/", "metadata/wanted/", "metadata/conflicts/", "metadata/actions/", "metadata/indices/")
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _INSTANTS = 4
 """So many past instants of a seed are read again at its end."""
@@ -37,34 +34,55 @@ class Memory:
     def __init__(self, seed: object) -> None:
         self._random = random.Random(f"history {seed}")
         self._held: list[tuple[datetime, dict[str, bytes]]] = []
+        self._unsure: list[set[str]] = []  # the files of each that a power failure may have undone
 
-    def remember(self, content: dict[str, bytes]) -> None:
-        """Keep what the files are after a step, by the instant of the last change that was recorded."""
-        records = (_RECORD.match(data) for key, data in content.items() if key.startswith("metadata/history/"))
-        instants = [int(match[1]) for match in records if match]
+    def remember(self, content: dict[str, bytes], *, power_failed: bool) -> None:
+        """Keep what the files are after a step, by the instant of the last change that was recorded.
+
+        When the power fails, what a killed process did without a flush is undone. Then its record never happened, though the file
+        was seen as it says.
+        """
+        instants = list(_instants(content))
         if instants:
-            instant = _EPOCH + timedelta(microseconds=max(instants))
+            instant = max(instants)
             held = {key: data for key, data in content.items() if key.startswith(_KEPT)}
-            if self._held and self._held[-1][0] == instant and self._held[-1][1] != held:
+            if power_failed and self._held:
+                self._forget(_differing(self._held[-1][1], held))
+            elif self._held and self._held[-1][0] == instant and self._held[-1][1] != held:
                 raise Violation(f"(h) files changed and no record says so: {min(_differing(self._held[-1][1], held))}")
             self._held.append((instant, held))
+            self._unsure.append(set())
+
+    def _forget(self, keys: set[str]) -> None:
+        last = self._held[-1][1]
+        for key in keys:
+            for (_, held), unsure in zip(reversed(self._held), reversed(self._unsure), strict=True):
+                if held.get(key) != last.get(key):
+                    break
+                unsure.add(key)
 
     def check(self, files: FileStore) -> None:
         """Read some of the past instants again, and compare them with what was kept."""
         history = StoreHistory(files)
-        for instant, held in self._random.sample(self._held, min(_INSTANTS, len(self._held))):
+        remembered = list(zip(self._held, self._unsure, strict=True))
+        for (instant, held), unsure in self._random.sample(remembered, min(_INSTANTS, len(remembered))):
             past = PastFiles(files, history, instant)
-            try:
-                found = dict(_content(past))
-            except DataEngineError as error:
-                raise Violation(f"(h) the state at {instant} cannot be read: {error}") from error
-            if wrong := sorted(_differing(held, found)):
+            found = dict(_content(past, unsure))
+            if wrong := sorted(_differing(held, found) - unsure):
                 raise Violation(f"(h) at {instant} {wrong[0]} was otherwise than its history says; {len(wrong)} files differ")
             sizes = {key: size for folder in _folders(past) for key, size in past.sizes(folder)}
-            if sizes != {key: len(data) for key, data in held.items()}:
+            if unsure.isdisjoint(_differing(held, found)) and sizes != {key: len(data) for key, data in held.items()}:
                 raise Violation(f"(h) the sizes at {instant} are otherwise than its history says")
         if self._held:
             _refused(history, self._held[0][0] - timedelta(days=400))
+
+
+def _instants(content: dict[str, bytes]) -> Iterator[datetime]:
+    """Yield the instants of the records that are complete."""
+    for key, data in content.items():
+        if key.startswith(FOLDER):
+            with suppress(ValueError):
+                yield instant_of(data)
 
 
 def _refused(history: StoreHistory, instant: datetime) -> None:
@@ -75,10 +93,17 @@ def _refused(history: StoreHistory, instant: datetime) -> None:
     raise Violation(f"(h) the state at {instant}, before the history begins, is not refused")
 
 
-def _content(past: PastFiles) -> Iterator[tuple[str, bytes]]:
+def _content(past: PastFiles, unsure: set[str]) -> Iterator[tuple[str, bytes]]:
+    """Yield the files of a past state; add those to *unsure* that two processes changed at the same time."""
     for folder in _folders(past):
         for key in past.list(folder):
-            content = past.get(key)
+            try:
+                content = past.get(key)
+            except HistoryEnds as error:
+                if "two processes" not in str(error):
+                    raise Violation(f"(h) the state at {past.instant} cannot be read: {error}") from error
+                unsure.add(key)
+                continue
             assert content is not None, key
             yield key, content
 

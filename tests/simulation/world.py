@@ -319,7 +319,7 @@ class World:
         except Misplaced as error:
             raise Violation(f"(a) {error}") from error
         self.log.append(f"{self.now:%Y-%m-%d %H:%M} {step} -> {self._summary(happened)}")
-        self.memory.remember(self.files.content)
+        self.memory.remember(self.files.content, power_failed=any(one.power for one in step.all))
         return happened
 
     def _tick(self, step: Step) -> float:

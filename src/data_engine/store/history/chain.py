@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import takewhile
 
+from data_engine.market.time_range import iso
 from data_engine.store.coverage import Fingerprint
 from data_engine.store.history.record import Entry
 from data_engine.store.history.undo import Kind
@@ -60,6 +61,15 @@ class Chain:
         """Tell whether the content at an instant is known."""
         begun = not self.unknown and (self.begins is None or instant >= self.begins)
         return begun and not any(start <= instant < end for start, end in self.gaps)
+
+    def why_unknown(self, instant: datetime) -> str:
+        """Say why the content at an instant is not known."""
+        if self.unknown:
+            return "no record explains what it is now"
+        if self.begins is not None and instant < self.begins:
+            return f"its history begins at {iso(self.begins)}"
+        end = next(end for start, end in self.gaps if start <= instant < end)
+        return f"two processes changed it at the same time, until {iso(end)}"
 
 
 def walk(present: Fingerprint | None, links: Sequence[Link]) -> Chain:

@@ -95,8 +95,8 @@ class PastFiles:
             return present
         chain = self._history.chain(key, present)
         if not chain.known_at(self.instant):
-            since = f"its history begins at {iso(chain.begins)}" if chain.begins else "no record explains what it is now"
-            raise HistoryEnds(f"cannot read {self.location}/{key} as of {iso(self.instant)}: {since}; pass a later instant")
+            why = chain.why_unknown(self.instant)
+            raise HistoryEnds(f"cannot read {self.location}/{key} as of {iso(self.instant)}: {why}; pass a later instant")
         later = chain.later_than(self.instant)
         try:
             content = earlier(present, [link.entry.undo for link in later])
