@@ -76,6 +76,7 @@ MAY = {
     "export.format": "files",
     "export.nautilus_catalog": "files",
     "export.qlib_features": "files",
+    "export.state_export": "files",
     "export.zipline_bundle": "files",
     "ingest.api": "files",
     "ingest.dask.dask_pool": "clock files logging processes randomness threads",
@@ -134,8 +135,8 @@ MAY = {
 HEAVY = ("pandas", "pyarrow", "duckdb", "alpaca", "numpy", "urllib3", "holidays", "mcp", "pydantic", "anyio")
 VAGUE = {"utils", "util", "helpers", "helper", "common", "core", "manager", "misc", "base"}
 COMMANDS = (
-    "ingest import update schedule actions status index universe verify audit recheck query export mcp remove report sandbox "
-    "demo doctor"
+    "ingest import update schedule actions status index universe verify audit recheck history snapshot query export mcp remove "
+    "report sandbox demo doctor"
 )
 
 

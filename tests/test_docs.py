@@ -167,6 +167,7 @@ def test_every_console_example_names_commands_and_options_that_there_are(page, c
         named = " ".join(parts[:2]) if " ".join(parts[:2]) in known_words else parts[0] if parts else ""
         command = known_words.get(named) if named and not named.startswith("-") else program
         assert command is not None, f"there is no command {parts[0]!r}"
+        command = getattr(command, "default_command", command)
         known = {option for parameter in command.params for option in parameter.opts} | {"--help", "-h"}
         own, _, passed_on = re.sub(r"\"[^\"]*\"|'[^']*'", "", words).partition(" -- ")
         assert set(re.findall(r"(?<=\s)--[a-z-]+", own)) - known == set()

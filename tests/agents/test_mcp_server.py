@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -110,6 +111,34 @@ def test_no_adversarial_question_is_answered_as_if_it_were_whole(base):
     assert [one["complete"] for one in (bars, query, sessions)] == [False] * 3
     assert all("MSFT" in one["missing"] for one in (bars, query, sessions))
     assert [row[2] for row in sessions["rows"]].count("final") == 4
+
+
+def test_the_store_as_it_was_is_answered_and_what_changed_since(base, tmp_path):
+    copy = tmp_path / "store"
+    shutil.copytree(base, copy)
+    storage, then = ParquetStorage(copy), datetime.now(UTC).isoformat()
+    bars = storage.load("AAPL", "2024-06-03", "2024-06-07", timeframe="1Day")
+    storage.store(bars.iloc[:2].assign(close=1.0))
+    sql = {"sql": "SELECT min(close) AS low FROM bars_1day", **{k: WEEK[k] for k in ("symbols", "start", "end")}}
+    now, was, query, sessions, held, findings, history, unknown, early = ask(
+        copy,
+        ("bars", WEEK),
+        ("bars", {**WEEK, "as_stored_on": then}),
+        ("query", {**sql, "as_stored_on": then}),
+        ("sessions", {**WEEK, "as_stored_on": then}),
+        ("held", {"as_stored_on": then}),
+        ("findings", {"symbols": ["AAPL"], "as_stored_on": then}),
+        ("history", {"symbols": ["aapl"], "end": "2024-06-07"}),
+        ("history", {"symbols": ["AAPPL"]}),
+        ("bars", {**WEEK, "as_stored_on": "2020-01-01"}),
+    )
+
+    assert [row[5] for row in now["rows"]] == [1.0, 1.0, 102.0, 103.0, 104.0]
+    assert [row[5] for row in was["rows"]] == [100.0, 101.0, 102.0, 103.0, 104.0]
+    assert (query["rows"], [row[2] for row in sessions["rows"]]) == ([[100.0]], ["final"] * 5)
+    assert all(datetime.fromisoformat(one["as_stored_on"]) == datetime.fromisoformat(then) for one in (was, held, findings))
+    assert [(one["added"], one["revised"], one["actor"]) for one in history["changes"]] == [(0, 2, "store"), (5, 0, "store")]
+    assert (history["complete"], "AAPL" in unknown, "history begins" in early) == (True, True, True)
 
 
 def test_nothing_is_written(base):

@@ -88,6 +88,22 @@ def test_what_a_hand_has_changed_is_refused_by_name_and_the_rest_is_read(place):
     assert past.get(KEYS[1]) == b"a"
 
 
+def test_what_others_write_while_the_past_is_read_does_not_change_it(place):
+    files = place.files
+    for key in KEYS[:2]:
+        files.update(key, lambda _: b"then")
+    past = past_files(place.open(), last_instant(files), now=datetime.now(UTC))
+    files.update(KEYS[0], lambda _: b"changed later")
+    files.delete(KEYS[1])
+    files.update(KEYS[3], lambda _: b"new")
+    folders = ("metadata/coverage", "equities_1min")
+
+    assert [key for folder in folders for key in past.list(folder)] == KEYS[:2]
+    assert (past.folders(""), past.size(KEYS[1]), past.size(KEYS[3])) == (["metadata"], 4, None)
+    files.update(KEYS[0], lambda _: b"once more")
+    assert contents(past) == dict.fromkeys(KEYS[:2], b"then")
+
+
 def test_the_past_cannot_be_changed(place):
     place.files.update(KEYS[0], lambda _: b"a")
     past = past_files(place.files, last_instant(place.files), now=datetime.now(UTC))

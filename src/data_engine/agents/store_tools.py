@@ -19,6 +19,7 @@ from data_engine.agents.scope import Scope, digest_of, scope_of
 from data_engine.agents.sql_scope import check_sql
 from data_engine.errors import InputError, StoreError
 from data_engine.market.bar_frame import ATTRS_KEY
+from data_engine.market.dates import any_span
 from data_engine.market.series import RAW
 from data_engine.market.session_states import STATES
 from data_engine.market.time_range import iso
@@ -27,8 +28,10 @@ from data_engine.read import duckdb_views
 from data_engine.read.bar_query import ReadOptions
 from data_engine.read.duckdb_views import connect, lazy_query, translate_errors, view_name
 from data_engine.read.parquet_storage import ParquetStorage
-from data_engine.store.selection import DatasetFilter
+from data_engine.store.history.past import instant_of_files, stored_on
+from data_engine.store.selection import DatasetFilter, select_series
 from data_engine.verify.status import SeriesStatus, series_status
+from data_engine.verify.symbol_history import symbol_history
 from data_engine.verify.verify import verify
 
 MOST_ROWS = 1000
@@ -237,6 +240,55 @@ class StoreTools:
             "findings": [one.to_json() for one in found[:_MOST_SERIES]],
             "truncated": len(found) > _MOST_SERIES,
         }
+
+    def history(
+        self, symbols: list[str], start: str | None = None, end: str | None = None, timeframe: str | None = None
+    ) -> dict[str, Any]:
+        """Return what came, went and changed of the stored bars of some symbols, when, and by whom: the latest 1,000 commits.
+
+        A commit's instant, passed as as_stored_on to another tool, is the store with this change and without later ones.
+
+        Args:
+            symbols: Symbols such as AAPL.
+            start: The first day of the bars, such as 2024-01-31. If omitted, that of the first bar.
+            end: The last day of the bars, included. If omitted, that of the last bar.
+            timeframe: Only series of this length of a bar, such as 1Min or 1Day.
+        """
+        store, chosen = self._storage.bars, DatasetFilter.parse(timeframe)
+        names = [name.upper() for name in symbols]
+        found = symbol_history(store, chosen, names, any_span(start, end))
+        if unknown := [name for name in names if name not in found.symbols]:
+            raise InputError(f"no stored series of {and_more(unknown, 10)}{did_you_mean(unknown, self._stored())}")
+        answer = found.to_json()
+        unexplained = [one for one in found.beginnings if one.bars is None]
+        earlier = f"what {len(unexplained)} series held before is not known: no record explains it" if unexplained else None
+        return {
+            "complete": not found.beginnings,
+            "missing": "bars from before the history of the store" if found.beginnings and not earlier else earlier,
+            "digest": digest_of(store.coverage.read(one) for one in select_series(store.coverage, chosen, names)),
+            "instant": iso(self._clock()),
+            **answer,
+            "changes": answer["changes"][:MOST_ROWS],
+            "truncated": len(answer["changes"]) > MOST_ROWS,
+        }
+
+    def as_of(self, when: str) -> StoreTools:
+        """Return the questions about the store as it was.
+
+        Args:
+            when: An instant with its zone, a day (its end in New York), or the name of a snapshot.
+
+        Raises:
+            InputError: If it is none of these, in the future, or before the history of the store begins.
+        """
+        past = stored_on(self._storage.bars, when, now=self._clock())
+        instant = instant_of_files(past.files, self._clock())
+        return StoreTools(ParquetStorage(files=past.files), lambda: instant)
+
+    @property
+    def instant(self) -> datetime:
+        """The instant by which answers are judged, UTC."""
+        return self._clock()
 
     def _scope(self, symbols: Sequence[str], start: str, end: str, options: ReadOptions, *, allow_incomplete: bool) -> Scope:
         if not symbols:

@@ -67,3 +67,28 @@ class Group(Command, click.Group):
     """A group of commands whose help lists the exit codes of all of them."""
 
     command_class = Command
+
+
+class DefaultGroup(Group):
+    """A group one of whose commands may be left out: ``history AAPL`` is ``history show AAPL``.
+
+    Args:
+        arguments: The arguments of `click.Group`.
+        default: The name of that command.
+        options: The keyword arguments of `Group`.
+    """
+
+    def __init__(self, *arguments: Any, default: str, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._default = default
+
+    @property
+    def default_command(self) -> click.Command:
+        """The command that may be left out."""
+        return self.commands[self._default]
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the words after the name of the group; if they name no command, they are those of the default one."""
+        if args and args[0] not in (*self.commands, *ctx.help_option_names):
+            args = [self._default, *args]
+        return super().parse_args(ctx, args)

@@ -1,4 +1,4 @@
-"""``export``: bars in the formats of backtest engines."""
+"""``export``: bars in the formats of backtest engines, and plain files of a store."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 from data_engine.cli.console import print_err, print_json, refuse_unknown
 from data_engine.cli.exit_codes import FAILED, Command
-from data_engine.cli.options import dataset_options, dry_run_option, open_store, with_settings
+from data_engine.cli.options import as_stored_on_option, dry_run_option, open_store, with_settings
 
 if TYPE_CHECKING:
     from data_engine.export.engine_export import EngineExport
@@ -18,15 +18,23 @@ if TYPE_CHECKING:
 
 @click.command(cls=Command, exits="0 1 2 4 130", partial=True)
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--to", required=True, type=click.Choice(["nautilus", "qlib", "zipline"]), help="Engine whose format to write.")
-@click.option("--symbols", multiple=True, metavar="LIST", help="Symbols, separated by commas. [default: all of the dataset]")
+@click.option(
+    "--to",
+    required=True,
+    type=click.Choice(["nautilus", "parquet", "qlib", "zipline"]),
+    help="Engine whose format to write, or parquet.",
+)
+@click.option("--symbols", multiple=True, metavar="LIST", help="Symbols, separated by commas. [default: all]")
 @click.option("--index", metavar="NAME", help="Members of this stored index, on the days of their membership.")
 @click.option("--start", metavar="DATE", help="First day or instant. [default: first bar]")
 @click.option("--end", metavar="DATE", help="Last day, included, or instant. [default: now]")
-@dataset_options
+@as_stored_on_option
+@click.option("--timeframe", metavar="T", help="Length of a bar, such as 1Min or 1Day. [default: 1Min; parquet: all]")
+@click.option("--feed", metavar="F", help="Feed, such as sip or iex. [default: sip; parquet: all] [env: DATA_ENGINE_FEED]")
+@click.option("--adjustment", metavar="A", help="Adjustment, such as raw or split. [default: raw; parquet: all]")
 @click.option("--session", type=click.Choice(["all", "extended", "regular"]), help="Hours of the bars. [default: all]")
 @click.option("--resample", metavar="T", help="Compute longer bars from minutes, such as 5Min or 1Day.")
-@click.option("--venue", metavar="NAME", default="ALPACA", show_default=True, help="Venue in the instrument names of nautilus.")
+@click.option("--venue", metavar="NAME", help="Venue in the instrument names of nautilus. [default: ALPACA]")
 @click.option("--lossy", is_flag=True, help="Round or leave out what the format cannot hold. [default: refuse]")
 @click.option("--strict", is_flag=True, help="Write nothing and exit with 1 if bars are missing in the store.")
 @dry_run_option
@@ -41,45 +49,63 @@ def export(
     index: str | None,
     start: str | None,
     end: str | None,
-    timeframe: str,
+    as_stored_on: str | None,
+    timeframe: str | None,
     feed: str | None,
     adjustment: str | None,
     session: str | None,
     resample: str | None,
-    venue: str,
+    venue: str | None,
     lossy: bool,
     strict: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Write bars in the format of a backtest engine.
+    """Write bars for a backtest engine, or plain Parquet files.
 
     DIR becomes a data folder of qlib, a Parquet catalog of NautilusTrader, or what a bundle of zipline-reloaded ingests. A
     second export to the same folder writes only months (of daily bars: years) with new or changed bars.
 
     What the format cannot hold, such as fractional volumes, is printed before anything is written, and refused without --lossy.
+
+    With parquet, DIR becomes a store: the same files, byte for byte, with coverage, corporate actions and lists. --start and
+    --end choose whole files, without coverage. A second export writes only files that differ; if DIR has files that the export
+    does not have, nothing is written.
     """
     from datetime import UTC, datetime
 
+    from data_engine.cli.state_export import export_state
     from data_engine.errors import InputError
     from data_engine.export.engine_export import EngineExport, ExportCall
     from data_engine.read.bar_query import ReadOptions
     from data_engine.read.parquet_storage import ParquetStorage
+    from data_engine.store.history.past import stored_on
+    from data_engine.store.selection import DatasetFilter
 
     if symbols and index is not None:
         raise InputError("cannot use --symbols together with --index; pass one of them")
     store = open_store(settings)
-    options = ReadOptions(timeframe=timeframe, feed=feed if feed is not None else settings.feed, adjustment=adjustment)
+    names = [name for part in symbols for name in part.replace(",", " ").split()] or None
+    if to == "parquet":
+        engines = {"--session": session, "--resample": resample, "--venue": venue, "--lossy": lossy, "--strict": strict}
+        if refused_options := [name for name, value in engines.items() if value]:
+            raise InputError(f"cannot use {refused_options[0]} with --to parquet: files are exported as they are; omit it")
+        datasets = DatasetFilter.parse(timeframe, feed, adjustment)
+        export_state(
+            store, folder, names, index, start, end, datasets, as_stored_on=as_stored_on, dry_run=dry_run, as_json=as_json
+        )
+        return
+    options = ReadOptions(timeframe=timeframe or "1Min", feed=feed if feed is not None else settings.feed, adjustment=adjustment)
     if session is not None:
         options["session"] = session  # type: ignore[typeddict-item] # click has checked it
     options["resample"], options["index"] = resample, index
-    names = [name for part in symbols for name in part.replace(",", " ").split()] or None
+    now = datetime.now(UTC)
+    past = stored_on(store, as_stored_on, now=now)
     if names is not None:
-        coverage = store.coverage
-        known = {symbol for dataset in coverage.datasets() for symbol in store.symbols(dataset)}
-        refuse_unknown([name.upper() for name in names], known, store=store)
-    call = ExportCall(to, folder, names, start, end, options, venue)
-    made = EngineExport(ParquetStorage(files=store.files), call, now=datetime.now(UTC))
+        known = {symbol for dataset in past.coverage.datasets() for symbol in past.symbols(dataset)}
+        refuse_unknown([name.upper() for name in names], known, store=past)
+    call = ExportCall(to, folder, names, start, end, options, venue or "ALPACA")
+    made = EngineExport(ParquetStorage(files=past.files), call, now=now, store_folder=store.files.folder)
     refused = _refusal(made, to, lossy=lossy, strict=strict)
     _tell(made, to, lossy=lossy)
     if refused is None and not dry_run:

@@ -19,7 +19,7 @@ def mcp(settings: Settings, as_json: bool) -> None:
     """Serve the store to agents, read-only.
 
     Speaks the Model Context Protocol on stdin and stdout. An agent starts this command; it is not for a terminal. The tools are
-    held, sessions, bars, query and findings. Needs the package mcp.
+    held, sessions, bars, query, findings and history. Needs the package mcp.
     """
     from data_engine.agents.mcp_server import make_server
     from data_engine.agents.store_tools import StoreTools

@@ -16,8 +16,6 @@ from data_engine.cli.output import print_in_color
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    import pyarrow as pa
-
     from data_engine.ingest.recheck_record import RecheckRecord
     from data_engine.market.series import Dataset, Series
     from data_engine.market.time_range import TimeRange
@@ -85,6 +83,7 @@ def status(
     from data_engine.store.selection import DatasetFilter, select_series
     from data_engine.universe.index_store import MetadataStore
     from data_engine.universe.member_series import MemberSeries
+    from data_engine.verify.held_bars import held_bars
     from data_engine.verify.legacy_status import legacy_status
     from data_engine.verify.status import index_status, series_status
 
@@ -125,9 +124,9 @@ def status(
         fields["index"] = {"name": index_name, "datasets": [one.to_json() for one in of_index]}
         lines = chain(_index_lines(str(index_name), of_index), lines)
     if with_digest:
-        fields["digest"] = _digest(store, datasets, symbols)
+        fields["digest"] = held_bars(store, datasets, symbols).digest
         lines = iter([str(fields["digest"])])
-    again = recheck_record(store.files).read()
+    again = recheck_record(store.files).read() if as_stored_on is None else None  # which is of now
     if as_json:
         recheck = None if again is None else again.to_json(datetime.now(UTC))
         print_json({**_fields(store, found), "recheck": recheck, **fields})
@@ -202,9 +201,11 @@ def _show_runs(store: BarStore, *, as_json: bool) -> None:
 
     from data_engine.ingest.outcome import duration
     from data_engine.ingest.run_log import RunLog, dump, nights_without
+    from data_engine.store.history.past import instant_of_files
 
-    runs = RunLog(store.files).read()
-    missed = nights_without(runs, datetime.now(UTC))
+    now = instant_of_files(store.files, datetime.now(UTC))
+    runs = [run for run in RunLog(store.files).read() if run.began <= now]
+    missed = nights_without(runs, now)
     if as_json:
         print_json({"runs": [json.loads(dump(run)) for run in runs], "nights_without": [day.isoformat() for day in missed]})
         return
@@ -234,17 +235,6 @@ def _fields(store: BarStore, found: Sequence[SeriesStatus]) -> dict[str, object]
         "bars": sum(one.coverage.bars for one in found),
         "bytes": sum(one.bytes for one in found),
     }
-
-
-def _digest(store: BarStore, datasets: DatasetFilter, names: Sequence[str] | None) -> str:
-    """Return the digest of all chosen bars, those without coverage included."""
-    from data_engine.market.digest import series_digest, store_digest
-    from data_engine.verify.verify import known_series
-
-    def tables(one: Series) -> Iterator[pa.Table]:
-        return (store.read(one, part.period) for part in store.partitions(one.dataset, one.symbol))
-
-    return store_digest({one: series_digest(tables(one)) for one in known_series(store, datasets, names)})
 
 
 def _index_lines(name: str, of_index: Sequence[IndexStatus]) -> Iterator[str]:

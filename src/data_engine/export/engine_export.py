@@ -31,6 +31,7 @@ from data_engine.read.bar_query import ReadOptions, parse_dataset, parse_symbols
 from data_engine.read.completeness import incomplete_series
 from data_engine.read.parquet_storage import ParquetStorage
 from data_engine.store.bar_store import BarStore
+from data_engine.store.history.past import instant_of_files
 
 FORMATS = {
     "nautilus": "nautilus_catalog.NautilusCatalog",
@@ -72,6 +73,7 @@ class EngineExport:
         storage: The store.
         call: What is asked for.
         now: The current instant, aware.
+        store_folder: The folder of the store on this machine, whose files may be read as they were; None if it is elsewhere.
 
     Attributes:
         plan: What will be written.
@@ -83,12 +85,12 @@ class EngineExport:
         StoreError: If there is no store, or corporate actions are not stored that the format needs.
     """
 
-    def __init__(self, storage: ParquetStorage, call: ExportCall, *, now: datetime) -> None:
+    def __init__(self, storage: ParquetStorage, call: ExportCall, *, now: datetime, store_folder: Path | None) -> None:
         storage.bars.check_exists()
-        self._storage, self._call, self._now = storage, call, now
+        self._folder = checked_folder(call.folder, store_folder)
+        self._storage, self._call, self._now = storage, call, instant_of_files(storage.files, now)
         self._dataset = parse_dataset(call.options)
         self._symbols = self._asked_symbols()
-        self._folder = _checked(call.folder, storage.files.folder)
         bars = self._bars()
         self._record = ExportRecord(self._folder, self._identity(bars))
         self._format = _maker(call.to)(self._folder, bars)
@@ -203,7 +205,7 @@ def _maker(to: str) -> FormatMaker:
     return made
 
 
-def _checked(folder: Path, store: Path | None) -> Path:
+def checked_folder(folder: Path, store: Path | None) -> Path:
     """Return the whole path of a folder that is neither in the store nor around it.
 
     Raises:

@@ -190,8 +190,8 @@ class ParquetStorage:
             conflicting: Which values bars have that Alpaca has revised or dropped since, as `data-engine recheck` found:
                 ``stored`` returns what is stored, with a `ConflictWarning`, ``vendor`` Alpaca's values, without dropped bars, and
                 ``raise`` is an error.
-            as_stored_on: An aware instant or a day (its end in New York): what the store held then, judged as it was then, with
-                the corporate actions and lists of then. If None, now.
+            as_stored_on: An aware instant, a day (its end in New York) or the name of a snapshot: what the store held then,
+                judged as it was then, with the corporate actions and lists of then. If None, now.
             tz: The time zone of the timestamps in the result, such as ``America/New_York``. If None, UTC.
 
         Returns:

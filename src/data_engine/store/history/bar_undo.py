@@ -20,12 +20,12 @@ def bars_undo(old: pa.Table, new: pa.Table) -> Undo:
     count, before, after = old.num_rows, timestamps_us(old), timestamps_us(new)
     everywhere = np.ones(count, bool)
     grown = after.size > count and np.array_equal(before, after[:count])
-    if grown and not _differing(old, everywhere, new.slice(0, count), everywhere).any():
+    if grown and not differing(old, everywhere, new.slice(0, count), everywhere).any():
         return _undo([[count, new.num_rows]], None)
     added = ~np.isin(after, before, assume_unique=True)
     stays = np.isin(before, after, assume_unique=True)
     differs = ~stays
-    differs[stays] = _differing(old, stays, new, ~added)
+    differs[stays] = differing(old, stays, new, ~added)
     return _undo(_ranges(added), take(old, differs) if differs.any() else None)
 
 
@@ -69,7 +69,7 @@ def kept_rows(body: bytes) -> pa.Table | None:
     return _unpacked(packed, json.loads(head)[1])
 
 
-def _differing(old: pa.Table, old_rows: Any, new: pa.Table, new_rows: Any) -> Any:
+def differing(old: pa.Table, old_rows: Any, new: pa.Table, new_rows: Any) -> Any:
     """Return which of the rows that both tables have, in order, differ in any value, bit by bit."""
     differs = np.zeros(int(np.count_nonzero(old_rows)), bool)
     for name in VALUES:

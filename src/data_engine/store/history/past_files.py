@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from data_engine.errors import DataEngineError, HistoryEnds, StoreError
 from data_engine.market.time_range import iso
+from data_engine.store.coverage import Fingerprint
 from data_engine.store.file_store import Change, FileStore, no_check
 from data_engine.store.history.record import is_recorded
 from data_engine.store.history.revert import earlier
@@ -30,14 +31,21 @@ class PastFiles:
         files: The files as they are.
         history: Their history.
         instant: The instant, UTC.
+
+    Attributes:
+        instant: The instant, UTC.
+        remade: The files that were read and have the same content as then in other bytes: another version of the library that
+            writes Parquet files wrote them.
     """
 
     def __init__(self, files: FileStore, history: StoreHistory, instant: datetime) -> None:
         self._files = files
         self._history = history
         self.instant = instant
+        self.remade: set[str] = set()
         # Only these can differ from what they are now.
-        self._later = {entry.key for record in history.records if record.instant > instant for entry in record.entries}
+        self._later: frozenset[str] = frozenset()
+        self._note_later(history.changed_after(instant))
         self._sizes: dict[str, int | None] = {}
         self._kept: dict[str, bytes | None] = {}
         self._kept_bytes = 0
@@ -70,8 +78,19 @@ class PastFiles:
                 self._kept[key] = content
         return content
 
+    def _note_later(self, changed: set[str]) -> None:
+        if not changed <= self._later:
+            self._later |= changed  # a new set: others may be reading the old one
+
+    def _catch_up(self) -> None:
+        """Take in what others have changed until now; called whenever something of the files as they are was read."""
+        with self._lock:
+            records = self._history.catch_up()
+            self._note_later({one.key for record in records if record.instant > self.instant for one in record.entries})
+
     def _past(self, key: str) -> bytes | None:
         present = self._files.get(key)
+        self._catch_up()
         if not is_recorded(key) or (present is None and key not in self._later):
             return present
         chain = self._history.chain(key, present)
@@ -79,18 +98,24 @@ class PastFiles:
             why = chain.why_unknown(self.instant)
             raise HistoryEnds(f"cannot read {self.location}/{key} as of {iso(self.instant)}: {why}; pass a later instant")
         try:
-            return earlier(present, [link.entry.undo for link in chain.later_than(self.instant)])
+            content = earlier(present, [link.entry.undo for link in later])
         except ValueError as error:
             raise StoreError(
                 f"cannot read {self.location}/{key} as of {iso(self.instant)}: {error} in its history; run `data-engine verify`"
             ) from error
+        if later and content is not None and Fingerprint.of(content) != later[-1].entry.before:
+            self.remade.add(key)
+        return content
 
     def size(self, key: str) -> int | None:
         """Return the size of a file in bytes, or None if there was no file."""
+        present_size = self._files.size(key)
+        self._catch_up()
         if key not in self._later:
-            return self._files.size(key)
+            return present_size
         if key not in self._sizes:
             present = self._files.get(key)
+            self._catch_up()
             links = self._history.chain(key, present).later_than(self.instant)
             before = links[-1].entry.before if links else None
             size = (None if present is None else len(present)) if not links else None if before is None else before.size
@@ -103,13 +128,17 @@ class PastFiles:
 
     def sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
         """Yield the keys that `list` yields, with the sizes in bytes."""
+        present = dict(self._files.sizes(prefix))
+        self._catch_up()
         changed = self._changed_below(prefix)
-        found = {key: size for key, size in self._files.sizes(prefix) if key not in self._later}
+        found = {key: size for key, size in present.items() if key not in self._later}
         found |= {key: size for key in changed if (size := self.size(key)) is not None}
         return iter(sorted(found.items()))
 
     def folders(self, prefix: str) -> Sequence[str]:
         """Return the names of the folders right below the folder *prefix*, sorted."""
+        present = self._files.folders(prefix)
+        self._catch_up()
         folder = f"{prefix}/" if prefix else ""
         changed: dict[str, list[str]] = {}
         for key in self._changed_below(prefix):
@@ -117,7 +146,7 @@ class PastFiles:
             if slash:
                 changed.setdefault(name, []).append(key)
         found = {name for name, keys in changed.items() if any(self.size(key) is not None for key in keys)}
-        for name in self._files.folders(prefix):
+        for name in present:
             if name not in found and (name not in changed or next(self.list(f"{folder}{name}"), None) is not None):
                 found.add(name)
         return sorted(found)

@@ -42,5 +42,24 @@ def earlier(content: bytes | None, steps: Iterable[Undo]) -> bytes | None:
     return _bytes(content, table)
 
 
+def table_before(table: pa.Table, step: Undo) -> pa.Table:
+    """Return the bars of a file before a change; none if there was no file.
+
+    Args:
+        table: The bars after it.
+        step: The change of a file of bars, whose old bars are kept.
+
+    Raises:
+        ValueError: If it is damaged, or the file had no bars that can be read.
+    """
+    if step.kind is Kind.BARS:
+        return old_bars(step.body, table)
+    if step.kind is Kind.WHOLE:
+        return from_parquet(step.body)
+    if step.kind is Kind.ABSENT:
+        return EMPTY
+    raise ValueError("no bars that can be read")
+
+
 def _bytes(content: bytes | None, table: pa.Table | None) -> bytes | None:
     return content if table is None else to_parquet(table)

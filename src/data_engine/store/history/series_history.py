@@ -1,0 +1,176 @@
+"""Find what came, went and changed of the bars of a series, by the records of its files: `series_history`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+
+from data_engine.errors import StoreError
+from data_engine.market.bars import EMPTY, within
+from data_engine.market.series import Series
+from data_engine.market.time_range import TimeRange, iso
+from data_engine.store.bar_store import BarStore
+from data_engine.store.history.bar_changes import BarChange, change_between
+from data_engine.store.history.chain import Chain, Link
+from data_engine.store.history.revert import table_before
+from data_engine.store.history.store_history import StoreHistory
+from data_engine.store.history.undo import Kind
+from data_engine.store.partitions import Partition, series_folder
+from data_engine.store.selection import DatasetFilter
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesChange:
+    """What one commit did to the bars of a series.
+
+    Attributes:
+        series: The series.
+        instant: When the commit was recorded, UTC: what the store held at this instant has the change.
+        actor: Who made it, such as ``update of 2024-01-31T02:00:00Z``, ``store`` or ``remove``.
+        bars: What it did.
+    """
+
+    series: Series
+    instant: datetime
+    actor: str
+    bars: BarChange
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields that ``history --json`` prints for a change."""
+        bars = self.bars
+        return {
+            "instant": iso(self.instant),
+            "actor": self.actor,
+            "dataset": self.series.dataset.name,
+            "symbol": self.series.symbol,
+            "added": bars.added,
+            "revised": bars.revised,
+            "removed": bars.removed,
+            "files_not_kept": bars.not_kept,
+            "first_bar": iso(bars.first) if bars.first else None,
+            "last_bar": iso(bars.last) if bars.last else None,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesBeginning:
+    """Where the history of some files of a series begins.
+
+    Attributes:
+        series: The series.
+        instant: The instant from which their bars are known; None if only those of now are.
+        files: The number of files.
+        bars: The number of bars in the range that they held then. If None, it is not known.
+    """
+
+    series: Series
+    instant: datetime | None
+    files: int
+    bars: int | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields that ``history --json`` prints for a beginning."""
+        return {
+            "instant": iso(self.instant) if self.instant else None,
+            "dataset": self.series.dataset.name,
+            "symbol": self.series.symbol,
+            "files": self.files,
+            "bars": self.bars,
+        }
+
+
+@dataclass(slots=True)
+class SeriesHistory:
+    """The history of a series.
+
+    Attributes:
+        changes: What changed, the latest first.
+        beginnings: Where it begins for files that were there before, the latest first.
+    """
+
+    changes: list[SeriesChange] = field(default_factory=list)
+    beginnings: list[SeriesBeginning] = field(default_factory=list)
+
+
+def recorded_series(history: StoreHistory, symbols: Sequence[str], datasets: DatasetFilter) -> set[Series]:
+    """Return the series of some symbols that have a record, also those of which no file is left."""
+    wanted = set(symbols)
+    found = (Partition.parse(key) for key in history.links if key.startswith("equities_"))
+    series = {one.series for one in found if one is not None}
+    return {one for one in series if one.symbol in wanted and one.dataset in datasets}
+
+
+def series_history(store: BarStore, history: StoreHistory, series: Series, span: TimeRange) -> SeriesHistory:
+    """Return what changed of the bars of a series that start inside a range.
+
+    Args:
+        store: The store as it is.
+        history: Its history.
+        series: The series.
+        span: The range.
+
+    Raises:
+        StoreError: If a file or its history cannot be read.
+    """
+    changes: dict[tuple[datetime, str], BarChange] = {}
+    begun: dict[tuple[datetime | None, bool], tuple[int, int]] = {}
+    for partition in _partitions(store, history, series, span):
+        key = partition.key
+        content = store.files.get(key)
+        chain = history.chain(key, content)
+        if content is None and not chain.links:
+            continue
+        table = store.decode(key, content)
+        for link, before in _walk(store, key, table, chain):
+            change = BarChange(not_kept=1) if before is None else change_between(before, table, span)
+            if change:
+                at = link.instant, link.actor
+                changes[at] = changes.get(at, BarChange()) + change
+            table = EMPTY if before is None else before
+        known = not chain.unknown and chain.begins is None
+        held = within(table, span).num_rows if known else 0
+        if held or not known:
+            at_begin = (history.begins if known else chain.begins), known
+            files, bars = begun.get(at_begin, (0, 0))
+            begun[at_begin] = files + 1, bars + held
+    return SeriesHistory(
+        [SeriesChange(series, *at, change) for at, change in sorted(changes.items(), reverse=True)],
+        [
+            SeriesBeginning(series, instant, files, bars if known else None)
+            for (instant, known), (files, bars) in sorted(begun.items(), key=_latest_first, reverse=True)
+        ],
+    )
+
+
+def _latest_first(item: tuple[tuple[datetime | None, bool], tuple[int, int]]) -> tuple[bool, str, bool]:
+    (instant, known), _ = item
+    return instant is None, iso(instant) if instant else "", known
+
+
+def _partitions(store: BarStore, history: StoreHistory, series: Series, span: TimeRange) -> list[Partition]:
+    """Return the files of a series that are there or were, and can have bars of the range, by time."""
+    folder = f"{series_folder(series)}/"
+    there = set(store.partitions(series.dataset, series.symbol))
+    once = (Partition.in_folder(series, key) for key in history.links if key.startswith(folder))
+    every = there.union(one for one in once if one is not None)
+    return sorted((one for one in every if one.period.span.intersect(span)), key=lambda one: one.period)
+
+
+def _walk(store: BarStore, key: str, table: pa.Table, chain: Chain) -> Iterator[tuple[Link, pa.Table | None]]:
+    """Yield what happened to a file, the latest first, and its bars before that; None where they are not kept."""
+    for link in chain.links:
+        if link.entry.undo.kind is Kind.LOST:
+            yield link, None
+            return
+        try:
+            table = table_before(table, link.entry.undo)
+        except ValueError as error:
+            raise StoreError(
+                f"cannot read the history of {store.files.location}/{key} before {iso(link.instant)}: {error}; "
+                "run `data-engine verify`"
+            ) from error
+        yield link, table

@@ -1,0 +1,199 @@
+"""Read and write snapshots: names for instants, each with the digest of what the store held, ``metadata/snapshots/NAME.json``.
+
+A snapshot keeps no bars: what the store held then is read by its history.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Any
+
+from data_engine.errors import DamagedFile, InputError
+from data_engine.market.time_range import from_iso, iso
+from data_engine.market.wording import and_more
+from data_engine.store.file_store import FileStore
+from data_engine.store.history.record import is_recorded
+from data_engine.store.history.store_history import StoreHistory
+from data_engine.version import written_by
+
+FOLDER = "metadata/snapshots"
+
+FORMAT = 1
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
+
+_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # no file of Windows can have such a name
+
+_IN_FLIGHT = timedelta(minutes=10)  # a writer waits for no file longer than that between its record and its move
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A name for an instant.
+
+    Attributes:
+        name: The name.
+        instant: The instant of the last record of the history by then, UTC. All later changes have later instants.
+        digest: The digest of all bars that the store held, as `data-engine status --digest` prints it.
+        bars: The number of bars.
+        series: The number of series with bars.
+        by: The version that wrote it.
+    """
+
+    name: str
+    instant: datetime
+    digest: str
+    bars: int
+    series: int
+    by: str
+
+    @classmethod
+    def of(cls, name: str, instant: datetime, digest: str, bars: int, series: int) -> Snapshot:
+        """Return a snapshot that this version makes."""
+        return cls(name, instant, digest, bars, series, written_by())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields of its file, without the format."""
+        return {
+            "name": self.name,
+            "instant": iso(self.instant),
+            "digest": self.digest,
+            "bars": self.bars,
+            "series": self.series,
+            "by": self.by,
+        }
+
+
+class Snapshots:
+    """The snapshots of a store. Safe between threads and processes.
+
+    Args:
+        files: The files of the store.
+    """
+
+    def __init__(self, files: FileStore) -> None:
+        self._files = files
+
+    def names(self) -> list[str]:
+        """Return the names, sorted."""
+        names = (key[len(FOLDER) + 1 :] for key in self._files.list(FOLDER))
+        return sorted(name[: -len(".json")] for name in names if name.endswith(".json") and is_name(name[: -len(".json")]))
+
+    def all(self) -> list[Snapshot]:
+        """Return all snapshots, the earliest first.
+
+        Raises:
+            DamagedFile: If one of them cannot be read.
+        """
+        return sorted((self.read(name) for name in self.names()), key=lambda one: (one.instant, one.name))
+
+    def read(self, name: str) -> Snapshot:
+        """Return a snapshot.
+
+        Raises:
+            InputError: If there is none of that name.
+            DamagedFile: If it cannot be read.
+        """
+        key = _key(name) if is_name(name) else None
+        content = None if key is None else self._files.get(key)
+        if content is None:
+            known = self.names()
+            there = f"the snapshots are {and_more(known, 10)}" if known else "the store has none"
+            raise InputError(f"no snapshot {name!r}; {there}")
+        try:
+            return _load(name, content)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise DamagedFile(f"cannot read {self._files.location}/{key}: {error}; restore or remove that file") from error
+
+    def check_new(self, name: str) -> None:
+        """Check the name of a snapshot to be made.
+
+        Raises:
+            InputError: If it cannot be a name, or there is a snapshot of that name, in whatever case.
+        """
+        if not is_name(name):
+            raise InputError(
+                f"cannot name a snapshot {name!r}; pass up to 100 letters, digits and . _ -, the first a letter or digit, "
+                "that are no date"
+            )
+        taken = [one for one in self.names() if one.lower() == name.lower()]
+        if taken:
+            raise InputError(f"cannot create snapshot {name!r}: {taken[0]!r} exists; pass another name")
+
+    def write(self, made: Snapshot) -> None:
+        """Write a new snapshot.
+
+        Raises:
+            InputError: If there is a snapshot of that name.
+            StoreError: If it cannot be written.
+        """
+        self.check_new(made.name)
+        content = json.dumps({"format": FORMAT, **made.to_json()}, indent=1).encode() + b"\n"
+
+        def create(there: bytes | None) -> bytes:
+            if there is not None:
+                raise InputError(f"cannot create snapshot {made.name!r}: it exists; pass another name")
+            return content
+
+        self._files.update(_key(made.name), create)
+
+
+def is_name(text: str) -> bool:
+    """Tell whether a text can be the name of a snapshot: letters, digits and ``. _ -`` that are no date."""
+    if not _NAME.fullmatch(text) or _DEVICES.fullmatch(text):
+        return False
+    for parse in (date.fromisoformat, datetime.fromisoformat):
+        with suppress(ValueError):
+            parse(text)
+            return False
+    return True
+
+
+def settled_instant(files: FileStore) -> datetime:
+    """Return an instant at which the state is that of now, and stays what it is, whatever is written later.
+
+    It is that of the last record, since all later records have later instants. A writer that has made its record and not moved
+    its file yet is waited for, since each change of a file excludes the others.
+
+    Raises:
+        InputError: If the store has no history.
+        StoreError: If the history or a file cannot be read.
+    """
+    history = StoreHistory(files)
+    last = history.last_instant
+    if last is None:
+        raise InputError(
+            f"cannot create a snapshot of {files.location}: it has no history yet; it has one from its first change by this "
+            "version on, such as `data-engine update`"
+        )
+    for key in sorted(_recent(history, last - _IN_FLIGHT)):
+        files.update(key, lambda _: None)
+    return last
+
+
+def _recent(history: StoreHistory, since: datetime) -> Iterable[str]:
+    def keys() -> Iterator[str]:
+        for record in history.records[1:]:  # the first one lists files that did not change
+            if record.instant >= since:
+                yield from (entry.key for entry in record.entries if is_recorded(entry.key))
+
+    return set(keys())
+
+
+def _key(name: str) -> str:
+    return f"{FOLDER}/{name}.json"
+
+
+def _load(name: str, content: bytes) -> Snapshot:
+    fields = json.loads(content)
+    if fields["format"] != FORMAT:
+        raise ValueError(f"its format is {fields['format']}, this program knows {FORMAT}")
+    if fields["name"] != name:
+        raise ValueError(f"it names {fields['name']!r}")
+    digest, bars, series = str(fields["digest"]), int(fields["bars"]), int(fields["series"])
+    return Snapshot(name, from_iso(fields["instant"]), digest, bars, series, str(fields["by"]))
