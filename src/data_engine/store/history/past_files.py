@@ -6,7 +6,7 @@ are now.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +17,7 @@ from data_engine.errors import DataEngineError, HistoryEnds, StoreError
 from data_engine.market.time_range import iso
 from data_engine.store.coverage import Fingerprint
 from data_engine.store.file_store import Change, FileStore, no_check
-from data_engine.store.history.record import Record, is_recorded
+from data_engine.store.history.record import is_recorded
 from data_engine.store.history.revert import earlier
 from data_engine.store.history.store_history import StoreHistory
 
@@ -45,7 +45,7 @@ class PastFiles:
         self.remade: set[str] = set()
         # Only these can differ from what they are now.
         self._later: frozenset[str] = frozenset()
-        self._note_later(history.records)
+        self._note_later(history.changed_after(instant))
         self._sizes: dict[str, int | None] = {}
         self._kept: dict[str, bytes | None] = {}
         self._kept_bytes = 0
@@ -78,15 +78,15 @@ class PastFiles:
                 self._kept[key] = content
         return content
 
-    def _note_later(self, records: Iterable[Record]) -> None:
-        changed = {entry.key for record in records if record.instant > self.instant for entry in record.entries}
+    def _note_later(self, changed: set[str]) -> None:
         if not changed <= self._later:
             self._later |= changed  # a new set: others may be reading the old one
 
     def _catch_up(self) -> None:
         """Take in what others have changed until now; called whenever something of the files as they are was read."""
         with self._lock:
-            self._note_later(self._history.catch_up())
+            records = self._history.catch_up()
+            self._note_later({one.key for record in records if record.instant > self.instant for one in record.entries})
 
     def _past(self, key: str) -> bytes | None:
         present = self._files.get(key)

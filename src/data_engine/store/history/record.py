@@ -97,7 +97,7 @@ def dump(instant: datetime, actor: str, base: int, entries: Iterable[Entry]) -> 
     """Return the content of a record."""
     rows, bodies = [], []
     for one in entries:
-        rows.append([one.key, _marks(one.before), _marks(one.after), one.undo.kind.value, len(one.undo.body)])
+        rows.append([one.key, marks_of(one.before), marks_of(one.after), one.undo.kind.value, len(one.undo.body)])
         bodies.append(one.undo.body)
     table = json.dumps(rows, separators=(",", ":"), ensure_ascii=False).encode()
     packed = zlib.compress(b"".join([b"%d\n" % len(table), table, *bodies]), 6)
@@ -129,7 +129,7 @@ def load(number: int, content: bytes) -> Record:
         at = int(length)
         entries = []
         for key, before, after, kind, size in json.loads(payload[:at]):
-            entries.append(Entry(key, _from_marks(before), _from_marks(after), Undo(Kind(kind), payload[at : at + size])))
+            entries.append(Entry(key, marks_from(before), marks_from(after), Undo(Kind(kind), payload[at : at + size])))
             at += size
         return Record(number, instant, actor, base, tuple(entries))
     except (TypeError, KeyError, zlib.error, RecursionError) as error:
@@ -153,11 +153,13 @@ def _checksum(micros: int, rest: bytes) -> bytes:
     return sha256(b"%d\n" % micros + rest).hexdigest()[:16].encode()
 
 
-def _marks(mark: Fingerprint | None) -> Sequence[int | str] | None:
-    return None if mark is None else (mark.size, mark.digest)
+def marks_of(mark: Fingerprint | None) -> Sequence[int | str] | None:
+    """Return a fingerprint as JSON writes it."""
+    return None if mark is None else [mark.size, mark.digest]
 
 
-def _from_marks(marks: Sequence[object] | None) -> Fingerprint | None:
+def marks_from(marks: Sequence[object] | None) -> Fingerprint | None:
+    """Return the fingerprint that `marks_of` wrote."""
     if marks is None:
         return None
     size, digest = marks

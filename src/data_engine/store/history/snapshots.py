@@ -165,12 +165,12 @@ def settled_instant(files: FileStore) -> datetime:
         StoreError: If the history or a file cannot be read.
     """
     history = StoreHistory(files)
-    if not history.records:
+    last = history.last_instant
+    if last is None:
         raise InputError(
             f"cannot create a snapshot of {files.location}: it has no history yet; it has one from its first change by this "
             "version on, such as `data-engine update`"
         )
-    last = history.records[-1].instant
     for key in _under_way(files, history, last - _IN_FLIGHT):
         files.update(key, lambda _: None)
     return last

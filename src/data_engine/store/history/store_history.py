@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
-from functools import cached_property
 
 from data_engine.errors import InputError
 from data_engine.market.time_range import iso
 from data_engine.store.coverage import Fingerprint
 from data_engine.store.file_store import FileStore
 from data_engine.store.history.chain import Chain, Link, walk
+from data_engine.store.history.pack import Pack, pack_numbers
 from data_engine.store.history.record import FOLDER, Record, key_of, load, number_of
 
 
@@ -22,54 +22,82 @@ class StoreHistory:
         files: The files of the store.
 
     Attributes:
-        records: The complete records, the earliest first.
+        packs: The packs, by the numbers that they stand for, the earliest first.
+        records: The complete records that are in no pack, the earliest first.
         incomplete: The keys of those that cannot be read: of killed writers, or damaged.
     """
 
     def __init__(self, files: FileStore) -> None:
         self._files = files
+        self.packs: dict[tuple[int, int], Pack] = {}
+        self.records: list[Record] = []
         self.incomplete: list[str] = []
-        self.records: list[Record] = list(self._read())
+        while not self._read():
+            pass
+        self.links: Mapping[str, tuple[Link, ...]] = _Links(self)
 
-    def _read(self) -> Iterable[Record]:
-        for key in self._files.list(FOLDER):
-            number = number_of(key)
-            content = None if number is None else self._files.get(key)
-            if number is None or content is None:
-                continue
+    def _read(self) -> bool:
+        """Read all records; return whether none of them was moved to a pack meanwhile."""
+        self.packs, self.records, self.incomplete = {}, [], []
+        keys = list(self._files.list(FOLDER))
+        for span in live_packs(keys):
+            content = self._files.get(key := next(key for key in keys if pack_numbers(key) == span))
+            if content is None:
+                return False
             try:
-                yield load(number, content)
+                self.packs[span] = Pack(content)
             except ValueError:
                 self.incomplete.append(key)
+        for key in keys:
+            number = number_of(key)
+            if number is None or any(first <= number <= last for first, last in self.packs):
+                continue
+            content = self._files.get(key)
+            if content is None:
+                return False
+            try:
+                self.records.append(load(number, content))
+            except ValueError:
+                self.incomplete.append(key)
+        return True
 
     def catch_up(self) -> list[Record]:
         """Read the records that were made since this was read or last caught up, and return them.
 
-        What can be seen of the files before this call is explained after it: a record is written before its files move.
+        What can be seen of the files before this call is explained after it: a record is written before its files move, and is not
+        moved to a pack in the hour after that.
         """
-        number = self.records[-1].number if self.records else 0
+        number = self.last_number
         found: list[Record] = []
         while (content := self._files.get(key_of(number := number + 1))) is not None:
             with suppress(ValueError):
                 found.append(load(number, content))
         if found:
             self.records = [*self.records, *found]
-            self.__dict__.pop("links", None)
+            self.links = _Links(self)
         return found
 
-    @cached_property
-    def links(self) -> Mapping[str, tuple[Link, ...]]:
-        """What the records do to each file, the latest first, by key."""
-        found: dict[str, list[Link]] = {}
-        for record in reversed(self.records):
-            for entry in record.entries:
-                found.setdefault(entry.key, []).append(Link(record.number, record.instant, record.actor, record.base, entry))
-        return {key: tuple(links) for key, links in found.items()}
+    @property
+    def last_number(self) -> int:
+        """The number of the last record; 0 if there is none."""
+        return self.records[-1].number if self.records else max((last for _, last in self.packs), default=0)
+
+    @property
+    def last_instant(self) -> datetime | None:
+        """The instant of the last record; None if there is none."""
+        lasts = [pack.last for pack in self.packs.values()] + [record.instant for record in self.records[-1:]]
+        return max(lasts, default=None)
 
     @property
     def begins(self) -> datetime | None:
         """The instant of the first record; None if there is none."""
-        return self.records[0].instant if self.records else None
+        firsts = [pack.first for pack in self.packs.values()] + [record.instant for record in self.records[:1]]
+        return min(firsts, default=None)
+
+    def changed_after(self, instant: datetime) -> set[str]:
+        """Return the files that a record after an instant is about."""
+        changed = {key for pack in self.packs.values() for key in pack.changed_after(instant)}
+        return changed | {entry.key for record in self.records if record.instant > instant for entry in record.entries}
 
     def chain(self, key: str, present: bytes | None) -> Chain:
         """Return the history of one file.
@@ -98,3 +126,38 @@ class StoreHistory:
                 f"cannot read the store {self._files.location} as of {iso(instant)}: its history begins at {iso(self.begins)}; "
                 "pass that or a later instant"
             )
+
+
+class _Links(Mapping[str, "tuple[Link, ...]"]):
+    """What the records do to each file, the latest first, by key. What is in packs is read when it is asked for."""
+
+    def __init__(self, history: StoreHistory) -> None:
+        self._packs = list(reversed(history.packs.values()))
+        found: dict[str, list[Link]] = {}
+        for record in reversed(history.records):
+            for entry in record.entries:
+                found.setdefault(entry.key, []).append(Link(record.number, record.instant, record.actor, record.base, entry))
+        self._loose = found
+        self._keys = sorted({*found, *(key for pack in self._packs for key in pack.keys())})
+
+    def __getitem__(self, key: str) -> tuple[Link, ...]:
+        links = (*self._loose.get(key, ()), *(link for pack in self._packs for link in pack.links(key)))
+        if not links:
+            raise KeyError(key)
+        return links
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+
+def live_packs(keys: list[str]) -> list[tuple[int, int]]:
+    """Return the numbers that the packs stand for, without those that a larger one stands for, too."""
+    spans = sorted({span for key in keys if (span := pack_numbers(key)) is not None}, key=lambda span: (span[0], -span[1]))
+    found: list[tuple[int, int]] = []
+    for first, last in spans:
+        if not found or last > found[-1][1]:
+            found.append((first, last))
+    return found
