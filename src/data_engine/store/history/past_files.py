@@ -97,6 +97,7 @@ class PastFiles:
         if not chain.known_at(self.instant):
             why = chain.why_unknown(self.instant)
             raise HistoryEnds(f"cannot read {self.location}/{key} as of {iso(self.instant)}: {why}; pass a later instant")
+        later = chain.later_than(self.instant)
         try:
             content = earlier(present, [link.entry.undo for link in later])
         except ValueError as error:
@@ -165,9 +166,9 @@ class PastFiles:
         del seconds, told
         return self
 
-    def acting(self, actor: str) -> PastFiles:
+    def acting(self, actor: str, *, forgets: bool = False) -> PastFiles:
         """Return these files, which no one changes."""
-        del actor
+        del actor, forgets
         return self
 
     def write_warning(self) -> str | None:
