@@ -8,7 +8,7 @@ from pathlib import Path
 
 from data_engine.errors import OF_ONE_FILE, DataEngineError, StoreBusy, StoreError
 from data_engine.store.file_store import Change, check_key, no_check
-from data_engine.store.history.head import BEGINNING, Replaced, entries_of, found_at_beginning, next_instant
+from data_engine.store.history.head import BEGINNING, Actor, Replaced, entries_of, found_at_beginning, next_instant
 from data_engine.store.history.record import dump, instant_of, key_of, number_of
 
 from .scheduler import Lock, Scheduler
@@ -65,7 +65,7 @@ class Files:
     def waiting(self, seconds: float, told: Callable[[], None]) -> Files:
         return self
 
-    def acting(self, actor: str) -> Files:
+    def acting(self, actor: str, *, forgets: bool = False) -> Files:
         return self
 
     def update(self, key: str, change: Change) -> bool:
@@ -134,7 +134,7 @@ class Files:
 
     def _record(self, replaced: list[Replaced], base: int | None = None) -> None:
         """Record a commit as the file stores do, before its files are replaced; the seam is that of a killed writer."""
-        entries = entries_of(replaced)
+        entries = entries_of(replaced, Actor())
         if not entries:
             return
         number, last = self._last_number(), None

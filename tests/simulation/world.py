@@ -364,7 +364,7 @@ class World:
                 stack.enter_context(mock.patch.object(module, "random", self._ids))
             for module in (requested, lease, capabilities, s3_files, s3_history):
                 stack.enter_context(mock.patch.object(module, "uuid4", new_id))
-            for module in (lease, capabilities):
+            for module in (lease, capabilities, s3_history):
                 stack.enter_context(mock.patch.object(module, "elapsed", clock.monotonic))
             for module in (coverage_store, head, open_query, lease):
                 stack.enter_context(mock.patch.object(module, "datetime", _Clock))

@@ -16,7 +16,8 @@ from data_engine.market.bars import VALUES, make_table, merge
 from data_engine.store.coverage import Fingerprint
 from data_engine.store.history.bar_undo import bars_undo, counts_of
 from data_engine.store.history.chain import Chain, Link, walk
-from data_engine.store.history.head import Replaced, entries_of, found_at_beginning
+from data_engine.store.history.head import Actor, Replaced, found_at_beginning
+from data_engine.store.history.head import entries_of as recorded
 from data_engine.store.history.record import dump, load
 from data_engine.store.history.revert import earlier
 from data_engine.store.history.undo import Edited, Kind, Undo, undo_of
@@ -83,6 +84,10 @@ def test_a_line_that_is_added_costs_less_than_a_line():
 
 
 # ---------------------------------------------------------------------------------------------------------------- records
+
+
+def entries_of(replaced):
+    return recorded(replaced, Actor())
 
 
 def entries():

@@ -12,10 +12,13 @@ import pytest
 
 from data_engine.errors import HistoryEnds, InputError, StoreError
 from data_engine.read.parquet_storage import ParquetStorage
+from data_engine.store.history import compaction
+from data_engine.store.history.pack import pack_numbers
 from data_engine.store.history.past import past_files
 from data_engine.store.history.record import FOLDER
 from data_engine.store.history.snapshots import settled_instant
 from data_engine.store.history.store_history import StoreHistory
+from data_engine.store.history.undo import Kind
 from data_engine.store.local_drafts import LocalDrafts
 from data_engine.store.local_files import LocalFiles
 
@@ -28,7 +31,7 @@ KEYS = [
 
 
 def last_instant(files):
-    return StoreHistory(files).records[-1].instant
+    return StoreHistory(files).last_instant
 
 
 def contents(files):
@@ -200,3 +203,124 @@ def test_bars_are_loaded_as_they_were_by_every_way_of_reading(place):
         1.0
     ] * 4
     assert storage.sessions("A", "2024-06-03", "2024-06-03", as_stored_on=instant)["bars"].tolist() == [4]
+
+
+def life_of_files(place, rng, commits, between=lambda number: None):
+    """Change files many times; return what they were, by instant."""
+    files, was = place.files, {}
+    for number in range(commits):
+        key = rng.choice(KEYS)
+        content = rng.choice([b"", b"content %d " % rng.randrange(9) * 30, b"x%d" % number])
+        files.acting(f"run {number % 3}").update(key, lambda old, content=content: content if (old or b"") != content else None)
+        if StoreHistory(files).last_number:
+            was[StoreHistory(files).last_instant] = contents(files)
+        between(number)
+    return was
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_packs_tell_the_same_as_the_records_they_hold(place, seed, monkeypatch):
+    """Records are packed now and then, packs are merged, and a killed process has left what it was about to remove."""
+    monkeypatch.setattr(compaction, "_MANY", 6)
+    rng, left = random.Random(seed), {}
+
+    def between(number):
+        if rng.random() < 0.2:
+            left.update({key: place.files.get(key) for key in place.files.list(FOLDER)})
+            compaction.compact(place.files, datetime.now(UTC) + timedelta(hours=2))
+            if rng.random() < 0.3:
+                put_back = rng.sample(sorted(left), min(3, len(left)))
+                for key in put_back:
+                    place.files.update(key, lambda _, key=key: left[key])
+
+    was = life_of_files(place, rng, 40, between)
+    again = place.open()
+
+    assert any(pack_numbers(key) for key in again.list(FOLDER))
+    assert [record.number for record in StoreHistory(again).records] == sorted(
+        {record.number for record in StoreHistory(again).records}
+    )
+    for instant, expected in was.items():
+        assert contents(past_files(again, instant, now=datetime.now(UTC))) == expected
+
+
+def test_young_records_and_the_last_one_stay_files_of_their_own(place, monkeypatch):
+    monkeypatch.setattr(compaction, "_MANY", 6)
+    life_of_files(place, random.Random(1), 20)
+
+    assert compaction.compact(place.files, datetime.now(UTC)) == 0
+    assert compaction.compact(place.files, datetime.now(UTC) + timedelta(hours=2)) > 10
+    assert len(StoreHistory(place.files).records) >= 1
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_pruned_history_begins_later_and_tells_the_same_from_then_on(place, packed, monkeypatch):
+    monkeypatch.setattr(compaction, "_MANY", 6)
+    was = life_of_files(place, random.Random(2), 30)
+    if packed:
+        compaction.compact(place.files, datetime.now(UTC) + timedelta(hours=2))
+    cut = sorted(was)[15]
+    size = sum(size for _, size in place.files.sizes(FOLDER))
+    pruned = compaction.prune(place.files, cut)
+    now = datetime.now(UTC)
+
+    assert pruned.begins == cut
+    assert pruned.freed == size - sum(size for _, size in place.files.sizes(FOLDER))
+    for instant, expected in was.items():
+        if instant >= cut:
+            assert contents(past_files(place.files, instant, now=now)) == expected
+        else:
+            with pytest.raises(InputError, match="its history begins at"):
+                past_files(place.files, instant, now=now)
+    place.files.update(KEYS[0], lambda _: b"afterwards")
+    assert contents(past_files(place.files, max(was), now=datetime.now(UTC))) == was[max(was)]
+
+
+def test_everything_can_be_pruned_and_the_history_goes_on(place):
+    was = life_of_files(place, random.Random(3), 12)
+    last = StoreHistory(place.files).last_number
+    compaction.prune(place.files, datetime.now(UTC) + timedelta(days=1))
+    place.files.update(KEYS[0], lambda _: b"afterwards")
+
+    assert StoreHistory(place.files).last_number == last + 1
+    assert contents(past_files(place.files, max(was), now=datetime.now(UTC))) == was[max(was)]
+
+
+def test_bars_that_are_forgotten_are_in_no_record(place):
+    secret = b"PAR1 bars that must go " * 20
+    place.files.update(KEYS[3], lambda _: secret)
+    instant = last_instant(place.files)
+    place.files.acting("remove", forgets=True).delete(KEYS[3])
+
+    assert [entry.undo.kind for record in StoreHistory(place.files).records[1:] for entry in record.entries] == [
+        Kind.ABSENT,
+        Kind.LOST,
+    ]
+    with pytest.raises(HistoryEnds):
+        past_files(place.files, instant, now=datetime.now(UTC)).get(KEYS[3])
+
+
+def test_of_price_bases_the_latest_is_kept(place, monkeypatch):
+    """All bars of an adjusted file change each time; raw ones and text keep all that they were."""
+    monkeypatch.setattr(compaction, "_MANY", 3)
+    adjusted, raw = KEYS[3].replace("1min", "1min_split"), KEYS[3]
+    instants = []
+    for number in range(5):
+        content = b"PAR1" + bytes([number]) * 400
+        for key in (adjusted, raw):
+            place.files.update(key, lambda _, content=content: content)
+        instants.append(last_instant(place.files))
+        compaction.compact(place.files, datetime.now(UTC) + timedelta(hours=2))
+    place.files.update(KEYS[0], lambda _: b"a")
+    place.files.update(KEYS[0], lambda _: b"b")
+    monkeypatch.setattr(compaction, "_MANY", 1)
+    compaction.compact(place.files, datetime.now(UTC) + timedelta(hours=2))
+
+    for number, instant in enumerate(instants):
+        past = past_files(place.files, instant, now=datetime.now(UTC))
+        assert past.get(raw) == b"PAR1" + bytes([number]) * 400
+        if number >= 3:
+            assert past.get(adjusted) == past.get(raw)
+        else:
+            with pytest.raises(HistoryEnds):
+                past.get(adjusted)

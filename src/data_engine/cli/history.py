@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from data_engine.cli.console import print_err, print_json, refuse_unknown
+from data_engine.cli.console import print_err, print_json, refuse_unknown, size, warn_writer
 from data_engine.cli.exit_codes import DefaultGroup
-from data_engine.cli.options import filter_options, with_store
+from data_engine.cli.options import filter_options, wait_option, with_store
+from data_engine.store.run_lock import RUN_LOCK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from data_engine.verify.symbol_history import SymbolHistory
 
 
-@click.group(cls=DefaultGroup, default="show", subcommand_metavar="SYMBOL ... | COMMAND", exits="0 1 2 4 130")
+@click.group(cls=DefaultGroup, default="show", subcommand_metavar="SYMBOL ... | COMMAND", exits="0 1 2 4 7 130")
 def history() -> None:
     """Show what changed of a symbol's bars, when, by whom.
 
@@ -88,3 +89,37 @@ def _changed(one: SeriesChange) -> str:
     if bars.not_kept:
         text += f"{'; ' if text else ''}{plural(bars.not_kept, 'file')} replaced or removed, old bars not kept"
     return text
+
+
+@history.command(exits="0 1 2 4 7 130")
+@click.option("--before", required=True, metavar="DATE", help="The first day or instant whose states can still be read.")
+@click.option("--force", is_flag=True, help="Drop what snapshots need, too.")
+@click.option("--dry-run", is_flag=True, help="Print what would be dropped; drop nothing.")
+@wait_option()
+@with_store
+def prune(store: BarStore, before: str, force: bool, dry_run: bool, wait: float, as_json: bool) -> None:
+    """Drop what is only needed for earlier states.
+
+    Nothing of the present is touched. States before the date cannot be read afterwards; what snapshots need is refused.
+    """
+    from data_engine.market.dates import parse_start
+    from data_engine.market.time_range import iso
+    from data_engine.store.history.compaction import prune as drop
+    from data_engine.store.history.snapshots import refuse_needed
+
+    instant = parse_start(before)
+    warn_writer(store.files)
+    with store.files.lock(RUN_LOCK, seconds=wait):
+        pruned = drop(store.files, instant, dry_run=True)
+        if pruned.begins is not None and not force:
+            refuse_needed(store.files, pruned.begins)
+        if not dry_run:
+            pruned = drop(store.files, instant)
+    if as_json:
+        begins = None if pruned.begins is None else iso(pruned.begins)
+        print_json({"begins": begins, "records": pruned.records, "freed_bytes": pruned.freed, "dry_run": dry_run})
+    elif pruned.begins is None:
+        click.echo("Nothing to drop: the history has no earlier record.")
+    else:
+        done = "Would drop" if dry_run else f"Freed {size(pruned.freed)}:"
+        click.echo(f"{done} {pruned.records:,} records; states before {iso(pruned.begins)} cannot be read any more")

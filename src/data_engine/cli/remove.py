@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from data_engine.cli.console import LIST_ALL, print_json, refuse_unknown, warn_writer
+from data_engine.cli.console import LIST_ALL, print_json, refuse_unknown, size, warn_writer
 from data_engine.cli.exit_codes import Command
 from data_engine.cli.options import filter_options, wait_option, with_store
 from data_engine.store.run_lock import RUN_LOCK
+
+_ACTOR = "remove"
 
 if TYPE_CHECKING:
     from data_engine.market.series import Series
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 @click.option("--start", metavar="DATE", help="First day or instant. [default: first bar]")
 @click.option("--end", metavar="DATE", help="Last day, included, or instant. [default: last bar]")
 @filter_options
+@click.option("--forget", is_flag=True, help="Keep nothing of the bars: earlier states of their files cannot be read then.")
 @click.option("--dry-run", is_flag=True, help="Print what would be removed; remove nothing.")
 @wait_option()
 @with_store
@@ -31,16 +34,22 @@ def remove(
     datasets: DatasetFilter,
     start: str | None,
     end: str | None,
+    forget: bool,
     dry_run: bool,
     wait: float,
     as_json: bool,
 ) -> None:
-    """Remove bars and their coverage from the store."""
+    """Remove bars and their coverage from the store.
+
+    The history of the store keeps the bars for states before the removal, unless --forget is given.
+    """
     from data_engine.market.dates import any_span
+    from data_engine.store.history.cost import kept_since, last_number
     from data_engine.store.removal import plan_removal, remove_bars
 
-    store = store.acting("remove")
+    store = store.acting(_ACTOR, forgets=forget)
     _selected(store, names, datasets)
+    kept = 0
     if dry_run:
         removed = {series: bars for series, _, bars in plan_removal(store, datasets, names, start, end)}
     else:
@@ -48,15 +57,19 @@ def remove(
         warn_writer(store.files)
         with store.files.lock(RUN_LOCK, seconds=wait):
             store.files.remove_stale_drafts()
+            number = last_number(store.files)
             # Again, since another run may have added or removed some while this one waited.
             removed = remove_bars(store, _selected(store, names, datasets), span)
+            kept = kept_since(store.files, number, _ACTOR)
     if as_json:
         listed = [{"symbol": series.symbol, "dataset": series.dataset.name, "bars": bars} for series, bars in removed.items()]
-        print_json({"removed": listed, "dry_run": dry_run})
+        print_json({"removed": listed, "dry_run": dry_run, "kept_bytes": kept})
         return
     verb = "Would remove" if dry_run else "Removed"
     for series, bars in removed.items():
         click.echo(f"{verb} {bars:,} bars of {series}")
+    if kept:
+        click.echo(f"The history keeps {size(kept)} of them for earlier states; `data-engine history prune` frees the space")
 
 
 def _selected(store: BarStore, names: list[str], datasets: DatasetFilter) -> list[Series]:

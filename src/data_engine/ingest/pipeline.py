@@ -13,6 +13,7 @@ from data_engine.errors import ConfigError, DataEngineError, InputError
 from data_engine.ingest.actions_before import ActionsBefore, refresh_actions
 from data_engine.ingest.bar_source import check_source, record_source
 from data_engine.ingest.dispatcher import Dispatcher
+from data_engine.ingest.housekeeping import tidy
 from data_engine.ingest.outcome import IngestionReport
 from data_engine.ingest.plan import IngestionPlan
 from data_engine.ingest.progress import Progress
@@ -23,7 +24,7 @@ from data_engine.ingest.run_plan import RunPlan, plan_run
 from data_engine.ingest.stderr_progress import StderrProgress, progress_of
 from data_engine.ingest.task import RunOptions
 from data_engine.ingest.update_targets import Targets, check_targets, targets_in
-from data_engine.ingest.worker_pool import RUN_MARKERS, ThreadPool, WorkerPool, check_address
+from data_engine.ingest.worker_pool import ThreadPool, WorkerPool, check_address
 from data_engine.market.dates import DateLike, Span, parse_day
 from data_engine.market.series import Adjustment, Dataset, Feed, Timeframe
 from data_engine.market.symbol import at_day
@@ -315,11 +316,9 @@ class IngestionPipeline:
         with ExitStack() as hold:
             hold.callback(self._disconnect)
             hold.enter_context(files.lock(RUN_LOCK, seconds=self._wait, waiting=lambda: self.progress.note(waits)))
-            files.remove_stale_drafts()
+            tidy(files, self._now(), self.progress.note)
             if note := record_source(files, self._url):
                 self.progress.note(note)
-            for key in list(files.list(RUN_MARKERS)):
-                files.delete(key)  # of a run that was killed: what its workers still do comes to nothing
             self.storage.bars.coverage.requested.refresh()
             yield hold
 

@@ -46,9 +46,9 @@ class BarStore:
         made.files, made.coverage = files, self.coverage.writing_to(files)
         return made
 
-    def acting(self, actor: str) -> BarStore:
+    def acting(self, actor: str, *, forgets: bool = False) -> BarStore:
         """Return the same store for somebody, whom its history names."""
-        return self.writing_to(self.files.acting(actor))
+        return self.writing_to(self.files.acting(actor, forgets=forgets))
 
     def write(self, series: Series, period: Period, fetched: pa.Table, *, answered: TimeRange | None = None) -> WriteResult:
         """Merge bars into one file; no stored bar is removed.

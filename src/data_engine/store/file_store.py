@@ -83,11 +83,12 @@ class FileStore(Protocol):
             told: A function to call if a change has waited for a second and goes on waiting.
         """
 
-    def acting(self, actor: str) -> FileStore:
+    def acting(self, actor: str, *, forgets: bool = False) -> FileStore:
         """Return these files for somebody, whom the history of the store names as the one who changed them.
 
         Args:
-            actor: Who, such as ``store`` or ``update at 2024-01-31T02:00:00Z``.
+            actor: Who, such as ``store`` or ``update of 2024-01-31T02:00:00Z``.
+            forgets: Whether the bars that changes take out are not kept by the history.
         """
 
     def remove_stale_drafts(self) -> int:

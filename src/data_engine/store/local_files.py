@@ -23,7 +23,7 @@ from typing import TypeVar
 from data_engine.errors import OF_ONE_FILE, DataEngineError, StoreError
 from data_engine.store.disk import DISK, Disk, Entry, parent_of, renew_after_fork, reported, store_error
 from data_engine.store.file_store import Change, check_key, no_check
-from data_engine.store.history.head import Replaced
+from data_engine.store.history.head import Actor, Replaced
 from data_engine.store.history.record import is_recorded, recorded_folders
 from data_engine.store.local_drafts import LocalDrafts
 from data_engine.store.local_group import LocalGroups
@@ -168,10 +168,10 @@ class LocalFiles:
         patient._locks = self._locks.waiting(seconds, told)
         return patient
 
-    def acting(self, actor: str) -> LocalFiles:
+    def acting(self, actor: str, *, forgets: bool = False) -> LocalFiles:
         """Return these files for somebody, whom the history of the store names."""
         made = copy(self)
-        made._history = self._history.acting(actor)
+        made._history = self._history.acting(Actor(actor, forgets))
         made._groups = self._groups.recording(made._history)
         return made
 

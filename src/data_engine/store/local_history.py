@@ -16,7 +16,7 @@ from functools import partial
 
 from data_engine.errors import StoreBusy
 from data_engine.store.disk import Disk, Mutex, reported
-from data_engine.store.history.head import BEGINNING, UNNAMED, Replaced, entries_of, found_at_beginning, next_instant
+from data_engine.store.history.head import BEGINNING, Actor, Replaced, entries_of, found_at_beginning, next_instant
 from data_engine.store.history.record import FOLDER, dump, instant_of, key_of, number_of
 from data_engine.store.local_drafts import LocalDrafts
 from data_engine.store.local_locks import LocalLocks
@@ -52,14 +52,14 @@ class LocalHistory:
         self._drafts = drafts
         self._path = path
         self._present = present
-        self._actor = UNNAMED
+        self._actor = Actor()
         self._head = _Head(disk.mutex())
 
     def renew(self) -> None:
         """Free the lock between threads."""
         self._head.mutex = self._disk.mutex()
 
-    def acting(self, actor: str) -> LocalHistory:
+    def acting(self, actor: Actor) -> LocalHistory:
         """Return the same history for commits of somebody."""
         made = copy(self)
         made._actor = actor
@@ -83,7 +83,7 @@ class LocalHistory:
         Raises:
             StoreError: If it cannot be written.
         """
-        entries = entries_of(replaced)
+        entries = entries_of(replaced, self._actor)
         if not entries:
             return
         with self._held():
@@ -91,7 +91,7 @@ class LocalHistory:
             if number == 0:
                 content = partial(dump, actor=BEGINNING, base=0, entries=found_at_beginning(self._present()))
                 number, last = 1, self._write(1, next_instant(None), content, flush=flush)
-            content = partial(dump, actor=self._actor, base=number if base is None else base, entries=entries)
+            content = partial(dump, actor=self._actor.name, base=number if base is None else base, entries=entries)
             self._head.number, self._head.instant = number + 1, self._write(number + 1, next_instant(last), content, flush=flush)
 
     @contextmanager

@@ -23,6 +23,7 @@ from data_engine.verify.action_records import all_findings
 from data_engine.verify.file_catalog import FileCatalog
 from data_engine.verify.findings import Finding
 from data_engine.verify.gaps import KINDS, Gap, Presence, find_gaps, missing_ranges, presence
+from data_engine.verify.history_check import history_findings
 from data_engine.verify.known_actions import KnownActions
 from data_engine.verify.missing_minutes import missing_minutes
 from data_engine.verify.series_check import CheckedSeries, StoredBars, check_series
@@ -97,6 +98,7 @@ def verify(
     report.findings += damaged_requests(storage.files)
     if names is None:
         report.findings += unrecognized_files(storage)
+        report.findings += history_findings(storage.files, quick=quick)
     return report
 
 

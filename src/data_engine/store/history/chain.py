@@ -41,6 +41,7 @@ class Chain:
     """The history of one file.
 
     Attributes:
+        present: The fingerprint of the file as it is; None if there is none.
         links: What happened to it, the latest first.
         begins: The instant from which its content is known; None if it is known as long as the store's history lasts. If the
             present file is not explained by any record, `unknown` is set instead.
@@ -48,6 +49,7 @@ class Chain:
         gaps: When it is not known which of two contents it had, from and until: two writers made the same of it.
     """
 
+    present: Fingerprint | None
     links: tuple[Link, ...]
     begins: datetime | None = None
     unknown: bool = False
@@ -105,7 +107,7 @@ class _Walk:
     """
 
     def __init__(self, state: Fingerprint | None) -> None:
-        self.state = state
+        self.state = self._present = state
         self._live: list[Link] = []
         self._gaps: list[tuple[datetime, datetime]] = []
         self._read: list[tuple[Fingerprint | None, int]] = []  # what writers read that is no state yet, and the live ones by then
@@ -156,8 +158,8 @@ class _Walk:
         unread = [count for read, count in self._read if not _is(read, first)]
         live = self._live[: unread[0]] if unread else self._live
         if known and not unread:
-            return Chain(tuple(live), gaps=tuple(self._gaps))
-        return Chain(tuple(live), live[-1].instant if live else None, unknown=not live, gaps=tuple(self._gaps))
+            return Chain(self._present, tuple(live), gaps=tuple(self._gaps))
+        return Chain(self._present, tuple(live), live[-1].instant if live else None, unknown=not live, gaps=tuple(self._gaps))
 
 
 def _at_the_same_time(link: Link, older: Sequence[Link]) -> Iterator[Link]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from data_engine.store.coverage import Fingerprint
@@ -52,10 +52,28 @@ class Replaced:
         return Entry(self.key, before, after, undo_of(self.old, self.new))
 
 
-def entries_of(replaced: Iterable[Replaced]) -> list[Entry]:
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who makes commits.
+
+    Attributes:
+        name: Whom the history names.
+        forgets: Whether the bars that a commit takes out are not kept.
+    """
+
+    name: str = UNNAMED
+    forgets: bool = False
+
+
+def entries_of(replaced: Iterable[Replaced], actor: Actor) -> list[Entry]:
     """Return what is recorded of a commit; nothing if it changes no file whose history is kept."""
     changing = (one for one in replaced if is_recorded(one.key) and (one.lost or (one.old or b"") != one.new))
-    return [one.entry() for one in changing]
+    return [_forgotten(one.entry()) if actor.forgets else one.entry() for one in changing]
+
+
+def _forgotten(entry: Entry) -> Entry:
+    is_kept = not entry.key.startswith("equities_") or entry.before is None
+    return entry if is_kept else replace(entry, undo=Undo(Kind.LOST))
 
 
 def found_at_beginning(sizes: Iterable[tuple[str, int]]) -> list[Entry]:

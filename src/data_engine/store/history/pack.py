@@ -43,6 +43,16 @@ def pack_numbers(key: str) -> tuple[int, int] | None:
     return None if match is None else (int(match[1]), int(match[2]))
 
 
+def live_packs(keys: Iterable[str]) -> list[tuple[int, int]]:
+    """Return the numbers that the packs stand for, without those that a larger one stands for, too."""
+    spans = sorted({span for key in keys if (span := pack_numbers(key)) is not None}, key=lambda span: (span[0], -span[1]))
+    found: list[tuple[int, int]] = []
+    for first, last in spans:
+        if not found or last > found[-1][1]:
+            found.append((first, last))
+    return found
+
+
 def pack(records: Sequence[Record]) -> bytes:
     """Return the content of a pack.
 
@@ -119,9 +129,10 @@ class Pack:
         self.numbers = frozenset(row[0] for row in self._records)
         self._block = lru_cache(4)(self._read_block)
 
+    @property
     def keys(self) -> Iterable[str]:
-        """Return the files that the records are about."""
-        return self._keys.keys()
+        """The files that the records are about."""
+        return self._keys
 
     def changed_after(self, instant: datetime) -> Iterator[str]:
         """Yield the files that a record after an instant is about."""

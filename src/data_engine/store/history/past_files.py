@@ -166,9 +166,9 @@ class PastFiles:
         del seconds, told
         return self
 
-    def acting(self, actor: str) -> PastFiles:
+    def acting(self, actor: str, *, forgets: bool = False) -> PastFiles:
         """Return these files, which no one changes."""
-        del actor
+        del actor, forgets
         return self
 
     def write_warning(self) -> str | None:

@@ -154,6 +154,24 @@ def is_name(text: str) -> bool:
     return True
 
 
+def refuse_needed(files: FileStore, begins: datetime) -> None:
+    """Check that no snapshot needs what is to be dropped.
+
+    Args:
+        files: The files of the store.
+        begins: The instant from which states can be read afterwards.
+
+    Raises:
+        InputError: If one does.
+        DamagedFile: If one cannot be read.
+    """
+    needed = [one.name for one in Snapshots(files).all() if one.instant < begins]
+    if needed:
+        raise InputError(
+            f"cannot drop what snapshots need: {and_more(needed, 10)}, before {iso(begins)}; pass an earlier date, or --force"
+        )
+
+
 def settled_instant(files: FileStore) -> datetime:
     """Return an instant at which the state is that of now, and stays what it is, whatever is written later.
 

@@ -11,7 +11,7 @@ from data_engine.market.time_range import iso
 from data_engine.store.coverage import Fingerprint
 from data_engine.store.file_store import FileStore
 from data_engine.store.history.chain import Chain, Link, walk
-from data_engine.store.history.pack import Pack, pack_numbers
+from data_engine.store.history.pack import Pack, live_packs, pack_numbers
 from data_engine.store.history.record import FOLDER, Record, key_of, load, number_of
 
 
@@ -64,8 +64,8 @@ class StoreHistory:
     def catch_up(self) -> list[Record]:
         """Read the records that were made since this was read or last caught up, and return them.
 
-        What can be seen of the files before this call is explained after it: a record is written before its files move, and is not
-        moved to a pack in the hour after that.
+        What can be seen of the files before this call is explained after it: a record is written before its files move, and
+        moves to a pack an hour after that at the earliest.
         """
         number = self.last_number
         found: list[Record] = []
@@ -81,6 +81,13 @@ class StoreHistory:
     def last_number(self) -> int:
         """The number of the last record; 0 if there is none."""
         return self.records[-1].number if self.records else max((last for _, last in self.packs), default=0)
+
+    @staticmethod
+    def is_before(key: str, number: int) -> bool:
+        """Tell whether a file of the history is of records before one."""
+        span = pack_numbers(key)
+        own = span[0] if span is not None else number_of(key)
+        return own is not None and own < number
 
     @property
     def last_instant(self) -> datetime | None:
@@ -138,7 +145,7 @@ class _Links(Mapping[str, "tuple[Link, ...]"]):
             for entry in record.entries:
                 found.setdefault(entry.key, []).append(Link(record.number, record.instant, record.actor, record.base, entry))
         self._loose = found
-        self._keys = sorted({*found, *(key for pack in self._packs for key in pack.keys())})
+        self._keys = sorted({*found, *(key for pack in self._packs for key in pack.keys)})
 
     def __getitem__(self, key: str) -> tuple[Link, ...]:
         links = (*self._loose.get(key, ()), *(link for pack in self._packs for link in pack.links(key)))
@@ -151,13 +158,3 @@ class _Links(Mapping[str, "tuple[Link, ...]"]):
 
     def __len__(self) -> int:
         return len(self._keys)
-
-
-def live_packs(keys: list[str]) -> list[tuple[int, int]]:
-    """Return the numbers that the packs stand for, without those that a larger one stands for, too."""
-    spans = sorted({span for key in keys if (span := pack_numbers(key)) is not None}, key=lambda span: (span[0], -span[1]))
-    found: list[tuple[int, int]] = []
-    for first, last in spans:
-        if not found or last > found[-1][1]:
-            found.append((first, last))
-    return found

@@ -33,7 +33,7 @@ from uuid import uuid4
 
 from data_engine.errors import DataEngineError, StoreBusy, StoreError
 from data_engine.store.file_store import Change, check_key, no_check
-from data_engine.store.history.head import Replaced
+from data_engine.store.history.head import Actor, Replaced
 from data_engine.store.history.record import is_recorded, recorded_folders
 from data_engine.store.removal_mark import is_file, tombstone
 from data_engine.store.s3.bucket import Bucket, Conflict, StoredObject
@@ -165,10 +165,10 @@ class S3Files:
         patient._told = told
         return patient
 
-    def acting(self, actor: str) -> S3Files:
+    def acting(self, actor: str, *, forgets: bool = False) -> S3Files:
         """Return these files for somebody, whom the history of the store names."""
         made = copy(self)
-        made._history = self._history.acting(actor)
+        made._history = self._history.acting(Actor(actor, forgets))
         return made
 
     def _recorded(self) -> Iterator[tuple[str, int]]:

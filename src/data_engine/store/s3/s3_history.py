@@ -15,9 +15,13 @@ from typing import Protocol
 from uuid import uuid4
 
 from data_engine.store.disk import Mutex
-from data_engine.store.history.head import BEGINNING, UNNAMED, Replaced, entries_of, found_at_beginning, next_instant
+from data_engine.store.history.head import BEGINNING, Actor, Replaced, entries_of, found_at_beginning, next_instant
 from data_engine.store.history.record import FOLDER, dump, instant_of, key_of, number_of
 from data_engine.store.s3.bucket import Bucket, Conflict
+from data_engine.store.s3.lease import elapsed
+
+_FRESH_SECONDS = 60.0
+"""After that a number that was free may be that of a record that is in a pack by now; one moves there after an hour."""
 
 
 @dataclass
@@ -27,6 +31,7 @@ class Head:
     mutex: Mutex
     number: int = 0
     instant: datetime | None = None
+    read_at: float = 0.0
 
 
 class Shared(Protocol):
@@ -50,9 +55,9 @@ class S3History:
         self._bucket = bucket
         self._shared = shared
         self._present = present
-        self._actor = UNNAMED
+        self._actor = Actor()
 
-    def acting(self, actor: str) -> S3History:
+    def acting(self, actor: Actor) -> S3History:
         """Return the same history for commits of somebody."""
         made = copy(self)
         made._actor = actor
@@ -63,7 +68,7 @@ class S3History:
         head = self._shared().history
         with head.mutex:
             if not head.number:
-                head.number, head.instant = self._last()
+                self._refresh(head)
             return head.number
 
     def record(self, replaced: Sequence[Replaced], *, base: int, conditional: bool) -> None:
@@ -77,17 +82,17 @@ class S3History:
         Raises:
             StoreError: If it cannot be written.
         """
-        entries = entries_of(replaced)
+        entries = entries_of(replaced, self._actor)
         if not entries:
             return
         head = self._shared().history
         with head.mutex:
-            if not head.number or not conditional:
-                head.number, head.instant = self._last()
+            if not head.number or not conditional or elapsed() - head.read_at > _FRESH_SECONDS:
+                self._refresh(head)
             if not head.number:
                 first = partial(dump, actor=BEGINNING, base=0, entries=found_at_beginning(self._present()))
                 self._append(head, first, conditional=conditional)
-            self._append(head, partial(dump, actor=self._actor, base=base, entries=entries), conditional=conditional)
+            self._append(head, partial(dump, actor=self._actor.name, base=base, entries=entries), conditional=conditional)
 
     def _append(self, head: Head, content: Callable[[datetime], bytes], *, conditional: bool) -> None:
         writer, conflicts = uuid4().hex, 0
@@ -106,6 +111,11 @@ class S3History:
                     continue
             head.number, head.instant = head.number + 1, instant
             return
+
+    def _refresh(self, head: Head) -> None:
+        read_at = elapsed()
+        head.number, head.instant = self._last()
+        head.read_at = read_at
 
     @staticmethod
     def _next(head: Head, content: bytes) -> tuple[int, datetime | None]:

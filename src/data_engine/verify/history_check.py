@@ -1,0 +1,66 @@
+"""Check the history of a store: that its records can be read, and that they explain what the files are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from data_engine.errors import StoreError
+from data_engine.market.wording import and_more
+from data_engine.store.coverage import Fingerprint
+from data_engine.store.file_store import FileStore
+from data_engine.store.history.record import recorded_folders
+from data_engine.store.history.revert import earlier
+from data_engine.store.history.store_history import StoreHistory
+from data_engine.verify.findings import Finding
+
+
+def history_findings(files: FileStore, *, quick: bool) -> Iterator[Finding]:
+    """Yield what is wrong with the history of a store.
+
+    Args:
+        files: The files of the store.
+        quick: Whether to read only the records, not the files that they are about.
+    """
+    history = StoreHistory(files)
+    if history.begins is None:
+        return
+    last = history.last_number
+    for key in history.incomplete:
+        if history.is_before(key, last):  # the last one may be of a writer that is at it
+            yield Finding("history_damaged", f"cannot read {key}, a part of the history", key=key)
+    if quick:
+        return
+    unexplained: list[str] = []
+    present = (key for folder in recorded_folders(files.folders("")) for key in files.list(folder))
+    for key in sorted({*history.links, *present}):
+        try:
+            content = files.get(key)
+        except StoreError:
+            continue  # which the check of the file itself reports
+        history.catch_up()  # a change between the two readings has a record now
+        chain = history.chain(key, content)
+        if chain.unknown:
+            unexplained.append(key)
+        elif chain.links:
+            yield from _contradiction(key, content, history)
+    if unexplained:
+        count = f"{len(unexplained):,} files" if len(unexplained) > 1 else "1 file"
+        text = f"no record of the history explains what {count} are: {and_more(unexplained, 3)}"
+        yield Finding("history_ends", text.replace("1 file are", "1 file is"), key=unexplained[0])
+
+
+def _contradiction(key: str, content: bytes | None, history: StoreHistory) -> Iterator[Finding]:
+    """Go back through all changes of a file, and compare what it then was with what the first of them says."""
+    chain = history.chain(key, content)
+    links = chain.links if chain.begins is None else chain.links[:-1]  # what it was before that is not known
+    if not links:
+        return
+    first = links[-1].entry.before
+    try:
+        found = earlier(content, [link.entry.undo for link in links])
+    except ValueError as error:
+        yield Finding("history_damaged", f"cannot go back through the changes of {key}: {error}", key=key)
+        return
+    same = (found is None) == (first is None)
+    if not same or (found is not None and first is not None and not key.endswith(".parquet") and Fingerprint.of(found) != first):
+        yield Finding("history_damaged", f"the records of {key} do not lead back to what it was", key=key)
