@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.option("--start", metavar="DATE", help="First day or instant. [default: first bar]")
 @click.option("--end", metavar="DATE", help="Last day, included, or instant. [default: last bar]")
 @filter_options
-@click.option("--forget", is_flag=True, help="Keep nothing of the bars: earlier states of their files cannot be read then.")
+@click.option("--forget", is_flag=True, help="Keep nothing of the bars; earlier states cannot be read then.")
 @click.option("--dry-run", is_flag=True, help="Print what would be removed; remove nothing.")
 @wait_option()
 @with_store
