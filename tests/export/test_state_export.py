@@ -11,8 +11,12 @@ import pandas as pd
 import pytest
 
 from data_engine import MetadataStore, ParquetStorage
+from data_engine.errors import StoreBusy
 from data_engine.export import state_export
+from data_engine.store.bar_store import BarStore
 from data_engine.store.history.store_history import StoreHistory
+from data_engine.store.local_files import LocalFiles
+from data_engine.store.selection import DatasetFilter
 from running import COLUMNS, Ran, here
 
 KEPT = ("equities_", "metadata/coverage/", "metadata/wanted/", "metadata/actions/", "metadata/indices/")
@@ -193,6 +197,33 @@ def test_an_export_that_broke_off_claims_no_bar_that_is_not_there(base, tmp_path
     monkeypatch.undo()
     assert export(base, out).code == 0
     assert content(out) == new
+
+
+class Changing(LocalFiles):
+    """The files of a store in which somebody stores bars whenever the export has read some."""
+
+    times = 1
+
+    def get(self, key: str) -> bytes | None:
+        content = super().get(key)
+        if self.times and key.startswith("equities_1min/"):
+            self.times -= 1
+            symbol = key.split("=")[1].split("/")[0]
+            ParquetStorage(self.base).store(bars(symbol, "2024-05-28 13:30", 3 + self.times, 7.0 + self.times), "1Min")
+        return content
+
+
+def test_what_a_run_changes_while_it_is_exported_is_exported_whole_or_not_at_all(base, tmp_path):
+    files, call = Changing(base), state_export.StateCall(tmp_path / "out", None, DatasetFilter(), None)
+    before = content(base)
+    state_export.StateExport(BarStore(files), call, folder=base).run()
+    assert content(tmp_path / "out") == content(base) != before
+
+    files.times = 1000
+    call = state_export.StateCall(tmp_path / "other", None, DatasetFilter.parse("1Min"), None)
+    with pytest.raises(StoreBusy):
+        state_export.StateExport(BarStore(files), call, folder=base).run()
+    assert chosen(content(tmp_path / "other"), "metadata/coverage/equities_1min/") == set()
 
 
 def test_engines_get_the_bars_of_then(base, made, tmp_path):

@@ -23,6 +23,7 @@ from data_engine.store import coverage_file, requested
 from data_engine.store.bar_store import BarStore
 from data_engine.store.conflicts import conflict_file
 from data_engine.store.history.past_files import PastFiles
+from data_engine.store.history.store_history import StoreHistory
 from data_engine.store.selection import DatasetFilter
 from data_engine.verify.verify import known_series
 
@@ -91,6 +92,7 @@ class StateExport:
     def __init__(self, store: BarStore, call: StateCall, *, folder: Path | None) -> None:
         store.check_exists()
         self._store, self._call = store, call
+        self._history = None if isinstance(store.files, PastFiles) else StoreHistory(store.files)  # the past does not change
         self._folder = checked_folder(call.folder, folder)
         self._series = {one: list(self._bar_keys(one)) for one in known_series(store, call.datasets, call.symbols)}
         self._shared = list(self._shared_keys())
@@ -140,7 +142,8 @@ class StateExport:
                 self._withdraw(known)
             for key in bars:
                 self._write(key, self._store.files.get(key), counted, dry_run=dry_run)
-            if known != [(key, self._store.files.get(key)) for key, _ in known]:
+            again = [(key, self._store.files.get(key)) for key, _ in known]
+            if known != again or not self._changed().isdisjoint(bars):
                 bars = list(self._bar_keys(series))
                 continue
             for key, content in known:
@@ -150,6 +153,11 @@ class StateExport:
             done.written_bytes += counted.written_bytes
             return
         raise StoreBusy(f"cannot export {series}: a run is changing it; run the export again")
+
+    def _changed(self) -> set[str]:
+        """Return the files that others have changed since this was called last."""
+        records = self._history.catch_up() if self._history is not None else ()
+        return {entry.key for record in records for entry in record.entries}
 
     def _withdraw(self, known: Iterable[tuple[str, bytes | None]]) -> None:
         """Remove the coverage of the folder that differs, before bars change below it."""
