@@ -48,7 +48,7 @@ WARNINGS = {
     "extended_hours_missing": f"{MANUAL}run `data-engine ingest --refetch` to request the sessions again",
     "gap": f"{MANUAL}run `data-engine ingest --refetch` to request the range again",
     "history_damaged": f"{MANUAL}restore the file from a backup, or drop older states with `data-engine history prune`",
-    "history_ends": f"{MANUAL}nothing; something else than data-engine changed the files, and their earlier states cannot be read",
+    "history_ends": f"{MANUAL}nothing; another program changed the files, and their earlier states cannot be read",
     "legacy_layout": f"{MANUAL}run `data-engine import --in-place`",
     "minutes_missing": f"{MANUAL}run `data-engine ingest --refetch` to request the sessions again",
     "minutes_differ_from_days": _CHECK_BARS,
