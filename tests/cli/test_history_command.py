@@ -156,3 +156,23 @@ def test_the_log_of_revisions_of_an_earlier_version_is_read(base):
     ]
     log.write_text("nonsense\n")
     assert json.loads(run(base, "history", "A", "--json").out)["error"]["code"] == "damaged_file"
+
+
+def test_a_forgotten_removal_is_a_line_without_its_bars_and_what_was_pruned_is_none(base):
+    storage = ParquetStorage(base)
+    storage.store(bars("A", "2024-06-03 13:30", 5, 1.0), "1Min")
+    storage.store(bars("B", "2024-06-03 13:30", 5, 1.0), "1Min")
+    run(base, "remove", "A", "--forget")
+    storage.store(bars("A", "2024-06-03 13:30", 3, 2.0), "1Min")
+    found = run(base, "history", "A", "--json").json
+
+    assert [(one["actor"], one["added"], one["files_not_kept"]) for one in found["changes"]] == [
+        ("store", 3, 0),
+        ("remove", 0, 1),
+    ]
+    assert [(one["instant"], one["bars"]) for one in found["beginnings"]] == [(found["changes"][1]["instant"], None)]
+    assert "old bars not kept" in run(base, "history", "A").out
+    assert run(base, "history", "prune", "--before", found["changes"][0]["instant"]).code == 0
+    pruned = run(base, "history", "A", "--json").json
+    assert (pruned["changes"], pruned["history_begins"]) == ([], found["changes"][0]["instant"])
+    assert [(one["instant"], one["bars"]) for one in pruned["beginnings"]] == [(pruned["history_begins"], 3)]

@@ -75,6 +75,23 @@ def test_the_digest_of_a_snapshot_is_the_one_that_was_said_then(tmp_path):
     assert [(one["bars"], one["series"], one["readable"]) for one in listed(base)] == [(5, 1, True), (10, 1, True), (15, 1, True)]
 
 
+def test_the_gate_before_trading_says_of_a_past_instant_what_it_said_then(tmp_path):
+    base, said = tmp_path / "store", {}
+    storage = ParquetStorage(base)
+    days = pd.bdate_range("2024-06-03", "2024-06-18", tz="America/New_York").tz_convert("UTC")
+    for name, count in (("fewer", 11), ("more", 12)):
+        index = pd.MultiIndex.from_product([["A"], days[:count]], names=["symbol", "timestamp"])
+        storage.store(pd.DataFrame(1.0, index=index, columns=list(COLUMNS)), "1Day")
+        run(base, "snapshot", "create", name)
+        gate = run(base, "status", "--session", "2024-06-18", "--json")
+        said[name] = gate.code, gate.out
+    assert said["fewer"] != said["more"]
+
+    for name, expected in said.items():
+        gate = run(base, "status", "--session", "2024-06-18", "--json", "--as-stored-on", name)
+        assert (gate.code, gate.out) == expected
+
+
 def test_a_name_that_could_be_a_date_or_no_file_is_refused(base):
     before = sorted(base.rglob("*"))
     for name in ("2024-01-31", "20240131", "2024-W05-1", "2024-01-31T00:00", "a/b", "../a", "", ".a", "nul", "x" * 101):

@@ -64,15 +64,21 @@ def test_every_command_works_on_a_bucket_as_on_a_disk(bucket, tmp_path):
     assert status["bytes"] == sum(map(len, parquet(bucket).values()))
     narrow = here("query", "SELECT DISTINCT symbol FROM bars_1min", "--start", "2024-06-04", "--json", "--base-path", bucket.base)
     assert sorted(narrow.json["rows"]) == [["AAPL"], ["MSFT"]]
+    held = parquet(bucket)
+    assert here("snapshot", "create", "whole", "--base-path", bucket.base).code == 0
     removed = here("remove", "AAPL", "--base-path", bucket.base)
     assert removed.code == 0, removed.text
     assert ParquetStorage(bucket.base).load("AAPL", "2024-06-01", incomplete="ignore").empty
     assert {key.split("/")[1] for key in bucket.content() if "symbol=AAPL" in key} == {"actions"}  # these are no bars
     # What marks removed files in a bucket is in a copy too: no file there either.
     copied = bucket.copy()
-    for words in (("status", "--digest"), ("verify",)):
+    for words in (("status", "--digest"), ("verify",), ("snapshot", "verify"), ("history", "AAPL")):
         answers = [here(*words, "--base-path", base) for base in (bucket.base, copied)]
         assert [(one.code, one.out) for one in answers] == [(0, answers[0].out)] * 2
+    for base in (bucket.base, copied):
+        out = tmp_path / f"export of {base == copied}"
+        assert here("export", "--to", "parquet", "--as-stored-on", "whole", "--base-path", base, out).code == 0
+        assert {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*.parquet")} == held
 
 
 def test_the_place_may_come_from_the_environment_and_from_the_settings(bucket, tmp_path):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from threading import Event
 
 import pandas as pd
 import pytest
@@ -14,8 +16,11 @@ from data_engine.store.history import compaction
 from data_engine.store.history.pack import pack_numbers
 from data_engine.store.history.past import past_files
 from data_engine.store.history.record import FOLDER
+from data_engine.store.history.snapshots import settled_instant
 from data_engine.store.history.store_history import StoreHistory
 from data_engine.store.history.undo import Kind
+from data_engine.store.local_drafts import LocalDrafts
+from data_engine.store.local_files import LocalFiles
 
 KEYS = [
     "metadata/coverage/equities_1min/symbol=A.json",
@@ -105,6 +110,43 @@ def test_what_others_write_while_the_past_is_read_does_not_change_it(place):
     assert (past.folders(""), past.size(KEYS[1]), past.size(KEYS[3])) == (["metadata"], 4, None)
     files.update(KEYS[0], lambda _: b"once more")
     assert contents(past) == dict.fromkeys(KEYS[:2], b"then")
+
+
+def test_the_instant_of_a_snapshot_is_that_of_a_state_that_no_writer_under_way_changes(tmp_path, monkeypatch):
+    files, order = LocalFiles(tmp_path), []
+    recorded, asking, release = Event(), Event(), Event()
+    files.update(KEYS[3], lambda _: b"before")
+    move = LocalDrafts.move
+
+    def held_up(self, draft, path):
+        recorded.set()
+        assert release.wait(30)
+        order.append("moved")
+        move(self, draft, path)
+
+    class Asking(LocalFiles):
+        def update(self, key, change):
+            asking.set()
+            return super().update(key, change)
+
+    def settle():
+        instant = settled_instant(Asking(tmp_path))
+        order.append("settled")
+        return instant
+
+    monkeypatch.setattr(LocalDrafts, "move", held_up)
+    with ThreadPoolExecutor() as pool:
+        writing = pool.submit(files.update, KEYS[3], lambda _: b"after")
+        assert recorded.wait(30)
+        settling = pool.submit(settle)
+        waits = asking.wait(30)
+        release.set()
+        assert (waits, writing.result()) == (True, True)
+        instant = settling.result()
+    assert order == ["moved", "settled"]
+    files.update(KEYS[3], lambda _: b"much later")
+
+    assert past_files(files, instant, now=datetime.now(UTC)).get(KEYS[3]) == b"after"
 
 
 def test_the_past_cannot_be_changed(place):

@@ -61,7 +61,7 @@ def export(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Write bars for a backtest engine, or plain Parquet files.
+    """Write bars for a backtest engine, or plain files.
 
     DIR becomes a data folder of qlib, a Parquet catalog of NautilusTrader, or what a bundle of zipline-reloaded ingests. A
     second export to the same folder writes only months (of daily bars: years) with new or changed bars.

@@ -67,6 +67,9 @@ def _lines(found: SymbolHistory) -> Iterator[str]:
             yield f"{iso(begun.instant)}  {begun.series}: what {plural(begun.files, 'file')} held before is not known"
         else:
             yield f"{iso(begun.instant)}  {begun.series}: {plural(begun.bars, 'bar')} stored before; the store's history begins"
+    for gap in found.gaps:
+        span = f"{iso(gap.start)} to {iso(gap.end)}"
+        yield f"{gap.series}: what a file held from {span} is not known: two processes changed it at the same time"
     for seen in found.logged:
         counts = f"{seen.revised:,} revised, {seen.appeared:,} new and {seen.vanished:,} dropped"
         yield f"{iso(seen.seen)}  {seen.series}: an audit found {counts} at Alpaca (metadata/revisions)"

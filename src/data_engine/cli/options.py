@@ -191,7 +191,7 @@ def as_stored_on_option(command: Callable[..., None]) -> Callable[..., None]:
     return click.option(
         "--as-stored-on",
         metavar="WHEN",
-        help="What the store held then: instant, day (its end in New York) or snapshot. [default: now]",
+        help="What the store held then: an instant, a day or a snapshot. [default: now]",
     )(command)
 
 

@@ -127,7 +127,7 @@ class StateExport:
         files = self._store.files
         if isinstance(files, PastFiles) and (remade := len(files.remade)):
             self.notes.append(
-                f"{plural(remade, 'file')} with the same bars, but not the bytes of then: another version of pyarrow wrote them"
+                f"{plural(remade, 'file')} exported with the same bars in other bytes: another version of pyarrow wrote them"
             )
         return done
 

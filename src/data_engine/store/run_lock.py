@@ -2,7 +2,8 @@
 
 * Any number of threads and processes may change single files, each atomically, and read at any time; that needs no lock.
 * A command that changes a store in many steps is a *run* and holds `RUN_LOCK`: `ingest`, `update`, `import`, `remove`, `actions`,
-  `audit`, `index` and `verify --repair`. There is one run at a time; the next one waits, or ends with exit code 7.
+  `audit`, `index`, `snapshot create` and `verify --repair`. There is one run at a time; the next one waits, or ends with exit
+  code 7.
 * On a disk the lock is the kernel's and ends with its process. In a bucket it is a lease that is renewed (`store.s3.lease`), and
   where the service ignores conditional requests, one process at a time may write at all.
 """

@@ -10,7 +10,7 @@ from typing import Any
 from data_engine.market.time_range import TimeRange, iso
 from data_engine.store.bar_store import BarStore
 from data_engine.store.history.revision_log import LoggedRevisions, logged_revisions
-from data_engine.store.history.series_history import SeriesBeginning, SeriesChange, recorded_series, series_history
+from data_engine.store.history.series_history import SeriesBeginning, SeriesChange, SeriesGap, recorded_series, series_history
 from data_engine.store.history.store_history import StoreHistory
 from data_engine.store.selection import DatasetFilter
 from data_engine.verify.verify import known_series
@@ -25,6 +25,7 @@ class SymbolHistory:
         symbols: The symbols that the store has or had.
         changes: The changes of all series, the latest first.
         beginnings: Where the history of files begins that were there before, by symbol and dataset.
+        gaps: When it is not known what files held, by symbol and dataset.
         logged: What audits of earlier versions saw at Alpaca, by symbol and dataset.
     """
 
@@ -32,6 +33,7 @@ class SymbolHistory:
     symbols: frozenset[str]
     changes: tuple[SeriesChange, ...]
     beginnings: tuple[SeriesBeginning, ...]
+    gaps: tuple[SeriesGap, ...]
     logged: tuple[LoggedRevisions, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -40,6 +42,7 @@ class SymbolHistory:
             "history_begins": iso(self.begins) if self.begins else None,
             "changes": [one.to_json() for one in self.changes],
             "beginnings": [one.to_json() for one in self.beginnings],
+            "gaps": [one.to_json() for one in self.gaps],
             "logged_revisions": [one.to_json() for one in self.logged],
         }
 
@@ -65,5 +68,6 @@ def symbol_history(store: BarStore, datasets: DatasetFilter, symbols: Sequence[s
         frozenset(one.symbol for one in every),
         tuple(sorted((one for of in found for one in of.changes), key=lambda one: one.instant, reverse=True)),
         tuple(one for of in found for one in of.beginnings),
+        tuple(one for of in found for one in of.gaps),
         tuple(line for one in ordered for line in logged_revisions(store.files, one, span)),
     )

@@ -83,6 +83,30 @@ class SeriesBeginning:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class SeriesGap:
+    """When it is not known what a file of a series held, since two processes without a common lock made the same of it.
+
+    Attributes:
+        series: The series.
+        start: From when.
+        end: Until when, excluded.
+    """
+
+    series: Series
+    start: datetime
+    end: datetime
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields that ``history --json`` prints for a gap."""
+        return {
+            "start": iso(self.start),
+            "end": iso(self.end),
+            "dataset": self.series.dataset.name,
+            "symbol": self.series.symbol,
+        }
+
+
 @dataclass(slots=True)
 class SeriesHistory:
     """The history of a series.
@@ -90,10 +114,12 @@ class SeriesHistory:
     Attributes:
         changes: What changed, the latest first.
         beginnings: Where it begins for files that were there before, the latest first.
+        gaps: When it is not known what a file held, the latest first.
     """
 
     changes: list[SeriesChange] = field(default_factory=list)
     beginnings: list[SeriesBeginning] = field(default_factory=list)
+    gaps: list[SeriesGap] = field(default_factory=list)
 
 
 def recorded_series(history: StoreHistory, symbols: Sequence[str], datasets: DatasetFilter) -> set[Series]:
@@ -118,6 +144,7 @@ def series_history(store: BarStore, history: StoreHistory, series: Series, span:
     """
     changes: dict[tuple[datetime, str], BarChange] = {}
     begun: dict[tuple[datetime | None, bool], tuple[int, int]] = {}
+    gaps: set[tuple[datetime, datetime]] = set()
     for partition in _partitions(store, history, series, span):
         key = partition.key
         content = store.files.get(key)
@@ -131,6 +158,7 @@ def series_history(store: BarStore, history: StoreHistory, series: Series, span:
                 at = link.instant, link.actor
                 changes[at] = changes.get(at, BarChange()) + change
             table = EMPTY if before is None else before
+        gaps.update(chain.gaps)
         known = not chain.unknown and chain.begins is None
         held = within(table, span).num_rows if known else 0
         if held or not known:
@@ -143,6 +171,7 @@ def series_history(store: BarStore, history: StoreHistory, series: Series, span:
             SeriesBeginning(series, instant, files, bars if known else None)
             for (instant, known), (files, bars) in sorted(begun.items(), key=_latest_first, reverse=True)
         ],
+        [SeriesGap(series, start, end) for start, end in sorted(gaps, reverse=True)],
     )
 
 

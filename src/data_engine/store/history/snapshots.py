@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -17,8 +16,9 @@ from data_engine.errors import DamagedFile, InputError
 from data_engine.market.time_range import from_iso, iso
 from data_engine.market.wording import and_more
 from data_engine.store.file_store import FileStore
-from data_engine.store.history.record import is_recorded
+from data_engine.store.history.record import recorded_folders
 from data_engine.store.history.store_history import StoreHistory
+from data_engine.store.history.undo import Kind
 from data_engine.version import written_by
 
 FOLDER = "metadata/snapshots"
@@ -29,7 +29,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
 
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # no file of Windows can have such a name
 
-_IN_FLIGHT = timedelta(minutes=10)  # a writer waits for no file longer than that between its record and its move
+_IN_FLIGHT = timedelta(minutes=10)  # rarely does a writer need longer between its record and its move
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,18 +189,21 @@ def settled_instant(files: FileStore) -> datetime:
             f"cannot create a snapshot of {files.location}: it has no history yet; it has one from its first change by this "
             "version on, such as `data-engine update`"
         )
-    for key in sorted(_recent(history, last - _IN_FLIGHT)):
+    for key in _under_way(files, history, last - _IN_FLIGHT):
         files.update(key, lambda _: None)
     return last
 
 
-def _recent(history: StoreHistory, since: datetime) -> Iterable[str]:
-    def keys() -> Iterator[str]:
-        for record in history.records[1:]:  # the first one lists files that did not change
-            if record.instant >= since:
-                yield from (entry.key for entry in record.entries if is_recorded(entry.key))
-
-    return set(keys())
+def _under_way(files: FileStore, history: StoreHistory, since: datetime) -> list[str]:
+    """Return the files that a writer may be about to move: those recorded lately, or not of the size that was recorded."""
+    present = {key: size for folder in recorded_folders(files.folders("")) for key, size in files.sizes(folder)}
+    newest = {key: links[0] for key, links in history.links.items()}
+    return sorted(
+        key
+        for key, link in newest.items()
+        if link.entry.undo.kind is not Kind.SEEN
+        and (link.instant >= since or present.get(key) != (link.entry.after.size if link.entry.after else None))
+    )
 
 
 def _key(name: str) -> str:
