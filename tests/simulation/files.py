@@ -60,6 +60,9 @@ class Files:
         self._seam()
         return self.content.get(key)
 
+    def get_durable(self, key: str) -> bytes | None:
+        return self.get(key)
+
     def waiting(self, seconds: float, told: Callable[[], None]) -> Files:
         return self
 

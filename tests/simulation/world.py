@@ -49,7 +49,7 @@ from .disk import Disks
 from .files import Files
 from .market import Market, Security, Values, floor, instant, micros, next_bar
 from .memory import inconsistencies_alone, remembered
-from .oracle import Happened, Oracle, Violation, dataset_of, is_raw, outside_repeat, with_sessions
+from .oracle import Happened, Oracle, Violation, dataset_of, is_raw, outside_repeat, reopened, with_sessions
 from .scheduler import Deadlock, Executor, Inline, Killed, Process, Scheduler, clock_of, exits, threads, wait_for
 from .state import Key, Misplaced, Rows, Spans, State, common, minus, read_state, shown
 from .vendor import Faults, Vendor
@@ -590,17 +590,17 @@ class World:
         if not any(claims.wanted for claims in self.state.claims.values()):
             return
         self.skew = timedelta()
-        self.take(Step("update", salt=9_000_001, hours=24 * 9, repeat=True))
-        self._owed()
+        self._owed(self.take(Step("update", salt=9_000_001, hours=24 * 9, repeat=True)))
         self._equal_to_fresh()
         self._verify(everything=True)
 
-    def _owed(self) -> None:
-        """After a complete update nothing is owed: tails that are final were answered again."""
+    def _owed(self, happened: Happened) -> None:
+        """After a complete update nothing is owed but of sessions that it calls missing: what is final was answered again."""
         for key in self.state.keys:
             final = micros(final_before(dataset_of(key), self.now))
             claims = self.state.claims_of(key)
-            left = with_sessions(common(claims.provisional, [(0, final)]), dataset_of(key))
+            left = minus(common(claims.provisional, [(0, final)]), reopened(happened, key))
+            left = with_sessions(left, dataset_of(key))
             if left:
                 raise Violation(f"(b) {key} is still provisional after an update: {shown(left)}")
             security = self.market.securities.get(key[1])

@@ -78,6 +78,14 @@ class LocalNames:
         with reported("write", path):
             (self.flush_name if there else self.flush_absence)(path)
 
+    def flush_read(self, path: str, there: bool) -> None:
+        """Make durable what the caller has read of a file without its lock, whatever was flushed before."""
+        with reported("write", path):
+            try:
+                (self.flush_name if there else self.flush_absence)(path)
+            except FileNotFoundError:  # another process has removed it, and its folder, since it was read
+                self.flush_absence(path)
+
     def is_flushed(self, path: str, there: bool) -> bool:
         """Tell whether it is durable that there is a file of a name, or none."""
         folder = parent_of(path)

@@ -129,6 +129,10 @@ class S3Files:
         found = self._bucket.get(check_key(key))
         return _content(key, found)
 
+    def get_durable(self, key: str) -> bytes | None:
+        """Return what `get` does: an object that can be read is stored."""
+        return self.get(key)
+
     def size(self, key: str) -> int | None:
         """Return the size of a file in bytes, or None if there is no file."""
         size = self._bucket.size(check_key(key))
