@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from functools import lru_cache
 from unittest import mock
 
@@ -12,14 +13,37 @@ import pyarrow as pa
 from data_engine.market.bar_parquet import from_parquet
 from data_engine.market.time_range import TimeRange
 from data_engine.store import bar_store, coverage_file
+from data_engine.store.file_store import FileStore
+from data_engine.store.partitions import Partition
 from data_engine.verify import file_check, series_check, session_checks
 from data_engine.verify import verify as verification
+from data_engine.verify.file_check import CheckedFile
 
 _checked = lru_cache(maxsize=4096)(file_check._decode)
 
 _covered = lru_cache(maxsize=8192)(coverage_file.load)
 
 _holds_session = lru_cache(maxsize=65536)(session_checks._holds_session)
+
+
+_sound: dict[tuple[Partition, bytes], CheckedFile] = {}
+
+
+def _check_file(
+    files: FileStore, partition: Partition, now: datetime, add: Callable[[pa.Table | None], None]
+) -> CheckedFile | None:
+    """Check a content that is in order once, where nobody looks at its bars; but for the time, which goes back with a clock."""
+    content = files.get(partition.key)
+    known = _sound.get((partition, content)) if content is not None else None
+    if known is not None and known.last is not None and known.last <= now:
+        add(None)
+        return known
+    found = file_check.check_file(files, partition, now, add)
+    if content is not None and found is not None and found.finding is None:
+        if len(_sound) > 8192:
+            _sound.clear()
+        _sound[partition, content] = found
+    return found
 
 
 @lru_cache(maxsize=8192)
@@ -75,6 +99,7 @@ def inconsistencies_alone() -> Iterator[None]:
     with (
         mock.patch.object(series_check, "PriceChecks", _NoChecks),
         mock.patch.object(series_check, "SessionSums", _NoChecks),
+        mock.patch.object(series_check, "check_file", _check_file),
         mock.patch.object(series_check.FileBars, "of", _nothing),
         mock.patch.object(series_check, "measure", _nothing),
         mock.patch.object(series_check, "joined", _nothing),

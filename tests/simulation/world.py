@@ -138,6 +138,9 @@ class Step:
 JUSTIFIED = True
 """Whether an adjusted series may be fetched again in full only if a bar of it has changed: not before row 4 is mended."""
 
+FIRST = "2023-07-01"
+"""A day before all that worlds ask for: from there on each month is looked for."""
+
 _OF_SERIES = re.compile(r"(equities_[^/]+)/symbol=([^/]+?)(?:\.json)?(?:/|$)")
 
 
@@ -574,7 +577,7 @@ class World:
         prices = None if dataset.adjustment.is_raw else "vendor"
         with self._patched(step):
             frame = self.storage().load(
-                sorted(rows), "2000-01-01", timeframe=dataset.timeframe, adjustment=dataset.adjustment,
+                sorted(rows), FIRST, timeframe=dataset.timeframe, adjustment=dataset.adjustment,
                 prices=prices, incomplete="ignore",
             )  # fmt: skip
         if frame.index.has_duplicates or not frame.index.is_monotonic_increasing:
