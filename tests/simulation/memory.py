@@ -11,6 +11,7 @@ from unittest import mock
 import pyarrow as pa
 
 from data_engine.market.bar_parquet import from_parquet
+from data_engine.market.bars import from_micros, timestamps_us
 from data_engine.market.time_range import TimeRange
 from data_engine.store import bar_store, coverage_file
 from data_engine.store.file_store import FileStore
@@ -47,14 +48,19 @@ def _check_file(
 
 
 @lru_cache(maxsize=8192)
-def _decoded(data: bytes, columns: tuple[str, ...] | None, within: TimeRange | None) -> pa.Table:
-    return from_parquet(data, columns, within=within)
+def _decoded(data: bytes) -> tuple[pa.Table, datetime | None, datetime | None]:
+    table = from_parquet(data)
+    times = timestamps_us(table)
+    return (table, from_micros(times[0]), from_micros(times[-1])) if times.size else (table, None, None)
 
 
 def _from_parquet(
     data: bytes, columns: Sequence[str] | None = None, *, within: TimeRange | None = None, threads: bool = False
 ) -> pa.Table:
-    return _decoded(data, None if columns is None else tuple(columns), within)
+    table, first, last = _decoded(data)
+    if within is not None and (first is None or last is None or not (first < within.end and last >= within.start)):
+        table = table.slice(0, 0)
+    return table if columns is None else table.select(list(columns))
 
 
 @contextmanager
@@ -62,6 +68,7 @@ def remembered() -> Iterator[None]:
     """Decode a content once. Tables do not change, and what is no bar file is refused each time."""
     with (
         mock.patch.object(bar_store, "from_parquet", _from_parquet),
+        mock.patch.object(file_check, "from_parquet", _from_parquet),
         mock.patch.object(file_check, "_decode", _checked),
         mock.patch.object(coverage_file, "load", _covered),
         mock.patch.object(session_checks, "_holds_session", _holds_session),

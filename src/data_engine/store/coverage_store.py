@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from data_engine.errors import DamagedFile, DataEngineError
 from data_engine.market.series import Dataset, Series
@@ -114,7 +115,7 @@ class CoverageStore:
             codec.key(series),
             f"the coverage of {series}",
             "`data-engine verify --repair` rebuilds it",
-            Coverage(series),
+            _nothing(series),
             load=lambda content: codec.load(content, series, fingerprints=fingerprints),
             dump=codec.dump,
             seal=self._seal,
@@ -125,6 +126,10 @@ class CoverageStore:
 
         now = self._now().replace(microsecond=0)
         return replace(made, begun=made.begun or now, updated=now, by=self._by or written_by())
+
+
+_nothing = lru_cache(maxsize=1 << 10)(Coverage)
+"""What is known of a series without a file."""
 
 
 class CoverageSnapshot:
