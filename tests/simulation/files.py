@@ -60,8 +60,8 @@ class Files:
         self._seam()
         return self.content.get(key)
 
-    def get_durable(self, key: str) -> bytes | None:
-        return self.get(key)
+    def flush(self, folder: str) -> None:
+        """Every change is durable at once."""
 
     def waiting(self, seconds: float, told: Callable[[], None]) -> Files:
         return self

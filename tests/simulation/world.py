@@ -235,10 +235,21 @@ class World:
         fine |= self._may_lose_lease(step, unexpected)
         if isinstance(unexpected, DataEngineError) and not step.faulty and not fine:
             raise Violation(f"(e) {step.kind} ended with {unexpected.code} though nothing failed: {unexpected}")
+        self._check_durable(happened)
         if readers:
             self._verify()
             self._check_status(step, happened)
             self._check_load(step)
+
+    def _check_durable(self, happened: Happened) -> None:
+        """What a run says is complete survives a power failure after it, also what an earlier one had left unflushed."""
+        left = self.files.at_risk() if happened.report is not None else None
+        durable = None if left is None else _readable(left)
+        for key in happened.requested if durable is not None else ():
+            claims, sure = self.state.claims_of(key), durable.claims_of(key)
+            lost = minus(claims.all, sure.all) or minus(claims.wanted, sure.wanted)
+            if happened.normal(key) and (lost or self.state.rows_of(key) != durable.rows_of(key)):
+                raise Violation(f"(b) {key} is reported complete, and a power failure would take {shown(lost)}")
 
     def _may_lose_lease(self, step: Step, error: BaseException | None) -> bool:
         """One after the other, at two seconds each, the requests of four workers may leave the renewal no minute."""

@@ -230,15 +230,14 @@ class BarStore:
         """Return what the files of a series hold that must be counted anew; to be called while its coverage is updated.
 
         These are the files that were touched, those that a killed run was changing, those of a range that the coverage counts
-        and that are gone, and those with the first and the last bar if that is not known otherwise. What is counted survives a
-        power failure: who wrote it may have been killed before that was so.
+        and that are gone, and those with the first and the last bar if that is not known otherwise.
 
         Args:
             known: The coverage of the series as it is now.
             touched: The files that were written.
             counts: The counts of some of them as they were written; read again if somebody has written to the file since.
             within: Where counted files are looked for; None looks nowhere.
-            durable: Whether the counts are to be stored; if not, nothing is flushed.
+            durable: Whether what is counted is flushed, since the counts are to be stored; another process may have written it.
         """
         series = known.series
         near = (period for period in known.rows if within is not None and period.span.intersect(within))
@@ -250,10 +249,12 @@ class BarStore:
 
     def _count(self, series: Series, period: Period, written: FileCount | None, durable: bool) -> FileCount:
         key = Partition(series, period).key
+        content = self.files.get(key)
         # The size alone does not tell: of changes to a single price, every fifth to every second leaves it as it was.
-        if written is not None and (found := self.files.get(key)) and written.fingerprint == Fingerprint.of(found):
+        if written is not None and content is not None and written.fingerprint == Fingerprint.of(content):
             return written
-        content = self.files.get_durable(key) if durable else self.files.get(key)
+        if durable:
+            self.files.flush(key.rpartition("/")[0])
         return replace(count_table(self.decode(key, content, ["timestamp"]), content), fingerprint=None)
 
     def read(

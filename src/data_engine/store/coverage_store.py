@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -89,6 +89,15 @@ class CoverageStore:
     def remove(self, series: Series) -> bool:
         """Forget a series; return whether anything was known."""
         return self._files.delete(codec.key(series))
+
+    def flush(self, datasets: Iterable[Dataset]) -> None:
+        """Have what can be seen of the coverage of datasets survive a power failure, whoever wrote it.
+
+        Raises:
+            StoreError: The disk fails.
+        """
+        for dataset in datasets:
+            self._files.flush(codec.folder(dataset))
 
     def datasets(self) -> list[Dataset]:
         """Return the datasets that have coverage, or of which something is requested, by name."""

@@ -38,8 +38,8 @@ class FileStore(Protocol):
     def get(self, key: str) -> bytes | None:
         """Return the content of a file, or None if there is no file."""
 
-    def get_durable(self, key: str) -> bytes | None:
-        """Return what `get` does; it survives a power failure, whoever wrote or removed the file."""
+    def flush(self, folder: str) -> None:
+        """Have what can be seen of the files right below a folder survive a power failure, whoever wrote or removed them."""
 
     def update(self, key: str, change: Change) -> bool:
         """Replace a file by what *change* returns for its content, atomically; return whether anything was written."""

@@ -83,15 +83,6 @@ class LocalFiles:
         content = self._read(key, self._disk.read)
         return None if content is None or is_mark(key, len(content)) else content
 
-    def get_durable(self, key: str) -> bytes | None:
-        """Return the content of a file, or None if there is no file, after its name or its absence was flushed.
-
-        Another process may have written or removed it since this one flushed its folder, and been killed before it did.
-        """
-        content = self.get(key)
-        self._names.flush_read(self._name(key), content is not None)
-        return content
-
     def size(self, key: str) -> int | None:
         """Return the size of a file in bytes, or None if there is no file."""
         size = self._read(key, self._disk.size)
@@ -215,6 +206,16 @@ class LocalFiles:
             return made
 
         return checked
+
+    def flush(self, folder: str) -> None:
+        """Have what can be seen of the files right below a folder survive a power failure.
+
+        Another process may have written or removed them since this one flushed the folder, and been killed before it did.
+
+        Raises:
+            StoreError: If the disk fails.
+        """
+        self._names.flush_seen_in(self._name(folder))
 
     def delete(self, key: str) -> bool:
         """Remove a file, and folders that become empty; return whether there was a file."""

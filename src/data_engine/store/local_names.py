@@ -78,12 +78,13 @@ class LocalNames:
         with reported("write", path):
             (self.flush_name if there else self.flush_absence)(path)
 
-    def flush_read(self, path: str, there: bool) -> None:
-        """Make durable what the caller has read of a file without its lock, whatever was flushed before."""
-        with reported("write", path):
+    def flush_seen_in(self, folder: str) -> None:
+        """Make durable what the caller saw of the files of a folder, or that there is none, whatever was flushed before."""
+        path = f"{folder}/"
+        with reported("write", folder):
             try:
-                (self.flush_name if there else self.flush_absence)(path)
-            except FileNotFoundError:  # another process has removed it, and its folder, since it was read
+                self.flush_name(path)
+            except (FileNotFoundError, NotADirectoryError):
                 self.flush_absence(path)
 
     def is_flushed(self, path: str, there: bool) -> bool:

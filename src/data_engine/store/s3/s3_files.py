@@ -129,10 +129,6 @@ class S3Files:
         found = self._bucket.get(check_key(key))
         return _content(key, found)
 
-    def get_durable(self, key: str) -> bytes | None:
-        """Return what `get` does: an object that can be read is stored."""
-        return self.get(key)
-
     def size(self, key: str) -> int | None:
         """Return the size of a file in bytes, or None if there is no file."""
         size = self._bucket.size(check_key(key))
@@ -229,6 +225,9 @@ class S3Files:
         for future in futures:
             future.result()
         return failed
+
+    def flush(self, folder: str) -> None:
+        """Do nothing: what can be read of a bucket is stored."""
 
     def delete(self, key: str) -> bool:
         """Remove a file; return whether there was one."""
