@@ -115,6 +115,8 @@ class IngestionRun:
             for note in self._notes:
                 self._dispatcher.progress.note(note[0].upper() + note[1:])
             self._check_room()
+            # The plan relies on it, and the run that wrote it may have been killed before it was durable.
+            self._storage.coverage.flush({plan.dataset for plan in self._run_plan.plans})
             self._recount()
             self._withdraw_lost()
             self._withdraw()

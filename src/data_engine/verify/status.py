@@ -216,7 +216,7 @@ def counted_coverage(storage: BarStore, series: Series) -> Coverage:
         DamagedFile: If the coverage, or one of these files, cannot be read.
     """
     known = storage.coverage.read(series, fingerprints=False)
-    return known.counted(storage.count_files(known, ())) if known.changing else known
+    return known.counted(storage.count_files(known, (), durable=False)) if known.changing else known
 
 
 @dataclass(frozen=True, slots=True)
