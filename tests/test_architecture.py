@@ -323,6 +323,19 @@ def test_starting_is_light(code):
     assert loaded_by(code) & set(HEAVY) == set()
 
 
+OF_HELP = "cli cli.console cli.exit_codes cli.lazy_commands cli.output errors market market.clean_text"
+
+NOT_FOR_HELP = "asyncio decimal email http json logging socket ssl subprocess tempfile traceback xml zoneinfo"
+
+
+def test_the_help_loads_click_and_no_command():
+    loaded = loaded_by("from data_engine.cli import main; assert main(['--help']) == 0") - loaded_by("pass")
+
+    assert {name for name in loaded if name.startswith("data_engine.")} == {f"data_engine.{name}" for name in OF_HELP.split()}
+    assert {name.partition(".")[0] for name in loaded} - sys.stdlib_module_names == {"click", "data_engine"}
+    assert loaded & set(NOT_FOR_HELP.split()) == set()
+
+
 def test_importing_the_package_loads_nothing_of_it():
     assert {name for name in loaded_by("import data_engine") if name.startswith("data_engine")} == {"data_engine"}
 
