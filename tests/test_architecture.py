@@ -57,7 +57,8 @@ WORLD = {
 }
 CLOCKS = {"now", "utcnow", "today"}  # methods that read the clock, whoever has them
 MAY = {
-    "agents.store_tools": "clock threads",
+    "agents.sql_scope": "duckdb",
+    "agents.store_tools": "clock duckdb threads",
     "alpaca.assets_client": "files",  # `os`: the variables that name the addresses
     "alpaca.client": "clock",
     "alpaca.credentials": "files",
