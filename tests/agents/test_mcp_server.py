@@ -45,11 +45,13 @@ def ask(base: Path, *questions: tuple[str, dict[str, Any]]) -> list[Any]:
     """Return the answers to some questions: a dict, or the text of an error."""
     import anyio
     from mcp import Client, StdioServerParameters
+    from mcp.client.stdio import stdio_client
 
     async def talk() -> list[Any]:
         paths = ":".join([str(SRC), *(path for path in sys.path if path.endswith("site-packages"))])
         words = ["-m", "data_engine", "mcp", "--base-path", str(base)]
-        async with Client(StdioServerParameters(command=sys.executable, args=words, env={"PYTHONPATH": paths})) as client:
+        server = StdioServerParameters(command=sys.executable, args=words, env={"PYTHONPATH": paths})
+        async with Client(stdio_client(server)) as client:
             tools = (await client.list_tools()).tools
             assert all(tool.annotations.read_only_hint for tool in tools)
             results = [await client.call_tool(name, arguments) for name, arguments in questions]
