@@ -271,6 +271,8 @@ def test_a_bundle_without_known_actions_is_refused(storage, tmp_path, capsys):
         ("nautilus", ["--resample", "7Min"], "7Min"),
         ("qlib", ["--timeframe", "1Week"], "equities_1week"),
         ("qlib", ["--symbols", "AAPPL"], "did you mean AAPL?"),
+        ("qlib", ["--symbols", "AAPL", "--timeframe", "1Hour"], "--resample 1Hour"),
+        ("qlib", ["--timeframe", "5Min"], "--resample 5Min"),
         ("qlib", ["--start", "2024-13-01"], "2024-13-01"),
     ],
 )
