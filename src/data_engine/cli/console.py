@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shutil
@@ -51,6 +50,8 @@ def print_json(fields: Mapping[str, Any]) -> None:
 
 def json_text(fields: Mapping[str, Any]) -> str:
     """Return an object as JSON; NaN and infinity, which JSON lacks, are null."""
+    import json
+
     try:
         return json.dumps(fields, indent=2, default=str, allow_nan=False)
     except ValueError:

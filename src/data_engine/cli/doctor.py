@@ -10,7 +10,7 @@ import click
 
 from data_engine.cli.console import print_err, print_json
 from data_engine.cli.exit_codes import Command
-from data_engine.cli.options import store_options
+from data_engine.cli.options import complete_file, store_options
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -23,7 +23,12 @@ _SIGNS = {"ok": "ok", "warning": "WARNING", "failed": "FAILED", "as_assumed": "o
 
 @click.command(cls=Command, exits="0 1 2 3 4 6 130")
 @click.option("--conformance", is_flag=True, help="Compare Alpaca's service with what data-engine assumes.")
-@click.option("--out", metavar="FILE", help="With --conformance: new file to send in. [default: named by the time]")
+@click.option(
+    "--out",
+    metavar="FILE",
+    shell_complete=complete_file,
+    help="With --conformance: new file to send in. [default: named by the time]",
+)
 @store_options
 @click.pass_context
 def doctor(

@@ -13,6 +13,7 @@ from data_engine.cli.exit_codes import Command
 from data_engine.cli.options import (
     actions_option,
     cluster_option,
+    complete_file,
     dataset_options,
     dry_run_option,
     open_store,
@@ -35,9 +36,11 @@ _INDEX_HELP = "Name under which to store the given list. Without a list, the sto
 
 @click.command(cls=Command, exits="0 1 2 3 4 6 7 130", partial=True)
 @symbols_argument
-@click.option("--csv", "csv_path", metavar="FILE", help="CSV file with the symbols.")
+@click.option("--csv", "csv_path", metavar="FILE", shell_complete=complete_file, help="CSV file with the symbols.")
 @click.option("--column", metavar="NAME", help="Column of --csv with the symbols. [default: Symbol, then Ticker]")
-@click.option("--file", "text_path", metavar="FILE", help="Text file with the symbols, one per line.")
+@click.option(
+    "--file", "text_path", metavar="FILE", shell_complete=complete_file, help="Text file with the symbols, one per line."
+)
 @click.option("--index", "index_name", metavar="NAME", help=_INDEX_HELP)
 @click.option("--no-index", is_flag=True, help="With --csv: store no index. [default: one with the file's name]")
 @click.option("--ever", is_flag=True, help="With --index, fetch all members at any time in the range.")

@@ -9,7 +9,7 @@ import click
 
 from data_engine.cli.console import print_err, print_json, size
 from data_engine.cli.exit_codes import Command
-from data_engine.cli.options import filter_options, symbols_argument, with_store
+from data_engine.cli.options import complete_file, filter_options, symbols_argument, with_store
 
 if TYPE_CHECKING:
     from data_engine.store.bar_store import BarStore
@@ -20,7 +20,14 @@ DEFAULT = "data-engine-report.html"
 
 @click.command(cls=Command, exits="0 1 2 4 130")
 @symbols_argument
-@click.option("--out", metavar="FILE", default=DEFAULT, show_default=True, help="HTML file to write or replace.")
+@click.option(
+    "--out",
+    metavar="FILE",
+    default=DEFAULT,
+    show_default=True,
+    shell_complete=complete_file,
+    help="HTML file to write or replace.",
+)
 @filter_options
 @click.option("--quick", is_flag=True, help="Read only file metadata, daily bars and one year of minutes.")
 @click.option(

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @click.option(
     "--quick",
     is_flag=True,
-    help="Read only file metadata (rows, columns, first and last timestamp) and compare small files with their fingerprints.",
+    help="Read only file metadata, and small files to compare fingerprints.",
 )
 @click.option("--repair", "with_repair", is_flag=True, help="Quarantine damaged files; correct the coverage.")
 @click.option("--dry-run", is_flag=True, help="With --repair: print what would be done; change nothing.")
