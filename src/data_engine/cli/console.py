@@ -92,12 +92,16 @@ def refuse_unknown(
 
     Raises:
         InputError: If a symbol is unknown.
+        ForeignFiles: If the legacy pipeline wrote bars of it into *store*.
     """
     from data_engine.errors import InputError
     from data_engine.market.wording import and_more, did_you_mean
+    from data_engine.store.legacy_files import refuse_legacy_symbols
 
     unknown = [name for name in names if name not in known]
     if unknown:
+        if store is not None:
+            refuse_legacy_symbols(store.files, unknown)
         coverage = store.coverage if store is not None else None
         there = {one.symbol for dataset in coverage.datasets() for one in coverage.series(dataset)} if coverage else known
         meant = did_you_mean(unknown, there)

@@ -79,6 +79,7 @@ def status(
     from data_engine.corporate_actions.action_store import ActionStore
     from data_engine.ingest.recheck_record import recheck_record
     from data_engine.market.symbol import ticker_of
+    from data_engine.store.legacy_files import legacy_symbols
     from data_engine.store.selection import DatasetFilter, select_series
     from data_engine.universe.index_store import MetadataStore
     from data_engine.universe.member_series import MemberSeries
@@ -91,8 +92,8 @@ def status(
         tickers = {change.symbol for change in changes}
         every = {one.symbol for one in select_series(store.coverage, datasets, None)}
         symbols = sorted(tickers | {name for name in every if ticker_of(name) in tickers})
-    if session is not None or with_runs:
-        _name_legacy(store)
+    if session is not None or with_runs or with_digest:
+        _name_legacy(store, list(islice(select_series(store.coverage, datasets, symbols), MOST_LINES)))
     if session is not None:
         if names is not None:
             refuse_unknown(names, {one.symbol for one in select_series(store.coverage, datasets, names)}, store=store)
@@ -102,7 +103,8 @@ def status(
         return
     found = list(series_status(store, datasets, symbols, now=datetime.now(UTC)))
     if names is not None:
-        refuse_unknown(names, {one.series.symbol for one in found}, store=store)
+        there = {one.series.symbol for one in found}
+        refuse_unknown(names, there | set(legacy_symbols(store.files, (name for name in names if name not in there))), store=store)
     known = [one.series for one in found] if symbols is None and datasets == DatasetFilter() else None
     legacy = legacy_status(store, [one.series for one in found] if everything or names else _listed_first(found), known)
     fields: dict[str, object] = {} if legacy is None else {"legacy": legacy.to_json()}
@@ -133,11 +135,11 @@ def status(
         print_in_color(line, _COLORS)
 
 
-def _name_legacy(store: BarStore) -> None:
-    """Print on stderr what the store has of the legacy pipeline: neither a session nor a run of it is known."""
+def _name_legacy(store: BarStore, looked_at: Sequence[Series]) -> None:
+    """Print on stderr what the store has of the legacy pipeline: no session, run or digest speaks of these bars."""
     from data_engine.verify.legacy_status import legacy_status
 
-    legacy = legacy_status(store, ())
+    legacy = legacy_status(store, looked_at)
     for line in legacy.lines() if legacy is not None else ():
         print_err(line)
 

@@ -56,6 +56,7 @@ def verify(
     from datetime import UTC, datetime
 
     from data_engine.errors import InputError
+    from data_engine.store.legacy_files import refuse_legacy_store
 
     if dry_run and not with_repair:
         raise InputError("cannot use --dry-run without --repair: `verify` changes nothing by itself; pass both or neither")
@@ -65,6 +66,7 @@ def verify(
     repairing = with_repair and not dry_run
     with ExitStack() as lock:
         if repairing:
+            refuse_legacy_store(store.files)
             # Before the check: a file that another run has just replaced must not be judged by its old content.
             warn_writer(store.files)
             lock.enter_context(store.files.lock(RUN_LOCK, seconds=wait))
