@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from itertools import chain
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 import click
@@ -104,7 +104,9 @@ def status(
     found = list(series_status(store, datasets, symbols, now=datetime.now(UTC)))
     if names is not None:
         there = {one.series.symbol for one in found}
-        refuse_unknown(names, there | set(legacy_symbols(store.files, (name for name in names if name not in there))), store=store)
+        refuse_unknown(
+            names, there | set(legacy_symbols(store.files, (name for name in names if name not in there))), store=store
+        )
     known = [one.series for one in found] if symbols is None and datasets == DatasetFilter() else None
     legacy = legacy_status(store, [one.series for one in found] if everything or names else _listed_first(found), known)
     fields: dict[str, object] = {} if legacy is None else {"legacy": legacy.to_json()}

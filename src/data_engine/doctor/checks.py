@@ -147,7 +147,10 @@ def _store(settings: Settings) -> Iterator[Check]:
                 raise StoreError(f"cannot write to store {where}: it is read-only for this user; check its permissions")
             refuse_legacy_store(store.files)
             legacy = legacy_status(store, series[:_LOOKED_AT], series)
-            lines = [f"{where}: {len(series):,} series in {plural(len(datasets), 'dataset')}", *(legacy.lines() if legacy else ())]
+            lines = [
+                f"{where}: {len(series):,} series in {plural(len(datasets), 'dataset')}",
+                *(legacy.lines() if legacy else ()),
+            ]
             yield Check("store", "warning" if legacy else "ok", "\n".join(lines))
         free = store.files.free_bytes()
     except DataEngineError as error:

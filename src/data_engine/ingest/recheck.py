@@ -167,8 +167,8 @@ def recheck(
             f"cannot recheck with --adjustment {choice.adjustment}: `data-engine update` compares adjusted series with Alpaca "
             "and fetches those again whose prices have changed; run `data-engine audit` to compare a sample"
         )
-    with pipeline._locked() as hold:
-        now, bars = pipeline._now(), pipeline.storage.bars
+    with pipeline.access.locked() as hold:
+        now, bars = pipeline.clock(), pipeline.storage.bars
         found = recheckable(bars, choice, names, now=now)
         report = RecheckReport(failed=dict(found.failed))
         if minutes is not None:
@@ -213,8 +213,8 @@ def audit(
             f"cannot use --accept with --adjustment {choice.adjustment}: an adjusted series has one adjustment basis; "
             "run `data-engine ingest --refetch` to replace it"
         )
-    with pipeline._locked() as hold:
-        now, bars = pipeline._now(), pipeline.storage.bars
+    with pipeline.access.locked() as hold:
+        now, bars = pipeline.clock(), pipeline.storage.bars
         found = recheckable(bars, choice, names, now=now, command="audit")
         plan = plan_audit(found.known, sample, seed=seed, asof=found.asof)
         report = RecheckReport(sample=plan, failed=dict(found.failed))
@@ -278,7 +278,7 @@ class _Run:
         pipeline = self._pipeline
         writing: Future[None] | None = None
         error: DataEngineError | None = None
-        pool = pipeline._pool_for(RunOptions(self._now, recheck=True))
+        pool = pipeline.access.pool_for(RunOptions(self._now, recheck=True))
         dispatcher = Dispatcher(pool, pipeline.progress, workers=pipeline.workers)
         dispatcher.state.failed.update(self._report.failed)
         try:

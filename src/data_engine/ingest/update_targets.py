@@ -13,6 +13,7 @@ from data_engine.market.time_range import TimeRange, difference, new_york_midnig
 from data_engine.market.wording import and_more, did_you_mean
 from data_engine.store.bar_store import BarStore
 from data_engine.store.coverage_store import CoverageSnapshot, CoverageStore
+from data_engine.store.legacy_files import refuse_legacy_symbols
 from data_engine.store.selection import DatasetFilter
 from data_engine.universe.index_store import MetadataStore
 
@@ -47,13 +48,20 @@ def targets_in(
 
     Raises:
         StoreError: If there is no store.
+        ForeignFiles: If the legacy pipeline wrote the only bars of one of *names*.
         InputError: As `update_targets`.
     """
     bars.check_exists()
     bars.coverage.requested.refresh()
     members = None if index_name is None else list(metadata.members(index_name))
     former = {} if index_name is None else metadata.former_members(index_name)
-    return update_targets(coverage or CoverageSnapshot(bars.coverage), choice, names, members, now=now, former=former)
+    known = coverage or CoverageSnapshot(bars.coverage)
+    try:
+        return update_targets(known, choice, names, members, now=now, former=former)
+    except InputError:
+        there = {one.symbol for dataset in known.datasets() for one in known.series(dataset)} if names else ()
+        refuse_legacy_symbols(bars.files, (name for name in names or () if name not in there))
+        raise
 
 
 def check_targets(
@@ -132,6 +140,28 @@ def update_targets(
         raise InputError(f"no stored series of {and_more(unknown, 10)}{did_you_mean(unknown, known) or ';'} {begin}")
     max(targets.values(), key=len).update(dict.fromkeys(unknown, ()))
     return targets
+
+
+def unrequested_notes(
+    coverage: CoverageStore | CoverageSnapshot, choice: DatasetFilter, targets: Mapping[Dataset, Targets]
+) -> list[str]:
+    """Return a note per dataset on stored series of which nothing was requested: an update leaves them as they are.
+
+    Args:
+        coverage: The coverage of the store.
+        choice: The datasets that are updated.
+        targets: What the update of all their series requests.
+    """
+    notes = []
+    for dataset in coverage.datasets():
+        chosen = targets.get(dataset, {})
+        left = [one.symbol for one in coverage.series(dataset) if one.symbol not in chosen] if dataset in choice else ()
+        if left:
+            notes.append(
+                f"{len(left):,} series in {dataset.name} not updated: imported or stored, and no range was requested "
+                f"({and_more(left, 10)}); run `data-engine ingest` with these symbols and --start"
+            )
+    return notes
 
 
 def _refuse_unrequested(
