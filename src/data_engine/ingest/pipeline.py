@@ -32,6 +32,7 @@ from data_engine.store.coverage_store import CoverageSnapshot
 from data_engine.store.legacy_files import refuse_legacy_store
 from data_engine.store.selection import DatasetFilter
 from data_engine.store.waiting import check_wait
+from data_engine.universe.delisted import Delisted
 from data_engine.universe.index_names import check_index_name, derived_name
 from data_engine.universe.index_store import MetadataStore
 from data_engine.universe.symbol_lists import SymbolLoader
@@ -260,14 +261,20 @@ class IngestionPipeline:
         check_targets(*known, choice, names, index_name, now=self.clock())  # unknown symbols are refused before anything else
         with self.access.locked() as hold:
             now, coverage = self.clock(), CoverageSnapshot(self.storage.bars.coverage)
-            targets = targets_in(*known, choice, names, index_name, now=now, coverage=coverage)
-            before = self.fetch_actions(targets, now, coverage=coverage if names is None else None)
+            delisted = Delisted(self.storage.files)
+            targets = targets_in(*known, choice, names, index_name, now=now, coverage=coverage, delisted=delisted)
+            before = self.fetch_actions(targets, now, coverage=coverage if names is None else None, delisted=delisted)
             before.notes.extend(unrequested_notes(coverage, choice, targets) if names is None and index_name is None else ())
             run_plan = self._plan(targets, now, gaps_first=True, coverage=coverage)
             return self._run(hold, run_plan, self._options(now), before, "update", index_name)
 
     def fetch_actions(
-        self, targets: Mapping[Dataset, Targets], now: datetime, *, coverage: CoverageSnapshot | None = None
+        self,
+        targets: Mapping[Dataset, Targets],
+        now: datetime,
+        *,
+        coverage: CoverageSnapshot | None = None,
+        delisted: Delisted | None = None,
     ) -> ActionsBefore:
         """Fetch the corporate actions of a run's symbols if it is time; return what failed.
 
@@ -275,14 +282,15 @@ class IngestionPipeline:
             targets: The requested ranges of the run, by dataset and symbol.
             now: The current instant.
             coverage: The coverage of the store, by which actions of ended series are fetched weekly. If None, they are daily.
+            delisted: Tells which series are of delisted securities. If None, none are.
 
         Raises:
             DataEngineError: As `refresh_actions`.
         """
         if not self.actions:
             return ActionsBefore()
-        known = None if coverage is None else coverage.read
-        return refresh_actions(ActionStore(self.storage.files), lambda: self.client, targets, now, self.progress.note, known)
+        store, known = ActionStore(self.storage.files), None if coverage is None else coverage.read
+        return refresh_actions(store, lambda: self.client, targets, now, self.progress.note, known, delisted)
 
     def _dataset(self, timeframe: object) -> Dataset:
         return Dataset(Timeframe.parse(timeframe), self.adjustment, self.feed)

@@ -23,6 +23,7 @@ from data_engine.report.coverage_months import STATES, Calendar, calendar_of, mo
 from data_engine.store.bar_store import BarStore
 from data_engine.store.coverage import Coverage
 from data_engine.store.selection import DatasetFilter
+from data_engine.universe.delisted import Delisted
 from data_engine.verify import verify as verification
 from data_engine.verify.findings import Finding
 from data_engine.verify.status import counted_coverage, end_of_series
@@ -187,14 +188,14 @@ def overview_of(
     problems: dict[Series, str] = {}
     ended: dict[Series, TickerChange] = {}
     notes: list[str] = []
-    changes = ActionStore(storage.files).ticker_changes().until(now)
+    changes, delisted = ActionStore(storage.files).ticker_changes().until(now), Delisted(storage.files)
     for series in known:
         try:
             found = counted_coverage(storage, series)
         except StoreError as error:
             found, problems[series] = Coverage(series), str(error)
         coverage.setdefault(series.dataset, []).append(found)
-        if (change := end_of_series(found, changes)) is not None:
+        if (change := end_of_series(found, changes) or delisted.change_of(found)) is not None:
             ended[series] = change
     try:
         runs = RunLog(storage.files).read()
