@@ -407,16 +407,23 @@ def test_the_nights_without_a_run_are_those_after_a_session() -> None:
     assert nights_without([], datetime(2024, 6, 10, 23, tzinfo=UTC)) == []
 
 
-def test_what_is_wrong_with_an_update_comes_before_missing_keys(tmp_path: Path) -> None:
+_OTHERS = ("recheck", "audit", "actions", "report")
+
+
+def test_what_is_wrong_with_a_command_comes_before_a_missing_store_and_missing_keys(tmp_path: Path) -> None:
     with Sandbox(SimulatedMarket()) as server:
         here("ingest", "AAPL", "--start", "2024-06-03", "--end", "2024-06-03", "--base-path", tmp_path / "s", url=server.url)
     misspelt = here("update", "AAPLE", "--base-path", tmp_path / "s", env={})
-    wrong = here("update", "--timeframe", "9x", "--base-path", tmp_path / "none", env={})
 
-    assert (misspelt.code, wrong.code) == (2, 2)
+    assert misspelt.code == 2
     assert "AAPLE; did you mean AAPL?" in misspelt.err
-    assert "'9x'" in wrong.err
-    for words in (("status", "AAPLE"), ("verify", "APL"), ("remove", "AAPLL")):
+    for command in ("update", "status", "verify", "recheck", "audit", "report", "import --in-place", "ingest A"):
+        wrong = here(*command.split(), "--timeframe", "9x", "--base-path", tmp_path / "none", env={})
+        assert (wrong.code, "'9x'" in wrong.err) == (2, True), "before the store that is not there"
+    for command in ("query 1 --start", "remove A --end", "actions A --start", "export d --to qlib --end", "status --session"):
+        wrong = here(*command.split(), "2024-13-01", "--base-path", tmp_path / "none", env={})
+        assert (wrong.code, "2024-13-01" in wrong.err) == (2, True)
+    for words in (("status", "AAPLE"), ("verify", "APL"), ("remove", "AAPLL"), *((one, "AAPLE") for one in _OTHERS)):
         ran = here(*words, "--base-path", tmp_path / "s", env={})
         assert ran.code == 2
         assert "did you mean AAPL?" in ran.err

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from data_engine.settings import Settings
     from data_engine.store.bar_store import BarStore
     from data_engine.store.file_store import FileStore
+    from data_engine.store.selection import DatasetFilter
 
 
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # of malloc.h
@@ -106,6 +107,14 @@ def refuse_unknown(
         there = {one.symbol for dataset in coverage.datasets() for one in coverage.series(dataset)} if coverage else known
         meant = did_you_mean(unknown, there)
         raise InputError(f"no stored series of {and_more(unknown, 10)}{meant or ';'} {remedy}")
+
+
+def refuse_unstored(store: BarStore, datasets: DatasetFilter, names: Sequence[str] | None) -> None:
+    """Refuse symbols of which the selected datasets have nothing, as `refuse_unknown`. If *names* is None, all are selected."""
+    from data_engine.store.selection import select_series
+
+    if names is not None:
+        refuse_unknown(names, {one.symbol for one in select_series(store.coverage, datasets, names)}, store=store)
 
 
 def print_store(settings: Settings, files: FileStore, *more: str) -> None:

@@ -10,6 +10,7 @@ import click
 from data_engine.cli.console import print_err, print_json, refuse_unknown
 from data_engine.cli.exit_codes import FAILED, Command
 from data_engine.cli.options import dataset_options, dry_run_option, open_store, with_settings
+from data_engine.cli.values import END, START
 
 if TYPE_CHECKING:
     from data_engine.export.engine_export import EngineExport
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 @click.option("--to", required=True, type=click.Choice(["nautilus", "qlib", "zipline"]), help="Engine whose format to write.")
 @click.option("--symbols", multiple=True, metavar="LIST", help="Symbols, separated by commas. [default: all of the dataset]")
 @click.option("--index", metavar="NAME", help="Members of this stored index, on the days of their membership.")
-@click.option("--start", metavar="DATE", help="First day or instant. [default: first bar]")
-@click.option("--end", metavar="DATE", help="Last day, included, or instant. [default: now]")
+@click.option("--start", type=START, metavar="DATE", help="First day or instant. [default: first bar]")
+@click.option("--end", type=END, metavar="DATE", help="Last day, included, or instant. [default: now]")
 @dataset_options
 @click.option("--session", type=click.Choice(["all", "extended", "regular"]), help="Hours of the bars. [default: all]")
 @click.option("--resample", metavar="T", help="Compute longer bars from minutes, such as 5Min or 1Day.")

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from data_engine.cli.console import MOST_LINES, print_err, print_json, refuse_unknown, size
+from data_engine.cli.console import MOST_LINES, print_err, print_json, refuse_unknown, refuse_unstored, size
 from data_engine.cli.exit_codes import FAILED, OK, Command
 from data_engine.cli.options import filter_options, symbols_argument, with_any_store
 from data_engine.cli.output import print_in_color
+from data_engine.cli.values import SESSION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -42,7 +43,7 @@ _MOST_RANGES = 3  # missing and not requested ones, per series
 @click.option("--index", "index_name", metavar="NAME", help="Only this index; also names its members without bars.")
 @filter_options
 @click.option("--all", "everything", is_flag=True, help="List all series. [default: up to 40 series per dataset]")
-@click.option("--session", metavar="D", help="Exit with 1 unless this session is stored: a gate before trading.")
+@click.option("--session", type=SESSION, metavar="D", help="Exit with 1 unless this session is stored: a gate before trading.")
 @click.option(
     "--min-share",
     type=click.FloatRange(0, 1),
@@ -95,8 +96,7 @@ def status(
     if session is not None or with_runs or with_digest:
         _name_legacy(store, list(islice(select_series(store.coverage, datasets, symbols), MOST_LINES)))
     if session is not None:
-        if names is not None:
-            refuse_unknown(names, {one.symbol for one in select_series(store.coverage, datasets, names)}, store=store)
+        refuse_unstored(store, datasets, names)
         context.exit(_gate(store, datasets, symbols, session, min_share, as_json=as_json))
     if with_runs:
         _show_runs(store, as_json=as_json)

@@ -10,6 +10,7 @@ import click
 from data_engine.cli.console import first_lines, print_err, print_json, stop_on_signal, warn_writer
 from data_engine.cli.exit_codes import Group
 from data_engine.cli.options import open_store, wait_option, with_any_store, with_settings
+from data_engine.cli.values import ON
 from data_engine.store.run_lock import RUN_LOCK
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def update_lists(
 
 
 @universe.command("show", exits="0 1 2 4 130")
-@click.option("--on", metavar="DATE", help="Day in New York whose members are counted. [default: now]")
+@click.option("--on", type=ON, metavar="DATE", help="Day in New York whose members are counted. [default: now]")
 @with_any_store
 def show_lists(store: BarStore, on: str | None, as_json: bool) -> None:
     """Print the stored lists and their last changes.
