@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -18,6 +19,7 @@ import duckdb
 import pytest
 
 from data_engine import MetadataStore, ParquetStorage
+from data_engine.cli.output import fitted
 from data_engine.errors import CredentialsRefused, InputError, Interrupted, StoreError
 from data_engine.ingest.outcome import IngestionReport
 from data_engine.ingest.run_log import RunRecord, nights_without
@@ -396,6 +398,25 @@ def test_on_a_terminal_of_80_columns_states_have_a_color_and_no_line_is_broken(t
     lines = [line for line in colored.splitlines() if not line.startswith("Store: ")]
     assert max(map(len, lines)) <= 80
     assert len({line.index(" bars  2020-03-03 .. 2020-03-05") for line in lines if " .. " in line}) == 1
+
+
+def test_a_sentence_is_broken_between_words_where_a_terminal_ends_and_a_command_to_copy_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("COLUMNS", "60")
+    rows = ["  MSFT  complete  12 bars", f"  data-engine ingest {'A ' * 30}--start 2024-01-01"]
+    sentence = f"  equities_1min has 3 files of another program ({'x' * 70}); run `data-engine import --in-place` to go on"
+    shown = fitted("\n".join([*rows, sentence]), Terminal())
+
+    assert shown.split("\n")[:2] == rows
+    assert " ".join(shown.split()) == " ".join("\n".join([*rows, sentence]).split()), "nothing but spaces has changed"
+    assert [len(line) <= 60 for line in shown.split("\n")[2:]] == [True, False, True]
+    assert "`data-engine import --in-place`" in shown
+    assert fitted(sentence, io.StringIO()) == sentence, "a log has lines as they are"
 
 
 def test_the_nights_without_a_run_are_those_after_a_session() -> None:

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from data_engine.cli.output import fitted
+
 if TYPE_CHECKING:
     from types import FrameType
 
@@ -36,13 +38,24 @@ LIST_ALL = "run `data-engine status --all` to list what is stored"
 
 
 def print_err(text: str) -> None:
-    """Print a line that is not part of the result, on stderr."""
-    click.echo(text, err=True)
+    """Print a line that is not part of the result, on stderr; a long one is broken where a terminal ends."""
+    click.echo(fitted(text, sys.stderr), err=True)
+
+
+def print_text(text: str, *, err: bool = False, indent: int = 4) -> None:
+    """Print lines of text, long ones broken where a terminal ends.
+
+    Args:
+        text: The lines.
+        err: Whether to print on stderr.
+        indent: The indentation of what follows a broken line, beside its own.
+    """
+    click.echo(fitted(text, sys.stderr if err else sys.stdout, indent=indent), err=err)
 
 
 def print_error(text: str) -> None:
     """Print an error on stderr."""
-    click.echo(f"Error: {text}", err=True)
+    print_err(f"Error: {text}")
 
 
 def print_json(fields: Mapping[str, Any]) -> None:

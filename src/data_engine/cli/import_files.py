@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from data_engine.cli.console import print_err, print_json, stop_on_signal, warn_writer
+from data_engine.cli.console import print_json, print_text, stop_on_signal, warn_writer
 from data_engine.cli.exit_codes import FAILED, OK, Command
 from data_engine.cli.options import open_store, wait_option, with_settings
 from data_engine.cli.values import ADJUSTMENT, FEED, TIMEFRAME
@@ -91,7 +91,7 @@ def import_files(
     if as_json:
         print_json({"from": folder, "in_place": in_place, "dry_run": dry_run, **to_json(report), "next": text.commands})
     for line in text.lines:
-        print_err(line) if as_json else click.echo(line)
+        print_text(line, err=as_json)
     context.exit(FAILED if report.failed else OK)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from data_engine.cli.console import first_lines, print_json, progress_for, size, tune_allocator
+from data_engine.cli.console import first_lines, print_json, print_text, progress_for, size, tune_allocator
 from data_engine.cli.exit_codes import FAILED, OK, Command
 from data_engine.cli.options import (
     actions_option,
@@ -101,7 +101,7 @@ def ingest(
         if ever is not None and start is not None:
             names, since = series_ever(pipeline, ever, start, end, timeframe, now=datetime.now(UTC), fetch=False)
         plan = pipeline.plan(names, start, end, timeframe, refetch=refetch, since=since)
-        print_json(plan_fields(plan)) if as_json else click.echo(plan_text(plan))
+        print_json(plan_fields(plan)) if as_json else print_text(plan_text(plan))
         context.exit(FAILED if plan.failed else OK)
     what = f"{timeframe} bars, feed {pipeline.feed.value}, adjustment {pipeline.adjustment}"
     workers = f"Dask: {dask}" if dask else plural(pipeline.workers, "worker")
@@ -269,8 +269,8 @@ def plan_text(plan: IngestionPlan) -> str:
     lines = [
         f"Plan for {plan.dataset.name}: {plural(len(plan.symbols), 'symbol')}, {_without_microseconds(plan.span)}",
         f"  Stored: {plan.held:,} bars; {plural(plan.complete, 'complete symbol')}",
-        f"  To fetch: about {plan.bars:,} bars, {plural(plan.requests, 'request')} (at least {plan.least_requests:,}), "
-        f"{size(plan.wire_bytes)} to transfer, {size(plan.disk_bytes)} on disk",
+        f"  To fetch: about {plan.bars:,} bars, {plural(plan.requests, 'request')} (at least {plan.least_requests:,})",
+        f"  Size: {size(plan.wire_bytes)} to transfer, {size(plan.disk_bytes)} on disk",
         f"  Time at 200 requests per minute: {duration(plan.requests * 0.3)}; at 10,000: {duration(plan.requests * 0.006)}",
         f"  Tasks: {len(tasks)}",
         *first_lines(tasks, "tasks (--json prints all)", most=20),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from data_engine.cli.console import MOST_LINES, print_json, refuse_unknown, warn_writer
+from data_engine.cli.console import MOST_LINES, print_json, print_text, refuse_unknown, warn_writer
 from data_engine.cli.exit_codes import INCONSISTENT, OK, Command
 from data_engine.cli.options import filter_options, symbols_argument, wait_option, with_any_store
 from data_engine.store.run_lock import RUN_LOCK
@@ -73,7 +73,7 @@ def verify(
         checked = _check(store, datasets, names, now=now, quick=quick)
         if not as_json:
             for line in _lines(checked.report, with_plan=with_repair):
-                click.echo(line)
+                print_text(line)
         if repairing:
             _repair(store, checked, now=now)
     if as_json:
