@@ -124,4 +124,4 @@ def _counts(made: EngineExport) -> str:
 
     plan = made.plan.to_json()
     units = plural(int(str(plan["written_units"])), "month or year", "months or years")
-    return f"{plural(plan['symbols'], 'symbol')}, {plan['bars']:,} bars; wrote {plan['written_bars']:,} bars in {units}"
+    return f"{plural(int(str(plan['symbols'])), 'symbol')}, {plan['bars']:,} bars; wrote {plan['written_bars']:,} bars in {units}"
