@@ -33,7 +33,7 @@ _SUMMARIES = {
     "audit": "Compare a sample of stored sessions with Alpaca.",
     "demo": "Ingest simulated bars without an account.",
     "doctor": "Check settings, keys, store, network and clock.",
-    "export": "Write bars in the format of a backtest engine.",
+    "export": "Write bars for a backtest engine, or plain files.",
     "history": "Show what changed of a symbol's bars, when, by whom.",
     "import": "Import bars and lists from the files of other programs.",
     "index": "Store lists of symbols and their past members.",

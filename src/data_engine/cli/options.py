@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from data_engine.cli.console import print_store, print_unseen_store
+from data_engine.cli.values import ADJUSTMENT, FEED, TIMEFRAME
 from data_engine.store.waiting import MOST_SECONDS
 
 if TYPE_CHECKING:
@@ -63,14 +64,15 @@ store_options = _together(
 )
 
 filter_options = _together(
-    click.option("--timeframe", metavar="T", help="Only datasets of this timeframe, such as 1Min or 1Day."),
-    click.option("--feed", metavar="F", help="Only datasets of this feed, such as sip or iex."),
-    click.option("--adjustment", metavar="A", help="Only datasets of this adjustment, such as raw or split."),
+    click.option("--timeframe", type=TIMEFRAME, metavar="T", help="Only datasets of this timeframe, such as 1Min or 1Day."),
+    click.option("--feed", type=FEED, metavar="F", help="Only datasets of this feed, such as sip or iex."),
+    click.option("--adjustment", type=ADJUSTMENT, metavar="A", help="Only datasets of this adjustment, such as raw or split."),
 )
 
 dataset_options = _together(
     click.option(
         "--timeframe",
+        type=TIMEFRAME,
         metavar="T",
         default="1Min",
         show_default=True,
@@ -78,11 +80,13 @@ dataset_options = _together(
     ),
     click.option(
         "--feed",
+        type=FEED,
         metavar="F",
         help="Feed: sip, iex, otc, boats, delayed_sip or account. [default: sip] [env: DATA_ENGINE_FEED]",
     ),
     click.option(
         "--adjustment",
+        type=ADJUSTMENT,
         metavar="A",
         help="Adjustment: raw, split, dividend, spin-off, a list of these, or all. [default: raw]",
     ),

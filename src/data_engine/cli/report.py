@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from data_engine.cli.console import print_err, print_json, size
+from data_engine.cli.console import print_err, print_json, refuse_unstored, size
 from data_engine.cli.exit_codes import Command
 from data_engine.cli.options import complete_file, filter_options, symbols_argument, with_store
 
@@ -55,6 +55,7 @@ def report(
     from data_engine.report import contents, html_page
     from data_engine.version import written_by
 
+    refuse_unstored(store, datasets, names)
     path = html_page.check_target(Path(out), store.files.folder)
     page = contents.overview_of(store, datasets, names, now=datetime.now(UTC), quick=quick, minutes=minutes, by=written_by())
     written = html_page.save(html_page.render(page), path)
