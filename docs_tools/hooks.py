@@ -129,4 +129,5 @@ def report() -> str:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, encoding="utf-8", check=False, timeout=600)
         if done.returncode:
             raise SystemExit(f"the demo ended with {done.returncode}:\n{done.stdout}{done.stderr}")
-        return Path(folder, "demo_data-report.html").read_text(encoding="utf-8")
+        page = Path(folder, "demo_data-report.html").read_text(encoding="utf-8")
+        return page.replace(str(Path(folder).resolve()), "/home/me/stocks")  # where the other pages have it, too

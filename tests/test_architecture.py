@@ -57,7 +57,8 @@ WORLD = {
 }
 CLOCKS = {"now", "utcnow", "today"}  # methods that read the clock, whoever has them
 MAY = {
-    "agents.store_tools": "clock threads",
+    "agents.sql_scope": "duckdb",
+    "agents.store_tools": "clock duckdb threads",
     "alpaca.assets_client": "files",  # `os`: the variables that name the addresses
     "alpaca.client": "clock",
     "alpaca.credentials": "files",
@@ -327,6 +328,19 @@ def loaded_by(code: str) -> set[str]:
 )
 def test_starting_is_light(code):
     assert loaded_by(code) & set(HEAVY) == set()
+
+
+OF_HELP = "cli cli.console cli.exit_codes cli.lazy_commands cli.output errors market market.clean_text"
+
+NOT_FOR_HELP = "asyncio decimal email http json logging socket ssl subprocess tempfile traceback xml zoneinfo"
+
+
+def test_the_help_loads_click_and_no_command():
+    loaded = loaded_by("from data_engine.cli import main; assert main(['--help']) == 0") - loaded_by("pass")
+
+    assert {name for name in loaded if name.startswith("data_engine.")} == {f"data_engine.{name}" for name in OF_HELP.split()}
+    assert {name.partition(".")[0] for name in loaded} - sys.stdlib_module_names == {"click", "data_engine"}
+    assert loaded & set(NOT_FOR_HELP.split()) == set()
 
 
 def test_importing_the_package_loads_nothing_of_it():

@@ -315,7 +315,6 @@ def test_few_blocks_are_not_run_and_each_says_why():
         "Spark is not installed where the tests run",
         "needs a bucket; tests/cli/test_store_on_s3.py does the same with one",
         "starts a cluster; tests/ingest/test_dask_pool.py does the same with one",
-        "it fetches two years of minutes",
         "it installs; tests/packaging/try_wheel.py does the same",
         "it needs the checkout; tests/sandbox/test_bots.py runs it",
         "the store is your own, and `make engines` runs the command",

@@ -243,9 +243,12 @@ def test_an_interrupted_run_shows_no_keys(tmp_path: Path) -> None:
 
 def test_an_address_in_a_dotenv_file_is_ignored_and_named(tmp_path: Path) -> None:
     """It would let whoever owns the working directory choose where keys go."""
-    (tmp_path / ".env").write_text(f"ALPACA_API_KEY={KEY}\nALPACA_SECRET_KEY={SECRET}\nAPCA_API_DATA_URL=https://127.0.0.1:9\n")
+    (tmp_path / ".env").write_text(
+        f"ALPACA_API_KEY={KEY}\nALPACA_SECRET_KEY={SECRET}\nAPCA_API_DATA_URL=https://127.0.0.1:9\n"
+        "DATA_ENGINE_BASE_PATH=elsewhere\n"
+    )
     with Sandbox(SimulatedMarket(), keys={KEY: SECRET}) as server:
         ran = here("ingest", "AAPL", *JUNE, "--base-path", "store", env={"APCA_API_DATA_URL": server.url})
 
-    assert (ran.code, "APCA_API_DATA_URL" in ran.err) == (0, True), ran.text
+    assert (ran.code, "APCA_API_DATA_URL" in ran.err, "DATA_ENGINE_BASE_PATH" in ran.err) == (0, True, True), ran.text
     assert clean(ran.text)

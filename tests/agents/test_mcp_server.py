@@ -12,6 +12,8 @@ import pandas as pd
 import pytest
 
 from data_engine import ParquetStorage
+from data_engine.agents.store_tools import StoreTools
+from data_engine.errors import DataEngineError, InputError, StoreError
 from data_engine.market.series import Dataset, Series, Timeframe
 from data_engine.market.time_range import new_york_days
 
@@ -44,11 +46,13 @@ def ask(base: Path, *questions: tuple[str, dict[str, Any]]) -> list[Any]:
     """Return the answers to some questions: a dict, or the text of an error."""
     import anyio
     from mcp import Client, StdioServerParameters
+    from mcp.client.stdio import stdio_client
 
     async def talk() -> list[Any]:
         paths = ":".join([str(SRC), *(path for path in sys.path if path.endswith("site-packages"))])
         words = ["-m", "data_engine", "mcp", "--base-path", str(base)]
-        async with Client(StdioServerParameters(command=sys.executable, args=words, env={"PYTHONPATH": paths})) as client:
+        server = StdioServerParameters(command=sys.executable, args=words, env={"PYTHONPATH": paths})
+        async with Client(stdio_client(server)) as client:
             tools = (await client.list_tools()).tools
             assert all(tool.annotations.read_only_hint for tool in tools)
             results = [await client.call_tool(name, arguments) for name, arguments in questions]
@@ -139,6 +143,104 @@ def test_the_store_as_it_was_is_answered_and_what_changed_since(base, tmp_path):
     assert all(datetime.fromisoformat(one["as_stored_on"]) == datetime.fromisoformat(then) for one in (was, held, findings))
     assert [(one["added"], one["revised"], one["actor"]) for one in history["changes"]] == [(0, 2, "store"), (5, 0, "store")]
     assert (history["complete"], "AAPL" in unknown, "history begins" in early) == (True, True, True)
+
+
+@pytest.fixture(scope="module")
+def tools(base) -> StoreTools:
+    """The questions themselves, without a process around them."""
+    return StoreTools(ParquetStorage(base))
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "WHERE year(timestamp) = '2019'",
+        "WHERE year >= 2019",
+        "WHERE month(timestamp) = 1",
+        "WHERE strftime(timestamp, '%m/%d/%Y') = '06/03/2019'",
+        "WHERE timestamp < '2019/06/03'",
+        "WHERE timestamp < make_date(2024, 5, 1)",
+        "WHERE timestamp BETWEEN '2024-06-03' AND '2024-06-14'",
+        "WHERE symbol LIKE 'NVD%'",
+        "WHERE symbol ILIKE '%tsla%'",
+        "WHERE regexp_matches(symbol, '^ts')",
+        "WHERE symbol IN ('AAPL', 'nvda')",
+        "WHERE symbol = 'TSLA '",
+        "WHERE lower(symbol) = 'tsla'",
+        "WHERE symbol = $$TSLA$$",
+        "/* it's one */ WHERE symbol = 'TSLA'",
+        "-- don't\nWHERE symbol = 'TSLA'",
+        "JOIN (VALUES ('TSLA')) v(s) ON symbol = s",
+        ", all_bars_1day",
+        ", (WITH all_bars_1day AS (SELECT 1) FROM all_bars_1day), all_bars_1day",
+        ", query_table('all_bars_1' || 'day')",
+        ", information_schema.tables",
+    ],
+)
+def test_a_count_of_what_lies_outside_of_the_question_is_no_zero(tools, condition):
+    with pytest.raises(InputError):
+        tools.query(f"SELECT count(*) FROM bars_1day {condition}", "2024-06-03", "2024-06-07", ["AAPL"])
+
+
+@pytest.mark.parametrize(
+    ("sql", "first"),
+    [
+        ("SELECT count(*) FROM BARS_1DAY WHERE lower(symbol) = 'aapl' AND symbol LIKE 'AA%' AND symbol IN ('AAPL')", 5),
+        ("SELECT sum(volume) FROM bars_1day b WHERE volume < 2000 AND b.timestamp >= '2024-06-04' LIMIT 2000", 4000),
+        (
+            "WITH d AS (FROM bars_1day) SELECT count(*) FROM d WHERE year = 2024 AND timestamp < TIMESTAMPTZ '2024-06-08 00:00Z'",
+            5,
+        ),
+        ("SELECT CASE WHEN date_part('dow', timestamp) = 1 THEN 'second' END FROM bars_1day ORDER BY timestamp", "second"),
+        ("SELECT count(*) FROM bars_1day HAVING max(timestamp) > '2024-06-04'", 5),
+        ("SELECT 0.0 / 0.0 FROM bars_1day", "nan"),
+    ],
+)
+def test_sql_about_the_question_is_answered(tools, sql, first):
+    assert tools.query(sql, "2024-06-03", "2024-06-07", ["AAPL"])["rows"][0] == [first]
+
+
+def test_an_answer_is_bounded(tools, monkeypatch):
+    week = ("2024-06-03", "2024-06-07", ["AAPL"])
+    many = tools.query("SELECT unnest(range(3000)) FROM bars_1day", *week)
+    assert (len(many["rows"]), many["truncated"]) == (1000, True)
+    with pytest.raises(InputError, match="bytes"):
+        tools.query("SELECT repeat('x', 9_000_000) FROM bars_1day LIMIT 1", *week)
+    with pytest.raises(InputError, match="0 rows"):
+        tools.bars(["AAPL"], "2024-06-03", "2024-06-07", "1Day", limit=0)
+    monkeypatch.setattr("data_engine.agents.store_tools._SECONDS", 0.2)
+    with pytest.raises(InputError, match="seconds"):
+        tools.query("SELECT count(*) FROM bars_1day, range(1_000_000_000_000)", *week)
+
+
+@pytest.mark.parametrize("tool", ["held", "findings"])
+@pytest.mark.parametrize("question", [{"symbols": ["AAPL"], "timeframe": "1Min"}, {"timeframe": "5Min"}, {"symbols": []}])
+def test_nothing_is_not_whole(tools, tool, question):
+    with pytest.raises(InputError):
+        getattr(tools, tool)(**question)
+
+
+def test_a_weekend_of_an_unknown_symbol_is_not_whole(tools):
+    with pytest.raises(DataEngineError, match="AAPPL"):
+        tools.bars(["AAPPL"], "2024-06-08", "2024-06-09", "1Day")
+    assert not tools.sessions(["AAPPL"], "2024-06-08", "2024-06-09", "1Day")["complete"]
+    assert tools.bars(["AAPL"], "2024-06-08", "2024-06-09", "1Day")["complete"]
+
+
+def test_a_store_that_changes_while_it_is_read_gives_no_answer(tmp_path, base, monkeypatch):
+    storage = ParquetStorage(tmp_path)
+    bars = ParquetStorage(base).load("AAPL", "2024-06-03", "2024-06-07", timeframe="1Day")
+    storage.store(bars)
+    real = ParquetStorage.load
+
+    def meanwhile(self: ParquetStorage, *arguments: Any, **options: Any) -> pd.DataFrame:
+        found = real(self, *arguments, **options)
+        storage.store(bars.assign(close=1.0))
+        return found
+
+    monkeypatch.setattr(ParquetStorage, "load", meanwhile)
+    with pytest.raises(StoreError, match="changed"):
+        StoreTools(storage).bars(["AAPL"], "2024-06-03", "2024-06-07", "1Day", allow_incomplete=True)
 
 
 def test_nothing_is_written(base):

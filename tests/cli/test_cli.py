@@ -81,9 +81,17 @@ def test_no_summary_of_a_command_is_cut_off() -> None:
     assert "..." not in here("--help").out.split("Commands:")[1].split("EXIT STATUS:")[0]
 
 
+def test_the_help_of_the_program_has_the_summary_that_each_command_has() -> None:
+    listed = re.findall(r"^  (\w+) +(.+)$", here("--help").out.split("Commands:")[1].split("EXIT STATUS:")[0], re.MULTILINE)
+
+    assert dict(listed) == {name: (command.help or "").split("\n\n")[0] for name, command in program.commands.items()}
+
+
 def test_the_first_sentence_of_an_option_is_short() -> None:
-    options = [one for command in every_command().values() for one in command.params if isinstance(one, click.Option)]
-    firsts = {option.name: re.split(r"(?<=\.) ", (option.help or "").split(" [")[0])[0] for option in options}
+    options = [
+        (name, one) for name, command in every_command().items() for one in command.params if isinstance(one, click.Option)
+    ]
+    firsts = {(name, one.name): re.split(r"(?<=\.) ", (one.help or "").split(" [")[0])[0] for name, one in options}
 
     assert {name: text for name, text in firsts.items() if not 0 < len(text) <= 70} == {}
 

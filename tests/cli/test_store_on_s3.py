@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from data_engine import ParquetStorage
+from data_engine.agents.store_tools import StoreTools
 from data_engine.sandbox import Sandbox, SimulatedMarket
 from object_server import serving
 from running import account, ended, here, rows, run, start
@@ -59,6 +60,18 @@ def test_every_command_works_on_a_bucket_as_on_a_disk(bucket, tmp_path):
     ):
         answers = [here(*words, "--base-path", base) for base in (bucket.base, copied)]
         assert [(one.code, one.out) for one in answers] == [(0, answers[0].out)] * 2
+    for words in (("--to", "nautilus"), ("--to", "qlib", "--session", "regular", "--lossy")):
+        made = [tmp_path / f"{words[1]}-of-{name}" for name in ("bucket", "copy")]
+        for base, folder in zip((bucket.base, copied), made, strict=True):
+            assert here("export", *words, "--base-path", base, folder).code == 0
+        exported = [
+            {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()} for folder in made
+        ]
+        assert exported[0] == exported[1] != {}
+    questions = [StoreTools(ParquetStorage(base)) for base in (bucket.base, copied)]
+    counted = [one.query("SELECT count(*) FROM bars_1min", "2024-06-03", "2024-06-05", ["AAPL"]) for one in questions]
+    assert counted[0] == counted[1]
+    assert (counted[0]["complete"], counted[0]["rows"][0][0] > 0) == (True, True)
     status = here("status", "--json", "--base-path", bucket.base).json
     assert (status["store"], status["bars"]) == (bucket.base, len(rows(copied)) + len(rows(copied, "equities_1day")))
     assert status["bytes"] == sum(map(len, parquet(bucket).values()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -18,7 +19,9 @@ import duckdb
 import pytest
 
 from data_engine import MetadataStore, ParquetStorage
+from data_engine.cli.output import fitted
 from data_engine.errors import CredentialsRefused, InputError, Interrupted, StoreError
+from data_engine.ingest.outcome import IngestionReport
 from data_engine.ingest.run_log import RunRecord, nights_without
 from data_engine.market.exchange_calendar import sessions
 from data_engine.sandbox import Faults, Replay, Sandbox, SimulatedMarket
@@ -291,35 +294,63 @@ def test_a_quiet_run_says_each_note_once_names_who_is_behind_and_where_a_setting
     assert [run["command"] for run in runs["runs"]] == ["update", "update", "ingest"]
 
 
-def test_silent_series_are_counted_apart_and_cost_no_request_of_their_own(tmp_path: Path) -> None:
+def test_silent_series_are_counted_apart_and_once_alpaca_lists_them_as_inactive_they_have_ended_and_are_asked_weekly(
+    tmp_path: Path,
+) -> None:
     """Delisted without an action, nothing says so: each night asks, in the request of the others, so that no day is unknown."""
     live, gone = ["A", "B"], names_of(20)
-    days = list(sessions(date(2024, 4, 1), date(2024, 6, 4)))
+    days = list(sessions(date(2024, 4, 1), date(2024, 6, 14)))
     both = write_minutes(tmp_path / "both.parquet", [*live, *gone], days[:3], per_day=3)
     later = write_minutes(tmp_path / "later.parquet", live, days[3:], per_day=3)
+    again = write_minutes(tmp_path / "again.parquet", gone[:1], [date(2024, 6, 7)], per_day=3)
     market = tmp_path / "market.parquet"
-    duckdb.sql(f"COPY (FROM '{both}' UNION ALL FROM '{later}' ORDER BY symbol, timestamp) TO '{market}' (FORMAT PARQUET)")
+    of_all = " UNION ALL ".join(f"FROM '{path}'" for path in (both, later, again))
+    duckdb.sql(f"COPY (SELECT * FROM ({of_all}) ORDER BY symbol, timestamp) TO '{market}' (FORMAT PARQUET)")
     clock, base = Clock(WEDNESDAY - timedelta(days=1)), tmp_path / "store"
-    with Sandbox(Replay(market), clock=clock) as server:
-        pipeline_of(server, base, clock).ingest_symbols([*live, *gone], "2024-04-01", "2024-06-03")
-        server.forget()
-        clock.now = WEDNESDAY
-        report = pipeline_of(server, base, clock).update()
 
-        assert (report["silent"], report["failed"]) == (sorted(gone), [])
+    def states() -> dict[str, set[str]]:
+        found = series_status(BarStore(LocalFiles(base)), DatasetFilter(), now=clock.now)
+        by_state: dict[str, set[str]] = {}
+        for one in found:
+            by_state.setdefault(one.state, set()).add(one.series.symbol)
+        return by_state
+
+    def load(symbol: str, end: str) -> int:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # nothing of it is unknown
+            return len(ParquetStorage(base).load(symbol, "2024-04-01", end))
+
+    with Sandbox(Replay(market), clock=clock) as server:
+
+        def update() -> tuple[IngestionReport, set[str]]:
+            server.forget()
+            report = pipeline_of(server, base, clock).update()
+            asked_for = [set(one.query["symbols"].split(",")) for one in server.requests if one.path.endswith("/bars")]
+            assert 4 * len(asked_for) <= 22, "not one request for each"
+            return report, set().union(*asked_for)
+
+        pipeline_of(server, base, clock).ingest_symbols([*live, *gone], "2024-04-01", "2024-06-03")
+        clock.now = WEDNESDAY
+        report, asked_for = update()
+        assert (report["silent"], report["failed"], asked_for) == (sorted(gone), [], {*live, *gone})
         assert report.line().startswith("2 of 22 series up to date, 20 silent, 0 failed, ")
-        asked_for = [set(one.query["symbols"].split(",")) for one in server.requests if one.path.endswith("/bars")]
-        assert len(asked_for) <= 2, "not one request for each"
-        assert set().union(*asked_for) == {*live, *gone}
-    found = {one.series.symbol: one for one in series_status(BarStore(LocalFiles(base)), DatasetFilter(), now=WEDNESDAY)}
-    assert {name: one.state for name, one in found.items()} == {
-        **dict.fromkeys(live, "complete"),
-        **dict.fromkeys(gone, "silent"),
-    }
-    assert {found[name].silent_since for name in gone} == {days[2]}
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # nothing of them is unknown
-        assert len(ParquetStorage(base).load(gone[0], "2024-04-01", "2024-06-03")) == 9
+        assert states() == {"complete": set(live), "silent": set(gone)}
+        assert load(gone[0], "2024-06-03") == 9
+
+        MetadataStore(base).store("us_active", live)
+        MetadataStore(base).store("us_inactive", gone)
+        asked_on = []
+        for night in (6, 11, 12, 13):
+            clock.now = WEDNESDAY.replace(day=night)
+            report, asked_for = update()
+            asked_on += [night] if asked_for & set(gone[1:]) else []
+            assert (report["silent"], report["failed"]) == ([], [])
+            if not asked_on:
+                assert (report["ended"], states()) == (sorted(gone), {"complete": set(live), "ended": set(gone)})
+                assert load(gone[1], clock.now.date().isoformat()) == 9
+    assert asked_on == [12], "a week after the last final answer"
+    assert states() == {"complete": {*live, gone[0]}, "ended": set(gone[1:])}, "one of them trades again"
+    assert load(gone[0], "2024-06-07") == 12
 
 
 def test_a_series_that_was_not_fetched_to_the_last_session_is_behind(tmp_path: Path) -> None:
@@ -369,6 +400,25 @@ def test_on_a_terminal_of_80_columns_states_have_a_color_and_no_line_is_broken(t
     assert len({line.index(" bars  2020-03-03 .. 2020-03-05") for line in lines if " .. " in line}) == 1
 
 
+def test_a_sentence_is_broken_between_words_where_a_terminal_ends_and_a_command_to_copy_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("COLUMNS", "60")
+    rows = ["  MSFT  complete  12 bars", f"  data-engine ingest {'A ' * 30}--start 2024-01-01"]
+    sentence = f"  equities_1min has 3 files of another program ({'x' * 70}); run `data-engine import --in-place` to go on"
+    shown = fitted("\n".join([*rows, sentence]), Terminal())
+
+    assert shown.split("\n")[:2] == rows
+    assert " ".join(shown.split()) == " ".join("\n".join([*rows, sentence]).split()), "nothing but spaces has changed"
+    assert [len(line) <= 60 for line in shown.split("\n")[2:]] == [True, False, True]
+    assert "`data-engine import --in-place`" in shown
+    assert fitted(sentence, io.StringIO()) == sentence, "a log has lines as they are"
+
+
 def test_the_nights_without_a_run_are_those_after_a_session() -> None:
     """From Friday to the second Monday: nothing ran after Monday's, Thursday's and Friday's session."""
     ran = [datetime(2024, 6, day, 1, tzinfo=UTC) for day in (1, 5, 6)]
@@ -378,16 +428,23 @@ def test_the_nights_without_a_run_are_those_after_a_session() -> None:
     assert nights_without([], datetime(2024, 6, 10, 23, tzinfo=UTC)) == []
 
 
-def test_what_is_wrong_with_an_update_comes_before_missing_keys(tmp_path: Path) -> None:
+_OTHERS = ("recheck", "audit", "actions", "report")
+
+
+def test_what_is_wrong_with_a_command_comes_before_a_missing_store_and_missing_keys(tmp_path: Path) -> None:
     with Sandbox(SimulatedMarket()) as server:
         here("ingest", "AAPL", "--start", "2024-06-03", "--end", "2024-06-03", "--base-path", tmp_path / "s", url=server.url)
     misspelt = here("update", "AAPLE", "--base-path", tmp_path / "s", env={})
-    wrong = here("update", "--timeframe", "9x", "--base-path", tmp_path / "none", env={})
 
-    assert (misspelt.code, wrong.code) == (2, 2)
+    assert misspelt.code == 2
     assert "AAPLE; did you mean AAPL?" in misspelt.err
-    assert "'9x'" in wrong.err
-    for words in (("status", "AAPLE"), ("verify", "APL"), ("remove", "AAPLL")):
+    for command in ("update", "status", "verify", "recheck", "audit", "report", "import --in-place", "ingest A"):
+        wrong = here(*command.split(), "--timeframe", "9x", "--base-path", tmp_path / "none", env={})
+        assert (wrong.code, "'9x'" in wrong.err) == (2, True), "before the store that is not there"
+    for command in ("query 1 --start", "remove A --end", "actions A --start", "export d --to qlib --end", "status --session"):
+        wrong = here(*command.split(), "2024-13-01", "--base-path", tmp_path / "none", env={})
+        assert (wrong.code, "2024-13-01" in wrong.err) == (2, True)
+    for words in (("status", "AAPLE"), ("verify", "APL"), ("remove", "AAPLL"), *((one, "AAPLE") for one in _OTHERS)):
         ran = here(*words, "--base-path", tmp_path / "s", env={})
         assert ran.code == 2
         assert "did you mean AAPL?" in ran.err

@@ -27,6 +27,8 @@ from data_engine.export.qlib_features import QlibFeatures
 from data_engine.market.corporate_action import decode
 from data_engine.market.series import Dataset, Series, Timeframe
 from data_engine.market.time_range import new_york_days
+from data_engine.sandbox import Sandbox, SimulatedMarket
+from running import here
 
 NEW_YORK = "America/New_York"
 VALUES = ["open", "high", "low", "close", "volume", "trade_count", "vwap"]
@@ -185,6 +187,33 @@ def test_an_export_is_the_source_and_later_ones_write_only_what_differs(storage,
     check(storage, to, out)
 
 
+def test_after_an_update_only_months_with_new_bars_are_written(tmp_path):
+    now = pd.Timestamp.now(NEW_YORK)
+    cut = now.normalize() - pd.Timedelta(days=12)
+    days = (now.replace(day=1) - pd.Timedelta(days=20)).strftime("%Y-%m-%d"), cut.strftime("%Y-%m-%d")
+    store, out = tmp_path / "store", tmp_path / "out"
+
+    def export() -> int:
+        ran = here("export", "--to", "nautilus", "--base-path", store, out, "--json")
+        assert ran.code == 0, ran.text
+        return int(ran.json["written_units"])
+
+    with Sandbox(SimulatedMarket()) as server:
+        assert here("ingest", "AAPL", "--start", days[0], "--end", days[1], "--base-path", store, url=server.url).code == 0
+        export()
+        before = touched(out)
+        assert here("update", "--base-path", store, url=server.url).code == 0
+    bars = ParquetStorage(store).load("AAPL", days[0], incomplete="ignore")
+    new = bars.index.get_level_values("timestamp").tz_convert(NEW_YORK)
+    fresh = set(new[new >= cut + pd.Timedelta(days=1)].strftime("%Y-%m"))
+    assert len(fresh) == export() > 0
+    after = touched(out)
+    same = {name.rpartition("/")[2][: len("2024-06")] for name in before if "/bar/" in name and after.get(name) == before[name]}
+    assert same == set(new.strftime("%Y-%m")) - fresh
+    read = read_nautilus(out)
+    assert read[PRICES].to_numpy().tolist() == bars[PRICES].to_numpy().tolist()
+
+
 @pytest.mark.parametrize("to", sorted(READERS))
 def test_what_a_format_cannot_hold_is_refused_before_anything_is_written(storage, tmp_path, capsys, to):
     timeframe = "1Day" if to == "zipline" else "1Min"
@@ -271,6 +300,8 @@ def test_a_bundle_without_known_actions_is_refused(storage, tmp_path, capsys):
         ("nautilus", ["--resample", "7Min"], "7Min"),
         ("qlib", ["--timeframe", "1Week"], "equities_1week"),
         ("qlib", ["--symbols", "AAPPL"], "did you mean AAPL?"),
+        ("qlib", ["--symbols", "AAPL", "--timeframe", "1Hour"], "--resample 1Hour"),
+        ("qlib", ["--timeframe", "5Min"], "--resample 5Min"),
         ("qlib", ["--start", "2024-13-01"], "2024-13-01"),
     ],
 )

@@ -90,7 +90,10 @@ def verified(base: Path):
     ("words", "code"),
     [
         (["status"], 0),
+        (["status", "AAPL"], 0),
+        (["status", "--digest"], 0),
         (["verify"], 0),
+        (["verify", "--repair"], 4),
         (["query", "SELECT count(*) FROM bars_1min"], 4),
         (["update"], 4),
         (["ingest", "AAPL", "--start", "2024-05-30"], 4),
@@ -407,9 +410,17 @@ def test_every_command_keeps_working_on_a_store_with_three_legacy_files(server, 
     def ran(*words: object):
         return here(*words, "--base-path", base, url=server.url)
 
-    assert ran("status").code == 0
-    assert "AAPL in equities_1min" in ran("status").out
-    assert "300 bars of 1 symbol" in ran("status").out
+    for words in (["status"], ["status", "AAPL", "NA"], ["doctor"]):
+        asked = ran(*words)
+        assert asked.code == 0
+        assert "AAPL in equities_1min" in asked.out
+        assert "300 bars of 1 symbol" in asked.out
+    planned = ran("ingest", "AAPL", "MSFT", "--start", "2024-05-30", "--end", "2024-06-05", "--dry-run", "--json")
+    assert (planned.code, planned.json["complete"]) == (1, 0)
+    assert [(one["symbol"], one["code"]) for one in planned.json["failed"]] == [("AAPL", "foreign_files")]
+    for words in (["update", "NA"], ["verify", "NA"], ["remove", "NA"]):
+        asked = ran(*words)
+        assert (asked.code, "import --in-place" in asked.err) == (4, True)
     asked = ran("query", "SELECT count(*) FROM bars_1min", "--json")
     assert (asked.code, asked.json["rows"]) == (0, [[480]])
     assert "3 files" in asked.err
@@ -435,6 +446,8 @@ def test_every_command_keeps_working_on_a_store_with_three_legacy_files(server, 
     assert ran("verify").code == 0
     assert len(storage.load("AAPL", "2024-05-30", "2024-06-05", incomplete="ignore")) == 300
     assert len(storage.load("NA", "2024-05-30", "2024-06-05", incomplete="ignore")) == 300
+    (note,) = pipeline_of(server, base, now=lambda: datetime(2024, 6, 5, 12, tzinfo=UTC)).update()["notes"]
+    assert "NA" in note, "an update leaves it as it is"
 
 
 # Hours and days among minutes

@@ -287,7 +287,7 @@ def test_what_was_found_again_keeps_the_time_when_it_was_first_seen(base: Path, 
 
     later_client = client_of(later)
     pipeline = pipeline_of(later, base, client=later_client)
-    pipeline._now = lambda: datetime.now(UTC) + timedelta(seconds=90)
+    pipeline.clock = lambda: datetime.now(UTC) + timedelta(seconds=90)
     recheck(pipeline, EVERYTHING, None, minutes=1)
 
     assert json.loads(path.read_text())["bars"] == first

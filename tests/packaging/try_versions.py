@@ -18,9 +18,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-EXTRAS = ("alpaca", "polars", "s3")
+EXTRAS = ("alpaca", "mcp", "polars", "s3")
 TOOLS = ("pytest>=8.3", "pytest-xdist>=3.6", "hypothesis>=6.100", "exchange_calendars>=4.5", "psutil>=6.0")
-# Each dependency at work: columns and files, the calendar, DuckDB and pandas, locks, the network, click and rich.
+# Each dependency at work: columns and files, the calendar, DuckDB and pandas, locks, agents, the network, click and rich.
 CORE = (
     "tests/market/test_bars.py",
     "tests/market/test_exchange_calendar.py",
@@ -29,6 +29,7 @@ CORE = (
     "tests/read/test_duckdb_views.py",
     "tests/ingest/test_pipeline.py",
     "tests/universe/test_index_store.py",
+    "tests/agents/test_mcp_server.py",
     "tests/alpaca/test_transport.py",
     "tests/alpaca/test_page_decoder_native.py",
     "tests/cli/test_cli.py",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+from datetime import date
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from data_engine.errors import InputError
@@ -14,6 +17,7 @@ from data_engine.report.coverage_months import STATES
 from data_engine.store.selection import DatasetFilter
 from data_engine.verify import verify as verification
 from pages import ATTACK, NOW, make_store
+from running import write_minutes
 from stores import place_in_memory
 
 
@@ -70,6 +74,25 @@ def test_after_the_demo_it_names_the_first_real_fetch_and_no_update(storage: Par
     storage.files.update("metadata/simulated.txt", lambda _: b"simulated")
 
     assert overview(storage, quick=True).head()["commands"]["real"].startswith("data-engine ingest ")
+
+
+def test_after_an_import_it_names_what_unites_both_layouts_and_then_what_covers_the_bars(tmp_path: Path) -> None:
+    write_minutes(tmp_path / "bars.parquet", ["KO", "NA"], [date(2024, 6, 3), date(2024, 6, 4)], per_day=2)
+    frame = (
+        pd.read_parquet(tmp_path / "bars.parquet")
+        .assign(trade_count=1.0, vwap=lambda one: one.open)
+        .set_index(["symbol", "timestamp"])
+    )
+    storage = ParquetStorage(tmp_path / "store")
+    storage.store(frame)
+    commands = overview(storage, quick=True).head()["commands"]
+    assert commands["cover"].startswith("data-engine ingest KO NA --start 2024-06-03 --end 2024-06-04 --base-path ")
+    assert "unite" not in commands
+
+    legacy = tmp_path / "store/equities_1min/symbol=KO/year=2024/month=6"
+    legacy.mkdir()
+    shutil.copy(tmp_path / "bars.parquet", legacy / "data_0.parquet")
+    assert overview(storage, quick=True).head()["commands"]["unite"].startswith("data-engine import --in-place --base-path ")
 
 
 def test_a_quick_report_has_no_gaps(storage: ParquetStorage) -> None:

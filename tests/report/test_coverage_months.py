@@ -53,6 +53,22 @@ ALL = days("2024-05-01", "2024-07-31")
     ("known", "expected"),
     [
         pytest.param(minutes(), ["not_requested"] * 3, id="nothing-requested"),
+        pytest.param(
+            minutes(first_bar=ALL.start, last_bar=datetime(2024, 6, 13, tzinfo=UTC)),
+            ["unverified", "unverified", "not_requested"],
+            id="stored-and-nothing-requested",
+        ),
+        pytest.param(
+            # The last evening of June is in the file of July.
+            minutes(
+                first_bar=ALL.start,
+                last_bar=datetime(2024, 7, 1, tzinfo=UTC),
+                wanted=(days("2024-06-01", "2024-06-30"),),
+                covered=(days("2024-06-01", "2024-06-30"),),
+            ),
+            ["unverified", "complete", "not_requested"],
+            id="stored-and-requested-in-part",
+        ),
         pytest.param(minutes(wanted=(ALL,)), ["missing"] * 3, id="requested-and-not-fetched"),
         pytest.param(minutes(wanted=(ALL,), covered=(ALL,)), ["complete"] * 3, id="fetched"),
         pytest.param(

@@ -62,6 +62,9 @@ class Files:
         self._seam()
         return self.content.get(key)
 
+    def flush(self, folder: str) -> None:
+        """Every change is durable at once."""
+
     def waiting(self, seconds: float, told: Callable[[], None]) -> Files:
         return self
 

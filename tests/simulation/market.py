@@ -23,6 +23,10 @@ Values = tuple[float, float, float, float, float, float, float]
 """Open, high, low, close, volume, trade count, vwap."""
 
 
+_Told = list[tuple[int, int, tuple[Values, frozenset[int]]]]
+"""Minutes: when they begin, the start of the bar that each belongs to, and its values with the actions they are adjusted by."""
+
+
 @lru_cache(maxsize=200_000)
 def micros(instant: datetime) -> int:
     delta = instant - datetime(1970, 1, 1, tzinfo=UTC)
@@ -175,6 +179,7 @@ class Market:
         self.securities = {one.symbol: one for one in securities}
         self._sessions: dict[tuple[str, date], tuple[Trade, ...]] = {}
         self._answers: dict[object, dict[int, tuple[Values, frozenset[int]]]] = {}
+        self._settled: dict[object, tuple[int, _Told]] = {}
         self.overrides: dict[tuple[str, int], list[tuple[int, Values | None]]] = {}
 
     def change(self, symbol: str, stamp: int, since: int, values: Values | None) -> None:
@@ -182,6 +187,7 @@ class Market:
         self.overrides.setdefault((symbol, stamp), []).append((since, values))
         self._sessions.clear()
         self._answers.clear()
+        self._settled.clear()
 
     def owner(self, symbol: str, asof: date | None, now: int) -> str | None:
         """Return the security that the vendor answers for, as of a day, by default today; None if it has another ticker then."""
@@ -236,14 +242,22 @@ class Market:
             stamps = sorted(regular | {start + draw.randrange((end - start) // MINUTE) * MINUTE for _ in range(count // 3)})
         changes = self._changes(draw, security, day, len(stamps)) if draw.random() < security.restless else {}
         for number, stamp in enumerate(stamps):
-            base = 20.0 + draw.randrange(2000) / 100
-            close_ = base + draw.randrange(-20, 21) / 100
+            base = (2000 + draw.randrange(2000)) / 100  # of few digits, as the vendor's are
+            close_ = round(base + draw.randrange(-20, 21) / 100, 2)
             volume = float(draw.randrange(1, 50) * 100)
-            values: Values = (base, max(base, close_) + 0.01, min(base, close_) - 0.01, close_, volume, 3.0, base)
+            values: Values = (
+                base,
+                round(max(base, close_) + 0.01, 2),
+                round(min(base, close_) - 0.01, 2),
+                close_,
+                volume,
+                3.0,
+                base,
+            )
             versions: list[tuple[int, Values | None]] = [(stamp, values)]
             if number in changes:
                 kind, when = changes[number]
-                revised: Values = (base, values[1] + 0.5, values[2], close_ + 0.25, volume + 7, 4.0, base)
+                revised: Values = (base, round(values[1] + 0.5, 2), values[2], round(close_ + 0.25, 2), volume + 7, 4.0, base)
                 versions = {
                     "late": [(max(when, stamp), values)],
                     "withdrawn": [(stamp, values), (max(when, stamp + MINUTE), None)],
@@ -299,29 +313,43 @@ class Market:
     def _bars(
         self, security: Security, timeframe: Timeframe, adjustment: Adjustment, start: int, end: int, now: int, base: int | None
     ) -> dict[int, tuple[Values, frozenset[int]]]:
-        symbol = security.symbol
-        known = self.known_actions(symbol, now if base is None else base, adjustment)
+        known = self.known_actions(security.symbol, now if base is None else base, adjustment)
         made: dict[int, list[tuple[Values, frozenset[int]]]] = {}
-        intraday = timeframe.intraday
-        reach = end if intraday else next_bar(floor(end - 1, timeframe), timeframe)
-        for trade in self._between(security, floor(start, timeframe), max(end, reach), now):
-            key = floor(trade.stamp if intraday else midnight(trade.day), timeframe)
-            values = trade.values(now)
-            if values is not None and start <= key < end:
-                if now < trade.stamp + MINUTE:
-                    values = (*values[:4], values[4] - 50, values[5], values[6])
-                made.setdefault(key, []).append(self._adjusted(security, trade.day, values, known))
+        first = floor(start, timeframe)
+        last = end if timeframe.intraday else max(end, next_bar(floor(end - 1, timeframe), timeframe))
+        for day in self._days(security, first, last, now):
+            for stamp, key, told in self._told(security, day, timeframe, known, now):
+                if first <= stamp < last and start <= key < end:
+                    made.setdefault(key, []).append(told)
         return {key: _joined(minutes) for key, minutes in sorted(made.items())}
 
-    def _between(self, security: Security, start: int, end: int, now: int) -> Iterator[Trade]:
+    def _days(self, security: Security, start: int, end: int, now: int) -> Iterator[date]:
+        """Yield the sessions of which the vendor may have minutes inside a range."""
         first = max(instant(start).astimezone(NEW_YORK).date() - timedelta(days=1), security.first)
         last = min(instant(min(end, now)).astimezone(NEW_YORK).date(), security.last or date(2100, 1, 1))
         if security.renamed is not None and now < at(security.renamed + timedelta(days=1), 4):
             first = max(first, security.renamed)
-        for day in sessions(first, last) if first <= last else ():
-            for trade in self.session(security, day):
-                if start <= trade.stamp < end and trade.stamp <= now:
-                    yield trade
+        return sessions(first, last) if first <= last else iter(())
+
+    def _told(self, security: Security, day: date, timeframe: Timeframe, known: tuple[int, ...], now: int) -> _Told:
+        """Return the minutes of a session as the vendor has them now, with the bars that they belong to."""
+        question = (security.symbol, day, timeframe, known)
+        since, told = self._settled.get(question, (None, []))
+        if since is not None and since <= now:
+            return told
+        trades = self.session(security, day)
+        told = []
+        for trade in trades:
+            values = trade.values(now) if trade.stamp <= now else None
+            if values is not None:
+                if now < trade.stamp + MINUTE:
+                    values = (*values[:4], values[4] - 50, values[5], values[6])
+                key = floor(trade.stamp if timeframe.intraday else midnight(trade.day), timeframe)
+                told.append((trade.stamp, key, self._adjusted(security, trade.day, values, known)))
+        since = max((max(one.stamp + MINUTE, *(when for when, _ in one.versions)) for one in trades), default=0)
+        if since <= now:
+            self._settled[question] = since, told
+        return told
 
     @staticmethod
     def _adjusted(security: Security, day: date, values: Values, known: tuple[int, ...]) -> tuple[Values, frozenset[int]]:

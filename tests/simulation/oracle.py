@@ -243,7 +243,7 @@ class Oracle:
         if outside and minus(outside, before.all):
             raise Violation(f"(b) {key} claims {shown(minus(outside, before.all))}, which nobody asked for")
         gone = self._of_security(what, key, minus(before.covered, after.covered))
-        gone = minus(gone, _reopened(what, key))
+        gone = minus(gone, reopened(what, key))
         if gone and what.report is not None and what.alone and is_raw(key[0]) and not what.removed.get(key):
             raise Violation(f"(c) {key} covers no more: {shown(gone)}")
 
@@ -465,7 +465,7 @@ def _missing_days(what: Happened) -> dict[date, list[Key]]:
     return days
 
 
-def _reopened(what: Happened, key: Key) -> Spans:
+def reopened(what: Happened, key: Key) -> Spans:
     """Return the ranges of the sessions that a run called missing: no series is covered there any more."""
     ranges = [session_range(dataset_of(key), day) for day in _missing_days(what)]
     timeframe = dataset_of(key).timeframe
@@ -501,4 +501,4 @@ def outside_repeat(before: State, asks: list[Ask]) -> Iterator[str]:
                 yield f"{symbol} in {ask.dataset.name}: {shown(final)}"
 
 
-__all__ = ["Happened", "Oracle", "Violation", "joined", "outside_repeat", "with_sessions"]
+__all__ = ["Happened", "Oracle", "Violation", "joined", "outside_repeat", "reopened", "with_sessions"]

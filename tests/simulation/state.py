@@ -149,15 +149,15 @@ def _rows(path: str, data: bytes) -> Rows:
     table = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
     stamps = table.column("timestamp").cast("int64").to_pylist()
     timeframe = timeframe_of(match[1])
-    for before, after in pairwise(stamps):
-        if before >= after:
-            raise Misplaced(f"{path} has {instant(after)} after {instant(before)}")
-    for stamp in stamps:
-        when = instant(stamp)
+    if stamps != sorted(set(stamps)):
+        before, after = next(pair for pair in pairwise(stamps) if pair[0] >= pair[1])
+        raise Misplaced(f"{path} has {instant(after)} after {instant(before)}")
+    for when in map(instant, (*stamps[:1], *stamps[-1:])):  # they are in order
         if when.year != int(match[3]) or (match[4] and when.month != int(match[4])):
             raise Misplaced(f"{path} has a bar of {when}")
+    for stamp in stamps:
         if floor(stamp, timeframe) != stamp:
-            raise Misplaced(f"{path} has a bar of {when}, where none starts")
+            raise Misplaced(f"{path} has a bar of {instant(stamp)}, where none starts")
     columns = [table.column(name).to_pylist() for name in COLUMNS]
     return dict(zip(stamps, zip(*columns, strict=True), strict=True)) if stamps else {}
 

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import date
+
 import pytest
 
+from data_engine.market.exchange_calendar import sessions
+
+from .market import Security, at
 from .seeds import run
+from .state import common
+from .test_rows import names, world
 from .vendor import Faults
 from .world import Step
 
@@ -201,3 +208,19 @@ STEPS = {
 @pytest.mark.parametrize("seed", STEPS)
 def test_what_a_seed_has_found_stays_mended(seed: int) -> None:
     assert run(seed, STEPS[seed]) is None
+
+
+def test_a_session_that_the_last_update_calls_missing_is_still_owed() -> None:
+    """Seed 62000156 was none of the program's: `finish` asked that no session is provisional, and section 6 that this one is."""
+    days, lacking = list(sessions(date(2024, 5, 13), date(2024, 6, 12))), date(2024, 6, 10)
+    some = [
+        Security(name, only=[at(day, 10) for day in days if number > 1 or day != lacking])
+        for number, name in enumerate(names(20))
+    ]
+    made = world("2024-06-03T15:00", *some)
+    made.take(Step("ingest", names(20), "2024-05-14", None, "1Day", salt=1))
+    made.finish()
+
+    missing = [(at(lacking, 0), at(date(2024, 6, 11), 0))]
+    for name in names(20):
+        assert common(made.state.claims_of(("equities_1day", name)).provisional, missing) == missing

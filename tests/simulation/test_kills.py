@@ -164,6 +164,44 @@ def test_bars_that_a_killed_process_left_unflushed_are_flushed_before_they_are_c
     assert 5 < kills < 50
 
 
+def test_what_a_killed_process_left_unflushed_is_flushed_before_it_is_counted() -> None:
+    """It had moved a file of a range that it fetched again; the next run counts the file, and then the power fails."""
+    key = (MINUTES, "AAA")
+
+    def left(change: int) -> World:
+        made = world("2024-06-10T15:00", Security("AAA", (2, 3)), place="strict")
+        made.take(Step("ingest", ("AAA",), "2024-06-03", "2024-06-03", salt=1))
+        again = Step("ingest", ("AAA",), "2024-06-03", "2024-06-04", refetch=True, workers=1, salt=2, kill_before=change)
+        assert isinstance(made.take(again).error, Killed)
+        return made
+
+    moved = next(
+        change for change in range(10, 40) if len((one := left(change)).state.rows_of(key)) > one.state.claims_of(key).bars
+    )
+    counted = 0
+    for following in range(8, 16, 2):
+        made = left(moved)
+        before = made.state.claims_of(key)
+        assert before.changing
+        made.take(Step("update", salt=3, kill_before=following, power=True))
+        counted += made.state.claims_of(key).bars > before.bars
+    assert counted
+
+
+@pytest.mark.parametrize("following", [10, 9_999])
+def test_what_a_killed_run_left_unflushed_is_flushed_before_the_next_one_relies_on_it(following: int) -> None:
+    """What was asked for is in place, so that the next run does not write it down, or all is, so that it only says so."""
+    step, asks = Step("ingest", ("AAA",), "2024-06-03", "2024-06-04", workers=1), set()
+    for change in range(3, 60, 2):
+        made = world("2024-06-10T15:00", Security("AAA", (2, 3)), place="strict")
+        killed = made.take(replace(step, kill_before=change, salt=1)).error
+        asks.add(len(made.take(replace(step, kill_before=following, power=following < 99, salt=2)).asks))
+        if not isinstance(killed, Killed):
+            break
+    assert change > 10
+    assert asks == {0, 1}
+
+
 def test_a_file_that_was_removed_stays_removed_when_the_power_fails() -> None:
     """Mutant `flush-of-removal`."""
     days = [date(2024, 5, 30), date(2024, 6, 3)]

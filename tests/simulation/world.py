@@ -51,7 +51,7 @@ from .files import Files
 from .history import Memory
 from .market import Market, Security, Values, floor, instant, micros, next_bar
 from .memory import inconsistencies_alone, remembered
-from .oracle import Happened, Oracle, Violation, dataset_of, is_raw, outside_repeat, with_sessions
+from .oracle import Happened, Oracle, Violation, dataset_of, is_raw, outside_repeat, reopened, with_sessions
 from .scheduler import Deadlock, Executor, Inline, Killed, Process, Scheduler, clock_of, exits, threads, wait_for
 from .state import Key, Misplaced, Rows, Spans, State, common, minus, read_state, shown
 from .vendor import Faults, Vendor
@@ -139,6 +139,9 @@ class Step:
 
 JUSTIFIED = True
 """Whether an adjusted series may be fetched again in full only if a bar of it has changed: not before row 4 is mended."""
+
+FIRST = "2023-07-01"
+"""A day before all that worlds ask for: from there on each month is looked for."""
 
 _OF_SERIES = re.compile(r"(equities_[^/]+)/symbol=([^/]+?)(?:\.json)?(?:/|$)")
 
@@ -235,10 +238,21 @@ class World:
         fine |= self._may_lose_lease(step, unexpected)
         if isinstance(unexpected, DataEngineError) and not step.faulty and not fine:
             raise Violation(f"(e) {step.kind} ended with {unexpected.code} though nothing failed: {unexpected}")
+        self._check_durable(happened)
         if readers:
             self._verify()
             self._check_status(step, happened)
             self._check_load(step)
+
+    def _check_durable(self, happened: Happened) -> None:
+        """What a run says is complete survives a power failure after it, also what an earlier one had left unflushed."""
+        left = self.files.at_risk() if happened.report is not None else None
+        durable = None if left is None else _readable(left)
+        for key in happened.requested if durable is not None else ():
+            claims, sure = self.state.claims_of(key), durable.claims_of(key)
+            lost = minus(claims.all, sure.all) or minus(claims.wanted, sure.wanted)
+            if happened.normal(key) and (lost or self.state.rows_of(key) != durable.rows_of(key)):
+                raise Violation(f"(b) {key} is reported complete, and a power failure would take {shown(lost)}")
 
     def _may_lose_lease(self, step: Step, error: BaseException | None) -> bool:
         """One after the other, at two seconds each, the requests of four workers may leave the renewal no minute."""
@@ -578,7 +592,7 @@ class World:
         prices = None if dataset.adjustment.is_raw else "vendor"
         with self._patched(step):
             frame = self.storage().load(
-                sorted(rows), "2000-01-01", timeframe=dataset.timeframe, adjustment=dataset.adjustment,
+                sorted(rows), FIRST, timeframe=dataset.timeframe, adjustment=dataset.adjustment,
                 prices=prices, incomplete="ignore",
             )  # fmt: skip
         if frame.index.has_duplicates or not frame.index.is_monotonic_increasing:
@@ -594,18 +608,18 @@ class World:
         if not any(claims.wanted for claims in self.state.claims.values()):
             return
         self.skew = timedelta()
-        self.take(Step("update", salt=9_000_001, hours=24 * 9, repeat=True))
-        self._owed()
+        self._owed(self.take(Step("update", salt=9_000_001, hours=24 * 9, repeat=True)))
         self._equal_to_fresh()
         self._verify(everything=True)
         self.memory.check(self.files.files())
 
-    def _owed(self) -> None:
-        """After a complete update nothing is owed: tails that are final were answered again."""
+    def _owed(self, happened: Happened) -> None:
+        """After a complete update nothing is owed but of sessions that it calls missing: what is final was answered again."""
         for key in self.state.keys:
             final = micros(final_before(dataset_of(key), self.now))
             claims = self.state.claims_of(key)
-            left = with_sessions(common(claims.provisional, [(0, final)]), dataset_of(key))
+            left = minus(common(claims.provisional, [(0, final)]), reopened(happened, key))
+            left = with_sessions(left, dataset_of(key))
             if left:
                 raise Violation(f"(b) {key} is still provisional after an update: {shown(left)}")
             security = self.market.securities.get(key[1])

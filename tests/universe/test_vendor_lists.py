@@ -28,7 +28,15 @@ def row(symbol: str, status: str = "active", exchange: str = "NYSE") -> dict[str
     return {"symbol": symbol, "status": status, "exchange": exchange}
 
 
-FIRST = [row("AAPL"), row("IBM"), row("GONE"), row("TCEHY", exchange="OTC"), row("OLD", "inactive"), row("Q", "inactive", "OTC")]
+FIRST = [
+    row("AAPL"),
+    row("IBM"),
+    row("GONE"),
+    row("3USL"),
+    row("TCEHY", exchange="OTC"),
+    row("OLD", "inactive"),
+    row("Q", "inactive", "OTC"),
+]
 SECOND = [row("AAPL"), row("IBM"), row("NEW"), row("OLD"), row("GONE", "inactive"), row("OLD", "inactive")]
 
 
@@ -52,6 +60,7 @@ def test_the_lists_serve_as_indices(store: Path) -> None:
     with Sandbox(SimulatedMarket(), assets=Assets(rows=FIRST), keys={KEY: SECRET}) as server:
         ran = here("universe", "update", "--json", *where, url=server.url)
         assert (ran.code, [one["added"] for one in ran.json["indices"]]) == (0, [["AAPL", "GONE", "IBM"], ["OLD"]])
+        assert ran.json["unfetchable"] == ["3USL"], "the sandbox refuses bars of it, as Alpaca does"
         assert ran.json["requests"] == len(server.requests) == 2
         assert (stored(store, "us_active"), stored(store, "us_inactive")) == (["AAPL", "GONE", "IBM"], ["OLD"])
         assert (stored(store, "us_active_otc"), stored(store, "us_inactive_otc")) == ([], [])
@@ -208,7 +217,7 @@ def test_a_row_that_cannot_be_used_is_named_and_the_others_are_stored(store: Pat
         ran = here("universe", "update", "--base-path", store, url=server.url)
         told = here("universe", "update", "--json", "--base-path", store, url=server.url)  # both responses are empty now
 
-    assert (ran.code, stored(store, "us_active")) == (0, [one["symbol"] for one in GOOD])
+    assert (ran.code, stored(store, "us_active")) == (1, [one["symbol"] for one in GOOD])
     assert "row 22" in ran.err
     assert len(ran.text) < 3000
     assert not set(ran.text) & {"\x1b", "\x07"}

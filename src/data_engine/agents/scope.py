@@ -16,7 +16,8 @@ from data_engine.read.completeness import lack_of
 from data_engine.read.holdings import Holdings
 from data_engine.read.session_report import FrameRecord
 from data_engine.store.bar_store import BarStore
-from data_engine.store.coverage import Coverage
+from data_engine.store.coverage import Coverage, Fingerprint
+from data_engine.store.file_store import FileStore
 from data_engine.store.partitions import Partition
 
 
@@ -92,22 +93,25 @@ def scope_of(
         )
     known = [one.known for one in held]
     bars = sum(one.rows.get(period, 0) for one in known for period in one.rows if period.span.intersect(query.reach))
-    return Scope(query, sessions, missing, tuple(notes), digest_of(known, query.reach), bars)
+    return Scope(query, sessions, missing, tuple(notes), digest_of(known, query.reach, store.files), bars)
 
 
-def digest_of(known: Iterable[Coverage], span: TimeRange | None = None) -> str:
-    """Return a digest of the files of some series, by the fingerprints that were taken as they were written.
+def digest_of(known: Iterable[Coverage], span: TimeRange | None = None, files: FileStore | None = None) -> str:
+    """Return a digest of the bar files of some series, by the fingerprints that were taken as they were written.
 
     Args:
         known: The coverage of the series.
         span: The range that the files touch. If None, all files.
+        files: The files, to read those that have no fingerprint, as of bars from `ParquetStorage.store`. If None, the number
+            of their bars stands for them.
     """
     lines = []
     for one in known:
         for period, rows in one.rows.items():
-            if span is None or period.span.intersect(span):
-                mark = one.files.get(period)
-                lines.append(
-                    f"{Partition(one.series, period).key} {rows} {'' if mark is None else f'{mark.size} {mark.digest}'}\n"
-                )
+            if span is not None and not period.span.intersect(span):
+                continue
+            key, mark = Partition(one.series, period).key, one.files.get(period)
+            if mark is None and files is not None and (content := files.get(key)) is not None:
+                mark = Fingerprint.of(content)
+            lines.append(f"{key} {rows} {'' if mark is None else f'{mark.size} {mark.digest}'}\n")
     return sha256("".join(sorted(lines)).encode()).hexdigest()[:32]

@@ -6,9 +6,11 @@ held whole is refused, unless the question says that an incomplete answer is wan
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from threading import Timer
 from typing import Any
@@ -26,8 +28,9 @@ from data_engine.market.time_range import iso
 from data_engine.market.wording import and_more, did_you_mean
 from data_engine.read import duckdb_views
 from data_engine.read.bar_query import ReadOptions
-from data_engine.read.duckdb_views import connect, lazy_query, translate_errors, view_name
+from data_engine.read.duckdb_views import connect, translate_errors, view_name
 from data_engine.read.parquet_storage import ParquetStorage
+from data_engine.read.statement import reading_statement
 from data_engine.store.history.past import instant_of_files, stored_on
 from data_engine.store.selection import DatasetFilter, select_series
 from data_engine.verify.status import SeriesStatus, series_status
@@ -41,6 +44,10 @@ MOST_BARS = 2_000_000
 """The bars that are read for an answer, at most."""
 
 _MOST_SERIES = 200
+
+_MOST_BYTES = 2_000_000  # of the result of a query
+
+_MOST_RANGES = 50
 
 _SECONDS = 60  # of a query
 
@@ -63,14 +70,15 @@ class StoreTools:
         """List what the store holds: per series, the requested, covered, provisional and missing ranges and the number of bars.
 
         Args:
-            symbols: Symbols such as AAPL. If omitted, all; at most 200 series are listed.
+            symbols: Symbols such as AAPL. If omitted, all; at most 200 series are listed, with the latest 50 ranges of each kind.
             timeframe: Only series of this length of a bar, such as 1Min or 1Day.
         """
         now = self._clock()
-        names = self._known(symbols) if symbols is not None else None
-        found = list(series_status(self._storage.bars, DatasetFilter.parse(timeframe), names, now=now))
-        listed = [one.to_json() for one in found[:_MOST_SERIES]]
-        return {**_state_of_series(found), "instant": iso(now), "series": listed, "truncated": len(found) > len(listed)}
+        found = self._series(symbols, timeframe, now)
+        whole = [one.to_json() for one in found[:_MOST_SERIES]]
+        listed = [{name: _latest(value) for name, value in one.items()} for one in whole]
+        truncated = len(found) > len(listed) or listed != whole
+        return {**_state_of_series(found), "instant": iso(now), "series": listed, "truncated": truncated}
 
     def sessions(
         self,
@@ -94,6 +102,7 @@ class StoreTools:
         options = ReadOptions(timeframe=timeframe, feed=feed, adjustment=adjustment)
         scope = self._scope(symbols, start, end, options, allow_incomplete=True)
         frame = self._storage.sessions(symbols, start, end, timeframe=timeframe, feed=feed, adjustment=adjustment)
+        self._check_unchanged(scope)
         found = Counter(frame["state"])
         shown = frame.head(MOST_ROWS)
         days = shown["session"].dt.strftime("%Y-%m-%d").tolist()
@@ -131,6 +140,7 @@ class StoreTools:
             allow_incomplete: Whether bars are wanted although some are missing. The answer says which.
             limit: The maximum number of rows, up to 1,000.
         """
+        most = _checked_limit(limit)
         options = ReadOptions(timeframe=timeframe, feed=feed, adjustment=adjustment, resample=resample)
         if session is not None:
             options["session"] = session  # type: ignore[typeddict-item] # `BarQuery.parse` checks it
@@ -139,7 +149,8 @@ class StoreTools:
             raise InputError(f"cannot read {scope.bars:,} bars for one answer; pass fewer symbols or days, or use the query tool")
         options["incomplete"] = "ignore"  # it has been judged
         frame = self._storage.load(symbols, start, end, **options)
-        rows = frame.head(max(1, min(limit, MOST_ROWS))).reset_index()
+        self._check_unchanged(scope)
+        rows = frame.head(most).reset_index()
         values = [
             [row[0], iso(row[1].to_pydatetime()), *(float(value) for value in row[2:])] for row in rows.itertuples(index=False)
         ]
@@ -169,7 +180,7 @@ class StoreTools:
             allow_incomplete: Whether a result is wanted although bars are missing. The answer says which.
             limit: The maximum number of rows, up to 1,000.
         """
-        store = self._storage.bars
+        store, most = self._storage.bars, _checked_limit(limit)
         words = set(re.findall(r"\w+", sql.lower()))
         named = [dataset for dataset in duckdb_views.datasets(store) if view_name(dataset).lower() in words]
         if not named:
@@ -183,9 +194,10 @@ class StoreTools:
             names = symbols if symbols is not None else store.symbols(dataset)
             scopes.append(self._scope(names, start, end, options, allow_incomplete=allow_incomplete))
         span = scopes[0].query.span
-        check_sql(sql, {symbol for scope in scopes for symbol in scope.query.symbols}, span)
-        columns, rows = self._run(sql, scopes, max(1, min(limit, MOST_ROWS)))
-        shown = rows[: max(1, min(limit, MOST_ROWS))]
+        columns, rows = self._run(sql, scopes, most)
+        for scope in scopes:
+            self._check_unchanged(scope)
+        shown = rows[:most]
         states = [scope.to_json() for scope in scopes]
         summed = {name: sum(scope.sessions[name] for scope in scopes) for name in scopes[0].sessions}
         return {
@@ -193,7 +205,7 @@ class StoreTools:
             "complete": all(scope.missing is None for scope in scopes),
             "missing": ". ".join(scope.missing for scope in scopes if scope.missing) or None,
             "sessions": summed,
-            "digest": digest_of([store.coverage.read(one) for scope in scopes for one in scope.query.series], span),
+            "digest": digest_of([store.coverage.read(one) for scope in scopes for one in scope.query.series], span, store.files),
             "scope": [state["scope"] for state in states],
             "columns": columns,
             "rows": shown,
@@ -203,15 +215,27 @@ class StoreTools:
     def _run(self, sql: str, scopes: Sequence[Scope], limit: int) -> tuple[list[str], list[list[Any]]]:
         """Return the columns of a result, and one row more than *limit* if there are more."""
         span = scopes[0].query.span
-        with connect(self._storage.bars, span, memory=_MEMORY) as connection, translate_errors(connection):
+        names = [view_name(scope.query.dataset) for scope in scopes]
+        symbols = {symbol for scope in scopes for symbol in scope.query.symbols}
+        import duckdb
+
+        with connect(self._storage.bars, span, memory=_MEMORY) as connection, translate_errors(connection, names):
             for scope in scopes:
                 duckdb_views.narrow(connection, scope.query.dataset, scope.query.symbols)
             timer = Timer(_SECONDS, connection.interrupt)
             timer.start()
             try:
-                relation = lazy_query(connection, sql)
-                rows = relation.limit(limit + 1).fetchall()
+                relation = connection.sql(reading_statement(connection, sql))
+                check_sql(connection, sql, {name.lower() for name in names}, symbols, span)
+                found = relation.limit(limit + 1).to_arrow_table()
+                if found.nbytes > _MOST_BYTES:
+                    raise InputError(
+                        f"the result has {found.nbytes:,} bytes, and an answer at most {_MOST_BYTES:,}; select fewer rows"
+                    )
+                rows = connection.from_arrow(found).fetchall()
                 return list(relation.columns), [[_plain(value) for value in row] for row in rows]
+            except duckdb.InterruptException:
+                raise InputError(f"the SQL ran for {_SECONDS} seconds; pass fewer symbols or days, or simplify it") from None
             finally:
                 timer.cancel()
 
@@ -225,12 +249,12 @@ class StoreTools:
                 takes minutes.
         """
         now = self._clock()
-        names = self._known(symbols) if symbols is not None else None
-        chosen = DatasetFilter.parse(timeframe)
-        report = verify(self._storage.bars, chosen, names, now=now, quick=quick)
+        series = self._series(symbols, timeframe, now)
+        names = None if symbols is None else sorted({one.series.symbol for one in series})
+        report = verify(self._storage.bars, DatasetFilter.parse(timeframe), names, now=now, quick=quick)
         found = [*report.inconsistencies, *report.warnings]
         return {
-            **_state_of_series(list(series_status(self._storage.bars, chosen, names, now=now))),
+            **_state_of_series(series),
             "instant": iso(now),
             "checked": "file metadata only" if quick else "all bars",
             "series_checked": report.series,
@@ -294,24 +318,43 @@ class StoreTools:
         if not symbols:
             raise InputError("no symbols given; pass at least one, such as AAPL")
         scope = scope_of(self._storage.bars, list(symbols), start, end, options, now=self._clock())
+        there = self._stored()
+        unknown = [name for name in scope.query.symbols if name not in there]
+        if unknown and scope.missing is None:  # a weekend has no session that could be missing
+            scope = replace(scope, missing=f"nothing is stored of {and_more(unknown, 10)}")
         if scope.missing is not None and not allow_incomplete:
-            there = self._stored()
-            meant = did_you_mean([name for name in scope.query.symbols if name not in there], there)
+            meant = did_you_mean(unknown, there)
             raise StoreError(
                 f"not held whole: {scope.missing}{meant}. Sessions: {scope.sessions}. Pass allow_incomplete for what there is"
             )
         return scope
 
-    def _known(self, symbols: Sequence[str]) -> list[str]:
-        """Return the symbols, all of which the store knows.
+    def _check_unchanged(self, scope: Scope) -> None:
+        """Check that the bars that were read are those that the scope is about.
 
         Raises:
-            InputError: If one is unknown.
+            StoreError: If files were replaced meanwhile.
         """
-        names, there = [name.upper() for name in symbols], self._stored()
-        if unknown := [name for name in names if name not in there]:
-            raise InputError(f"no stored series of {and_more(unknown, 10)}{did_you_mean(unknown, there)}")
-        return names
+        query, store = scope.query, self._storage.bars
+        if digest_of(map(store.coverage.read, query.series), query.reach, store.files) != scope.digest:
+            raise StoreError("the store changed while it was read, as by an update; ask again")
+
+    def _series(self, symbols: Sequence[str] | None, timeframe: str | None, now: datetime) -> list[SeriesStatus]:
+        """Return the state of all series, or of those of some symbols.
+
+        Raises:
+            InputError: If there is none, or none of one of the symbols.
+        """
+        names = None if symbols is None else [name.upper() for name in symbols]
+        found = list(series_status(self._storage.bars, DatasetFilter.parse(timeframe), names, now=now))
+        there, length = {one.series.symbol for one in found}, f" with bars of {timeframe}" if timeframe else ""
+        if unknown := [name for name in names or () if name not in there]:
+            stored = self._stored()
+            meant = did_you_mean([name for name in unknown if name not in stored], stored)
+            raise InputError(f"no stored series of {and_more(unknown, 10)}{length}{meant}")
+        if not found:
+            raise InputError(f"no series is stored{length}" if names is None else "no symbols given; omit symbols for all")
+        return found
 
     def _stored(self) -> set[str]:
         store = self._storage.bars
@@ -341,4 +384,22 @@ def _state_of_series(found: Sequence[SeriesStatus]) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     """Return a value of SQL as JSON has it."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # JSON has neither NaN nor infinity
     return value if isinstance(value, (bool, int, float, str, type(None))) else str(value)
+
+
+def _latest(value: Any) -> Any:
+    """Return the last ranges of a list of them, or another value as it is."""
+    return value[-_MOST_RANGES:] if isinstance(value, list) else value
+
+
+def _checked_limit(limit: int) -> int:
+    """Return the maximum number of rows of an answer.
+
+    Raises:
+        InputError: If it is not positive.
+    """
+    if limit < 1:
+        raise InputError(f"cannot return {limit} rows; pass a limit from 1 to {MOST_ROWS:,}")
+    return min(limit, MOST_ROWS)

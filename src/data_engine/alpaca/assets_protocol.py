@@ -23,6 +23,8 @@ OTC = "OTC"
 
 _CLASS = "us_equity"
 
+_REFUSED = frozenset("0123456789-_")  # of recorded refusals: 3USL, CSP1, UI2T, BRK-B, ABCD_DELISTED
+
 _TOLERATED = 10  # one row in this many may be unusable; more mean another protocol
 
 
@@ -61,6 +63,11 @@ class Asset:
 
     symbol: str
     exchange: str
+
+    @property
+    def is_fetchable(self) -> bool:
+        """Whether requests for bars take the ticker: they refuse digits, hyphens and underscores, whatever it is."""
+        return _REFUSED.isdisjoint(self.symbol)
 
 
 @dataclass(frozen=True, slots=True)

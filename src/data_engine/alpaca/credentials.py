@@ -92,8 +92,9 @@ def find_credentials(
     if found is None and path is not None:
         _refuse_contradiction(environment, file, path)
         # Who owns the working directory must not choose where keys go.
-        ignored = " and ".join(name for name in _URLS if _bare(content.get(name)))
-        passed_over = f" (its {ignored} is ignored: set it in the environment)" if ignored else ""
+        others = sorted(name for name in content if name.startswith("DATA_ENGINE_"))
+        ignored = " and ".join(name for name in (*_URLS, *others) if _bare(content.get(name)))
+        passed_over = f" (ignored there: {ignored}; set that in the environment)" if ignored else ""
         found = _pair(file, f"{path}{passed_over}") or _pair({**file, **environment}, f"the environment and {path}{passed_over}")
     if found is None:
         _refuse_half({**file, **environment})

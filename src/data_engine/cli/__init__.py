@@ -13,32 +13,9 @@ from pathlib import Path
 
 import click
 
-from data_engine.cli import (
-    actions,
-    audit,
-    demo,
-    doctor,
-    export,
-    history,
-    home,
-    import_files,
-    index,
-    ingest,
-    mcp,
-    query,
-    recheck,
-    remove,
-    report,
-    sandbox,
-    schedule,
-    snapshot,
-    status,
-    universe,
-    update,
-    verify,
-)
 from data_engine.cli.console import print_error, print_json
-from data_engine.cli.exit_codes import FAILED, OK, Group
+from data_engine.cli.exit_codes import FAILED, OK
+from data_engine.cli.lazy_commands import LazyGroup
 from data_engine.cli.output import OutputFailed, ReaderGone, fill_closed_streams, output_error, printing
 from data_engine.errors import DataEngineError, InputError, Interrupted
 
@@ -50,8 +27,35 @@ DOCUMENTATION = (_HOME if (_HOME / "docs").is_dir() else _HOME.parents[1]) / "do
 _EPILOG = f"Try `data-engine demo`, which needs no account.\n\n\b\nDocumentation: {DOCUMENTATION}"
 
 
+# Each is the first sentence of the command's own help: `--help` loads no command.
+_SUMMARIES = {
+    "actions": "Fetch the corporate actions of stored or given symbols.",
+    "audit": "Compare a sample of stored sessions with Alpaca.",
+    "demo": "Ingest simulated bars without an account.",
+    "doctor": "Check settings, keys, store, network and clock.",
+    "export": "Write bars for a backtest engine, or plain files.",
+    "history": "Show what changed of a symbol's bars, when, by whom.",
+    "import": "Import bars and lists from the files of other programs.",
+    "index": "Store lists of symbols and their past members.",
+    "ingest": "Fetch bars of many symbols into the store.",
+    "mcp": "Serve the store to agents, read-only.",
+    "query": "Run one SELECT over the store with DuckDB.",
+    "recheck": "Fetch covered ranges again: late and revised bars.",
+    "remove": "Remove bars and their coverage from the store.",
+    "report": "Write an HTML page of coverage, gaps, prices and runs.",
+    "sandbox": "Serve Alpaca's bar protocol locally until Ctrl-C.",
+    "schedule": "Print how to update a store every night.",
+    "snapshot": "Name what the store holds now, and read it later.",
+    "status": "Show stored, requested and missing ranges per series.",
+    "universe": "Keep Alpaca's list of securities as dated indices.",
+    "update": "Fetch missing ranges and new bars of stored series.",
+    "verify": "Check files, coverage and prices.",
+}
+
+
 @click.group(
-    cls=Group,
+    cls=LazyGroup,
+    summaries=_SUMMARIES,
     partial=True,
     invoke_without_command=True,
     epilog=_EPILOG,
@@ -70,33 +74,9 @@ def program(context: click.Context, version: bool) -> None:
             err=True,
         )
     elif context.invoked_subcommand is None:
+        from data_engine.cli import home
+
         home.show()
-
-
-for _command in (
-    ingest.ingest,
-    import_files.import_files,
-    update.update,
-    schedule.schedule,
-    actions.actions,
-    status.status,
-    index.index,
-    universe.universe,
-    verify.verify,
-    audit.audit,
-    recheck.recheck,
-    history.history,
-    snapshot.snapshot,
-    query.query,
-    export.export,
-    mcp.mcp,
-    remove.remove,
-    report.report,
-    sandbox.sandbox,
-    demo.demo,
-    doctor.doctor,
-):
-    program.add_command(_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

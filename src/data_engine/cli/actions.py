@@ -10,6 +10,7 @@ from data_engine.cli.console import first_lines, print_json, refuse_unknown, sto
 from data_engine.cli.exit_codes import of_failures
 from data_engine.cli.local_actions import WithLocalChanges
 from data_engine.cli.options import open_store, parse_selection, rate_option, symbols_argument, wait_option, with_settings
+from data_engine.cli.values import END, START
 from data_engine.store.run_lock import RUN_LOCK
 
 if TYPE_CHECKING:
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 @click.command(cls=WithLocalChanges, exits="0 1 2 3 4 6 7 130", partial=True)
 @symbols_argument
 @click.option("--index", "index_name", metavar="NAME", help="Only the members of this index.")
-@click.option("--start", metavar="DATE", help="First ex-date, in New York. [default: start of the symbol's bars]")
-@click.option("--end", metavar="DATE", help="Last ex-date, included. [default: today]")
+@click.option("--start", type=START, metavar="DATE", help="First ex-date, in New York. [default: start of the symbol's bars]")
+@click.option("--end", type=END, metavar="DATE", help="Last ex-date, included. [default: today]")
 @click.option("--refetch", is_flag=True, help="Fetch everything again, also what is final.")
 @click.option("--quiet", is_flag=True, help="Print one summary line and the failures; for cron.")
 @rate_option
@@ -112,7 +113,7 @@ def _requested_days(
     known = [name for name in names if name not in damaged]
     if not known:
         raise damaged[min(damaged)]
-    refuse_unknown(known, starts, "pass --start to fetch their corporate actions")
+    refuse_unknown(known, starts, "pass --start to fetch their corporate actions", store=store)
     failed = [(name, error.code, str(error)) for name, error in sorted(damaged.items())]
     return {name: days(starts[name]) for name in known}, failed
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from data_engine.cli.console import first_lines, print_json, progress_for
+from data_engine.cli.console import first_lines, print_json, print_text, progress_for, refuse_unstored
 from data_engine.cli.exit_codes import Command
 from data_engine.cli.options import (
     dry_run_option,
@@ -76,12 +76,12 @@ def audit(
     if dry_run:
         found = recheckable(open_store(settings), chosen["datasets"], chosen["names"], now=now, command="audit")
         plan = plan_audit(found.known, sample, seed=drawn_by, asof=found.asof)
-        print_json(_plan_fields(plan)) if as_json else click.echo("\n".join(_plan_lines(plan)))
+        print_json(_plan_fields(plan)) if as_json else print_text("\n".join(_plan_lines(plan)))
         return
     pipeline = IngestionPipeline(settings=settings, progress=progress_for(as_json=as_json, quiet=True), wait=wait)
-    with running(pipeline):
+    with running(pipeline, check=lambda: refuse_unstored(pipeline.storage.bars, chosen["datasets"], chosen["names"])):
         report = run(pipeline, chosen["datasets"], chosen["names"], sample=sample, seed=drawn_by, accept=accept)
-    print_json(_fields(report)) if as_json else click.echo("\n".join(_lines(report)))
+    print_json(_fields(report)) if as_json else print_text("\n".join(_lines(report)))
     context.exit(report.exit_code)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shutil
@@ -16,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from data_engine.cli.output import fitted
+
 if TYPE_CHECKING:
     from types import FrameType
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from data_engine.settings import Settings
     from data_engine.store.bar_store import BarStore
     from data_engine.store.file_store import FileStore
+    from data_engine.store.selection import DatasetFilter
 
 
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # of malloc.h
@@ -35,13 +37,24 @@ LIST_ALL = "run `data-engine status --all` to list what is stored"
 
 
 def print_err(text: str) -> None:
-    """Print a line that is not part of the result, on stderr."""
-    click.echo(text, err=True)
+    """Print a line that is not part of the result, on stderr; a long one is broken where a terminal ends."""
+    click.echo(fitted(text, sys.stderr), err=True)
+
+
+def print_text(text: str, *, err: bool = False, indent: int = 4) -> None:
+    """Print lines of text, long ones broken where a terminal ends.
+
+    Args:
+        text: The lines.
+        err: Whether to print on stderr.
+        indent: The indentation of what follows a broken line, beside its own.
+    """
+    click.echo(fitted(text, sys.stderr if err else sys.stdout, indent=indent), err=err)
 
 
 def print_error(text: str) -> None:
     """Print an error on stderr."""
-    click.echo(f"Error: {text}", err=True)
+    print_err(f"Error: {text}")
 
 
 def print_json(fields: Mapping[str, Any]) -> None:
@@ -51,6 +64,8 @@ def print_json(fields: Mapping[str, Any]) -> None:
 
 def json_text(fields: Mapping[str, Any]) -> str:
     """Return an object as JSON; NaN and infinity, which JSON lacks, are null."""
+    import json
+
     try:
         return json.dumps(fields, indent=2, default=str, allow_nan=False)
     except ValueError:
@@ -92,16 +107,28 @@ def refuse_unknown(
 
     Raises:
         InputError: If a symbol is unknown.
+        ForeignFiles: If the legacy pipeline wrote bars of it into *store*.
     """
     from data_engine.errors import InputError
     from data_engine.market.wording import and_more, did_you_mean
+    from data_engine.store.legacy_files import refuse_legacy_symbols
 
     unknown = [name for name in names if name not in known]
     if unknown:
+        if store is not None:
+            refuse_legacy_symbols(store.files, unknown)
         coverage = store.coverage if store is not None else None
         there = {one.symbol for dataset in coverage.datasets() for one in coverage.series(dataset)} if coverage else known
         meant = did_you_mean(unknown, there)
         raise InputError(f"no stored series of {and_more(unknown, 10)}{meant or ';'} {remedy}")
+
+
+def refuse_unstored(store: BarStore, datasets: DatasetFilter, names: Sequence[str] | None) -> None:
+    """Refuse symbols of which the selected datasets have nothing, as `refuse_unknown`. If *names* is None, all are selected."""
+    from data_engine.store.selection import select_series
+
+    if names is not None:
+        refuse_unknown(names, {one.symbol for one in select_series(store.coverage, datasets, names)}, store=store)
 
 
 def print_store(settings: Settings, files: FileStore, *more: str) -> None:

@@ -14,6 +14,7 @@ import click
 
 from data_engine.cli.console import print_store, progress_for, size, stop_on_signal
 from data_engine.cli.exit_codes import Command
+from data_engine.cli.options import complete_folder
 from data_engine.cli.run_output import show
 
 if TYPE_CHECKING:
@@ -50,7 +51,14 @@ GROUP BY five_minutes ORDER BY five_minutes""",
 
 
 @click.command(cls=Command, exits="0 1 2 4 7 130")
-@click.option("--base-path", metavar="DIR", default="demo_data", show_default=True, help="Directory of the demo store.")
+@click.option(
+    "--base-path",
+    metavar="DIR",
+    default="demo_data",
+    show_default=True,
+    shell_complete=complete_folder,
+    help="Directory of the demo store.",
+)
 def demo(base_path: str) -> None:
     """Ingest simulated bars without an account.
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from data_engine.cli.console import print_err, print_json
+from data_engine.cli.console import print_err, print_json, print_text
 from data_engine.cli.exit_codes import Command
-from data_engine.cli.options import store_options
+from data_engine.cli.options import complete_file, store_options
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -18,12 +18,19 @@ if TYPE_CHECKING:
     from data_engine.doctor.conformance import Finding
     from data_engine.doctor.probe import Probe
 
+_NAME, _TEXT = 9, 22  # columns at which the names and the texts of checks begin
+
 _SIGNS = {"ok": "ok", "warning": "WARNING", "failed": "FAILED", "as_assumed": "ok", "differs": "DIFFERS", "unclear": "unclear"}
 
 
 @click.command(cls=Command, exits="0 1 2 3 4 6 130")
 @click.option("--conformance", is_flag=True, help="Compare Alpaca's service with what data-engine assumes.")
-@click.option("--out", metavar="FILE", help="With --conformance: new file to send in. [default: named by the time]")
+@click.option(
+    "--out",
+    metavar="FILE",
+    shell_complete=complete_file,
+    help="With --conformance: new file to send in. [default: named by the time]",
+)
 @store_options
 @click.pass_context
 def doctor(
@@ -81,7 +88,9 @@ def _print_checks(found: list[Any], *, as_json: bool) -> None:
 
 def _print_line(sign: str, name: str, text: str, *, err: bool) -> None:
     first, *others = text.splitlines() or [""]
-    click.echo("\n".join([f"{sign:<8} {name:<12} {first}", *(f"{'':<22}{line.strip()}" for line in others)]), err=err)
+    print_text(f"{sign:<{_NAME}}{name:<{_TEXT - _NAME}}{first}", err=err, indent=_TEXT)
+    for line in others:
+        print_text(f"{'':<{_TEXT}}{line.strip()}", err=err, indent=0)
 
 
 def _conformance(probe: Probe, now: datetime, out: str | None, *, as_json: bool) -> dict[str, Any]:
@@ -101,18 +110,18 @@ def _conformance(probe: Probe, now: datetime, out: str | None, *, as_json: bool)
     surprising = [one.fact.name for one in findings if one.state == "differs" and one.fact.open]
     total = len(findings)
     fit = sum(1 for one in findings if one.fits)
-    click.echo(f"{len(answers)} requests: {fit} of {total} facts are as assumed, {len(differ)} differ", err=as_json)
+    print_text(f"{len(answers)} requests: {fit} of {total} facts are as assumed, {len(differ)} differ", err=as_json)
     if surprising:
-        click.echo(f"Of facts that no source establishes, otherwise: {', '.join(surprising)}", err=as_json)
+        print_text(f"Of facts that no source establishes, otherwise: {', '.join(surprising)}", err=as_json)
     click.echo(f"{path}: please send it in; it has no keys", err=as_json)
     return {"differ": differ, "otherwise": surprising, "file": str(path), "facts": [one.to_json() for one in findings]}
 
 
 def _print_finding(one: Finding, *, err: bool) -> None:
     sign = "open" if one.fact.open and one.state == "differs" else _SIGNS[one.state]
-    click.echo(f"{sign:<8} {one.fact.name}: {one.fact.assumed}", err=err)
+    print_text(f"{sign:<{_NAME}}{one.fact.name}: {one.fact.assumed}", err=err, indent=_NAME)
     if one.state != "as_assumed":
-        click.echo(f"{'':<8} observed: {one.observed}", err=err)
+        print_text(f"{'':<{_NAME}}observed: {one.observed}", err=err, indent=0)
 
 
 def _new_file(name: str) -> Path:

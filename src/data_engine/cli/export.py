@@ -10,6 +10,7 @@ import click
 from data_engine.cli.console import print_err, print_json, refuse_unknown
 from data_engine.cli.exit_codes import FAILED, Command
 from data_engine.cli.options import as_stored_on_option, dry_run_option, open_store, with_settings
+from data_engine.cli.values import ADJUSTMENT, END, FEED, START, TIMEFRAME
 
 if TYPE_CHECKING:
     from data_engine.export.engine_export import EngineExport
@@ -26,12 +27,12 @@ if TYPE_CHECKING:
 )
 @click.option("--symbols", multiple=True, metavar="LIST", help="Symbols, separated by commas. [default: all]")
 @click.option("--index", metavar="NAME", help="Members of this stored index, on the days of their membership.")
-@click.option("--start", metavar="DATE", help="First day or instant. [default: first bar]")
-@click.option("--end", metavar="DATE", help="Last day, included, or instant. [default: now]")
+@click.option("--start", type=START, metavar="DATE", help="First day or instant. [default: first bar]")
+@click.option("--end", type=END, metavar="DATE", help="Last day, included, or instant. [default: now]")
 @as_stored_on_option
-@click.option("--timeframe", metavar="T", help="Length of a bar, such as 1Min or 1Day. [default: 1Min; parquet: all]")
-@click.option("--feed", metavar="F", help="Feed, such as sip or iex. [default: sip; parquet: all] [env: DATA_ENGINE_FEED]")
-@click.option("--adjustment", metavar="A", help="Adjustment, such as raw or split. [default: raw; parquet: all]")
+@click.option("--timeframe", type=TIMEFRAME, metavar="T", help="Length of a bar, such as 1Day. [default: 1Min; parquet: all]")
+@click.option("--feed", type=FEED, metavar="F", help="Feed, such as iex. [default: sip; parquet: all] [env: DATA_ENGINE_FEED]")
+@click.option("--adjustment", type=ADJUSTMENT, metavar="A", help="Adjustment, such as raw or split. [default: raw; parquet: all]")
 @click.option("--session", type=click.Choice(["all", "extended", "regular"]), help="Hours of the bars. [default: all]")
 @click.option("--resample", metavar="T", help="Compute longer bars from minutes, such as 5Min or 1Day.")
 @click.option("--venue", metavar="NAME", help="Venue in the instrument names of nautilus. [default: ALPACA]")
@@ -149,4 +150,4 @@ def _counts(made: EngineExport) -> str:
 
     plan = made.plan.to_json()
     units = plural(int(str(plan["written_units"])), "month or year", "months or years")
-    return f"{plan['symbols']:,} symbols, {plan['bars']:,} bars; wrote {plan['written_bars']:,} bars in {units}"
+    return f"{plural(int(str(plan['symbols'])), 'symbol')}, {plan['bars']:,} bars; wrote {plan['written_bars']:,} bars in {units}"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from data_engine.cli.console import MOST_LINES
+from data_engine.cli.console import MOST_LINES, print_text
 
 if TYPE_CHECKING:
     from data_engine.market.series import Series
@@ -38,6 +38,6 @@ def show() -> None:
         click.echo(f"  {dataset.name}: {len(known):,} series, {sum(coverage.bars for coverage in known):,} bars")
     legacy = legacy_status(BarStore(files), looked_at)
     for line in legacy.lines() if legacy is not None else ():
-        click.echo(f"  {line}")
+        print_text(f"  {line}", indent=2)
     if not datasets and legacy is None:
         click.echo(_FIRST_COMMANDS)

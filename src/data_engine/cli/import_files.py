@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from data_engine.cli.console import print_err, print_json, stop_on_signal, warn_writer
+from data_engine.cli.console import print_json, print_text, stop_on_signal, warn_writer
 from data_engine.cli.exit_codes import FAILED, OK, Command
 from data_engine.cli.options import open_store, wait_option, with_settings
+from data_engine.cli.values import ADJUSTMENT, FEED, TIMEFRAME
 from data_engine.store.run_lock import RUN_LOCK
 
 if TYPE_CHECKING:
@@ -19,9 +20,11 @@ if TYPE_CHECKING:
 @click.command("import", cls=Command, exits="0 1 2 4 7 130", partial=True)
 @click.argument("folder", metavar="[FROM]", required=False)
 @click.option("--in-place", is_flag=True, help="Turn a folder that the legacy pipeline wrote into a store.")
-@click.option("--timeframe", metavar="T", help="Timeframe of all bars. [default: as timestamps and folder say]")
-@click.option("--feed", metavar="F", help="Feed of the bars. [default: from the folder's name, else sip]")
-@click.option("--adjustment", metavar="A", help="Adjustment of the bars. [default: from the folder's name, else raw]")
+@click.option("--timeframe", type=TIMEFRAME, metavar="T", help="Timeframe of all bars. [default: as timestamps and folder say]")
+@click.option("--feed", type=FEED, metavar="F", help="Feed of the bars. [default: from the folder's name, else sip]")
+@click.option(
+    "--adjustment", type=ADJUSTMENT, metavar="A", help="Adjustment of the bars. [default: from the folder's name, else raw]"
+)
 @click.option("--claim", is_flag=True, help="Count the sessions of the files as covered, by your word.")
 @click.option("--drop-originals", is_flag=True, help="With --in-place: remove old files; do not keep them.")
 @click.option("--dry-run", is_flag=True, help="Read all files; write nothing.")
@@ -89,7 +92,7 @@ def import_files(
     if as_json:
         print_json({"from": folder, "in_place": in_place, "dry_run": dry_run, **to_json(report), "next": text.commands})
     for line in text.lines:
-        print_err(line) if as_json else click.echo(line)
+        print_text(line, err=as_json)
     context.exit(FAILED if report.failed else OK)
 
 

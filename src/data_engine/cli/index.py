@@ -9,6 +9,7 @@ import click
 from data_engine.cli.console import first_lines, print_err, print_json, warn_writer
 from data_engine.cli.exit_codes import Group
 from data_engine.cli.options import wait_option, with_any_store
+from data_engine.cli.values import AS_OF, ON, SINCE
 from data_engine.store.run_lock import RUN_LOCK
 
 if TYPE_CHECKING:
@@ -24,9 +25,11 @@ def index() -> None:
 @click.argument("name", metavar="NAME")
 @click.option("--changes", multiple=True, metavar="FILE", help="File of dated changes. May be given several times.")
 @click.option("--members", metavar="FILE", help="File of the members on one day. [default: stored list, or changes]")
-@click.option("--as-of", metavar="DATE", help="Day of --members. [default: from the file, else after the last change]")
+@click.option(
+    "--as-of", type=AS_OF, metavar="DATE", help="Day of --members. [default: from the file, else after the last change]"
+)
 @click.option("--column", metavar="NAME", help="Column of --members with the symbols.")
-@click.option("--since", metavar="DATE", help="First day of complete changes. [default: first change]")
+@click.option("--since", type=SINCE, metavar="DATE", help="First day of complete changes. [default: first change]")
 @click.option("--force", is_flag=True, help="Accept many unusable changes, or a large loss of members.")
 @wait_option()
 @with_any_store
@@ -76,7 +79,7 @@ def import_index(
 
 @index.command("show", exits="0 1 2 4 130")
 @click.argument("name", metavar="NAME")
-@click.option("--on", metavar="DATE", help="Day in New York whose members are printed. [default: now]")
+@click.option("--on", type=ON, metavar="DATE", help="Day in New York whose members are printed. [default: now]")
 @with_any_store
 def show_members(store: BarStore, name: str, on: str | None, as_json: bool) -> None:
     """Print the members of an index, now or on a day."""

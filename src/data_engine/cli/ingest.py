@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from data_engine.cli.console import first_lines, print_json, progress_for, size, tune_allocator
-from data_engine.cli.exit_codes import Command
+from data_engine.cli.console import first_lines, print_json, print_text, progress_for, size, tune_allocator
+from data_engine.cli.exit_codes import FAILED, OK, Command
 from data_engine.cli.options import (
     actions_option,
     cluster_option,
+    complete_file,
     dataset_options,
     dry_run_option,
     open_store,
@@ -35,9 +36,11 @@ _INDEX_HELP = "Name under which to store the given list. Without a list, the sto
 
 @click.command(cls=Command, exits="0 1 2 3 4 6 7 130", partial=True)
 @symbols_argument
-@click.option("--csv", "csv_path", metavar="FILE", help="CSV file with the symbols.")
+@click.option("--csv", "csv_path", metavar="FILE", shell_complete=complete_file, help="CSV file with the symbols.")
 @click.option("--column", metavar="NAME", help="Column of --csv with the symbols. [default: Symbol, then Ticker]")
-@click.option("--file", "text_path", metavar="FILE", help="Text file with the symbols, one per line.")
+@click.option(
+    "--file", "text_path", metavar="FILE", shell_complete=complete_file, help="Text file with the symbols, one per line."
+)
 @click.option("--index", "index_name", metavar="NAME", help=_INDEX_HELP)
 @click.option("--no-index", is_flag=True, help="With --csv: store no index. [default: one with the file's name]")
 @click.option("--ever", is_flag=True, help="With --index, fetch all members at any time in the range.")
@@ -101,8 +104,8 @@ def ingest(
         if ever is not None and start is not None:
             names, since = series_ever(pipeline, ever, start, end, timeframe, now=datetime.now(UTC), fetch=False)
         plan = pipeline.plan(names, start, end, timeframe, refetch=refetch, since=since)
-        print_json(plan_fields(plan)) if as_json else click.echo(plan_text(plan))
-        return
+        print_json(plan_fields(plan)) if as_json else print_text(plan_text(plan))
+        context.exit(FAILED if plan.failed else OK)
     what = f"{timeframe} bars, feed {pipeline.feed.value}, adjustment {pipeline.adjustment}"
     workers = f"Dask: {dask}" if dask else plural(pipeline.workers, "worker")
     with running(pipeline, f"{plural(len(names), 'symbol')}, {what}, {workers}", must_exist=False):
@@ -241,6 +244,7 @@ def plan_fields(plan: IngestionPlan) -> dict[str, object]:
         "dataset": plan.dataset.name,
         "symbols": len(plan.symbols),
         "complete": plan.complete,
+        "failed": [{"symbol": symbol, "code": why.code, "message": why.message} for symbol, why in plan.failed.items()],
         "start": plan.span.start,
         "end": plan.span.end,
         "held_bars": plan.held,
@@ -268,11 +272,13 @@ def plan_text(plan: IngestionPlan) -> str:
     lines = [
         f"Plan for {plan.dataset.name}: {plural(len(plan.symbols), 'symbol')}, {_without_microseconds(plan.span)}",
         f"  Stored: {plan.held:,} bars; {plural(plan.complete, 'complete symbol')}",
-        f"  To fetch: about {plan.bars:,} bars, {plural(plan.requests, 'request')} (at least {plan.least_requests:,}), "
-        f"{size(plan.wire_bytes)} to transfer, {size(plan.disk_bytes)} on disk",
+        f"  To fetch: about {plan.bars:,} bars, {plural(plan.requests, 'request')} (at least {plan.least_requests:,})",
+        f"  Size: {size(plan.wire_bytes)} to transfer, {size(plan.disk_bytes)} on disk",
         f"  Time at 200 requests per minute: {duration(plan.requests * 0.3)}; at 10,000: {duration(plan.requests * 0.006)}",
         f"  Tasks: {len(tasks)}",
         *first_lines(tasks, "tasks (--json prints all)", most=20),
+        *([f"  Failed: {plural(len(plan.failed), 'symbol')}"] if plan.failed else []),
+        *first_lines([f"    {symbol}: {why.message}" for symbol, why in plan.failed.items()], "symbols (--json prints all)"),
     ]
     return "\n".join(lines)
 

@@ -9,6 +9,7 @@ import click
 from data_engine.cli.console import print_json, warn_writer
 from data_engine.cli.exit_codes import Command
 from data_engine.cli.options import open_store, wait_option, with_settings
+from data_engine.cli.values import EX_DATE
 from data_engine.store.run_lock import RUN_LOCK
 
 if TYPE_CHECKING:
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 
 _KINDS = ("split", "dividend", "spin-off", "name-change", "end")
 
-_ex_date = click.option("--ex-date", "day", metavar="DATE", required=True, help="First day at the new price, in New York.")
+_ex_date = click.option(
+    "--ex-date", "day", type=EX_DATE, metavar="DATE", required=True, help="First day at the new price, in New York."
+)
 _because = click.option("--because", metavar="TEXT", required=True, help="Reason, stored with the change.")
 
 

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from data_engine.cli.console import print_store, print_unseen_store
+from data_engine.cli.values import ADJUSTMENT, FEED, TIMEFRAME
 from data_engine.store.waiting import MOST_SECONDS
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from data_engine.settings import Settings
     from data_engine.store.bar_store import BarStore
 
@@ -28,23 +31,48 @@ def _together(*decorators: Callable[[Any], Any]) -> Callable[[_F], _F]:
     return add
 
 
+def _completed_by_shell(kind: str) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
+    """Return what has the shell complete a name: of a ``file`` or of a ``dir``. A type of click would also check the value."""
+
+    def complete(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        return [CompletionItem(incomplete, type=kind)]
+
+    return complete
+
+
+complete_file, complete_folder = _completed_by_shell("file"), _completed_by_shell("dir")
+
 symbols_argument = click.argument("symbols", nargs=-1, metavar="[SYMBOL ...]")
 
 store_options = _together(
-    click.option("--base-path", metavar="DIR", help="Directory or s3:// URL of the store. [env: DATA_ENGINE_BASE_PATH]"),
-    click.option("--settings", "settings_path", metavar="FILE", help="Settings file. [env: DATA_ENGINE_SETTINGS]"),
+    click.option(
+        "--base-path",
+        metavar="DIR",
+        shell_complete=complete_folder,
+        help="Directory or s3:// URL of the store. [env: DATA_ENGINE_BASE_PATH]",
+    ),
+    click.option(
+        "--settings",
+        "settings_path",
+        metavar="FILE",
+        shell_complete=complete_file,
+        help="Settings file. [env: DATA_ENGINE_SETTINGS]",
+    ),
     click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout; text goes to stderr."),
 )
 
 filter_options = _together(
-    click.option("--timeframe", metavar="T", help="Only datasets of this timeframe, such as 1Min or 1Day."),
-    click.option("--feed", metavar="F", help="Only datasets of this feed, such as sip or iex."),
-    click.option("--adjustment", metavar="A", help="Only datasets of this adjustment, such as raw or split."),
+    click.option("--timeframe", type=TIMEFRAME, metavar="T", help="Only datasets of this timeframe, such as 1Min or 1Day."),
+    click.option("--feed", type=FEED, metavar="F", help="Only datasets of this feed, such as sip or iex."),
+    click.option("--adjustment", type=ADJUSTMENT, metavar="A", help="Only datasets of this adjustment, such as raw or split."),
 )
 
 dataset_options = _together(
     click.option(
         "--timeframe",
+        type=TIMEFRAME,
         metavar="T",
         default="1Min",
         show_default=True,
@@ -52,11 +80,13 @@ dataset_options = _together(
     ),
     click.option(
         "--feed",
+        type=FEED,
         metavar="F",
         help="Feed: sip, iex, otc, boats, delayed_sip or account. [default: sip] [env: DATA_ENGINE_FEED]",
     ),
     click.option(
         "--adjustment",
+        type=ADJUSTMENT,
         metavar="A",
         help="Adjustment: raw, split, dividend, spin-off, a list of these, or all. [default: raw]",
     ),

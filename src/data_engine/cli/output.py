@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -25,6 +26,11 @@ RUNS = frozenset(
     }
 )
 """The commands that do more than print: they finish their work, whatever becomes of their output."""
+
+
+_NARROWEST = 40  # columns: of a terminal that states none, or fewer, lines are broken as if it had these
+
+_GLUE = "\x1f"  # in place of a space at which a line must not be broken
 
 
 class OutputFailed(InputError):
@@ -169,11 +175,40 @@ def print_in_color(text: str, words: Mapping[str, str]) -> None:
         text: The line.
         words: The color of each word, as click names it.
     """
-    text = clean(text, lines=True)
+    text = fitted(clean(text, lines=True), sys.stdout)
     found = re.search(rf"(?<= )(?:{'|'.join(words)})(?= )", text) if _in_color() else None
     if found is not None:
         text = text[: found.start()] + click.style(found[0], fg=words[found[0]]) + text[found.end() :]
     write_exact(f"{text}\n")
+
+
+def fitted(text: str, stream: TextIO, *, indent: int = 4) -> str:
+    """Return sentences whose lines fit the terminal that shows them: broken between words, commands in backticks not at all.
+
+    Where no terminal shows them (a log, a pipe), they stay as they are.
+
+    Args:
+        text: The text; a line that fits is not changed, so that tables stay as they are.
+        stream: Where it will be written.
+        indent: The indentation of the lines that follow a broken one, beside its own.
+    """
+    if not stream.isatty():
+        return text
+    width = max(_NARROWEST, shutil.get_terminal_size().columns)
+    return "\n".join(line if len(line) <= width else _wrapped(line, width, indent) for line in text.split("\n"))
+
+
+def _wrapped(line: str, width: int, indent: int) -> str:
+    import textwrap
+
+    if line.lstrip().startswith("data-engine "):  # a command to copy
+        return line
+    own = len(line) - len(line.lstrip())
+    whole = re.sub(r"`[^`]*`", lambda command: command[0].replace(" ", _GLUE), line)
+    parts = textwrap.wrap(
+        whole, width, subsequent_indent=" " * (own + indent), break_long_words=False, break_on_hyphens=False, drop_whitespace=True
+    )
+    return "\n".join(parts).replace(_GLUE, " ")
 
 
 def _in_color() -> bool:

@@ -12,6 +12,7 @@ from data_engine.cli.exit_codes import FAILED, Command
 from data_engine.cli.options import as_stored_on_option, open_store, with_settings
 from data_engine.cli.output import write_exact
 from data_engine.cli.query_gaps import warn_of_gaps
+from data_engine.cli.values import END, START
 from data_engine.market.clean_text import clean
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
 @click.command(cls=Command, exits="0 1 2 4 130")
 @click.argument("sql")
-@click.option("--start", metavar="DATE", help="First day or instant of the bars in the views. [default: first bar]")
-@click.option("--end", metavar="DATE", help="Last day, included, or instant of the bars. [default: last bar]")
+@click.option("--start", type=START, metavar="DATE", help="First day or instant of the bars in the views. [default: first bar]")
+@click.option("--end", type=END, metavar="DATE", help="Last day, included, or instant of the bars. [default: last bar]")
 @click.option(
     "--format",
     "form",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from data_engine.cli.console import first_lines, print_json, progress_for
+from data_engine.cli.console import first_lines, print_json, print_text, progress_for, refuse_unstored
 from data_engine.cli.exit_codes import Command
 from data_engine.cli.options import (
     dry_run_option,
@@ -90,12 +90,12 @@ def recheck(
         store, now = open_store(settings), datetime.now(UTC)
         found = recheckable(store, chosen["datasets"], chosen["names"], now=now)
         plan = planned(store, found, now=now, minutes=spent or _DEFAULT_MINUTES, limit=settings.requests_per_minute)
-        print_json(_plan_fields(plan)) if as_json else click.echo("\n".join(plan_lines(plan)))
+        print_json(_plan_fields(plan)) if as_json else print_text("\n".join(plan_lines(plan)))
         return
     pipeline = IngestionPipeline(settings=settings, progress=progress_for(as_json=as_json, quiet=True), wait=wait)
-    with running(pipeline):
+    with running(pipeline, check=lambda: refuse_unstored(pipeline.storage.bars, chosen["datasets"], chosen["names"])):
         report = run(pipeline, chosen["datasets"], chosen["names"], minutes=spent, accept=accept)
-    print_json(fields(report)) if as_json else click.echo("\n".join(lines(report)))
+    print_json(fields(report)) if as_json else print_text("\n".join(lines(report)))
     context.exit(report.exit_code)
 
 

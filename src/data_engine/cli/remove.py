@@ -9,6 +9,7 @@ import click
 from data_engine.cli.console import LIST_ALL, print_json, refuse_unknown, size, warn_writer
 from data_engine.cli.exit_codes import Command
 from data_engine.cli.options import filter_options, wait_option, with_store
+from data_engine.cli.values import END, START
 from data_engine.store.run_lock import RUN_LOCK
 
 _ACTOR = "remove"
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 
 @click.command(cls=Command, exits="0 1 2 4 7 130")
 @click.argument("symbols", nargs=-1, required=True, metavar="SYMBOL ...")
-@click.option("--start", metavar="DATE", help="First day or instant. [default: first bar]")
-@click.option("--end", metavar="DATE", help="Last day, included, or instant. [default: last bar]")
+@click.option("--start", type=START, metavar="DATE", help="First day or instant. [default: first bar]")
+@click.option("--end", type=END, metavar="DATE", help="Last day, included, or instant. [default: last bar]")
 @filter_options
 @click.option("--forget", is_flag=True, help="Keep nothing of the bars; earlier states cannot be read then.")
 @click.option("--dry-run", is_flag=True, help="Print what would be removed; remove nothing.")

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from data_engine.cli.console import print_err, print_json, size
+from data_engine.cli.console import print_err, print_json, refuse_unstored, size
 from data_engine.cli.exit_codes import Command
-from data_engine.cli.options import filter_options, symbols_argument, with_store
+from data_engine.cli.options import complete_file, filter_options, symbols_argument, with_store
 
 if TYPE_CHECKING:
     from data_engine.store.bar_store import BarStore
@@ -20,7 +20,14 @@ DEFAULT = "data-engine-report.html"
 
 @click.command(cls=Command, exits="0 1 2 4 130")
 @symbols_argument
-@click.option("--out", metavar="FILE", default=DEFAULT, show_default=True, help="HTML file to write or replace.")
+@click.option(
+    "--out",
+    metavar="FILE",
+    default=DEFAULT,
+    show_default=True,
+    shell_complete=complete_file,
+    help="HTML file to write or replace.",
+)
 @filter_options
 @click.option("--quick", is_flag=True, help="Read only file metadata, daily bars and one year of minutes.")
 @click.option(
@@ -48,6 +55,7 @@ def report(
     from data_engine.report import contents, html_page
     from data_engine.version import written_by
 
+    refuse_unstored(store, datasets, names)
     path = html_page.check_target(Path(out), store.files.folder)
     page = contents.overview_of(store, datasets, names, now=datetime.now(UTC), quick=quick, minutes=minutes, by=written_by())
     written = html_page.save(html_page.render(page), path)

@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from data_engine.cli.console import print_err, print_json, print_store, print_unseen_store, size, stop_on_signal, warn_writer
+from data_engine.cli.console import (
+    print_err,
+    print_json,
+    print_store,
+    print_text,
+    print_unseen_store,
+    size,
+    stop_on_signal,
+    warn_writer,
+)
 
 if TYPE_CHECKING:
     from data_engine.ingest.outcome import IngestionReport
@@ -96,7 +105,7 @@ def show(report: IngestionReport, *, as_json: bool, text: str | None = None, set
     """
     if as_json:
         print_json(report.to_json())
-    click.echo(report.summary() if text is None else text, err=as_json)
+    print_text(report.summary() if text is None else text, err=as_json)
     if settings is not None and text is None and not as_json and sys.stdout.isatty():
         click.echo("\nNext:")
         for line in _next(report, settings):

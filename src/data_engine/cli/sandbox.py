@@ -9,6 +9,7 @@ import click
 
 from data_engine.cli.console import print_err, stop_on_signal
 from data_engine.cli.exit_codes import Command
+from data_engine.cli.options import complete_file
 
 if TYPE_CHECKING:
     from data_engine.sandbox import Sandbox
@@ -17,10 +18,28 @@ if TYPE_CHECKING:
 
 @click.command(cls=Command, exits="0 1 2")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, show_default="a free port", help="TCP port to listen on.")
-@click.option("--bars", metavar="FILE", multiple=True, help="Parquet file of bars to replay. [default: simulated market]")
-@click.option("--actions", metavar="FILE", help="JSON file of corporate actions to serve. [default: none]")
-@click.option("--listings", metavar="FILE", help="CSV file of ticker,security,first,last: tickers that are passed on.")
-@click.option("--assets", metavar="FILE", help="JSON file of the list of securities. [default: the symbols with bars]")
+@click.option(
+    "--bars",
+    metavar="FILE",
+    multiple=True,
+    shell_complete=complete_file,
+    help="Parquet file of bars to replay. [default: simulated market]",
+)
+@click.option(
+    "--actions", metavar="FILE", shell_complete=complete_file, help="JSON file of corporate actions to serve. [default: none]"
+)
+@click.option(
+    "--listings",
+    metavar="FILE",
+    shell_complete=complete_file,
+    help="CSV file of ticker,security,first,last: tickers that are passed on.",
+)
+@click.option(
+    "--assets",
+    metavar="FILE",
+    shell_complete=complete_file,
+    help="JSON file of the list of securities. [default: the symbols with bars]",
+)
 @click.option("--end-label", is_flag=True, help="Read the timestamps of --bars as the ends of the minutes.")
 @click.option(
     "--plan",

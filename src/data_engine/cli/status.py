@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from itertools import chain
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 import click
 
-from data_engine.cli.console import MOST_LINES, print_err, print_json, refuse_unknown, size
+from data_engine.cli.console import MOST_LINES, print_err, print_json, refuse_unknown, refuse_unstored, size
 from data_engine.cli.exit_codes import FAILED, OK, Command
 from data_engine.cli.options import as_stored_on_option, filter_options, symbols_argument, with_any_store
 from data_engine.cli.output import print_in_color
+from data_engine.cli.values import SESSION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -40,7 +41,7 @@ _MOST_RANGES = 3  # missing and not requested ones, per series
 @click.option("--index", "index_name", metavar="NAME", help="Only this index; also names its members without bars.")
 @filter_options
 @click.option("--all", "everything", is_flag=True, help="List all series. [default: up to 40 series per dataset]")
-@click.option("--session", metavar="D", help="Exit with 1 unless this session is stored: a gate before trading.")
+@click.option("--session", type=SESSION, metavar="D", help="Exit with 1 unless this session is stored: a gate before trading.")
 @click.option(
     "--min-share",
     type=click.FloatRange(0, 1),
@@ -80,6 +81,7 @@ def status(
     from data_engine.ingest.recheck_record import recheck_record
     from data_engine.market.symbol import ticker_of
     from data_engine.store.history.past import instant_of_files, stored_on
+    from data_engine.store.legacy_files import legacy_symbols
     from data_engine.store.selection import DatasetFilter, select_series
     from data_engine.universe.index_store import MetadataStore
     from data_engine.universe.member_series import MemberSeries
@@ -95,18 +97,20 @@ def status(
         tickers = {change.symbol for change in changes}
         every = {one.symbol for one in select_series(store.coverage, datasets, None)}
         symbols = sorted(tickers | {name for name in every if ticker_of(name) in tickers})
-    if session is not None or with_runs:
-        _name_legacy(store)
+    if session is not None or with_runs or with_digest:
+        _name_legacy(store, list(islice(select_series(store.coverage, datasets, symbols), MOST_LINES)))
     if session is not None:
-        if names is not None:
-            refuse_unknown(names, {one.symbol for one in select_series(store.coverage, datasets, names)}, store=store)
+        refuse_unstored(store, datasets, names)
         context.exit(_gate(store, datasets, symbols, session, min_share, as_json=as_json))
     if with_runs:
         _show_runs(store, as_json=as_json)
         return
     found = list(series_status(store, datasets, symbols, now=now))
     if names is not None:
-        refuse_unknown(names, {one.series.symbol for one in found}, store=store)
+        there = {one.series.symbol for one in found}
+        refuse_unknown(
+            names, there | set(legacy_symbols(store.files, (name for name in names if name not in there))), store=store
+        )
     known = [one.series for one in found] if symbols is None and datasets == DatasetFilter() else None
     legacy = legacy_status(store, [one.series for one in found] if everything or names else _listed_first(found), known)
     fields: dict[str, object] = {} if legacy is None else {"legacy": legacy.to_json()}
@@ -137,11 +141,11 @@ def status(
         print_in_color(line, _COLORS)
 
 
-def _name_legacy(store: BarStore) -> None:
-    """Print on stderr what the store has of the legacy pipeline: neither a session nor a run of it is known."""
+def _name_legacy(store: BarStore, looked_at: Sequence[Series]) -> None:
+    """Print on stderr what the store has of the legacy pipeline: no session, run or digest speaks of these bars."""
     from data_engine.verify.legacy_status import legacy_status
 
-    legacy = legacy_status(store, ())
+    legacy = legacy_status(store, looked_at)
     for line in legacy.lines() if legacy is not None else ():
         print_err(line)
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from data_engine.cli.console import first_lines, print_err, print_json, stop_on_signal, warn_writer
-from data_engine.cli.exit_codes import Group
+from data_engine.cli.console import first_lines, print_err, print_json, print_text, stop_on_signal, warn_writer
+from data_engine.cli.exit_codes import FAILED, OK, Group
 from data_engine.cli.options import open_store, wait_option, with_any_store, with_settings
+from data_engine.cli.values import ON
 from data_engine.store.run_lock import RUN_LOCK
 
 if TYPE_CHECKING:
@@ -25,25 +26,34 @@ _MOST_NAMES = 10
 _MOST_ROWS = 5
 
 
-@click.group(cls=Group, exits="0 1 2 3 4 6 7 130")
+@click.group(cls=Group, exits="0 1 2 3 4 6 7 130", partial=True)
 def universe() -> None:
     """Keep Alpaca's list of securities as dated indices."""
 
 
-@universe.command("update", exits="0 1 2 3 4 6 7 130")
+@universe.command("update", exits="0 1 2 3 4 6 7 130", partial=True)
 @click.option("--feed", metavar="F", help="The value otc for the securities that trade over the counter. [default: the others]")
 @click.option("--force", is_flag=True, help="Accept lists in which more than 20 % of the members are missing.")
 @click.option("--dry-run", is_flag=True, help="Fetch the lists and print the changes; write nothing.")
 @click.option("--quiet", is_flag=True, help="Print one summary line; for cron.")
 @wait_option()
 @with_settings
+@click.pass_context
 def update_lists(
-    settings: Settings, feed: str | None, force: bool, dry_run: bool, quiet: bool, wait: float, as_json: bool
+    context: click.Context,
+    /,
+    settings: Settings,
+    feed: str | None,
+    force: bool,
+    dry_run: bool,
+    quiet: bool,
+    wait: float,
+    as_json: bool,
 ) -> None:
     """Fetch Alpaca's list of active and inactive securities.
 
     The indices us_active and us_inactive keep them with the days on which they changed; us_active_otc and us_inactive_otc those
-    that trade over the counter.
+    that trade over the counter. Exits with 1 if rows of Alpaca's list cannot be used.
     """
     from data_engine.alpaca.assets_client import AssetsClient
     from data_engine.ingest.bar_source import check_source
@@ -62,13 +72,13 @@ def update_lists(
         report = update_universe(MetadataStore(files=store.files), client, feed=feed, force=force, dry_run=dry_run)
     if as_json:
         print_json(report.to_json())
-        return
-    for line in [_brief(report, store)] if quiet else _lines(report):
-        click.echo(line)
+    for line in [] if as_json else [_brief(report, store)] if quiet else _lines(report):
+        print_text(line)
+    context.exit(FAILED if report.lists.unusable else OK)
 
 
 @universe.command("show", exits="0 1 2 4 130")
-@click.option("--on", metavar="DATE", help="Day in New York whose members are counted. [default: now]")
+@click.option("--on", type=ON, metavar="DATE", help="Day in New York whose members are counted. [default: now]")
 @with_any_store
 def show_lists(store: BarStore, on: str | None, as_json: bool) -> None:
     """Print the stored lists and their last changes.
@@ -131,6 +141,9 @@ def _lines(report: UniverseReport) -> Iterator[str]:
     if shared := report.lists.reassigned:
         which = and_more(shared, _MOST_NAMES)
         yield f"{plural(len(shared), 'ticker')} of active securities had a former owner, which is not listed: {which}"
+    if names := report.lists.unfetchable:
+        which = and_more(names, _MOST_NAMES)
+        yield f"{plural(len(names), 'ticker')} not listed, since requests for bars refuse digits, - and _: {which}"
     if rows := report.lists.unusable:
         print_err(f"Warning: {plural(len(rows), 'row')} of the responses cannot be used")
         for line in first_lines([f"  {text}" for text in rows], "rows (--json prints all)", most=_MOST_ROWS):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from data_engine.cli.console import progress_for, tune_allocator
+from data_engine.cli.console import print_text, progress_for, tune_allocator
 from data_engine.cli.exit_codes import Command
 from data_engine.cli.notify import notify_options
 from data_engine.cli.options import (
@@ -105,7 +105,7 @@ def update(
     else:
         show(report, as_json=as_json, settings=settings)
     if again is not None:
-        click.echo("\n".join(recheck_lines(again)), err=as_json)
+        print_text("\n".join(recheck_lines(again)), err=as_json)
     ending.exit_code = max(report.exit_code, again.exit_code if again is not None else 0)
     context.exit(ending.exit_code)
 

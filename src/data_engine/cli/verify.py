@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from data_engine.cli.console import MOST_LINES, print_json, refuse_unknown, warn_writer
+from data_engine.cli.console import MOST_LINES, print_json, print_text, refuse_unknown, warn_writer
 from data_engine.cli.exit_codes import INCONSISTENT, OK, Command
 from data_engine.cli.options import filter_options, symbols_argument, wait_option, with_any_store
 from data_engine.store.run_lock import RUN_LOCK
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @click.option(
     "--quick",
     is_flag=True,
-    help="Read only file metadata (rows, columns, first and last timestamp) and compare small files with their fingerprints.",
+    help="Read only file metadata, and small files to compare fingerprints.",
 )
 @click.option("--repair", "with_repair", is_flag=True, help="Quarantine damaged files; correct the coverage.")
 @click.option("--dry-run", is_flag=True, help="With --repair: print what would be done; change nothing.")
@@ -56,6 +56,7 @@ def verify(
     from datetime import UTC, datetime
 
     from data_engine.errors import InputError
+    from data_engine.store.legacy_files import refuse_legacy_store
 
     if dry_run and not with_repair:
         raise InputError("cannot use --dry-run without --repair: `verify` changes nothing by itself; pass both or neither")
@@ -65,6 +66,7 @@ def verify(
     repairing = with_repair and not dry_run
     with ExitStack() as lock:
         if repairing:
+            refuse_legacy_store(store.files)
             # Before the check: a file that another run has just replaced must not be judged by its old content.
             warn_writer(store.files)
             lock.enter_context(store.files.lock(RUN_LOCK, seconds=wait))
@@ -72,7 +74,7 @@ def verify(
         checked = _check(store, datasets, names, now=now, quick=quick)
         if not as_json:
             for line in _lines(checked.report, with_plan=with_repair):
-                click.echo(line)
+                print_text(line)
         if repairing:
             _repair(store, checked, now=now)
     if as_json:

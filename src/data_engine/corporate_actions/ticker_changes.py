@@ -22,6 +22,9 @@ _DAY = timedelta(days=1)
 AS_OF = "asof"
 """The kind of the change at which ``S@DATE`` ends by its name, since no action is known that ended it later."""
 
+DELISTED = "delisted"
+"""The kind of the end of a series that Alpaca lists as inactive and has had no bar of for long (`universe.delisted`)."""
+
 _MARKS = (b'"new_symbol"', *(f'"type": "{kind}"'.encode() for kind in CEASED))
 """One of these is in every file of actions with a ticker change."""
 
@@ -35,7 +38,7 @@ class TickerChange:
         new: The next ticker of the security. If None, it ceased to exist.
         day: The first New York day on which the ticker is no longer the security's. One that ceased to exist may trade on the
             day of the action, if no other security takes the ticker then.
-        kind: The kind of the action, as Alpaca names it, or `AS_OF`.
+        kind: The kind of the action, as Alpaca names it, or `AS_OF` or `DELISTED`.
         on: The day of the action. If None, *day*.
         into: The symbol of the shares that replaced the security. If None, there is none.
     """
@@ -69,6 +72,8 @@ class TickerChange:
     def __str__(self) -> str:
         if self.new is not None:
             return f"{self.old} renamed to {self.new} on {self.effective}"
+        if self.kind == DELISTED:
+            return f"{self.old} delisted: inactive at Alpaca, and no bar after {self.last_day}"
         if self.kind == AS_OF:
             return f"{self.old}@{self.last_day} ends on {self.last_day} by its name"
         what = CEASED.get(self.kind, self.kind.replace("_", " "))

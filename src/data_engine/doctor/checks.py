@@ -45,6 +45,8 @@ EXIT_ORDER = (
 
 _LITTLE_DISK = 1_000_000_000  # bytes
 
+_LOOKED_AT = 1_000  # series in whose folders files of the legacy pipeline are looked for: a second
+
 _MOST_OFFSET = 60.0  # seconds
 
 
@@ -140,12 +142,15 @@ def _store(settings: Settings) -> Iterator[Check]:
             yield Check("store", "ok", f"none yet at {where}; `data-engine ingest` creates it")
         else:
             datasets = list(store.coverage.datasets())
-            series = sum(1 for dataset in datasets for _ in store.coverage.series(dataset))
+            series = [one for dataset in datasets for one in store.coverage.series(dataset)]
             if store.files.folder is not None and not os.access(store.files.folder, os.W_OK):
                 raise StoreError(f"cannot write to store {where}: it is read-only for this user; check its permissions")
             refuse_legacy_store(store.files)
-            legacy = legacy_status(store, ())
-            lines = [f"{where}: {series:,} series in {plural(len(datasets), 'dataset')}", *(legacy.lines() if legacy else ())]
+            legacy = legacy_status(store, series[:_LOOKED_AT], series)
+            lines = [
+                f"{where}: {len(series):,} series in {plural(len(datasets), 'dataset')}",
+                *(legacy.lines() if legacy else ()),
+            ]
             yield Check("store", "warning" if legacy else "ok", "\n".join(lines))
         free = store.files.free_bytes()
     except DataEngineError as error:

@@ -23,7 +23,7 @@ from data_engine.market.bars import from_micros
 from data_engine.market.corporate_action import Action
 from data_engine.market.dates import DateLike, any_span
 from data_engine.market.resampling import Resampling
-from data_engine.market.series import RAW, Adjustment, Dataset
+from data_engine.market.series import RAW, Adjustment, Dataset, Timeframe
 from data_engine.market.session_hours import Hours
 from data_engine.market.time_range import new_york_date
 from data_engine.market.wording import and_more, dataset_options, plural
@@ -114,15 +114,23 @@ class EngineExport:
 
     def _asked_symbols(self) -> tuple[str, ...] | None:
         call = self._call
-        if call.symbols is not None:
-            return parse_symbols(call.symbols)
-        if call.options.get("index") is not None:
-            return None
         raw = replace(self._dataset, adjustment=RAW)
         stored = {symbol for dataset in (self._dataset, raw) for symbol in self._storage.bars.symbols(dataset)}
-        if not stored:
-            raise InputError(f"cannot export {self._dataset.name}: it has no bars; run `data-engine status`")
-        return tuple(sorted(stored))
+        wanted = None if call.symbols is None else parse_symbols(call.symbols)
+        if not (stored if wanted is None else stored.intersection(wanted)):
+            of_whom = "" if wanted is None else f" of {and_more(wanted, _NAMED)}"
+            raise InputError(f"cannot export {self._dataset.name}: it has no bars{of_whom}; {self._remedy(raw)}")
+        if wanted is None and call.options.get("index") is not None:
+            return None
+        return tuple(sorted(stored)) if wanted is None else wanted
+
+    def _remedy(self, raw: Dataset) -> str:
+        """Return what to do if a dataset has no bars: they may be computed from stored minutes."""
+        timeframe, minute = raw.timeframe, Timeframe.parse("1Min")
+        computed = timeframe != minute and timeframe.unit not in ("Week", "Month")
+        if computed and self._storage.bars.symbols(replace(raw, timeframe=minute)):
+            return f"pass --resample {timeframe} instead of --timeframe to compute them from stored minutes"
+        return "run `data-engine status`"
 
     def _bars(self) -> Bars:
         options, dataset = self._call.options, self._dataset

@@ -22,6 +22,7 @@ from data_engine.store.coverage import Coverage
 
 if TYPE_CHECKING:
     from data_engine.alpaca.client import AlpacaClient
+    from data_engine.universe.delisted import Delisted
 
 _SHOWN = 5
 
@@ -50,6 +51,7 @@ def refresh_actions(
     now: datetime,
     note: Callable[[str], None],
     known: Callable[[Series], Coverage] | None = None,
+    delisted: Delisted | None = None,
 ) -> ActionsBefore:
     """Fetch the corporate actions of the symbols of a run that were not fetched on this day; return what failed.
 
@@ -62,6 +64,7 @@ def refresh_actions(
         now: The current instant.
         note: A function that is told what does not belong in the report.
         known: A function that returns the coverage of a series. If None, all are fetched daily.
+        delisted: Tells which series with coverage are of delisted securities. If None, none are.
 
     Raises:
         Interrupted: If Ctrl-C was pressed.
@@ -72,7 +75,7 @@ def refresh_actions(
     try:
         wanted = {ticker: span for ticker, span in _days_of(targets, now).items() if not _is_fresh(store, ticker, span, now)}
         if wanted and known is not None:
-            wanted = _without_ended(store, wanted, targets, known, now)
+            wanted = _without_ended(store, wanted, targets, known, delisted, now)
         if not wanted:
             return ActionsBefore()
         report = fetch_actions(store, client().begin(), wanted, now=now)
@@ -125,15 +128,22 @@ def _is_fresh(store: ActionStore, ticker: str, days: TimeRange, now: datetime) -
 
 
 def _without_ended(
-    store: ActionStore, wanted: Mapping[str, TimeRange], targets: Targets, known: Callable[[Series], Coverage], now: datetime
+    store: ActionStore,
+    wanted: Mapping[str, TimeRange],
+    targets: Targets,
+    known: Callable[[Series], Coverage],
+    delisted: Delisted | None,
+    now: datetime,
 ) -> dict[str, TimeRange]:
     """Return the days to fetch without those of tickers that have ended and were fetched within a week."""
     changes = store.ticker_changes().until(now)
     left = set(wanted) & {symbol for symbol, made in changes.by_symbol.items() if any(one.new is None for one in made)}
+    left |= set(wanted) & (frozenset() if delisted is None else delisted.tickers)
     ended = {ticker for ticker in left if _fetched_lately(store, ticker, wanted[ticker], now)}
     for dataset, ranges in targets.items() if ended else ():
         for symbol in ranges:
-            if ticker_of(symbol) in ended and not _has_ceased(Series(symbol, dataset), ranges[symbol], known, changes):
+            series = Series(symbol, dataset)
+            if ticker_of(symbol) in ended and not _has_ceased(known(series), ranges[symbol], changes, delisted):
                 ended.discard(ticker_of(symbol))
     return {ticker: span for ticker, span in wanted.items() if ticker not in ended}
 
@@ -147,14 +157,12 @@ def _fetched_lately(store: ActionStore, ticker: str, days: TimeRange, now: datet
     return not fetched.missing(until)
 
 
-def _has_ceased(
-    series: Series, requested: tuple[TimeRange, ...], known: Callable[[Series], Coverage], changes: TickerChanges
-) -> bool:
+def _has_ceased(known: Coverage, requested: tuple[TimeRange, ...], changes: TickerChanges, delisted: Delisted | None) -> bool:
     """Return whether the security of a stored series ceased to exist; one that was renamed has actions under its next ticker."""
     if not requested:
         return False
-    coverage = known(series)
-    left = ticker_change_of(
-        series.symbol, changes.of, since=requested[0].start, begun=coverage.begun, first_bar=coverage.first_bar
-    )
-    return left is not None and left.new is None and left.kind != AS_OF and bool(coverage.bars)
+    if delisted is not None and delisted.change_of(known) is not None:
+        return True
+    symbol = known.series.symbol
+    left = ticker_change_of(symbol, changes.of, since=requested[0].start, begun=known.begun, first_bar=known.first_bar)
+    return left is not None and left.new is None and left.kind != AS_OF and bool(known.bars)

@@ -68,6 +68,6 @@ def record_source(files: FileStore, url: str | None) -> str | None:
     if not unknown or not is_loopback_url(url):
         return None
     return (
-        f"the store has bars of unknown source, and now takes bars from {url}, a server on this machine; "
+        f"The store has bars of unknown source, and now takes bars from {url}, a server on this machine; "
         f"runs that fetch from Alpaca are refused from now on: delete {SOURCE} if that server passes on Alpaca's bars"
     )

@@ -49,9 +49,9 @@ def series_ever(
     dataset = Dataset(Timeframe.parse(timeframe), pipeline.adjustment, pipeline.feed)
     span = parse_span(start, end, now=now).range
     members = pipeline.metadata.memberships(index_name, span)
-    if fetch and pipeline._actions:
-        with pipeline._locked():  # what fails here is left to the run, which fetches what is not known yet
-            pipeline._refresh_actions({dataset: dict.fromkeys(members, (span,))}, now)
+    if fetch and pipeline.actions:
+        with pipeline.access.locked():  # what fails here is left to the run, which fetches what is not known yet
+            pipeline.fetch_actions({dataset: dict.fromkeys(members, (span,))}, now)
     changes = ActionStore(pipeline.storage.files).changes_of
     series = MemberSeries(pipeline.storage.bars.coverage, (dataset,), changes, now)
     names = list(pipeline.metadata.member_series(index_name, span, series))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
@@ -11,29 +11,28 @@ from data_engine.alpaca.client import DELAY, AlpacaClient
 from data_engine.corporate_actions.action_store import ActionStore
 from data_engine.errors import ConfigError, DataEngineError, InputError
 from data_engine.ingest.actions_before import ActionsBefore, refresh_actions
-from data_engine.ingest.bar_source import check_source, record_source
 from data_engine.ingest.dispatcher import Dispatcher
-from data_engine.ingest.housekeeping import tidy
 from data_engine.ingest.outcome import IngestionReport
 from data_engine.ingest.plan import IngestionPlan
 from data_engine.ingest.progress import Progress
 from data_engine.ingest.request import check_asof, check_currency, notes_before, ranges_since, requested_span
 from data_engine.ingest.run import IngestionRun
+from data_engine.ingest.run_access import RunAccess
 from data_engine.ingest.run_log import RunLog, actor_of, run_record
 from data_engine.ingest.run_plan import RunPlan, plan_run
 from data_engine.ingest.stderr_progress import StderrProgress, progress_of
 from data_engine.ingest.task import RunOptions
-from data_engine.ingest.update_targets import Targets, check_targets, targets_in
-from data_engine.ingest.worker_pool import ThreadPool, WorkerPool, check_address
+from data_engine.ingest.update_targets import Targets, check_targets, targets_in, unrequested_notes
+from data_engine.ingest.worker_pool import check_address
 from data_engine.market.dates import DateLike, Span, parse_day
 from data_engine.market.series import Adjustment, Dataset, Feed, Timeframe
 from data_engine.market.symbol import at_day
 from data_engine.settings import Settings, check_threads, load_settings
 from data_engine.store.coverage_store import CoverageSnapshot
 from data_engine.store.legacy_files import refuse_legacy_store
-from data_engine.store.run_lock import RUN_LOCK
 from data_engine.store.selection import DatasetFilter
 from data_engine.store.waiting import check_wait
+from data_engine.universe.delisted import Delisted
 from data_engine.universe.index_names import check_index_name, derived_name
 from data_engine.universe.index_store import MetadataStore
 from data_engine.universe.symbol_lists import SymbolLoader
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from pathlib import Path
 
-    from data_engine.ingest.dask.dask_pool import DaskPool
     from data_engine.read.parquet_storage import ParquetStorage
 
 
@@ -65,6 +63,9 @@ class IngestionPipeline:
         dask: The address of a Dask scheduler (``tcp://host:8786``), or ``local`` for one process per core. If None, threads of
             this process are used. Dask workers read their own credentials from the environment.
         actions: Whether a run first fetches the corporate actions of its symbols, at most once a day.
+
+    Attributes:
+        access: What locks the store for a run, and makes the workers; for the modules that carry out runs of their own.
 
     Raises:
         ConfigError: If a setting or an argument cannot be used.
@@ -100,10 +101,10 @@ class IngestionPipeline:
         self.metadata = metadata or MetadataStore(files=self.storage.files)
         self.progress: Progress = progress_of(progress)
         self.dask = None if dask is None else check_address(dask)
+        self.actions, self.clock = actions, now
         self._client = client
-        self._url = self.settings.data_url if client is None else None  # a client that is passed in is its maker's choice
-        self._connected: DaskPool | None = None
-        self._wait, self._actions, self._now = check_wait(wait), actions, now
+        url = self.settings.data_url if client is None else None  # a client that is passed in is its maker's choice
+        self.access = RunAccess(self, url=url, wait=check_wait(wait))
 
     @property
     def client(self) -> AlpacaClient:
@@ -166,15 +167,15 @@ class IngestionPipeline:
             check_index_name(index_name)
         dataset = self._dataset(timeframe)
         # What cannot be used is refused before anything else.
-        check_asof(day, self._span(names, dataset, start_date, end_date, self._now()))
-        with self._locked() as hold:
-            now = self._now()
+        check_asof(day, self._span(names, dataset, start_date, end_date, self.clock()))
+        with self.access.locked() as hold:
+            now = self.clock()
             span = self._span(names, dataset, start_date, end_date, now)
             notes = notes_before(span, self.feed, now, DELAY)
             if index_name is not None and self.metadata.store(index_name, names, force=force, derived=derived).kept:
                 notes.append(f"index {index_name} was stored by name with other members and is not changed; pass --index NAME")
             targets: dict[Dataset, Targets] = {dataset: ranges_since(names, span.range, since or {})}
-            before = self._refresh_actions(targets, now)
+            before = self.fetch_actions(targets, now)
             before.notes.extend(notes)
             run_plan = self._plan(targets, now, refetch=refetch)
             command = "refetch" if refetch else "ingest"
@@ -223,7 +224,7 @@ class IngestionPipeline:
     ) -> IngestionPlan:
         """Return what `ingest_symbols` would request. Nothing is sent or written, and no credentials are needed."""
         names = tuple(SymbolLoader.from_list(symbols))
-        dataset, now = self._dataset(timeframe), self._now()
+        dataset, now = self._dataset(timeframe), self.clock()
         span = self._span(names, dataset, start_date, end_date, now)
         run_plan = self._plan({dataset: ranges_since(names, span.range, since or {})}, now, refetch=refetch)
         for note in run_plan.notes:
@@ -258,22 +259,39 @@ class IngestionPipeline:
         choice = DatasetFilter.parse(timeframe, feed, adjustment)
         names = None if symbols is None else SymbolLoader.from_list(symbols)
         known = self.storage.bars, self.metadata
-        check_targets(*known, choice, names, index_name, now=self._now())  # unknown symbols are refused before anything else
-        with self._locked() as hold:
-            now, coverage = self._now(), CoverageSnapshot(self.storage.bars.coverage)
-            targets = targets_in(*known, choice, names, index_name, now=now, coverage=coverage)
-            before = self._refresh_actions(targets, now, coverage=coverage if names is None else None)
+        check_targets(*known, choice, names, index_name, now=self.clock())  # unknown symbols are refused before anything else
+        with self.access.locked() as hold:
+            now, coverage = self.clock(), CoverageSnapshot(self.storage.bars.coverage)
+            delisted = Delisted(self.storage.files)
+            targets = targets_in(*known, choice, names, index_name, now=now, coverage=coverage, delisted=delisted)
+            before = self.fetch_actions(targets, now, coverage=coverage if names is None else None, delisted=delisted)
+            before.notes.extend(unrequested_notes(coverage, choice, targets) if names is None and index_name is None else ())
             run_plan = self._plan(targets, now, gaps_first=True, coverage=coverage)
             return self._run(hold, run_plan, self._options(now, "update"), before, "update", index_name)
 
-    def _refresh_actions(
-        self, targets: Mapping[Dataset, Targets], now: datetime, *, coverage: CoverageSnapshot | None = None
+    def fetch_actions(
+        self,
+        targets: Mapping[Dataset, Targets],
+        now: datetime,
+        *,
+        coverage: CoverageSnapshot | None = None,
+        delisted: Delisted | None = None,
     ) -> ActionsBefore:
-        """Fetch the corporate actions of a run's symbols if it is time, of ended series weekly; return what failed."""
-        if not self._actions:
+        """Fetch the corporate actions of a run's symbols if it is time; return what failed.
+
+        Args:
+            targets: The requested ranges of the run, by dataset and symbol.
+            now: The current instant.
+            coverage: The coverage of the store, by which actions of ended series are fetched weekly. If None, they are daily.
+            delisted: Tells which series are of delisted securities. If None, none are.
+
+        Raises:
+            DataEngineError: As `refresh_actions`.
+        """
+        if not self.actions:
             return ActionsBefore()
-        known = None if coverage is None else coverage.read
-        return refresh_actions(ActionStore(self.storage.files), lambda: self.client, targets, now, self.progress.note, known)
+        store, known = ActionStore(self.storage.files), None if coverage is None else coverage.read
+        return refresh_actions(store, lambda: self.client, targets, now, self.progress.note, known, delisted)
 
     def _dataset(self, timeframe: object) -> Dataset:
         return Dataset(Timeframe.parse(timeframe), self.adjustment, self.feed)
@@ -284,57 +302,6 @@ class IngestionPipeline:
 
     def _options(self, now: datetime, command: str, *, refetch: bool = False, accept_removals: bool = False) -> RunOptions:
         return RunOptions(now, self.feed is Feed.DELAYED_SIP, refetch, accept_removals, actor=actor_of(command, now))
-
-    def _connect(self, address: str) -> DaskPool:
-        from data_engine.ingest.dask.dask_pool import DaskPool
-
-        return DaskPool(
-            address,
-            self.storage.bars,
-            self._options(self._now(), "ingest"),
-            workers=self.workers,
-            data_url=self.settings.data_url,
-            requests_per_minute=self.settings.requests_per_minute,
-            note=self.progress.note,
-        )
-
-    @contextmanager
-    def _locked(self) -> Iterator[ExitStack]:
-        """Lock the store against other runs, and clean up behind killed ones. All that decides about a run is read inside.
-
-        Yields what holds the lock: whoever takes it over (`pop_all`) releases it.
-        """
-        files = self.storage.files
-        check_source(files, self._url)
-        # Missing credentials, or a cluster that cannot take part, are bad input: nothing is written then.
-        if self.dask is None:
-            _ = self.client
-        else:
-            self._connected = self._connect(self.dask)
-
-        waits = f"Store {files.location} is locked by another process; waiting up to {self._wait:g} s"
-        with ExitStack() as hold:
-            hold.callback(self._disconnect)
-            hold.enter_context(files.lock(RUN_LOCK, seconds=self._wait, waiting=lambda: self.progress.note(waits)))
-            tidy(files, self._now(), self.progress.note)
-            if note := record_source(files, self._url):
-                self.progress.note(note)
-            self.storage.bars.coverage.requested.refresh()
-            yield hold
-
-    def _pool_for(self, options: RunOptions) -> WorkerPool:
-        """Return who does the tasks of a run with these options."""
-        pool, self._connected = self._connected, None
-        if pool is None:
-            return ThreadPool(self.client, self.storage.bars, options, self.workers)
-        pool.use(options)
-        return pool
-
-    def _disconnect(self) -> None:
-        """Close a cluster that no run has taken over."""
-        pool, self._connected = self._connected, None
-        if pool is not None:
-            pool.close()
 
     def _plan(
         self,
@@ -361,7 +328,7 @@ class IngestionPipeline:
     ) -> IngestionReport:
         writing: Future[None] | None = None
         try:
-            pool = self._pool_for(options)
+            pool = self.access.pool_for(options)
             try:
                 dispatcher = Dispatcher(pool, self.progress, workers=self.workers)
                 bars = self.storage.bars.acting(options.actor)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from functools import lru_cache, partial
 
+from data_engine.errors import Failure
 from data_engine.ingest.bar_rate import expected_rates, sessions_in
 from data_engine.ingest.comparison import comparison_session
 from data_engine.market.exchange_calendar import can_hold_bars, count_sessions
@@ -87,6 +88,7 @@ class IngestionPlan:
         page_limit: bars per page.
         wanted: the ranges that were asked for, by symbol.
         asof: The day whose owner of a symbol is meant, where that is not today's.
+        failed: The symbols that cannot be worked on, and why.
     """
 
     dataset: Dataset
@@ -98,6 +100,7 @@ class IngestionPlan:
     page_limit: int = 10_000
     wanted: Mapping[str, tuple[TimeRange, ...]] = field(default_factory=dict)
     asof: Mapping[str, date] = field(default_factory=dict)
+    failed: Mapping[str, Failure] = field(default_factory=dict)
 
     @property
     def bars(self) -> int:
@@ -126,8 +129,8 @@ class IngestionPlan:
 
     @property
     def complete(self) -> int:
-        """How many symbols need no request."""
-        return len(self.symbols) - len(self.outstanding)
+        """How many symbols need no request, and can be worked on."""
+        return len(self.symbols) - len(self.outstanding) - len(self.failed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -167,8 +167,8 @@ def recheck(
             f"cannot recheck with --adjustment {choice.adjustment}: `data-engine update` compares adjusted series with Alpaca "
             "and fetches those again whose prices have changed; run `data-engine audit` to compare a sample"
         )
-    with pipeline._locked() as hold:
-        now = pipeline._now()
+    with pipeline.access.locked() as hold:
+        now = pipeline.clock()
         bars = pipeline.storage.bars.acting(actor_of("recheck", now))
         found = recheckable(bars, choice, names, now=now)
         report = RecheckReport(failed=dict(found.failed))
@@ -214,8 +214,8 @@ def audit(
             f"cannot use --accept with --adjustment {choice.adjustment}: an adjusted series has one adjustment basis; "
             "run `data-engine ingest --refetch` to replace it"
         )
-    with pipeline._locked() as hold:
-        now = pipeline._now()
+    with pipeline.access.locked() as hold:
+        now = pipeline.clock()
         bars = pipeline.storage.bars.acting(actor_of("audit", now))
         found = recheckable(bars, choice, names, now=now, command="audit")
         plan = plan_audit(found.known, sample, seed=seed, asof=found.asof)
@@ -280,7 +280,7 @@ class _Run:
         pipeline = self._pipeline
         writing: Future[None] | None = None
         error: DataEngineError | None = None
-        pool = pipeline._pool_for(RunOptions(self._now, recheck=True, actor=actor_of(self._command, self._now)))
+        pool = pipeline.access.pool_for(RunOptions(self._now, recheck=True, actor=actor_of(self._command, self._now)))
         dispatcher = Dispatcher(pool, pipeline.progress, workers=pipeline.workers)
         dispatcher.state.failed.update(self._report.failed)
         try:

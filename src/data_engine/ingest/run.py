@@ -30,6 +30,7 @@ from data_engine.store.coverage import Coverage
 from data_engine.store.coverage_store import CoverageSnapshot
 from data_engine.store.partitions import Period
 from data_engine.store.silence import silent_since
+from data_engine.universe.delisted import Delisted
 
 _NOT_STORED = (DamagedFile.code, ClockError.code, Interrupted.code)
 
@@ -69,6 +70,7 @@ class IngestionRun:
         self._delay = delay
         self._delayed = delayed
         self._requested = storage.coverage.requested
+        self._delisted = Delisted(storage.files)
         self._recounted: dict[Series, Coverage] = {}
         self._wanted: dict[Series, tuple[TimeRange, ...]] = {}  # as stored after the work
         self._compared: set[Series] = set()
@@ -115,6 +117,8 @@ class IngestionRun:
             for note in self._notes:
                 self._dispatcher.progress.note(note[0].upper() + note[1:])
             self._check_room()
+            # The plan relies on it, and the run that wrote it may have been killed before it was durable.
+            self._storage.coverage.flush({plan.dataset for plan in self._run_plan.plans})
             self._recount()
             self._withdraw_lost()
             self._withdraw()
@@ -332,7 +336,7 @@ class IngestionRun:
             self._store_failure(series, verdict)
         label = symbol if len(self._run_plan.plans) == 1 else f"{symbol} ({plan.dataset.name})"
         written, vanished = state.written.get(series, 0), state.vanished.get(series, 0)
-        ended = series in self._run_plan.ended
+        ended = series in self._run_plan.ended or self._delisted.change_of(known) is not None
         silent = not ended and silent_since(known) is not None
         return Outcome(label, verdict, known.bars, written, vanished, ended=ended, silent=silent, conflicting=known.conflicting)
 

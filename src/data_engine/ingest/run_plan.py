@@ -154,8 +154,16 @@ def plan_run(
             if target.cut:
                 cut[series] = target.cut
         plan = plan_ingestion(usable, dataset, now=now, workers=workers, gaps_first=gaps_first)
-        plans.append(replace(plan, symbols=tuple(ranges), wanted={**dict(ranges), **plan.wanted}))
+        failed = {symbol: broken[series] for symbol in ranges if (series := Series(symbol, dataset)) in broken}
+        plan = replace(plan, symbols=tuple(ranges), wanted={**dict(ranges), **plan.wanted}, failed=failed)
+        plans.append(plan if usable else replace(plan, span=_hull(ranges, plan.span)))
     return RunPlan(tuple(plans), known, broken, now, refetch, changes or TickerChanges(), cut, ended, lost)
+
+
+def _hull(ranges: Mapping[str, tuple[TimeRange, ...]], default: TimeRange) -> TimeRange:
+    """Return the range from the first requested instant to the last; the default if nothing is requested."""
+    pieces = [piece for spans in ranges.values() for piece in spans]
+    return TimeRange(min(one.start for one in pieces), max(one.end for one in pieces)) if pieces else default
 
 
 def _without(known: Coverage, lost: frozenset[Period]) -> Coverage:

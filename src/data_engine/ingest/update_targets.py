@@ -13,7 +13,9 @@ from data_engine.market.time_range import TimeRange, difference, new_york_midnig
 from data_engine.market.wording import and_more, did_you_mean
 from data_engine.store.bar_store import BarStore
 from data_engine.store.coverage_store import CoverageSnapshot, CoverageStore
+from data_engine.store.legacy_files import refuse_legacy_symbols
 from data_engine.store.selection import DatasetFilter
+from data_engine.universe.delisted import Delisted
 from data_engine.universe.index_store import MetadataStore
 
 Targets = dict[str, tuple[TimeRange, ...]]
@@ -33,6 +35,7 @@ def targets_in(
     *,
     now: datetime,
     coverage: CoverageSnapshot | None = None,
+    delisted: Delisted | None = None,
 ) -> dict[Dataset, Targets]:
     """Return what an update of a store requests (`update_targets`), read anew: another process may have changed it.
 
@@ -44,16 +47,24 @@ def targets_in(
         index_name: The index whose members to update, instead of *names*.
         now: The instant up to which the series are brought.
         coverage: Where the coverage is read, of which nothing was read yet. If None, it is not kept.
+        delisted: Tells which series are of delisted securities. If None, the lists of the store are read for it.
 
     Raises:
         StoreError: If there is no store.
+        ForeignFiles: If the legacy pipeline wrote the only bars of one of *names*.
         InputError: As `update_targets`.
     """
     bars.check_exists()
     bars.coverage.requested.refresh()
     members = None if index_name is None else list(metadata.members(index_name))
     former = {} if index_name is None else metadata.former_members(index_name)
-    return update_targets(coverage or CoverageSnapshot(bars.coverage), choice, names, members, now=now, former=former)
+    known = coverage or CoverageSnapshot(bars.coverage)
+    try:
+        return update_targets(known, choice, names, members, now=now, former=former, delisted=delisted or Delisted(bars.files))
+    except InputError:
+        there = {one.symbol for dataset in known.datasets() for one in known.series(dataset)} if names else ()
+        refuse_legacy_symbols(bars.files, (name for name in names or () if name not in there))
+        raise
 
 
 def check_targets(
@@ -90,6 +101,7 @@ def update_targets(
     *,
     now: datetime,
     former: Mapping[str, datetime] | None = None,
+    delisted: Delisted | None = None,
 ) -> dict[Dataset, Targets]:
     """Return the ranges that an update requests, by dataset and symbol.
 
@@ -102,13 +114,15 @@ def update_targets(
         now: The instant up to which the series are brought.
         former: Former members of the index, each with the end of its membership: what is provisional or missing of a stored
             one up to then is still fetched.
+        delisted: Tells which series are of delisted securities, which are fetched once a week unless *names* has them. If None,
+            none are.
 
     Raises:
         InputError: If a symbol was never ingested in any chosen dataset, or nothing was.
     """
     chosen = names if members is None else members
     made = {
-        dataset: _targets_of(coverage, _chosen(coverage, dataset, chosen), now)
+        dataset: _targets_of(coverage, _chosen(coverage, dataset, chosen), now, delisted if names is None else None)
         for dataset in coverage.datasets()
         if dataset in choice
     }
@@ -132,6 +146,28 @@ def update_targets(
         raise InputError(f"no stored series of {and_more(unknown, 10)}{did_you_mean(unknown, known) or ';'} {begin}")
     max(targets.values(), key=len).update(dict.fromkeys(unknown, ()))
     return targets
+
+
+def unrequested_notes(
+    coverage: CoverageStore | CoverageSnapshot, choice: DatasetFilter, targets: Mapping[Dataset, Targets]
+) -> list[str]:
+    """Return a note per dataset on stored series of which nothing was requested: an update leaves them as they are.
+
+    Args:
+        coverage: The coverage of the store.
+        choice: The datasets that are updated.
+        targets: What the update of all their series requests.
+    """
+    notes = []
+    for dataset in coverage.datasets():
+        chosen = targets.get(dataset, {})
+        left = [one.symbol for one in coverage.series(dataset) if one.symbol not in chosen] if dataset in choice else ()
+        if left:
+            notes.append(
+                f"{len(left):,} series in {dataset.name} not updated: imported or stored, and no range was requested "
+                f"({and_more(left, 10)}); run `data-engine ingest` with these symbols and --start"
+            )
+    return notes
 
 
 def _refuse_unrequested(
@@ -163,15 +199,24 @@ def _chosen(coverage: CoverageStore | CoverageSnapshot, dataset: Dataset, names:
     return [stored[name] for name in names if name in stored]
 
 
-def _targets_of(coverage: CoverageStore | CoverageSnapshot, stored: Iterable[Series], now: datetime) -> Targets:
-    """Return what was requested of stored series of one dataset, and everything since, by symbol."""
+def _targets_of(
+    coverage: CoverageStore | CoverageSnapshot, stored: Iterable[Series], now: datetime, delisted: Delisted | None = None
+) -> Targets:
+    """Return what was requested of stored series of one dataset, and everything since, by symbol.
+
+    Of delisted ones that were fetched within a week, it is what was requested up to the last final answer.
+    """
     targets: Targets = {}
     joined: dict[tuple[TimeRange, ...], tuple[TimeRange, ...]] = {}  # most series have the same ranges
     for series in stored:
         try:
-            ranges = coverage.read(series).wanted
+            known = coverage.read(series)
+            ranges = known.wanted
         except DamagedFile:
-            ranges = (TimeRange(now - _LEAST, now),)  # the run that reads it next says what is wrong with it
+            known, ranges = None, (TimeRange(now - _LEAST, now),)  # the run that reads it next says what is wrong with it
+        if known is not None and ranges and delisted is not None and not delisted.is_due(known, now):
+            targets[series.symbol] = tuple(part for span in ranges if (part := span.before(known.covered[-1].end)) is not None)
+            continue
         if ranges and ranges not in joined:
             joined[ranges] = union((*ranges, TimeRange(min(ranges[-1].end, now - _LEAST), now)))
         if ranges:

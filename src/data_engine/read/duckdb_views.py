@@ -266,8 +266,13 @@ def interruptible(connection: duckdb.DuckDBPyConnection, work: Callable[[], _T])
 
 
 @contextmanager
-def translate_errors(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    """Turn errors of DuckDB into `InputError`, with the names of the views."""
+def translate_errors(connection: duckdb.DuckDBPyConnection, views: Sequence[str] | None = None) -> Iterator[None]:
+    """Turn errors of DuckDB into `InputError`, with the names of the views.
+
+    Args:
+        connection: The connection.
+        views: The names. If None, those of all views of the connection, and ``coverage``.
+    """
     import duckdb
 
     try:
@@ -276,9 +281,10 @@ def translate_errors(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
         reason = str(error).strip()
         if isinstance(error, duckdb.PermissionException):
             reason = f"cannot run the SQL: {first_line(error)}; use the views, or pass --allow-files to read other files"
-        views = connection.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()
-        names = sorted(name for (name,) in views if name != "coverage")
-        raise InputError(f"{reason}\nViews: {', '.join([*names, 'coverage'])}") from None
+        if views is None:
+            found = connection.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()
+            views = [*sorted(name for (name,) in found if name != "coverage"), "coverage"]
+        raise InputError(f"{reason}\nViews: {', '.join(views)}") from None
 
 
 def datasets(store: BarStore) -> list[Dataset]:

@@ -30,6 +30,7 @@ from data_engine.read.bar_query import BarQuery
 from data_engine.store.bar_store import BarStore
 from data_engine.store.coverage import Coverage
 from data_engine.store.partitions import Period
+from data_engine.universe.delisted import Delisted
 
 _DAY = timedelta(days=1)
 
@@ -69,6 +70,7 @@ class Holdings:
     def __init__(self, store: BarStore, *, tolerant: bool = False) -> None:
         self._store = store
         self._tolerant = tolerant
+        self._delisted = Delisted(store.files)
         self._known: dict[Series, Coverage] = {}
         self._files: dict[Series, tuple[Period, ...]] = {}
         self._fresh = False
@@ -133,7 +135,7 @@ class Holdings:
         return Holding(known, asked, stored, missing)
 
     def _end_of_security(self, known: Coverage) -> datetime | None:
-        """Return when the security of a series left its ticker, or None if that is not known."""
+        """Return when the security of a series left its ticker or was delisted, or None if that is not known."""
         actions = ActionStore(self._store.files)
 
         def changes(ticker: str) -> tuple[TickerChange, ...]:
@@ -143,6 +145,7 @@ class Holdings:
             left = ticker_change_of(known.series.symbol, changes, since=known.first_bar, begun=known.begun)
         except StoreError:
             return None
+        left = left or self._delisted.change_of(known)
         return None if left is None else left.instant
 
     def _latest_session(self, query: BarQuery, now: datetime) -> date | None:

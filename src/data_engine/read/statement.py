@@ -65,13 +65,18 @@ def reading_statement(connection: duckdb.DuckDBPyConnection, sql: str, *, allow_
     if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
         found = ", ".join(statement.type.name for statement in statements) or "no statement"
         raise InputError(f"cannot run the SQL: it is not one statement of kind SELECT, but {found}; {_INSTEAD}")
-    for part in _parts(connection, statements[0].query):
+    for part in syntax_parts(connection, statements[0].query):
         _check(part, allow_files=allow_files)
     return statements[0]
 
 
-def _parts(connection: duckdb.DuckDBPyConnection, sql: str) -> Iterator[dict[str, Any]]:
-    """Yield the objects of the syntax tree."""
+def syntax_parts(connection: duckdb.DuckDBPyConnection, sql: str) -> Iterator[dict[str, Any]]:
+    """Yield the objects of the syntax tree of a SELECT, as DuckDB's ``json_serialize_sql`` has them.
+
+    Raises:
+        InputError: If it is another statement, or nested too deeply.
+        duckdb.Error: If it is no SQL.
+    """
     ((text,),) = connection.execute("SELECT json_serialize_sql($1::VARCHAR)", [sql]).fetchall()
     try:
         tree = json.loads(text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -16,13 +16,14 @@ from data_engine.ingest import run_log
 from data_engine.ingest.bar_source import DEMO
 from data_engine.ingest.run_log import RunLog, RunRecord
 from data_engine.market.series import Dataset, Series
-from data_engine.market.time_range import iso
-from data_engine.market.wording import and_more
+from data_engine.market.time_range import iso, new_york_date
+from data_engine.market.wording import and_more, dataset_options
 from data_engine.report.charts import Chart, charts
 from data_engine.report.coverage_months import STATES, Calendar, calendar_of, months_of, reach_of
 from data_engine.store.bar_store import BarStore
 from data_engine.store.coverage import Coverage
 from data_engine.store.selection import DatasetFilter
+from data_engine.universe.delisted import Delisted
 from data_engine.verify import verify as verification
 from data_engine.verify.findings import Finding
 from data_engine.verify.status import counted_coverage, end_of_series
@@ -35,6 +36,10 @@ _REAL = "data-engine ingest AAPL MSFT --start 2024-01-01"
 """What to try after the demo: its store is not updated, since Alpaca's bars must not meet simulated ones."""
 
 _COMMANDS = {"repair": "verify --repair", "update": "update", "status": "status"}
+
+_LEGACY = ("legacy_bars", "legacy_layout")  # findings: files of the legacy pipeline are in the store
+
+_MOST_IN_COMMAND = 40  # symbols
 
 _TEXT = 600  # characters of one message
 
@@ -94,8 +99,9 @@ class Overview:
             "charts": [self._chart(chart) for chart in self.charts],
             "notes": [_short(note) for note in self.notes[:50]],
             "commands": {
-                **{name: f"data-engine {words} --base-path {shlex.quote(self.store)}" for name, words in _COMMANDS.items()},
+                **{name: f"data-engine {words} --base-path {shlex.quote(self.store)}" for name, words in self._commands()},
                 **({"real": _REAL} if self.simulated else {}),
+                **({"cover": cover} if (cover := self._cover()) else {}),
             },
         }
 
@@ -104,6 +110,24 @@ class Overview:
         return [[chart.daily.get(symbol, "") for symbol in _symbols(chart)] for chart in self.charts] + [
             [chart.minutes.get(symbol, "") for symbol in _symbols(chart)] for chart in self.charts
         ]
+
+    def _commands(self) -> Iterator[tuple[str, str]]:
+        """Yield the names and the words of commands to run next."""
+        yield from _COMMANDS.items()
+        if any(one.code in _LEGACY for one in self.verification.findings):
+            yield "unite", "import --in-place"
+
+    def _cover(self) -> str | None:
+        """Return the command that covers the series of a dataset of which nothing was requested; None if there is none."""
+        for dataset, coverages in self.coverage.items():
+            left = [one for one in coverages if not one.wanted and one.first_bar is not None and one.last_bar is not None]
+            if left:
+                first = new_york_date(min(one.first_bar for one in left if one.first_bar is not None))
+                last = new_york_date(max(one.last_bar for one in left if one.last_bar is not None))
+                names = " ".join(one.series.symbol for one in left) if len(left) <= _MOST_IN_COMMAND else "--file FILE"
+                where = f"--base-path {shlex.quote(self.store)}"
+                return f"data-engine ingest {names} --start {first} --end {last}{dataset_options(dataset)} {where}"
+        return None
 
     def _dataset(self, dataset: Dataset, coverages: Sequence[Coverage]) -> dict[str, Any]:
         calendar = calendar_of(dataset, *reach_of(coverages, self.made), self.made)
@@ -187,14 +211,14 @@ def overview_of(
     problems: dict[Series, str] = {}
     ended: dict[Series, TickerChange] = {}
     notes: list[str] = []
-    changes = ActionStore(storage.files).ticker_changes().until(now)
+    changes, delisted = ActionStore(storage.files).ticker_changes().until(now), Delisted(storage.files)
     for series in known:
         try:
             found = counted_coverage(storage, series)
         except StoreError as error:
             found, problems[series] = Coverage(series), str(error)
         coverage.setdefault(series.dataset, []).append(found)
-        if (change := end_of_series(found, changes)) is not None:
+        if (change := end_of_series(found, changes) or delisted.change_of(found)) is not None:
             ended[series] = change
     try:
         runs = RunLog(storage.files).read()

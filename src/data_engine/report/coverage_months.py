@@ -14,19 +14,20 @@ from data_engine.market.dates import any_span
 from data_engine.market.exchange_calendar import session_range, session_starts, sessions
 from data_engine.market.series import Dataset
 from data_engine.market.time_range import TimeRange, new_york_date, new_york_days, union
+from data_engine.read.holdings import unverified
 from data_engine.store.coverage import Coverage
 from data_engine.store.partitions import Period
 
-STATES = ("no_session", "not_requested", "complete", "provisional", "requested", "partial", "missing", "empty")
+STATES = ("no_session", "not_requested", "complete", "provisional", "requested", "partial", "missing", "empty", "unverified")
 """The states of a month, by index.
 
 ``no_session``: no session has begun (of days and longer: no bar has ended). ``not_requested``: no part is requested.
 ``complete``: all sessions are covered. ``provisional``: all sessions are covered or provisional. ``requested``: the same, but
 only for the requested part of the month. ``partial``: some requested sessions are missing. ``missing``: all are. ``empty``: all
-sessions are covered, without bars.
+sessions are covered, without bars. ``unverified``: no part is requested, and bars are stored: `store` or an import brought them.
 """
 
-NO_SESSION, NOT_REQUESTED, COMPLETE, PROVISIONAL, REQUESTED, PARTIAL, MISSING, EMPTY = range(len(STATES))
+NO_SESSION, NOT_REQUESTED, COMPLETE, PROVISIONAL, REQUESTED, PARTIAL, MISSING, EMPTY, UNVERIFIED = range(len(STATES))
 
 _LEAST = timedelta(microseconds=1)
 
@@ -111,13 +112,15 @@ def months_of(coverage: Coverage, calendar: Calendar) -> Months:
     # The rest of today's session is not requested yet.
     provisional = (_inside(calendar, fetched) | _overlapping(calendar, coverage.provisional)) & ~final & ~missing
     requested = _overlapping(calendar, union((*coverage.wanted, *fetched)))
-    total, finals, provisionals, missings, requesteds = (
+    imported = _overlapping(calendar, unverified(coverage))
+    total, finals, provisionals, missings, requesteds, unverifieds = (
         np.bincount(calendar.month[mask], minlength=len(calendar.months)).astype(np.int64)
-        for mask in (np.ones(calendar.starts.size, bool), final, provisional, missing, requested)
+        for mask in (np.ones(calendar.starts.size, bool), final, provisional, missing, requested, imported)
     )
     stored, bars = finals + provisionals, _bars(coverage, calendar)
     states = {
         NO_SESSION: total == 0,
+        UNVERIFIED: (requesteds == 0) & (unverifieds > 0),
         NOT_REQUESTED: requesteds == 0,
         MISSING: (missings > 0) & (stored == 0),
         PARTIAL: missings > 0,

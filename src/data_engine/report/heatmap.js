@@ -9,8 +9,9 @@ const STATE_WORDS = {
   partial: ["partial", "partial, other requested sessions are missing"],
   missing: ["missing", "requested, but missing"],
   empty: ["empty", "complete, without bars"],
+  unverified: ["unverified", "bars are stored, and nothing of the month was requested"],
 };
-const LEGEND = ["complete", "provisional", "requested", "partial", "missing", "empty", "not_requested", "no_session"];
+const LEGEND = ["complete", "provisional", "requested", "partial", "missing", "empty", "unverified", "not_requested", "no_session"];
 
 /* Every state has its own mark, not only its color. */
 function drawState(pen, state, x, y, width, height) {
@@ -40,6 +41,10 @@ function drawState(pen, state, x, y, width, height) {
     pen.beginPath();
     pen.arc(middle[0], middle[1], size * 0.15, 0, 7);
     pen.fill();
+  } else if (state === "unverified" && size >= 6) {
+    pen.beginPath();
+    pen.arc(middle[0], middle[1], size * 0.2, 0, 7);
+    pen.stroke();
   } else if (state === "empty" && size >= 6) {
     pen.fillRect(middle[0] - arm, middle[1] - 0.75, 2 * arm, 1.5);
   }

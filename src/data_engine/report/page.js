@@ -35,9 +35,11 @@ function showTop(data) {
 function showNext(data, missing) {
   const failed = data.runs.length && data.runs[0].state !== "done";
   let next = ["nothing is missing; this fetches what is new:", data.commands.update];
-  if (data.inconsistencies) next = [`repairs ${plural(data.inconsistencies, "inconsistency", "inconsistencies")}:`, data.commands.repair];
+  if (data.commands.unite) next = ["unites the bars of the legacy pipeline with those of the store:", data.commands.unite];
+  else if (data.inconsistencies) next = [`repairs ${plural(data.inconsistencies, "inconsistency", "inconsistencies")}:`, data.commands.repair];
   else if (data.commands.real) next = ["these bars are simulated; with your keys, this fetches real ones into another store:", data.commands.real];
   else if (missing) next = [`fetches ${plural(missing, "missing session")} of symbols, and what is new:`, data.commands.update];
+  else if (data.commands.cover) next = ["fetches and covers bars that were only imported or stored:", data.commands.cover];
   else if (failed) next = ["tries again what failed, and fetches what is new:", data.commands.update];
   const [why, command] = next;
   $("next-why").textContent = why;

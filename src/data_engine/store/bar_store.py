@@ -137,14 +137,15 @@ class BarStore:
         parts = dict(split_by_period(table, series.dataset))
         # First, so that a killed `add` does not look like damage, and the next run counts what it wrote.
         self.coverage.update(series, partial(Coverage.with_changing, periods=parts))
-        result = sum((self.write(series, period, part) for period, part in parts.items()), WriteResult())
+        results = {period: self.write(series, period, part) for period, part in parts.items()}
+        written = {period: result.count for period, result in results.items() if result.count is not None}
 
         def count(known: Coverage) -> Coverage:
-            counts = {period: replace(count, fingerprint=None) for period, count in self.count_files(known, parts).items()}
-            return replace(known.counted(counts), empty_since=None)
+            found = self.count_files(known, parts, written).items()
+            return replace(known.counted({at: replace(one, fingerprint=None) for at, one in found}), empty_since=None)
 
         self.coverage.update(series, count)
-        return result
+        return sum(results.values(), WriteResult())
 
     def recount(self, series: Series) -> Coverage:
         """Count the files anew that a killed run was changing, or has added; return the coverage."""
@@ -158,6 +159,7 @@ class BarStore:
         counts: Mapping[Period, FileCount] | None = None,
         *,
         within: TimeRange | None = None,
+        durable: bool = True,
     ) -> dict[Period, FileCount]:
         """Return what the files of a series hold that must be counted anew; to be called while its coverage is updated.
 
@@ -169,22 +171,24 @@ class BarStore:
             touched: The files that were written.
             counts: The counts of some of them as they were written; read again if somebody has written to the file since.
             within: Where counted files are looked for; None looks nowhere.
+            durable: Whether what is counted is flushed, since the counts are to be stored; another process may have written it.
         """
-        series, made = known.series, {}
+        series = known.series
         near = (period for period in known.rows if within is not None and period.span.intersect(within))
         lost = (period for period in near if self.files.size(Partition(series, period).key) is None)
-        for period in {*touched, *known.changing, *lost}:
-            made[period] = self._count(series, period, (counts or {}).get(period))
+        made = {at: self._count(series, at, (counts or {}).get(at), durable) for at in {*touched, *known.changing, *lost}}
         while more := known.edges(made, {period: count.rows for period, count in made.items()}):
-            made |= {period: self._count(series, period) for period in more}
+            made |= {period: self._count(series, period, None, durable) for period in more}
         return made
 
-    def _count(self, series: Series, period: Period, written: FileCount | None = None) -> FileCount:
+    def _count(self, series: Series, period: Period, written: FileCount | None, durable: bool) -> FileCount:
         key = Partition(series, period).key
         content = self.files.get(key)
         # The size alone does not tell: of changes to a single price, every fifth to every second leaves it as it was.
         if written is not None and content is not None and written.fingerprint == Fingerprint.of(content):
             return written
+        if durable:
+            self.files.flush(key.rpartition("/")[0])
         return replace(count_table(self.decode(key, content, ["timestamp"]), content), fingerprint=None)
 
     def read(

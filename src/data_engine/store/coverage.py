@@ -147,7 +147,8 @@ class Coverage:
 
     def wanting(self, *ranges: TimeRange) -> Coverage:
         """Return the same with more requested ranges."""
-        return replace(self, wanted=union((*self.wanted, *ranges)))
+        wanted = union((*self.wanted, *ranges))
+        return self if wanted == self.wanted else replace(self, wanted=wanted)
 
     def answered(self, span: TimeRange, *, final_before: datetime, now: datetime, counts: Mapping[Period, FileCount]) -> Coverage:
         """Return the same after *span* was answered in full and its bars are on disk.

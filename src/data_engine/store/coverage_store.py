@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from data_engine.errors import DamagedFile, DataEngineError
 from data_engine.market.series import Dataset, Series
@@ -89,6 +90,15 @@ class CoverageStore:
         """Forget a series; return whether anything was known."""
         return self._files.delete(codec.key(series))
 
+    def flush(self, datasets: Iterable[Dataset]) -> None:
+        """Have what can be seen of the coverage of datasets survive a power failure, whoever wrote it.
+
+        Raises:
+            StoreError: The disk fails.
+        """
+        for dataset in datasets:
+            self._files.flush(codec.folder(dataset))
+
     def datasets(self) -> list[Dataset]:
         """Return the datasets that have coverage, or of which something is requested, by name."""
         found = {series.dataset for series in self.requested.series()}
@@ -114,7 +124,7 @@ class CoverageStore:
             codec.key(series),
             f"the coverage of {series}",
             "`data-engine verify --repair` rebuilds it",
-            Coverage(series),
+            _nothing(series),
             load=lambda content: codec.load(content, series, fingerprints=fingerprints),
             dump=codec.dump,
             seal=self._seal,
@@ -125,6 +135,10 @@ class CoverageStore:
 
         now = self._now().replace(microsecond=0)
         return replace(made, begun=made.begun or now, updated=now, by=self._by or written_by())
+
+
+_nothing = lru_cache(maxsize=1 << 10)(Coverage)
+"""What is known of a series without a file."""
 
 
 class CoverageSnapshot:

@@ -38,6 +38,9 @@ class FileStore(Protocol):
     def get(self, key: str) -> bytes | None:
         """Return the content of a file, or None if there is no file."""
 
+    def flush(self, folder: str) -> None:
+        """Have what can be seen of the files right below a folder survive a power failure, whoever wrote or removed them."""
+
     def update(self, key: str, change: Change) -> bool:
         """Replace a file by what *change* returns for its content, atomically; return whether anything was written."""
 

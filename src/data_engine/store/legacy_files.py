@@ -6,14 +6,14 @@ Only the folders of the series at hand are listed, and at most the first few ser
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 
 from data_engine.errors import ForeignFiles
 from data_engine.market.series import Dataset, Series
-from data_engine.market.wording import plural
+from data_engine.market.wording import and_more, plural
 from data_engine.store.file_store import FileStore
 from data_engine.store.partitions import encode_symbol, series_folder
 
@@ -122,6 +122,21 @@ def legacy_datasets(files: FileStore) -> Iterator[tuple[Dataset, str]]:
             first = next((key for one in series for key in legacy_keys(files, f"{name}/{one}")), None)
             if first is not None:
                 yield dataset, first
+
+
+def legacy_symbols(files: FileStore, names: Iterable[str]) -> list[str]:
+    """Return the symbols of which a folder has bar files of the legacy pipeline, in the order given."""
+    datasets = [name for name in files.folders("") if name.startswith("equities_")]
+    return [name for name in names if any(has_legacy(files, f"{one}/symbol={encode_symbol(name)}") for one in datasets)]
+
+
+def refuse_legacy_symbols(files: FileStore, names: Iterable[str]) -> None:
+    """Raise `ForeignFiles` if there are bars of some symbols, which the store does not know, in files of the legacy pipeline."""
+    if found := legacy_symbols(files, names):
+        raise ForeignFiles(
+            f"no stored series of {and_more(found, 10)}: {files.location} has bars of {plural(len(found), 'symbol')} "
+            f"as the legacy pipeline writes them; {_remedy(files)}"
+        )
 
 
 def is_legacy_store(files: FileStore) -> bool:

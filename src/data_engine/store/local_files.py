@@ -227,6 +227,16 @@ class LocalFiles:
 
         return checked
 
+    def flush(self, folder: str) -> None:
+        """Have what can be seen of the files right below a folder survive a power failure.
+
+        Another process may have written or removed them since this one flushed the folder, and been killed before it did.
+
+        Raises:
+            StoreError: If the disk fails.
+        """
+        self._names.flush_seen_in(self._name(folder))
+
     def delete(self, key: str) -> bool:
         """Remove a file, and folders that become empty; return whether there was a file."""
         path = self._name(key)

@@ -78,6 +78,15 @@ class LocalNames:
         with reported("write", path):
             (self.flush_name if there else self.flush_absence)(path)
 
+    def flush_seen_in(self, folder: str) -> None:
+        """Make durable what the caller saw of the files of a folder, or that there is none, whatever was flushed before."""
+        path = f"{folder}/"
+        with reported("write", folder):
+            try:
+                self.flush_name(path)
+            except (FileNotFoundError, NotADirectoryError):
+                self.flush_absence(path)
+
     def is_flushed(self, path: str, there: bool) -> bool:
         """Tell whether it is durable that there is a file of a name, or none."""
         folder = parent_of(path)

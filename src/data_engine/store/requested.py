@@ -80,6 +80,8 @@ class RequestedRanges:
             for key in old:
                 self._files.delete(key)
             self._ranges = made
+        elif old:
+            self._files.flush(FOLDER)  # the run that wrote it may have been killed before it was durable
 
     def add(self, ranges: Ranges) -> None:
         """Write more ranges down."""

@@ -40,6 +40,7 @@ class VendorLists:
         inactive: The tickers that only inactive securities have, sorted.
         reassigned: The tickers of active securities that an inactive one has too, sorted.
         unusable: Why rows of the responses cannot be used.
+        unfetchable: The tickers that are in no list, since requests for bars refuse them, sorted.
         everywhere: All tickers of the responses, whatever the status and the exchange.
     """
 
@@ -47,6 +48,7 @@ class VendorLists:
     inactive: tuple[str, ...]
     reassigned: tuple[str, ...] = ()
     unusable: tuple[str, ...] = ()
+    unfetchable: tuple[str, ...] = ()
     everywhere: frozenset[str] = frozenset()
 
 
@@ -74,6 +76,7 @@ class UniverseReport:
                 for one in self.changes
             ],
             "reassigned": list(self.lists.reassigned),
+            "unfetchable": list(self.lists.unfetchable),
             "unusable_rows": list(self.lists.unusable),
             "requests": self.requests,
             "stored": self.stored,
@@ -108,6 +111,7 @@ def vendor_lists(active: AssetsPage, inactive: AssetsPage, *, otc: bool) -> Vend
     if not active.assets:
         raise BadAnswer("cannot use the list of active securities: it is empty")
     # Of a ticker that an active security has on an exchange or over the counter, the inactive one is a former owner.
+    every = (*active.assets, *inactive.assets)
     owned = {asset.symbol for asset in active.assets}
     left = _tickers(inactive.assets, otc=otc)
     return VendorLists(
@@ -115,12 +119,13 @@ def vendor_lists(active: AssetsPage, inactive: AssetsPage, *, otc: bool) -> Vend
         inactive=tuple(sorted(left - owned)),
         reassigned=tuple(sorted(left & owned)),
         unusable=(*active.unusable, *inactive.unusable),
-        everywhere=frozenset(asset.symbol for asset in (*active.assets, *inactive.assets)),
+        unfetchable=tuple(sorted({one.symbol for one in every if (one.exchange == OTC) is otc and not one.is_fetchable})),
+        everywhere=frozenset(asset.symbol for asset in every),
     )
 
 
 def _tickers(assets: Iterable[Asset], *, otc: bool) -> set[str]:
-    return {asset.symbol for asset in assets if (asset.exchange == OTC) is otc}
+    return {asset.symbol for asset in assets if (asset.exchange == OTC) is otc and asset.is_fetchable}
 
 
 def update_universe(

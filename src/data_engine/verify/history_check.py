@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from data_engine.errors import StoreError
 from data_engine.market.wording import and_more
@@ -11,14 +11,16 @@ from data_engine.store.file_store import FileStore
 from data_engine.store.history.record import recorded_folders
 from data_engine.store.history.revert import earlier
 from data_engine.store.history.store_history import StoreHistory
+from data_engine.store.partitions import Partition
 from data_engine.verify.findings import Finding
 
 
-def history_findings(files: FileStore, *, quick: bool) -> Iterator[Finding]:
+def history_findings(files: FileStore, known: Collection[Finding], *, quick: bool) -> Iterator[Finding]:
     """Yield what is wrong with the history of a store.
 
     Args:
         files: The files of the store.
+        known: What else is wrong: that a file is not what it was, or a series is not counted, is said once.
         quick: Whether to read only the records, not the files that they are about.
     """
     history = StoreHistory(files)
@@ -30,6 +32,7 @@ def history_findings(files: FileStore, *, quick: bool) -> Iterator[Finding]:
             yield Finding("history_damaged", f"cannot read {key}, a part of the history", key=key)
     if quick:
         return
+    told = {finding.key for finding in known} | {finding.series for finding in known}
     unexplained: list[str] = []
     present = (key for folder in recorded_folders(files.folders("")) for key in files.list(folder))
     for key in sorted({*history.links, *present}):
@@ -39,7 +42,8 @@ def history_findings(files: FileStore, *, quick: bool) -> Iterator[Finding]:
             continue  # which the check of the file itself reports
         history.catch_up()  # a change between the two readings has a record now
         chain = history.chain(key, content)
-        if chain.unknown:
+        partition = Partition.parse(key)
+        if chain.unknown and key not in told and (partition is None or partition.series not in told):
             unexplained.append(key)
         elif chain.links:
             yield from _contradiction(key, content, history)

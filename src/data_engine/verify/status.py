@@ -21,6 +21,7 @@ from data_engine.store.coverage import Coverage
 from data_engine.store.partitions import file_keys
 from data_engine.store.selection import DatasetFilter, select_series
 from data_engine.store.silence import silent_since
+from data_engine.universe.delisted import Delisted
 from data_engine.universe.member_series import MemberSeries
 from data_engine.universe.membership import MembershipChange, memberships, replay
 
@@ -186,14 +187,15 @@ def stored_series(
     Raises:
         DamagedFile: If requested ranges cannot be read.
     """
-    changes = ActionStore(storage.files).ticker_changes().until(now)
+    changes, delisted = ActionStore(storage.files).ticker_changes().until(now), Delisted(storage.files)
     for series in select_series(storage.coverage, choice, names):
         try:
             known = counted_coverage(storage, series)
         except StoreError as error:
             yield StoredSeries(series, Coverage(series), damage=error)
             continue
-        yield StoredSeries(series, known, end_of_series(known, changes), None, changes.problem_of(series.symbol))
+        ended = end_of_series(known, changes) or delisted.change_of(known)
+        yield StoredSeries(series, known, ended, None, changes.problem_of(series.symbol))
 
 
 def end_of_series(known: Coverage, changes: TickerChanges) -> TickerChange | None:
@@ -216,7 +218,7 @@ def counted_coverage(storage: BarStore, series: Series) -> Coverage:
         DamagedFile: If the coverage, or one of these files, cannot be read.
     """
     known = storage.coverage.read(series, fingerprints=False)
-    return known.counted(storage.count_files(known, ())) if known.changing else known
+    return known.counted(storage.count_files(known, (), durable=False)) if known.changing else known
 
 
 @dataclass(frozen=True, slots=True)

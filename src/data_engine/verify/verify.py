@@ -98,7 +98,7 @@ def verify(
     report.findings += damaged_requests(storage.files)
     if names is None:
         report.findings += unrecognized_files(storage)
-        report.findings += history_findings(storage.files, quick=quick)
+        report.findings += history_findings(storage.files, report.findings, quick=quick)
     return report
 
 

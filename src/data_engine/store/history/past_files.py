@@ -175,6 +175,9 @@ class PastFiles:
         """Return None: nothing is written."""
         return None
 
+    def flush(self, folder: str) -> None:
+        """Do nothing: what a store held was flushed, or is not known."""
+
     def remove_stale_drafts(self) -> int:
         """Raise `StoreError`."""
         self._refuse()

@@ -249,6 +249,9 @@ class S3Files:
         found = self._bucket.get(check_key(key))
         return found, _content(key, found)
 
+    def flush(self, folder: str) -> None:
+        """Do nothing: what can be read of a bucket is stored."""
+
     def delete(self, key: str) -> bool:
         """Remove a file; return whether there was one."""
         return self.update(key, lambda content: None if content is None else b"")
