@@ -313,6 +313,7 @@ def test_few_blocks_are_not_run_and_each_says_why():
         "the tests run the demo once for all pages, and are the tests",
         "vectorbt is not installed where the tests run",
         "Spark is not installed where the tests run",
+        "matplotlib is not installed where the tests run",
         "needs a bucket; tests/cli/test_store_on_s3.py does the same with one",
         "starts a cluster; tests/ingest/test_dask_pool.py does the same with one",
         "it installs; tests/packaging/try_wheel.py does the same",
