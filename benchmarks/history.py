@@ -71,7 +71,9 @@ def year(symbols: list[str], nights: int, base: Path) -> None:
     for dataset in ("equities_1min", "equities_1day", "equities_1day_split"):
         print(f"{dataset}: {size(base / dataset):,} bytes")
     print(f"history: {history:,} bytes in {sum(1 for _ in (base / 'metadata/history').iterdir())} files")
-    print(f"history / minutes: {history / size(base / 'equities_1min'):.2%}; {nights} nights, {time.process_time() - began:.0f} CPU-s")
+    print(
+        f"history / minutes: {history / size(base / 'equities_1min'):.2%}; {nights} nights, {time.process_time() - began:.0f} CPU-s"
+    )
 
 
 def ingest_time(symbols: list[str], runs: int) -> None:
