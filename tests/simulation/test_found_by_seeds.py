@@ -224,3 +224,16 @@ def test_a_session_that_the_last_update_calls_missing_is_still_owed() -> None:
     missing = [(at(lacking, 0), at(date(2024, 6, 11), 0))]
     for name in names(20):
         assert common(made.state.claims_of(("equities_1day", name)).provisional, missing) == missing
+
+
+def test_bars_of_a_user_do_not_make_the_emptiness_before_them_final() -> None:
+    """Seed 74000072: a week of no bar, then `store` and `remove`; the renamed symbol's earlier bars were never fetched."""
+    made = world("2024-06-03T15:00", Security("NEW", (2, 3), renamed=date(2024, 6, 11)), Security("AAA", (2, 3)))
+    made.take(Step("ingest", ("NEW", "AAA"), "2024-05-01", "2024-06-05", "1Day", salt=1))
+    made.take(Step("update", hours=24 * 8, salt=2))
+    made.take(Step("store", ("NEW",), "2024-06-10", None, "1Day", hours=24 * 3, salt=3))
+    assert made.state.rows_of(("equities_1day", "NEW"))
+    made.take(Step("remove", ("NEW",), "2024-06-06", None, "1Day", salt=4))
+    made.take(Step("update", hours=24, salt=5))
+    made.finish()
+    assert min(made.state.rows_of(("equities_1day", "NEW"))) == at(date(2024, 5, 1), 0)

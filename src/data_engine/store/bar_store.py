@@ -142,7 +142,7 @@ class BarStore:
 
         def count(known: Coverage) -> Coverage:
             found = self.count_files(known, parts, written).items()
-            return replace(known.counted({at: replace(one, fingerprint=None) for at, one in found}), empty_since=None)
+            return known.with_stored({at: replace(one, fingerprint=None) for at, one in found})
 
         self.coverage.update(series, count)
         return sum(results.values(), WriteResult())

@@ -287,6 +287,12 @@ class Coverage:
             last_bar=None if not rows else last.last if last else self.last_bar,
         )
 
+    def with_stored(self, counts: Mapping[Period, FileCount]) -> Coverage:
+        """Return the same after a user stored bars in the files of *counts*: they make no earlier emptiness final."""
+        made = replace(self.counted(counts), empty_since=None)
+        since = self.empty_since or self.begun
+        return made if since is None else replace(made, tentative=_tentative(self, made, None, since))
+
     def edges(self, touched: Iterable[Period], rows: Mapping[Period, int]) -> frozenset[Period]:
         """Return the files that must be counted so that the first and the last bar are known after some files were touched.
 
