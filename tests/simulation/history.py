@@ -49,7 +49,7 @@ class Memory:
             if power_failed and self._held:
                 self._forget(_differing(self._held[-1][1], held))
             elif self._held and self._held[-1][0] == instant and self._held[-1][1] != held:
-                raise Violation(f"(h) files changed and no record says so: {min(_differing(self._held[-1][1], held))}")
+                raise Violation(f"(i) files changed and no record says so: {min(_differing(self._held[-1][1], held))}")
             self._held.append((instant, held))
             self._unsure.append(set())
 
@@ -69,10 +69,10 @@ class Memory:
             past = PastFiles(files, history, instant)
             found = dict(_content(past, unsure))
             if wrong := sorted(_differing(held, found) - unsure):
-                raise Violation(f"(h) at {instant} {wrong[0]} was otherwise than its history says; {len(wrong)} files differ")
+                raise Violation(f"(i) at {instant} {wrong[0]} was otherwise than its history says; {len(wrong)} files differ")
             sizes = {key: size for folder in _folders(past) for key, size in past.sizes(folder)}
             if unsure.isdisjoint(_differing(held, found)) and sizes != {key: len(data) for key, data in held.items()}:
-                raise Violation(f"(h) the sizes at {instant} are otherwise than its history says")
+                raise Violation(f"(i) the sizes at {instant} are otherwise than its history says")
         if self._held:
             _refused(history, self._held[0][0] - timedelta(days=400))
 
@@ -90,7 +90,7 @@ def _refused(history: StoreHistory, instant: datetime) -> None:
         history.check_known(instant, datetime.max.replace(tzinfo=UTC))
     except InputError:
         return
-    raise Violation(f"(h) the state at {instant}, before the history begins, is not refused")
+    raise Violation(f"(i) the state at {instant}, before the history begins, is not refused")
 
 
 def _content(past: PastFiles, unsure: set[str]) -> Iterator[tuple[str, bytes]]:
@@ -101,7 +101,7 @@ def _content(past: PastFiles, unsure: set[str]) -> Iterator[tuple[str, bytes]]:
                 content = past.get(key)
             except HistoryEnds as error:
                 if "two processes" not in str(error):
-                    raise Violation(f"(h) the state at {past.instant} cannot be read: {error}") from error
+                    raise Violation(f"(i) the state at {past.instant} cannot be read: {error}") from error
                 unsure.add(key)
                 continue
             assert content is not None, key

@@ -12,7 +12,7 @@ import pytest
 
 from data_engine.errors import HistoryEnds, InputError, StoreError
 from data_engine.read.parquet_storage import ParquetStorage
-from data_engine.store.history import compaction
+from data_engine.store.history import compaction, head
 from data_engine.store.history.pack import pack_numbers
 from data_engine.store.history.past import past_files
 from data_engine.store.history.record import FOLDER
@@ -324,3 +324,23 @@ def test_of_price_bases_the_latest_is_kept(place, monkeypatch):
         else:
             with pytest.raises(HistoryEnds):
                 past.get(adjusted)
+
+
+def test_instants_rise_though_the_clock_is_set_back(place, monkeypatch):
+    class Clock(datetime):
+        at = datetime(2024, 6, 10, 12, tzinfo=UTC)
+
+        @classmethod
+        def now(cls, tz=None):
+            return cls.at
+
+    monkeypatch.setattr(head, "datetime", Clock)
+    was = {}
+    for number in range(4):
+        place.open().update(KEYS[0], lambda _, number=number: b"content %d" % number)
+        was[last_instant(place.files)] = contents(place.files)
+        Clock.at -= timedelta(hours=1)
+
+    assert list(was) == sorted(was)
+    for instant, expected in was.items():
+        assert contents(past_files(place.files, instant, now=max(was))) == expected
