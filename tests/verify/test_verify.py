@@ -352,6 +352,31 @@ def test_no_count_is_believed_of_a_file_that_a_killed_run_was_changing(base, per
     assert {one.code for one in verify(store, EVERYTHING, now=WEDNESDAY).findings} <= {"history_ends"}  # a test's hand, no run's
 
 
+def stored_and_killed(base: Path, actor: str) -> BarStore:
+    """Store a bar of June anew, with another number of trades, and be killed before it is counted: nobody has announced it any more."""
+    store = ParquetStorage(base).bars
+    bars = store.read(A, JUNE).slice(3, 1)
+    revised = bars.set_column(bars.schema.get_field_index("trade_count"), BAR_SCHEMA.field("trade_count"), pa.array([77.0]))
+    store.acting(actor).write(A, JUNE, revised)
+    return store
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_a_file_in_which_a_killed_user_has_stored_bars_is_uncounted_and_not_changed_by_another_program(base, quick):
+    store = stored_and_killed(base, "store")
+
+    report = verify(store, EVERYTHING, now=WEDNESDAY, quick=quick)
+    assert [(one.code, one.key) for one in report.findings] == [("not_in_coverage", Partition(A, JUNE).key)]
+    assert here("verify", "--repair", "--base-path", base).code == 0
+    assert verify(store, EVERYTHING, now=WEDNESDAY, quick=quick).findings == []
+
+
+def test_a_file_that_a_run_has_changed_and_not_counted_is_not_the_counted_one(base):
+    store = stored_and_killed(base, "update of 2024-06-03T00:00:00Z")
+
+    assert [one.code for one in verify(store, EVERYTHING, now=WEDNESDAY).inconsistencies] == ["file_changed"]
+
+
 def test_a_damaged_file_stays_damaged_though_a_run_was_changing_it(base):
     store = changing(base, JUNE)
     bars_of(base, JUNE).write_bytes(b"")

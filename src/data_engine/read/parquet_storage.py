@@ -34,6 +34,7 @@ from data_engine.read.open_query import open_query, parse_call
 from data_engine.read.session_report import FrameRecord, session_frame
 from data_engine.store.bar_store import BarStore
 from data_engine.store.file_edit import WriteResult
+from data_engine.store.history.head import USER
 from data_engine.store.history.past import stored_on
 from data_engine.store.legacy_files import refuse_foreign, refuse_legacy_store
 from data_engine.store.waiting import check_wait, warn_waiting
@@ -112,7 +113,7 @@ class ParquetStorage:
             StoreBusy: If another process kept a file locked; earlier files of the DataFrame are stored, and a repetition is safe.
             StoreError: If the store cannot be written.
         """
-        patient = self.files.waiting(check_wait(wait), warn_waiting(self.files.location, wait)).acting("store")
+        patient = self.files.waiting(check_wait(wait), warn_waiting(self.files.location, wait)).acting(USER)
         folded = Folded()
         tables = from_frame(bars, canonical=check_symbol, folded=folded)
         dataset = dataset_of_frame(bars, timeframe, feed, adjustment)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 
 from data_engine.errors import StoreError
 from data_engine.market.time_range import TimeRange
 from data_engine.store.coverage import Coverage, Fingerprint
 from data_engine.store.file_store import FileStore
+from data_engine.store.history.head import USER
+from data_engine.store.history.store_history import StoreHistory
 from data_engine.store.partitions import Partition, Period
 from data_engine.verify.file_catalog import FileCatalog
 from data_engine.verify.file_check import CheckedFile
@@ -18,8 +20,9 @@ from data_engine.verify.findings import Finding
 class FileComparison:
     """Compare files with the coverage of their series.
 
-    Nothing is believed of the count of a file that a run was changing (`Coverage.changing`). A file that a killed run may have
-    extended has at least the counted bars.
+    Nothing is believed of the count of a file that a run was changing (`Coverage.changing`), or that a user has stored bars in
+    since it was counted, as the history says: one that is killed before it counts has nobody who counts for it. A file that a
+    killed run may have extended has at least the counted bars.
 
     Args:
         files: The files of the store.
@@ -76,10 +79,27 @@ class FileComparison:
             self.warnings.append(finding("same_content", text))
         if fingerprint is None or self._may_grow(partition.period):
             return None  # more bars than counted are consistent: a killed or running `ingest` counts them last
+        if self._is_stored_since(file, fingerprint):
+            return None
         size = f"{file.size:,} bytes, counted with {fingerprint.size:,}"
         return finding(
             "file_changed", f"{path} is not the file that was counted ({size}); another program or the disk changed it"
         )
+
+    def _is_stored_since(self, file: CheckedFile, counted: Fingerprint) -> bool:
+        """Tell whether users have stored bars in a file since it was as it is counted, and nobody else has changed it."""
+        key = file.partition.key
+        present = file.fingerprint or self._content(file.partition)
+        for link in self._history.chain_of(key, present).links:
+            if link.actor != USER:
+                return False
+            if link.entry.before == counted:
+                return True
+        return False
+
+    @cached_property
+    def _history(self) -> StoreHistory:
+        return StoreHistory(self._files)
 
     def _is_swapped(self, file: CheckedFile, other: Partition) -> bool:
         """Tell whether the content of another file can only be here by mistake.

@@ -13,6 +13,9 @@ from data_engine.store.history.undo import Edited, Kind, Undo, undo_of
 BEGINNING = "beginning"
 """Who made the first record of a store, which lists the files that were there."""
 
+USER = "store"
+"""Who stores bars of a DataFrame: a user, beside whatever run holds the store."""
+
 UNNAMED = "data-engine"
 """Who makes a commit if no one says so."""
 

@@ -113,7 +113,11 @@ class StoreHistory:
             key: The file.
             present: Its content now; None if there is none.
         """
-        return walk(None if present is None else Fingerprint.of(present), self.links.get(key, ()))
+        return self.chain_of(key, None if present is None else Fingerprint.of(present))
+
+    def chain_of(self, key: str, present: Fingerprint | None) -> Chain:
+        """Return the history of one file by the fingerprint of its content now; None if there is none."""
+        return walk(present, self.links.get(key, ()))
 
     def check_known(self, instant: datetime, now: datetime) -> None:
         """Check that a state can be known.
