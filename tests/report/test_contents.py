@@ -150,7 +150,7 @@ def test_candles_have_a_place_for_every_symbol(storage: ParquetStorage) -> None:
 
 def test_a_store_in_a_bucket_has_the_same_report(storage: ParquetStorage) -> None:
     place = place_in_memory(iter(()))
-    for folder in ("equities_1min", "equities_1day", "metadata/coverage", "metadata/indices", "metadata/history"):
+    for folder in ("equities_1min", "equities_1day", "metadata/coverage", "metadata/indices", "metadata/log"):
         for key in storage.files.list(folder):
             place.put(key, storage.files.get(key) or b"")
 

@@ -165,9 +165,11 @@ def check_whole(base: Path, truths: Sequence[dict[str, Rows]], dataset: str = "e
             # Its content is read below: every file of the folder of a symbol.
             assert path.name == "data.parquet", f"{path} lies among the bars"
             assert unquote(where[1].removeprefix("symbol=")) in truths[0], path
+        elif where[:2] == ("metadata", "history"):
+            assert path.name.replace("-", "").isdigit(), path
         else:
             assert path.suffix in (".json", ".jsonl", ".csv", ".lock", ".tmp"), path
-            assert (path.suffix == ".jsonl") == (where == ("metadata", "history", "runs.jsonl")), path
+            assert (path.suffix == ".jsonl") == (where == ("metadata", "log", "runs.jsonl")), path
             assert (path.suffix == ".tmp") == (where[:2] == ("metadata", "drafts")), path
     for symbol in truths[0]:
         held, known = bars_on(base, symbol, dataset), coverage_on(base, symbol, dataset)
@@ -219,7 +221,7 @@ def snapshot(base: Path) -> Snapshot:
     coverage: dict[str, Any] = {}
     for path in sorted(base.rglob("*")):
         name = path.relative_to(base).as_posix()
-        if name.startswith("metadata/history/"):
+        if name.startswith(("metadata/history/", "metadata/log/")):
             continue  # it says how the store came to be, and that differs where the end is the same
         if path.is_file() and is_mark(name, path.stat().st_size):
             continue  # a file that was removed from a bucket, by a process that was killed before it removed the mark

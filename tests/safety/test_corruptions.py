@@ -387,7 +387,7 @@ CORRUPTIONS = {
     ),
 }  # fmt: skip
 WARNINGS = {"temporary_files_left", "unrecognized_file", "not_in_coverage"}
-SIDE_EFFECTS = {"price_jump", "price_order", "price_spike", "minutes_differ_from_days", "range_missing"}
+SIDE_EFFECTS = {"history_ends", "price_jump", "price_order", "price_spike", "minutes_differ_from_days", "range_missing"}
 """What may be found beside the corruption itself: changed prices may be improbable, too."""
 
 
