@@ -353,7 +353,7 @@ def test_no_count_is_believed_of_a_file_that_a_killed_run_was_changing(base, per
 
 
 def stored_and_killed(base: Path, actor: str) -> BarStore:
-    """Store a bar of June anew, with another number of trades, and be killed before it is counted: nobody has announced it any more."""
+    """Store a bar of June with another number of trades, and be killed before it is counted; no announcement is left."""
     store = ParquetStorage(base).bars
     bars = store.read(A, JUNE).slice(3, 1)
     revised = bars.set_column(bars.schema.get_field_index("trade_count"), BAR_SCHEMA.field("trade_count"), pa.array([77.0]))
