@@ -12,7 +12,7 @@ import pytest
 from data_engine import cpu as cores
 from data_engine.alpaca import http_client as asking
 from data_engine.alpaca import transport
-from data_engine.store import bar_store as bar_files
+from data_engine.store import file_edit as bar_files
 
 COUNT = "from data_engine.cpu import count; print(count())"
 

@@ -46,7 +46,7 @@ def test_there_are_enough_of_them_and_each_says_what_it_breaks() -> None:
 def test_few_are_caught_by_a_test_in_place_of_seeds_and_it_is_there() -> None:
     chosen = [mutant.caught_by for mutant in MUTANTS if mutant.caught_by]
 
-    assert len(chosen) <= 8
+    assert len(chosen) <= 13  # five of them are of the history, where a test looks at more than a seed does
     for test in chosen:
         path, _, name = test.partition("::")
         assert f"def {name}(" in (ROOT / path).read_text(), test

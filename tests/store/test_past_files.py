@@ -44,7 +44,7 @@ def test_files_are_read_as_they_were_after_each_change(place, seed):
     if seed:
         place.put(KEYS[0], b"there before the history")
     was = []
-    for number in range(15):
+    for number in range(5 if place.kind == "moto" else 15):
         content = b"content %d " % number * rng.choice([1, 100])
         chosen = rng.sample(KEYS, 2)
         with files.lock("run", seconds=5):
@@ -207,6 +207,8 @@ def test_bars_are_loaded_as_they_were_by_every_way_of_reading(place):
 
 def life_of_files(place, rng, commits, between=lambda number: None):
     """Change files many times; return what they were, by instant."""
+    if place.kind == "moto":
+        pytest.skip("SeaweedFS and obstore's memory answer the same requests in a tenth of the time")
     files, was = place.files, {}
     for number in range(commits):
         key = rng.choice(KEYS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -115,3 +116,10 @@ def digest_of(known: Iterable[Coverage], span: TimeRange | None = None, files: F
                 mark = Fingerprint.of(content)
             lines.append(f"{key} {rows} {'' if mark is None else f'{mark.size} {mark.digest}'}\n")
     return sha256("".join(sorted(lines)).encode()).hexdigest()[:32]
+
+
+def plain_value(value: Any) -> Any:
+    """Return a value of SQL as JSON has it."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # JSON has neither NaN nor infinity
+    return value if isinstance(value, (bool, int, float, str, type(None))) else str(value)

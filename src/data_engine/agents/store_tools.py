@@ -6,7 +6,6 @@ held whole is refused, unless the question says that an incomplete answer is wan
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -17,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from data_engine.agents.scope import Scope, digest_of, scope_of
+from data_engine.agents.scope import Scope, digest_of, plain_value, scope_of
 from data_engine.agents.sql_scope import check_sql
 from data_engine.errors import InputError, StoreError
 from data_engine.market.bar_frame import ATTRS_KEY
@@ -233,7 +232,7 @@ class StoreTools:
                         f"the result has {found.nbytes:,} bytes, and an answer at most {_MOST_BYTES:,}; select fewer rows"
                     )
                 rows = connection.from_arrow(found).fetchall()
-                return list(relation.columns), [[_plain(value) for value in row] for row in rows]
+                return list(relation.columns), [[plain_value(value) for value in row] for row in rows]
             except duckdb.InterruptException:
                 raise InputError(f"the SQL ran for {_SECONDS} seconds; pass fewer symbols or days, or simplify it") from None
             finally:
@@ -380,13 +379,6 @@ def _state_of_series(found: Sequence[SeriesStatus]) -> dict[str, Any]:
         "unverified": and_more((one.series for one in unverified), 5) or None,
         "digest": digest_of(one.coverage for one in found),
     }
-
-
-def _plain(value: Any) -> Any:
-    """Return a value of SQL as JSON has it."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)  # JSON has neither NaN nor infinity
-    return value if isinstance(value, (bool, int, float, str, type(None))) else str(value)
 
 
 def _latest(value: Any) -> Any:

@@ -20,6 +20,9 @@ from data_engine.store.history.record import FOLDER, dump, instant_of, key_of, n
 from data_engine.store.s3.bucket import Bucket, Conflict
 from data_engine.store.s3.lease import elapsed
 
+_CONFLICTS = 8
+"""So many records of others are passed one by one before all are listed."""
+
 _FRESH_SECONDS = 60.0
 """After that a number that was free may be that of a record that is in a pack by now; one moves there after an hour."""
 
@@ -105,9 +108,10 @@ class S3History:
                 # A request without a response is sent again, and may then conflict with itself.
                 if found is None or found.writer != writer:
                     conflicts += 1
-                    head.number, head.instant = (
-                        self._last() if conflicts == 1 or found is None else self._next(head, found.content)
-                    )
+                    if found is None or conflicts % _CONFLICTS == 0:
+                        head.number, head.instant = self._last()
+                    else:
+                        head.number, head.instant = self._next(head, found.content)
                     continue
             head.number, head.instant = head.number + 1, instant
             return
