@@ -35,7 +35,7 @@ from data_engine.store.dated_ranges import Tentative
 from data_engine.store.file_edit import WriteResult
 from data_engine.store.partitions import Partition, Period
 from real_data import bars_of, real
-from stores import Place
+from stores import Place, not_on_moto
 
 # Most of these tests ask for more than they stored; tests/read/test_completeness.py is about what is said then.
 pytestmark = pytest.mark.filterwarnings("ignore::data_engine.IncompleteWarning")
@@ -229,6 +229,7 @@ def test_storing_twice_is_storing_once(storage, reader):
 
 def test_any_order_and_cutting_gives_the_same_bytes(new_place, reader):
     """Whole; by day, backwards; by symbol in four threads and twice over."""
+    not_on_moto(new_place())
     bars = reader.frame(f"SELECT * FROM ({bars_of(EIGHT)}) WHERE symbol IN ('AAPL', 'SPCX', 'ACHR') AND timestamp < '2024-07-10'")
     whole, by_day, in_threads = (PlacedStorage(new_place()) for _ in range(3))
     whole.store(bars)
@@ -841,6 +842,7 @@ def check_seventy_five(storage, reader):
 
 def test_of_75_updates_of_one_month_by_three_processes_75_are_kept(shared_place, reader):
     """Blind puts lost 46 of them."""
+    not_on_moto(shared_place)
     children = [
         subprocess.Popen(
             [sys.executable, "-c", STORE_SOME, shared_place.base, *SEVENTY_FIVE[number::3]],
@@ -864,6 +866,7 @@ def test_of_75_updates_of_one_month_by_three_processes_75_are_kept(shared_place,
 
 def test_of_75_updates_of_one_month_by_three_objects_75_are_kept(place, reader):
     """Each in its own thread, and each with files of its own: as far apart as one process allows."""
+    not_on_moto(place)
     others = [ParquetStorage(files=place.open()) for _ in range(3)]
 
     def work(number: int) -> None:

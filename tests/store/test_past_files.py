@@ -21,6 +21,7 @@ from data_engine.store.history.store_history import StoreHistory
 from data_engine.store.history.undo import Kind
 from data_engine.store.local_drafts import LocalDrafts
 from data_engine.store.local_files import LocalFiles
+from stores import not_on_moto
 
 KEYS = [
     "metadata/coverage/equities_1min/symbol=A.json",
@@ -207,8 +208,7 @@ def test_bars_are_loaded_as_they_were_by_every_way_of_reading(place):
 
 def life_of_files(place, rng, commits, between=lambda number: None):
     """Change files many times; return what they were, by instant."""
-    if place.kind == "moto":
-        pytest.skip("SeaweedFS and obstore's memory answer the same requests in a tenth of the time")
+    not_on_moto(place)
     files, was = place.files, {}
     for number in range(commits):
         key = rng.choice(KEYS)
