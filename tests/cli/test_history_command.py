@@ -12,15 +12,10 @@ import pytest
 from data_engine import ParquetStorage
 from data_engine.cli import main
 from data_engine.store.history.record import FOLDER
-from running import COLUMNS, Ran, here
+from frames import bars
+from running import Ran, here
 
 HANDS = ("store", "remove")
-
-
-def bars(symbol: str, first: str, count: int, price: float, freq: str = "1min") -> pd.DataFrame:
-    times = pd.date_range(first, periods=count, freq=freq, tz="UTC")
-    index = pd.MultiIndex.from_arrays([[symbol] * count, times], names=["symbol", "timestamp"])
-    return pd.DataFrame(price, index=index, columns=list(COLUMNS))
 
 
 def run(base: Path, *words: str) -> Ran:

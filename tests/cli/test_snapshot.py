@@ -13,16 +13,11 @@ import pytest
 from data_engine import ParquetStorage
 from data_engine.errors import InputError
 from data_engine.store.history.record import FOLDER
+from frames import bars
 from real_data import real
 from running import COLUMNS, Ran, here
 
 MULTIFETCH = "minute/yfinance_rth_8sym_202603_multifetch.parquet"
-
-
-def bars(symbol: str, first: str, count: int, price: float) -> pd.DataFrame:
-    times = pd.date_range(first, periods=count, freq="1min", tz="UTC")
-    index = pd.MultiIndex.from_arrays([[symbol] * count, times], names=["symbol", "timestamp"])
-    return pd.DataFrame(price, index=index, columns=list(COLUMNS))
 
 
 def run(base: Path, *words: str) -> Ran:

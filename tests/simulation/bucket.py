@@ -17,11 +17,11 @@ from typing import Any
 
 from obstore import exceptions
 
+from data_engine.store.history.head import Head
 from data_engine.store.removal_mark import is_file
 from data_engine.store.s3.bucket import Bucket
 from data_engine.store.s3.capabilities import LOCKS
 from data_engine.store.s3.s3_files import S3Files, SharedState
-from data_engine.store.s3.s3_history import Head
 
 from .scheduler import Mutex, Scheduler
 

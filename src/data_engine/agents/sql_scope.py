@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_engine.errors import InputError
 from data_engine.market.time_range import TimeRange, new_york_date
-from data_engine.read.statement import syntax_parts
+from data_engine.read.statement import parts_of, syntax_parts
 
 if TYPE_CHECKING:
     import duckdb
@@ -149,7 +149,7 @@ def _texts(parts: Collection[dict[str, Any]]) -> Iterator[str]:
 
 def _literals(part: Any, kind: str) -> Iterator[str]:
     """Yield the constants of one kind in a part of the syntax tree."""
-    for inner in _walk(part):
+    for inner in parts_of(part):
         literal = inner.get("literal")
         if isinstance(literal, dict) and literal.get("kind") == kind:
             yield str(literal["text"])
@@ -179,24 +179,13 @@ def _conditions(parts: Collection[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         yield from found
 
 
-def _walk(part: Any) -> Iterator[dict[str, Any]]:
-    left = [part]
-    while left:
-        inner = left.pop()
-        if isinstance(inner, dict):
-            yield inner
-            left += inner.values()
-        elif isinstance(inner, list):
-            left += inner
-
-
 def _classes(part: Any) -> set[str]:
-    return {str(inner.get("class")) for inner in _walk(part)}
+    return {str(inner.get("class")) for inner in parts_of(part)}
 
 
 def _columns(part: Any) -> set[str]:
     """Return the names of the columns in a part, without those of their tables."""
-    return {str(inner["column_names"][-1]).lower() for inner in _walk(part) if inner.get("class") == "COLUMN_REF"}
+    return {str(inner["column_names"][-1]).lower() for inner in parts_of(part) if inner.get("class") == "COLUMN_REF"}
 
 
 def _can_hold(connection: duckdb.DuckDBPyConnection, condition: dict[str, Any], source: str) -> bool:
@@ -221,7 +210,7 @@ def _select(connection: duckdb.DuckDBPyConnection, condition: dict[str, Any], so
     sql = f"SELECT 1 FROM {source} WHERE true LIMIT 1"  # noqa: S608 - our text
     ((text,),) = connection.execute("SELECT json_serialize_sql($1::VARCHAR)", [sql]).fetchall()
     tree, wanted = json.loads(text), deepcopy(condition)
-    for inner in _walk(wanted):
+    for inner in parts_of(wanted):
         if inner.get("class") == "COLUMN_REF":
             inner["column_names"] = inner["column_names"][-1:]
     tree["statements"][0]["node"]["where_clause"] = wanted

@@ -84,6 +84,11 @@ def syntax_parts(connection: duckdb.DuckDBPyConnection, sql: str) -> Iterator[di
         raise InputError("cannot run the SQL: it is nested too deeply; simplify it") from None
     if tree["error"]:
         raise InputError(f"cannot run the SQL: {tree['error_message']}; {_INSTEAD}")
+    yield from parts_of(tree)
+
+
+def parts_of(tree: Any) -> Iterator[dict[str, Any]]:
+    """Yield the parts of a syntax tree, itself included. No recursion: a tree may be deep."""
     left = [tree]
     while left:
         part = left.pop()

@@ -10,13 +10,12 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
 from data_engine.errors import StoreBusy
-from data_engine.store.disk import Disk, Mutex, reported
-from data_engine.store.history.head import BEGINNING, Actor, Replaced, entries_of, found_at_beginning, next_instant
+from data_engine.store.disk import Disk, reported
+from data_engine.store.history.head import BEGINNING, Actor, Head, Replaced, entries_of, found_at_beginning, next_instant
 from data_engine.store.history.record import FOLDER, dump, instant_of, key_of, number_of
 from data_engine.store.local_drafts import LocalDrafts
 from data_engine.store.local_locks import LocalLocks
@@ -53,7 +52,7 @@ class LocalHistory:
         self._path = path
         self._present = present
         self._actor = Actor()
-        self._head = _Head(disk.mutex())
+        self._head = Head(disk.mutex())
 
     def renew(self) -> None:
         """Free the lock between threads."""
@@ -139,12 +138,3 @@ class LocalHistory:
                 return []
         found = (number_of(f"{FOLDER}/{name.replace(os.sep, '/')}") for name in names)
         return sorted((number for number in found if number is not None), reverse=True)
-
-
-@dataclass
-class _Head:
-    """The last record that this process knows of, and the lock between its threads."""
-
-    mutex: Mutex
-    number: int = 0
-    instant: datetime | None = None

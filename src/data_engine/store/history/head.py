@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from data_engine.store.coverage import Fingerprint
+from data_engine.store.disk import Mutex
 from data_engine.store.history.record import Entry, is_recorded
 from data_engine.store.history.undo import Edited, Kind, Undo, undo_of
 
@@ -20,6 +21,23 @@ UNNAMED = "data-engine"
 """Who makes a commit if no one says so."""
 
 _TICK = timedelta(microseconds=1)
+
+
+@dataclass
+class Head:
+    """The last record that a process knows of, and the lock between its threads.
+
+    Attributes:
+        mutex: The lock.
+        number: The number of the record; 0 if none is known.
+        instant: Its instant.
+        read_at: When a bucket was asked for it, by the clock of `s3.lease.elapsed`.
+    """
+
+    mutex: Mutex
+    number: int = 0
+    instant: datetime | None = None
+    read_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,14 +33,14 @@ from uuid import uuid4
 
 from data_engine.errors import DataEngineError, StoreBusy, StoreError
 from data_engine.store.file_store import Change, check_key, no_check
-from data_engine.store.history.head import Actor, Replaced
+from data_engine.store.history.head import Actor, Head, Replaced
 from data_engine.store.history.record import is_recorded, recorded_folders
 from data_engine.store.removal_mark import is_file, tombstone
 from data_engine.store.s3.bucket import Bucket, Conflict, StoredObject
 from data_engine.store.s3.capabilities import LOCKS, Capabilities, ConditionalLock, PollingLock, probe
 from data_engine.store.s3.lease import Lease, LockLost
 from data_engine.store.s3.s3_group import Round, at_once, failing_alone
-from data_engine.store.s3.s3_history import Head, S3History
+from data_engine.store.s3.s3_history import S3History
 
 LEASE_SECONDS = 60.0
 """The time, about, for which a killed run can exclude others."""

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from copy import copy
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Protocol
 from uuid import uuid4
 
-from data_engine.store.disk import Mutex
-from data_engine.store.history.head import BEGINNING, Actor, Replaced, entries_of, found_at_beginning, next_instant
+from data_engine.store.history.head import BEGINNING, Actor, Head, Replaced, entries_of, found_at_beginning, next_instant
 from data_engine.store.history.record import FOLDER, dump, instant_of, key_of, number_of
 from data_engine.store.s3.bucket import Bucket, Conflict
 from data_engine.store.s3.lease import elapsed
@@ -25,16 +23,6 @@ _CONFLICTS = 8
 
 _FRESH_SECONDS = 60.0
 """After that a number that was free may be that of a record that is in a pack by now; one moves there after an hour."""
-
-
-@dataclass
-class Head:
-    """The last record that this process knows of, and the lock between its threads."""
-
-    mutex: Mutex
-    number: int = 0
-    instant: datetime | None = None
-    read_at: float = 0.0
 
 
 class Shared(Protocol):
