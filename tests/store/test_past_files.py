@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from threading import Event
@@ -148,6 +149,41 @@ def test_the_instant_of_a_snapshot_is_that_of_a_state_that_no_writer_under_way_c
     files.update(KEYS[3], lambda _: b"much later")
 
     assert past_files(files, instant, now=datetime.now(UTC)).get(KEYS[3]) == b"after"
+
+
+def test_a_file_that_a_hand_has_removed_is_listed_and_refused_by_name(tmp_path):
+    files = LocalFiles(tmp_path)
+    for content in (b"a", b"ab"):
+        files.update(KEYS[3], lambda _, content=content: content)
+    instant = last_instant(files)
+    files.update(KEYS[0], lambda _: b"b")
+    shutil.rmtree(tmp_path / "equities_1min")
+    past = past_files(files, instant, now=datetime.now(UTC))
+
+    assert list(past.sizes("equities_1min")) == [(KEYS[3], 2)]
+    assert past.folders("") == ["equities_1min", "metadata"]
+    with pytest.raises(HistoryEnds, match="no record explains"):
+        past.get(KEYS[3])
+
+
+def test_a_reader_whose_last_record_was_packed_meanwhile_reads_on(place, monkeypatch):
+    monkeypatch.setattr(compaction, "_MANY", 4)
+    files, expected = place.files, {}
+    for key in KEYS:
+        files.update(key, lambda _, key=key: b"then " + key.encode())
+        expected[key] = b"then " + key.encode()
+    past = past_files(place.open(), last_instant(files), now=datetime.now(UTC))
+    for number in range(8):
+        for key in KEYS[:2]:
+            files.update(key, lambda _, number=number: b"now %d" % number)
+        files.delete(KEYS[2])
+        files.update(KEYS[2], lambda _: b"again")
+    files.delete(KEYS[3])
+    files.update(KEYS[0], lambda _: b"last")
+    compaction.compact(files, datetime.now(UTC) + timedelta(hours=2))
+
+    assert contents(past) == expected
+    assert [key for key, _ in past.sizes("equities_1min")] == [KEYS[3]]
 
 
 def test_the_past_cannot_be_changed(place):

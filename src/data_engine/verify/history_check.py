@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from data_engine.errors import StoreError
-from data_engine.market.wording import and_more
+from data_engine.market.wording import and_more, plural
 from data_engine.store.coverage import Fingerprint
 from data_engine.store.file_store import FileStore
+from data_engine.store.history.chain import Chain
 from data_engine.store.history.record import recorded_folders
 from data_engine.store.history.revert import earlier
 from data_engine.store.history.store_history import StoreHistory
@@ -37,25 +38,21 @@ def history_findings(files: FileStore, known: Collection[Finding], *, quick: boo
     present = (key for folder in recorded_folders(files.folders("")) for key in files.list(folder))
     for key in sorted({*history.links, *present}):
         try:
-            content = files.get(key)
+            content, chain = history.present(key)
         except StoreError:
             continue  # which the check of the file itself reports
-        history.catch_up()  # a change between the two readings has a record now
-        chain = history.chain(key, content)
         partition = Partition.parse(key)
         if chain.unknown and key not in told and (partition is None or partition.series not in told):
             unexplained.append(key)
         elif chain.links:
-            yield from _contradiction(key, content, history)
+            yield from _contradiction(key, content, chain)
     if unexplained:
-        count = f"{len(unexplained):,} files" if len(unexplained) > 1 else "1 file"
-        text = f"no record of the history explains what {count} are: {and_more(unexplained, 3)}"
-        yield Finding("history_ends", text.replace("1 file are", "1 file is"), key=unexplained[0])
+        text = f"no record of the history explains {plural(len(unexplained), 'file')}: {and_more(unexplained, 3)}"
+        yield Finding("history_ends", text, key=unexplained[0])
 
 
-def _contradiction(key: str, content: bytes | None, history: StoreHistory) -> Iterator[Finding]:
+def _contradiction(key: str, content: bytes | None, chain: Chain) -> Iterator[Finding]:
     """Go back through all changes of a file, and compare what it then was with what the first of them says."""
-    chain = history.chain(key, content)
     links = chain.links if chain.begins is None else chain.links[:-1]  # what it was before that is not known
     if not links:
         return

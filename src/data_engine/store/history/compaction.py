@@ -24,7 +24,7 @@ HISTORY_BASES = 1
 """How many earlier price bases of an adjusted series are kept."""
 
 AGE = timedelta(hours=1)
-"""Younger records stay as they are: readers and writers that began before may look for them by their numbers."""
+"""Younger records stay as they are: writers in a bucket that began before may take their numbers for free ones."""
 
 _MANY = 128  # records that are worth a pack
 
@@ -119,17 +119,17 @@ def prune(files: FileStore, before: datetime, *, dry_run: bool = False) -> Prune
     if dry_run:
         return Pruned(last.instant, len(dropped))
     size = sum(size for _, size in files.sizes(FOLDER))
-    beginning = Record(last.number, last.instant, BEGINNING, last.number, tuple(_seen(files, history, last.instant)))
+    beginning = Record(last.number, last.instant, BEGINNING, last.number, tuple(_seen(history, last.instant)))
     end = max([last.number, *(span[1] for span in history.packs)])
     kept = [record for record in records[len(dropped) :] if record.number <= end]
     _write(files, 1, end, [beginning, *kept])
     return Pruned(last.instant, len(dropped), size - sum(size for _, size in files.sizes(FOLDER)))
 
 
-def _seen(files: FileStore, history: StoreHistory, instant: datetime) -> Iterable[Entry]:
+def _seen(history: StoreHistory, instant: datetime) -> Iterable[Entry]:
     """Yield what the record says that the history then begins with: each file of which it is known what it was."""
     for key in history.links:
-        chain = history.chain(key, files.get(key))
+        _, chain = history.present(key)
         if not chain.known_at(instant):
             continue
         later = chain.later_than(instant)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 from data_engine.store.file_store import FileStore
-from data_engine.store.history.record import FOLDER, key_of, load, number_of
+from data_engine.store.history.record import FOLDER, number_of
+from data_engine.store.history.store_history import records_after
 
 
 def last_number(files: FileStore) -> int:
@@ -21,10 +20,5 @@ def kept_since(files: FileStore, number: int, actor: str) -> int:
         number: The number of a record; what `last_number` returned before.
         actor: Who made the records.
     """
-    kept = 0
-    while (content := files.get(key_of(number := number + 1))) is not None:
-        with suppress(ValueError):  # of a writer that was killed
-            record = load(number, content)
-            bodies = (len(entry.undo.body) for entry in record.entries if entry.key.startswith("equities_"))
-            kept += sum(bodies) if record.actor == actor else 0
-    return kept
+    entries = (entry for record in records_after(files, number) if record.actor == actor for entry in record.entries)
+    return sum(len(entry.undo.body) for entry in entries if entry.key.startswith("equities_"))

@@ -17,6 +17,7 @@ from data_engine.errors import DataEngineError, HistoryEnds, StoreError
 from data_engine.market.time_range import iso
 from data_engine.store.coverage import Fingerprint
 from data_engine.store.file_store import Change, FileStore, no_check
+from data_engine.store.history.chain import Chain
 from data_engine.store.history.record import is_recorded
 from data_engine.store.history.revert import earlier
 from data_engine.store.history.store_history import StoreHistory
@@ -88,12 +89,15 @@ class PastFiles:
             records = self._history.catch_up()
             self._note_later({one.key for record in records if record.instant > self.instant for one in record.entries})
 
-    def _past(self, key: str) -> bytes | None:
-        present = self._files.get(key)
+    def _present(self, key: str) -> tuple[bytes | None, Chain]:
+        content = self._files.get(key)
         self._catch_up()
-        if not is_recorded(key) or (present is None and key not in self._later):
+        return content, self._history.chain_of(key, None if content is None else Fingerprint.of(content))
+
+    def _past(self, key: str) -> bytes | None:
+        present, chain = self._present(key)
+        if not is_recorded(key):
             return present
-        chain = self._history.chain(key, present)
         if not chain.known_at(self.instant):
             why = chain.why_unknown(self.instant)
             raise HistoryEnds(f"cannot read {self.location}/{key} as of {iso(self.instant)}: {why}; pass a later instant")
@@ -112,15 +116,16 @@ class PastFiles:
         """Return the size of a file in bytes, or None if there was no file."""
         present_size = self._files.size(key)
         self._catch_up()
-        if key not in self._later:
+        if key not in self._later and (present_size is not None or key not in self._history.links):
             return present_size
         if key not in self._sizes:
-            present = self._files.get(key)
-            self._catch_up()
-            links = self._history.chain(key, present).later_than(self.instant)
-            before = links[-1].entry.before if links else None
-            size = (None if present is None else len(present)) if not links else None if before is None else before.size
-            self._sizes[key] = size
+            _, chain = self._present(key)
+            later = chain.later_than(self.instant)
+            mark = later[-1].entry.before if later else chain.present
+            if mark is None and not chain.known_at(self.instant):
+                newest = self._history.links[key][0].entry  # it is listed, and refused by name when it is read
+                mark = newest.after or newest.before
+            self._sizes[key] = None if mark is None else mark.size
         return self._sizes[key]
 
     def list(self, prefix: str) -> Iterator[str]:
@@ -131,9 +136,9 @@ class PastFiles:
         """Yield the keys that `list` yields, with the sizes in bytes."""
         present = dict(self._files.sizes(prefix))
         self._catch_up()
-        changed = self._changed_below(prefix)
         found = {key: size for key, size in present.items() if key not in self._later}
-        found |= {key: size for key in changed if (size := self.size(key)) is not None}
+        others = (key for key in self._history.files_below(prefix) if key not in found)
+        found |= {key: size for key in others if (size := self.size(key)) is not None}
         return iter(sorted(found.items()))
 
     def folders(self, prefix: str) -> Sequence[str]:
@@ -142,18 +147,15 @@ class PastFiles:
         self._catch_up()
         folder = f"{prefix}/" if prefix else ""
         changed: dict[str, list[str]] = {}
-        for key in self._changed_below(prefix):
+        for key in self._history.files_below(prefix):
             name, slash, _ = key[len(folder) :].partition("/")
-            if slash:
+            if slash and (key in self._later or name not in present):
                 changed.setdefault(name, []).append(key)
         found = {name for name, keys in changed.items() if any(self.size(key) is not None for key in keys)}
         for name in present:
             if name not in found and (name not in changed or next(self.list(f"{folder}{name}"), None) is not None):
                 found.add(name)
         return sorted(found)
-
-    def _changed_below(self, prefix: str) -> Sequence[str]:
-        return [key for key in self._later if key.startswith(f"{prefix}/")] if prefix else list(self._later)
 
     def free_bytes(self) -> int | None:
         """Return the free bytes of the store's disk."""

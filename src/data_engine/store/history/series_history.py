@@ -147,8 +147,7 @@ def series_history(store: BarStore, history: StoreHistory, series: Series, span:
     gaps: set[tuple[datetime, datetime]] = set()
     for partition in _partitions(store, history, series, span):
         key = partition.key
-        content = store.files.get(key)
-        chain = history.chain(key, content)
+        content, chain = history.present(key)
         if content is None and not chain.links:
             continue
         table = store.decode(key, content)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
+from functools import cached_property
 
 from data_engine.errors import InputError
 from data_engine.market.time_range import iso
 from data_engine.store.coverage import Fingerprint
 from data_engine.store.file_store import FileStore
 from data_engine.store.history.chain import Chain, Link, walk
-from data_engine.store.history.pack import Pack, live_packs, pack_numbers
+from data_engine.store.history.pack import Pack, live_packs, pack_key, pack_numbers
 from data_engine.store.history.record import FOLDER, Record, key_of, load, number_of
+
+_AFTER_SLASH = chr(ord("/") + 1)
 
 
 class StoreHistory:
@@ -32,50 +36,65 @@ class StoreHistory:
         self.packs: dict[tuple[int, int], Pack] = {}
         self.records: list[Record] = []
         self.incomplete: list[str] = []
-        while not self._read():
-            pass
-        self.links: Mapping[str, tuple[Link, ...]] = _Links(self)
+        self._read()
 
-    def _read(self) -> bool:
-        """Read all records; return whether none of them was moved to a pack meanwhile."""
-        self.packs, self.records, self.incomplete = {}, [], []
+    def _read(self) -> None:
+        """Read all records, again if some of them were moved to a pack meanwhile."""
+        while (read := self._read_once()) is None:
+            pass
+        self.packs, self.records, self.incomplete = read
+        self.links = Links(self)
+
+    def _read_once(self) -> tuple[dict[tuple[int, int], Pack], list[Record], list[str]] | None:
+        packs, records, incomplete = dict[tuple[int, int], Pack](), list[Record](), list[str]()
         keys = list(self._files.list(FOLDER))
         for span in live_packs(keys):
-            content = self._files.get(key := next(key for key in keys if pack_numbers(key) == span))
+            content = self._files.get(key := pack_key(*span))
             if content is None:
-                return False
+                return None
             try:
-                self.packs[span] = Pack(content)
+                packs[span] = Pack(content)
             except ValueError:
-                self.incomplete.append(key)
+                incomplete.append(key)
         for key in keys:
             number = number_of(key)
-            if number is None or any(first <= number <= last for first, last in self.packs):
+            if number is None or any(first <= number <= last for first, last in packs):
                 continue
             content = self._files.get(key)
             if content is None:
-                return False
+                return None
             try:
-                self.records.append(load(number, content))
+                records.append(load(number, content))
             except ValueError:
-                self.incomplete.append(key)
-        return True
+                incomplete.append(key)
+        return packs, records, incomplete
 
     def catch_up(self) -> list[Record]:
         """Read the records that were made since this was read or last caught up, and return them.
 
-        What can be seen of the files before this call is explained after it: a record is written before its files move, and
-        moves to a pack an hour after that at the earliest.
+        What can be seen of the files before this call is explained after it: a record is written before its files move. The last
+        record that is known is in a file of its own unless later ones were made, and moved to a pack with it.
         """
-        number = self.last_number
-        found: list[Record] = []
-        while (content := self._files.get(key_of(number := number + 1))) is not None:
-            with suppress(ValueError):
-                found.append(load(number, content))
+        known = self.last_number
+        found = list(records_after(self._files, known))
         if found:
             self.records = [*self.records, *found]
-            self.links = _Links(self)
+            self.links = Links(self)
+        elif known and self._files.size(key_of(known)) is None:
+            self._read()
+            every = (record for pack in self.packs.values() for record in pack.records())
+            found = [record for record in (*every, *self.records) if record.number > known]
         return found
+
+    def present(self, key: str) -> tuple[bytes | None, Chain]:
+        """Return what a file is now, None if there is none, and its history until now.
+
+        Raises:
+            StoreError: If the file or a record cannot be read.
+        """
+        content = self._files.get(key)
+        self.catch_up()  # a change between the two readings has a record now
+        return content, self.chain_of(key, None if content is None else Fingerprint.of(content))
 
     @property
     def last_number(self) -> int:
@@ -101,19 +120,17 @@ class StoreHistory:
         firsts = [pack.first for pack in self.packs.values()] + [record.instant for record in self.records[:1]]
         return min(firsts, default=None)
 
+    def files_below(self, prefix: str) -> Sequence[str]:
+        """Return the files below a folder that a record is about, sorted; all if it is empty."""
+        keys = self.links.ordered
+        if not prefix:
+            return keys
+        return keys[bisect_left(keys, f"{prefix}/") : bisect_left(keys, f"{prefix}{_AFTER_SLASH}")]
+
     def changed_after(self, instant: datetime) -> set[str]:
         """Return the files that a record after an instant is about."""
         changed = {key for pack in self.packs.values() for key in pack.changed_after(instant)}
         return changed | {entry.key for record in self.records if record.instant > instant for entry in record.entries}
-
-    def chain(self, key: str, present: bytes | None) -> Chain:
-        """Return the history of one file.
-
-        Args:
-            key: The file.
-            present: Its content now; None if there is none.
-        """
-        return self.chain_of(key, None if present is None else Fingerprint.of(present))
 
     def chain_of(self, key: str, present: Fingerprint | None) -> Chain:
         """Return the history of one file by the fingerprint of its content now; None if there is none."""
@@ -139,7 +156,19 @@ class StoreHistory:
             )
 
 
-class _Links(Mapping[str, "tuple[Link, ...]"]):
+def records_after(files: FileStore, number: int) -> Iterator[Record]:
+    """Yield the complete records after one, as far as they are in no pack.
+
+    Args:
+        files: The files of the store.
+        number: The number of a record.
+    """
+    while (content := files.get(key_of(number := number + 1))) is not None:
+        with suppress(ValueError):  # of a writer that was killed
+            yield load(number, content)
+
+
+class Links(Mapping[str, "tuple[Link, ...]"]):
     """What the records do to each file, the latest first, by key. What is in packs is read when it is asked for."""
 
     def __init__(self, history: StoreHistory) -> None:
@@ -149,7 +178,11 @@ class _Links(Mapping[str, "tuple[Link, ...]"]):
             for entry in record.entries:
                 found.setdefault(entry.key, []).append(Link(record.number, record.instant, record.actor, record.base, entry))
         self._loose = found
-        self._keys = sorted({*found, *(key for pack in self._packs for key in pack.keys)})
+
+    @cached_property
+    def ordered(self) -> list[str]:
+        """The keys, sorted."""
+        return sorted({*self._loose, *(key for pack in self._packs for key in pack.keys)})
 
     def __getitem__(self, key: str) -> tuple[Link, ...]:
         links = (*self._loose.get(key, ()), *(link for pack in self._packs for link in pack.links(key)))
@@ -158,7 +191,7 @@ class _Links(Mapping[str, "tuple[Link, ...]"]):
         return links
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._keys)
+        return iter(self.ordered)
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return len(self.ordered)
