@@ -12,6 +12,8 @@ from data_engine.errors import HistoryEnds, InputError
 from data_engine.store.history.past_files import PastFiles
 from data_engine.store.history.record import FOLDER, instant_of
 from data_engine.store.history.store_history import StoreHistory
+from data_engine.store.history.undo import Kind
+from data_engine.store.partitions import Partition
 
 from .oracle import Violation
 
@@ -67,7 +69,7 @@ class Memory:
         remembered = list(zip(self._held, self._unsure, strict=True))
         for (instant, held), unsure in self._random.sample(remembered, min(_INSTANTS, len(remembered))):
             past = PastFiles(files, history, instant)
-            found = dict(_content(past, unsure))
+            found = dict(_content(past, history, unsure))
             if wrong := sorted(_differing(held, found) - unsure):
                 raise Violation(f"(i) at {instant} {wrong[0]} was otherwise than its history says; {len(wrong)} files differ")
             sizes = {key: size for folder in _folders(past) for key, size in past.sizes(folder)}
@@ -93,19 +95,28 @@ def _refused(history: StoreHistory, instant: datetime) -> None:
     raise Violation(f"(i) the state at {instant}, before the history begins, is not refused")
 
 
-def _content(past: PastFiles, unsure: set[str]) -> Iterator[tuple[str, bytes]]:
-    """Yield the files of a past state; add those to *unsure* that two processes changed at the same time."""
+def _content(past: PastFiles, history: StoreHistory, unsure: set[str]) -> Iterator[tuple[str, bytes]]:
+    """Yield the files of a past state; add those to *unsure* that are refused by name, as they may be.
+
+    Two processes have changed them at the same time, or they are of a price base that is no longer kept.
+    """
     for folder in _folders(past):
         for key in past.list(folder):
             try:
                 content = past.get(key)
             except HistoryEnds as error:
-                if "two processes" not in str(error):
+                if "two processes" not in str(error) and not _is_of_dropped_base(key, history):
                     raise Violation(f"(i) the state at {past.instant} cannot be read: {error}") from error
                 unsure.add(key)
                 continue
             assert content is not None, key
             yield key, content
+
+
+def _is_of_dropped_base(key: str, history: StoreHistory) -> bool:
+    partition = Partition.parse(key)
+    adjusted = partition is not None and not partition.series.dataset.adjustment.is_raw
+    return adjusted and any(link.entry.undo.kind is Kind.LOST for link in history.links[key])
 
 
 def _folders(past: PastFiles) -> list[str]:
