@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from obstore import exceptions
+from sortedcontainers import SortedDict
 
 from data_engine.store.history.head import Head
 from data_engine.store.removal_mark import is_file
@@ -68,7 +69,7 @@ class Objects:
         self.scheduler: Scheduler | None = None
         self.fails = 0.0
         self._random = random.Random(f"bucket {seed}")
-        self.names: dict[str, Stored] = {}
+        self.names: SortedDict[str, Stored] = SortedDict()
         self._late: list[Callable[[], None]] = []
         self._before = 0.0  # seconds of earlier steps
 
@@ -165,15 +166,18 @@ class Objects:
 
     def list(self, store: object, prefix: str, *, chunk_size: int) -> Iterator[list[dict[str, Any]]]:
         self._seam()
-        keys = [key for key in sorted(self.names) if key.startswith(f"{prefix}/") or not prefix]
+        keys = self._below(f"{prefix}/" if prefix else "")
         for first in range(0, len(keys), chunk_size):
             yield [self.names[key].meta(key) for key in keys[first : first + chunk_size] if key in self.names]
 
     def list_with_delimiter(self, store: object, prefix: str | None) -> dict[str, Any]:
         self._seam()
         start = f"{prefix}/" if prefix else ""
-        below = (key[len(start) :] for key in self.names if key.startswith(start))
+        below = (key[len(start) :] for key in self._below(start))
         return {"common_prefixes": sorted({start + name.split("/")[0] for name in below if "/" in name})}
+
+    def _below(self, start: str) -> list[str]:
+        return list(self.names.irange(start, f"{start}\U0010ffff"))
 
 
 def _quietly(change: Callable[[], Any]) -> None:

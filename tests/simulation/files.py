@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from sortedcontainers import SortedDict
+
 from data_engine.errors import OF_ONE_FILE, DataEngineError, StoreBusy, StoreError
 from data_engine.store.file_store import Change, check_key, no_check
 from data_engine.store.history.head import BEGINNING, Actor, Replaced, entries_of, found_at_beginning, next_instant
-from data_engine.store.history.record import dump, instant_of, key_of, number_of
+from data_engine.store.history.record import FOLDER, dump, instant_of, key_of, number_of
 
 from .scheduler import Lock, Scheduler
 
@@ -18,7 +20,7 @@ class Files:
     """A `FileStore` whose changes are atomic, and whose locks are the world's."""
 
     def __init__(self) -> None:
-        self.content: dict[str, bytes] = {}
+        self.content: SortedDict[str, bytes] = SortedDict()
         self.journal: list[tuple[str, str, int]] = []
         self.scheduler: Scheduler | None = None
         self.fail_at: int | None = None
@@ -133,7 +135,7 @@ class Files:
             return self._remove(key)
 
     def _last_number(self) -> int:
-        return max((number for key in self.content if (number := number_of(key)) is not None), default=0)
+        return next((number for key in self._below(f"{FOLDER}/", reverse=True) if (number := number_of(key)) is not None), 0)
 
     def _record(self, replaced: list[Replaced], base: int | None = None) -> None:
         """Record a commit as the file stores do, before its files are replaced; the seam is that of a killed writer."""
@@ -162,7 +164,10 @@ class Files:
     def list(self, prefix: str) -> Iterator[str]:
         self._seam()
         folder = f"{prefix}/" if prefix else ""
-        return iter(sorted(key for key in self.content if key.startswith(folder)))
+        return self._below(folder)
+
+    def _below(self, start: str, reverse: bool = False) -> Iterator[str]:
+        return iter(list(self.content.irange(start, f"{start}\U0010ffff", reverse=reverse)))
 
     def sizes(self, prefix: str) -> Iterator[tuple[str, int]]:
         return iter([(key, len(self.content[key])) for key in self.list(prefix)])
@@ -170,7 +175,7 @@ class Files:
     def folders(self, prefix: str) -> Sequence[str]:
         self._seam()
         folder = f"{prefix}/" if prefix else ""
-        below = (key[len(folder) :] for key in self.content if key.startswith(folder))
+        below = (key[len(folder) :] for key in self._below(folder))
         return sorted({name.split("/")[0] for name in below if "/" in name})
 
     def size(self, key: str) -> int | None:
