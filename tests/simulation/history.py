@@ -37,8 +37,9 @@ class Memory:
         self._random = random.Random(f"history {seed}")
         self._held: list[tuple[datetime, dict[str, bytes]]] = []
         self._unsure: list[set[str]] = []  # the files of each that a power failure may have undone
+        self._failing: list[tuple[datetime, datetime]] = []  # when reading a file could fail
 
-    def remember(self, content: dict[str, bytes], *, power_failed: bool) -> None:
+    def remember(self, content: dict[str, bytes], *, power_failed: bool, reading_fails: bool = False) -> None:
         """Keep what the files are after a step, by the instant of the last change that was recorded.
 
         When the power fails, what a killed process did without a flush is undone. Then its record never happened, though the file
@@ -48,6 +49,8 @@ class Memory:
         if instants:
             instant = max(instants)
             held = {key: data for key, data in content.items() if key.startswith(_KEPT)}
+            if reading_fails:
+                self._failing.append((self._held[-1][0] if self._held else datetime.min.replace(tzinfo=UTC), instant))
             if power_failed and self._held:
                 self._forget(_differing(self._held[-1][1], held))
             elif self._held and self._held[-1][0] == instant and self._held[-1][1] != held:
@@ -69,7 +72,7 @@ class Memory:
         remembered = list(zip(self._held, self._unsure, strict=True))
         for (instant, held), unsure in self._random.sample(remembered, min(_INSTANTS, len(remembered))):
             past = PastFiles(files, history, instant)
-            found = dict(_content(past, history, unsure))
+            found = dict(self._content(past, history, unsure))
             if wrong := sorted(_differing(held, found) - unsure):
                 raise Violation(f"(i) at {instant} {wrong[0]} was otherwise than its history says; {len(wrong)} files differ")
             sizes = {key: size for folder in _folders(past) for key, size in past.sizes(folder) if key not in unsure}
@@ -77,6 +80,30 @@ class Memory:
                 raise Violation(f"(i) the sizes at {instant} are otherwise than its history says")
         if self._held:
             _refused(history, self._held[0][0] - timedelta(days=400))
+
+    def _content(self, past: PastFiles, history: StoreHistory, unsure: set[str]) -> Iterator[tuple[str, bytes]]:
+        """Yield the files of a past state; add those to *unsure* that are refused by name, as they may be.
+
+        Two processes have changed them at the same time, they are of a price base that is no longer kept, or they could not be
+        read when they were removed.
+        """
+        for folder in _folders(past):
+            for key in past.list(folder):
+                try:
+                    content = past.get(key)
+                except HistoryEnds as error:
+                    named = "two processes" in str(error) or _is_of_dropped_base(key, history) or self._was_unread(key, history)
+                    if not named:
+                        raise Violation(f"(i) the state at {past.instant} cannot be read: {error}") from error
+                    unsure.add(key)
+                    continue
+                assert content is not None, key
+                yield key, content
+
+    def _was_unread(self, key: str, history: StoreHistory) -> bool:
+        """Tell whether a file was removed that could not be read, when reading could fail."""
+        unread = [link for link in history.links[key] if link.entry.before is not None and not link.entry.before.size]
+        return any(since < link.instant <= until for link in unread for since, until in self._failing)
 
 
 def _instants(content: dict[str, bytes]) -> Iterator[datetime]:
@@ -93,24 +120,6 @@ def _refused(history: StoreHistory, instant: datetime) -> None:
     except InputError:
         return
     raise Violation(f"(i) the state at {instant}, before the history begins, is not refused")
-
-
-def _content(past: PastFiles, history: StoreHistory, unsure: set[str]) -> Iterator[tuple[str, bytes]]:
-    """Yield the files of a past state; add those to *unsure* that are refused by name, as they may be.
-
-    Two processes have changed them at the same time, or they are of a price base that is no longer kept.
-    """
-    for folder in _folders(past):
-        for key in past.list(folder):
-            try:
-                content = past.get(key)
-            except HistoryEnds as error:
-                if "two processes" not in str(error) and not _is_of_dropped_base(key, history):
-                    raise Violation(f"(i) the state at {past.instant} cannot be read: {error}") from error
-                unsure.add(key)
-                continue
-            assert content is not None, key
-            yield key, content
 
 
 def _is_of_dropped_base(key: str, history: StoreHistory) -> bool:

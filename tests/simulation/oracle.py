@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import date
+from math import prod
 from typing import Any
 
 from data_engine.market.exchange_calendar import can_hold_bars, session_range
@@ -327,7 +328,8 @@ class Oracle:
             if any(stamp < midnight(one.day) < next_bar(stamp, timeframe) for one in security.actions):
                 continue  # a bar of several days, some of them before the action
             applied = self.signatures.get((key, stamp, values), set())
-            left = {base for base in left if any(self._applies(security, base, stamp, timeframe) == one for one in applied)}
+            effects = {self._effect(security, one) for one in applied}
+            left = {base for base in left if self._effect(security, self._applies(security, base, stamp, timeframe)) in effects}
             if not left:
                 raise Violation(f"(d) {key} has two adjustment bases; {instant(stamp)} is adjusted by {applied}")
 
@@ -336,6 +338,13 @@ class Oracle:
         # Of a bar of several days: those of its first day; worlds with actions have bars of at most a day.
         day = instant(stamp).astimezone(NEW_YORK).date()
         return frozenset(number for number in base if security.actions[number].day > day)
+
+    @staticmethod
+    def _effect(security: Any, applied: Iterable[int]) -> tuple[float, float]:
+        """Return the factors of prices and of sizes: a split and its reverse are as if neither had happened."""
+        actions = [security.actions[number] for number in sorted(applied)]
+        splits = prod(one.factor for one in actions if one.kind == "split")
+        return round(splits * prod(one.factor for one in actions if one.kind != "split"), 12), round(splits, 12)
 
     def _wanted(self, what: Happened) -> None:
         """What a run asked for is written down before it asks the vendor, and stays so."""

@@ -8,7 +8,7 @@ import pytest
 
 from data_engine.market.exchange_calendar import sessions
 
-from .market import Security, at
+from .market import Action, Security, at
 from .seeds import run
 from .state import common
 from .test_rows import names, world
@@ -202,6 +202,65 @@ STEPS = {
         ),
         Step("update", start="2024-10-04", end="2024-10-11", repeat=True, hours=4.408333333333333, workers=2, salt=33),
     ],
+    200000130: [  # `status` counts a file that a run has written to a provisional range before it was killed
+        Step(
+            "ingest",
+            symbols=("AAA",),
+            start="2024-02-28",
+            end="2024-03-25",
+            timeframe="1Day",
+            hours=25.483333333333334,
+            workers=1,
+            salt=4,
+        ),
+        Step(
+            "ingest",
+            symbols=("FBB", "BBB", "EEE", "AAA"),
+            start="2024-04-23T09:17:00-04:00",
+            end="2024-04-26",
+            index="ours",
+            refetch=True,
+            accept=True,
+            hours=56.36666666666667,
+            full_at=22,
+            workers=2,
+            salt=11,
+        ),
+        Step("update", start="2024-04-28", index="ours", hours=8.708333333333332, full_at=11, workers=2, salt=13),
+        Step(
+            "ingest",
+            symbols=("FBB", "AAA"),
+            start="2024-04-19",
+            end="2024-04-29T10:30:00-04:00",
+            index="ours",
+            refetch=True,
+            accept=True,
+            hours=21.25,
+            salt=16,
+        ),
+        Step(
+            "update",
+            start="2024-02-07T09:17:00-05:00",
+            timeframe="1Day",
+            index="ours",
+            hours=2.966666666666667,
+            kill_before=17,
+            suspend_at=57,
+            suspend_for=90.0,
+            workers=2,
+            salt=17,
+        ),
+        Step(
+            "ingest",
+            symbols=("FFF", "BBB", "CCC", "DDD", "NOPE"),
+            start="2024-02-27",
+            timeframe="1Day",
+            index="ours",
+            hours=20.975,
+            workers=1,
+            salt=18,
+        ),
+    ],
 }
 
 
@@ -237,3 +296,16 @@ def test_bars_of_a_user_do_not_make_the_emptiness_before_them_final() -> None:
     made.take(Step("update", hours=24, salt=5))
     made.finish()
     assert min(made.state.rows_of(("equities_1day", "NEW"))) == at(date(2024, 5, 1), 0)
+
+
+def test_a_split_and_its_reverse_are_the_price_base_without_them() -> None:
+    """Seed 210000061 was none of the program's: prices that both splits leave alone are of either base."""
+    both = [
+        Action("split", date(2024, 6, 11), 0.5, at(date(2024, 6, 11), 0)),
+        Action("split", date(2024, 6, 14), 2.0, at(date(2024, 6, 14), 0)),
+    ]
+    made = world("2024-06-07T15:00", Security("HHH", (2, 3), actions=both))
+    made.take(Step("ingest", ("HHH",), "2024-05-01", None, "1Day", adjustment="split", salt=1))
+    made.take(Step("update", hours=24 * 14, salt=2))
+    made.finish()
+    assert len(made.state.rows_of(("equities_1day_split", "HHH"))) > 20

@@ -49,7 +49,7 @@ from .bucket import Buckets
 from .disk import Disks
 from .files import Files
 from .history import Memory
-from .market import Market, Security, Values, floor, instant, micros, next_bar
+from .market import Market, Security, Values, at, floor, instant, micros, next_bar
 from .memory import inconsistencies_alone, remembered
 from .oracle import Happened, Oracle, Violation, dataset_of, is_raw, outside_repeat, reopened, with_sessions
 from .scheduler import Deadlock, Executor, Inline, Killed, Process, Scheduler, clock_of, exits, threads, wait_for
@@ -333,7 +333,8 @@ class World:
         except Misplaced as error:
             raise Violation(f"(a) {error}") from error
         self.log.append(f"{self.now:%Y-%m-%d %H:%M} {step} -> {self._summary(happened)}")
-        self.memory.remember(self.files.content, power_failed=any(one.power for one in step.all))
+        failed, fails = any(one.power for one in step.all), any(one.fails for one in step.all)
+        self.memory.remember(self.files.content, power_failed=failed, reading_fails=fails)
         return happened
 
     def _tick(self, step: Step) -> float:
@@ -626,7 +627,9 @@ class World:
             if security is not None and security.renamed is not None and is_raw(key[0]):
                 dataset = dataset_of(key)
                 for start, end in minus(claims.wanted, [(final, 1 << 62)]):
-                    there = self.market.bars(key[1], dataset.timeframe, dataset.adjustment, start, end, micros(self.now))
+                    # Without those that came late: what is final is not asked for again.
+                    mapped = min(at(security.renamed + timedelta(days=1), 4), micros(self.now))
+                    there = self.market.bars(key[1], dataset.timeframe, dataset.adjustment, start, end, mapped)
                     early = [stamp for stamp in there if stamp not in self.state.rows_of(key) and stamp < _first(self.state, key)]
                     if early:
                         raise Violation(f"(b) {key} never got its bars from before it was renamed, such as {instant(early[0])}")

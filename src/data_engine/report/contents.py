@@ -26,7 +26,7 @@ from data_engine.store.selection import DatasetFilter
 from data_engine.universe.delisted import Delisted
 from data_engine.verify import verify as verification
 from data_engine.verify.findings import Finding
-from data_engine.verify.status import counted_coverage, end_of_series
+from data_engine.verify.status import end_of_series, sized_coverage
 from data_engine.verify.verify import VerificationReport
 
 FINDINGS = 2_000
@@ -214,7 +214,7 @@ def overview_of(
     changes, delisted = ActionStore(storage.files).ticker_changes().until(now), Delisted(storage.files)
     for series in known:
         try:
-            found = counted_coverage(storage, series)
+            found, _ = sized_coverage(storage, series)
         except StoreError as error:
             found, problems[series] = Coverage(series), str(error)
         coverage.setdefault(series.dataset, []).append(found)

@@ -18,7 +18,7 @@ from data_engine.market.time_range import TimeRange, difference, intersection, i
 from data_engine.store.bar_store import BarStore
 from data_engine.store.conflicts import live_conflicts
 from data_engine.store.coverage import Coverage
-from data_engine.store.partitions import file_keys
+from data_engine.store.partitions import Period, file_keys, periods
 from data_engine.store.selection import DatasetFilter, select_series
 from data_engine.store.silence import silent_since
 from data_engine.universe.delisted import Delisted
@@ -118,8 +118,8 @@ def series_status(
 ) -> Iterator[SeriesStatus]:
     """Yield the status of the selected series, by dataset and symbol.
 
-    Coverage, requested ranges and file sizes are read, and of bar files only those that a killed run was changing, or that have
-    conflicting bars.
+    Coverage, requested ranges and file sizes are read, and of bar files only those that a killed run has changed, as their sizes
+    or the coverage tell, or that have conflicting bars. That a file of the same size has changed, `verify` tells.
 
     Args:
         storage: The store.
@@ -130,7 +130,7 @@ def series_status(
     Raises:
         DamagedFile: If requested ranges cannot be read.
     """
-    for one in stored_series(storage, choice, names, now=now):
+    for one in stored_series(storage, choice, names, now=now, sizes=True):
         series, known = one.series, one.coverage
         if one.damage is not None:
             if not isinstance(one.damage, DamagedFile):
@@ -141,9 +141,7 @@ def series_status(
             known = replace(known, conflicting=_conflicting(storage, known))
         missing = until_ticker_change(known.incomplete(any_span(None, None), now), one.ended)
         missing = tuple(span for span in missing if can_hold_bars(span, series.dataset))
-        sizes = map(storage.files.size, file_keys(series, known.rows))
-        stored = [size for size in sizes if size is not None]
-        yield SeriesStatus(series, known, missing, len(stored), sum(stored), one.problem, one.ended)
+        yield SeriesStatus(series, known, missing, len(one.sizes), sum(one.sizes), one.problem, one.ended)
 
 
 def _conflicting(storage: BarStore, known: Coverage) -> int:
@@ -164,6 +162,7 @@ class StoredSeries:
         ended: The change at which the series ends. If None, its security has the ticker still.
         damage: Why the coverage, or a file that must be counted anew, cannot be read. If None, they can.
         problem: Why the corporate actions of the symbol cannot be read. If None, they can.
+        sizes: The sizes of its bar files in bytes, if they were asked for.
     """
 
     series: Series
@@ -171,10 +170,11 @@ class StoredSeries:
     ended: TickerChange | None = None
     damage: StoreError | None = None
     problem: str | None = None
+    sizes: tuple[int, ...] = ()
 
 
 def stored_series(
-    storage: BarStore, choice: DatasetFilter, names: Sequence[str] | None = None, *, now: datetime
+    storage: BarStore, choice: DatasetFilter, names: Sequence[str] | None = None, *, now: datetime, sizes: bool = False
 ) -> Iterator[StoredSeries]:
     """Yield what is known of the selected series, by dataset and symbol; each coverage is read when its turn comes.
 
@@ -183,19 +183,24 @@ def stored_series(
         choice: The datasets.
         names: The symbols. If None, all.
         now: The current time; a series whose end is only announced has not ended.
+        sizes: Whether the sizes of the bar files are looked at, and those that are not as counted are counted anew.
 
     Raises:
         DamagedFile: If requested ranges cannot be read.
     """
     changes, delisted = ActionStore(storage.files).ticker_changes().until(now), Delisted(storage.files)
     for series in select_series(storage.coverage, choice, names):
+        found: tuple[int, ...] = ()
         try:
-            known = counted_coverage(storage, series)
+            if sizes:
+                known, found = sized_coverage(storage, series)
+            else:
+                known = counted_coverage(storage, series)
         except StoreError as error:
             yield StoredSeries(series, Coverage(series), damage=error)
             continue
         ended = end_of_series(known, changes) or delisted.change_of(known)
-        yield StoredSeries(series, known, ended, None, changes.problem_of(series.symbol))
+        yield StoredSeries(series, known, ended, None, changes.problem_of(series.symbol), found)
 
 
 def end_of_series(known: Coverage, changes: TickerChanges) -> TickerChange | None:
@@ -219,6 +224,30 @@ def counted_coverage(storage: BarStore, series: Series) -> Coverage:
     """
     known = storage.coverage.read(series, fingerprints=False)
     return known.counted(storage.count_files(known, (), durable=False)) if known.changing else known
+
+
+def sized_coverage(storage: BarStore, series: Series) -> tuple[Coverage, tuple[int, ...]]:
+    """Return the same as `counted_coverage`, after the files that are not as large as counted were counted anew; and all sizes.
+
+    In a provisional range a run writes bars before it counts them, and may be killed between the two.
+
+    Raises:
+        DamagedFile: If the coverage, or a file that is counted, cannot be read.
+    """
+    known = storage.coverage.read(series)
+    provisional = (one for span in known.provisional for one in periods(span, series.dataset))
+    chosen = list({**known.rows, **dict.fromkeys(provisional)})
+    sizes = dict(zip(chosen, map(storage.files.size, file_keys(series, chosen)), strict=True))
+    other = [one for one, size in sizes.items() if _is_changed(known, one, size)]
+    if other or known.changing:
+        known = known.counted(storage.count_files(known, other, durable=False))
+    return replace(known, files={}), tuple(size for size in sizes.values() if size is not None)
+
+
+def _is_changed(known: Coverage, period: Period, size: int | None) -> bool:
+    """Tell whether a file is not as large as it was when it was counted; not known of one that has no fingerprint."""
+    mark = known.files.get(period)
+    return (size is not None and period not in known.rows) or (mark is not None and mark.size != size)
 
 
 @dataclass(frozen=True, slots=True)
