@@ -133,6 +133,15 @@ def test_an_argument_wins_over_everything(load, ini):
     assert load(ENVIRON, **ARGUMENTS) == Settings(Path("/arg"), "--base-path", 4, 10_000, "boats", url, file)
 
 
+def test_the_price_bases_that_the_history_keeps_may_be_none(load, ini):
+    assert load().history_bases == 1
+    ini("[linux]\nhistory_bases = 0\n")
+    assert load().history_bases == 0
+    assert load({"DATA_ENGINE_HISTORY_BASES": "4"}).history_bases == 4
+    with pytest.raises(ConfigError, match="DATA_ENGINE_HISTORY_BASES must be a whole number from 0 to 1,000, not '-1'"):
+        load({"DATA_ENGINE_HISTORY_BASES": "-1"})
+
+
 def test_an_empty_variable_is_one_that_is_not_set(load):
     assert load() == load(dict.fromkeys([*ENVIRON, "DATA_ENGINE_SETTINGS"], " "))
 

@@ -19,7 +19,7 @@ from typing import TypeVar
 
 from data_engine.alpaca.credentials import DATA_URL, check_data_url, check_trading_url
 from data_engine.errors import ConfigError, InputError
-from data_engine.market.ini_text import near_miss, own_sections
+from data_engine.market.ini_text import OutOfBounds, near_miss, own_sections, whole_number
 from data_engine.market.series import Feed
 from data_engine.store.location import DRIVE, parse_location
 
@@ -29,13 +29,15 @@ DEFAULT_THREADS = {"windows": 16, "macos": 6, "linux": 8}
 
 SETTINGS_NAME = "settings.ini"
 
-MAX_THREADS, MAX_REQUESTS_PER_MINUTE = 256, 1_000_000
+MAX_THREADS, MAX_REQUESTS_PER_MINUTE, MAX_HISTORY_BASES = 256, 1_000_000, 1_000
+
+DEFAULT_HISTORY_BASES = 1
 
 _SECTIONS = {"Windows": "windows", "Darwin": "macos"}
 
 CREDENTIALS = ("alpaca_api_key", "alpaca_secret_key", "apca_api_key_id", "apca_api_secret_key")
 
-_KEYS = ("local_storage_dir", "api_threads", "requests_per_minute", "feed")
+_KEYS = ("local_storage_dir", "api_threads", "requests_per_minute", "feed", "history_bases")
 
 _MOST_BYTES = 1 << 20
 _T = TypeVar("_T")
@@ -55,6 +57,7 @@ class Settings:
         data_url: The URL of Alpaca's market data, without a slash at the end.
         settings_file: The file that was read, or None.
         trading_url: The URL of Alpaca's trading API, without a slash at the end. If None, that of the account's kind.
+        history_bases: The number of earlier price bases that the history of an adjusted series keeps, 0 to 1,000.
     """
 
     base_path: Path | str
@@ -65,6 +68,7 @@ class Settings:
     data_url: str
     settings_file: Path | None
     trading_url: str | None = None
+    history_bases: int = DEFAULT_HISTORY_BASES
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,7 @@ class FileSettings:
     api_threads: int | None = None
     requests_per_minute: int | None = None
     feed: str | None = None
+    history_bases: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,10 +135,10 @@ def load_settings(
     """Read the settings of a run.
 
     An argument precedes its environment variable (``DATA_ENGINE_BASE_PATH``, ``DATA_ENGINE_SETTINGS``,
-    ``DATA_ENGINE_THREADS``, ``DATA_ENGINE_REQUESTS_PER_MINUTE``, ``DATA_ENGINE_FEED``; ``APCA_API_DATA_URL`` and
-    ``APCA_API_BASE_URL`` have none), which precedes the settings file, which precedes the default. An empty variable is unset.
-    Without *settings_path*, the settings file is ``settings.ini`` in the working directory, else in the user's configuration
-    folder.
+    ``DATA_ENGINE_THREADS``, ``DATA_ENGINE_REQUESTS_PER_MINUTE``, ``DATA_ENGINE_FEED``; ``DATA_ENGINE_HISTORY_BASES``,
+    ``APCA_API_DATA_URL`` and ``APCA_API_BASE_URL`` have none), which precedes the settings file, which precedes the default. An
+    empty variable is unset. Without *settings_path*, the settings file is ``settings.ini`` in the working directory, else in the
+    user's configuration folder.
 
     Args:
         base_path: The store; relative to the working directory.
@@ -159,6 +164,7 @@ def load_settings(
     threads = inputs.get("--workers", workers, "DATA_ENGINE_THREADS", _threads)
     rate = inputs.get("--requests-per-minute", requests_per_minute, "DATA_ENGINE_REQUESTS_PER_MINUTE", _rate)
     feed_name = inputs.get("--feed", feed, "DATA_ENGINE_FEED", _check_feed)
+    bases = inputs.get("", None, "DATA_ENGINE_HISTORY_BASES", _bases)
     url = inputs.get("", None, "APCA_API_DATA_URL", check_data_url)
     trading_url = inputs.get("", None, "APCA_API_BASE_URL", check_trading_url)
     if inputs.problems:
@@ -172,6 +178,7 @@ def load_settings(
         data_url=url or DATA_URL,
         settings_file=file,
         trading_url=trading_url,
+        history_bases=next((one for one in (bases, stored.history_bases) if one is not None), DEFAULT_HISTORY_BASES),
     )
 
 
@@ -219,7 +226,7 @@ def parse_settings(text: str, *, file: Path, section: str, home: Path | None) ->
             return check(_unquoted(value))
         except InputError as error:
             shown = "(not shown)" if "@" in value else value.replace("\n", " ")  # a URL may have credentials
-            bounded = isinstance(error, _OutOfBounds)
+            bounded = isinstance(error, OutOfBounds)
             problems.append(f"[{section}] {key} {error}" if bounded else f"[{section}] {key} = {shown}: {error}")
             return None
 
@@ -228,6 +235,7 @@ def parse_settings(text: str, *, file: Path, section: str, home: Path | None) ->
         api_threads=get("api_threads", _threads),
         requests_per_minute=get("requests_per_minute", _rate),
         feed=get("feed", _check_feed),
+        history_bases=get("history_bases", _bases),
     )
     if problems:
         one = ", " if problems[0].startswith("line ") else ": "
@@ -251,7 +259,7 @@ class _Inputs:
                 return check(value)
             except InputError as error:
                 name = option if argument is not None else variable
-                self.problems.append(f"{name} {error}" if isinstance(error, _OutOfBounds) else f"{name}: {error}")
+                self.problems.append(f"{name} {error}" if isinstance(error, OutOfBounds) else f"{name}: {error}")
         return None
 
 
@@ -340,21 +348,11 @@ def _stored_path(value: object, home: Path | None, start: Path, section: str) ->
     return parse_location(text, home, start)
 
 
-class _OutOfBounds(ConfigError):
-    """A number cannot be used. The message begins with "must be", so that the name of the setting goes before it."""
+_threads = partial(whole_number, most=MAX_THREADS)
 
+_rate = partial(whole_number, most=MAX_REQUESTS_PER_MINUTE)
 
-def _whole(value: object, most: int) -> int:
-    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,18}", value):
-        value = int(value)
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
-        raise _OutOfBounds(f"must be a whole number from 1 to {most:,}, not {value!r}")
-    return value
-
-
-_threads = partial(_whole, most=MAX_THREADS)
-
-_rate = partial(_whole, most=MAX_REQUESTS_PER_MINUTE)
+_bases = partial(whole_number, most=MAX_HISTORY_BASES, least=0)
 
 
 def check_threads(value: object) -> int:
@@ -365,7 +363,7 @@ def check_threads(value: object) -> int:
     """
     try:
         return _threads(value)
-    except _OutOfBounds as error:
+    except OutOfBounds as error:
         raise ConfigError(f"max_workers {error}") from None
 
 

@@ -180,7 +180,7 @@ def test_a_reader_whose_last_record_was_packed_meanwhile_reads_on(place, monkeyp
         files.update(KEYS[2], lambda _: b"again")
     files.delete(KEYS[3])
     files.update(KEYS[0], lambda _: b"last")
-    compaction.compact(files, datetime.now(UTC) + timedelta(hours=2))
+    compaction.compact(files, datetime.now(UTC) + timedelta(hours=2), bases=1)
 
     assert contents(past) == expected
     assert [key for key, _ in past.sizes("equities_1min")] == [KEYS[3]]
@@ -265,7 +265,7 @@ def test_packs_tell_the_same_as_the_records_they_hold(place, seed, monkeypatch):
     def between(number):
         if rng.random() < 0.2:
             left.update({key: place.files.get(key) for key in place.files.list(FOLDER)})
-            compaction.compact(place.files, datetime.now(UTC) + timedelta(hours=2))
+            compaction.compact(place.files, datetime.now(UTC) + timedelta(hours=2), bases=1)
             if rng.random() < 0.3:
                 put_back = rng.sample(sorted(left), min(3, len(left)))
                 for key in put_back:
@@ -286,8 +286,8 @@ def test_young_records_and_the_last_one_stay_files_of_their_own(place, monkeypat
     monkeypatch.setattr(compaction, "_MANY", 6)
     life_of_files(place, random.Random(1), 20)
 
-    assert compaction.compact(place.files, datetime.now(UTC)) == 0
-    assert compaction.compact(place.files, datetime.now(UTC) + timedelta(hours=2)) > 10
+    assert compaction.compact(place.files, datetime.now(UTC), bases=1) == 0
+    assert compaction.compact(place.files, datetime.now(UTC) + timedelta(hours=2), bases=1) > 10
     assert len(StoreHistory(place.files).records) >= 1
 
 
@@ -296,7 +296,7 @@ def test_a_pruned_history_begins_later_and_tells_the_same_from_then_on(place, pa
     monkeypatch.setattr(compaction, "_MANY", 6)
     was = life_of_files(place, random.Random(2), 30)
     if packed:
-        compaction.compact(place.files, datetime.now(UTC) + timedelta(hours=2))
+        compaction.compact(place.files, datetime.now(UTC) + timedelta(hours=2), bases=1)
     cut = sorted(was)[15]
     size = sum(size for _, size in place.files.sizes(FOLDER))
     pruned = compaction.prune(place.files, cut)
@@ -338,7 +338,8 @@ def test_bars_that_are_forgotten_are_in_no_record(place):
         past_files(place.files, instant, now=datetime.now(UTC)).get(KEYS[3])
 
 
-def test_of_price_bases_the_latest_is_kept(place, monkeypatch):
+@pytest.mark.parametrize("bases", [0, 1, 3])
+def test_of_price_bases_the_latest_are_kept(place, bases, monkeypatch):
     """All bars of an adjusted file change each time; raw ones and text keep all that they were."""
     monkeypatch.setattr(compaction, "_MANY", 3)
     adjusted, raw = KEYS[3].replace("1min", "1min_split"), KEYS[3]
@@ -348,16 +349,16 @@ def test_of_price_bases_the_latest_is_kept(place, monkeypatch):
         for key in (adjusted, raw):
             place.files.update(key, lambda _, content=content: content)
         instants.append(last_instant(place.files))
-        compaction.compact(place.files, datetime.now(UTC) + timedelta(hours=2))
+        compaction.compact(place.files, datetime.now(UTC) + timedelta(hours=2), bases=bases)
     place.files.update(KEYS[0], lambda _: b"a")
     place.files.update(KEYS[0], lambda _: b"b")
     monkeypatch.setattr(compaction, "_MANY", 1)
-    compaction.compact(place.files, datetime.now(UTC) + timedelta(hours=2))
+    compaction.compact(place.files, datetime.now(UTC) + timedelta(hours=2), bases=bases)
 
     for number, instant in enumerate(instants):
         past = past_files(place.files, instant, now=datetime.now(UTC))
         assert past.get(raw) == b"PAR1" + bytes([number]) * 400
-        if number >= 3:
+        if number >= 4 - bases:
             assert past.get(adjusted) == past.get(raw)
         else:
             with pytest.raises(HistoryEnds):

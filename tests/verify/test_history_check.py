@@ -30,7 +30,7 @@ def codes(files, *, quick=False):
 def test_a_sound_history_has_no_finding_and_a_changed_byte_of_it_has_one(files, tmp_path, packed, monkeypatch):
     if packed:
         monkeypatch.setattr(compaction, "_MANY", 3)
-        compaction.compact(files, datetime.now(UTC) + timedelta(hours=2))
+        compaction.compact(files, datetime.now(UTC) + timedelta(hours=2), bases=1)
     assert codes(files) == codes(files, quick=True) == []
     key = next(iter(files.list(FOLDER)))
     path = tmp_path / "store" / key

@@ -11,13 +11,14 @@ from data_engine.store.file_store import FileStore
 from data_engine.store.history.compaction import compact
 
 
-def tidy(files: FileStore, now: datetime, note: Callable[[str], None]) -> None:
+def tidy(files: FileStore, now: datetime, note: Callable[[str], None], *, bases: int) -> None:
     """Tidy a store, which the caller holds, before a run.
 
     Args:
         files: The files of the store.
         now: The current instant.
         note: Prints a note. The history is not needed for a run, so a damaged one does not stop it.
+        bases: The number of earlier price bases of adjusted series to keep.
 
     Raises:
         StoreError: If a file cannot be removed.
@@ -26,6 +27,6 @@ def tidy(files: FileStore, now: datetime, note: Callable[[str], None]) -> None:
     for key in list(files.list(RUN_MARKERS)):
         files.delete(key)  # of a run that was killed: what its workers still do comes to nothing
     try:
-        compact(files, now)
+        compact(files, now, bases=bases)
     except StoreError as error:
         note(f"The history of the store was left as it is: {error}")

@@ -58,7 +58,7 @@ class RunAccess:
         with ExitStack() as hold:
             hold.callback(self._disconnect)
             hold.enter_context(files.lock(RUN_LOCK, seconds=self._wait, waiting=waiting))
-            tidy(files, pipeline.clock(), pipeline.progress.note)
+            tidy(files, pipeline.clock(), pipeline.progress.note, bases=pipeline.settings.history_bases)
             if note := record_source(files, self._url):
                 pipeline.progress.note(note)
             pipeline.storage.bars.coverage.requested.refresh()

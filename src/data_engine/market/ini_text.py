@@ -1,10 +1,12 @@
-"""Tell what is ours in a settings file that other programs share, and what is only nearly ours."""
+"""Tell what is ours in a settings file that other programs share, what is only nearly ours, and which numbers can be used."""
 
 from __future__ import annotations
 
 import difflib
 import re
 from collections.abc import Iterable, Sequence
+
+from data_engine.errors import ConfigError
 
 _HEADER = re.compile(r"\[(?P<name>.+)\]\s*")
 
@@ -35,3 +37,20 @@ def own_sections(text: str, names: Iterable[str]) -> str:
             ours = name in known or near_miss(name, known) is not None
         lines.append(line if ours or header is not None else "")
     return "\n".join(lines)
+
+
+class OutOfBounds(ConfigError):
+    """A number cannot be used. The message begins with "must be", so that the name of the setting goes before it."""
+
+
+def whole_number(value: object, most: int, least: int = 1) -> int:
+    """Return a whole number of a setting.
+
+    Raises:
+        OutOfBounds: If it is none, or not from *least* to *most*.
+    """
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,18}", value):
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise OutOfBounds(f"must be a whole number from {least} to {most:,}, not {value!r}")
+    return value

@@ -20,9 +20,6 @@ from data_engine.store.history.store_history import StoreHistory
 from data_engine.store.history.undo import Kind, Undo
 from data_engine.store.partitions import Partition
 
-HISTORY_BASES = 1
-"""How many earlier price bases of an adjusted series are kept."""
-
 AGE = timedelta(hours=1)
 """Younger records stay as they are: writers in a bucket that began before may take their numbers for free ones."""
 
@@ -31,7 +28,7 @@ _MANY = 128  # records that are worth a pack
 _MOST_BYTES = 64 << 20  # of the records of one pack, before compression
 
 
-def compact(files: FileStore, now: datetime, *, bases: int = HISTORY_BASES) -> int:
+def compact(files: FileStore, now: datetime, *, bases: int) -> int:
     """Put records into a pack if there are many; return how many.
 
     Of an adjusted series, all bars of a file are replaced when its price base changes. The old ones are kept for the latest
