@@ -306,6 +306,8 @@ class Oracle:
         kept = now == was or now in said
         if what.accept and not what.alone:
             return kept or now is None  # perhaps another process had removals accepted
+        if not ask.dated and stamp > max((last for bars in ask.said.values() for last in bars), default=0):
+            return now is None or kept  # an answer without the vendor's time ends at its newest bar
         if what.accept or not is_raw(key[0]):
             return now is None
         if inside(stamp, what.before.claims_of(key).provisional) and stamp < self._final(what, key, ask):
