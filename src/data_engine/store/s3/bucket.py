@@ -48,6 +48,10 @@ class Conflict(StoreError):
     """The object is not the one that the request was conditional on."""
 
 
+class NotSupported(StoreError):
+    """The service has refused a request: perhaps it does not know a part of it, such as a condition."""
+
+
 @dataclass(frozen=True, slots=True)
 class StoredObject:
     """An object as it was when it was read.
@@ -221,7 +225,8 @@ class Bucket:
 
         Raises:
             Conflict: If a condition was not met.
-            StoreError: If the request failed.
+            NotSupported: If the service has refused it: perhaps it does not know what was requested.
+            StoreError: If the request failed otherwise; it may have been carried out, or still be.
         """
         try:
             return call()
@@ -234,7 +239,8 @@ class Bucket:
         except self._exceptions.BaseError as error:
             text = _text(error)
         # Outside the handler, without the original error, which may repeat what was sent.
-        raise StoreError(f"cannot {verb} {self.location}/{key}: {_reason(text)}")
+        kind = NotSupported if re.search(r"status code: (4\d\d|501)", text) else StoreError
+        raise kind(f"cannot {verb} {self.location}/{key}: {_reason(text)}")
 
 
 def parts_of(url: str) -> tuple[str, str]:

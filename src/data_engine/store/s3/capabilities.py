@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import uuid4
 
-from data_engine.errors import StoreError
-from data_engine.store.s3.bucket import Bucket, Conflict
+from data_engine.store.s3.bucket import Bucket, Conflict, NotSupported
 from data_engine.store.s3.lease import LeaseRecord, elapsed, owner_of
 
 LOCKS = "metadata/locks"
@@ -63,8 +62,8 @@ def probe(bucket: Bucket) -> Capabilities:
         # A write that must be refused, one that must not, and one with a tag that has gone.
         try:
             writing = refused(b"second", "create") and not refused(b"third", first) and refused(b"fourth", first)
-        except StoreError:
-            writing = False  # some services respond with 501
+        except NotSupported:
+            writing = False
         removing = writing and bucket.can_delete_on_condition and _removes_on_condition(bucket, key, first)
     finally:
         bucket.delete(key)
@@ -77,13 +76,13 @@ def _removes_on_condition(bucket: Bucket, key: str, stale: str) -> bool:
         bucket.delete(key, stale)
     except Conflict:
         pass
-    except StoreError:
+    except NotSupported:
         return False
     else:
         return False
     try:
         bucket.delete(key, there.tag if there is not None else stale)
-    except (Conflict, StoreError):
+    except (Conflict, NotSupported):
         return False
     return bucket.get(key) is None
 

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Protocol
 from uuid import uuid4
 
+from data_engine.errors import StoreError
 from data_engine.store.history.head import BEGINNING, Actor, Head, Replaced, entries_of, found_at_beginning, next_instant
 from data_engine.store.history.record import FOLDER, dump, instant_of, key_of, number_of
 from data_engine.store.s3.bucket import Bucket, Conflict
@@ -101,6 +102,10 @@ class S3History:
                     else:
                         head.number, head.instant = self._next(head, found.content)
                     continue
+            except StoreError:
+                if not conditional:
+                    head.number += 1  # the request may be carried out later, and then takes this number
+                raise
             head.number, head.instant = head.number + 1, instant
             return
 
