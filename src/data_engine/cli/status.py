@@ -121,7 +121,7 @@ def status(
         ticker_changes = ActionStore(store.files).changes_of
         of_index = index_status(
             changes,
-            [one for one in store.coverage.datasets() if one in datasets],
+            [one for one in store.coverage.datasets() if one in datasets.fetched],
             found,
             lambda dataset: MemberSeries(store.coverage, (dataset,), ticker_changes, now),
         )

@@ -147,7 +147,7 @@ def _held(store: BarStore, choice: DatasetFilter, names: Sequence[str] | None) -
     now = datetime.now(UTC)
     selected = None if names is None else set(names)
     reaches, gate = ReachCount(), LatestSession(store, now)
-    for one in stored_series(store, choice, now=now):
+    for one in stored_series(store, choice.fetched, now=now):
         reaches.add(one)
         if selected is None or one.series.symbol in selected:
             gate.add(one)

@@ -139,7 +139,7 @@ def _check_once(
         now = max(now, coverage.updated)  # a clock that is behind must not take the newest bars for those of the future
     reconcile = series.dataset.timeframe == _MINUTES and not quick
     known = KnownActions(actions, series.dataset.adjustment)
-    prices = PriceChecks(series.dataset, known, None if coverage is None else (*coverage.covered, *coverage.provisional))
+    prices = PriceChecks(series.dataset, known, None if coverage is None else _continuous(coverage))
     sums = SessionSums(coverage.covered if reconcile and coverage is not None else ())
 
     profiles: list[SessionProfile] = []
@@ -149,6 +149,8 @@ def _check_once(
         bars = FileBars.of(table, series.dataset)
         prices.add(bars)
         sums.add(bars)
+        if series.dataset.fill:
+            return  # its sessions are parts, far from each other: they say nothing of each other
         if series.dataset.timeframe.intraday:
             profiles.append(measure(bars))
         elif series.dataset.timeframe == _DAYS:
@@ -177,6 +179,11 @@ def _check_once(
     if reconcile:
         findings += _differences_from_days(storage, series, sums)
     return CheckedSeries(series, coverage, stored, findings, times, trades)
+
+
+def _continuous(coverage: Coverage) -> tuple[TimeRange, ...]:
+    """Return the ranges in which one bar of a series follows the other."""
+    return (*coverage.covered, *coverage.provisional, *(one.range for one in coverage.filled))
 
 
 def _read_coverage(storage: BarStore, series: Series, findings: list[Finding]) -> Coverage | None:
