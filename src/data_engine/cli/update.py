@@ -118,7 +118,7 @@ def _rechecked(
     from data_engine.store.selection import stored_of
 
     selected = names if index_name is None else list(pipeline.metadata.members(index_name))
-    stored = None if selected is None else stored_of(pipeline.storage.bars.coverage, choice.raw, selected)
+    stored = None if selected is None else stored_of(pipeline.storage.bars.coverage, choice.raw.fetched, selected)
     return recheck(pipeline, choice.raw, stored, minutes=minutes)
 
 

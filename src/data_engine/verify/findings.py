@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from data_engine.market.series import Series
@@ -113,7 +114,10 @@ class Finding:
     @property
     def remedy(self) -> str:
         """What `verify --repair` does about it; begins with `MANUAL` if that does nothing."""
-        return INCONSISTENCIES.get(self.code) or WARNINGS[self.code]
+        remedy = INCONSISTENCIES.get(self.code) or WARNINGS[self.code]
+        if self.series is not None and self.series.dataset.fill:  # Alpaca has not got these bars
+            return re.sub("`data-engine (update|ingest --refetch)` .*", "`data-engine import --fill` adds them again", remedy)
+        return remedy
 
     @property
     def repairable(self) -> bool:

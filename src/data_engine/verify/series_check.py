@@ -9,6 +9,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from data_engine.errors import DamagedFile, StoreError
@@ -33,7 +34,7 @@ from data_engine.verify.findings import Finding
 from data_engine.verify.known_actions import KnownActions
 from data_engine.verify.price_checks import PriceChecks
 from data_engine.verify.session_checks import describe_days, outside_sessions
-from data_engine.verify.session_habits import compare_sessions
+from data_engine.verify.session_habits import compare_sessions, sparse_sessions
 from data_engine.verify.session_profile import SessionProfile, joined, measure
 
 _TRIES = 3
@@ -81,6 +82,7 @@ class CheckedSeries:
         findings: The inconsistencies and warnings.
         times: The timestamps of its bars, one array per file; empty for a quick check.
         trades: For bars of a day or longer, their numbers of trades, one array per file.
+        sparse: The midnights in New York of its sparse sessions (`sparse_sessions`), microseconds since 1970.
     """
 
     series: Series
@@ -89,6 +91,7 @@ class CheckedSeries:
     findings: list[Finding]
     times: list[Int64s]
     trades: list[Any] = field(default_factory=list)
+    sparse: Int64s = field(default_factory=lambda: np.empty(0, np.int64))
 
 
 def check_series(
@@ -171,14 +174,17 @@ def _check_once(
     times = [file.times for file in good.values() if file.times is not None]
     trades = [file.trades for file in good.values() if file.trades is not None]
     findings += prices.findings(series)
+    sparse = np.empty(0, np.int64)
     if profiles:
-        findings += compare_sessions(series, joined(profiles), () if coverage is None else coverage.covered)
+        profile = joined(profiles)
+        findings += compare_sessions(series, profile, () if coverage is None else coverage.covered)
+        sparse = profile.midnights[sparse_sessions(profile)]
     if days:
         findings += compare_days(series, days)
     findings += _outside_sessions(series, times)
     if reconcile:
         findings += _differences_from_days(storage, series, sums)
-    return CheckedSeries(series, coverage, stored, findings, times, trades)
+    return CheckedSeries(series, coverage, stored, findings, times, trades, sparse)
 
 
 def _continuous(coverage: Coverage) -> tuple[TimeRange, ...]:
