@@ -30,7 +30,7 @@ _COLORS = {
     **dict.fromkeys(("complete", "done"), "green"),
     **dict.fromkeys(("incomplete", "interrupted", "silent", "unverified"), "yellow"),
     **dict.fromkeys(("failed", "damaged", "stopped"), "red"),
-    **dict.fromkeys(("ended", "empty"), "cyan"),
+    **dict.fromkeys(("ended", "empty", "filled"), "cyan"),
 }
 
 _MOST_RANGES = 3  # missing and not requested ones, per series
@@ -297,9 +297,11 @@ def _series_lines(one: SeriesStatus, width: int) -> Iterator[str]:
     reach = "nothing final"
     if known.covered:
         reach = days_of(TimeRange(known.covered[0].start, known.covered[-1].end))
-    elif one.state == "unverified" and known.first_bar is not None and known.last_bar is not None:
+    elif one.state in ("unverified", "filled") and known.first_bar is not None and known.last_bar is not None:
         reach = f"bars of {days_of(TimeRange(known.first_bar, known.last_bar + timedelta(microseconds=1)))}"
     yield f"  {one.series.symbol:<{width}} {one.state:<10} {known.bars:>12,} bars  {reach}"
+    if known.filled:
+        reach += f", from {', '.join(dict.fromkeys(filled.source for filled in known.filled))}"
     details = [*_ranges("missing", one.missing), *_ranges("not requested:", one.not_requested)]
     if known.conflicting:
         details.append(f"{known.conflicting:,} bars conflict with Alpaca: `data-engine recheck {one.series.symbol} --accept`")

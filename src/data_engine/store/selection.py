@@ -53,6 +53,11 @@ class DatasetFilter:
         """The same datasets without those whose bars come from other sources than Alpaca."""
         return replace(self, fill=False)
 
+    @property
+    def filling(self) -> DatasetFilter:
+        """Those of the same datasets whose bars come from other sources than Alpaca."""
+        return replace(self, fill=True)
+
     def __contains__(self, dataset: Dataset) -> bool:
         return (
             self.timeframe in (None, dataset.timeframe)

@@ -28,8 +28,8 @@ def vendor_gaps(storage: BarStore, series: Series, *, now: datetime) -> tuple[Ti
         now: The current time.
 
     Returns:
-        The ranges, half open, by time; ranges that touch are one. Each lies in the regular hours of one session, or is that of
-        bars of a day or longer.
+        The ranges, half open, by time, disjoint. Each lies in the regular hours of one session, or is that of one bar of a day
+        or longer.
 
     Raises:
         StoreError: If requested ranges cannot be read.
@@ -41,8 +41,9 @@ def vendor_gaps(storage: BarStore, series: Series, *, now: datetime) -> tuple[Ti
     answered = difference(checked.coverage.covered, checked.coverage.imported)
     gaps, _ = find_gaps(series.dataset, [filled])  # whether others lack the same bars does not matter here
     sparse = [new_york_date(from_micros(midnight)) for midnight in checked.sparse]
-    spans = (*(gap.span for gap in gaps), *_minutes(filled), *absent_bars(filled, sparse))
-    return union(span for span in spans if not difference((span,), answered))
+    found = (*(gap.span for gap in gaps), *_minutes(filled), *absent_bars(filled, sparse))
+    spans = sorted({span for span in found if not difference((span,), answered)})
+    return union(spans) if series.dataset.timeframe.intraday else tuple(spans)  # days that follow each other stay apart
 
 
 def _minutes(filled: Presence) -> Iterator[TimeRange]:
