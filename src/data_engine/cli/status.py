@@ -299,9 +299,9 @@ def _series_lines(one: SeriesStatus, width: int) -> Iterator[str]:
         reach = days_of(TimeRange(known.covered[0].start, known.covered[-1].end))
     elif one.state in ("unverified", "filled") and known.first_bar is not None and known.last_bar is not None:
         reach = f"bars of {days_of(TimeRange(known.first_bar, known.last_bar + timedelta(microseconds=1)))}"
-    yield f"  {one.series.symbol:<{width}} {one.state:<10} {known.bars:>12,} bars  {reach}"
     if known.filled:
         reach += f", from {', '.join(dict.fromkeys(filled.source for filled in known.filled))}"
+    yield f"  {one.series.symbol:<{width}} {one.state:<10} {known.bars:>12,} bars  {reach}"
     details = [*_ranges("missing", one.missing), *_ranges("not requested:", one.not_requested)]
     if known.conflicting:
         details.append(f"{known.conflicting:,} bars conflict with Alpaca: `data-engine recheck {one.series.symbol} --accept`")

@@ -19,11 +19,11 @@ from data_engine.market.bars import Int64s, take, timestamps_us, to_micros
 from data_engine.market.series import Series
 from data_engine.market.time_range import TimeRange, difference, intersection, iso
 from data_engine.store.bar_store import BarStore, split_by_period
-from data_engine.store.coverage import Coverage
+from data_engine.store.coverage import Coverage, Fingerprint
 from data_engine.store.filled import Filled, joined, outside
 from data_engine.store.legacy_files import refuse_foreign, refuse_legacy_store
 from data_engine.store.live_fills import fill_of, live_fills
-from data_engine.store.partitions import Period
+from data_engine.store.partitions import Partition, Period
 from data_engine.verify.vendor_gaps import vendor_gaps
 
 REASONS = ("at_alpaca", "not_covered", "no_gap", "other_source")
@@ -204,7 +204,18 @@ def _apply(storage: BarStore, target: Series, plan: FillPlan, source: str) -> No
         for period, part in touched:
             storage.settle(target, period, times, part, (part,))
     storage.add(target, plan.bars)
-    storage.coverage.update(target, lambda known: replace(known, filled=joined(known.filled, plan.ranges, source)))
+    marks = _fingerprints(storage, target, plan.bars)
+
+    def filled(known: Coverage) -> Coverage:
+        return replace(known, filled=joined(known.filled, plan.ranges, source), files={**known.files, **marks})
+
+    storage.coverage.update(target, filled)
+
+
+def _fingerprints(storage: BarStore, target: Series, bars: pa.Table) -> dict[Period, Fingerprint]:
+    """Return the fingerprints of the files of some bars, to which nothing else can have written: the caller holds the store."""
+    keys = {period: Partition(target, period).key for period, _ in split_by_period(bars, target.dataset)}
+    return {period: Fingerprint.of(data) for period, key in keys.items() if (data := storage.files.get(key)) is not None}
 
 
 def _withdrawn(known: Coverage, ranges: Sequence[TimeRange], touched: Iterable[Period]) -> Coverage:

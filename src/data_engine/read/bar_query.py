@@ -188,6 +188,8 @@ class BarQuery:
             words.append(f"{self.resampling} bars of {self.hours.value} sessions from {self.dataset.timeframe} bars")
         if self.adjust is not None:
             words.append(f"adjusted ({self.adjustment}) as of {self.as_of}")
+        if self.fills:
+            words.append("with bars of other sources in gaps")
         return ", ".join(words) or None
 
     @property
