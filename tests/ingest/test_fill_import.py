@@ -223,6 +223,13 @@ def test_once_alpaca_has_a_bar_in_a_range_its_fill_is_left_out_but_not_from_an_e
     assert then.attrs["data_engine"]["filled"]["bars"] == 390
     assert len(then) == 5_400
 
+    (finding,) = [one for one in here("verify", "--json", "--base-path", base).json["warnings"] if "fill" in one["code"]]
+    assert (finding["code"], RANGES[0][0] in finding["message"], RANGES[1][0] in finding["message"]) == (
+        "fill_superseded",
+        True,
+        False,
+    )
+
     # What Alpaca lacks of that session still, a third source may fill: no bar of the first passes for one of it.
     thinner = f"SELECT * FROM ({bars_in(world / 'other')}) WHERE symbol = 'AAA' AND minute(timestamp) % 2 = 0"
     ran = fill(base, to_folder(thinner, tmp_path / "third"), "--timeframe", "1Min", source="third")

@@ -16,6 +16,11 @@ def fill_of(series: Series) -> Series:
     return replace(series, dataset=replace(series.dataset, fill=True))
 
 
+def filled_by(series: Series) -> Series:
+    """Return the series whose gaps a series of fill bars fills; undo `fill_of`."""
+    return replace(series, dataset=replace(series.dataset, fill=False))
+
+
 def live_fills(store: BarStore, series: Series, known: Coverage, span: TimeRange | None = None) -> tuple[Filled, ...]:
     """Return the filled ranges of a series in which no bar of Alpaca is stored now, by time.
 

@@ -47,6 +47,7 @@ WARNINGS = {
     "bars_disordered": _CHECK_BARS,
     "bars_outside_sessions": f"{MANUAL}bars are stored as Alpaca sent them; delete false ones with `data-engine remove`",
     "extended_hours_missing": f"{MANUAL}run `data-engine ingest --refetch` to request the sessions again",
+    "fill_superseded": f"{MANUAL}nothing; `data-engine remove SYMBOL --fill` removes bars of other sources",
     "gap": f"{MANUAL}run `data-engine ingest --refetch` to request the range again",
     "history_damaged": f"{MANUAL}restore the file from a backup, or drop older states with `data-engine history prune`",
     "history_ends": f"{MANUAL}nothing; another program changed the files, and their earlier states cannot be read",

@@ -21,6 +21,7 @@ from data_engine.store.coverage import Coverage
 from data_engine.store.selection import DatasetFilter
 from data_engine.verify.action_records import all_findings
 from data_engine.verify.file_catalog import FileCatalog
+from data_engine.verify.fill_check import superseded_fills
 from data_engine.verify.findings import Finding
 from data_engine.verify.gaps import KINDS, Gap, Presence, find_gaps, missing_ranges, presence
 from data_engine.verify.history_check import history_findings
@@ -150,7 +151,7 @@ def _check_all(storage: BarStore, dataset: Dataset, series: Sequence[Series], no
         filled = presence_of(checked, checked.coverage.covered)
         checked.trades.clear()
         checked.times.clear()  # the presence needs one bit per minute, the timestamps 64
-        checked.findings.extend(missing_minutes(filled))
+        checked.findings.extend(superseded_fills(storage, checked.coverage) if dataset.fill else missing_minutes(filled))
         life = None if dataset.fill else life_of(checked, filled, KnownActions(actions, dataset.adjustment))
         return _Checked(checked, filled, life)
 
