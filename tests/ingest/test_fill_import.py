@@ -140,8 +140,6 @@ def test_commands_know_such_bars_and_ask_nothing_of_alpaca_for_them(base: Path, 
         report = pipeline.update()
         assert [one.symbol for one in report.outcomes] == ["AAA", "BBB"]
         assert not any("not updated" in note for note in report.notes)
-    with Sandbox(Replay(world / "theirs.parquet")) as server:
-        assert here("recheck", "--json", "--base-path", base, url=server.url).json["series"] == 2
     assert coverage(base, "AAA", "equities_1min_fill") == before
     (path,) = (base / "equities_1min_fill").rglob("*.parquet")
     path.write_bytes(next((base / "equities_1min").rglob("*.parquet")).read_bytes())
@@ -210,14 +208,17 @@ def test_once_alpaca_has_a_bar_in_a_range_its_fill_is_left_out_but_not_from_an_e
 ) -> None:
     fill(base, world / "other")
     storage = ParquetStorage(base)
+    lazy = storage.relation("AAA", *RANGE, fill=True)
     stored = datetime.now(UTC)
     with Sandbox(Replay(later(world, tmp_path))) as server:
-        assert here("recheck", "--json", "--base-path", base, url=server.url).json["bars_written"] == 1
+        ran = here("recheck", "--json", "--base-path", base, url=server.url)
+    assert (ran.json["series"], ran.json["bars_written"]) == (2, 1)
 
     frame = storage.load("AAA", *RANGE, fill=True)
     expected = f"({bars_in(base)}) UNION ALL ({source_rows(world / 'other', IN_STRETCH)})"
     wanted = duckdb.sql(f"SELECT close FROM ({expected}) WHERE symbol = 'AAA' ORDER BY timestamp").fetchall()
     assert frame["close"].tolist() == [close for (close,) in wanted]
+    assert lazy.order("timestamp").to_arrow_table()["close"].to_pylist() == frame["close"].tolist()  # also what was begun before
     assert [one["start"] for one in frame.attrs["data_engine"]["filled"]["ranges"]] == [RANGES[1][0]]
     then = storage.load("AAA", *RANGE, fill=True, as_stored_on=stored)
     assert then.attrs["data_engine"]["filled"]["bars"] == 390
@@ -269,20 +270,24 @@ def filled_by(files: LocalFiles, folder: Path) -> None:
 
 
 def test_killed_at_every_change_no_range_is_filled_without_its_bars_and_it_ends_the_same(world: Path, tmp_path: Path) -> None:
-    whole = Path(shutil.copytree(world / "store", tmp_path / "whole"))
-    filled_by(LocalFiles(whole), world / "other")
+    other, whole = (
+        Path(shutil.copytree(world / name, tmp_path / name, ignore=shutil.ignore_patterns("symbol=BBB*")))
+        for name in ("other", "store")
+    )
+    store = Path(shutil.copytree(whole, tmp_path / "empty"))
+    filled_by(LocalFiles(whole), other)
     expected, changes, alive = rows(whole, "equities_1min_fill"), 0, False
     while not alive:
-        base = Path(shutil.copytree(world / "store", tmp_path / f"killed-{changes}"))
+        base = Path(shutil.copytree(store, tmp_path / f"killed-{changes}"))
         try:
-            filled_by(Mortal(base, changes), world / "other")
+            filled_by(Mortal(base, changes), other)
             alive = True
         except Killed:
             frame = ParquetStorage(base).load("AAA", *RANGE, fill=True)
             claims = (base / "metadata/coverage/equities_1min_fill/symbol=AAA.json").exists()
             bars = frame.attrs["data_engine"]["filled"]["bars"]
             assert bars == (390 if claims and coverage(base, "AAA", "equities_1min_fill").get("filled") else 0)
-            filled_by(LocalFiles(base), world / "other")
+            filled_by(LocalFiles(base), other)
         assert rows(base, "equities_1min_fill") == expected
         assert coverage(base, "AAA", "equities_1min_fill")["filled"] == coverage(whole, "AAA", "equities_1min_fill")["filled"]
         changes += 1
@@ -364,13 +369,18 @@ def test_real_bars_that_the_vendor_lacks_come_back_from_another_source_and_no_ot
 
     columns = "SELECT symbol, epoch_us(timestamp), close"
 
-    assert fill(base, other).code == 0
+    assert fill(base, other, source="a source with a name of forty letters.").code == 0
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
         removed = connection.sql(f"{columns} FROM ({bars}) WHERE {REMOVED} ORDER BY ALL").fetchall()
         everything = connection.sql(f"{columns} FROM ({bars}) ORDER BY ALL").fetchall()
     assert [(row[0], row[1], row[5]) for row in rows(base, "equities_1min_fill")] == removed
     assert len(removed) > 300
+    frame = ParquetStorage(base).load(symbols, *days, fill=True, incomplete="ignore", columns=[])
+    about = frame.attrs["data_engine"]
+    assert about["filled"]["bars"] == len(removed)
+    assert about["filled"]["more_ranges"] > 100
+    assert len(json.dumps(about)) < 1_000
     table = ParquetStorage(base).load_arrow(symbols, *days, fill=True, incomplete="ignore")
     micros = table["timestamp"].cast(pa.int64()).to_pylist()
     assert list(zip(table["symbol"].to_pylist(), micros, table["close"].to_pylist(), strict=True)) == everything
