@@ -236,6 +236,7 @@ def test_once_alpaca_has_a_bar_in_a_range_its_fill_is_left_out_but_not_from_an_e
     ran = fill(base, to_folder(thinner, tmp_path / "third"), "--timeframe", "1Min", source="third")
     assert ran.json["left_out"]["other_source"] == 45  # of the range that the first source fills
     known = coverage(base, "AAA", "equities_1min_fill")["filled"]
+    assert [one for one in known if one[2] != "third"] == [[*RANGES[1], "other"]]
     assert {tuple(one) for one in known if one[2] == "third"} == {
         ("2024-05-13T13:30:00Z", "2024-05-13T15:09:00Z", "third"),
         ("2024-05-13T15:10:00Z", "2024-05-13T20:00:00Z", "third"),

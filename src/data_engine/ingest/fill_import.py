@@ -17,13 +17,13 @@ from data_engine.ingest.file_import import ImportReport, bars_by_series, check_o
 from data_engine.ingest.import_sources import SourceFile, with_timeframes
 from data_engine.market.bars import Int64s, take, timestamps_us, to_micros
 from data_engine.market.series import Series
-from data_engine.market.time_range import TimeRange, difference, intersection, iso
+from data_engine.market.time_range import TimeRange, difference, intersection, iso, union
 from data_engine.store.bar_store import BarStore, split_by_period
 from data_engine.store.coverage import Coverage, Fingerprint
 from data_engine.store.filled import Filled, joined, outside
 from data_engine.store.legacy_files import refuse_foreign, refuse_legacy_store
 from data_engine.store.live_fills import fill_of, live_fills
-from data_engine.store.partitions import Partition, Period
+from data_engine.store.partitions import Partition, Period, periods
 from data_engine.verify.vendor_gaps import vendor_gaps
 
 REASONS = ("at_alpaca", "not_covered", "no_gap", "other_source")
@@ -60,6 +60,7 @@ class Gaps:
         answered: Where Alpaca responded completely and finally.
         bars: The timestamps of Alpaca's bars near the bars to import; microseconds since 1970.
         live: The filled ranges in which Alpaca has no bar.
+        void: The filled ranges in which it has one by now.
         filled: The timestamps of the fill bars there.
     """
 
@@ -67,6 +68,7 @@ class Gaps:
     answered: tuple[TimeRange, ...]
     bars: Int64s
     live: tuple[Filled, ...]
+    void: tuple[Filled, ...]
     filled: Int64s
 
 
@@ -76,13 +78,15 @@ class FillPlan:
 
     Attributes:
         bars: The bars to add.
-        ranges: The gaps that they begin to fill; fill bars that are there belong to no range that counts, and are removed.
+        ranges: The gaps that they begin to fill.
+        withdrawn: These, and the filled ranges beside them that no longer count; other fill bars that lie there are removed.
         stored: The number of bars that are there already.
         left_out: The number of bars that are left out, by reason.
     """
 
     bars: pa.Table
     ranges: tuple[TimeRange, ...]
+    withdrawn: tuple[TimeRange, ...]
     stored: int
     left_out: Mapping[str, int]
 
@@ -148,11 +152,13 @@ def _gaps_of(storage: BarStore, series: Series, table: pa.Table, now: datetime) 
     known, target = storage.coverage.read(series), fill_of(series)
     answered = difference(known.covered, known.imported)
     filled = storage.coverage.read(target)
+    live = live_fills(storage, series, filled)
     return Gaps(
         vendor_gaps(storage, series, now=now) if answered else (),
         answered,
         _timestamps(storage, series, table),
-        live_fills(storage, series, filled),
+        live,
+        tuple(one for one in filled.filled if one not in live),
         _timestamps(storage, target, table),
     )
 
@@ -190,19 +196,19 @@ def plan_fill(table: pa.Table, gaps: Gaps, source: str) -> FillPlan:
         left_out[reason] = int(np.count_nonzero(rest & which))
         rest &= ~which
     begun = tuple(part for part in free if _inside(times, (part,)).any())
-    return FillPlan(take(table, new), begun, int(np.count_nonzero(stored)), left_out)
+    void = (one.range for one in gaps.void if intersection((one.range,), begun))
+    return FillPlan(take(table, new), begun, union((*begun, *void)), int(np.count_nonzero(stored)), left_out)
 
 
 def _apply(storage: BarStore, target: Series, plan: FillPlan, source: str) -> None:
     """Write the bars, then the ranges: killed in between, the bars are in no range, and no call returns them."""
-    touched = [(period, part) for part in plan.ranges for period in storage.periods(target, part)]
-    known = storage.coverage.read(target)
-    if touched or intersection((one.range for one in known.filled), plan.ranges):
+    near = sorted({period for part in plan.withdrawn for period in periods(part, target.dataset)})
+    touched = [period for period in near if storage.files.size(Partition(target, period).key) is not None]
+    if touched:
         # What is there is of a killed import, or of a range that Alpaca has bars in: it must not pass for bars of this source.
-        storage.coverage.update(target, partial(_withdrawn, ranges=plan.ranges, touched=[period for period, _ in touched]))
-        times = timestamps_us(plan.bars)
-        for period, part in touched:
-            storage.settle(target, period, times, part, (part,))
+        storage.coverage.update(target, partial(_withdrawn, ranges=plan.withdrawn, touched=touched))
+        for period in touched:
+            storage.settle(target, period, timestamps_us(plan.bars), period.span, plan.withdrawn)
     storage.add(target, plan.bars)
     marks = _fingerprints(storage, target, plan.bars)
 
