@@ -19,7 +19,8 @@ from data_engine.market.bars import Int64s, take, timestamps_us, to_micros
 from data_engine.market.series import Series
 from data_engine.market.time_range import TimeRange, difference, intersection, iso, union
 from data_engine.store.bar_store import BarStore, split_by_period
-from data_engine.store.coverage import Coverage, Fingerprint
+from data_engine.store.coverage import Coverage
+from data_engine.store.file_count import Fingerprint
 from data_engine.store.filled import Filled, joined, outside
 from data_engine.store.legacy_files import refuse_foreign, refuse_legacy_store
 from data_engine.store.live_fills import fill_of, live_fills
