@@ -370,7 +370,7 @@ def test_everything_is_reached_by_tab_and_named(shown: Shown) -> None:
         .map((one) => one.outerHTML.slice(0, 80))""")
     assert nameless == []
     assert shown.page.evaluate("[...document.querySelectorAll('h1, h2')].map((one) => one.textContent)") == [
-        "Store report", "Coverage", "Chart", "Gaps and findings", "Runs",
+        "Store report", "Coverage", "Chart", "Gaps and findings", "History", "Runs",
     ]  # fmt: skip
 
 
