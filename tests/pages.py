@@ -19,6 +19,7 @@ from data_engine.market.exchange_calendar import extended_hours, sessions
 from data_engine.market.series import Dataset, Series
 from data_engine.market.time_range import TimeRange, new_york_days, new_york_midnight
 from data_engine.read.parquet_storage import ParquetStorage
+from data_engine.store.conflicts import Conflict, conflict_file
 from data_engine.store.coverage import Coverage, Failure
 from data_engine.store.partitions import Period
 
@@ -135,3 +136,23 @@ def head_of(page: str) -> dict[str, Any]:
     """Return the data of a report without candles."""
     made: dict[str, Any] = json.loads(zlib.decompress(b64decode(blocks_of(page)[0]), -15))
     return made
+
+
+def make_changed_store(base: Path, symbol: str = "<I>&") -> ParquetStorage:
+    """Write days of a series, covered whole without the sixth; then, by a hostile actor, that one, and other values of two.
+
+    Of two more days, the vendor has another close, and nothing.
+    """
+    storage = ParquetStorage(base)
+    whole, days = new_york_days(date(2024, 6, 3), date(2024, 6, 28)), list(sessions(date(2024, 6, 3), date(2024, 6, 28)))
+    put(storage, symbol, DAYS, [day for day in days if day != days[5]], 100.0, wanted=(whole,), covered=(whole,))
+    series, year = Series(symbol, DAYS), Period(2024, None)
+    other = storage.bars.acting(f"import of {ATTACK}")
+    other.write(series, year, days_of(days[5:6], 7.0))
+    written = other.write(series, year, days_of(days[2:4], 900.0))
+    theirs = Conflict(new_york_midnight(days[8]), (107.0, 109.0, 105.0, 108.25, 107_000.0, 107.0, 107.0), NOW)
+    gone = Conflict(new_york_midnight(days[9]), None, NOW)
+    conflict_file(storage.files, series).update(lambda _: (theirs, gone))
+    counted = {"rows": {year: written.rows}, "files": {year: written.count.fingerprint}, "conflicting": 2}
+    storage.bars.coverage.update(series, lambda known: replace(known, **counted))
+    return storage

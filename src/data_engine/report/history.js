@@ -1,7 +1,7 @@
 /* What changed after it was final, and the bars that conflict with Alpaca's. */
 
 const LATER = [
-  ["late", "came late", "Came late", "bars that were added after Alpaca had answered completely without them"],
+  ["late", "came late", "Came late", "bars that were added where their range was complete and final"],
   ["revised", "revised", "Revised", "bars that got other values after they were final"],
   ["removed", "removed", "Removed", "bars that went, by a command or since Alpaca dropped them"],
 ];
@@ -69,7 +69,7 @@ function changeRow(one) {
   const days = one.days ? one.first + (one.days > 1 ? ` to ${one.last} (${plural(one.days, "day")})` : "") : "";
   const lost = one.not_kept ? `${plural(one.not_kept, "file")} whose old bars are not kept` : "";
   return el("tr", {}, cellOf("Time", "nowrap", timestamp(one.instant)), cellOf("Series", "nowrap", `${one.symbol} · ${one.dataset}`),
-    ...laterCells(one), cellOf("Days", "", [days, lost].filter(Boolean).join("; ")), cellOf("Made by", "wide", one.actor));
+    ...laterCells(one), cellOf("Days", "days", [days, lost].filter(Boolean).join("; ")), cellOf("Made by", "wide", one.actor));
 }
 
 function showConflicts(history) {
@@ -81,10 +81,16 @@ function showConflicts(history) {
   growing(box, columns, history.conflicts, (one) => conflictRow(one, history.values), caption, 100);
 }
 
+/* A value as it was meant, or with all its digits where it can only be told from the other one by them. */
+function valueText(value, other) {
+  const short = Number(value.toPrecision(12));
+  return String(other !== null && Number(other.toPrecision(12)) === short ? value : short);
+}
+
 function conflictRow(one, names) {
   const shown = names.map((name, number) => [name, number]).filter(([, number]) => !one.alpaca || one.stored[number] !== one.alpaca[number]);
-  const text = (values) => shown.map(([name, number]) => `${name.replaceAll("_", " ")} ${values[number]}`).join(", ");
+  const text = (values, other) => shown.map(([name, number]) => `${name.replaceAll("_", " ")} ${valueText(values[number], other && other[number])}`).join(", ");
   return el("tr", {}, cellOf("Bar", "nowrap", timestamp(one.timestamp)), cellOf("Series", "nowrap", `${one.symbol} · ${one.dataset}`),
-    cellOf("Stored", "", text(one.stored)), cellOf("Alpaca", one.alpaca ? "" : "warn", one.alpaca ? text(one.alpaca) : "dropped"),
+    cellOf("Stored", "", text(one.stored, one.alpaca)), cellOf("Alpaca", one.alpaca ? "" : "warn", one.alpaca ? text(one.alpaca, one.stored) : "dropped"),
     cellOf("First seen", "nowrap", timestamp(one.seen)));
 }

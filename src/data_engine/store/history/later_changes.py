@@ -1,8 +1,8 @@
 """Find what changed of the bars of a series after they were final: `later_changes`.
 
-A bar *came late* if it was added where the series was covered already: Alpaca had answered completely, without it. A bar was
-*revised* later if its range was covered then. What was provisional may change, and is only counted. Bars that went are told in
-any case: what is removed on purpose is withdrawn from the coverage first.
+A bar *came late* if it was added where the series was covered already: its range was complete and final, without it. A bar was
+*revised* later if its range was covered then. What was not covered, such as provisional bars, may change, and is only counted.
+Bars that went are told in any case: what is removed on purpose is withdrawn from the coverage first.
 """
 
 from __future__ import annotations
