@@ -25,7 +25,7 @@ class PastCoverage:
         self._covered: dict[int, tuple[TimeRange, ...] | None] = {}
 
     def covered_before(self, number: int) -> tuple[TimeRange, ...] | None:
-        """Return the ranges that were fetched completely and final before a record; None if that is not known.
+        """Return the ranges that were complete and final before a record, without tentative emptiness; None if that is not known.
 
         Args:
             number: The number of the record.
@@ -44,6 +44,6 @@ class PastCoverage:
                 step = chain.links[len(self._contents) - 1].entry.undo
                 self._contents.append(earlier(self._contents[-1], (step,)))
             content = self._contents[undone]
-            return () if content is None else coverage_file.load(content, self._series, fingerprints=False).covered
+            return () if content is None else coverage_file.load(content, self._series, fingerprints=False).trusted
         except ValueError:
             return None
