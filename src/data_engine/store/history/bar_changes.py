@@ -50,6 +50,8 @@ class ChangedBars:
             ValueError: If the difference is damaged, or of another table.
         """
         added, old, before = times_before(body, times)
+        if not old.size:
+            return cls(added, NONE, NONE), before
         stays = np.isin(old, times, assume_unique=True)
         return cls(added, old[stays], old[~stays]), before
 

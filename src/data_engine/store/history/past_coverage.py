@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+
 from data_engine.market.series import Series
 from data_engine.market.time_range import TimeRange
 from data_engine.store import coverage_file
@@ -21,6 +23,7 @@ class PastCoverage:
     def __init__(self, series: Series, content: bytes | None, chain: Chain) -> None:
         self._series = series
         self._chain = chain
+        self._numbers = [link.number for link in reversed(chain.links)]
         self._contents = [content]  # by the number of changes that are undone
         self._covered: dict[int, tuple[TimeRange, ...] | None] = {}
 
@@ -30,7 +33,7 @@ class PastCoverage:
         Args:
             number: The number of the record.
         """
-        undone = sum(1 for link in self._chain.links if link.number >= number)
+        undone = len(self._numbers) - bisect_left(self._numbers, number)
         if undone not in self._covered:
             self._covered[undone] = self._read(undone)
         return self._covered[undone]
