@@ -31,7 +31,8 @@ from data_engine.market.exchange_calendar import next_session, session_starts, s
 from data_engine.market.series import Dataset, Series, Timeframe
 from data_engine.market.time_range import TimeRange, new_york_days, new_york_midnight
 from data_engine.store import coverage_file
-from data_engine.store.coverage import Coverage, Fingerprint
+from data_engine.store.coverage import Coverage
+from data_engine.store.file_count import Fingerprint
 from data_engine.store.partitions import Partition, Period, periods
 
 DAYS, MINUTES = Dataset(Timeframe(1, "Day")), Dataset(Timeframe(1, "Min"))

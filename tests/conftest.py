@@ -16,6 +16,23 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
+_OF_EVERY_SERVICE = ("store", "safety")
+"""Where the promises of a `FileStore` are tried. Elsewhere one service of S3 is enough; `make fuzz` tries all everywhere."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what tries the same with a second service of S3."""
+    if os.environ.get("HYPOTHESIS_PROFILE") == "fuzz":
+        return
+    again = [item for item in items if _service_of(item) == "moto" and item.path.parent.name not in _OF_EVERY_SERVICE]
+    config.hook.pytest_deselected(items=again)
+    left_out = set(again)
+    items[:] = [item for item in items if item not in left_out]
+
+
+def _service_of(item: pytest.Item) -> object:
+    return item.callspec.params.get("new_place") if isinstance(item, pytest.Function) and hasattr(item, "callspec") else None
+
 
 @pytest.fixture(autouse=True)
 def clean_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

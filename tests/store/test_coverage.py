@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from data_engine.market.series import Adjustment, Dataset, Feed, Series, Timeframe
 from data_engine.market.time_range import TimeRange, union
-from data_engine.store.coverage import Coverage, Failure, FileCount, Fingerprint
+from data_engine.store.coverage import Coverage, Failure
 from data_engine.store.coverage_file import dump, folder, key, load
 from data_engine.store.dated_ranges import Tentative
+from data_engine.store.file_count import FileCount, Fingerprint
 from data_engine.store.partitions import Period
 
 MINUTES = Dataset(Timeframe.parse("1Min"))

@@ -14,9 +14,10 @@ import pytest
 from data_engine.errors import DamagedFile
 from data_engine.market.series import Dataset, Feed, Series, Timeframe
 from data_engine.market.time_range import TimeRange
-from data_engine.store.coverage import Coverage, Fingerprint
+from data_engine.store.coverage import Coverage
 from data_engine.store.coverage_file import dump, key
 from data_engine.store.coverage_store import CoverageSnapshot, CoverageStore
+from data_engine.store.file_count import Fingerprint
 from data_engine.store.partitions import Period
 from data_engine.version import __version__
 

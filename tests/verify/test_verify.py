@@ -32,8 +32,9 @@ from data_engine.market.series import Dataset, Series, Timeframe
 from data_engine.market.time_range import TimeRange, difference, intersection, new_york_days
 from data_engine.sandbox import Replay, Sandbox
 from data_engine.store.bar_store import BarStore
-from data_engine.store.coverage import Coverage, Fingerprint
+from data_engine.store.coverage import Coverage
 from data_engine.store.dated_ranges import Tentative
+from data_engine.store.file_count import Fingerprint
 from data_engine.store.file_store import Change
 from data_engine.store.local_files import LocalFiles
 from data_engine.store.partitions import Partition, Period
@@ -273,13 +274,15 @@ def test_uncounted_bars_in_a_complete_month_are_an_inconsistency(base):
     assert [(one.code, one.period) for one in findings(base)[A]] == [("file_changed", JUNE)]
 
 
-def test_bars_that_a_user_stores_are_counted_without_a_fingerprint(base):
-    """`store` drops the fingerprint of the files that it touches, so that nothing is wrong with them."""
+def test_bars_that_a_user_stores_are_counted_with_a_size_alone(base):
+    """`store` drops the digest of the files that it touches, so that nothing is wrong with them."""
     frame = ParquetStorage(base).load("AAPL", "2024-06-03", "2024-06-03") + 1.0
     ParquetStorage(base).store(frame)
 
     assert findings(base) == {A: [], B: []}
-    assert set(ParquetStorage(base).bars.coverage.read(A).files) == {MAY, JULY}
+    known = ParquetStorage(base).bars.coverage.read(A)
+    assert [known.fingerprint(period) is None for period in FILES] == [False, True, False]
+    assert known.files[JUNE].size == bars_of(base, JUNE).stat().st_size
 
 
 def test_a_coverage_without_fingerprints_is_consistent(base):

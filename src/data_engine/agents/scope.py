@@ -17,7 +17,8 @@ from data_engine.read.completeness import lack_of
 from data_engine.read.holdings import Holdings
 from data_engine.read.session_report import FrameRecord
 from data_engine.store.bar_store import BarStore
-from data_engine.store.coverage import Coverage, Fingerprint
+from data_engine.store.coverage import Coverage
+from data_engine.store.file_count import Fingerprint
 from data_engine.store.file_store import FileStore
 from data_engine.store.partitions import Partition
 

@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from data_engine.market.bars import EMPTY, NO_CHANGES, Changes, Int64s, from_micros, timestamps_us, to_micros, within
 from data_engine.market.time_range import TimeRange, difference
-from data_engine.store.coverage import Coverage, FileCount
+from data_engine.store.coverage import Coverage
+from data_engine.store.file_count import FileCount
 from data_engine.store.file_edit import WriteResult
 from data_engine.store.partitions import Period
 

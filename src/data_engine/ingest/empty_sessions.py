@@ -32,9 +32,9 @@ class EmptySession:
 
     Attributes:
         day: The session.
-        range: The range of its bars, whole, or the part that was answered.
+        range: The range of its bars, whole, or the part that was answered; if some of that is final, as much as is.
         regular: Whether the series had a bar in each of the ten sessions before.
-        final: Whether Alpaca no longer revises bars of the session.
+        final: Whether Alpaca no longer revises bars of the range.
         withdrawn: Where bars are stored that were provisional: once the emptiness is final, they are removed.
     """
 
@@ -131,15 +131,21 @@ def empty_sessions(
         stored = _has_bars(storage, before.series, withdrawn)
         if part and (whole or stored):
             regular = whole and traded.issuperset(window)
-            found.append(EmptySession(day, part, regular, bars.end <= final_before, withdrawn if stored else ()))
+            final = _until(part, final_before)
+            found.append(EmptySession(day, final or part, regular, final is not None, withdrawn if stored else ()))
     return tuple(found)
 
 
+def _until(part: TimeRange, final_before: datetime) -> TimeRange | None:
+    """Return what of a part of a session is final: of bars of several hours, the last one may not be, and the others are."""
+    return TimeRange(part.start, min(part.end, final_before)) if part.start < final_before else None
+
+
 def _removable(before: Coverage, span: TimeRange, part: TimeRange, final_before: datetime) -> tuple[TimeRange, ...]:
-    """Return what was provisional in a part of a session whose bars no longer change; nothing while they can."""
-    bars = before.series.dataset.timeframe.widen(span)
-    inside = bars.intersect(part)
-    return intersection((inside,), before.provisional) if inside and bars.end <= final_before else ()
+    """Return what was provisional in a part of a session, where bars no longer change."""
+    inside = before.series.dataset.timeframe.widen(span).intersect(part)
+    final = inside and _until(inside, final_before)
+    return intersection((final,), before.provisional) if final else ()
 
 
 def _has_bars(storage: BarStore, series: Series, ranges: Iterable[TimeRange]) -> bool:

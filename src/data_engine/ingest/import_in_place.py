@@ -26,7 +26,7 @@ from data_engine.market.bars import EMPTY, merge, take, timestamps_us
 from data_engine.market.series import Adjustment, Dataset, Feed, Series
 from data_engine.market.symbol import check_symbol
 from data_engine.store.bar_store import BarStore, split_by_period
-from data_engine.store.coverage import Fingerprint
+from data_engine.store.file_count import Fingerprint
 from data_engine.store.legacy_files import journal_key, legacy_folders, legacy_keys
 from data_engine.store.partitions import Partition, decode_symbol
 

@@ -20,7 +20,8 @@ from data_engine.market.bars import merge
 from data_engine.market.series import Dataset, Series
 from data_engine.market.time_range import TimeRange, from_iso, iso
 from data_engine.store.bar_store import BarStore
-from data_engine.store.coverage import Coverage, Fingerprint
+from data_engine.store.coverage import Coverage
+from data_engine.store.file_count import Fingerprint
 from data_engine.store.file_store import FileStore
 from data_engine.store.legacy_files import JOURNALS
 from data_engine.store.partitions import Partition, Period

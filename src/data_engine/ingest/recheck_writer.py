@@ -25,8 +25,9 @@ from data_engine.market.series import Series
 from data_engine.market.time_range import TimeRange, intersection
 from data_engine.store.bar_store import BarStore, split_by_period
 from data_engine.store.conflicts import Conflicts, conflict_file, conflicts_between, merged, new_bars
-from data_engine.store.coverage import Coverage, FileCount
+from data_engine.store.coverage import Coverage
 from data_engine.store.dated_ranges import seen_again
+from data_engine.store.file_count import FileCount
 from data_engine.store.file_edit import FileEdit
 from data_engine.store.legacy_files import foreign_files
 from data_engine.store.partitions import Period

@@ -19,8 +19,9 @@ from data_engine.market.series import Dataset, Series
 from data_engine.market.symbol import asof_day, ticker_of
 from data_engine.market.time_range import TimeRange, difference, union
 from data_engine.market.wording import and_more
-from data_engine.store.coverage import Coverage, FileCount
+from data_engine.store.coverage import Coverage
 from data_engine.store.coverage_store import CoverageSnapshot, CoverageStore
+from data_engine.store.file_count import FileCount
 from data_engine.store.file_store import FileStore
 from data_engine.store.legacy_files import foreign_files
 from data_engine.store.lost_files import lost_files

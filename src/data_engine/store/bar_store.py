@@ -18,8 +18,9 @@ from data_engine.market.bars import EMPTY, Changes, Int64s, merge, take, timesta
 from data_engine.market.bars import within as cut
 from data_engine.market.series import Dataset, Series
 from data_engine.market.time_range import TimeRange
-from data_engine.store.coverage import Coverage, FileCount, Fingerprint
+from data_engine.store.coverage import Coverage
 from data_engine.store.coverage_store import CoverageStore
+from data_engine.store.file_count import FileCount, Fingerprint
 from data_engine.store.file_edit import FileEdit, WriteResult, count_table
 from data_engine.store.file_store import FileStore
 from data_engine.store.legacy_files import refuse_foreign, refuse_legacy_store
@@ -142,7 +143,7 @@ class BarStore:
 
         def count(known: Coverage) -> Coverage:
             found = self.count_files(known, parts, written).items()
-            return known.with_stored({at: replace(one, fingerprint=None) for at, one in found})
+            return known.with_stored({at: one.unsure() for at, one in found})
 
         self.coverage.update(series, count)
         return sum(results.values(), WriteResult())
@@ -189,7 +190,7 @@ class BarStore:
             return written
         if durable:
             self.files.flush(key.rpartition("/")[0])
-        return replace(count_table(self.decode(key, content, ["timestamp"]), content), fingerprint=None)
+        return count_table(self.decode(key, content, ["timestamp"]), content).unsure()
 
     def read(
         self,

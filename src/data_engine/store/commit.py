@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from data_engine.store.coverage import Fingerprint
+from data_engine.store.file_count import Fingerprint
 
 
 @dataclass(frozen=True, slots=True)

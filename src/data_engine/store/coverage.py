@@ -14,13 +14,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import reduce
-from hashlib import sha256
 from typing import TypeVar
 
 from data_engine.market.finality import final_before
 from data_engine.market.series import Series
 from data_engine.market.time_range import TimeRange, difference, intersection, new_york_date, new_york_midnight, unanswered, union
 from data_engine.store.dated_ranges import TENTATIVE, Seen, Tentative, Unconfirmed
+from data_engine.store.file_count import FileCount, Fingerprint
 from data_engine.store.partitions import Period
 
 _Part = TypeVar("_Part", "Tentative", "Unconfirmed")
@@ -42,41 +42,6 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class Fingerprint:
-    """What tells one file's content from every other: how `verify` sees that a file was swapped, changed or put back.
-
-    Attributes:
-        size: in bytes.
-        digest: the first 16 hexadecimal digits of its SHA-256, which processors compute faster than any other.
-    """
-
-    size: int
-    digest: str
-
-    @classmethod
-    def of(cls, content: bytes) -> Fingerprint:
-        """Return the fingerprint of a file's content."""
-        return cls(len(content), sha256(content).hexdigest()[:16])
-
-
-@dataclass(frozen=True, slots=True)
-class FileCount:
-    """What one file holds, as counted when it was written or read.
-
-    Attributes:
-        rows: The number of bars; 0 if there is no file.
-        first: The first bar, UTC; None if there is none.
-        last: The last bar.
-        fingerprint: The content's fingerprint; None if others may have changed it since.
-    """
-
-    rows: int
-    first: datetime | None = None
-    last: datetime | None = None
-    fingerprint: Fingerprint | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Coverage:
     """What is known of one series.
 
@@ -92,7 +57,7 @@ class Coverage:
         conflicting: The number of stored bars that Alpaca revised or dropped and that were kept, when they were last compared.
         basis_checked: When the first bars of an adjusted series were last found to be as they are stored, UTC.
         rows: The number of bars in each file.
-        files: The fingerprints of those files whose content was counted as it was written; not every file has one.
+        files: The fingerprints of files as they were counted; not every file has one, nor each one a digest.
         changing: The files that a run was about to change other than by growing. Their counts are not to be believed.
         first_bar: The first stored bar, UTC.
         last_bar: The last stored bar.
@@ -123,6 +88,11 @@ class Coverage:
     begun: datetime | None = None
     updated: datetime | None = None
     by: str = ""
+
+    def fingerprint(self, period: Period) -> Fingerprint | None:
+        """Return the fingerprint of a file that is as it was counted, if nobody has changed it; None if that cannot be told."""
+        mark = self.files.get(period)
+        return mark if mark is not None and mark.digest else None
 
     @property
     def bars(self) -> int:

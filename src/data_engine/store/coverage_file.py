@@ -14,8 +14,9 @@ from typing import Any
 
 from data_engine.market.series import Dataset, Series
 from data_engine.market.time_range import TimeRange, from_iso, iso, union
-from data_engine.store.coverage import Coverage, Failure, Fingerprint
+from data_engine.store.coverage import Coverage, Failure
 from data_engine.store.dated_ranges import TENTATIVE, Seen, Tentative, Unconfirmed
+from data_engine.store.file_count import Fingerprint
 from data_engine.store.partitions import Period
 
 FORMAT = 1

@@ -10,7 +10,7 @@ import pyarrow as pa
 from data_engine.cpu import CPU_SLOTS
 from data_engine.market.bar_parquet import to_parquet
 from data_engine.market.bars import NO_CHANGES, Changes, from_micros, timestamps_us
-from data_engine.store.coverage import FileCount, Fingerprint
+from data_engine.store.file_count import FileCount, Fingerprint
 from data_engine.store.history.bar_undo import bars_undo
 from data_engine.store.history.undo import Edited
 

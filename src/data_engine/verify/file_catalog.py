@@ -12,7 +12,7 @@ from data_engine.errors import StoreError
 from data_engine.market.series import Dataset
 from data_engine.market.symbol import ticker_of
 from data_engine.store.bar_store import BarStore
-from data_engine.store.coverage import Fingerprint
+from data_engine.store.file_count import Fingerprint
 from data_engine.store.partitions import Partition
 
 

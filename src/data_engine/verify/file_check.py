@@ -25,7 +25,7 @@ from data_engine.market.bar_parquet import from_parquet
 from data_engine.market.bars import BAR_SCHEMA, Int64s, from_micros, numbers, problems, timestamps_us
 from data_engine.market.time_range import iso
 from data_engine.market.wording import and_more
-from data_engine.store.coverage import FileCount, Fingerprint
+from data_engine.store.file_count import FileCount, Fingerprint
 from data_engine.store.file_store import FileStore
 from data_engine.store.partitions import Partition, Period
 from data_engine.store.removal_mark import is_mark

@@ -7,7 +7,8 @@ from functools import cached_property, partial
 
 from data_engine.errors import StoreError
 from data_engine.market.time_range import TimeRange
-from data_engine.store.coverage import Coverage, Fingerprint
+from data_engine.store.coverage import Coverage
+from data_engine.store.file_count import Fingerprint
 from data_engine.store.file_store import FileStore
 from data_engine.store.history.head import USER
 from data_engine.store.history.store_history import StoreHistory
@@ -64,7 +65,7 @@ class FileComparison:
     def _changed(self, file: CheckedFile) -> Finding | None:
         """Return how an undamaged file differs from the counted one, if that is an inconsistency."""
         partition = file.partition
-        fingerprint, counted = self._coverage.files.get(partition.period), self._coverage.rows.get(partition.period)
+        fingerprint, counted = self._coverage.fingerprint(partition.period), self._coverage.rows.get(partition.period)
         if partition.period in self._coverage.changing or _matches(file, fingerprint):
             return None
         path = f"{self._files.location}/{partition.key}"
@@ -108,7 +109,7 @@ class FileComparison:
         before it counted them, have the same bars.
         """
         period = file.partition.period
-        fingerprint, counted = self._coverage.files.get(period), self._coverage.rows.get(period)
+        fingerprint, counted = self._coverage.fingerprint(period), self._coverage.rows.get(period)
         if counted is None:
             return self._content(other) is None  # moved
         if file.rows < counted:
@@ -132,7 +133,7 @@ class FileComparison:
 def is_counted(coverage: Coverage, file: CheckedFile) -> bool:
     """Tell whether an undamaged file is as the coverage counts it."""
     period = file.partition.period
-    fingerprint = coverage.files.get(period)
+    fingerprint = coverage.fingerprint(period)
     return file.rows == coverage.rows.get(period) and (fingerprint is None or _matches(file, fingerprint))
 
 

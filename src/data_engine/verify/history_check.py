@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 
 from data_engine.errors import StoreError
 from data_engine.market.wording import and_more, plural
-from data_engine.store.coverage import Fingerprint
+from data_engine.store.file_count import Fingerprint
 from data_engine.store.file_store import FileStore
 from data_engine.store.history.chain import Chain
 from data_engine.store.history.record import recorded_folders

@@ -20,8 +20,9 @@ from data_engine.market.series import Dataset, Series, Timeframe
 from data_engine.market.time_range import TimeRange, difference, intersection, iso
 from data_engine.market.wording import and_more
 from data_engine.store.bar_store import BarStore
-from data_engine.store.coverage import Coverage, FileCount, Fingerprint
+from data_engine.store.coverage import Coverage
 from data_engine.store.coverage_file import key
+from data_engine.store.file_count import FileCount, Fingerprint
 from data_engine.store.partitions import Partition, Period
 from data_engine.verify.daily_reconciliation import SessionSums
 from data_engine.verify.day_habits import compare_days
@@ -224,7 +225,7 @@ def _check_files(storage: BarStore, series: Series, now: datetime, coverage: Cov
 
 
 def _counted(coverage: Coverage, period: Period) -> FileCount:
-    return FileCount(coverage.rows.get(period, 0), fingerprint=coverage.files.get(period))
+    return FileCount(coverage.rows.get(period, 0), fingerprint=coverage.fingerprint(period))
 
 
 def _coverage_findings(coverage: Coverage, stored: StoredBars, now: datetime, *, all_good: bool) -> list[Finding]:

@@ -236,7 +236,7 @@ def sized_coverage(storage: BarStore, series: Series) -> tuple[Coverage, tuple[i
     """
     known = storage.coverage.read(series)
     provisional = (one for span in known.provisional for one in periods(span, series.dataset))
-    chosen = list({**known.rows, **dict.fromkeys(provisional)})
+    chosen = list({**known.rows, **dict.fromkeys(known.changing), **dict.fromkeys(provisional)})
     sizes = dict(zip(chosen, map(storage.files.size, file_keys(series, chosen)), strict=True))
     other = [one for one, size in sizes.items() if _is_changed(known, one, size)]
     if other or known.changing:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import takewhile
 
 from data_engine.market.time_range import iso
-from data_engine.store.coverage import Fingerprint
+from data_engine.store.file_count import Fingerprint
 from data_engine.store.history.record import Entry
 from data_engine.store.history.undo import Kind
+
+_NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,8 @@ def walk(present: Fingerprint | None, links: Sequence[Link]) -> Chain:
         present: The fingerprint of the file as it is; None if there is none.
         links: All records of it, the latest first.
     """
-    walked = _Walk(present)
+    live = _live(present, links)
+    walked = _Walk(present, [link for link in links if link.number not in live])
     for place, link in enumerate(links):
         if link.entry.undo.kind is Kind.SEEN:
             return walked.chain(known=_is(walked.state, link.entry.after), first=link.entry.after)
@@ -93,10 +96,20 @@ def walk(present: Fingerprint | None, links: Sequence[Link]) -> Chain:
             if link.entry.undo.kind is Kind.LOST:
                 return walked.chain(known=False)
         else:
-            walked.pass_over(link.entry.before)
+            walked.pass_over(link)
         if not walked.explains(link):
             return walked.chain(known=False)
     return walked.chain(known=walked.state is None)
+
+
+def _live(present: Fingerprint | None, links: Sequence[Link]) -> set[int]:
+    """Return the numbers of the records on the chain that ends in the present file."""
+    found, state = set(), present
+    for link in links:
+        if link.entry.after == state and link.entry.undo.kind is not Kind.SEEN:
+            found.add(link.number)
+            state = link.entry.before
+    return found
 
 
 class _Walk:
@@ -104,13 +117,16 @@ class _Walk:
 
     Args:
         state: The fingerprint of the file as it is.
+        lost: The records that are not live, the latest first.
     """
 
-    def __init__(self, state: Fingerprint | None) -> None:
+    def __init__(self, state: Fingerprint | None, lost: Sequence[Link]) -> None:
         self.state = self._present = state
+        self._lost = lost
         self._live: list[Link] = []
         self._gaps: list[tuple[datetime, datetime]] = []
         self._read: list[tuple[Fingerprint | None, int]] = []  # what writers read that is no state yet, and the live ones by then
+        self._passed: list[Link] = []  # records that are not live, since the latest that is
         self._beside: tuple[Link, ...] = ()  # the records of writers that worked at the same time, the latest first
         self._sure = 0  # the live ones before them
 
@@ -124,12 +140,41 @@ class _Walk:
             self._beside = tuple(_at_the_same_time(link, older))
             self._gaps.append((self._beside[-1].instant, link.instant))
             self._sure = len(self._live) + 1
+        if self._passed and self._is_late(link):
+            self._gaps.append((min(one.instant for one in (link, *self._passed)), self._until(len(self._live))))
+        self._passed.clear()
         self._live.append(link)
         self.state = link.entry.before
         self._read = [(read, count) for read, count in self._read if read != self.state]
 
-    def pass_over(self, read: Fingerprint | None) -> None:
-        """Pass over a record that is not live, whose writer has read something."""
+    def _is_late(self, link: Link) -> bool:
+        """Tell whether a live record, or one that made the same, may have been carried out after later records were made.
+
+        It was if the writer of a later one, who knew of it, has read something else. It may have been if a later one has read
+        what it made: that one has then changed the file, and the writer of an earlier record has made the same again.
+        """
+        made = link.entry.after
+        same = [one.number for one in self._lost if one.entry.after == made]
+        return any(
+            one.base >= link.number if one.entry.before != made else any(number < one.number for number in same)
+            for one in self._passed
+        )
+
+    def _until(self, count: int) -> datetime:
+        """Return the instant of the earliest of so many live records: its writer has read what was made before it."""
+        return self._live[count - 1].instant if count else _NEVER
+
+    def pass_over(self, link: Link) -> None:
+        """Pass over a record that is not live, whose writer has read something.
+
+        If the writer of a later one has read what this one makes, the file was that for a while, and then again what it had been
+        before: a bucket takes a write that comes late if the file has the content again that its writer read.
+        """
+        made, read = link.entry.after, link.entry.before
+        self._passed.append(link)
+        if counts := [count for seen, count in self._read if seen == made and count]:
+            self._gaps.append((link.instant, self._until(min(counts))))
+            self._read = [(seen, count) for seen, count in self._read if seen != made or not count]
         if read != self.state:
             self._read.append((read, len(self._live)))
 

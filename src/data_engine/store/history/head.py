@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from data_engine.store.coverage import Fingerprint
 from data_engine.store.disk import Mutex
+from data_engine.store.file_count import Fingerprint
 from data_engine.store.history.record import Entry, is_recorded
 from data_engine.store.history.undo import Edited, Kind, Undo, undo_of
 

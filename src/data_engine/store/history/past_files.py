@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from data_engine.errors import DataEngineError, HistoryEnds, StoreError
 from data_engine.market.time_range import iso
-from data_engine.store.coverage import Fingerprint
+from data_engine.store.file_count import Fingerprint
 from data_engine.store.file_store import Change, FileStore, no_check
 from data_engine.store.history.chain import Chain
 from data_engine.store.history.record import is_recorded

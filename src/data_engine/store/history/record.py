@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 
-from data_engine.store.coverage import Fingerprint
+from data_engine.store.file_count import Fingerprint
 from data_engine.store.history.undo import Kind, Undo
 
 FOLDER = "metadata/history"

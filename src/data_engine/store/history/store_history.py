@@ -10,7 +10,7 @@ from functools import cached_property
 
 from data_engine.errors import InputError
 from data_engine.market.time_range import iso
-from data_engine.store.coverage import Fingerprint
+from data_engine.store.file_count import Fingerprint
 from data_engine.store.file_store import FileStore
 from data_engine.store.history.chain import Chain, Link, walk
 from data_engine.store.history.pack import Pack, live_packs, pack_key, pack_numbers

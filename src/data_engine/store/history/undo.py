@@ -10,7 +10,7 @@ import zlib
 from dataclasses import dataclass
 from enum import Enum
 
-from data_engine.store.coverage import Fingerprint
+from data_engine.store.file_count import Fingerprint
 
 _WINDOW = 32_768  # zlib refers to so many bytes of a dictionary
 
