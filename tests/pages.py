@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import zlib
 from base64 import b64decode
 from dataclasses import replace
 from datetime import UTC, date, datetime
+from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -68,8 +71,21 @@ def put(storage: ParquetStorage, symbol: str, dataset: Dataset, days: list[date]
     storage.bars.coverage.update(series, change)
 
 
+@lru_cache
+def _made() -> TemporaryDirectory[str]:
+    """Return the store of `make_store`, written once a process, which takes longer than to copy it."""
+    folder = TemporaryDirectory(prefix="pages-")
+    _write_store(Path(folder.name) / "store")
+    return folder
+
+
 def make_store(base: Path) -> ParquetStorage:
-    """Write a store: a complete series with daily bars, one that failed, one with a hostile name, and a run log."""
+    """Return a store: a complete series with daily bars, one that failed, one with a hostile name, and a run log."""
+    shutil.copytree(Path(_made().name) / "store", base)
+    return ParquetStorage(base)
+
+
+def _write_store(base: Path) -> None:
     storage = ParquetStorage(base)
     whole = new_york_days(FIRST, LAST)
     days = list(sessions(FIRST, LAST))
@@ -124,7 +140,6 @@ def make_store(base: Path) -> ParquetStorage:
             error=("refused", ATTACK),
         )
     )
-    return storage
 
 
 def blocks_of(page: str) -> list[str]:
