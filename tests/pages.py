@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import zlib
 from base64 import b64decode
 from dataclasses import replace
 from datetime import UTC, date, datetime
+from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -19,6 +22,7 @@ from data_engine.market.exchange_calendar import extended_hours, sessions
 from data_engine.market.series import Dataset, Series
 from data_engine.market.time_range import TimeRange, new_york_days, new_york_midnight
 from data_engine.read.parquet_storage import ParquetStorage
+from data_engine.store.conflicts import Conflict, conflict_file
 from data_engine.store.coverage import Coverage, Failure
 from data_engine.store.partitions import Period
 
@@ -67,8 +71,21 @@ def put(storage: ParquetStorage, symbol: str, dataset: Dataset, days: list[date]
     storage.bars.coverage.update(series, change)
 
 
+@lru_cache
+def _made() -> TemporaryDirectory[str]:
+    """Return the store of `make_store`, written once a process, which takes longer than to copy it."""
+    folder = TemporaryDirectory(prefix="pages-")
+    _write_store(Path(folder.name) / "store")
+    return folder
+
+
 def make_store(base: Path) -> ParquetStorage:
-    """Write a store: a complete series with daily bars, one that failed, one with a hostile name, and a run log."""
+    """Return a store: a complete series with daily bars, one that failed, one with a hostile name, and a run log."""
+    shutil.copytree(Path(_made().name) / "store", base)
+    return ParquetStorage(base)
+
+
+def _write_store(base: Path) -> None:
     storage = ParquetStorage(base)
     whole = new_york_days(FIRST, LAST)
     days = list(sessions(FIRST, LAST))
@@ -123,7 +140,6 @@ def make_store(base: Path) -> ParquetStorage:
             error=("refused", ATTACK),
         )
     )
-    return storage
 
 
 def blocks_of(page: str) -> list[str]:
@@ -135,3 +151,23 @@ def head_of(page: str) -> dict[str, Any]:
     """Return the data of a report without candles."""
     made: dict[str, Any] = json.loads(zlib.decompress(b64decode(blocks_of(page)[0]), -15))
     return made
+
+
+def make_changed_store(base: Path, symbol: str = "<I>&") -> ParquetStorage:
+    """Write days of a series, covered whole without the sixth; then, by a hostile actor, that one, and other values of two.
+
+    Of two more days, the vendor has another close, and nothing.
+    """
+    storage = ParquetStorage(base)
+    whole, days = new_york_days(date(2024, 6, 3), date(2024, 6, 28)), list(sessions(date(2024, 6, 3), date(2024, 6, 28)))
+    put(storage, symbol, DAYS, [day for day in days if day != days[5]], 100.0, wanted=(whole,), covered=(whole,))
+    series, year = Series(symbol, DAYS), Period(2024, None)
+    other = storage.bars.acting(f"import of {ATTACK}")
+    other.write(series, year, days_of(days[5:6], 7.0))
+    written = other.write(series, year, days_of(days[2:4], 900.0))
+    theirs = Conflict(new_york_midnight(days[8]), (107.0, 109.0, 105.0, 108.25, 107_000.0, 107.0, 107.0), NOW)
+    gone = Conflict(new_york_midnight(days[9]), None, NOW)
+    conflict_file(storage.files, series).update(lambda _: (theirs, gone))
+    counted = {"rows": {year: written.rows}, "files": {year: written.count.fingerprint}, "conflicting": 2}
+    storage.bars.coverage.update(series, lambda known: replace(known, **counted))
+    return storage

@@ -56,7 +56,7 @@ def test_nothing_is_loaded_and_only_its_own_script_runs(page: str) -> None:
     style = re.findall(r"<style>(.*?)</style>", page, re.DOTALL)
 
     assert [tag for tag, one in tags if "src" in one or (tag == "link")] == []
-    assert {one["href"] for tag, one in tags if tag == "a"} == {"#coverage", "#chart", "#flags", "#runs"}
+    assert {one["href"] for tag, one in tags if tag == "a"} == {"#coverage", "#chart", "#flags", "#history", "#runs"}
     assert [name for _, one in tags for name in one if name.startswith("on") or name == "style"] == []
     hashes = [f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'" for text in (*style, *program)]
     assert policy == f"default-src 'none'; style-src {hashes[0]}; script-src {hashes[1]}; base-uri 'none'; form-action 'none'"

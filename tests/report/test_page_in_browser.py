@@ -21,7 +21,7 @@ from data_engine.report import charts
 from data_engine.report.contents import overview_of
 from data_engine.report.html_page import render, save
 from data_engine.store.selection import DatasetFilter
-from pages import DAYS, NOW, make_store, put
+from pages import ATTACK, DAYS, NOW, make_changed_store, make_store, put
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SWITCHES = [
@@ -305,6 +305,30 @@ def test_flags_and_runs_are_texts_whatever_they_hold(shown: Shown) -> None:
     assert newest.endswith("1 m 15 s")
 
 
+def test_what_changed_later_is_listed_chosen_marked_and_text_whatever_it_is(browser: Any, tmp_path: Path) -> None:
+    storage = make_changed_store(tmp_path / "store")
+    save(render(overview_of(storage.bars, DatasetFilter(), now=NOW)), tmp_path / "changed.html")
+
+    for shown in opened(browser, tmp_path / "changed.html", viewport={"width": 360, "height": 700}):
+        rows = [" ".join(row.split()) for row in shown.page.locator("#history-table tbody tr").all_inner_texts()]
+        assert [("– 2 –" in row, "1 – –" in row) for row in rows] == [(True, False), (False, True)]
+        assert f"2024-06-05 to 2024-06-06 (2 days) import of {ATTACK}".replace("\u2028", "") in rows[0]
+        assert "<I>& · equities_1day" in rows[1]
+        shown.page.select_option("#history-kind", "late")
+        assert shown.page.locator("#history-table tbody tr").count() == 1
+        shown.page.select_option("#history-by", "day")
+        assert shown.page.locator("#history-table tbody tr").all_inner_texts()[0].split()[1:] == ["1", "1", "2", "–"]
+        assert shown.page.is_disabled("#history-find")
+        conflicts = [" ".join(row.split()) for row in shown.page.locator("#conflicts-table tbody tr").all_inner_texts()]
+        assert "close 108 close 108.25 2024-07-08" in conflicts[1]
+        assert "dropped 2024-07-08" in conflicts[0]
+        shown.page.focus("#map")
+        assert "1 bar came late · 2 bars revised" in shown.text("#map-readout")
+        assert "changed later 1" in shown.text("#legend")
+        wide = "[...document.querySelectorAll('html, .cards')].filter((one) => one.scrollWidth > one.clientWidth + 1).length"
+        assert shown.page.evaluate(wide) == 0
+
+
 def test_findings_are_chosen_by_code(shown: Shown) -> None:
     shown.page.select_option("#flag-code", "range_missing")
 
@@ -370,7 +394,7 @@ def test_everything_is_reached_by_tab_and_named(shown: Shown) -> None:
         .map((one) => one.outerHTML.slice(0, 80))""")
     assert nameless == []
     assert shown.page.evaluate("[...document.querySelectorAll('h1, h2')].map((one) => one.textContent)") == [
-        "Store report", "Coverage", "Chart", "Gaps and findings", "Runs",
+        "Store report", "Coverage", "Chart", "Gaps and findings", "History", "Runs",
     ]  # fmt: skip
 
 
@@ -382,6 +406,8 @@ def test_an_empty_store_has_a_page_that_says_so(browser: Any, tmp_path: Path) ->
         assert shown.text("#map-readout") == "The store has no series."
         assert shown.text("#chart-note") == "The store has no bars of a day or shorter."
         assert "No run is recorded" in shown.text("#runs-table")
+        assert "no history yet" in shown.text("#history-lead")
+        assert not shown.page.is_visible("#history-table")
 
 
 # -------------------------------------------------------------------------------------------- what to do next, splits, phones

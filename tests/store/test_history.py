@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from data_engine.market.bar_parquet import to_parquet
 from data_engine.market.bars import VALUES, make_table, merge
 from data_engine.store.file_count import Fingerprint
+from data_engine.store.history.bar_changes import ChangedBars
 from data_engine.store.history.bar_undo import bars_undo, counts_of
 from data_engine.store.history.chain import Chain, Link, walk
 from data_engine.store.history.head import Actor, Replaced, found_at_beginning
@@ -59,6 +60,25 @@ def test_bars_become_what_they_were_byte_for_byte(states):
 
     for number, expected in enumerate(contents):
         assert earlier(contents[-1], reversed(steps[number:])) == expected
+
+
+@settings(max_examples=60, deadline=None)
+@given(some_bars, some_bars)
+def test_a_difference_tells_which_bars_changed_by_their_timestamps_alone(old, new):
+    before, after = table(old), table(new)
+    times = np.array(sorted(new), np.int64) * 60_000_000
+    changed, earlier_times = ChangedBars.undone(bars_undo(before, after).body, times)
+    expected = (
+        [minute for minute in sorted(new) if minute not in old],
+        [minute for minute in sorted(new) if minute in old and old[minute] != new[minute]],
+        [minute for minute in sorted(old) if minute not in new],
+    )
+
+    for found in (changed, ChangedBars.between(before, after)):
+        assert (
+            tuple([at // 60_000_000 for at in part.tolist()] for part in (found.added, found.revised, found.removed)) == expected
+        )
+    assert (earlier_times // 60_000_000).tolist() == sorted(old)
 
 
 def test_bars_that_are_added_keep_no_row():

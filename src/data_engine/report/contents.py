@@ -1,4 +1,4 @@
-"""Collect the contents of a report as plain values: coverage by month, findings, runs, candles."""
+"""Collect the contents of a report as plain values: coverage by month, findings, history, runs, candles."""
 
 from __future__ import annotations
 
@@ -20,8 +20,11 @@ from data_engine.market.time_range import iso, new_york_date
 from data_engine.market.wording import and_more, dataset_options
 from data_engine.report.charts import Chart, charts
 from data_engine.report.coverage_months import STATES, Calendar, calendar_of, months_of, reach_of
+from data_engine.report.later import Later, later_of
+from data_engine.report.short_text import short_text
 from data_engine.store.bar_store import BarStore
 from data_engine.store.coverage import Coverage
+from data_engine.store.history.store_history import StoreHistory
 from data_engine.store.selection import DatasetFilter
 from data_engine.universe.delisted import Delisted
 from data_engine.verify import verify as verification
@@ -40,8 +43,6 @@ _COMMANDS = {"repair": "verify --repair", "update": "update", "status": "status"
 _LEGACY = ("legacy_bars", "legacy_layout")  # findings: files of the legacy pipeline are in the store
 
 _MOST_IN_COMMAND = 40  # symbols
-
-_TEXT = 600  # characters of one message
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,7 @@ class Overview:
         notes: Messages to the user.
         ended: The changes at which series end.
         simulated: Whether `data-engine demo` made the store.
+        later: What changed after it was final.
     """
 
     store: str
@@ -77,6 +79,7 @@ class Overview:
     notes: list[str] = field(default_factory=list)
     ended: dict[Series, TickerChange] = field(default_factory=dict)
     simulated: bool = False
+    later: Later = field(default_factory=Later)
 
     def head(self) -> dict[str, Any]:
         """Return the fields of the JSON object in the report, without candles."""
@@ -95,9 +98,10 @@ class Overview:
             "inconsistencies": len(self.verification.inconsistencies),
             "warnings": len(self.verification.warnings),
             "gaps": None if self.quick else self.verification.gaps,
+            "history": self.later.to_json(),
             "runs": [json.loads(run_log.dump(run)) for run in self.runs],
             "charts": [self._chart(chart) for chart in self.charts],
-            "notes": [_short(note) for note in self.notes[:50]],
+            "notes": [short_text(note) for note in self.notes[:50]],
             "commands": {
                 **{name: f"data-engine {words} --base-path {shlex.quote(self.store)}" for name, words in self._commands()},
                 **({"real": _REAL} if self.simulated else {}),
@@ -144,6 +148,7 @@ class Overview:
 
     def _series(self, known: Coverage, calendar: Calendar) -> dict[str, Any]:
         months = months_of(known, calendar)
+        later = self.later.months(known.series)
         return {
             "symbol": known.series.symbol,
             "states": "".join(map(str, months.states.tolist())),
@@ -151,12 +156,13 @@ class Overview:
             "provisional": months.provisional.tolist(),
             "missing": months.missing.tolist(),
             "bars": months.bars.tolist(),
+            "later": [[number, *later[month]] for number, month in enumerate(calendar.months) if month in later],
             "total": known.bars,
             "first": iso(known.first_bar) if known.first_bar else None,
             "last": iso(known.last_bar) if known.last_bar else None,
-            "failure": _short(known.failure.message) if known.failure else None,
+            "failure": short_text(known.failure.message) if known.failure else None,
             "ended": str(self.ended[known.series]) if known.series in self.ended else None,
-            "problem": _short(self.problems[known.series]) if known.series in self.problems else None,
+            "problem": short_text(self.problems[known.series]) if known.series in self.problems else None,
         }
 
     def _chart(self, chart: Chart) -> dict[str, Any]:
@@ -188,7 +194,8 @@ def overview_of(
 ) -> Overview:
     """Return the contents of a report. Nothing is changed, and no request is sent.
 
-    Every bar file is read twice: once to check it, once for the candles.
+    Every bar file is read up to four times: for the candles, and to check it, its history, and what that says of final bars.
+    Every record of the history is read once.
 
     Args:
         storage: The store.
@@ -225,7 +232,8 @@ def overview_of(
     except StoreError as error:
         runs = []
         notes.append(f"cannot read the run log: {error}")
-    checked = verification.verify(storage, choice, names, now=now, quick=quick)
+    history = StoreHistory(storage.files)
+    checked = verification.verify(storage, choice, names, now=now, quick=quick, history=history)
     drawn = charts(storage, known, now=now, quick=quick, minutes=minutes, notes=notes)
     simulated = storage.files.get(DEMO) is not None
     return Overview(
@@ -242,6 +250,7 @@ def overview_of(
         notes,
         ended,
         simulated,
+        later_of(storage, history, choice, names, known, quick=quick),
     )
 
 
@@ -251,8 +260,4 @@ def _symbols(chart: Chart) -> list[str]:
 
 def _finding(finding: Finding) -> dict[str, Any]:
     fields = finding.to_json()
-    return {**fields, "message": _short(finding.message), "inconsistency": finding.is_inconsistency}
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= _TEXT else text[: _TEXT - 3] + "..."
+    return {**fields, "message": short_text(finding.message), "inconsistency": finding.is_inconsistency}

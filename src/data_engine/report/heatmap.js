@@ -50,6 +50,17 @@ function drawState(pen, state, x, y, width, height) {
   }
 }
 
+/* A corner of a month in which bars changed after they were final. */
+function drawChanged(pen, x, y, width) {
+  const size = Math.min(6, width);
+  pen.fillStyle = color("ink");
+  pen.beginPath();
+  pen.moveTo(x + width - size, y);
+  pen.lineTo(x + width, y);
+  pen.lineTo(x + width, y + size);
+  pen.fill();
+}
+
 class HeatMap {
   constructor(box, readout, onPick) {
     this.box = box;
@@ -73,6 +84,7 @@ class HeatMap {
     this.dataset = dataset;
     this.rows = rows;
     this.states = states;
+    this.changed = rows.map((row) => new Set(row.later.map(([month]) => month)));
     this.months = dataset.sessions.length;
     this.at = null;
     this.box.scrollTop = 0;
@@ -122,6 +134,7 @@ class HeatMap {
       for (let month = from; month < to; month++) {
         const [x, end] = [this.x(month) - x0, this.x(month + 1) - x0];
         drawState(pen, this.states[+states[month]], x, y + 1, end - x - gap, this.rowHeight - 2);
+        if (this.changed[row].has(month)) drawChanged(pen, x, y + 1, end - x - gap);
       }
     }
     this.drawFrame(pen, width, height, x0, y0, first, last);
@@ -234,6 +247,7 @@ class HeatMap {
       if (series.missing[month]) parts.push(`${series.missing[month]} missing`);
       if (this.dataset.intraday && series.bars[month]) parts.push(plural(series.bars[month], "bar"));
     }
+    for (const [many, words] of laterOf(series, month)) parts.push(`${plural(many, "bar")} ${words}`);
     if (series.failure && series.missing[month]) parts.push(`last run: ${series.failure}`);
     if (series.ended) parts.push(series.ended);
     if (series.problem) parts.push(series.problem);
@@ -244,13 +258,20 @@ class HeatMap {
 function legend(list, states, rows) {
   const counts = new Array(states.length).fill(0);
   for (const row of rows) for (let i = 0; i < row.states.length; i++) counts[+row.states[i]]++;
-  list.replaceChildren(...LEGEND.filter((state) => counts[states.indexOf(state)]).map((state) => {
+  const items = LEGEND.filter((state) => counts[states.indexOf(state)]).map((state) => {
     const canvas = el("canvas", { "aria-hidden": "true" });
     const pen = sized(canvas, 14, 14);
     drawState(pen, state, 0, 0, 14, 14);
     if (state === "no_session") { pen.strokeStyle = color("empty"); pen.strokeRect(0.5, 0.5, 13, 13); }
     return el("li", { title: STATE_WORDS[state][1] }, canvas, `${STATE_WORDS[state][0]} ${count(counts[states.indexOf(state)])}`);
-  }));
+  });
+  const changed = rows.reduce((sum, row) => sum + row.later.length, 0);
+  if (changed) {
+    const canvas = el("canvas", { "aria-hidden": "true" });
+    drawChanged(sized(canvas, 14, 14), 2, 2, 10);
+    items.push(el("li", { title: "bars came late, were revised after they were final, or were removed" }, canvas, `changed later ${count(changed)}`));
+  }
+  list.replaceChildren(...items);
 }
 
 /* The same as a table: a row per symbol, a column per year. */
@@ -276,5 +297,7 @@ function yearText(row, numbers, states) {
     const state = states[+row.states[number]];
     if (state !== "no_session" && state !== "not_requested") counts[state] = (counts[state] || 0) + 1;
   }
-  return LEGEND.filter((state) => counts[state]).map((state) => `${counts[state]} ${STATE_WORDS[state][0]}`).join(", ") || "–";
+  const changed = row.later.filter(([month]) => numbers.includes(month)).length;
+  const parts = LEGEND.filter((state) => counts[state]).map((state) => `${counts[state]} ${STATE_WORDS[state][0]}`);
+  return [...parts, ...(changed ? [`${changed} changed later`] : [])].join(", ") || "–";
 }

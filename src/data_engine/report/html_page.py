@@ -24,7 +24,7 @@ MARK = "<!doctype html>\n<!-- made by data-engine report -->\n"
 
 _STYLE = "page.css"
 
-_PROGRAM = ("data.js", "text.js", "heatmap.js", "chart.js", "tables.js", "page.js")
+_PROGRAM = ("data.js", "text.js", "heatmap.js", "chart.js", "tables.js", "history.js", "page.js")
 
 
 def render(overview: Overview) -> str:

@@ -23,6 +23,7 @@ function showTop(data) {
     [count(data.warnings), data.warnings === 1 ? "warning" : "warnings"],
     [last ? timestamp(last.began).slice(0, 10) : "–", last ? `last run: ${RUN_WORDS[last.state][0]}` : "no run recorded"],
   ];
+  if (data.history.conflict_count) tiles.splice(5, 0, [count(data.history.conflict_count), data.history.conflict_count === 1 ? "conflicting bar" : "conflicting bars", "warn"]);
   $("tiles").replaceChildren(...tiles.map(([value, text, kind]) => el("li", {}, el("b", { class: kind || "" }, value), el("span", {}, text))));
   showNext(data, requested - stored);
   if (data.notes.length) {
@@ -273,6 +274,7 @@ async function start() {
     $("candles").focus({ preventScroll: true });
   });
   showFlags(data);
+  showHistory(data);
   showRuns(data);
   theme(() => { redrawMap(); section.chart.draw(); });
   await section.ready;

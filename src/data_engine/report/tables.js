@@ -27,6 +27,9 @@ function growing(box, columns, rows, draw, caption, size) {
   box.replaceChildren(el("table", {}, el("caption", {}, caption), el("thead", {}, el("tr", {}, ...header)), body), more);
 }
 
+/* A cell that on a narrow screen has the name of its column before it. */
+const cellOf = (name, kind, ...inner) => el("td", { class: kind, "data-label": name }, el("div", {}, ...inner));
+
 function showFlags(data) {
   const { inconsistencies, warnings } = data;
   const how = data.quick ? "Quick check: only file metadata was read; bars and gaps were not checked." : "Every bar was checked.";
@@ -56,10 +59,9 @@ function showFlags(data) {
 
 function flagRow(finding) {
   const series = finding.symbol ? `${finding.symbol} · ${finding.dataset}` : "–";
-  const cell = (name, kind, text) => el("td", { class: kind, "data-label": name }, el("div", {}, text));
-  return el("tr", {}, cell("Kind", finding.inconsistency ? "bad" : "warn", finding.inconsistency ? "inconsistency" : "warning"),
-    cell("Code", "nowrap", finding.code.replaceAll("_", " ")), cell("Series", "nowrap", series),
-    cell("Message", "wide", finding.message), cell("Remedy", "wide quiet", finding.remedy));
+  return el("tr", {}, cellOf("Kind", finding.inconsistency ? "bad" : "warn", finding.inconsistency ? "inconsistency" : "warning"),
+    cellOf("Code", "nowrap", finding.code.replaceAll("_", " ")), cellOf("Series", "nowrap", series),
+    cellOf("Message", "wide", finding.message), cellOf("Remedy", "wide quiet", finding.remedy));
 }
 
 function showRuns(data) {
@@ -97,8 +99,7 @@ function runRow(run) {
   const failed = run.failures.map((one) => el("p", {}, el("b", {}, `${namesText(one)}: `), one.message));
   if (run.error) failed.unshift(el("p", { class: "bad" }, run.error[1]));
   const notes = run.notes.map((note) => el("p", { class: "quiet" }, note));
-  const cell = (name, kind, ...inner) => el("td", { class: kind, "data-label": name }, el("div", {}, ...inner));
-  return el("tr", {}, cell("Time", "nowrap", timestamp(run.began)), cell("Command", "nowrap", ...what), cell("Requested", "wide", ...requested),
-    cell("Result", "", ...result.map((text) => el("p", { class: "nowrap" }, text)), ...notes), cell("Failed", "wide", ...(failed.length ? failed : ["–"])),
-    cell("Duration", "number", durationText(run.seconds)));
+  return el("tr", {}, cellOf("Time", "nowrap", timestamp(run.began)), cellOf("Command", "nowrap", ...what), cellOf("Requested", "wide", ...requested),
+    cellOf("Result", "", ...result.map((text) => el("p", { class: "nowrap" }, text)), ...notes), cellOf("Failed", "wide", ...(failed.length ? failed : ["–"])),
+    cellOf("Duration", "number", durationText(run.seconds)));
 }

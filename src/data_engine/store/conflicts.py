@@ -120,6 +120,22 @@ def live_conflicts(storage: BarStore, series: Series, span: TimeRange | None = N
     return tuple(one for period, part in parts for one in still_conflicting(part, storage.read(series, period)))
 
 
+def conflicting_values(storage: BarStore, series: Series) -> tuple[tuple[Conflict, Values], ...]:
+    """Return the bars of a series that conflict with Alpaca's still, by time, each with its stored values.
+
+    Raises:
+        DamagedFile: If a file cannot be read.
+    """
+    found: list[tuple[Conflict, Values]] = []
+    for period, part in by_file(series, conflict_file(storage.files, series).read()).items():
+        stored = storage.read(series, period)
+        live = still_conflicting(part, stored)
+        columns = [numbers(stored.column(name)) for name in VALUES]
+        for one, row in zip(live, np.searchsorted(timestamps_us(stored), _times(live)).tolist(), strict=True):
+            found.append((one, tuple(float(column[row]) for column in columns)))
+    return tuple(found)
+
+
 def refresh_conflicts(storage: BarStore, series: Series) -> int:
     """Forget the conflicts of a series that are none any more; return how many are left.
 

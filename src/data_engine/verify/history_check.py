@@ -16,15 +16,18 @@ from data_engine.store.partitions import Partition
 from data_engine.verify.findings import Finding
 
 
-def history_findings(files: FileStore, known: Collection[Finding], *, quick: bool) -> Iterator[Finding]:
+def history_findings(
+    files: FileStore, known: Collection[Finding], *, quick: bool, history: StoreHistory | None = None
+) -> Iterator[Finding]:
     """Yield what is wrong with the history of a store.
 
     Args:
         files: The files of the store.
         known: What else is wrong: that a file is not what it was, or a series is not counted, is said once.
         quick: Whether to read only the records, not the files that they are about.
+        history: The records, if they were read already.
     """
-    history = StoreHistory(files)
+    history = history or StoreHistory(files)
     if history.begins is None:
         return
     last = history.last_number

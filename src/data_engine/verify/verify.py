@@ -18,6 +18,7 @@ from data_engine.market.time_range import TimeRange, difference, intersection, n
 from data_engine.market.wording import and_more
 from data_engine.store.bar_store import BarStore
 from data_engine.store.coverage import Coverage
+from data_engine.store.history.store_history import StoreHistory
 from data_engine.store.selection import DatasetFilter
 from data_engine.verify.action_records import all_findings
 from data_engine.verify.file_catalog import FileCatalog
@@ -68,7 +69,13 @@ class VerificationReport:
 
 
 def verify(
-    storage: BarStore, choice: DatasetFilter, names: Sequence[str] | None = None, *, now: datetime, quick: bool = False
+    storage: BarStore,
+    choice: DatasetFilter,
+    names: Sequence[str] | None = None,
+    *,
+    now: datetime,
+    quick: bool = False,
+    history: StoreHistory | None = None,
 ) -> VerificationReport:
     """Check the selected series and, if no symbols are given, the files beside them.
 
@@ -78,6 +85,7 @@ def verify(
         names: The symbols. If None, all.
         now: The current time; bars and coverage beyond what is final by then are inconsistent.
         quick: Whether to read only file metadata; bars and gaps are not checked then.
+        history: The history of the store, if it was read already.
     """
     report = VerificationReport()
     by_dataset: dict[Dataset, list[Series]] = {}
@@ -99,7 +107,7 @@ def verify(
     report.findings += damaged_requests(storage.files)
     if names is None:
         report.findings += unrecognized_files(storage)
-        report.findings += history_findings(storage.files, report.findings, quick=quick)
+        report.findings += history_findings(storage.files, report.findings, quick=quick, history=history)
     return report
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from data_engine.market.bars import VALUES, make_table, numbers, take, timestamps_us
+from data_engine.market.bars import VALUES, Int64s, make_table, numbers, take, timestamps_us
 from data_engine.store.history.undo import Kind, Undo
 
 _COLUMNS = 1 + len(VALUES)
@@ -35,22 +35,48 @@ def old_bars(body: bytes, new: pa.Table) -> pa.Table:
     Raises:
         ValueError: If the body is damaged, or of another table.
     """
-    try:
-        head, packed = body.split(b"\n", 1)
-        ranges, rows = json.loads(head)
-        kept = np.ones(new.num_rows, bool)
-        for start, stop in ranges:
-            if stop > kept.size:
-                raise ValueError("the rows of another table")
-            kept[start:stop] = False
-        old = _unpacked(packed, rows)
-    except (ValueError, TypeError, zlib.error) as error:
-        raise ValueError(f"damaged difference of bars: {error}") from error
+    kept, old = _opened(body, new.num_rows)
     if old is None:
         return take(new, kept)
     kept &= ~np.isin(timestamps_us(new), timestamps_us(old), assume_unique=True)
     both = pa.concat_tables([take(new, kept), old])
     return take(both, np.argsort(timestamps_us(both), kind="stable"))
+
+
+def times_before(body: bytes, times: Int64s) -> tuple[Int64s, Int64s, Int64s]:
+    """Return the timestamps of the rows that were added, of the old rows that are kept, and of all rows of the earlier table.
+
+    Args:
+        body: The difference.
+        times: The timestamps of the new table.
+
+    Raises:
+        ValueError: If the body is damaged, or of another table.
+    """
+    kept, rows = _opened(body, times.size)
+    if rows is None:
+        return times[~kept], np.empty(0, np.int64), times[kept]
+    old = timestamps_us(rows)
+    return times[~kept], old, np.union1d(times[kept], old)
+
+
+def _opened(body: bytes, rows: int) -> tuple[Any, pa.Table | None]:
+    """Return which rows of the new table are no added ones, and the old rows that are kept; None if there are none.
+
+    Raises:
+        ValueError: If the body is damaged, or of a table of another size.
+    """
+    try:
+        head, packed = body.split(b"\n", 1)
+        ranges, count = json.loads(head)
+        kept = np.ones(rows, bool)
+        for start, stop in ranges:
+            if stop > rows:
+                raise ValueError("the rows of another table")
+            kept[start:stop] = False
+        return kept, _unpacked(packed, count)
+    except (ValueError, TypeError, zlib.error) as error:
+        raise ValueError(f"damaged difference of bars: {error}") from error
 
 
 def counts_of(body: bytes) -> tuple[int, int]:

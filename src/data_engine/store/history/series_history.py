@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-import pyarrow as pa
+import numpy as np
 
-from data_engine.errors import StoreError
-from data_engine.market.bars import EMPTY, within
+from data_engine.market.bars import Int64s, to_micros
 from data_engine.market.series import Series
 from data_engine.market.time_range import TimeRange, iso
 from data_engine.store.bar_store import BarStore
-from data_engine.store.history.bar_changes import BarChange, change_between
-from data_engine.store.history.chain import Chain, Link
-from data_engine.store.history.revert import table_before
+from data_engine.store.history.bar_changes import BarChange
+from data_engine.store.history.file_walk import FileWalk
 from data_engine.store.history.store_history import StoreHistory
-from data_engine.store.history.undo import Kind
 from data_engine.store.partitions import Partition, series_folder
 from data_engine.store.selection import DatasetFilter
 
@@ -122,12 +119,11 @@ class SeriesHistory:
     gaps: list[SeriesGap] = field(default_factory=list)
 
 
-def recorded_series(history: StoreHistory, symbols: Sequence[str], datasets: DatasetFilter) -> set[Series]:
-    """Return the series of some symbols that have a record, also those of which no file is left."""
-    wanted = set(symbols)
+def recorded_series(history: StoreHistory, symbols: Sequence[str] | None, datasets: DatasetFilter) -> set[Series]:
+    """Return the series of some symbols, of all if they are None, that have a record, also those of which no file is left."""
     found = (Partition.parse(key) for key in history.links if key.startswith("equities_"))
-    series = {one.series for one in found if one is not None}
-    return {one for one in series if one.symbol in wanted and one.dataset in datasets}
+    series = {one.series for one in found if one is not None and one.series.dataset in datasets}
+    return series if symbols is None else {one for one in series if one.symbol in set(symbols)}
 
 
 def series_history(store: BarStore, history: StoreHistory, series: Series, span: TimeRange) -> SeriesHistory:
@@ -145,21 +141,20 @@ def series_history(store: BarStore, history: StoreHistory, series: Series, span:
     changes: dict[tuple[datetime, str], BarChange] = {}
     begun: dict[tuple[datetime | None, bool], tuple[int, int]] = {}
     gaps: set[tuple[datetime, datetime]] = set()
-    for partition in _partitions(store, history, series, span):
+    for partition in recorded_files(store, history, series, span):
         key = partition.key
         content, chain = history.present(key)
         if content is None and not chain.links:
             continue
-        table = store.decode(key, content)
-        for link, before in _walk(store, key, table, chain):
-            change = BarChange(not_kept=1) if before is None else change_between(before, table, span)
+        walk = FileWalk(store, key, content)
+        for link, changed in walk.back(chain):
+            change = BarChange(not_kept=1) if changed is None else BarChange.of(changed.where((span,)))
             if change:
                 at = link.instant, link.actor
                 changes[at] = changes.get(at, BarChange()) + change
-            table = EMPTY if before is None else before
         gaps.update(chain.gaps)
         known = not chain.unknown and chain.begins is None
-        held = within(table, span).num_rows if known else 0
+        held = _count(walk.times, span) if known else 0
         if held or not known:
             at_begin = (history.begins if known else chain.begins), known
             files, bars = begun.get(at_begin, (0, 0))
@@ -179,26 +174,15 @@ def _latest_first(item: tuple[tuple[datetime | None, bool], tuple[int, int]]) ->
     return instant is None, iso(instant) if instant else "", known
 
 
-def _partitions(store: BarStore, history: StoreHistory, series: Series, span: TimeRange) -> list[Partition]:
-    """Return the files of a series that are there or were, and can have bars of the range, by time."""
-    folder = f"{series_folder(series)}/"
+def recorded_files(store: BarStore, history: StoreHistory, series: Series, span: TimeRange | None) -> list[Partition]:
+    """Return the files of a series that are there or were, and can have bars of a range; of any if it is None. By time."""
     there = set(store.partitions(series.dataset, series.symbol))
-    once = (Partition.in_folder(series, key) for key in history.links if key.startswith(folder))
+    once = (Partition.in_folder(series, key) for key in history.files_below(series_folder(series)))
     every = there.union(one for one in once if one is not None)
-    return sorted((one for one in every if one.period.span.intersect(span)), key=lambda one: one.period)
+    chosen = every if span is None else (one for one in every if one.period.span.intersect(span))
+    return sorted(chosen, key=lambda one: one.period)
 
 
-def _walk(store: BarStore, key: str, table: pa.Table, chain: Chain) -> Iterator[tuple[Link, pa.Table | None]]:
-    """Yield what happened to a file, the latest first, and its bars before that; None where they are not kept."""
-    for link in chain.links:
-        if link.entry.undo.kind is Kind.LOST:
-            yield link, None
-            return
-        try:
-            table = table_before(table, link.entry.undo)
-        except ValueError as error:
-            raise StoreError(
-                f"cannot read the history of {store.files.location}/{key} before {iso(link.instant)}: {error}; "
-                "run `data-engine verify`"
-            ) from error
-        yield link, table
+def _count(times: Int64s, span: TimeRange) -> int:
+    first, last = np.searchsorted(times, [to_micros(span.start), to_micros(span.end)])
+    return int(last - first)

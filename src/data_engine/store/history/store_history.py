@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import cached_property
@@ -92,9 +92,20 @@ class StoreHistory:
         Raises:
             StoreError: If the file or a record cannot be read.
         """
-        content = self._files.get(key)
+        return self.present_of((key,))[key]
+
+    def present_of(self, keys: Iterable[str]) -> dict[str, tuple[bytes | None, Chain]]:
+        """Return what some files are now, and their histories until now, by key: those of one series, to be at hand together.
+
+        Raises:
+            StoreError: If a file or a record cannot be read.
+        """
+        contents = {key: self._files.get(key) for key in keys}
         self.catch_up()  # a change between the two readings has a record now
-        return content, self.chain_of(key, None if content is None else Fingerprint.of(content))
+        return {
+            key: (content, self.chain_of(key, None if content is None else Fingerprint.of(content)))
+            for key, content in contents.items()
+        }
 
     @property
     def last_number(self) -> int:
