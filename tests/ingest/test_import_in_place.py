@@ -319,7 +319,7 @@ def test_killed_by_a_signal_at_random_points_it_ends_the_same(original, tmp_path
     base = Path(shutil.copytree(original, tmp_path / "store"))
     chance = random.Random(17)
     env = {**os.environ, **account(None)}
-    for _ in range(3):
+    for _ in range(2):
         words = [sys.executable, "-m", "data_engine", "import", "--in-place", "--base-path", str(base)]
         with subprocess.Popen(words, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
             deadline = time.monotonic() + 60

@@ -181,9 +181,10 @@ class StoreTools:
         """
         store, most = self._storage.bars, _checked_limit(limit)
         words = set(re.findall(r"\w+", sql.lower()))
-        named = [dataset for dataset in duckdb_views.datasets(store) if view_name(dataset).lower() in words]
+        fetched = [dataset for dataset in duckdb_views.datasets(store) if not dataset.fill]
+        named = [dataset for dataset in fetched if view_name(dataset).lower() in words]
         if not named:
-            views = and_more((view_name(dataset) for dataset in duckdb_views.datasets(store)), 20)
+            views = and_more(map(view_name, fetched), 20)
             raise InputError(f"cannot run the SQL: it names no view; the views are {views}")
         scopes = []
         for dataset in named:
@@ -345,7 +346,7 @@ class StoreTools:
             InputError: If there is none, or none of one of the symbols.
         """
         names = None if symbols is None else [name.upper() for name in symbols]
-        found = list(series_status(self._storage.bars, DatasetFilter.parse(timeframe), names, now=now))
+        found = list(series_status(self._storage.bars, DatasetFilter.parse(timeframe).fetched, names, now=now))
         there, length = {one.series.symbol for one in found}, f" with bars of {timeframe}" if timeframe else ""
         if unknown := [name for name in names or () if name not in there]:
             stored = self._stored()

@@ -119,7 +119,7 @@ def refuse_unknown(
             refuse_legacy_symbols(store.files, unknown)
         coverage = store.coverage if store is not None else None
         there = {one.symbol for dataset in coverage.datasets() for one in coverage.series(dataset)} if coverage else known
-        meant = did_you_mean(unknown, there)
+        meant = did_you_mean(unknown, set(there).difference(unknown))  # one of them is stored in another dataset
         raise InputError(f"no stored series of {and_more(unknown, 10)}{meant or ';'} {remedy}")
 
 

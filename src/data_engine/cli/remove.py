@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 @click.option("--start", type=START, metavar="DATE", help="First day or instant. [default: first bar]")
 @click.option("--end", type=END, metavar="DATE", help="Last day, included, or instant. [default: last bar]")
 @filter_options
+@click.option("--fill", is_flag=True, help="Remove only bars of other sources that `import --fill` added.")
 @click.option("--forget", is_flag=True, help="Keep nothing of the bars; earlier states cannot be read then.")
 @click.option("--dry-run", is_flag=True, help="Print what would be removed; remove nothing.")
 @wait_option()
@@ -35,6 +36,7 @@ def remove(
     datasets: DatasetFilter,
     start: str | None,
     end: str | None,
+    fill: bool,
     forget: bool,
     dry_run: bool,
     wait: float,
@@ -49,6 +51,7 @@ def remove(
     from data_engine.store.removal import plan_removal, remove_bars
 
     store = store.acting(_ACTOR, forgets=forget)
+    datasets = datasets.filling if fill else datasets
     _selected(store, names, datasets)
     kept = 0
     if dry_run:

@@ -30,7 +30,7 @@ _COLORS = {
     **dict.fromkeys(("complete", "done"), "green"),
     **dict.fromkeys(("incomplete", "interrupted", "silent", "unverified"), "yellow"),
     **dict.fromkeys(("failed", "damaged", "stopped"), "red"),
-    **dict.fromkeys(("ended", "empty"), "cyan"),
+    **dict.fromkeys(("ended", "empty", "filled"), "cyan"),
 }
 
 _MOST_RANGES = 3  # missing and not requested ones, per series
@@ -121,7 +121,7 @@ def status(
         ticker_changes = ActionStore(store.files).changes_of
         of_index = index_status(
             changes,
-            [one for one in store.coverage.datasets() if one in datasets],
+            [one for one in store.coverage.datasets() if one in datasets.fetched],
             found,
             lambda dataset: MemberSeries(store.coverage, (dataset,), ticker_changes, now),
         )
@@ -297,8 +297,10 @@ def _series_lines(one: SeriesStatus, width: int) -> Iterator[str]:
     reach = "nothing final"
     if known.covered:
         reach = days_of(TimeRange(known.covered[0].start, known.covered[-1].end))
-    elif one.state == "unverified" and known.first_bar is not None and known.last_bar is not None:
+    elif one.state in ("unverified", "filled") and known.first_bar is not None and known.last_bar is not None:
         reach = f"bars of {days_of(TimeRange(known.first_bar, known.last_bar + timedelta(microseconds=1)))}"
+    if known.filled:
+        reach += f", from {', '.join(dict.fromkeys(filled.source for filled in known.filled))}"
     yield f"  {one.series.symbol:<{width}} {one.state:<10} {known.bars:>12,} bars  {reach}"
     details = [*_ranges("missing", one.missing), *_ranges("not requested:", one.not_requested)]
     if known.conflicting:

@@ -118,7 +118,7 @@ def _rechecked(
     from data_engine.store.selection import stored_of
 
     selected = names if index_name is None else list(pipeline.metadata.members(index_name))
-    stored = None if selected is None else stored_of(pipeline.storage.bars.coverage, choice.raw, selected)
+    stored = None if selected is None else stored_of(pipeline.storage.bars.coverage, choice.raw.fetched, selected)
     return recheck(pipeline, choice.raw, stored, minutes=minutes)
 
 
@@ -147,7 +147,7 @@ def _held(store: BarStore, choice: DatasetFilter, names: Sequence[str] | None) -
     now = datetime.now(UTC)
     selected = None if names is None else set(names)
     reaches, gate = ReachCount(), LatestSession(store, now)
-    for one in stored_series(store, choice, now=now):
+    for one in stored_series(store, choice.fetched, now=now):
         reaches.add(one)
         if selected is None or one.series.symbol in selected:
             gate.add(one)

@@ -167,7 +167,7 @@ def _updates(findings: Sequence[Finding]) -> list[str]:
 
     by_dataset: dict[Dataset, dict[str, None]] = {}
     for finding in findings:
-        if finding.series is not None and finding.repairable:
+        if finding.series is not None and not finding.series.dataset.fill and finding.repairable:
             by_dataset.setdefault(finding.series.dataset, {})[finding.series.symbol] = None
     return [
         f"data-engine update{''.join(f' {name}' for name in names) if len(names) <= 10 else ''}{dataset_options(dataset)}"

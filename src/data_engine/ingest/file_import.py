@@ -106,14 +106,14 @@ def import_bars(
         InputError: If the files are the store's own.
         ForeignFiles: If the legacy pipeline wrote the folder of the store.
     """
-    _check_outside(storage, sources)
+    check_outside(storage, sources)
     refuse_legacy_store(storage.files)
     report = ImportReport()
     assigned, unknown = with_timeframes(sources, timeframe)
     report.failed += unknown
     for _, files in groupby(assigned, key=lambda source: source.series):
-        for series, tables in _by_series(list(files), now, report).items():
-            _import_series(storage, series, last_of_each(pa.concat_tables([EMPTY, *tables])), report, now, claim, dry_run)
+        for series, table in bars_by_series(list(files), now, report).items():
+            _import_series(storage, series, table, report, now, claim, dry_run)
     return report
 
 
@@ -140,8 +140,8 @@ def _import_series(
         report.by_series[series] = report.by_series.get(series, 0) + new.num_rows
 
 
-def _by_series(files: Sequence[SourceFile], now: datetime, report: ImportReport) -> dict[Series, list[pa.Table]]:
-    """Return the bars of the files of one symbol, by series; files that cannot be read go to the report."""
+def bars_by_series(files: Sequence[SourceFile], now: datetime, report: ImportReport) -> dict[Series, pa.Table]:
+    """Return the bars of the files of one symbol, sorted, by series; files that cannot be read go to the report."""
     made: dict[Series, list[pa.Table]] = {}
     for source in files:
         try:
@@ -152,10 +152,10 @@ def _by_series(files: Sequence[SourceFile], now: datetime, report: ImportReport)
             report.files += 1
             for series, table in pieces:
                 made.setdefault(series, []).append(table)
-    return made
+    return {series: last_of_each(pa.concat_tables([EMPTY, *tables])) for series, tables in made.items()}
 
 
-def _check_outside(storage: BarStore, sources: Sequence[SourceFile]) -> None:
+def check_outside(storage: BarStore, sources: Sequence[SourceFile]) -> None:
     """Raise `InputError` if a file is the store's own."""
     folder = storage.files.folder
     if folder is not None and any(source.path.resolve().is_relative_to(folder.resolve()) for source in sources):

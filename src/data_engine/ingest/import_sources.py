@@ -67,13 +67,16 @@ Problem = tuple[str, str]
 """The path of a file, and why it cannot be imported."""
 
 
-def find_sources(folder: Path | str, *, feed: object = None, adjustment: object = None) -> tuple[list[SourceFile], list[Problem]]:
+def find_sources(
+    folder: Path | str, *, feed: object = None, adjustment: object = None, fill: bool = False
+) -> tuple[list[SourceFile], list[Problem]]:
     """Return the files below a folder that can be imported, by series; and path and message of those that cannot.
 
     Args:
         folder: The folder of one dataset (``equities_1min``), or of several.
         feed: The feed of the bars. If None, as the dataset's name says.
         adjustment: The adjustment of the bars. If None, as the dataset's name says.
+        fill: Whether the bars are for gaps; those of a dataset of fill bars are then taken, too, for the gaps that they filled.
 
     Raises:
         InputError: If there is no such folder, or no such file below it.
@@ -85,6 +88,10 @@ def find_sources(folder: Path | str, *, feed: object = None, adjustment: object 
     unusable: list[Problem] = []
     for name, place in _datasets(root):
         dataset = Dataset.from_name(name)
+        if dataset.fill and not fill:
+            unusable.append((str(place), "its bars fill gaps, from other sources than Alpaca; pass --fill and --source"))
+            continue
+        dataset = replace(dataset, fill=False)
         if adjustment is not None:
             dataset = replace(dataset, adjustment=Adjustment.parse(adjustment))
         if feed is not None:

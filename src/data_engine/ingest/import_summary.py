@@ -8,6 +8,7 @@ from datetime import timedelta
 from shlex import quote
 
 from data_engine.ingest.file_import import ImportReport
+from data_engine.ingest.fill_import import FillReport
 from data_engine.market.series import Dataset, Series
 from data_engine.market.time_range import TimeRange, new_york_date
 from data_engine.market.wording import dataset_options, plural
@@ -39,6 +40,40 @@ def summary(store: BarStore, report: ImportReport, *, base_path: str | None, dry
     """
     commands = [] if dry_run or not report.by_series else list(_next(store, report, base_path))
     return ImportSummary([*_done(report, dry_run=dry_run), *_what_is_next(report, commands)], commands)
+
+
+def fill_summary(report: FillReport, *, dry_run: bool) -> ImportSummary:
+    """Return what an import into gaps did.
+
+    Args:
+        report: The result of the import.
+        dry_run: Whether nothing was written.
+    """
+    lines = [f"{path}: {message}" for path, message in report.failed]
+    for dataset, bars in sorted(_by_dataset(report).items(), key=lambda item: item[0].name):
+        gaps = sum(len(ranges) for series, ranges in report.ranges.items() if series.dataset == dataset)
+        if bars:
+            lines.append(f"{dataset.name}: {plural(bars, 'bar')} of {report.source}, {plural(gaps, 'new gap')}")
+    out = report.left_out
+    lines.append(
+        f"{plural(report.files, 'file')} read, {plural(report.bars, 'bar')}: {report.added:,} "
+        f"{'would be added' if dry_run else 'added'}, {report.stored:,} already stored, {sum(out.values()):,} left out; "
+        f"{len(report.failed)} failed"
+    )
+    lines += [f"  {count:,} left out: {_WHY[reason]}" for reason, count in out.items() if count]
+    if report.has_nothing:
+        lines.append("No bar lies in a gap that `data-engine verify` reports as missing at Alpaca; nothing was added")
+    elif not dry_run:
+        lines.append("To read them, pass fill=True to `load`")
+    return ImportSummary(lines, [])
+
+
+_WHY = {
+    "at_alpaca": "Alpaca has a bar of the same time",
+    "other_source": "another source has filled the gap; `data-engine remove SYMBOL --fill` removes its bars",
+    "not_covered": "the range was not fetched from Alpaca, or its bars are not final yet",
+    "no_gap": "`data-engine verify` reports no gap there",
+}
 
 
 def _done(report: ImportReport, *, dry_run: bool) -> Iterator[str]:

@@ -83,7 +83,7 @@ def recheckable(
     """
     found = Recheckable()
     changes = ActionStore(storage.files).ticker_changes()
-    for series in select_series(storage.coverage, choice, names):
+    for series in select_series(storage.coverage, choice.fetched, names):
         if series.dataset.adjustment.is_raw or choice.adjustment is not None:
             found.add(series, storage.coverage, changes, now)
     found.check(names, command)

@@ -86,7 +86,7 @@ def check_targets(
         bars.check_exists()
         bars.coverage.requested.refresh()
         members = None if index_name is None else set(metadata.members(index_name))
-        datasets = (dataset for dataset in bars.coverage.datasets() if dataset in choice)
+        datasets = (dataset for dataset in bars.coverage.datasets() if dataset in choice.fetched)
         stored = (one for dataset in datasets for one in bars.coverage.series(dataset))
         if any(_targets_of(bars.coverage, [one], now) for one in stored if members is None or one.symbol in members):
             return
@@ -124,7 +124,7 @@ def update_targets(
     made = {
         dataset: _targets_of(coverage, _chosen(coverage, dataset, chosen), now, delisted if names is None else None)
         for dataset in coverage.datasets()
-        if dataset in choice
+        if dataset in choice.fetched
     }
     for of_dataset in made.values() if members is not None else ():
         _begin_new(of_dataset, members or (), now)
@@ -161,7 +161,7 @@ def unrequested_notes(
     notes = []
     for dataset in coverage.datasets():
         chosen = targets.get(dataset, {})
-        left = [one.symbol for one in coverage.series(dataset) if one.symbol not in chosen] if dataset in choice else ()
+        left = [one.symbol for one in coverage.series(dataset) if one.symbol not in chosen] if dataset in choice.fetched else ()
         if left:
             notes.append(
                 f"{len(left):,} series in {dataset.name} not updated: imported or stored, and no range was requested "

@@ -248,6 +248,8 @@ class Adjustment:
 
 RAW = Adjustment()
 
+_FILL = "fill"
+
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
@@ -257,12 +259,18 @@ class Dataset:
         timeframe: The length of a bar.
         adjustment: The adjustment of the prices.
         feed: The feed as stored (never ``DELAYED_SIP``).
-        name: The folder's name: ``equities_1min``, ``equities_1day_split``, ``equities_1min_iex``, ``equities_5min_all_boats``.
+        fill: Whether it has bars of other sources for gaps of the dataset with the same timeframe and feed. Such bars are raw.
+        name: The folder's name: ``equities_1min``, ``equities_1day_split``, ``equities_1min_iex``, ``equities_5min_all_boats``,
+            ``equities_1min_fill``.
+
+    Raises:
+        InputError: If a dataset of fill bars is adjusted.
     """
 
     timeframe: Timeframe
     adjustment: Adjustment = RAW
     feed: Feed = Feed.SIP
+    fill: bool = False
     name: str = field(init=False, repr=False, compare=False)  # a part of every path: it is not made anew for each file
 
     def __post_init__(self) -> None:
@@ -273,6 +281,10 @@ class Dataset:
             parts += self.adjustment.value.split(",")
         if self.feed is not Feed.SIP:
             parts.append(self.feed.value)
+        if self.fill:
+            if not self.adjustment.is_raw:
+                raise InputError(f"cannot fill bars that are adjusted ({self.adjustment}): bars of other sources are raw")
+            parts.append(_FILL)
         object.__setattr__(self, "name", "_".join(parts))
 
     def __hash__(self) -> int:
@@ -287,10 +299,13 @@ class Dataset:
             ValueError: If no dataset has that name.
         """
         head, *parts = name.split("_")
+        fill = len(parts) > 1 and parts[-1] == _FILL
+        if fill:
+            parts.pop()
         if head == "equities" and parts:
             feed = Feed(parts.pop()) if parts[-1] in {feed.value for feed in Feed} else Feed.SIP
             if parts:
-                dataset = cls(Timeframe.parse(parts[0]), Adjustment.parse(",".join(parts[1:]) or None), feed)
+                dataset = cls(Timeframe.parse(parts[0]), Adjustment.parse(",".join(parts[1:]) or None), feed, fill)
                 if dataset.name == name:
                     return dataset
         raise ValueError(f"not the name of a dataset: {name!r}")

@@ -19,6 +19,7 @@ from data_engine.market.session_hours import Hours
 from data_engine.market.symbol import check_symbol, ticker_of
 from data_engine.market.time_range import TimeRange
 from data_engine.store.conflicts import Conflicts
+from data_engine.store.filled import Filled
 
 SessionName = Literal["all", "regular", "extended"]
 
@@ -57,6 +58,7 @@ class ReadOptions(TypedDict, total=False):
     final: bool
     source: Source
     conflicting: Conflicting
+    fill: bool
     as_stored_on: DateLike | None
 
 
@@ -87,6 +89,8 @@ class BarQuery:
         left_out: The ranges of each symbol whose bars are left out, for *final* and *source*.
         conflicting: Which values conflicting bars have: as ``stored``, or those of the ``vendor``; ``raise`` refuses them.
         conflicts: The conflicting bars of each symbol that has some.
+        fill: Whether bars of other sources are joined in gaps that they fill.
+        fills: The filled ranges of each symbol that has some, for *fill*.
     """
 
     symbols: tuple[str, ...]
@@ -111,6 +115,8 @@ class BarQuery:
     left_out: Mapping[str, Sequence[TimeRange]] = field(default_factory=dict)
     conflicting: str = "stored"
     conflicts: Mapping[str, Conflicts] = field(default_factory=dict)
+    fill: bool = False
+    fills: Mapping[str, Sequence[Filled]] = field(default_factory=dict)
 
     @classmethod
     def parse(
@@ -161,6 +167,7 @@ class BarQuery:
             unadjustable=_parse_choice("unadjustable", options.get("unadjustable", "raise"), ("raise", "drop")),
             conflicting=_parse_choice("conflicting", options.get("conflicting", "stored"), ("stored", "vendor", "raise")),
             convention=_parse_convention(options.get("convention", PRIOR_CLOSE)),
+            fill=_parse_fill(options),
         )
 
     @property
@@ -181,6 +188,8 @@ class BarQuery:
             words.append(f"{self.resampling} bars of {self.hours.value} sessions from {self.dataset.timeframe} bars")
         if self.adjust is not None:
             words.append(f"adjusted ({self.adjustment}) as of {self.as_of}")
+        if self.fills:
+            words.append("with bars of other sources in gaps")
         return ", ".join(words) or None
 
     @property
@@ -249,6 +258,13 @@ def _parse_flag(name: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise InputError(f"{name}={value!r} is neither True nor False")
     return value
+
+
+def _parse_fill(options: ReadOptions) -> bool:
+    fill = _parse_flag("fill", options.get("fill", False))
+    if fill and options.get("source") == "vendor":
+        raise InputError("cannot use fill=True with source='vendor', which leaves out bars of other sources; omit one of them")
+    return fill
 
 
 def _parse_convention(value: str) -> str:

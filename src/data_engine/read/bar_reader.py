@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import chain, groupby, islice
-from operator import itemgetter
-from typing import TYPE_CHECKING
+from operator import attrgetter
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -26,9 +27,12 @@ from data_engine.market.session_hours import Hours, in_hours
 from data_engine.market.time_range import TimeRange, new_york_date, new_york_midnight
 from data_engine.read.bar_query import BarQuery, Step
 from data_engine.read.duckdb_views import select
+from data_engine.read.fill_bars import joined
 from data_engine.store.bar_store import BarStore
 from data_engine.store.conflicts import with_theirs
-from data_engine.store.partitions import Partition, Period
+from data_engine.store.filled import Filled
+from data_engine.store.live_fills import fill_of
+from data_engine.store.partitions import Partition, Period, periods
 from data_engine.universe.membership import keep_members
 
 if TYPE_CHECKING:
@@ -93,7 +97,10 @@ class Watch:
         """Take the content of a file, in any thread."""
 
     def symbol(self, symbol: str, table: pa.Table) -> None:
-        """Take all stored bars of a symbol inside the range, as they are read: no step has changed them."""
+        """Take all stored bars of a symbol inside the range, as they are read: no step has changed them, none was filled in."""
+
+    def filled(self, symbol: str, used: Sequence[tuple[Filled, int]]) -> None:
+        """Take the ranges of a symbol into which bars of other sources were joined, and their numbers."""
 
 
 Files = Callable[[Series, TimeRange], Iterable[Period]]
@@ -115,10 +122,15 @@ def whole_symbols(
         DamagedFile: If a file cannot be read as bars.
     """
     through = steps(query)
-    for symbol, parts in groupby(_files(store, query, _AHEAD, watch, files), key=itemgetter(0)):
-        stored = pa.concat_tables([table for _, _, table in parts])
+    for symbol, parts in groupby(_files(store, query, _AHEAD, watch, files), key=attrgetter("symbol")):
+        read = list(parts)
+        stored = pa.concat_tables([part.table for part in read])
         if watch is not None:
             watch.symbol(symbol, stored)
+        if fill := [part.fill for part in read if part.fill is not None]:
+            stored, used = joined(stored, pa.concat_tables(fill), query.fills[symbol])
+            if watch is not None:
+                watch.filled(symbol, used)
         yield symbol, _apply(through, symbol, stored)
 
 
@@ -129,19 +141,24 @@ def batches(store: BarStore, query: BarQuery) -> Iterator[tuple[str, pa.Table]]:
         DamagedFile: If a file cannot be read as bars.
     """
     through = steps(query)
-    for symbol, files in groupby(_files(store, query, _AHEAD_OF_BATCHES), key=itemgetter(0)):
-        for table in _cut_at_midnight(files):
+    for symbol, files in groupby(_files(store, query, _AHEAD_OF_BATCHES), key=attrgetter("symbol")):
+        for table in _cut_at_midnight((part.period, _filled(part, query)) for part in files):
             if table.num_rows and (batch := _apply(through, symbol, table)).num_rows:
                 yield symbol, batch
 
 
-def _cut_at_midnight(files: Iterable[tuple[str, Period, pa.Table]]) -> Iterator[pa.Table]:
+def _filled(part: _FileBars, query: BarQuery) -> pa.Table:
+    """Return the bars of a file, with those of other sources that are joined."""
+    return part.table if part.fill is None else joined(part.table, part.fill, query.fills[part.symbol])[0]
+
+
+def _cut_at_midnight(files: Iterable[tuple[Period, pa.Table]]) -> Iterator[pa.Table]:
     """Yield the bars of a symbol's files, cut at midnight in New York, so that a session is never in two tables.
 
     Files end at midnight UTC, which is in the evening in New York.
     """
     rest: list[pa.Table] = []
-    for _, period, table in files:
+    for period, table in files:
         midnight = new_york_midnight(new_york_date(period.start) + _DAY)
         at = int(np.searchsorted(timestamps_us(table), to_micros(midnight)))
         yield pa.concat_tables([*rest, table.slice(0, at)])
@@ -191,7 +208,7 @@ def relation(store: BarStore, query: BarQuery, connection: duckdb.DuckDBPyConnec
     import duckdb
 
     folder = store.files.folder
-    if folder is not None and not steps(query):
+    if folder is not None and not steps(query) and not query.fills:
         keys = [Partition(series, period).key for series, period in _stored_files(store, query)]
         if keys:
             # DuckDB may take a part of the path for a partition, or fail to open the first file: the stream reads it or says why.
@@ -203,28 +220,47 @@ def relation(store: BarStore, query: BarQuery, connection: duckdb.DuckDBPyConnec
 
 def _stored_files(store: BarStore, query: BarQuery, files: Files | None = None) -> Iterator[tuple[Series, Period]]:
     reach, found = query.reach, files or store.periods
-    return ((series, period) for series in query.series for period in found(series, reach))
+    for series in query.series:
+        there = found(series, reach)
+        for period in sorted({*there, *_filled_periods(query, series)}) if series.symbol in query.fills else there:
+            yield series, period
+
+
+def _filled_periods(query: BarQuery, series: Series) -> Iterator[Period]:
+    """Yield the files that have bars of other sources inside the range to read; Alpaca may have no bar in such a month."""
+    shared = (part for one in query.fills[series.symbol] if (part := one.range.intersect(query.reach)))
+    return (period for part in shared for period in periods(part, series.dataset))
+
+
+class _FileBars(NamedTuple):
+    """The needed bars of one file of a symbol, and those of other sources for the same period, if they are joined."""
+
+    symbol: str
+    period: Period
+    table: pa.Table
+    fill: pa.Table | None
 
 
 def _files(
     store: BarStore, query: BarQuery, ahead: int, watch: Watch | None = None, files: Files | None = None
-) -> Iterator[tuple[str, Period, pa.Table]]:
+) -> Iterator[_FileBars]:
     """Yield the needed bars of each file, by symbol and time; threads read up to *ahead* files in advance."""
     reach = query.reach
     columns = ["timestamp", *query.needed]
 
-    def read(series: Series, period: Period, *, threads: bool = False) -> tuple[str, Period, pa.Table]:
+    def read(series: Series, period: Period, *, threads: bool = False) -> _FileBars:
         # A file inside the range need not be cut, and its statistics not be read.
         within = None if reach.start <= period.span.start and period.span.end <= reach.end else reach
         seen = None if watch is None else watch.file
-        return series.symbol, period, store.read(series, period, columns, within=within, threads=threads, seen=seen)
+        bars = partial(store.read, period=period, columns=columns, within=within, threads=threads, seen=seen)
+        return _FileBars(series.symbol, period, bars(series), bars(fill_of(series)) if series.symbol in query.fills else None)
 
     stored = _stored_files(store, query, files)
     first = list(islice(stored, 3))
     if len(first) < 3:
         yield from (read(*file, threads=True) for file in first)
         return
-    waiting: deque[Future[tuple[str, Period, pa.Table]]] = deque()
+    waiting: deque[Future[_FileBars]] = deque()
     with ThreadPoolExecutor(_REQUESTS if store.files.folder is None else _CORES) as pool:
         try:
             for file in chain(first, stored):

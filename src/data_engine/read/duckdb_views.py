@@ -361,3 +361,5 @@ def _states(store: CoverageStore, series: Series, now: datetime) -> Iterator[tup
     for state, ranges in (("covered", known.covered), ("provisional", known.provisional), ("missing", missing)):
         for part in ranges:
             yield state, part.start, part.end
+    for one in known.filled:
+        yield "filled", one.range.start, one.range.end

@@ -15,6 +15,7 @@ from data_engine.read.adjusted_query import adjusted
 from data_engine.read.bar_query import BarQuery, ReadOptions, parse_dataset
 from data_engine.read.completeness import lack_of
 from data_engine.read.conflicting import with_conflicts
+from data_engine.read.fill_bars import with_fills
 from data_engine.read.frame_warnings import AdjustmentWarning, ConflictWarning, IncompleteWarning
 from data_engine.read.holdings import Holding, Holdings, left_out
 from data_engine.store.bar_store import BarStore
@@ -81,6 +82,7 @@ def open_query(
     query, now = parse_call(store, symbols, start, end, options)
     holdings = Holdings(store, tolerant=query.incomplete == "ignore")
     query, notes = adjusted(store, query, holdings, now=now)
+    query = with_fills(store, query, holdings) if query.fill else query
     chosen = query.final or query.source != "any"
     needed = not only_bars or chosen or query.incomplete != "ignore"
     disputed: list[str] = []

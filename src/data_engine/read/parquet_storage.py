@@ -152,6 +152,7 @@ class ParquetStorage:
         final: bool = False,
         source: Source = "any",
         conflicting: Conflicting = "stored",
+        fill: bool = False,
         as_stored_on: DateLike | None = None,
         tz: str | tzinfo | None = None,
     ) -> pd.DataFrame:
@@ -191,6 +192,8 @@ class ParquetStorage:
             conflicting: Which values bars have that Alpaca has revised or dropped since, as `data-engine recheck` found:
                 ``stored`` returns what is stored, with a `ConflictWarning`, ``vendor`` Alpaca's values, without dropped bars, and
                 ``raise`` is an error.
+            fill: Whether to join bars of other sources, which `data-engine import --fill` stored, into gaps of Alpaca's. A range
+                is left out once Alpaca has a bar in it. What *incomplete* and the states of sessions say is of Alpaca's bars.
             as_stored_on: An aware instant, a day (its end in New York) or the name of a snapshot: what the store held then,
                 judged as it was then, with the corporate actions and lists of then. If None, now.
             tz: The time zone of the timestamps in the result, such as ``America/New_York``. If None, UTC.
@@ -199,7 +202,8 @@ class ParquetStorage:
             The index levels ``symbol`` and ``timestamp`` (``datetime64[ns, UTC]``, or *tz*), sorted, and *columns* as float64;
             without bars, the same columns and no row. ``attrs["data_engine"]`` has the dataset, the road of adjusted prices,
             the number of sessions by state (see `sessions`), the number of conflicting bars, the instant, and the number and a
-            digest of the files.
+            digest of the files. With *fill*, its ``filled`` has the number of ``bars`` of other sources, the first three
+            ``ranges`` (``symbol``, ``start``, ``end``, ``source``) and the number of ``more_ranges``.
 
         Raises:
             StoreError: If there is no store, or one of its files cannot be read.
@@ -227,6 +231,7 @@ class ParquetStorage:
                 final=final,
                 source=source,
                 conflicting=conflicting,
+                fill=fill,
                 as_stored_on=as_stored_on,
             ),
         )

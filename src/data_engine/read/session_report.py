@@ -32,11 +32,14 @@ from data_engine.read.bar_reader import Watch, whole_symbols
 from data_engine.read.holdings import Holding
 from data_engine.store.bar_store import BarStore
 from data_engine.store.coverage import Coverage
+from data_engine.store.filled import Filled
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _AROUND = timedelta(days=95)  # more than sixty sessions: what `suspects` looks at
+
+_NAMED = 3  # filled ranges: metadata stays small
 
 _TICK = timedelta(microseconds=1)
 
@@ -56,6 +59,7 @@ class FrameRecord(Watch):
         self._now = now
         self._sessions = _inside(_sessions(query, query.span, now), query.span)
         self._marks: dict[str, tuple[int, int]] = {}
+        self._filled: list[tuple[str, Filled, int]] = []
         self._numbers = np.zeros(len(STATES), np.int64)
         # Most series of a call have the same ranges.
         self._states = lru_cache(maxsize=64)(partial(states, self._sessions))
@@ -70,8 +74,12 @@ class FrameRecord(Watch):
         if (one := self._held.pop(symbol, None)) is not None:
             self._count(one, table)
 
+    def filled(self, symbol: str, used: Sequence[tuple[Filled, int]]) -> None:
+        """Note the ranges of a symbol that have bars of other sources."""
+        self._filled += [(symbol, one, count) for one, count in used]
+
     def metadata(self) -> dict[str, object]:
-        """Return what goes into the metadata of the frame: the counts, the instant, the digest of the files."""
+        """Return what goes into the metadata of the frame: counts, instant, digest of the files, filled ranges."""
         for one in self._held.values():
             self._count(one, None)
         self._held = {}
@@ -80,7 +88,16 @@ class FrameRecord(Watch):
             "sessions": {name: int(number) for name, number in zip(STATES, self._numbers, strict=True)},
             "loaded": iso(self._now),
             "files": f"{len(self._marks)} {sha256(lines.encode()).hexdigest()[:16]}",
+            **({"filled": self._fill_metadata()} if self._query.fill else {}),
         }
+
+    def _fill_metadata(self) -> dict[str, object]:
+        shown = [
+            {"symbol": symbol, "start": iso(one.range.start), "end": iso(one.range.end), "source": one.source}
+            for symbol, one, _ in self._filled[:_NAMED]
+        ]
+        bars = sum(count for _, _, count in self._filled)
+        return {"bars": bars, "ranges": shown, "more_ranges": len(self._filled) - len(shown)}
 
     def _count(self, one: Holding, table: pa.Table | None) -> None:
         made = self._states(one.known.covered, one.known.provisional, one.unverified)

@@ -19,9 +19,11 @@ from typing import TypeVar
 from data_engine.market.finality import final_before
 from data_engine.market.series import Series
 from data_engine.market.time_range import TimeRange, difference, intersection, new_york_date, new_york_midnight, unanswered, union
-from data_engine.store.dated_ranges import TENTATIVE, Seen, Tentative, Unconfirmed
+from data_engine.store.dated_ranges import Seen, Tentative, Unconfirmed
 from data_engine.store.file_count import FileCount, Fingerprint
+from data_engine.store.filled import Filled, outside
 from data_engine.store.partitions import Period
+from data_engine.store.tentative import tentative_after
 
 _Part = TypeVar("_Part", "Tentative", "Unconfirmed")
 
@@ -53,6 +55,7 @@ class Coverage:
         tentative: Parts of *covered* without bars that a renamed symbol's earlier bars may yet fill.
         imported: Parts of *covered* that the user claimed for imported bars, and that Alpaca never answered.
         unconfirmed: Ranges of an adjusted series that are stored, and not claimed; disjoint from *covered* and *provisional*.
+        filled: Of a dataset of fill bars, the ranges that have bars of another source, each with its name; disjoint, in order.
         seen: Ranges that were fetched again since they were covered, each with when; what has left *covered* may still be in it.
         conflicting: The number of stored bars that Alpaca revised or dropped and that were kept, when they were last compared.
         basis_checked: When the first bars of an adjusted series were last found to be as they are stored, UTC.
@@ -75,6 +78,7 @@ class Coverage:
     tentative: tuple[Tentative, ...] = ()
     imported: tuple[TimeRange, ...] = ()
     unconfirmed: tuple[Unconfirmed, ...] = ()
+    filled: tuple[Filled, ...] = ()
     seen: tuple[Seen, ...] = ()
     conflicting: int = 0
     basis_checked: datetime | None = None
@@ -144,7 +148,7 @@ class Coverage:
             basis_checked=now if first else self.basis_checked,
             empty_since=None if made.first_bar else (self.empty_since or now),
         )
-        return replace(made, tentative=_tentative(self, made, final, now))
+        return replace(made, tentative=tentative_after(self, made, final, now))
 
     def reopened(self, ranges: Iterable[TimeRange]) -> Coverage:
         """Return the same where what is covered inside *ranges* is provisional."""
@@ -180,7 +184,7 @@ class Coverage:
             since = new_york_midnight(new_york_date(self.first_bar))
             parts = union((*parts, *(part for one in made.covered if (part := one.after(since)))))
         for part in parts:
-            made = replace(made, tentative=_tentative(made, made, part, now))
+            made = replace(made, tentative=tentative_after(made, made, part, now))
         return made
 
     def with_unconfirmed(self, span: TimeRange, *, now: datetime, counts: Mapping[Period, FileCount]) -> Coverage:
@@ -204,6 +208,7 @@ class Coverage:
             imported=difference(self.imported, (span,)),
             tentative=_without(self.tentative, span),
             unconfirmed=_without(self.unconfirmed, span),
+            filled=outside(self.filled, (span,)),
         )
 
     def claimed(self, ranges: Iterable[TimeRange]) -> Coverage:
@@ -261,7 +266,7 @@ class Coverage:
         """Return the same after a user stored bars in the files of *counts*: they make no earlier emptiness final."""
         made = replace(self.counted(counts), empty_since=None)
         since = self.empty_since or self.begun
-        return made if since is None else replace(made, tentative=_tentative(self, made, None, since))
+        return made if since is None else replace(made, tentative=tentative_after(self, made, None, since))
 
     def edges(self, touched: Iterable[Period], rows: Mapping[Period, int]) -> frozenset[Period]:
         """Return the files that must be counted so that the first and the last bar are known after some files were touched.
@@ -295,6 +300,7 @@ class Coverage:
             imported=difference(self.imported, (span,)),
             tentative=_without(self.tentative, span),
             unconfirmed=_without(self.unconfirmed, span),
+            filled=outside(self.filled, (span,)),
             files={period: mark for period, mark in made.files.items() if not period.span.intersect(span)},
         )
 
@@ -335,36 +341,3 @@ class Coverage:
 def _without(parts: Iterable[_Part], *spans: TimeRange) -> tuple[_Part, ...]:
     """Return what is left of dated ranges outside of some others."""
     return tuple(replace(one, range=left) for one in parts for left in difference((one.range,), spans))
-
-
-def _answered_too_early(before: Coverage, made: Coverage) -> bool:
-    """Tell whether emptiness that was answered before the first bar came may have been answered before the vendor knew better."""
-    first = made.first_bar
-    if first is None or (before.first_bar is not None and before.first_bar <= first):
-        return False
-    soon = before.empty_since is not None and before.empty_since - first <= TENTATIVE
-    return soon or any(first in span for span in before.covered)  # there, a response had no bar
-
-
-def _tentative(before: Coverage, made: Coverage, final: TimeRange | None, now: datetime) -> tuple[Tentative, ...]:
-    """Return the emptiness that is not final yet after a response of which *final* no longer changes.
-
-    Emptiness before the session of the first bar counts once a response that came more than a week after that bar had none; of
-    a series without any bar, once one came more than a week after the first response that had none. If the first bar comes where
-    an earlier response had none, the emptiness before it is not believed either: it is asked for once more.
-    """
-    first, since = made.first_bar, made.first_bar or made.empty_since
-    by_answer: dict[datetime, list[TimeRange]] = {}
-    for one in made.tentative:
-        by_answer.setdefault(one.answered, []).extend(difference((one.range,), (final,) if final else ()))
-    if final is not None and since is not None and now - since <= TENTATIVE:
-        # In its first session a series need not trade from the beginning on.
-        part = final if first is None else final.before(new_york_midnight(new_york_date(first)))
-        by_answer.setdefault(now, []).extend((part,) if part else ())
-    if _answered_too_early(before, made):
-        ranges = difference(before.covered, (final,) if final else ())
-        by_answer.setdefault(before.empty_since or before.begun or now, []).extend(ranges)
-    left = [Tentative(part, answered) for answered, ranges in by_answer.items() for part in union(ranges)]
-    if first is not None:
-        left = [Tentative(part, one.answered) for one in left if (part := one.range.before(first))]
-    return tuple(sorted(left, key=lambda one: one.range))

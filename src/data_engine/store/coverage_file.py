@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 from data_engine.market.series import Dataset, Series
@@ -17,6 +18,7 @@ from data_engine.market.time_range import TimeRange, from_iso, iso, union
 from data_engine.store.coverage import Coverage, Failure
 from data_engine.store.dated_ranges import TENTATIVE, Seen, Tentative, Unconfirmed
 from data_engine.store.file_count import Fingerprint
+from data_engine.store.filled import Filled, check_source
 from data_engine.store.partitions import Period
 
 FORMAT = 1
@@ -52,6 +54,7 @@ def dump(coverage: Coverage) -> bytes:
         ("tentative", [_dated(one) for one in coverage.tentative]),
         *([("imported", _pairs(coverage.imported))] if coverage.imported else []),
         *([("unconfirmed", [_dated(one) for one in coverage.unconfirmed])] if coverage.unconfirmed else []),
+        *([("filled", to_rows(coverage.filled))] if coverage.filled else []),
         *(
             [("seen", [[iso(one.range.start), iso(one.range.end), iso(one.asked)] for one in coverage.seen])]
             if coverage.seen
@@ -91,8 +94,13 @@ def load(data: bytes, series: Series, *, fingerprints: bool = True) -> Coverage:
             raise ValueError(f"its format is {fields['format']!r}, this program knows {FORMAT}")
         dataset = series.dataset
         found = (fields["symbol"], fields["timeframe"], fields["feed"], fields["adjustment"])
+        filled = _filled(fields.get("filled", []))
         if found != (series.symbol, *_names_of(dataset)):
             raise ValueError(f"it is the coverage of {' '.join(map(str, found))}")
+        if dataset.fill and (fields["wanted"] or fields["covered"] or fields["provisional"]):
+            raise ValueError("it has ranges that Alpaca was asked for; bars of another source have none")
+        if filled and not dataset.fill:
+            raise ValueError("it is the coverage of bars of another source")
         failure = fields["failure"]
         tentative = tuple(Tentative(*_from_dated(row)) for row in fields.get("tentative", ()))
         known = Coverage(
@@ -113,6 +121,7 @@ def load(data: bytes, series: Series, *, fingerprints: bool = True) -> Coverage:
             imported=_ranges(fields.get("imported", [])),
             tentative=tentative,
             unconfirmed=tuple(Unconfirmed(*_from_dated(row)) for row in fields.get("unconfirmed", ())),
+            filled=filled,
             seen=tuple(Seen(*_from_dated(row)) for row in fields.get("seen", ())),
             conflicting=_count(fields.get("conflicting", 0)),
             basis_checked=_instant(fields.get("basis_checked")),
@@ -134,6 +143,18 @@ def _dated(one: Tentative | Unconfirmed) -> list[str]:
 def _from_dated(row: list[str]) -> tuple[TimeRange, datetime]:
     start, end, answered = row
     return _range(start, end), _parsed(answered)
+
+
+def to_rows(filled: Iterable[Filled]) -> list[list[str]]:
+    """Return filled ranges as lists of their start, end and source."""
+    return [[iso(one.range.start), iso(one.range.end), one.source] for one in filled]
+
+
+def _filled(rows: list[list[str]]) -> tuple[Filled, ...]:
+    made = tuple(Filled(_range(start, end), check_source(source)) for start, end, source in rows)
+    if any(before.range.end > after.range.start for before, after in pairwise(made)):
+        raise ValueError("its filled ranges overlap or are not in order")
+    return made
 
 
 def _pairs(ranges: Iterable[TimeRange]) -> list[list[str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from data_engine.market.series import Adjustment, Dataset, Feed, Series, Timeframe
 from data_engine.store.coverage_store import CoverageStore
@@ -17,11 +17,13 @@ class DatasetFilter:
         timeframe: The timeframe of the datasets. If None, any.
         feed: The feed of the datasets, as stored. If None, any.
         adjustment: The adjustment of the datasets. If None, any.
+        fill: Whether they have bars of other sources than Alpaca. If None, all.
     """
 
     timeframe: Timeframe | None = None
     feed: Feed | None = None
     adjustment: Adjustment | None = None
+    fill: bool | None = None
 
     @classmethod
     def parse(cls, timeframe: object = None, feed: object = None, adjustment: object = None) -> DatasetFilter:
@@ -38,19 +40,30 @@ class DatasetFilter:
 
     @property
     def is_everything(self) -> bool:
-        """Whether no dataset of raw bars is left out."""
+        """Whether no dataset of Alpaca's raw bars is left out."""
         return self.timeframe is None and self.feed is None and (self.adjustment is None or self.adjustment.is_raw)
 
     @property
     def raw(self) -> DatasetFilter:
         """The same datasets without the adjusted ones."""
-        return DatasetFilter(self.timeframe, self.feed, Adjustment.parse(None))
+        return replace(self, adjustment=Adjustment.parse(None))
+
+    @property
+    def fetched(self) -> DatasetFilter:
+        """The same datasets without those whose bars come from other sources than Alpaca."""
+        return replace(self, fill=False)
+
+    @property
+    def filling(self) -> DatasetFilter:
+        """Those of the same datasets whose bars come from other sources than Alpaca."""
+        return replace(self, fill=True)
 
     def __contains__(self, dataset: Dataset) -> bool:
         return (
             self.timeframe in (None, dataset.timeframe)
             and self.feed in (None, dataset.feed)
             and self.adjustment in (None, dataset.adjustment)
+            and self.fill in (None, dataset.fill)
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from data_engine.market.series import Series
@@ -46,6 +47,7 @@ WARNINGS = {
     "bars_disordered": _CHECK_BARS,
     "bars_outside_sessions": f"{MANUAL}bars are stored as Alpaca sent them; delete false ones with `data-engine remove`",
     "extended_hours_missing": f"{MANUAL}run `data-engine ingest --refetch` to request the sessions again",
+    "fill_superseded": f"{MANUAL}nothing; `data-engine remove SYMBOL --fill` removes bars of other sources",
     "gap": f"{MANUAL}run `data-engine ingest --refetch` to request the range again",
     "history_damaged": f"{MANUAL}restore the file from a backup, or drop older states with `data-engine history prune`",
     "history_ends": f"{MANUAL}nothing; another program changed the files, and their earlier states cannot be read",
@@ -113,7 +115,10 @@ class Finding:
     @property
     def remedy(self) -> str:
         """What `verify --repair` does about it; begins with `MANUAL` if that does nothing."""
-        return INCONSISTENCIES.get(self.code) or WARNINGS[self.code]
+        remedy = INCONSISTENCIES.get(self.code) or WARNINGS[self.code]
+        if self.series is not None and self.series.dataset.fill:  # Alpaca has not got these bars
+            return re.sub("`data-engine (update|ingest --refetch)` .*", "`data-engine import --fill` adds them again", remedy)
+        return remedy
 
     @property
     def repairable(self) -> bool:

@@ -10,7 +10,7 @@ not (a trading halt, or bars missing at Alpaca for this symbol). A requested ran
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import lru_cache
@@ -93,6 +93,11 @@ class _Grid:
     def width(self) -> int:
         return int(self.counts.max(initial=0))
 
+    def span(self, row: int, start: int, stop: int) -> TimeRange:
+        """Return the range from a place of a session to the end of the place before *stop*."""
+        first = int(self.starts[row]) + start * self.step
+        return TimeRange(from_micros(first), from_micros(min(int(self.starts[row]) + stop * self.step, int(self.ends[row]))))
+
 
 def presence(
     series: Series, times: Sequence[Int64s], covered: Iterable[TimeRange], trades: Sequence[Any] | None = None
@@ -151,10 +156,39 @@ def find_gaps(dataset: Dataset, series: Sequence[Presence]) -> tuple[list[Gap], 
             # The counts include the series itself.
             others, lacking = judged[place][0] - 1, judged[place][1] - 1
             kind = "shared" if others >= _OTHERS and lacking >= _MOST * others else "single_symbol"
-            first = int(grid.starts[row]) + start * grid.step
-            last = min(int(grid.starts[row]) + stop * grid.step, int(grid.ends[row]))
-            found.append(Gap(one, kind, TimeRange(from_micros(first), from_micros(last)), stop - start, others, lacking))
+            found.append(Gap(one, kind, grid.span(row, start, stop), stop - start, others, lacking))
     return found, quiet
+
+
+def absent_bars(one: Presence, days: Collection[date]) -> Iterator[TimeRange]:
+    """Yield the ranges without bars in some covered sessions, by time; neighboring places are one range.
+
+    Args:
+        one: The bars of a series.
+        days: The sessions.
+    """
+    if not one.days.size:
+        return
+    reach = [date.fromordinal(int(day)).year for day in (one.days[0], one.days[-1])]
+    grid = _grid(one.series.dataset, *reach)
+    filled = np.unpackbits(one.bits, axis=1, count=grid.width).astype(bool)
+    chosen = {day.toordinal() for day in days}
+    for at, day in enumerate(one.days.tolist()):
+        if day in chosen:
+            row = int(np.searchsorted(grid.days, day))
+            yield from _spans(grid, row, ~filled[at, : grid.counts[row]])
+
+
+def _spans(grid: _Grid, row: int, empty: Any) -> Iterator[TimeRange]:
+    """Yield the stretches of a session that are empty."""
+    for start, stop in _stretches(empty):
+        yield grid.span(row, start, stop)
+
+
+def _stretches(empty: Any) -> Iterator[tuple[int, int]]:
+    """Yield the first place of each stretch that is empty, and the place after its last."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], empty.view(np.int8), [0]])))
+    yield from zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
 
 
 def missing_ranges(coverage: Coverage, now: datetime) -> list[Gap]:
@@ -224,8 +258,7 @@ class _Habit:
 
     def _gaps(self, at: int, empty: Any) -> Iterator[tuple[int, int, int]]:
         """Yield the surprising gaps of one session: its row in the grid, the first place, and the place after the last."""
-        edges = np.flatnonzero(np.diff(np.concatenate([[0], empty.view(np.int8), [0]])))
-        for start, stop in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+        for start, stop in _stretches(empty):
             if at == self._first and start == 0 and self._width > 1:
                 continue  # a new listing opens hours after the exchange on its first day
             if float(self._chances[at][self._of[start:stop]].sum()) < CHANCE:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -28,8 +29,33 @@ _WHOLE_DAY, _HALF_DAY = 390, 210  # regular minutes
 _SHOWN = 3
 
 
+@dataclass(frozen=True, slots=True)
+class LackingMinute:
+    """A minute of the day that a series lacks in nearly all sessions of a month.
+
+    Attributes:
+        place: The number of the bar in the session, from 0.
+        days: The sessions of the month without it.
+        text: The month and the evidence.
+    """
+
+    place: int
+    days: tuple[date, ...]
+    text: str
+
+
 def missing_minutes(one: Presence) -> Iterator[Finding]:
     """Yield a finding if a series lacks minutes of the day in nearly all sessions of a month."""
+    found: dict[int, list[str]] = {}
+    for lacking in lacking_minutes(one):
+        found.setdefault(lacking.place, []).append(lacking.text)
+    if found:
+        step = int(one.series.dataset.timeframe.length.total_seconds()) // 60
+        yield Finding("minutes_missing", _text(one.series, found, step), one.series)
+
+
+def lacking_minutes(one: Presence) -> Iterator[LackingMinute]:
+    """Yield the minutes of the day that a series lacks in nearly all sessions of a month, by month and minute."""
     timeframe = one.series.dataset.timeframe
     step = int(timeframe.length.total_seconds()) // 60
     if not timeframe.intraday or step > _AROUND or not one.days.size:
@@ -46,11 +72,10 @@ def missing_minutes(one: Presence) -> Iterator[Finding]:
     if not starts:
         return
     have, possible = (np.add.reduceat(each, starts, axis=0, dtype=np.int64) for each in (filled & room, room))
-    found: dict[int, list[str]] = {}
     for number, place, text in _lacking(have, possible):
-        found.setdefault(place, []).append(f"{days[starts[number]]:%Y-%m}: {text}")
-    if found:
-        yield Finding("minutes_missing", _text(one.series, found, step), one.series)
+        of_month = range(starts[number], starts[number + 1] if number + 1 < len(starts) else len(days))
+        absent = tuple(days[row] for row in of_month if room[row, place] and not filled[row, place])
+        yield LackingMinute(place, absent, f"{days[starts[number]]:%Y-%m}: {text}")
 
 
 def _lacking(have: Any, possible: Any) -> Iterator[tuple[int, int, str]]:

@@ -45,7 +45,7 @@ def reach_of(store: BarStore, choice: DatasetFilter, names: Sequence[str] | None
         now: The current time; a series whose end is only announced has not ended.
     """
     reaches = ReachCount()
-    for one in stored_series(store, choice, names, now=now):
+    for one in stored_series(store, choice.fetched, names, now=now):
         reaches.add(one)
     return reaches.result()
 

@@ -19,6 +19,7 @@ from data_engine.store.coverage import Coverage
 from data_engine.store.coverage_file import key as coverage_key
 from data_engine.store.dated_ranges import Tentative
 from data_engine.store.file_store import FileStore
+from data_engine.store.filled import outside
 from data_engine.store.partitions import Partition
 from data_engine.verify.findings import Finding
 from data_engine.verify.series_check import StoredBars, check_series
@@ -90,7 +91,9 @@ def _rebuilt(known: Coverage, stored: StoredBars, codes: set[str], spans: Sequen
     damaged = "coverage_damaged" in codes
     if damaged:
         requested = union((*requested, *_before(spans, now)))
-    if stored.first and stored.last and (damaged or ("not_in_coverage" in codes and not requested)):
+    if known.series.dataset.fill:
+        requested = ()  # nothing of it is requested from Alpaca; without its coverage, the source of its bars is unknown
+    elif stored.first and stored.last and (damaged or ("not_in_coverage" in codes and not requested)):
         # The requested ranges were lost with the coverage: request all days between the first and the last bar again.
         requested = union((*requested, new_york_days(new_york_date(stored.first), new_york_date(stored.last))))
     covered = _before(known.covered, final_before(known.series.dataset, now))
@@ -115,8 +118,9 @@ def _uncovered(known: Coverage, spans: Sequence[TimeRange], now: datetime) -> Co
     covered = difference(known.covered, spans)
     return replace(
         known,
-        wanted=union((*known.wanted, *_before(lost, now))),
+        wanted=() if known.series.dataset.fill else union((*known.wanted, *_before(lost, now))),
         covered=covered,
+        filled=outside(known.filled, spans),
         tentative=_tentative(known, covered),
         provisional=difference(known.provisional, spans),
         rows={period: count for period, count in known.rows.items() if period.span not in spans},

@@ -9,6 +9,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from data_engine.errors import DamagedFile, StoreError
@@ -34,7 +35,7 @@ from data_engine.verify.findings import Finding
 from data_engine.verify.known_actions import KnownActions
 from data_engine.verify.price_checks import PriceChecks
 from data_engine.verify.session_checks import describe_days, outside_sessions
-from data_engine.verify.session_habits import compare_sessions
+from data_engine.verify.session_habits import compare_sessions, sparse_sessions
 from data_engine.verify.session_profile import SessionProfile, joined, measure
 
 _TRIES = 3
@@ -82,6 +83,7 @@ class CheckedSeries:
         findings: The inconsistencies and warnings.
         times: The timestamps of its bars, one array per file; empty for a quick check.
         trades: For bars of a day or longer, their numbers of trades, one array per file.
+        sparse: The midnights in New York of its sparse sessions (`sparse_sessions`), microseconds since 1970.
     """
 
     series: Series
@@ -90,6 +92,7 @@ class CheckedSeries:
     findings: list[Finding]
     times: list[Int64s]
     trades: list[Any] = field(default_factory=list)
+    sparse: Int64s = field(default_factory=lambda: np.empty(0, np.int64))
 
 
 def check_series(
@@ -140,7 +143,7 @@ def _check_once(
         now = max(now, coverage.updated)  # a clock that is behind must not take the newest bars for those of the future
     reconcile = series.dataset.timeframe == _MINUTES and not quick
     known = KnownActions(actions, series.dataset.adjustment)
-    prices = PriceChecks(series.dataset, known, None if coverage is None else (*coverage.covered, *coverage.provisional))
+    prices = PriceChecks(series.dataset, known, None if coverage is None else _continuous(coverage))
     sums = SessionSums(coverage.covered if reconcile and coverage is not None else ())
 
     profiles: list[SessionProfile] = []
@@ -150,6 +153,8 @@ def _check_once(
         bars = FileBars.of(table, series.dataset)
         prices.add(bars)
         sums.add(bars)
+        if series.dataset.fill:
+            return  # its sessions are parts, far from each other: they say nothing of each other
         if series.dataset.timeframe.intraday:
             profiles.append(measure(bars))
         elif series.dataset.timeframe == _DAYS:
@@ -170,14 +175,22 @@ def _check_once(
     times = [file.times for file in good.values() if file.times is not None]
     trades = [file.trades for file in good.values() if file.trades is not None]
     findings += prices.findings(series)
+    sparse = np.empty(0, np.int64)
     if profiles:
-        findings += compare_sessions(series, joined(profiles), () if coverage is None else coverage.covered)
+        profile = joined(profiles)
+        findings += compare_sessions(series, profile, () if coverage is None else coverage.covered)
+        sparse = profile.midnights[sparse_sessions(profile)]
     if days:
         findings += compare_days(series, days)
     findings += _outside_sessions(series, times)
     if reconcile:
         findings += _differences_from_days(storage, series, sums)
-    return CheckedSeries(series, coverage, stored, findings, times, trades)
+    return CheckedSeries(series, coverage, stored, findings, times, trades, sparse)
+
+
+def _continuous(coverage: Coverage) -> tuple[TimeRange, ...]:
+    """Return the ranges in which one bar of a series follows the other."""
+    return (*coverage.covered, *coverage.provisional, *(one.range for one in coverage.filled))
 
 
 def _read_coverage(storage: BarStore, series: Series, findings: list[Finding]) -> Coverage | None:

@@ -110,7 +110,7 @@ def session_gate(
     if extended_hours(day).end > now:
         raise InputError(f"cannot check session '{day}': it ends at {iso(extended_hours(day).end)}; pass {last_session(now)}")
     gate = SessionCount(storage, day, now)
-    for one in stored_series(storage, choice, names, now=now):
+    for one in stored_series(storage, choice.fetched, names, now=now):
         gate.add(one)
     return gate.result()
 
@@ -123,7 +123,7 @@ def latest_session_gate(
     Daily bars of a session end at midnight: before, if only those are selected, it is the session before.
     """
     gate = LatestSession(storage, now)
-    for one in stored_series(storage, choice, names, now=now):
+    for one in stored_series(storage, choice.fetched, names, now=now):
         gate.add(one)
     return gate.result()
 

@@ -133,18 +133,26 @@ def _disordered(profile: SessionProfile) -> Iterator[str]:
         )
 
 
-def _sparse(profile: SessionProfile) -> Iterator[str]:
-    """Yield the sessions with absent minutes here and there, where the sessions around have nearly all."""
+def sparse_sessions(profile: SessionProfile) -> Any:
+    """Return for each session whether minutes are absent here and there, though the sessions around have nearly all."""
     rows = np.flatnonzero(profile.places >= _ORDERED)
     midnights = profile.midnights[rows]
     share = profile.regular[rows] / profile.places[rows]
-    odd = np.zeros(rows.size, bool)
+    odd = np.zeros(profile.midnights.size, bool)
     for at in np.flatnonzero(share < _SPARSE).tolist():
         around = _around(share, midnights, at)
         usual = float(np.quantile(around, 0.25)) if around.size >= _SIDE else 0.0
-        odd[at] = usual >= _DENSE and share[at] < _SPARSE * usual
+        odd[rows[at]] = usual >= _DENSE and share[at] < _SPARSE * usual
+    return odd
+
+
+def _sparse(profile: SessionProfile) -> Iterator[str]:
+    """Yield the sessions of `sparse_sessions`."""
+    odd, enough = sparse_sessions(profile), profile.places >= _ORDERED
     if odd.any():
-        yield f"{_days(midnights, odd)}: {share[odd].min():.0%} of the regular minutes have a bar, usually {np.median(share):.0%}"
+        least = (profile.regular[odd] / profile.places[odd]).min()
+        usual = np.median(profile.regular[enough] / profile.places[enough])
+        yield f"{_days(profile.midnights, odd)}: {least:.0%} of the regular minutes have a bar, usually {usual:.0%}"
 
 
 def _around(values: Any, midnights: Int64s, at: int) -> Any:

@@ -18,6 +18,7 @@ from data_engine.market.time_range import TimeRange, difference, intersection, i
 from data_engine.store.bar_store import BarStore
 from data_engine.store.conflicts import live_conflicts
 from data_engine.store.coverage import Coverage
+from data_engine.store.coverage_file import to_rows
 from data_engine.store.partitions import Period, file_keys, periods
 from data_engine.store.selection import DatasetFilter, select_series
 from data_engine.store.silence import silent_since
@@ -64,9 +65,10 @@ class SeriesStatus:
 
     @property
     def state(self) -> str:
-        """The state: ``damaged``, ``failed``, ``incomplete``, ``ended``, ``empty``, ``unverified``, ``silent`` or ``complete``.
+        """The state: damaged, failed, incomplete, ended, empty, unverified, filled, silent or complete.
 
-        A series is unverified if nothing of it was requested: `store` or an import brought its bars.
+        A series is unverified if nothing of it was requested: `store` or an import brought its bars; it is filled if they are for
+        gaps of Alpaca's.
         """
         if self.problem:
             return "damaged"
@@ -75,6 +77,8 @@ class SeriesStatus:
         if self.missing or unanswered:
             failure = known.failure
             return "failed" if failure and failure.code != "interrupted" else "incomplete"
+        if self.series.dataset.fill:
+            return "filled" if known.bars else "empty"
         if self.ended is not None and known.bars:
             return "ended"
         if not known.bars:
@@ -98,6 +102,7 @@ class SeriesStatus:
             "covered": _pairs(known.covered),
             "provisional": _pairs(known.provisional),
             "imported": _pairs(known.imported),
+            "filled": to_rows(known.filled),
             "missing": _pairs(self.missing),
             "not_requested": _pairs(self.not_requested),
             "bars": known.bars,
@@ -199,7 +204,7 @@ def stored_series(
         except StoreError as error:
             yield StoredSeries(series, Coverage(series), damage=error)
             continue
-        ended = end_of_series(known, changes) or delisted.change_of(known)
+        ended = None if series.dataset.fill else end_of_series(known, changes) or delisted.change_of(known)
         yield StoredSeries(series, known, ended, None, changes.problem_of(series.symbol), found)
 
 

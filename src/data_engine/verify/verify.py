@@ -22,6 +22,7 @@ from data_engine.store.history.store_history import StoreHistory
 from data_engine.store.selection import DatasetFilter
 from data_engine.verify.action_records import all_findings
 from data_engine.verify.file_catalog import FileCatalog
+from data_engine.verify.fill_check import superseded_fills
 from data_engine.verify.findings import Finding
 from data_engine.verify.gaps import KINDS, Gap, Presence, find_gaps, missing_ranges, presence
 from data_engine.verify.history_check import history_findings
@@ -155,19 +156,24 @@ def _check_all(storage: BarStore, dataset: Dataset, series: Sequence[Series], no
         checked = check_series(storage, one, now=now, quick=quick, catalog=catalog, actions=actions)
         if checked.coverage is None or quick:
             return _Checked(checked)
-        # Bars of a damaged or missing file are no gap of the market's.
-        findings = (finding for finding in checked.findings if finding.is_inconsistency)
-        damaged = [finding.period.span for finding in findings if finding.period is not None]
-        filled = presence(one, checked.times, difference(checked.coverage.covered, damaged), checked.trades)
+        filled = presence_of(checked, checked.coverage.covered)
         checked.trades.clear()
         checked.times.clear()  # the presence needs one bit per minute, the timestamps 64
-        checked.findings.extend(missing_minutes(filled))
-        return _Checked(checked, filled, life_of(checked, filled, KnownActions(actions, dataset.adjustment)))
+        checked.findings.extend(superseded_fills(storage, checked.coverage) if dataset.fill else missing_minutes(filled))
+        life = None if dataset.fill else life_of(checked, filled, KnownActions(actions, dataset.adjustment))
+        return _Checked(checked, filled, life)
 
     if quick and storage.files.folder is not None:
         return [_slim(check(one)) for one in series]  # four threads would take twice the time: a footer is little but Python
     with ThreadPoolExecutor(_READERS) as pool:
         return list(pool.map(lambda one: _slim(check(one)), series))
+
+
+def presence_of(checked: CheckedSeries, ranges: Iterable[TimeRange]) -> Presence:
+    """Return which bars a checked series has in some ranges; bars of a damaged or missing file are no gap of the market's."""
+    findings = (finding for finding in checked.findings if finding.is_inconsistency)
+    damaged = [finding.period.span for finding in findings if finding.period is not None]
+    return presence(checked.series, checked.times, difference(ranges, damaged), checked.trades)
 
 
 def _slim(checked: _Checked) -> _Checked:
