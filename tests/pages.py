@@ -24,11 +24,13 @@ from data_engine.market.time_range import TimeRange, new_york_days, new_york_mid
 from data_engine.read.parquet_storage import ParquetStorage
 from data_engine.store.conflicts import Conflict, conflict_file
 from data_engine.store.coverage import Coverage, Failure
+from data_engine.store.filled import Filled
 from data_engine.store.partitions import Period
 
 MINUTES, DAYS = Dataset.from_name("equities_1min"), Dataset.from_name("equities_1day")
 NOW = datetime(2024, 7, 8, 15, tzinfo=UTC)  # a Monday, 11:00 in New York
 ATTACK = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 2'>&lt;\u2028"
+SOURCE = "<img src=x onerror='hacked = 3'>"
 FIRST, LAST = date(2024, 4, 1), date(2024, 7, 3)
 
 
@@ -156,7 +158,7 @@ def head_of(page: str) -> dict[str, Any]:
 def make_changed_store(base: Path, symbol: str = "<I>&") -> ParquetStorage:
     """Write days of a series, covered whole without the sixth; then, by a hostile actor, that one, and other values of two.
 
-    Of two more days, the vendor has another close, and nothing.
+    Of two more days, the vendor has another close, and nothing. A hostile source fills the sixth day, and one after the last.
     """
     storage = ParquetStorage(base)
     whole, days = new_york_days(date(2024, 6, 3), date(2024, 6, 28)), list(sessions(date(2024, 6, 3), date(2024, 6, 28)))
@@ -170,4 +172,7 @@ def make_changed_store(base: Path, symbol: str = "<I>&") -> ParquetStorage:
     conflict_file(storage.files, series).update(lambda _: (theirs, gone))
     counted = {"rows": {year: written.rows}, "files": {year: written.count.fingerprint}, "conflicting": 2}
     storage.bars.coverage.update(series, lambda known: replace(known, **counted))
+    gaps = [days[5], date(2024, 7, 1)]
+    filled = tuple(Filled(new_york_days(day, day), SOURCE) for day in gaps)
+    put(storage, symbol, replace(DAYS, fill=True), gaps, 50.0, filled=filled)
     return storage

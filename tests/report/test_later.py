@@ -15,11 +15,12 @@ from data_engine.market.series import Series
 from data_engine.read.parquet_storage import ParquetStorage
 from data_engine.report import later
 from data_engine.report.contents import overview_of
+from data_engine.report.coverage_months import STATES
 from data_engine.store.history.record import FOLDER
 from data_engine.store.local_files import LocalFiles
 from data_engine.store.partitions import Period
 from data_engine.store.selection import DatasetFilter
-from pages import DAYS, NOW, days_of, make_changed_store
+from pages import DAYS, NOW, SOURCE, days_of, make_changed_store
 from running import here
 from second_thoughts import EPOCH, EVERYTHING, KINDS, World, micros
 
@@ -87,14 +88,30 @@ def test_what_the_vendor_loads_late_revises_and_withdraws_is_told_bar_by_bar(tmp
     assert instants == sorted(instants, reverse=True)
 
 
+def test_filled_gaps_are_told_with_their_source_and_whether_they_count(tmp_path: Path) -> None:
+    storage = make_changed_store(tmp_path / "store")
+    head = head_of(storage)
+    days, fills = head["datasets"]
+
+    told_fills = [(one["start"], one["source"], one["counts"]) for one in head["history"]["fills"]]
+    assert told_fills == [("2024-07-01T04:00:00Z", SOURCE, True), ("2024-06-10T04:00:00Z", SOURCE, False)]
+    assert [one["dataset"] for one in head["history"]["fills"]] == [fills["name"]] * 2 == ["equities_1day_fill"] * 2
+    assert [STATES[int(state)] for state in fills["series"][0]["states"]] == ["filled", "filled"]
+    assert {STATES[int(state)] for state in days["series"][0]["states"]} == {"complete"}
+    assert (len(head["charts"]), "cover" in head["commands"]) == (1, False)  # what fills is not drawn, and not requested
+    monday = date(2024, 7, 1).toordinal()
+    assert monday not in head["charts"][0]["days"]
+
+
 def test_lists_are_bounded_and_everything_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     storage = make_changed_store(tmp_path / "store")
-    for name in ("CHANGES", "DAYS", "CONFLICTS"):
+    for name in ("CHANGES", "DAYS", "CONFLICTS", "FILLS"):
         monkeypatch.setattr(later, name, 1)
     history = head_of(storage)["history"]
 
     assert [(one["late"], one["revised"]) for one in history["changes"]] == [(0, 2)]  # the latest
     assert [one["alpaca"] for one in history["conflicts"]] == [None]
+    assert ([one["start"][:10] for one in history["fills"]], history["fill_count"]) == (["2024-07-01"], 2)
     assert (history["change_count"], history["conflict_count"], history["day_count"]) == (2, 2, len(history["days"]))
     assert history["totals"] == {"late": 1, "revised": 2, "removed": 0, "not_kept": 0}
 
@@ -120,7 +137,8 @@ def test_what_was_removed_is_told_by_its_actor_also_without_a_series_or_its_bars
     for words, kind in (((), "removed"), (("--forget",), "not_kept")):
         make_changed_store(tmp_path / kind, "AAPL")
         assert here("remove", "AAPL", *words, "--base-path", tmp_path / kind).code == 0
-        latest = head_of(ParquetStorage(tmp_path / kind))["history"]["changes"][0]
+        changes = head_of(ParquetStorage(tmp_path / kind))["history"]["changes"]
+        latest = next(one for one in changes if one["dataset"] == DAYS.name)  # the bars that filled gaps went, too
 
         assert (latest["symbol"], latest["actor"]) == ("AAPL", "remove")
         assert latest[kind] == {"removed": len(JUNE), "not_kept": 1}[kind]
@@ -137,7 +155,7 @@ def test_a_history_that_begins_later_is_damaged_or_has_gaps_says_so_and_the_page
     series = next(storage.bars.coverage.series(DAYS))
     storage.bars.write(series, Period(2024, None), days_of(JUNE, 1.0))
     found = head_of(storage)["history"]
-    assert (found["from_before"], found["unexplained"], found["totals"]["revised"]) == (1, 0, len(JUNE))
+    assert (found["from_before"], found["unexplained"], found["totals"]["revised"]) == (2, 0, len(JUNE))
     assert datetime.fromisoformat(found["begins"]) >= began
 
     quick = head_of(storage, quick=True)["history"]
@@ -148,7 +166,7 @@ def test_a_history_that_begins_later_is_damaged_or_has_gaps_says_so_and_the_page
     (bars,) = (base / "equities_1day").rglob("*.parquet")
     bars.write_bytes(b"no bars")
     found = head_of(storage)["history"]
-    assert found["unexplained"] == 1
+    assert found["unexplained"] == 2  # of the other file, only the beginning was known
     assert any(first.name in text for text in found["problems"])
     assert any(bars.name in text for text in found["problems"])
     ran = here("report", "--base-path", base, "--out", tmp_path / "page.html")

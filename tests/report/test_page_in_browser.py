@@ -21,7 +21,7 @@ from data_engine.report import charts
 from data_engine.report.contents import overview_of
 from data_engine.report.html_page import render, save
 from data_engine.store.selection import DatasetFilter
-from pages import ATTACK, DAYS, NOW, make_changed_store, make_store, put
+from pages import ATTACK, DAYS, NOW, SOURCE, make_changed_store, make_store, put
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SWITCHES = [
@@ -322,6 +322,9 @@ def test_what_changed_later_is_listed_chosen_marked_and_text_whatever_it_is(brow
         conflicts = [" ".join(row.split()) for row in shown.page.locator("#conflicts-table tbody tr").all_inner_texts()]
         assert "close 108 close 108.25 2024-07-08" in conflicts[1]
         assert "dropped 2024-07-08" in conflicts[0]
+        fills = [" ".join(row.split()) for row in shown.page.locator("#fills-table tbody tr").all_inner_texts()]
+        assert fills[0] == f"2024-07-01 to 2024-07-01 <I>& · equities_1day_fill {SOURCE} counts"
+        assert fills[1].endswith("left out: Alpaca has bars there now")
         shown.page.focus("#map")
         assert "1 bar came late · 2 bars revised" in shown.text("#map-readout")
         assert "changed later 1" in shown.text("#legend")

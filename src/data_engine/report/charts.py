@@ -75,7 +75,7 @@ class Chart:
 def charts(
     storage: BarStore, known: Iterable[Series], *, now: datetime, quick: bool, minutes: int, notes: list[str]
 ) -> list[Chart]:
-    """Return a chart per feed and adjustment that has bars of a day or shorter.
+    """Return a chart per feed and adjustment that has bars of a day or shorter; fill bars are in none.
 
     Args:
         storage: The store.
@@ -88,7 +88,7 @@ def charts(
     groups: dict[tuple[Adjustment, Feed], dict[Dataset, list[str]]] = {}
     for series in known:
         dataset = series.dataset
-        if dataset.timeframe.intraday or dataset.timeframe == _DAYS:
+        if not dataset.fill and (dataset.timeframe.intraday or dataset.timeframe == _DAYS):
             of_group = groups.setdefault((dataset.adjustment, dataset.feed), {})
             of_group.setdefault(dataset, []).append(series.symbol)
     made = []

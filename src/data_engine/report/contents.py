@@ -124,6 +124,8 @@ class Overview:
     def _cover(self) -> str | None:
         """Return the command that covers the series of a dataset of which nothing was requested; None if there is none."""
         for dataset, coverages in self.coverage.items():
+            if dataset.fill:
+                continue
             left = [one for one in coverages if not one.wanted and one.first_bar is not None and one.last_bar is not None]
             if left:
                 first = new_york_date(min(one.first_bar for one in left if one.first_bar is not None))
@@ -250,7 +252,7 @@ def overview_of(
         notes,
         ended,
         simulated,
-        later_of(storage, history, choice, names, known, quick=quick),
+        later_of(storage, history, choice, names, [one for every in coverage.values() for one in every], quick=quick),
     )
 
 

@@ -18,16 +18,28 @@ from data_engine.read.holdings import unverified
 from data_engine.store.coverage import Coverage
 from data_engine.store.partitions import Period
 
-STATES = ("no_session", "not_requested", "complete", "provisional", "requested", "partial", "missing", "empty", "unverified")
+STATES = (
+    "no_session",
+    "not_requested",
+    "complete",
+    "provisional",
+    "requested",
+    "partial",
+    "missing",
+    "empty",
+    "unverified",
+    "filled",
+)
 """The states of a month, by index.
 
 ``no_session``: no session has begun (of days and longer: no bar has ended). ``not_requested``: no part is requested.
 ``complete``: all sessions are covered. ``provisional``: all sessions are covered or provisional. ``requested``: the same, but
 only for the requested part of the month. ``partial``: some requested sessions are missing. ``missing``: all are. ``empty``: all
 sessions are covered, without bars. ``unverified``: no part is requested, and bars are stored: `store` or an import brought them.
+``filled``: the same of a dataset of fill bars.
 """
 
-NO_SESSION, NOT_REQUESTED, COMPLETE, PROVISIONAL, REQUESTED, PARTIAL, MISSING, EMPTY, UNVERIFIED = range(len(STATES))
+NO_SESSION, NOT_REQUESTED, COMPLETE, PROVISIONAL, REQUESTED, PARTIAL, MISSING, EMPTY, UNVERIFIED, FILLED = range(len(STATES))
 
 _LEAST = timedelta(microseconds=1)
 
@@ -120,7 +132,7 @@ def months_of(coverage: Coverage, calendar: Calendar) -> Months:
     stored, bars = finals + provisionals, _bars(coverage, calendar)
     states = {
         NO_SESSION: total == 0,
-        UNVERIFIED: (requesteds == 0) & (unverifieds > 0),
+        FILLED if coverage.series.dataset.fill else UNVERIFIED: (requesteds == 0) & (unverifieds > 0),
         NOT_REQUESTED: requesteds == 0,
         MISSING: (missings > 0) & (stored == 0),
         PARTIAL: missings > 0,

@@ -10,8 +10,9 @@ const STATE_WORDS = {
   missing: ["missing", "requested, but missing"],
   empty: ["empty", "complete, without bars"],
   unverified: ["unverified", "bars are stored, and nothing of the month was requested"],
+  filled: ["filled", "bars of another source fill gaps"],
 };
-const LEGEND = ["complete", "provisional", "requested", "partial", "missing", "empty", "unverified", "not_requested", "no_session"];
+const LEGEND = ["complete", "provisional", "requested", "partial", "missing", "empty", "unverified", "filled", "not_requested", "no_session"];
 
 /* Every state has its own mark, not only its color. */
 function drawState(pen, state, x, y, width, height) {
@@ -45,6 +46,8 @@ function drawState(pen, state, x, y, width, height) {
     pen.beginPath();
     pen.arc(middle[0], middle[1], size * 0.2, 0, 7);
     pen.stroke();
+  } else if (state === "filled" && size >= 6) {
+    pen.fillRect(middle[0] - 0.75, middle[1] - arm, 1.5, 2 * arm);
   } else if (state === "empty" && size >= 6) {
     pen.fillRect(middle[0] - arm, middle[1] - 0.75, 2 * arm, 1.5);
   }

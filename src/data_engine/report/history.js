@@ -1,4 +1,4 @@
-/* What changed after it was final, and the bars that conflict with Alpaca's. */
+/* What changed after it was final, the gaps that are filled, and the bars that conflict with Alpaca's. */
 
 const LATER = [
   ["late", "came late", "Came late", "bars that were added where their range was complete and final"],
@@ -30,16 +30,18 @@ function showHistory(data) {
   $("history-problems").hidden = !history.problems.length;
   const others = history.problem_count - history.problems.length;
   $("history-problems").replaceChildren(...history.problems.map((text) => el("li", {}, text)), others ? el("li", {}, `and ${count(others)} more`) : "");
-  const sums = history.read && history.begins ? LATER.map(([kind, words, , text]) => [words, history.totals[kind], text]) : [];
-  if (history.totals.not_kept) sums.push(["not kept", history.totals.not_kept, "files that were replaced or removed, and whose old bars are not kept"]);
-  sums.push(["conflicting", history.conflict_count, "stored bars that Alpaca has revised or dropped since"]);
+  const sums = history.read && history.begins ? LATER.map(([kind, words, , text]) => [`Bars: ${words}`, history.totals[kind], text]) : [];
+  if (history.totals.not_kept) sums.push(["Files: not kept", history.totals.not_kept, "replaced or removed; their old bars are not kept"]);
+  if (history.fill_count) sums.push(["Gaps: filled", history.fill_count, "gaps of Alpaca's that have bars of another source"]);
+  sums.push(["Bars: conflicting", history.conflict_count, "stored bars that Alpaca has revised or dropped since"]);
   $("history-sums").replaceChildren(...sums.map(([words, many, text]) =>
-    el("div", {}, el("dt", {}, `Bars: ${words}`), el("dd", {}, count(many), el("small", {}, text)))));
+    el("div", {}, el("dt", {}, words), el("dd", {}, count(many), el("small", {}, text)))));
   $("history-controls").hidden = $("history-table").hidden = !sums.length || !history.read || !history.begins;
   const draw = () => drawChanges(history, $("history-kind").value, $("history-by").value === "day", $("history-find").value.trim().toUpperCase());
   for (const id of ["history-kind", "history-by"]) $(id).addEventListener("change", draw);
   $("history-find").addEventListener("input", draw);
   draw();
+  showFills(history);
   showConflicts(history);
 }
 
@@ -70,6 +72,20 @@ function changeRow(one) {
   const lost = one.not_kept ? `${plural(one.not_kept, "file")} whose old bars are not kept` : "";
   return el("tr", {}, cellOf("Time", "nowrap", timestamp(one.instant)), cellOf("Series", "nowrap", `${one.symbol} · ${one.dataset}`),
     ...laterCells(one), cellOf("Days", "days", [days, lost].filter(Boolean).join("; ")), cellOf("Made by", "wide", one.actor));
+}
+
+function showFills(history) {
+  const left = history.fill_count - history.fills.length;
+  $("fills").hidden = !history.fills.length;
+  if (!history.fills.length) return;
+  const caption = plural(history.fill_count, "filled gap") + (left > 0 ? `, of which ${count(left)} are not in this report` : "");
+  growing($("fills-table"), [["Gap"], ["Series"], ["Source"], ["State"]], history.fills, fillRow, caption, 100);
+}
+
+function fillRow(one) {
+  const [word, kind] = one.counts ? ["counts", ""] : ["left out: Alpaca has bars there now", "warn"];
+  return el("tr", {}, cellOf("Gap", "", rangeText(one.start, one.end)), cellOf("Series", "nowrap", `${one.symbol} · ${one.dataset}`),
+    cellOf("Source", "wide", one.source), cellOf("State", kind, word));
 }
 
 function showConflicts(history) {

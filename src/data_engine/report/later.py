@@ -1,4 +1,4 @@
-"""Collect what a report shows of the history: what changed after it was final, and the bars that conflict with Alpaca's."""
+"""Collect what a report shows of the history: what changed after it was final, conflicting bars, and filled gaps."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ from data_engine.report.short_text import short_text
 from data_engine.store.bar_store import BarStore
 from data_engine.store.conflicts import FOLDER as CONFLICTS_FOLDER
 from data_engine.store.conflicts import Conflict, Values, conflicting_values
+from data_engine.store.coverage import Coverage
+from data_engine.store.filled import Filled
 from data_engine.store.history.later_changes import LaterChange, LaterChanges, later_changes
 from data_engine.store.history.series_history import recorded_series
 from data_engine.store.history.store_history import StoreHistory
+from data_engine.store.live_fills import filled_by, live_fills
 from data_engine.store.partitions import series_folder, symbols_of
 from data_engine.store.selection import DatasetFilter
 
@@ -29,6 +32,9 @@ DAYS = 400
 
 CONFLICTS = 500
 """The maximum number of conflicting bars listed, those that were found last; all are counted."""
+
+FILLS = 500
+"""The maximum number of filled gaps listed, the latest; all are counted."""
 
 _PROBLEMS = 20
 
@@ -42,6 +48,7 @@ class Later:
         read: Whether the changes of bars were read.
         series: What changed, by series.
         conflicting: The bars that Alpaca has revised or dropped and that are stored as they were, with their stored values.
+        fills: The gaps of a series that have bars of another source, and whether they count: Alpaca still has no bar there.
         problems: What cannot be read.
     """
 
@@ -49,6 +56,7 @@ class Later:
     read: bool = False
     series: dict[Series, LaterChanges] = field(default_factory=dict)
     conflicting: list[tuple[Series, Conflict, Values]] = field(default_factory=list)
+    fills: list[tuple[Series, Filled, bool]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
     def months(self, series: Series) -> dict[tuple[int, int], tuple[int, int, int]]:
@@ -80,6 +88,8 @@ class Later:
             "values": VALUES,
             "conflicts": [_conflict(*one) for one in found[:CONFLICTS]],
             "conflict_count": len(found),
+            "fills": [_fill(*one) for one in sorted(self.fills, key=lambda one: one[1].range, reverse=True)[:FILLS]],
+            "fill_count": len(self.fills),
             "problems": [short_text(one) for one in self.problems[:_PROBLEMS]],
             "problem_count": len(self.problems),
         }
@@ -90,7 +100,7 @@ def later_of(
     history: StoreHistory,
     choice: DatasetFilter,
     names: Sequence[str] | None,
-    known: Sequence[Series],
+    known: Sequence[Coverage],
     *,
     quick: bool,
 ) -> Later:
@@ -101,21 +111,23 @@ def later_of(
         history: Its history.
         choice: The datasets.
         names: The symbols. If None, all.
-        known: The series that are stored.
+        known: The coverage of the series that are stored.
         quick: Whether to leave out the changes of bars.
     """
     found = Later(history.begins, not quick)
+    stored = [one.series for one in known]
     found.problems += [f"cannot read {key}, a part of the history" for key in _damaged(history)]
     if not quick and history.begins is not None:
         # By path, as records are packed: each block of a pack is then read once.
-        for series in sorted({*known, *recorded_series(history, names, choice)}, key=series_folder):
+        for series in sorted({*stored, *recorded_series(history, names, choice)}, key=series_folder):
             try:
                 found.series[series] = later_changes(storage, history, series)
             except StoreError as error:
                 found.problems.append(str(error))
             else:
                 found.problems += found.series[series].problems
-    _add_conflicts(found, storage, known)
+    _add_conflicts(found, storage, stored)
+    _add_fills(found, storage, known)
     return found
 
 
@@ -136,6 +148,18 @@ def _add_conflicts(found: Later, storage: BarStore, known: Iterable[Series]) -> 
             found.conflicting += [(series, conflict, stored) for conflict, stored in conflicting_values(storage, series)]
         except DamagedFile as error:
             found.problems.append(str(error))
+
+
+def _add_fills(found: Later, storage: BarStore, known: Iterable[Coverage]) -> None:
+    for one in known:
+        if not one.filled:
+            continue
+        try:
+            live = live_fills(storage, filled_by(one.series), one)
+        except StoreError as error:
+            found.problems.append(str(error))
+        else:
+            found.fills += [(one.series, gap, gap in live) for gap in one.filled]
 
 
 def _by_day(changes: Sequence[LaterChange]) -> Iterator[dict[str, Any]]:
@@ -172,4 +196,15 @@ def _conflict(series: Series, one: Conflict, stored: Values) -> dict[str, Any]:
         "seen": iso(one.seen),
         "stored": stored,
         "alpaca": one.values,
+    }
+
+
+def _fill(series: Series, one: Filled, counts: bool) -> dict[str, Any]:
+    return {
+        "dataset": series.dataset.name,
+        "symbol": series.symbol,
+        "start": iso(one.range.start),
+        "end": iso(one.range.end),
+        "source": one.source,
+        "counts": counts,
     }
