@@ -72,6 +72,21 @@ def test_a_service_that_refuses_only_conditional_removals_supports_the_others(mo
         assert service.things == {}
 
 
+@pytest.mark.parametrize("method", ["PUT", "DELETE"])
+def test_a_condition_that_was_not_answered_is_no_finding(monkeypatch, method):
+    """Whoever took the service for one without conditions would overwrite what others write at the same time."""
+
+    def refuse(verb, key, headers):
+        return (
+            (400, "RequestTimeout", "too slow")
+            if verb == method and ("if-match" in headers or "if-none-match" in headers)
+            else None
+        )
+
+    with serving(refuse=refuse) as service, pytest.raises(StoreError, match="RequestTimeout"):
+        probe(bucket_of(service, monkeypatch))
+
+
 def test_a_place_that_may_not_be_written_to_is_an_error_and_no_finding(monkeypatch):
     with serving(refuse=lambda method, *_: (403, "AccessDenied", "no") if method == "PUT" else None) as service:
         bucket = bucket_of(service, monkeypatch)

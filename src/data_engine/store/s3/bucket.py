@@ -239,7 +239,8 @@ class Bucket:
         except self._exceptions.BaseError as error:
             text = _text(error)
         # Outside the handler, without the original error, which may repeat what was sent.
-        kind = NotSupported if re.search(r"status code: (4\d\d|501)", text) else StoreError
+        refused = re.search(r"status code: (?!408|429)(4\d\d|501)", text) and "RequestTimeout" not in text
+        kind = NotSupported if refused else StoreError
         raise kind(f"cannot {verb} {self.location}/{key}: {_reason(text)}")
 
 
