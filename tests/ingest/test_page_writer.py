@@ -23,6 +23,7 @@ from data_engine.market.bars_page import BarsPage
 from data_engine.market.series import Adjustment, Dataset, Series, Timeframe
 from data_engine.market.time_range import TimeRange, union
 from data_engine.store.coverage import Coverage
+from data_engine.store.file_count import Fingerprint
 from data_engine.store.partitions import Partition, Period
 from data_engine.verify.series_check import check_series
 
@@ -611,7 +612,7 @@ def test_a_file_that_somebody_wrote_meanwhile_is_not_vouched_for_though_it_has_t
 
     known = writer.complete()["A"]
 
-    assert (known.rows, known.files) == ({JUNE: 2}, {})
+    assert (known.rows, known.files) == ({JUNE: 2}, {JUNE: Fingerprint(size, "")})
     assert check_series(storage.bars, Series("A", MINUTES), now=LONG_AFTER).findings == []
 
 
