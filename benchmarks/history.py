@@ -24,12 +24,14 @@ from data_engine.sandbox.simulated_market import SimulatedMarket
 from data_engine.store import local_history
 from data_engine.store.history import head
 
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
 FIRST, SPLIT = datetime(2024, 1, 2, 3, tzinfo=UTC), "split"
 
 
 def names(count: int) -> list[str]:
     """Return symbols of the simulated market."""
-    return ["AAPL", "MSFT", "NVDA", "AMZN", "META", *(f"SIM{number}" for number in range(count))][:count]
+    return ["AAPL", "MSFT", "NVDA", "AMZN", "META", *("SIM" + one + other for one in LETTERS for other in LETTERS)][:count]
 
 
 def size(folder: Path) -> int:
