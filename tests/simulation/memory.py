@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import lru_cache
+from types import SimpleNamespace
 from unittest import mock
 
+import numpy as np
 import pyarrow as pa
 
 from data_engine.market.bar_parquet import from_parquet
@@ -100,6 +102,10 @@ def _none(*_: object, **__: object) -> tuple[()]:
     return ()
 
 
+def _no_sessions(*_: object, **__: object) -> SimpleNamespace:
+    return SimpleNamespace(midnights=np.empty(0, np.int64))
+
+
 @contextmanager
 def inconsistencies_alone() -> Iterator[None]:
     """Have `verify` look for inconsistencies, and leave out what gives warnings."""
@@ -109,7 +115,8 @@ def inconsistencies_alone() -> Iterator[None]:
         mock.patch.object(series_check, "check_file", _check_file),
         mock.patch.object(series_check.FileBars, "of", _nothing),
         mock.patch.object(series_check, "measure", _nothing),
-        mock.patch.object(series_check, "joined", _nothing),
+        mock.patch.object(series_check, "joined", _no_sessions),
+        mock.patch.object(series_check, "sparse_sessions", _none),
         mock.patch.object(series_check, "compare_sessions", _none),
         mock.patch.object(series_check, "compare_days", _none),
         mock.patch.object(verification, "presence", _nothing),
