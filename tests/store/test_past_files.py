@@ -151,6 +151,19 @@ def test_the_instant_of_a_snapshot_is_that_of_a_state_that_no_writer_under_way_c
     assert past_files(files, instant, now=datetime.now(UTC)).get(KEYS[3]) == b"after"
 
 
+def test_a_record_that_cannot_be_read_is_an_error_that_names_it(tmp_path):
+    files = LocalFiles(tmp_path)
+    for content in (b"a", b"ab"):
+        files.update(KEYS[3], lambda _, content=content: content)
+    last = max((tmp_path / FOLDER).iterdir())
+    last.unlink()
+    last.mkdir()  # what cannot be read, for every user
+
+    with pytest.raises(StoreError, match=last.name):
+        LocalFiles(tmp_path).update(KEYS[3], lambda _: b"abc")
+    assert files.get(KEYS[3]) == b"ab"
+
+
 def test_a_file_that_a_hand_has_removed_is_listed_and_refused_by_name(tmp_path):
     files = LocalFiles(tmp_path)
     for content in (b"a", b"ab"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import copy
 from datetime import datetime
 from functools import partial
@@ -123,10 +123,9 @@ class LocalHistory:
             return head.number, head.instant
         numbers = self._numbers()
         for number in numbers:
-            try:
-                return numbers[0], instant_of(self._disk.read(self._path(key_of(number))))
-            except (ValueError, FileNotFoundError):  # a writer was killed before it had written all of it
-                continue
+            path = self._path(key_of(number))
+            with reported("read", path), suppress(ValueError, FileNotFoundError):  # a killed writer had not written all of it
+                return numbers[0], instant_of(self._disk.read(path))
         return numbers[0] if numbers else 0, None
 
     def _numbers(self) -> list[int]:
