@@ -5,7 +5,7 @@ No range becomes covered, unless that is claimed: nothing says that such files h
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -106,14 +106,9 @@ def import_bars(
         InputError: If the files are the store's own.
         ForeignFiles: If the legacy pipeline wrote the folder of the store.
     """
-    check_outside(storage, sources)
-    refuse_legacy_store(storage.files)
     report = ImportReport()
-    assigned, unknown = with_timeframes(sources, timeframe)
-    report.failed += unknown
-    for _, files in groupby(assigned, key=lambda source: source.series):
-        for series, table in bars_by_series(list(files), now, report).items():
-            _import_series(storage, series, table, report, now, claim, dry_run)
+    for series, table in bars_by_series(storage, sources, report, now=now, timeframe=timeframe):
+        _import_series(storage, series, table, report, now, claim, dry_run)
     return report
 
 
@@ -140,8 +135,25 @@ def _import_series(
         report.by_series[series] = report.by_series.get(series, 0) + new.num_rows
 
 
-def bars_by_series(files: Sequence[SourceFile], now: datetime, report: ImportReport) -> dict[Series, pa.Table]:
-    """Return the bars of the files of one symbol, sorted, by series; files that cannot be read go to the report."""
+def bars_by_series(
+    storage: BarStore, sources: Sequence[SourceFile], report: ImportReport, *, now: datetime, timeframe: object
+) -> Iterator[tuple[Series, pa.Table]]:
+    """Yield the bars of files by series, sorted, one per timestamp; files that cannot be read go to the report.
+
+    Raises:
+        InputError: If the files are the store's own.
+        ForeignFiles: If the legacy pipeline wrote the folder of the store.
+    """
+    _check_outside(storage, sources)
+    refuse_legacy_store(storage.files)
+    assigned, unknown = with_timeframes(sources, timeframe)
+    report.failed += unknown
+    for _, files in groupby(assigned, key=lambda source: source.series):
+        yield from _bars_of(list(files), now, report).items()
+
+
+def _bars_of(files: Sequence[SourceFile], now: datetime, report: ImportReport) -> dict[Series, pa.Table]:
+    """Return the bars of the files of one symbol by series."""
     made: dict[Series, list[pa.Table]] = {}
     for source in files:
         try:
@@ -155,7 +167,7 @@ def bars_by_series(files: Sequence[SourceFile], now: datetime, report: ImportRep
     return {series: last_of_each(pa.concat_tables([EMPTY, *tables])) for series, tables in made.items()}
 
 
-def check_outside(storage: BarStore, sources: Sequence[SourceFile]) -> None:
+def _check_outside(storage: BarStore, sources: Sequence[SourceFile]) -> None:
     """Raise `InputError` if a file is the store's own."""
     folder = storage.files.folder
     if folder is not None and any(source.path.resolve().is_relative_to(folder.resolve()) for source in sources):

@@ -6,15 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
-from itertools import groupby
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from data_engine.errors import DataEngineError, InputError
-from data_engine.ingest.file_import import ImportReport, bars_by_series, check_outside
-from data_engine.ingest.import_sources import SourceFile, with_timeframes
+from data_engine.ingest.file_import import ImportReport, bars_by_series
+from data_engine.ingest.import_sources import SourceFile
 from data_engine.market.bars import Int64s, take, timestamps_us, to_micros
 from data_engine.market.series import Series
 from data_engine.market.time_range import TimeRange, difference, intersection, iso, union
@@ -22,7 +21,7 @@ from data_engine.store.bar_store import BarStore, split_by_period
 from data_engine.store.coverage import Coverage
 from data_engine.store.file_count import Fingerprint
 from data_engine.store.filled import Filled, joined, outside
-from data_engine.store.legacy_files import refuse_foreign, refuse_legacy_store
+from data_engine.store.legacy_files import refuse_foreign
 from data_engine.store.live_fills import fill_of, live_fills
 from data_engine.store.partitions import Partition, Period, periods
 from data_engine.verify.vendor_gaps import vendor_gaps
@@ -117,18 +116,13 @@ def import_fill(
         InputError: If the files are the store's own.
         ForeignFiles: If the legacy pipeline wrote the folder of the store.
     """
-    check_outside(storage, sources)
-    refuse_legacy_store(storage.files)
     report = FillReport(source=source)
-    assigned, unknown = with_timeframes(sources, timeframe)
-    report.failed += unknown
-    for _, files in groupby(assigned, key=lambda one: one.series):
-        for series, table in bars_by_series(list(files), now, report).items():
-            report.bars += table.num_rows
-            try:
-                _fill_series(storage, series, table, report, now, dry_run)
-            except DataEngineError as error:
-                report.failed.append((str(series), str(error)))
+    for series, table in bars_by_series(storage, sources, report, now=now, timeframe=timeframe):
+        report.bars += table.num_rows
+        try:
+            _fill_series(storage, series, table, report, now, dry_run)
+        except DataEngineError as error:
+            report.failed.append((str(series), str(error)))
     return report
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
+from data_engine.market.bars import Int64s, timestamps_us, to_micros
 from data_engine.market.series import Series
 from data_engine.market.time_range import TimeRange
 from data_engine.store.bar_store import BarStore
 from data_engine.store.coverage import Coverage
 from data_engine.store.filled import Filled
+from data_engine.store.partitions import Period
 
 
 def fill_of(series: Series) -> Series:
@@ -35,5 +39,16 @@ def live_fills(store: BarStore, series: Series, known: Coverage, span: TimeRange
     Raises:
         DamagedFile: If a file of Alpaca's bars cannot be read.
     """
+    files: dict[Period, Int64s] = {}  # many short gaps may lie in one file
+
+    def is_empty(part: TimeRange) -> bool:
+        for period in store.periods(series, part):
+            if period not in files:
+                files[period] = timestamps_us(store.read(series, period, ["timestamp"]))
+            first, stop = np.searchsorted(files[period], [to_micros(part.start), to_micros(part.end)])
+            if first < stop:
+                return False
+        return True
+
     near = (one for one in known.filled if span is None or one.range.intersect(span))
-    return tuple(one for one in near if not store.read_range(series, one.range, ["timestamp"]).num_rows)
+    return tuple(one for one in near if is_empty(one.range))
