@@ -16,12 +16,12 @@ from data_engine.market.bars import VALUES, make_table, merge
 from data_engine.store.file_count import Fingerprint
 from data_engine.store.history.bar_changes import ChangedBars
 from data_engine.store.history.bar_undo import bars_undo, counts_of
-from data_engine.store.history.chain import Chain, Link, walk
+from data_engine.store.history.chain import NEVER, Chain, Link, walk
 from data_engine.store.history.head import Actor, Replaced, found_at_beginning
 from data_engine.store.history.head import entries_of as recorded
-from data_engine.store.history.record import dump, load
+from data_engine.store.history.record import Entry, dump, load
 from data_engine.store.history.revert import earlier
-from data_engine.store.history.undo import Edited, Kind, Undo, undo_of
+from data_engine.store.history.undo import ABSENT, Edited, Kind, Undo, undo_of
 
 KEY = "metadata/coverage/equities_1min/symbol=A.json"
 
@@ -277,3 +277,18 @@ def test_a_file_that_was_there_at_the_beginning_and_is_gone_without_a_record_is_
 
 def test_an_undo_says_no_more_than_it_must():
     assert undo_of(None, b"new") == Undo(Kind.ABSENT)
+
+
+def test_a_late_write_that_nobody_has_changed_since_leaves_an_open_end():
+    """One writes A; another, who knows of that record, has read what was before: so A was written later."""
+    old, new, other = (Fingerprint.of(content) for content in (b"old", b"new", b"other"))
+    links = [
+        Link(2, at(2), "other", 1, Entry(KEY, old, other, ABSENT)),
+        Link(1, at(1), "late", 0, Entry(KEY, old, new, ABSENT)),
+        Link(0, at(0), "first", 0, Entry(KEY, None, old, ABSENT)),
+    ]
+    chain = walk(new, links)
+
+    assert chain.gaps == ((at(1), NEVER),)
+    assert [chain.known_at(at(minute)) for minute in (0, 1, 3)] == [True, False, False]
+    assert chain.why_unknown(at(3)) == "two processes changed it at the same time, and nobody since"

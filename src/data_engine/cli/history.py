@@ -68,7 +68,7 @@ def _lines(found: SymbolHistory) -> Iterator[str]:
         else:
             yield f"{iso(begun.instant)}  {begun.series}: {plural(begun.bars, 'bar')} stored before; the store's history begins"
     for gap in found.gaps:
-        span = f"{iso(gap.start)} to {iso(gap.end)}"
+        span = f"{iso(gap.start)} {f'to {iso(gap.end)}' if gap.end else 'on'}"
         yield f"{gap.series}: what a file held from {span} is not known: two processes changed it at the same time"
     for seen in found.logged:
         counts = f"{seen.revised:,} revised, {seen.appeared:,} new and {seen.vanished:,} dropped"

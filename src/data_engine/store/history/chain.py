@@ -16,7 +16,8 @@ from data_engine.store.file_count import Fingerprint
 from data_engine.store.history.record import Entry
 from data_engine.store.history.undo import Kind
 
-_NEVER = datetime.max.replace(tzinfo=UTC)
+NEVER = datetime.max.replace(tzinfo=UTC)
+"""The end of a time that lasts until the next change of a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ class Chain:
         if self.begins is not None and instant < self.begins:
             return f"its history begins at {iso(self.begins)}"
         end = next(end for start, end in self.gaps if start <= instant < end)
-        return f"two processes changed it at the same time, until {iso(end)}"
+        return f"two processes changed it at the same time, {'and nobody since' if end == NEVER else f'until {iso(end)}'}"
 
 
 def walk(present: Fingerprint | None, links: Sequence[Link]) -> Chain:
@@ -162,7 +163,7 @@ class _Walk:
 
     def _until(self, count: int) -> datetime:
         """Return the instant of the earliest of so many live records: its writer has read what was made before it."""
-        return self._live[count - 1].instant if count else _NEVER
+        return self._live[count - 1].instant if count else NEVER
 
     def pass_over(self, link: Link) -> None:
         """Pass over a record that is not live, whose writer has read something.

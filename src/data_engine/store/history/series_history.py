@@ -14,6 +14,7 @@ from data_engine.market.series import Series
 from data_engine.market.time_range import TimeRange, iso
 from data_engine.store.bar_store import BarStore
 from data_engine.store.history.bar_changes import BarChange
+from data_engine.store.history.chain import NEVER
 from data_engine.store.history.file_walk import FileWalk
 from data_engine.store.history.store_history import StoreHistory
 from data_engine.store.partitions import Partition, series_folder
@@ -87,18 +88,18 @@ class SeriesGap:
     Attributes:
         series: The series.
         start: From when.
-        end: Until when, excluded.
+        end: Until when, excluded. If None, until the next change.
     """
 
     series: Series
     start: datetime
-    end: datetime
+    end: datetime | None
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields that ``history --json`` prints for a gap."""
         return {
             "start": iso(self.start),
-            "end": iso(self.end),
+            "end": iso(self.end) if self.end else None,
             "dataset": self.series.dataset.name,
             "symbol": self.series.symbol,
         }
@@ -165,7 +166,7 @@ def series_history(store: BarStore, history: StoreHistory, series: Series, span:
             SeriesBeginning(series, instant, files, bars if known else None)
             for (instant, known), (files, bars) in sorted(begun.items(), key=_latest_first, reverse=True)
         ],
-        [SeriesGap(series, start, end) for start, end in sorted(gaps, reverse=True)],
+        [SeriesGap(series, start, None if end == NEVER else end) for start, end in sorted(gaps, reverse=True)],
     )
 
 
