@@ -627,10 +627,14 @@ class World:
             if security is not None and security.renamed is not None and is_raw(key[0]):
                 dataset = dataset_of(key)
                 for start, end in minus(claims.wanted, [(final, 1 << 62)]):
-                    # Without those that came late: what is final is not asked for again.
+                    # Without those that came late, or went before they were asked for: what is final is not asked for again.
                     mapped = min(at(security.renamed + timedelta(days=1), 4), micros(self.now))
-                    there = self.market.bars(key[1], dataset.timeframe, dataset.adjustment, start, end, mapped)
-                    early = [stamp for stamp in there if stamp not in self.state.rows_of(key) and stamp < _first(self.state, key)]
+                    then, now = (
+                        self.market.bars(key[1], dataset.timeframe, dataset.adjustment, start, end, when)
+                        for when in (mapped, micros(self.now))
+                    )
+                    there = (stamp for stamp in then if stamp in now and stamp not in self.state.rows_of(key))
+                    early = [stamp for stamp in there if stamp < _first(self.state, key)]
                     if early:
                         raise Violation(f"(b) {key} never got its bars from before it was renamed, such as {instant(early[0])}")
 
