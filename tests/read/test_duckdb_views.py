@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import _thread
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -18,7 +20,7 @@ from data_engine.market.bars import VALUES
 from data_engine.market.series import Adjustment, Dataset, Feed, Series, Timeframe
 from data_engine.market.time_range import TimeRange
 from data_engine.read import view_files
-from data_engine.read.duckdb_views import connect, datasets, explain, run, view_name
+from data_engine.read.duckdb_views import connect, datasets, explain, interruptible, run, view_name
 from data_engine.store.coverage import Coverage
 from data_engine.store.partitions import Period
 
@@ -431,3 +433,28 @@ def test_a_store_with_many_series_is_not_listed_file_by_file(tmp_path, monkeypat
 
     assert len(view_files.view_files(storage.bars, MINUTES, None).keys) == 5
     assert [one for one in listed if one.startswith("equities")] == ["equities_1min/symbol=S0", "equities_1min/symbol=S1"]
+
+
+def test_an_interrupt_between_two_statements_stops_the_second():
+    connection = duckdb.connect()
+    interrupted = threading.Event()
+    outcomes = []
+
+    class Watched:
+        def interrupt(self) -> None:
+            connection.interrupt()
+            interrupted.set()
+
+    def work() -> None:
+        _thread.interrupt_main()
+        assert interrupted.wait(60)  # nothing runs yet
+        try:
+            connection.execute("SELECT sum(a.range * b.range % 7) FROM range(100000) a, range(40000) b").fetchall()
+            outcomes.append("computed")
+        except duckdb.InterruptException:
+            outcomes.append("interrupted")
+
+    with pytest.raises(KeyboardInterrupt):
+        interruptible(Watched(), work)
+
+    assert outcomes == ["interrupted"]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -254,15 +255,25 @@ def interruptible(connection: duckdb.DuckDBPyConnection, work: Callable[[], _T])
 
     DuckDB ignores signals while it computes, and Python handles them only in the main thread: so *work* runs in another one.
     """
-    with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(work)
+    future: Future[_T] = Future()
+
+    def fulfil() -> None:
         try:
-            while not future.done():
-                wait([future], timeout=0.2)
-        except KeyboardInterrupt:
+            future.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - it is raised where the result is asked for
+            future.set_exception(error)
+
+    thread = threading.Thread(target=fulfil, name="query", daemon=True)
+    try:  # a signal may come while the thread is started
+        thread.start()
+        while not future.done():
+            wait([future], timeout=0.2)
+    except KeyboardInterrupt:
+        while thread.is_alive():  # between two statements of *work*, an interrupt is of neither
             connection.interrupt()
-            raise
-        return future.result()
+            thread.join(0.05)
+        raise
+    return future.result()
 
 
 @contextmanager
