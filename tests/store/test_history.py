@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from base64 import b85decode
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -19,8 +20,10 @@ from data_engine.store.history.bar_undo import bars_undo, counts_of
 from data_engine.store.history.chain import NEVER, Chain, Link, walk
 from data_engine.store.history.head import Actor, Replaced, found_at_beginning
 from data_engine.store.history.head import entries_of as recorded
+from data_engine.store.history.pack import Pack, pack
 from data_engine.store.history.record import Entry, dump, load
 from data_engine.store.history.revert import earlier
+from data_engine.store.history.text_edits import edited_text, text_edits
 from data_engine.store.history.undo import ABSENT, Edited, Kind, Undo, undo_of
 
 KEY = "metadata/coverage/equities_1min/symbol=A.json"
@@ -97,6 +100,34 @@ def test_text_becomes_what_it_was(old, new, shared):
     assert earlier(new, [undo_of(old, new)]) == old
 
 
+LINES = [b"[", b"],", b'"bars": 1,', b'"bars": 12,', b'"until": "2024-01-02",', b"", b"\xff\r"]
+
+some_lines = st.lists(st.sampled_from(LINES), max_size=40)
+    st.sampled_from([b"[", b"],", b'"bars": 1,', b'"bars": 12,', b'"until": "2024-01-02",', b"", b"\xff\r"]), max_size=40
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(some_lines, some_lines, st.booleans())
+def test_lines_become_what_they_were(old, new, ended):
+    """Each text is made of few different lines, so that they are found in wrong places, too."""
+    before, after = (b"\n".join(lines) + b"\n" * ended for lines in (old, new))
+    assert edited_text(text_edits(before, after), after) == before
+
+
+@settings(max_examples=200, deadline=None)
+@given(some_lines, some_lines, st.data())
+def test_edits_that_are_damaged_or_of_another_text_are_refused_or_make_a_text(old, new, data):
+    edits = text_edits(b"\n".join(old), b"\n".join(new))
+    place = data.draw(st.integers(0, max(len(edits) - 1, 0)))
+    damaged = edits[:place] + data.draw(st.binary(max_size=2)) + edits[place + 1 :]
+    for body, text in ((damaged, b"\n".join(new)), (edits, b"\n".join(old[:1])), (edits[:place], b"\n".join(new))):
+        try:
+            assert isinstance(edited_text(body, text), bytes)
+        except ValueError:
+            assert body != edits or text != b"\n".join(new)
+
+
 def test_a_line_that_is_added_costs_less_than_a_line():
     old = b"\n".join(b'["2024-01-%02dT05:00:00Z", "2024-01-%02dT20:00:00Z"]' % (day, day) for day in range(1, 28))
     new = old + b'\n["2024-01-28T05:00:00Z", "2024-01-28T20:00:00Z"]'
@@ -113,7 +144,7 @@ def entries_of(replaced):
 def entries():
     replaced = [
         Replaced(KEY, None, b"first"),
-        Replaced(BARS_KEY, b"before " * 20, b"after " * 20),
+        Replaced(BARS_KEY, b"same\n" * 20 + b"before", b"same\n" * 20 + b"after"),
         Replaced("metadata/actions/A.json", b"gone", b""),
         Replaced.unread("equities_1min/symbol=B/year=2024/month=06/data.parquet"),
     ]
@@ -124,7 +155,38 @@ def test_a_record_is_read_as_it_was_written():
     record = load(7, dump(at(1), "update of 2024-06-03", 5, entries()))
     assert (record.number, record.instant, record.actor, record.base) == (7, at(1), "update of 2024-06-03", 5)
     assert list(record.entries) == entries()
-    assert [one.undo.kind for one in record.entries] == [Kind.ABSENT, Kind.TEXT, Kind.WHOLE, Kind.LOST]
+    assert [one.undo.kind for one in record.entries] == [Kind.ABSENT, Kind.EDITS, Kind.WHOLE, Kind.LOST]
+
+
+FIRST_RECORD = (
+    # A record of the first format: the last of those of FIRST_PACK. Written by the version that had it.
+    r"WMOn+EoE+JX>Mg8XlZkFZ*qAcF(5HFFf=kWFfcGMFfcGMFfbryIW;n5V>mZ8Ic8*GG%+~}TOxIEWMOn=ATuH?ATnJFc$_85K@P$o"
+    r"5CA~WjgK&UCZ({n;K2j$AjGUdO&eRHph>^y%WUFxGNLn$bFidJkt*?!Kj}sH#MARV)hU&$h_vytEw}u*SZmw4<Q161fq^2a4enu-"
+    r"F-7db|J`UERIhM|n#>sF?ofe=&inHT8~nEG@$ds>wImM"
+)
+
+FIRST_PACK = (
+    # A pack of the first format.
+    r"WMOn+EoE+JX>Mg8XlZkFZ*qAcaA9L>ATb~@GBhA&IWaIbIWjjmWim7~G-"
+    r"fgic${U;!4AS85CqU)F`PGL7m%Jj@EwGh)ox6U6%}gIzb~oYI>*VIOpK9$dUWV}ga3e<UjtV;kOE8)%_it*{Z1GK)P&uHafmx%6`"
+    r"0gWRFhP073*vM%7<^F<vovelyatl7hRU=k{_oKLU%9u*}i{E@-"
+    r"C$nUZXD|c$}Tgu?mAQ6op}jPSS@cnL{);(df{@=MX8^Bo>QCT4TZ2D}Au0Lh0^y;QV}$%ebz|XgwPAnCR(gA9%Hiy)V7*?R?<|*J"
+    r"NJDb{fuARk7PVIYLwFmSLc^$SEnat~H!XNVQgF3Z$U~L(<S4Fc0*mN(5Di5OrXz5!qMu;orx?k1dqaGLs@V3X4v|pKZ#Mh{c<^L$"
+    r"s|IbI0fdF?CpI"
+)
+
+
+def test_records_and_packs_of_the_first_format_are_read():
+    texts = [b'{"bars": %d,\n "until": "2024-01-%02d"}\n' % (number, number + 1) for number in (1, 2, 3)]
+    records = Pack(b85decode(FIRST_PACK)).records()
+    assert load(3, b85decode(FIRST_RECORD)) == records[2]
+    assert [(one.number, one.instant, one.actor, one.base) for one in records] == [
+        (number, datetime(2024, 1, number, tzinfo=UTC), f"update {number}", number - 1) for number in (1, 2, 3)
+    ]
+    undone = [one.entries[0].undo for one in reversed(records)]
+    assert [earlier(texts[2], undone[:count]) for count in range(4)] == [*reversed(texts), None]
+    assert [one.entries[0].after for one in records] == [Fingerprint.of(text) for text in texts]
+    assert Pack(pack(records)).records() == records  # and so they are packed again
 
 
 def test_a_record_that_is_not_whole_is_refused():

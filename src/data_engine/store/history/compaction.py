@@ -23,7 +23,7 @@ from data_engine.store.partitions import Partition
 AGE = timedelta(hours=1)
 """Younger records stay as they are: writers in a bucket that began before may take their numbers for free ones."""
 
-_MANY = 128  # records that are worth a pack
+_MANY = 32  # records that are worth a pack
 
 _MOST_BYTES = 64 << 20  # of the records of one pack, before compression
 
@@ -49,19 +49,21 @@ def compact(files: FileStore, now: datetime, *, bases: int) -> int:
     loose = [number for number in numbers if not any(first <= number <= last for first, last in spans)]
     if len(loose) < _MANY:
         return 0
-    chosen = _settled(files, loose, now - AGE)[:-1]
-    if len(chosen) < _MANY // 2:
+    settled = _settled(files, loose, now - AGE)[:-1]
+    if len(settled) < _MANY // 2:
         return 0
-    merged = _to_merge(files, spans, chosen)
+    chosen = [record for record, _ in settled]
+    merged = _to_merge(files, spans, chosen, sum(size for _, size in settled))
     packed = [record for span in merged for record in _pack(files, span).records()]
     first = merged[0][0] if merged else loose[0]
     _write(files, first, chosen[-1].number, _with_bases([*packed, *chosen], bases))
     return len(chosen)
 
 
-def _to_merge(files: FileStore, spans: Sequence[tuple[int, int]], chosen: Sequence[Record]) -> Sequence[tuple[int, int]]:
-    """Return the latest packs that are written anew with some records: small ones, and those with earlier price bases."""
-    size = sum(_bytes(record) for record in chosen)
+def _to_merge(
+    files: FileStore, spans: Sequence[tuple[int, int]], chosen: Sequence[Record], size: int
+) -> Sequence[tuple[int, int]]:
+    """Return the latest packs that are written anew with some records: small ones, those with earlier price bases."""
     rebased = {entry.key for record in chosen for entry in record.entries if _replaces_all(entry)}
     merged = 0
     for place, span in enumerate(reversed(spans), 1):
@@ -135,9 +137,9 @@ def _seen(history: StoreHistory, instant: datetime) -> Iterable[Entry]:
             yield Entry(key, mark, mark, Undo(Kind.SEEN))
 
 
-def _settled(files: FileStore, numbers: Sequence[int], until: datetime) -> list[Record]:
-    """Return the complete records until an instant, as many as a pack may have."""
-    found: list[Record] = []
+def _settled(files: FileStore, numbers: Sequence[int], until: datetime) -> list[tuple[Record, int]]:
+    """Return the complete records until an instant, as many as a pack may have, and the sizes of their files."""
+    found: list[tuple[Record, int]] = []
     size = 0
     for number in numbers:
         content = files.get(key_of(number))
@@ -148,7 +150,7 @@ def _settled(files: FileStore, numbers: Sequence[int], until: datetime) -> list[
         size += _bytes(record)
         if record.instant > until or size > _MOST_BYTES:
             break
-        found.append(record)
+        found.append((record, len(content or b"")))
     return found
 
 

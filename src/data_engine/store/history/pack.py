@@ -16,20 +16,18 @@ from hashlib import sha256
 from typing import Any
 
 from data_engine.store.history.chain import Link
-from data_engine.store.history.record import FOLDER, Entry, Record, marks_from, marks_of
-from data_engine.store.history.undo import Kind, Undo
+from data_engine.store.history.pack_block import block, read_block, read_first_block
+from data_engine.store.history.record import FOLDER, Entry, Record
 
-_FORMAT = 1
+_FORMATS = (1, 2)
 
 _HEAD = re.compile(rb"data-engine history pack (\d+) (\d+) ([0-9a-f]{16})")
 
 _NAME = re.compile(rf"{FOLDER}/(\d{{12}})-(\d{{12}})")
 
-_BLOCK = 256 << 10  # bytes before compression; a reader of one file reads all of its block
+_BLOCK = 2 << 20  # bytes before compression; a reader of one file reads all of its block
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-_SAME = 0  # in the place of a fingerprint: that of the file after the record before
 
 
 def pack_key(first: int, last: int) -> str:
@@ -60,37 +58,23 @@ def pack(records: Sequence[Record]) -> bytes:
         records: The records, the earliest first.
     """
     rows = [[one.number, _micros(one.instant), one.actor, one.base] for one in records]
-    blocks: list[bytes] = []
+    blocks: list[tuple[bytes, int]] = []
     keys: list[list[Any]] = []
-    table: list[list[Any]] = []
-    bodies: list[bytes] = []
-
-    def close() -> None:
-        if table:
-            text = json.dumps(table, separators=(",", ":"), ensure_ascii=False).encode()
-            blocks.append(zlib.compress(b"".join([b"%d\n" % len(text), text, *bodies]), 6))
-            table.clear()
-            bodies.clear()
-
+    files: dict[str, list[tuple[int, Entry]]] = {}
     size = 0
     for key, parts in sorted(_by_key(records).items()):
         if size > _BLOCK:
-            close()
-            size = 0
+            blocks.append(block(files))
+            files, size = {}, 0
         keys.append([key, len(blocks), parts[-1][0]])
-        after: object = None
-        for place, entry in parts:
-            before = marks_of(entry.before)
-            shown = _SAME if before is not None and before == after else before
-            after = marks_of(entry.after)
-            table.append([key, place, shown, after, entry.undo.kind.value, len(entry.undo.body)])
-            bodies.append(entry.undo.body)
-            size += 100 + len(entry.undo.body)
-    close()
-    index = json.dumps([rows, keys, [len(block) for block in blocks]], separators=(",", ":"), ensure_ascii=False).encode()
-    packed = zlib.compress(index, 6)
-    rest = b"".join([packed, *blocks])
-    return b"data-engine history pack %d %d %s\n" % (_FORMAT, len(packed), _checksum(rest)) + rest
+        files[key] = parts
+        size += sum(100 + len(entry.undo.body) for _, entry in parts)
+    if files:
+        blocks.append(block(files))
+    sizes = [[len(content), opened] for content, opened in blocks]
+    packed = zlib.compress(json.dumps([rows, keys, sizes], separators=(",", ":"), ensure_ascii=False).encode(), 6)
+    rest = b"".join([packed, *(content for content, _ in blocks)])
+    return b"data-engine history pack %d %d %s\n" % (_FORMATS[-1], len(packed), _checksum(rest)) + rest
 
 
 class Pack:
@@ -113,17 +97,18 @@ class Pack:
         match = _HEAD.fullmatch(head)
         if match is None:
             raise ValueError("no pack of a history")
-        if int(match[1]) != _FORMAT:
-            raise ValueError(f"its format is {int(match[1])}, this program knows {_FORMAT}")
+        self._format = int(match[1])
+        if self._format not in _FORMATS:
+            raise ValueError(f"its format is {self._format}, this program knows those up to {_FORMATS[-1]}")
         if _checksum(rest) != match[3]:
             raise ValueError("incomplete or damaged")
         size = int(match[2])
         rows, keys, sizes = json.loads(zlib.decompress(rest[:size]))
         self._records = [(number, _EPOCH + timedelta(microseconds=micros), actor, base) for number, micros, actor, base in rows]
-        self._keys = {key: (block, last) for key, block, last in keys}
-        self._blocks: list[bytes] = []
-        for length in sizes:
-            self._blocks.append(rest[size : size + length])
+        self._keys = {key: (number, last) for key, number, last in keys}
+        self._blocks: list[tuple[bytes, int]] = []
+        for length, opened in sizes if self._format > 1 else ((one, 0) for one in sizes):
+            self._blocks.append((rest[size : size + length], opened))
             size += length
         self.first, self.last = self._records[0][1], self._records[-1][1]
         self.numbers = frozenset(row[0] for row in self._records)
@@ -148,24 +133,15 @@ class Pack:
     def records(self) -> list[Record]:
         """Return the records, the earliest first."""
         found: list[list[Entry]] = [[] for _ in self._records]
-        for block in range(len(self._blocks)):
-            for rows in self._read_block(block).values():
+        for number in range(len(self._blocks)):
+            for rows in self._read_block(number).values():
                 for place, entry in rows:
                     found[place].append(entry)
         return [Record(*row, tuple(entries)) for row, entries in zip(self._records, found, strict=True)]
 
-    def _read_block(self, block: int) -> dict[str, list[tuple[int, Entry]]]:
-        length, payload = zlib.decompress(self._blocks[block]).split(b"\n", 1)
-        at = int(length)
-        found: dict[str, list[tuple[int, Entry]]] = {}
-        after: Any = None
-        for key, place, before, then, kind, size in json.loads(payload[:at]):
-            rows = found.setdefault(key, [])
-            marks = after if rows and before == _SAME else before
-            rows.append((place, Entry(key, marks_from(marks), marks_from(then), Undo(Kind(kind), payload[at : at + size]))))
-            after = then
-            at += size
-        return found
+    def _read_block(self, number: int) -> dict[str, list[tuple[int, Entry]]]:
+        content, size = self._blocks[number]
+        return read_block(content, size) if self._format > 1 else read_first_block(content)
 
 
 def _by_key(records: Sequence[Record]) -> dict[str, list[tuple[int, Entry]]]:

@@ -21,7 +21,7 @@ FOLDER = "metadata/history"
 
 _HEAD = re.compile(rb"data-engine history (\d+) (\d+) ([0-9a-f]{16})")
 
-_FORMAT = 1
+_FORMATS = (1, 2)  # the second has texts as edits
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -103,7 +103,7 @@ def dump(instant: datetime, actor: str, base: int, entries: Iterable[Entry]) -> 
     packed = zlib.compress(b"".join([b"%d\n" % len(table), table, *bodies]), 6)
     rest = json.dumps([actor, base]).encode() + b"\n" + packed
     micros = (instant - _EPOCH) // timedelta(microseconds=1)
-    return b"data-engine history %d %d %s\n" % (_FORMAT, micros, _checksum(micros, rest)) + rest
+    return b"data-engine history %d %d %s\n" % (_FORMATS[-1], micros, _checksum(micros, rest)) + rest
 
 
 def instant_of(content: bytes) -> datetime:
@@ -141,8 +141,8 @@ def _opened(content: bytes) -> tuple[datetime, bytes]:
     match = _HEAD.fullmatch(head)
     if match is None:
         raise ValueError("no record of a history")
-    if int(match[1]) != _FORMAT:
-        raise ValueError(f"its format is {int(match[1])}, this program knows {_FORMAT}")
+    if int(match[1]) not in _FORMATS:
+        raise ValueError(f"its format is {int(match[1])}, this program knows those up to {_FORMATS[-1]}")
     micros = int(match[2])
     if _checksum(micros, rest) != match[3]:
         raise ValueError("incomplete or damaged")

@@ -9,6 +9,7 @@ import pyarrow as pa
 from data_engine.market.bar_parquet import from_parquet, to_parquet
 from data_engine.market.bars import EMPTY
 from data_engine.store.history.bar_undo import old_bars
+from data_engine.store.history.text_edits import edited_text
 from data_engine.store.history.undo import Kind, Undo, old_text
 
 
@@ -32,7 +33,9 @@ def earlier(content: bytes | None, steps: Iterable[Undo]) -> bytes | None:
                 table = EMPTY if content is None else from_parquet(content)
             table = old_bars(step.body, table)
             continue
-        if step.kind is Kind.TEXT:
+        if step.kind is Kind.EDITS:
+            content = edited_text(step.body, _bytes(content, table) or b"")
+        elif step.kind is Kind.TEXT:
             content = old_text(step.body, _bytes(content, table) or b"")
         elif step.kind is Kind.WHOLE:
             content = step.body

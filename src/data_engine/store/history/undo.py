@@ -1,7 +1,7 @@
 """Describe how a file gets its earlier content back: `Undo`. Pure.
 
-What is kept is small: of bars the positions of added rows and the old values of the others (`history.bar_undo`), of a small text
-file its old content compressed against the new one, and of everything else the old content as it was.
+What is kept is small: of bars the positions of added rows and the old values of the others (`history.bar_undo`), of a text what
+was taken out (`history.text_edits`), and of everything else the old content as it was.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from enum import Enum
 
 from data_engine.store.file_count import Fingerprint
+from data_engine.store.history.text_edits import text_edits
 
 _WINDOW = 32_768  # zlib refers to so many bytes of a dictionary
 
-_MOST_TEXT = 1 << 20  # larger files are compressed without a comparison of their lines
+_MOST_TEXT = 1 << 20  # of larger files the old content is kept
 
 
 class Kind(Enum):
@@ -26,8 +27,10 @@ class Kind(Enum):
     """The file was there when the history began: its size is known, and no change."""
     BARS = "b"
     """Positions of added rows, and old rows."""
+    EDITS = "e"
+    """What was taken out of a text."""
     TEXT = "t"
-    """Old bytes between an equal beginning and an equal end, compressed with the new bytes as the dictionary."""
+    """Old bytes between an equal beginning and an equal end, compressed with the new bytes as the dictionary; no longer made."""
     WHOLE = "w"
     """The old content."""
     LOST = "l"
@@ -75,12 +78,12 @@ def undo_of(old: bytes | None, new: bytes) -> Undo:
         return ABSENT
     made = new.undo if isinstance(new, Edited) else None
     if made is None and new and len(old) <= _MOST_TEXT and old[:4] != b"PAR1":
-        made = Undo(Kind.TEXT, _text(old, new))
+        made = Undo(Kind.EDITS, text_edits(old, new))
     return made if made is not None and len(made.body) < len(old) else Undo(Kind.WHOLE, old)
 
 
 def old_text(body: bytes, new: bytes) -> bytes:
-    """Return the old content of a text file.
+    """Return the old content of a text file by a difference of kind `TEXT`.
 
     Raises:
         ValueError: If the body is damaged.
@@ -92,22 +95,3 @@ def old_text(body: bytes, new: bytes) -> bytes:
     except (ValueError, zlib.error) as error:
         raise ValueError(f"damaged difference: {error}") from error
     return new[:start] + middle + new[len(new) - end :]
-
-
-def _text(old: bytes, new: bytes) -> bytes:
-    start = _common(old, new, min(len(old), len(new)))
-    end = _common(old[start:][::-1], new[start:][::-1], min(len(old), len(new)) - start)
-    middle = zlib.compressobj(6, zlib.DEFLATED, -15, zdict=new[start : len(new) - end][-_WINDOW:] or b" ")
-    return b"%d %d\n" % (start, end) + middle.compress(old[start : len(old) - end]) + middle.flush()
-
-
-def _common(left: bytes, right: bytes, most: int) -> int:
-    """Return how many bytes two contents have in common at their beginning."""
-    least = 0
-    while least < most:
-        middle = (least + most + 1) // 2
-        if left[least:middle] == right[least:middle]:
-            least = middle
-        else:
-            most = middle - 1
-    return least
