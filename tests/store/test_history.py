@@ -103,8 +103,6 @@ def test_text_becomes_what_it_was(old, new, shared):
 LINES = [b"[", b"],", b'"bars": 1,', b'"bars": 12,', b'"until": "2024-01-02",', b"", b"\xff\r"]
 
 some_lines = st.lists(st.sampled_from(LINES), max_size=40)
-    st.sampled_from([b"[", b"],", b'"bars": 1,', b'"bars": 12,', b'"until": "2024-01-02",', b"", b"\xff\r"]), max_size=40
-)
 
 
 @settings(max_examples=300, deadline=None)
