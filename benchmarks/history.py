@@ -1,8 +1,10 @@
 """What the history of a store costs: its bytes after a year of nightly updates, and its share of the time of an ingest.
 
     python benchmarks/history.py --symbols 20 --nights 250
+    python benchmarks/history.py --symbols 100 --nights 250 --timeframes 1Day --runs 0
 
-The bars are simulated. The clock of pipeline, server and history moves from night to night.
+The bars are simulated: each symbol pays a dividend in each quarter, so that the bars of the adjusted days are replaced. A symbol is
+removed in the middle. The clock of pipeline, server and history moves from night to night.
 """
 
 from __future__ import annotations
@@ -12,21 +14,35 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
+
 from data_engine.alpaca.client import AlpacaClient
 from data_engine.ingest.pipeline import IngestionPipeline
+from data_engine.market.dates import any_span
 from data_engine.market.exchange_calendar import sessions
+from data_engine.market.series import Adjustment, Dataset, Series, Timeframe
+from data_engine.market.time_range import TimeRange
+from data_engine.sandbox.bar_columns import Bars
 from data_engine.sandbox.server import Sandbox
 from data_engine.sandbox.simulated_market import SimulatedMarket
 from data_engine.store import local_history
+from data_engine.store.bar_store import BarStore
 from data_engine.store.history import head
+from data_engine.store.history.pack import pack
+from data_engine.store.history.store_history import StoreHistory
+from data_engine.store.local_files import LocalFiles
+from data_engine.store.removal import remove_bars
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
-FIRST, SPLIT = datetime(2024, 1, 2, 3, tzinfo=UTC), "split"
+ALL = "all"
+
+FIRST = datetime(2024, 1, 2, 3, tzinfo=UTC)
 
 
 def names(count: int) -> list[str]:
@@ -51,32 +67,68 @@ class Clock(datetime):
         return cls.at
 
 
-def year(symbols: list[str], nights: int, base: Path) -> None:
-    """Update minutes, raw days and split-adjusted days each night; print what the history then takes."""
+class PayingMarket(SimulatedMarket):
+    """The simulated market, with a dividend of each symbol in each quarter."""
+
+    def bars(
+        self, symbol: str, timeframe: Timeframe, span: TimeRange, *, adjustment: Adjustment, feed: str, now: datetime
+    ) -> Bars:
+        """Return bars; the adjusted ones before a dividend that has been paid are lower by it."""
+        found = super().bars(symbol, timeframe, span, adjustment=adjustment, feed=feed, now=now)
+        if adjustment.value != ALL:
+            return found
+        paid = [day for year in (2024, 2025) for month in (3, 6, 9, 12) if (day := datetime(year, month, 15, tzinfo=UTC)) <= now]
+        later = sum((found.start < day.timestamp() * 1e9).astype(int) for day in paid) if paid else np.zeros(len(found))
+        lower = 0.996**later
+        prices = {name: np.round(getattr(found, name) * lower, 4) for name in ("open", "high", "low", "close", "vwap")}
+        return replace(found, **prices)
+
+
+def year(symbols: list[str], nights: int, base: Path, timeframes: list[str]) -> None:
+    """Update raw bars and adjusted days each night; print what the history then takes."""
     days = list(sessions((FIRST - timedelta(days=1)).date(), (FIRST + timedelta(days=2 * nights)).date()))[:nights]
     began = time.process_time()
-    with Sandbox(SimulatedMarket(), clock=Clock.now) as server, mock.patch.object(head, "datetime", Clock):
+    asked = [*((timeframe, Adjustment()) for timeframe in timeframes), ("1Day", Adjustment(ALL))]
+    with Sandbox(PayingMarket(), clock=Clock.now) as server, mock.patch.object(head, "datetime", Clock):
         for number, day in enumerate(days):
             Clock.at = datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1, hours=2)
-            for adjustment in (None, SPLIT):
+            for timeframe, adjustment in asked:
                 with AlpacaClient("key", "secret", base_url=server.url) as client:
                     pipeline = IngestionPipeline(
-                        2, base, adjustment=adjustment, client=client, progress=False, now=Clock.now, actions=False
+                        2,
+                        base,
+                        adjustment=None if adjustment.is_raw else ALL,
+                        client=client,
+                        progress=False,
+                        now=Clock.now,
+                        actions=False,
                     )
-                    for timeframe in ("1Min", "1Day") if adjustment is None else ("1Day",):
-                        if number == 0:
-                            pipeline.ingest_symbols(symbols, day, timeframe=timeframe)
-                        elif timeframe == "1Min":
-                            pipeline.update(timeframe=timeframe, adjustment="raw")
-                        else:
-                            pipeline.update(timeframe=timeframe, adjustment=adjustment or "raw")
-    history = size(base / "metadata/history")
-    for dataset in ("equities_1min", "equities_1day", "equities_1day_split"):
-        print(f"{dataset}: {size(base / dataset):,} bytes")
-    print(f"history: {history:,} bytes in {sum(1 for _ in (base / 'metadata/history').iterdir())} files")
-    print(
-        f"history / minutes: {history / size(base / 'equities_1min'):.2%}; {nights} nights, {time.process_time() - began:.0f} CPU-s"
-    )
+                    if number == 0:
+                        pipeline.ingest_symbols(symbols, day, timeframe=timeframe)
+                    else:
+                        pipeline.update(timeframe=timeframe, adjustment=adjustment.value)
+            if number == nights // 2:
+                removed = [Series(symbols[-1], Dataset(Timeframe.parse(timeframe), one)) for timeframe, one in asked]
+                remove_bars(BarStore(LocalFiles(base)), removed, any_span("2016-01-01", "2027-01-01"))
+    print(f"{len(symbols)} symbols, {nights} nights, {time.process_time() - began:.0f} CPU-s")
+    print_sizes(base)
+
+
+def print_sizes(base: Path) -> None:
+    """Print what files, coverage and history take, in all and for each dataset."""
+    history = StoreHistory(LocalFiles(base))
+    records = [one for found in history.packs.values() for one in found.records()] + history.records
+    print(f"history: {size(base / 'metadata/history'):,} bytes in {len(list((base / 'metadata/history').iterdir()))} files")
+    for name in sorted(path.name for path in base.glob("equities_*")):
+        kept = []
+        for place in (f"{name}/", f"metadata/coverage/{name}/"):
+            entries = ((one, tuple(entry for entry in one.entries if entry.key.startswith(place))) for one in records)
+            kept.append(len(pack([replace(one, entries=found) for one, found in entries if found])))
+        bars, coverage = size(base / name), size(base / "metadata/coverage" / name)
+        print(
+            f"{name}: bars {bars:,} bytes, their history in one pack {kept[0]:,} ({kept[0] / bars:.1%}); "
+            f"coverage {coverage:,}, its history {kept[1]:,}; history / bars and coverage {sum(kept) / (bars + coverage):.1%}"
+        )
 
 
 def ingest_time(symbols: list[str], runs: int) -> None:
@@ -109,12 +161,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--symbols", type=int, default=20)
     parser.add_argument("--nights", type=int, default=250)
+    parser.add_argument("--timeframes", default="1Min,1Day", help="Of the raw bars, with commas.")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--keep", type=Path, help="Where to leave the store of the year.")
     options = parser.parse_args()
     base = options.keep or Path(tempfile.mkdtemp(prefix="history-"))
-    year(names(options.symbols), options.nights, base)
-    ingest_time(names(8), options.runs)
+    year(names(options.symbols), options.nights, base, options.timeframes.split(","))
+    if options.runs:
+        ingest_time(names(8), options.runs)
     if options.keep is None:
         shutil.rmtree(base)
 
