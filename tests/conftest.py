@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import hypothesis
@@ -21,10 +22,18 @@ _OF_EVERY_SERVICE = ("store", "safety")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what tries the same with a second service of S3."""
+    """Leave out what tries the same with a second service of S3, and of many cases of one kind all but one of so many."""
     if os.environ.get("HYPOTHESIS_PROFILE") == "fuzz":
         return
     again = [item for item in items if _service_of(item) == "moto" and item.path.parent.name not in _OF_EVERY_SERVICE]
+    cases: Counter[str] = Counter()
+    for item in items:
+        share = item.get_closest_marker("one_of")
+        if share is not None:
+            name = item.nodeid.partition("[")[0]
+            if cases[name] % share.args[0]:
+                again.append(item)
+            cases[name] += 1
     config.hook.pytest_deselected(items=again)
     left_out = set(again)
     items[:] = [item for item in items if item not in left_out]

@@ -46,6 +46,7 @@ def fill(bucket: Place, template: Path) -> None:
             bucket.put(path.relative_to(template).as_posix(), path.read_bytes())
 
 
+@pytest.mark.one_of(3)  # so that the scenarios differ
 @pytest.mark.parametrize("seed", range(8))
 def test_runs_that_are_killed_again_and_again_at_any_time(forks, scenarios, bucket, seed):
     chance = random.Random(seed)

@@ -430,6 +430,7 @@ def test_it_is_found_and_named(base, name):
     assert all(one["remedy"] for one in checked["inconsistencies"])
 
 
+@pytest.mark.one_of(2)
 @pytest.mark.parametrize("name", CORRUPTIONS)
 def test_a_quick_check_finds_what_metadata_can_tell(base, name):
     corruption = CORRUPTIONS[name]
@@ -440,6 +441,7 @@ def test_a_quick_check_finds_what_metadata_can_tell(base, name):
     assert checked["code"] == (0 if corruption.quick <= WARNINGS else 5)
 
 
+@pytest.mark.one_of(2)
 @pytest.mark.parametrize("name", CORRUPTIONS)
 def test_a_repair_and_an_update_restore_it(base, healthy, server, name):
     corruption = CORRUPTIONS[name]

@@ -67,6 +67,7 @@ DEATHS += [
 ]
 
 
+@pytest.mark.one_of(2)
 @pytest.mark.parametrize(("name", "point"), DEATHS, ids=[f"{name}-{point}" for name, point in DEATHS])
 def test_a_run_that_is_killed_is_completed_by_the_next(stage, scenarios, tmp_path, name, point):
     scenario = scenarios[name]
@@ -83,6 +84,7 @@ def test_a_file_that_was_taken_away_before_the_kill_is_no_longer_counted(stage, 
     assert scenarios[name].kill(stage.forks, tmp_path, [{"point": "after removal", "nth": 1}]) == 1
 
 
+@pytest.mark.one_of(3)  # so that the scenarios differ
 @pytest.mark.parametrize("seed", range(8))
 def test_runs_that_are_killed_again_and_again_at_any_time(stage, scenarios, tmp_path, seed):
     chance = random.Random(seed)
