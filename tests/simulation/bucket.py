@@ -24,7 +24,7 @@ from data_engine.store.s3.bucket import Bucket
 from data_engine.store.s3.capabilities import LOCKS
 from data_engine.store.s3.s3_files import S3Files, SharedState
 
-from .scheduler import Mutex, Scheduler
+from .scheduler import Mutex, OfProcess, Scheduler
 
 URL = "s3://simulated/store"
 
@@ -224,7 +224,7 @@ class Buckets:
 
         files = S3Files(URL, store=_with_headers({}))
         files._bucket = Bucket(_with_headers({}), URL, "the simulation", _with_headers)
-        files._bucket._obstore = objects  # type: ignore[assignment]
+        files._bucket._obstore = OfProcess(objects, objects.scheduler)  # type: ignore[assignment]
         stripes = [mutex() for _ in files._shared.stripes]
         files._shared = SharedState(mutex(again=True), stripes, [], None, mutex(), Head(mutex()))
         return files

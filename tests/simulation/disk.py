@@ -19,7 +19,7 @@ from typing import Any
 from data_engine.store.disk import Disk, parent_of
 from data_engine.store.local_files import LocalFiles
 
-from .scheduler import Executor, Lock, Mutex, Scheduler
+from .scheduler import Executor, Lock, Mutex, OfProcess, Scheduler
 
 BASE = "/simulated"
 
@@ -412,7 +412,7 @@ class Disks:
 
     def files(self) -> DiskFiles:
         """Return the files, as a process opens them."""
-        return DiskFiles(BASE, disk=self.disk)
+        return DiskFiles(BASE, disk=OfProcess(self.disk, self.disk.scheduler))
 
     def end(self, *, power_failed: bool) -> None:
         """End a step."""

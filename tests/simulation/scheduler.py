@@ -8,6 +8,7 @@ raises `Killed` and does nothing, so that no ``finally`` tidies up) or its main 
 
 from __future__ import annotations
 
+import gc
 import random
 import types
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -110,14 +111,25 @@ class Scheduler:
         self._driver = getcurrent()
         for name, (process, work) in mains.items():
             self.spawn(process, main(name, process, work), main=True)
-        while (thread := self._next()) is not None:
-            self._switch(thread)
+        collects = gc.isenabled()
+        gc.disable()  # when it comes is not of the seed, and what it ends would run in whichever thread is current
+        try:
+            while (thread := self._next()) is not None:
+                self._switch(thread)
+        finally:
+            if collects:
+                gc.enable()
         self.current = None
         self._threads.clear()
         if self._stuck is not None:
             stuck, self._stuck = self._stuck, None
             raise stuck
         return results
+
+    @property
+    def process(self) -> Process | None:
+        """The process that runs, None while none of the world does."""
+        return None if self.current is None else self.current.process
 
     def _exit(self, process: Process) -> None:
         """End a process as the interpreter does: threads but daemons end, then what was registered is called, daemons die."""
@@ -246,6 +258,34 @@ class Scheduler:
             self._stuck = Deadlock("nobody can go on")
             ready = self._ready()
         return self.random.choice(ready) if ready else None
+
+
+class OfProcess:
+    """What a process calls, until it is dead. What collects its garbage then, and so ends its generators, does nothing.
+
+    Args:
+        called: What is called.
+        scheduler: Which process runs now; that is the one.
+    """
+
+    def __init__(self, called: Any, scheduler: Scheduler | None) -> None:
+        self._called = called
+        self._scheduler = scheduler
+        self._process = None if scheduler is None else scheduler.process
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._called, name)
+        process, scheduler = self._process, self._scheduler
+        if process is None or scheduler is None or not callable(found):
+            return found
+
+        def call(*words: Any, **named: Any) -> Any:
+            if process.dead:
+                raise Killed if scheduler.process is process else GeneratorExit
+            return found(*words, **named)
+
+        self.__dict__[name] = call
+        return call
 
 
 class Lock:

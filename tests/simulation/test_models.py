@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
 from obstore import exceptions
 
+from data_engine.store.file_store import FileStore
+
 from .bucket import Buckets
-from .disk import BASE, ModelDisk
+from .disk import BASE, Disks, ModelDisk
 from .market import Security
 from .scheduler import Deadlock, Killed, Mutex, Process, Scheduler
 from .vendor import Faults
@@ -187,6 +189,43 @@ def test_nothing_of_a_killed_process_goes_on_and_its_locks_are_free() -> None:
     assert isinstance(results["one"], Killed)
     assert results["two"] is True
     assert not done
+
+
+@pytest.mark.parametrize("when", ["in-another-process", "after-the-step"])
+def test_what_a_killed_process_left_behind_does_nothing_when_it_is_collected(when: str) -> None:
+    """The lines after a `yield` run when the generator is collected, whoever runs then."""
+    scheduler = Scheduler("test")
+    places = [Disks("test", journalled=True), Buckets("test", "conditional")]
+    for place in places:
+        place.begin(scheduler)
+    left: list[Iterator[None]] = []
+
+    def dies() -> None:
+        opened = [place.files() for place in places]
+
+        def lines(files: FileStore) -> Iterator[None]:
+            try:
+                yield
+            finally:
+                files.update("metadata/run", lambda _: b"of the dead")
+
+        for files in opened:
+            left.append(lines(files))
+            next(left[-1])
+        scheduler.sleep(1.0)
+        scheduler.seam()
+
+    def collects() -> None:
+        scheduler.sleep(10.0)
+        if when == "in-another-process":
+            left.clear()
+
+    dead = Process("one", kill_at=2)
+    scheduler.run(one=(dead, dies), two=(Process("two"), collects))
+    left.clear()
+
+    assert dead.dead
+    assert [dict(place.content) for place in places] == [{}, {}]
 
 
 def test_two_that_wait_for_each_other_are_a_deadlock() -> None:
