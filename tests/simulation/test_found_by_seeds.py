@@ -309,6 +309,51 @@ STEPS = {
             beside=Step("store", symbols=("BBB", "AAA"), start="2024-07-02", end="2024-07-29T20:30:00-04:00", timeframe="8Hour"),
         ),
     ],
+    720000712: [  # no member of an index is stored, and of former ones nothing is left to fetch: said of each member, as before
+        Step(
+            "ingest", symbols=("NOPE",), start="2023-12-03", end="2023-12-21", timeframe="1Day", hours=816.1250000000001, salt=14
+        ),
+        Step(
+            "ingest",
+            symbols=("FFF", "GGG"),
+            start="2024-01-15",
+            end="2024-03-20",
+            timeframe="1Day",
+            index="ours",
+            hours=33.225,
+            salt=18,
+        ),
+        Step(
+            "ingest",
+            symbols=("NOPE",),
+            start="2024-01-09T09:00:00-05:00",
+            timeframe="1Day",
+            index="ours",
+            hours=0.6166666666666667,
+            fails=0.02,
+            workers=4,
+            salt=19,
+        ),
+        Step(
+            "remove",
+            symbols=("AAA", "CCC", "NOPE", "HHH", "FFF"),
+            start="2023-11-25",
+            timeframe="1Day",
+            hours=73.48333333333333,
+            workers=4,
+            salt=21,
+        ),
+        Step(
+            "update",
+            start="2024-01-30",
+            timeframe="1Day",
+            index="ours",
+            repeat=True,
+            hours=12.733333333333333,
+            workers=1,
+            salt=24,
+        ),
+    ],
 }
 
 

@@ -133,6 +133,8 @@ def update_targets(
         gone |= _former_owners(coverage, dataset, {*gone, *(members or ())} if members is not None else ())
         of_dataset.update(_left_of_former(coverage, dataset, gone, now))
     targets = {dataset: of_dataset for dataset, of_dataset in made.items() if of_dataset}
+    if not targets and members:  # no member is stored; where former ones are, that is said of each member, as before their end
+        targets = {dataset: of_dataset for dataset, of_dataset in made.items() if _has_any(coverage, dataset, former or ())}
     known = {series.symbol for dataset in made for series in coverage.series(dataset)} if chosen else set()
     begin = "run `data-engine ingest` with --start to begin one"
     if not targets:
@@ -228,6 +230,10 @@ def _former_owners(coverage: CoverageStore | CoverageSnapshot, dataset: Dataset,
     """Return the stored series ``S@DATE`` of some tickers, each with the end of its day."""
     named = ((series.symbol, asof_day(series.symbol)) for series in coverage.series(dataset)) if tickers else ()
     return {name: new_york_midnight(day + _DAY) for name, day in named if day is not None and ticker_of(name) in tickers}
+
+
+def _has_any(coverage: CoverageStore | CoverageSnapshot, dataset: Dataset, symbols: Collection[str]) -> bool:
+    return any(series.symbol in symbols for series in coverage.series(dataset))
 
 
 def _left_of_former(
