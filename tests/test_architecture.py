@@ -109,7 +109,7 @@ MAY = {
     "sandbox.response_file": "files",
     "sandbox.server": "clock files sockets threads",
     "settings": "files processes",
-    "store.coverage_store": "clock",
+    "store.coverage_store": "clock randomness",
     "store.file_store": "files",
     "store.disk": "clock files randomness threads",
     "store.history.head": "clock",

@@ -170,7 +170,7 @@ def _claims(data: bytes) -> Claims:
         _spans(fields["provisional"]),
         _spans(row[:2] for row in fields.get("tentative", ())),
         fields["bars"],
-        bool(fields.get("changing")),
+        bool(fields.get("changing") or fields.get("storing")),
         joined(_spans(row[:2] for row in fields.get("unconfirmed", ()))),
     )
 

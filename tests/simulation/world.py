@@ -377,7 +377,7 @@ class World:
                 stack.enter_context(mock.patch.object(module, "time", clock))
             for module in (http_client, lease, s3_files):
                 stack.enter_context(mock.patch.object(module, "random", self._ids))
-            for module in (requested, lease, capabilities, s3_files, s3_history):
+            for module in (coverage_store, requested, lease, capabilities, s3_files, s3_history):
                 stack.enter_context(mock.patch.object(module, "uuid4", new_id))
             for module in (lease, capabilities, s3_history):
                 stack.enter_context(mock.patch.object(module, "elapsed", clock.monotonic))

@@ -17,6 +17,7 @@ from data_engine.store.coverage_file import dump, folder, key, load
 from data_engine.store.dated_ranges import Tentative
 from data_engine.store.file_count import FileCount, Fingerprint
 from data_engine.store.partitions import Period
+from data_engine.store.storing import Storing, begun, without_old
 
 MINUTES = Dataset(Timeframe.parse("1Min"))
 SERIES = Series("AAPL", MINUTES)
@@ -127,6 +128,26 @@ def test_a_file_that_is_about_to_change_is_counted_anew():
     assert (changing.changing, changing.files) == ({january}, {february: marks[february]})
     assert changing.counted({january: FileCount(5, at(1), at(9))}).changing == frozenset()
     assert known.cleared().changing == {january, february}
+
+
+def test_of_two_users_who_store_bars_in_a_file_neither_takes_back_the_mark_of_the_other():
+    january, february = Period(2024, 1), Period(2024, 2)
+    one, other = begun([january], at(0), "one"), begun([january, february], at(1), "other")
+    known = Coverage(SERIES, rows={january: 5}, files={january: Fingerprint.of(b"a")}, changing=frozenset({february}))
+    both = known.with_storing(one).with_storing(other)
+    counted = both.with_stored({january: FileCount(6, at(0), at(9))}, one)
+
+    assert both.files == {}  # of what is about to change
+    assert both.uncounted == counted.uncounted == {january, february}
+    assert (counted.storing, counted.changing) == (other, {february})
+    assert counted.with_stored({}, other).uncounted == {february}
+    assert counted.counted({january: FileCount(7, at(0), at(9))}).uncounted == {january, february}  # by a run
+
+
+def test_the_mark_of_a_user_who_was_killed_is_dropped_after_a_day():
+    marks = (*begun([Period(2024, 1)], at(0), "killed"), *begun([Period(2024, 1)], at(20), "at work"))
+    assert without_old(marks, at(23)) == marks
+    assert without_old(marks, at(24)) == marks[1:]
 
 
 def test_a_fingerprint_lasts_as_long_as_its_file_is_what_was_counted():
@@ -357,6 +378,7 @@ a_dataset = st.builds(
 
 def coverage_of(dataset: Dataset) -> st.SearchStrategy[Coverage]:
     month = st.integers(1, 12) if dataset.timeframe.intraday else st.none()
+    periods = st.builds(Period, st.integers(1970, 2199), month)
     return st.builds(
         Coverage,
         st.builds(Series, st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=10), st.just(dataset)),
@@ -364,7 +386,10 @@ def coverage_of(dataset: Dataset) -> st.SearchStrategy[Coverage]:
         covered=precise_ranges,
         provisional=precise_ranges,
         tentative=precise_ranges.map(lambda ranges: tuple(Tentative(one, one.end) for one in ranges)),
-        changing=st.frozensets(st.builds(Period, st.integers(1970, 2199), month), max_size=3),
+        changing=st.frozensets(periods, max_size=3),
+        storing=st.lists(
+            st.builds(Storing, st.builds(Period, st.integers(1970, 2199), month), an_instant, a_text), max_size=3
+        ).map(tuple),
         rows=st.dictionaries(st.builds(Period, st.integers(1970, 2199), month), st.integers(1, 10**6), max_size=5),
         files=st.dictionaries(
             st.builds(Period, st.integers(1970, 2199), month), st.binary(max_size=9).map(Fingerprint.of), max_size=5

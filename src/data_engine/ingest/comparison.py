@@ -35,10 +35,15 @@ def comparison_session(coverage: Coverage, piece: TimeRange) -> TimeRange | None
 
 
 def _held_part(coverage: Coverage, bar: datetime, whole: TimeRange) -> TimeRange:
-    """Return the part of a session that was answered with a bar of it: what was never asked for is not stored."""
+    """Return the part of a session that was answered with a bar of it: what was never asked for is not stored.
+
+    A range is answered with the bars that start inside it, so a long bar that contains its start is not.
+    """
     claims = union((*coverage.covered, *coverage.provisional, *(one.range for one in coverage.unconfirmed)))
     held = next((part for one in claims if one.start <= bar < one.end and (part := one.intersect(whole))), whole)
-    return coverage.series.dataset.timeframe.widen(held)
+    timeframe = coverage.series.dataset.timeframe
+    wide = timeframe.widen(held)
+    return wide if wide.start == held.start else TimeRange(timeframe.next(wide.start), wide.end)
 
 
 def _covered_sessions_beside(coverage: Coverage, piece: TimeRange) -> TimeRange | None:

@@ -229,7 +229,7 @@ class IngestionRun:
     def _recount(self) -> None:
         """Count the files anew that a killed run was changing: what is said of them must be what they hold."""
         for series, known in self._run_plan.known.items():
-            if known.changing:
+            if known.uncounted:
                 with self._guarded(series):
                     self._recounted[series] = self._storage.recount(series)
 

@@ -70,7 +70,7 @@ def _firsts(store: BarStore, query: BarQuery, holdings: Holdings) -> Iterator[tu
         series = Series(symbol, query.dataset)
         known = holdings.coverage(series)
         if known.rows:
-            stored = any(period.span.intersect(reach) for period in {*known.rows, *known.changing})
+            stored = any(period.span.intersect(reach) for period in {*known.rows, *known.uncounted})
         else:
             stored = next(store.periods(series, reach), None) is not None
         if stored and (known.last_bar is None or known.last_bar >= reach.start):

@@ -120,7 +120,7 @@ def _lost_files(holdings: Holdings, one: Holding, query: BarQuery) -> tuple[Peri
     known = one.known
     # A run was about to change the others: their counts are not to be believed.
     reach = query.reach
-    counted = (period for period in sorted(known.rows.keys() - known.changing) if period.span.intersect(reach))
+    counted = (period for period in sorted(known.rows.keys() - known.uncounted) if period.span.intersect(reach))
     there = frozenset(holdings.files(known.series, reach))
     return tuple(period for period in counted if period not in there)
 

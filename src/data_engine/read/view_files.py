@@ -102,7 +102,7 @@ def _known_keys(store: BarStore, series: Series) -> Iterable[str]:
     if not known.rows and not known.wanted:
         return store.files.list(series_folder(series))  # without coverage
     uncounted = (period for span in difference(known.wanted, known.trusted) for period in periods(span, series.dataset))
-    return file_keys(series, sorted({*known.rows, *known.changing, *uncounted}))
+    return file_keys(series, sorted({*known.rows, *known.uncounted, *uncounted}))
 
 
 def _keys_in(store: BarStore, dataset: Dataset, span: TimeRange) -> Iterator[str]:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -137,21 +136,26 @@ class BarStore:
         refuse_foreign(self.files, series)
         parts = dict(split_by_period(table, series.dataset))
         # First, so that a killed `add` does not look like damage, and the next run counts what it wrote.
-        self.coverage.update(series, partial(Coverage.with_changing, periods=parts))
+        marks = self.coverage.begin_storing(series, parts)
         results = {period: self.write(series, period, part) for period, part in parts.items()}
         written = {period: result.count for period, result in results.items() if result.count is not None}
 
         def count(known: Coverage) -> Coverage:
             found = self.count_files(known, parts, written).items()
-            return known.with_stored({at: one.unsure() for at, one in found})
+            return known.with_stored({at: one.unsure() for at, one in found}, marks)
 
         self.coverage.update(series, count)
         return sum(results.values(), WriteResult())
 
     def recount(self, series: Series) -> Coverage:
-        """Count the files anew that a killed run was changing, or has added; return the coverage."""
+        """Count the files anew that somebody was changing, or has added; return the coverage. The caller holds the store."""
         found = {one.period for one in self.partitions(series.dataset, series.symbol)}
-        return self.coverage.update(series, lambda known: known.counted(self.count_files(known, found - known.rows.keys())))
+
+        def counted(known: Coverage) -> Coverage:
+            made = known.counted(self.count_files(known, found - known.rows.keys()))
+            return self.coverage.without_old_marks(made)
+
+        return self.coverage.update(series, counted)
 
     def count_files(
         self,
@@ -164,7 +168,7 @@ class BarStore:
     ) -> dict[Period, FileCount]:
         """Return what the files of a series hold that must be counted anew; to be called while its coverage is updated.
 
-        These are the files that were touched, those that a killed run was changing, those of a range that the coverage counts
+        These are the files that were touched, those that somebody was changing, those of a range that the coverage counts
         and that are gone, and those with the first and the last bar if that is not known otherwise.
 
         Args:
@@ -177,7 +181,7 @@ class BarStore:
         series = known.series
         near = (period for period in known.rows if within is not None and period.span.intersect(within))
         lost = (period for period in near if self.files.size(Partition(series, period).key) is None)
-        made = {at: self._count(series, at, (counts or {}).get(at), durable) for at in {*touched, *known.changing, *lost}}
+        made = {at: self._count(series, at, (counts or {}).get(at), durable) for at in {*touched, *known.uncounted, *lost}}
         while more := known.edges(made, {period: count.rows for period, count in made.items()}):
             made |= {period: self._count(series, period, None, durable) for period in more}
         return made
@@ -244,7 +248,7 @@ class BarStore:
         """Remove the bars of a series that start inside *span*, and its coverage with them; return how many bars."""
         # A removal that was killed may have left rows in the coverage whose file is gone already.
         known = self.coverage.read(series)
-        held = {*known.rows, *known.changing, *(one.period for one in self.partitions(series.dataset, series.symbol))}
+        held = {*known.rows, *known.uncounted, *(one.period for one in self.partitions(series.dataset, series.symbol))}
         touched = sorted(period for period in held if period.span.intersect(span))
         # Coverage first, here: it must never claim what is being removed.
         self.coverage.requested.withdraw(series, span)

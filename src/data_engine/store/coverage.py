@@ -10,7 +10,7 @@ or dividend that the vendor works in between two responses leaves prices of two 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import reduce
@@ -23,6 +23,7 @@ from data_engine.store.dated_ranges import Seen, Tentative, Unconfirmed
 from data_engine.store.file_count import FileCount, Fingerprint
 from data_engine.store.filled import Filled, outside
 from data_engine.store.partitions import Period
+from data_engine.store.storing import Storing
 from data_engine.store.tentative import tentative_after
 
 _Part = TypeVar("_Part", "Tentative", "Unconfirmed")
@@ -62,6 +63,7 @@ class Coverage:
         rows: The number of bars in each file.
         files: The fingerprints of files as they were counted; not every file has one, nor each one a digest.
         changing: The files that a run was about to change other than by growing. Their counts are not to be believed.
+        storing: The marks of users who were about to store bars in files. Each takes back its own marks.
         first_bar: The first stored bar, UTC.
         last_bar: The last stored bar.
         empty_since: When the source first answered without any bar while none was stored; None once there are bars.
@@ -85,6 +87,7 @@ class Coverage:
     rows: Mapping[Period, int] = field(default_factory=dict)
     files: Mapping[Period, Fingerprint] = field(default_factory=dict)
     changing: frozenset[Period] = frozenset()
+    storing: tuple[Storing, ...] = ()
     first_bar: datetime | None = None
     last_bar: datetime | None = None
     empty_since: datetime | None = None
@@ -97,6 +100,11 @@ class Coverage:
         """Return the fingerprint of a file that is as it was counted, if nobody has changed it; None if that cannot be told."""
         mark = self.files.get(period)
         return mark if mark is not None and mark.digest else None
+
+    @property
+    def uncounted(self) -> frozenset[Period]:
+        """The files whose counts are not to be believed: somebody was about to change them."""
+        return self.changing.union(one.period for one in self.storing) if self.storing else self.changing
 
     @property
     def bars(self) -> int:
@@ -262,9 +270,20 @@ class Coverage:
             last_bar=None if not rows else last.last if last else self.last_bar,
         )
 
-    def with_stored(self, counts: Mapping[Period, FileCount]) -> Coverage:
-        """Return the same after a user stored bars in the files of *counts*: they make no earlier emptiness final."""
-        made = replace(self.counted(counts), empty_since=None)
+    def with_storing(self, marks: Collection[Storing]) -> Coverage:
+        """Return the same with the marks of a user who is about to store bars."""
+        made = self.without_fingerprints(one.period for one in marks)
+        return replace(made, storing=tuple(sorted({*self.storing, *marks})))
+
+    def with_stored(self, counts: Mapping[Period, FileCount], marks: Collection[Storing] = ()) -> Coverage:
+        """Return the same after a user stored bars in the files of *counts*: they make no earlier emptiness final.
+
+        Args:
+            counts: The files. What a run is changing stays marked: that run, or the next one, counts it.
+            marks: The marks of this user, which are taken back.
+        """
+        left = tuple(one for one in self.storing if one not in marks)
+        made = replace(self.counted(counts), empty_since=None, changing=self.changing, storing=left)
         since = self.empty_since or self.begun
         return made if since is None else replace(made, tentative=tentative_after(self, made, None, since))
 

@@ -20,6 +20,7 @@ from data_engine.store.dated_ranges import TENTATIVE, Seen, Tentative, Unconfirm
 from data_engine.store.file_count import Fingerprint
 from data_engine.store.filled import Filled, check_source
 from data_engine.store.partitions import Period
+from data_engine.store.storing import Storing
 
 FORMAT = 1
 
@@ -70,6 +71,11 @@ def dump(coverage: Coverage) -> bytes:
         ("rows", {_period(period): count for period, count in sorted(coverage.rows.items())}),
         ("files", {_period(period): [mark.size, mark.digest] for period, mark in sorted(coverage.files.items())}),
         *([("changing", sorted(map(_period, coverage.changing)))] if coverage.changing else []),
+        *(
+            [("storing", [[_period(one.period), iso(one.since), one.writer] for one in coverage.storing])]
+            if coverage.storing
+            else []
+        ),
         ("begun", _stamp(coverage.begun)),
         ("updated", _stamp(coverage.updated)),
         ("by", coverage.by),
@@ -118,6 +124,9 @@ def load(data: bytes, series: Series, *, fingerprints: bool = True) -> Coverage:
             updated=_instant(fields["updated"]),
             by=fields["by"],
             changing=frozenset(_period_of(text) for text in fields.get("changing", ())),
+            storing=tuple(
+                Storing(_period_of(text), _parsed(since), str(writer)) for text, since, writer in fields.get("storing", ())
+            ),
             imported=_ranges(fields.get("imported", [])),
             tentative=tentative,
             unconfirmed=tuple(Unconfirmed(*_from_dated(row)) for row in fields.get("unconfirmed", ())),
@@ -238,6 +247,14 @@ def _files(fields: Mapping[str, Any], wanted: bool) -> dict[Period, Fingerprint]
         if type(size) is not int or not isinstance(digest, str):
             raise ValueError(f"it has {size!r} and {digest!r} for the fingerprint of {_period(period)}")
     return {_period_of(text): Fingerprint(size, digest) for text, (size, digest) in fields.items()} if wanted else {}
+
+
+def _storing_row(one: Storing) -> list[str]:
+    return [_period(one.period), iso(one.since), one.writer]
+
+
+def _storing(text: str, since: str, writer: str) -> Storing:
+    return Storing(_period_of(text), _parsed(since), writer)
 
 
 def _lines(value: Any) -> str:

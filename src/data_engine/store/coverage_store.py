@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
+from uuid import uuid4
 
 from data_engine.errors import DamagedFile, DataEngineError
 from data_engine.market.series import Dataset, Series
@@ -14,8 +15,9 @@ from data_engine.store import coverage_file as codec
 from data_engine.store.coverage import Coverage
 from data_engine.store.document import Document
 from data_engine.store.file_store import FileStore
-from data_engine.store.partitions import symbols_of
+from data_engine.store.partitions import Period, symbols_of
 from data_engine.store.requested import RequestedRanges
+from data_engine.store.storing import Storing, begun, without_old
 
 
 class CoverageStore:
@@ -66,6 +68,21 @@ class CoverageStore:
             StoreError: it cannot be written.
         """
         return self._document(series).update(self._wanting(change))
+
+    def begin_storing(self, series: Series, periods: Iterable[Period]) -> tuple[Storing, ...]:
+        """Mark the files in which somebody is about to store bars; return the marks, which `Coverage.with_stored` takes back.
+
+        Raises:
+            DamagedFile: As `read`.
+            StoreError: It cannot be written.
+        """
+        marks = begun(periods, self._now(), uuid4().hex)
+        self.update(series, lambda known: known.with_storing(marks))
+        return marks
+
+    def without_old_marks(self, known: Coverage) -> Coverage:
+        """Return the same without the marks of those who were killed before they counted what they stored."""
+        return replace(known, storing=without_old(known.storing, self._now()))
 
     def update_many(
         self, changes: Mapping[Series, Callable[[Coverage], Coverage]]

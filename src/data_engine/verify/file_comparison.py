@@ -21,7 +21,7 @@ from data_engine.verify.findings import Finding
 class FileComparison:
     """Compare files with the coverage of their series.
 
-    Nothing is believed of the count of a file that a run was changing (`Coverage.changing`), or that a user has stored bars in
+    Nothing is believed of the count of a file that a run was changing (`Coverage.uncounted`), or that a user has stored bars in
     since it was counted, as the history says: one that is killed before it counts has nobody who counts for it. A file that a
     killed run may have extended has at least the counted bars.
 
@@ -56,7 +56,7 @@ class FileComparison:
                 return None  # written after the files were listed
         except StoreError as error:  # such as a directory in place of the file
             return Finding.of_file("file_unreadable", str(error), partition)
-        if period in self._coverage.changing:
+        if period in self._coverage.uncounted:
             return None
         counted = self._coverage.rows[period]
         text = f"{self._files.location}/{partition.key} does not exist; the coverage counts {counted:,} bars in it"
@@ -66,7 +66,7 @@ class FileComparison:
         """Return how an undamaged file differs from the counted one, if that is an inconsistency."""
         partition = file.partition
         fingerprint, counted = self._coverage.fingerprint(partition.period), self._coverage.rows.get(partition.period)
-        if partition.period in self._coverage.changing or _matches(file, fingerprint):
+        if partition.period in self._coverage.uncounted or _matches(file, fingerprint):
             return None
         path = f"{self._files.location}/{partition.key}"
         finding = partial(Finding.of_file, partition=partition)

@@ -103,6 +103,7 @@ def _rebuilt(known: Coverage, stored: StoredBars, codes: set[str], spans: Sequen
         covered=covered,
         tentative=_tentative(known, covered),
         changing=frozenset(),
+        storing=(),
         provisional=difference(_before(known.provisional, now), known.covered),
         rows=stored.rows,
         files=stored.files,

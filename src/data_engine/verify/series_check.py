@@ -273,7 +273,7 @@ def _is_false_end(
 ) -> bool:
     """Tell whether a first or last bar that differs is an inconsistency: in a covered range, or in a counted file."""
     dataset = coverage.series.dataset
-    if any(time is not None and Period.of(time, dataset) in coverage.changing for time in (counted, actual)):
+    if any(time is not None and Period.of(time, dataset) in coverage.uncounted for time in (counted, actual)):
         return False
     if counted is not None and (actual is None or (counted < actual if first else counted > actual)):
         covered = any(counted in span for span in (*coverage.covered, *coverage.provisional))
@@ -296,8 +296,8 @@ def _uncounted(
         location: The location of the store.
     """
     series = coverage.series
-    uncounted = sorted(coverage.changing - {*wrong})
-    uncounted += [period for period, file in files.items() if period not in coverage.changing and not is_counted(coverage, file)]
+    uncounted = sorted(coverage.uncounted - {*wrong})
+    uncounted += [period for period, file in files.items() if period not in coverage.uncounted and not is_counted(coverage, file)]
     if not uncounted:
         return []
     keys = [Partition(series, period).key for period in uncounted]

@@ -228,7 +228,7 @@ def counted_coverage(storage: BarStore, series: Series) -> Coverage:
         DamagedFile: If the coverage, or one of these files, cannot be read.
     """
     known = storage.coverage.read(series, fingerprints=False)
-    return known.counted(storage.count_files(known, (), durable=False)) if known.changing else known
+    return known.counted(storage.count_files(known, (), durable=False)) if known.uncounted else known
 
 
 def sized_coverage(storage: BarStore, series: Series) -> tuple[Coverage, tuple[int, ...]]:
@@ -241,10 +241,10 @@ def sized_coverage(storage: BarStore, series: Series) -> tuple[Coverage, tuple[i
     """
     known = storage.coverage.read(series)
     provisional = (one for span in known.provisional for one in periods(span, series.dataset))
-    chosen = list({**known.rows, **dict.fromkeys(known.changing), **dict.fromkeys(provisional)})
+    chosen = list({**known.rows, **dict.fromkeys(known.uncounted), **dict.fromkeys(provisional)})
     sizes = dict(zip(chosen, map(storage.files.size, file_keys(series, chosen)), strict=True))
     other = [one for one, size in sizes.items() if _is_changed(known, one, size)]
-    if other or known.changing:
+    if other or known.uncounted:
         known = known.counted(storage.count_files(known, other, durable=False))
     return replace(known, files={}), tuple(size for size in sizes.values() if size is not None)
 
