@@ -102,7 +102,7 @@ class Memory:
 
     def _was_unread(self, key: str, history: StoreHistory) -> bool:
         """Tell whether a file was removed that could not be read, when reading could fail."""
-        unread = [link for link in history.links[key] if link.entry.before is not None and not link.entry.before.size]
+        unread = [link for link in history.links.get(key, ()) if link.entry.before is not None and not link.entry.before.size]
         return any(since < link.instant <= until for link in unread for since, until in self._failing)
 
 

@@ -167,10 +167,15 @@ def _remove_replaced(files: FileStore, keys: Iterable[str], spans: Sequence[tupl
     def held(first: int, last: int) -> bool:
         return any(start <= first and last <= end for start, end in spans)
 
+    replaced = []
     for key in keys:
         number, span = number_of(key), pack_numbers(key)
         if (number is not None and held(number, number)) or (span is not None and span not in spans and held(*span)):
-            files.delete(key)
+            replaced.append(key)
+    if replaced:
+        files.flush(FOLDER)  # a process that was killed may have left a pack whose name a power failure would take
+    for key in replaced:
+        files.delete(key)
 
 
 def _with_bases(records: Sequence[Record], bases: int) -> list[Record]:
