@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import zlib
 from base64 import b85decode
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -13,13 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_engine.market.bar_parquet import to_parquet
-from data_engine.market.bars import VALUES, make_table, merge
+from data_engine.market.bars import VALUES, make_table, merge, numbers, timestamps_us
 from data_engine.store.file_count import Fingerprint
 from data_engine.store.history.bar_changes import ChangedBars
-from data_engine.store.history.bar_undo import bars_undo, counts_of
+from data_engine.store.history.bar_undo import bars_undo, counts_of, old_bars
 from data_engine.store.history.chain import NEVER, Chain, Link, walk
 from data_engine.store.history.head import Actor, Replaced, found_at_beginning
 from data_engine.store.history.head import entries_of as recorded
+from data_engine.store.history.old_rows import pack_rows, unpack_rows
 from data_engine.store.history.pack import Pack, pack
 from data_engine.store.history.record import Entry, dump, load
 from data_engine.store.history.revert import earlier
@@ -63,6 +65,52 @@ def test_bars_become_what_they_were_byte_for_byte(states):
 
     for number, expected in enumerate(contents):
         assert earlier(contents[-1], reversed(steps[number:])) == expected
+
+
+any_float = st.floats() | st.sampled_from([0.0, -0.0, 1e-5, 5e-324, 1.7e308, float(1 << 53), float((1 << 53) + 2)])
+a_price = st.integers(-(10**7), 10**7).flatmap(
+    lambda number: st.sampled_from([number / 10**digits for digits in (0, 1, 2, 4, 6)])
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.tuples(*([any_float | a_price] * len(VALUES))) | st.tuples(*([a_price] * len(VALUES))), min_size=1, max_size=8)
+)
+def test_rows_that_are_kept_are_the_same_bits(rows):
+    kept = make_table(np.arange(len(rows)) * 60_000_000, [np.array(column, np.float64) for column in zip(*rows, strict=True)])
+    digits, packed = pack_rows(kept)
+    found = unpack_rows(packed, len(rows), digits)
+    for name in VALUES:
+        assert numbers(found.column(name)).view(np.int64).tolist() == numbers(kept.column(name)).view(np.int64).tolist()
+    assert timestamps_us(found).tolist() == timestamps_us(kept).tolist()
+
+
+def test_prices_of_few_digits_take_a_part_of_their_bits():
+    draw = random.Random(1)
+    rows = []
+    price = 100.0
+    for _ in range(250):
+        price = round(price + draw.uniform(-2, 2), 4)
+        near = [round(price + draw.uniform(-1, 1), 4) for _ in range(len(VALUES) - 3)]
+        rows.append([near[0], near[1], near[2], price, float(draw.randrange(10**6)), float(draw.randrange(10**4)), near[3]])
+    kept = make_table(np.arange(250) * 86_400_000_000, [np.array(column) for column in zip(*rows, strict=True)])
+    bits = np.stack([numbers(kept.column(name)).view(np.int64) for name in VALUES]).tobytes()
+    assert len(pack_rows(kept)[1]) < len(zlib.compress(bits, 9)) / 2
+
+
+def test_bars_that_the_first_format_kept_are_read():
+    body = b85decode(r"TU%Q)EHhnQEHYgRc${Nk;A>Z(%+Ab!1&A;>I3V*SI8gaA0;qfi5mdgC1S(%e29>X-;NSoNi!=r<")
+    assert old_bars(body, table({1: 1, 2: 7, 4: 2})) == table({1: 1, 2: 5, 3: 2})
+
+
+@pytest.mark.parametrize(
+    "head", [b"[[],1,[9,9,9,9,9,9,9]]", b"[[],1,[0]]", b"[[],1,[0,0,0,0,0,0,0],1]", b"[[],2,[0,0,0,0,0,0,0]]"]
+)
+def test_rows_of_a_damaged_head_are_refused(head):
+    packed = pack_rows(table({1: 1}))[1]
+    with pytest.raises(ValueError, match="damaged"):
+        old_bars(head + b"\n" + packed, table({1: 1}))
 
 
 @settings(max_examples=60, deadline=None)

@@ -10,9 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from data_engine.market.bars import VALUES, Int64s, make_table, numbers, take, timestamps_us
+from data_engine.store.history.old_rows import pack_rows, unpack_rows
 from data_engine.store.history.undo import Kind, Undo
-
-_COLUMNS = 1 + len(VALUES)
 
 
 def bars_undo(old: pa.Table, new: pa.Table) -> Undo:
@@ -67,21 +66,20 @@ def _opened(body: bytes, rows: int) -> tuple[Any, pa.Table | None]:
         ValueError: If the body is damaged, or of a table of another size.
     """
     try:
-        head, packed = body.split(b"\n", 1)
-        ranges, count = json.loads(head)
+        ranges, old = _parts(body)
         kept = np.ones(rows, bool)
         for start, stop in ranges:
             if stop > rows:
                 raise ValueError("the rows of another table")
             kept[start:stop] = False
-        return kept, _unpacked(packed, count)
     except (ValueError, TypeError, zlib.error) as error:
         raise ValueError(f"damaged difference of bars: {error}") from error
+    return kept, old
 
 
 def counts_of(body: bytes) -> tuple[int, int]:
     """Return how many rows were added, and how many old rows are kept."""
-    ranges, rows = json.loads(body.split(b"\n", 1)[0])
+    ranges, rows, *_ = json.loads(body.split(b"\n", 1)[0])
     return sum(stop - start for start, stop in ranges), rows
 
 
@@ -91,8 +89,7 @@ def kept_rows(body: bytes) -> pa.Table | None:
     Raises:
         ValueError: If the body is damaged.
     """
-    head, packed = body.split(b"\n", 1)
-    return _unpacked(packed, json.loads(head)[1])
+    return _parts(body)[1]
 
 
 def differing(old: pa.Table, old_rows: Any, new: pa.Table, new_rows: Any) -> Any:
@@ -110,19 +107,22 @@ def _ranges(rows: Any) -> list[list[int]]:
 
 
 def _undo(ranges: list[list[int]], old: pa.Table | None) -> Undo:
-    head = json.dumps([ranges, 0 if old is None else old.num_rows], separators=(",", ":")).encode()
-    return Undo(Kind.BARS, head + b"\n" + (b"" if old is None else _packed(old)))
+    digits, packed = ([], b"") if old is None else pack_rows(old)
+    head = [ranges, 0] if old is None else [ranges, old.num_rows, digits]
+    return Undo(Kind.BARS, json.dumps(head, separators=(",", ":")).encode() + b"\n" + packed)
 
 
-def _packed(table: pa.Table) -> bytes:
-    """Return rows as bytes: column by column, and of each the highest bytes together, which hardly differ."""
-    columns = [np.diff(timestamps_us(table), prepend=0), *(numbers(table.column(name)).view(np.int64) for name in VALUES)]
-    return zlib.compress(np.stack(columns).astype("<i8").view(np.uint8).reshape(_COLUMNS, -1, 8).transpose(0, 2, 1).tobytes(), 6)
-
-
-def _unpacked(packed: bytes, rows: int) -> pa.Table | None:
+def _parts(body: bytes) -> tuple[list[list[int]], pa.Table | None]:
+    """Return the added ranges, and the old rows."""
+    head, packed = body.split(b"\n", 1)
+    ranges, rows, *digits = json.loads(head)
     if not rows:
-        return None
-    data = np.frombuffer(zlib.decompress(packed), np.uint8).reshape(_COLUMNS, 8, rows)
-    columns = np.ascontiguousarray(data.transpose(0, 2, 1)).view("<i8").reshape(_COLUMNS, rows).astype(np.int64)
+        return ranges, None
+    return ranges, unpack_rows(packed, rows, *digits) if digits else _first_rows(packed, rows)
+
+
+def _first_rows(packed: bytes, rows: int) -> pa.Table:
+    """Return the rows of a body of the first format, which has the bits of all values."""
+    data = np.frombuffer(zlib.decompress(packed), np.uint8).reshape(1 + len(VALUES), 8, rows)
+    columns = np.ascontiguousarray(data.transpose(0, 2, 1)).view("<i8").reshape(1 + len(VALUES), rows).astype(np.int64)
     return make_table(np.cumsum(columns[0]), [column.view(np.float64) for column in columns[1:]])
