@@ -49,11 +49,11 @@ from .bucket import Buckets
 from .disk import Disks
 from .files import Files
 from .history import Memory
-from .market import Market, Security, Values, at, floor, instant, micros, next_bar
+from .market import DAY, Market, Security, Values, at, floor, instant, micros, next_bar
 from .memory import inconsistencies_alone, remembered
 from .oracle import Happened, Oracle, Violation, dataset_of, is_raw, outside_repeat, reopened, with_sessions
 from .scheduler import Deadlock, Executor, Inline, Killed, Process, Scheduler, clock_of, exits, threads, wait_for
-from .state import Key, Misplaced, Rows, Spans, State, common, minus, read_state, shown
+from .state import Key, Misplaced, Rows, Spans, State, common, joined, minus, read_state, shown
 from .vendor import Faults, Vendor
 from .wire import WireVendor
 
@@ -201,6 +201,8 @@ class World:
         self._last = now
         self._verified: dict[str, bytes] = {}
         self.memory = Memory(seed)
+        self._empty_since: dict[Key, int] = {}
+        self._final_emptiness: dict[Key, Spans] = {}
         self._ids = random.Random(f"ids {seed}")
 
     @property
@@ -232,6 +234,7 @@ class World:
             text = "".join(traceback.format_exception(unexpected))
             raise Violation(f"a traceback: {text}")
         self.oracle.check(happened)
+        self._note_emptiness()
         known = any(key.startswith(("equities_", "metadata/coverage/", "metadata/indices/")) for key in self.files.content)
         fine = isinstance(unexpected, InputError) or (isinstance(unexpected, StoreError) and not known)
         fine |= isinstance(unexpected, StoreBusy) and self.place == "plain"  # the claim of a killed writer has to expire
@@ -243,6 +246,15 @@ class World:
             self._verify()
             self._check_status(step, happened)
             self._check_load(step)
+
+    def _note_emptiness(self) -> None:
+        """Remember what was answered without a bar for more than a week: it is final, whatever the vendor maps to it later."""
+        for key, claims in self.state.claims.items():
+            if self.state.rows_of(key) or not claims.covered:
+                self._empty_since.pop(key, None)
+            elif micros(self.now) - self._empty_since.setdefault(key, micros(self.now)) > 7 * DAY:
+                final = minus(claims.covered, claims.tentative)
+                self._final_emptiness[key] = joined([*self._final_emptiness.get(key, []), *final])
 
     def _check_durable(self, happened: Happened) -> None:
         """What a run says is complete survives a power failure after it, also what an earlier one had left unflushed."""
@@ -633,8 +645,9 @@ class World:
                         self.market.bars(key[1], dataset.timeframe, dataset.adjustment, start, end, when)
                         for when in (mapped, micros(self.now))
                     )
+                    final = self._final_emptiness.get(key, [])
                     there = (stamp for stamp in then if stamp in now and stamp not in self.state.rows_of(key))
-                    early = [stamp for stamp in there if stamp < _first(self.state, key)]
+                    early = [stamp for stamp in there if stamp < _first(self.state, key) and not _inside(stamp, final)]
                     if early:
                         raise Violation(f"(b) {key} never got its bars from before it was renamed, such as {instant(early[0])}")
 
