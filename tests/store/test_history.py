@@ -17,7 +17,7 @@ from data_engine.market.bar_parquet import to_parquet
 from data_engine.market.bars import VALUES, make_table, merge, numbers, timestamps_us
 from data_engine.store.file_count import Fingerprint
 from data_engine.store.history.bar_changes import ChangedBars
-from data_engine.store.history.bar_undo import bars_undo, counts_of, old_bars
+from data_engine.store.history.bar_undo import bars_undo, counts_of, old_bars, replaces_most
 from data_engine.store.history.chain import NEVER, Chain, Link, walk
 from data_engine.store.history.head import Actor, Replaced, found_at_beginning
 from data_engine.store.history.head import entries_of as recorded
@@ -104,9 +104,7 @@ def test_bars_that_the_first_format_kept_are_read():
     assert old_bars(body, table({1: 1, 2: 7, 4: 2})) == table({1: 1, 2: 5, 3: 2})
 
 
-@pytest.mark.parametrize(
-    "head", [b"[[],1,[9,9,9,9,9,9,9]]", b"[[],1,[0]]", b"[[],1,[0,0,0,0,0,0,0],1]", b"[[],2,[0,0,0,0,0,0,0]]"]
-)
+@pytest.mark.parametrize("head", [b"[[],1,[9,9,9,9,9,9,9]]", b"[[],1,[0]]", b"[[],2,[0,0,0,0,0,0,0]]"])
 def test_rows_of_a_damaged_head_are_refused(head):
     packed = pack_rows(table({1: 1}))[1]
     with pytest.raises(ValueError, match="damaged"):
@@ -400,3 +398,39 @@ def test_a_late_write_that_nobody_has_changed_since_leaves_an_open_end():
     assert chain.gaps == ((at(1), NEVER),)
     assert [chain.known_at(at(minute)) for minute in (0, 1, 3)] == [True, False, False]
     assert chain.why_unknown(at(3)) == "two processes changed it at the same time, and nobody since"
+
+
+# ----------------------------------------------------------------------------------------------------- whole files of bars
+
+
+@settings(max_examples=100, deadline=None)
+@given(some_bars.filter(bool), some_bars)
+def test_a_file_of_bars_that_is_replaced_or_removed_becomes_what_it_was(old, new):
+    old, new = to_parquet(table(old)), to_parquet(table(new)) if new else b""
+    (entry,) = entries_of([Replaced(BARS_KEY, old, new)]) or [None]
+
+    assert entry is None or earlier(new or None, [entry.undo]) == old
+
+
+def test_a_year_of_adjusted_days_that_a_dividend_replaces_takes_a_part_of_their_file():
+    draw = np.random.default_rng(1)
+    raw = [np.round(100 + draw.normal(0, 2, 250).cumsum() + shift, 2) for shift in (0.1, 0.6, -0.6, 0)]
+    others = [draw.integers(10**5, 10**6, 250).astype(float), draw.integers(10**3, 10**4, 250).astype(float)]
+
+    def file(factor: float) -> bytes:
+        prices = [np.round(column * factor, 4) for column in raw]
+        return to_parquet(make_table(np.arange(250) * 86_400_000_000, [*prices, *others, prices[3]]))
+
+    key = "equities_1day_all/symbol=A/year=2024/data.parquet"
+    (entry,) = entries_of([Replaced(key, file(0.996), file(0.992))])
+
+    assert entry.undo.kind is Kind.BARS
+    assert replaces_most(entry.undo.body)
+    assert len(entry.undo.body) < len(file(0.996)) / 2
+
+
+@pytest.mark.parametrize("old", [b"no bars", to_parquet(table({1: 1})) + b" ", to_parquet(table({1: 1}).slice(0, 0))])
+def test_what_is_no_file_of_ours_is_kept_as_it_is(old):
+    (entry,) = entries_of([Replaced(BARS_KEY, old, b"")])
+
+    assert earlier(None, [entry.undo]) == old

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from data_engine.market.bars import VALUES, Int64s, make_table, numbers, take, timestamps_us
+from data_engine.market.bar_parquet import from_parquet, to_parquet
+from data_engine.market.bars import EMPTY, VALUES, Int64s, make_table, numbers, take, timestamps_us
 from data_engine.store.history.old_rows import pack_rows, unpack_rows
 from data_engine.store.history.undo import Kind, Undo
 
@@ -25,7 +26,23 @@ def bars_undo(old: pa.Table, new: pa.Table) -> Undo:
     stays = np.isin(before, after, assume_unique=True)
     differs = ~stays
     differs[stays] = differing(old, stays, new, ~added)
-    return _undo(_ranges(added), take(old, differs) if differs.any() else None)
+    return _undo(_ranges(added), take(old, differs) if differs.any() else None, count)
+
+
+def file_undo(old: bytes, new: bytes) -> Undo | None:
+    """Return how a file of bars becomes what it was, by its rows; None if these do not make the same bytes again.
+
+    Args:
+        old: The content that is replaced or removed.
+        new: The new content; empty if the file is removed.
+    """
+    try:
+        before, after = from_parquet(old), from_parquet(new) if new else EMPTY
+        if to_parquet(before) != old:
+            return None
+    except (ValueError, pa.ArrowException):
+        return None
+    return bars_undo(before, after) if _is_sorted(before) and _is_sorted(after) else None
 
 
 def old_bars(body: bytes, new: pa.Table) -> pa.Table:
@@ -77,6 +94,16 @@ def _opened(body: bytes, rows: int) -> tuple[Any, pa.Table | None]:
     return kept, old
 
 
+def _is_sorted(table: pa.Table) -> bool:
+    return bool((np.diff(timestamps_us(table)) > 0).all())
+
+
+def replaces_most(body: bytes) -> bool | None:
+    """Tell whether at least half of the earlier rows are kept; None if that was not written down."""
+    _, rows, *more = json.loads(body.split(b"\n", 1)[0])
+    return None if len(more) < 2 else 2 * rows >= more[1]
+
+
 def counts_of(body: bytes) -> tuple[int, int]:
     """Return how many rows were added, and how many old rows are kept."""
     ranges, rows, *_ = json.loads(body.split(b"\n", 1)[0])
@@ -106,19 +133,19 @@ def _ranges(rows: Any) -> list[list[int]]:
     return [[int(start), int(stop)] for start, stop in edges.reshape(-1, 2)]
 
 
-def _undo(ranges: list[list[int]], old: pa.Table | None) -> Undo:
+def _undo(ranges: list[list[int]], old: pa.Table | None, count: int = 0) -> Undo:
     digits, packed = ([], b"") if old is None else pack_rows(old)
-    head = [ranges, 0] if old is None else [ranges, old.num_rows, digits]
+    head = [ranges, 0] if old is None else [ranges, old.num_rows, digits, count]
     return Undo(Kind.BARS, json.dumps(head, separators=(",", ":")).encode() + b"\n" + packed)
 
 
 def _parts(body: bytes) -> tuple[list[list[int]], pa.Table | None]:
     """Return the added ranges, and the old rows."""
     head, packed = body.split(b"\n", 1)
-    ranges, rows, *digits = json.loads(head)
+    ranges, rows, *more = json.loads(head)
     if not rows:
         return ranges, None
-    return ranges, unpack_rows(packed, rows, *digits) if digits else _first_rows(packed, rows)
+    return ranges, unpack_rows(packed, rows, more[0]) if more else _first_rows(packed, rows)
 
 
 def _first_rows(packed: bytes, rows: int) -> pa.Table:

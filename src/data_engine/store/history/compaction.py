@@ -13,6 +13,7 @@ from itertools import takewhile
 
 from data_engine.errors import StoreError
 from data_engine.store.file_store import FileStore
+from data_engine.store.history.bar_undo import replaces_most
 from data_engine.store.history.head import BEGINNING
 from data_engine.store.history.pack import Pack, live_packs, pack, pack_key, pack_numbers
 from data_engine.store.history.record import FOLDER, Entry, Record, key_of, load, number_of
@@ -199,7 +200,8 @@ def _replaces_all(entry: Entry) -> bool:
     partition = Partition.parse(entry.key) if entry.undo.kind in (Kind.WHOLE, Kind.BARS) else None
     if partition is None or entry.before is None or entry.after is None or partition.series.dataset.adjustment.is_raw:
         return False
-    return 2 * len(entry.undo.body) >= entry.before.size
+    known = replaces_most(entry.undo.body) if entry.undo.kind is Kind.BARS else True
+    return 2 * len(entry.undo.body) >= entry.before.size if known is None else known
 
 
 def _bytes(record: Record) -> int:

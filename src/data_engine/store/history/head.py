@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from data_engine.store.disk import Mutex
 from data_engine.store.file_count import Fingerprint
+from data_engine.store.history.bar_undo import file_undo
 from data_engine.store.history.record import Entry, is_recorded
 from data_engine.store.history.undo import Edited, Kind, Undo, undo_of
 
@@ -70,7 +71,14 @@ class Replaced:
         if self.lost:
             return Entry(self.key, self.before, after, Undo(Kind.LOST))
         before = None if self.old is None else self.before or Fingerprint.of(self.old)
-        return Entry(self.key, before, after, undo_of(self.old, self.new))
+        return Entry(self.key, before, after, self._undo())
+
+    def _undo(self) -> Undo:
+        undo = undo_of(self.old, self.new)
+        if undo.kind is not Kind.WHOLE or not self.key.startswith("equities_"):
+            return undo
+        rows = file_undo(undo.body, self.new)
+        return rows if rows is not None and len(rows.body) < len(undo.body) else undo
 
 
 @dataclass(frozen=True, slots=True)
