@@ -165,7 +165,7 @@ class Reader:
     def _start_shell(self, url: str, preloaded: Path | None) -> subprocess.Popen[str]:
         bin_folder = self._work / "bin"
         bin_folder.mkdir()
-        ours = "-m data_engine" if preloaded is None else f"-S -E {ROOT / 'tests/preloaded.py'} {preloaded}"
+        ours = "-m data_engine" if preloaded is None else f"-S -E {shlex.quote(str(ROOT / 'tests/preloaded.py'))} {preloaded}"
         for name, words in (("data-engine", ours), ("python", "")):
             script = bin_folder / name
             script.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {words} "$@"\n')
