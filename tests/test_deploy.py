@@ -51,7 +51,7 @@ def bin_folder(folder: Path) -> Path:
     """Return a folder with a ``data-engine`` and a ``dask`` in it, as an installation would have them."""
     folder.mkdir(parents=True)
     for name, module in (("data-engine", "data_engine"), ("dask", "dask")):
-        (folder / name).write_text(f'#!/bin/sh\nexec {sys.executable} -m {module} "$@"\n')
+        (folder / name).write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m {module} "$@"\n')
         (folder / name).chmod(0o755)
     return folder
 

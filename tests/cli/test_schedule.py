@@ -33,7 +33,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     made = tmp_path / STRANGE
     made.mkdir()
     installed = made / "data-engine"
-    installed.write_text(f'#!/bin/sh\nexec {sys.executable} -m data_engine "$@"\n')
+    installed.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m data_engine "$@"\n')
     installed.chmod(0o755)
     monkeypatch.chdir(made)
     monkeypatch.setattr(schedule, "program", lambda: (str(installed),))
