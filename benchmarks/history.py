@@ -162,7 +162,7 @@ def main() -> None:
     parser.add_argument("--symbols", type=int, default=20)
     parser.add_argument("--nights", type=int, default=250)
     parser.add_argument("--timeframes", default="1Min,1Day", help="Of the raw bars, with commas.")
-    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--runs", type=int, default=21)
     parser.add_argument("--keep", type=Path, help="Where to leave the store of the year.")
     options = parser.parse_args()
     base = options.keep or Path(tempfile.mkdtemp(prefix="history-"))
