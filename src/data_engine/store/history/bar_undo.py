@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from data_engine.market.bar_parquet import from_parquet, to_parquet
-from data_engine.market.bars import EMPTY, VALUES, Int64s, make_table, numbers, take, timestamps_us
-from data_engine.store.history.old_rows import pack_rows, unpack_rows
+from data_engine.market.bars import EMPTY, VALUES, Int64s, numbers, take, timestamps_us
+from data_engine.store.history.old_rows import BITS, pack_rows, unpack_rows
 from data_engine.store.history.undo import Kind, Undo
 
 
@@ -145,11 +145,4 @@ def _parts(body: bytes) -> tuple[list[list[int]], pa.Table | None]:
     ranges, rows, *more = json.loads(head)
     if not rows:
         return ranges, None
-    return ranges, unpack_rows(packed, rows, more[0]) if more else _first_rows(packed, rows)
-
-
-def _first_rows(packed: bytes, rows: int) -> pa.Table:
-    """Return the rows of a body of the first format, which has the bits of all values."""
-    data = np.frombuffer(zlib.decompress(packed), np.uint8).reshape(1 + len(VALUES), 8, rows)
-    columns = np.ascontiguousarray(data.transpose(0, 2, 1)).view("<i8").reshape(1 + len(VALUES), rows).astype(np.int64)
-    return make_table(np.cumsum(columns[0]), [column.view(np.float64) for column in columns[1:]])
+    return ranges, unpack_rows(packed, rows, more[0] if more else [BITS] * len(VALUES))  # the first format has bits alone

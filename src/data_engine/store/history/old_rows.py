@@ -19,7 +19,7 @@ _COLUMNS = 1 + len(VALUES)
 
 _DIGITS = (0, 2, 4, 6)  # after the point
 
-_BITS = -1  # in the place of a number of digits
+BITS = -1  # in the place of a number of digits
 
 _MOST = 1 << 53  # larger whole numbers are not exact as floats
 
@@ -40,9 +40,9 @@ def pack_rows(table: pa.Table) -> tuple[list[int], bytes]:
         digits[name], values[name] = _whole(column)
     for name in _near(digits):
         values[name] = values[name] - values[_LAST]
-    if digits[_LAST] != _BITS:
+    if digits[_LAST] != BITS:
         values[_LAST] = np.diff(values[_LAST], prepend=0)
-    kept = [_unsigned(values[name]) if digits[name] != _BITS else values[name] for name in VALUES]
+    kept = [_unsigned(values[name]) if digits[name] != BITS else values[name] for name in VALUES]
     planes = np.stack([np.diff(timestamps_us(table), prepend=0), *kept]).astype("<i8").view(np.uint8)
     # Column by column, and of each the highest bytes together, which hardly differ.
     return [digits[name] for name in VALUES], zlib.compress(planes.reshape(_COLUMNS, -1, 8).transpose(0, 2, 1).tobytes(), 6)
@@ -60,13 +60,13 @@ def unpack_rows(packed: bytes, rows: int, digits: Sequence[int]) -> pa.Table:
         ValueError: If there are other numbers of rows, columns or digits.
         zlib.error: If the bytes are damaged.
     """
-    if not {*digits} <= {*_DIGITS, _BITS}:
+    if not {*digits} <= {*_DIGITS, BITS}:
         raise ValueError(f"columns of {digits} digits")
     data = np.frombuffer(zlib.decompress(packed), np.uint8).reshape(_COLUMNS, 8, rows)
     columns = np.ascontiguousarray(data.transpose(0, 2, 1)).view("<i8").reshape(_COLUMNS, rows).astype(np.int64)
     known = dict(zip(VALUES, digits, strict=True))
-    values = {name: _signed(column) if known[name] != _BITS else column for name, column in zip(VALUES, columns[1:], strict=True)}
-    if known[_LAST] != _BITS:
+    values = {name: _signed(column) if known[name] != BITS else column for name, column in zip(VALUES, columns[1:], strict=True)}
+    if known[_LAST] != BITS:
         values[_LAST] = np.cumsum(values[_LAST])
     for name in _near(known):
         values[name] = values[name] + values[_LAST]
@@ -75,7 +75,7 @@ def unpack_rows(packed: bytes, rows: int, digits: Sequence[int]) -> pa.Table:
 
 def _near(digits: dict[str, int]) -> list[str]:
     """Return the columns that are kept as their distance from the last price."""
-    return [name for name in _NEAR if digits[name] == digits[_LAST] != _BITS]
+    return [name for name in _NEAR if digits[name] == digits[_LAST] != BITS]
 
 
 def _whole(column: Any) -> tuple[int, Any]:
@@ -89,11 +89,11 @@ def _whole(column: Any) -> tuple[int, Any]:
                 whole = scaled.astype(np.int64)
                 if np.array_equal(_floats(whole, digits).view(np.int64), bits):  # not of a negative zero
                     return digits, whole
-    return _BITS, bits
+    return BITS, bits
 
 
 def _floats(column: Any, digits: int) -> Any:
-    return column.view(np.float64) if digits == _BITS else column.astype(np.float64) / 10**digits
+    return column.view(np.float64) if digits == BITS else column.astype(np.float64) / 10**digits
 
 
 def _unsigned(values: Any) -> Any:
