@@ -241,6 +241,7 @@ def test_once_alpaca_has_a_bar_in_a_range_its_fill_is_left_out_but_not_from_an_e
         ("2024-05-13T13:30:00Z", "2024-05-13T15:09:00Z", "third"),
         ("2024-05-13T15:10:00Z", "2024-05-13T20:00:00Z", "third"),
     }
+    assert "changing" not in coverage(base, "AAA", "equities_1min_fill")  # all is counted
     day = storage.load("AAA", "2024-05-13", "2024-05-13", fill=True)
     minutes = {stamp.minute for _, stamp in day.index if (stamp.hour, stamp.minute) != (15, 9)}
     assert len(day) == 151

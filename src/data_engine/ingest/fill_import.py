@@ -208,7 +208,9 @@ def _apply(storage: BarStore, target: Series, plan: FillPlan, source: str) -> No
     marks = _fingerprints(storage, target, plan.bars)
 
     def filled(known: Coverage) -> Coverage:
-        return replace(known, filled=joined(known.filled, plan.ranges, source), files={**known.files, **marks})
+        # Who stores bars leaves `changing` to whoever holds the store.
+        counted = known.counted(storage.count_files(known, touched))
+        return replace(counted, filled=joined(known.filled, plan.ranges, source), files={**counted.files, **marks})
 
     storage.coverage.update(target, filled)
 
