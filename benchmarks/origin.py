@@ -193,17 +193,26 @@ class Origin:
                     return
                 pending += part
             head, _, pending = pending.partition(b"\r\n\r\n")
-            target = head.split(b" ", 2)[1].decode()
-            query = {name: values[0] for name, values in parse_qs(urlsplit(target).query).items()}
-            body, bars = page(self.series, query)
-            self.requests += 1
-            self.bars += bars
+            url = urlsplit(head.split(b" ", 2)[1].decode())
+            response = self.respond(url.path, {name: values[0] for name, values in parse_qs(url.query).items()})
             if self.latency:
                 time.sleep(self.latency)
-            connection.sendall(
-                b"HTTP/1.1 200 OK\r\nContent-Type: application/json; charset=UTF-8\r\nContent-Encoding: gzip\r\n"
-                b"Date: %s\r\nContent-Length: %d\r\n\r\n" % (formatdate(usegmt=True).encode(), len(body)) + body
-            )
+            connection.sendall(response)
+
+    def respond(self, path: str, query: dict[str, str]) -> bytes:  # noqa: ARG002 - this one knows bars alone
+        """Return the whole response to a request."""
+        body, bars = page(self.series, query)
+        self.requests += 1
+        self.bars += bars
+        return in_http(body, b"Content-Encoding: gzip\r\n")
+
+
+def in_http(body: bytes, headers: bytes = b"", status: bytes = b"200 OK") -> bytes:
+    """Return a response: *headers* are whole lines."""
+    return (
+        b"HTTP/1.1 %s\r\nContent-Type: application/json; charset=UTF-8\r\n%sDate: %s\r\nContent-Length: %d\r\n\r\n"
+        % (status, headers, formatdate(usegmt=True).encode(), len(body))
+    ) + body
 
 
 def main() -> None:

@@ -720,3 +720,29 @@ def test_counts_that_a_killed_run_left_are_made_anew_by_the_next_write(storage, 
     made = known(storage, "A")
     assert (made.changing, made.rows, made.first_bar) == (frozenset(), {JUNE: 1, JULY: 1}, at("2024-06-28T14:00"))
     assert storage.bars.coverage.read(series) == made
+
+
+def test_a_task_leaves_the_mark_of_a_file_that_another_task_may_be_changing(storage):
+    """Seed 910000689: a task of April counted March while another task was changing it, and took back its mark."""
+    series = Series("A", MINUTES)
+    PageWriter(storage.bars, task("A"), now=LONG_AFTER).complete()
+    put(storage, "A", bars("2024-06-05T14:00", "2024-06-28T14:00", "2024-07-01T14:00"))
+    storage.bars.coverage.update(series, lambda known: known.counted(storage.bars.count_files(known, {JUNE, JULY})).cleared())
+    of_june = task("A", span=between("2024-06-01T00:00", "2024-07-01T00:00"), beside=True)
+    of_july = task("A", span=between("2024-07-01T00:00", "2024-07-13T04:00"), beside=True)
+
+    later = PageWriter(storage.bars, of_july, now=LONG_AFTER, refetch=True, accept_removals=True)
+    later.take(page(("A", bars("2024-07-01T14:00"))))
+    later.complete()
+    assert known(storage, "A").changing == {JUNE, JULY}  # of July, the rest may be another task's
+
+    earlier = PageWriter(storage.bars, of_june, now=LONG_AFTER, refetch=True, accept_removals=True)
+    earlier.take(page(("A", bars("2024-06-05T14:00"))))
+    earlier.complete()
+    assert known(storage, "A").changing == {JULY}
+    assert known(storage, "A").rows == {JUNE: 1, JULY: 1}
+
+    only = PageWriter(storage.bars, replace(of_july, beside=False), now=LONG_AFTER, refetch=True, accept_removals=True)
+    only.take(page(("A", bars("2024-07-01T14:00"))))
+    only.complete()
+    assert known(storage, "A").changing == frozenset()

@@ -19,7 +19,7 @@ from data_engine.ingest.plan import IngestionPlan, Target, plan_ingestion
 from data_engine.market.series import Adjustment, Dataset, Feed, Series, Timeframe
 from data_engine.market.time_range import TimeRange, union
 from data_engine.store.coverage import Coverage
-from data_engine.store.partitions import Period
+from data_engine.store.partitions import Period, periods
 
 NOW = datetime(2024, 8, 19, 12, tzinfo=UTC)
 MINUTES, DAYS = Dataset(Timeframe.parse("1Min")), Dataset(Timeframe.parse("1Day"))
@@ -146,6 +146,23 @@ def test_tasks_are_whole_values(data, workers):
         symbol: count for symbol in wanted if (count := sum(symbol in task.symbols for task in plan.tasks))
     }
     assert plan.complete == sum(symbol not in plan.outstanding for symbol in wanted)
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data(), workers=st.integers(1, 32), dataset=st.sampled_from([MINUTES, DAYS]))
+def test_a_task_owns_the_files_that_no_other_task_changes(data, workers, dataset):
+    """None that another touches, and if it is the only task of its symbols, all that it touches."""
+    targets, _, _ = data.draw(wishes_of(dataset))
+
+    plan = plan_ingestion(targets, dataset, now=NOW, workers=workers, can_hold=weekday)
+    touched = {task: set(periods(task.range, dataset)) for task in plan.tasks}
+    for task in plan.tasks:
+        others = {
+            one for other in plan.tasks if other is not task and {*other.symbols} & {*task.symbols} for one in touched[other]
+        }
+        owned = {one for one in touched[task] if task.owns(one)}
+        assert not owned & others
+        assert others or owned == touched[task]
 
 
 @given(

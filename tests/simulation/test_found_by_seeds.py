@@ -507,12 +507,90 @@ STEPS = {
             salt=15,
         ),
     ],
+    910000689: [  # a task counted a file that another task of the series was changing, and took back its mark
+        Step(
+            "ingest",
+            symbols=("FBB", "AAA"),
+            start="2024-02-27T09:17:00-05:00",
+            end="2024-02-27T10:00:00-05:00",
+            timeframe="30Min",
+            adjustment="dividend",
+            index="ours",
+            repeat=True,
+            hours=31.599999999999998,
+            workers=1,
+            salt=8,
+        ),
+        Step(
+            "update",
+            start="2024-03-08",
+            timeframe="30Min",
+            hours=478.05,
+            faults=Faults(dated=False, page_bars=30),
+            workers=1,
+            page_limit=40,
+            salt=16,
+        ),
+        Step(
+            "ingest",
+            symbols=("CCC", "DDD", "ZZZ", "AAA"),
+            start="2024-03-18T09:30:00-04:00",
+            timeframe="30Min",
+            hours=11.675,
+            workers=1,
+            salt=19,
+        ),
+        Step(
+            "ingest", symbols=("DDD",), start="2024-03-16", end="2024-03-18", timeframe="30Min", hours=2.8833333333333333, salt=20
+        ),
+        Step(
+            "ingest",
+            symbols=("NOPE", "GGG", "AAA", "ZZZ", "FFF", "EEE"),
+            start="2024-03-28",
+            timeframe="30Min",
+            index="ours",
+            hours=273.44166666666666,
+            kill_before=13,
+            workers=4,
+            salt=32,
+            beside=Step("ingest", symbols=("NOPE", "GGG"), start="2024-03-28", timeframe="30Min"),
+        ),
+        Step(
+            "ingest",
+            symbols=("AAA", "FBB"),
+            start="2024-04-03",
+            end="2024-04-21",
+            timeframe="30Min",
+            adjustment="dividend",
+            index="ours",
+            refetch=True,
+            accept=True,
+            hours=96.0,
+            full_at=12,
+            faults=Faults(page_bars=1000),
+            workers=4,
+            salt=33,
+        ),
+    ],
 }
 
 
 @pytest.mark.parametrize("seed", STEPS)
 def test_what_a_seed_has_found_stays_mended(seed: int) -> None:
     assert run(seed, STEPS[seed]) is None
+
+
+@pytest.mark.parametrize("adjustment", ["raw", "split"])
+def test_files_that_several_tasks_of_a_series_have_changed_are_counted_in_the_end(adjustment: str) -> None:
+    """Seed 910000689: what a task leaves to the others, the run counts; nothing is left marked."""
+    made = world("2024-06-10T15:00", Security("AAA", (20, 30)))
+    how = {"timeframe": "30Min", "adjustment": adjustment, "workers": 4, "page_limit": 40}
+    made.take(Step("ingest", ("AAA",), "2024-02-14", None, salt=1, **how))
+    made.take(Step("ingest", ("AAA",), "2024-02-14", None, refetch=True, accept=True, hours=48, salt=2, **how))
+
+    key = ("equities_30min" if adjustment == "raw" else "equities_30min_split", "AAA")
+    assert made.state.claims_of(key).bars == len(made.state.rows_of(key)) > 200
+    assert not made.state.claims_of(key).changing
 
 
 def test_a_session_that_the_last_update_calls_missing_is_still_owed() -> None:

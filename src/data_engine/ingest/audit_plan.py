@@ -155,7 +155,7 @@ class _Sessions:
                 part = of_day[at : at + _MAX_SYMBOLS]
                 names = tuple(self._series_of(unit).symbol for unit in part)
                 estimate = sum(self._rates[self.owners[unit]] for unit in part)
-                yield FetchTask(names, TimeRange(start, end), dataset, estimate, asof=day)
+                yield FetchTask(names, TimeRange(start, end), dataset, estimate, asof=day, beside=True)
 
 
 def final_sessions(known: Coverage) -> Int64s:

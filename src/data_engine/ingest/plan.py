@@ -23,7 +23,7 @@ from data_engine.market.exchange_calendar import can_hold_bars, count_sessions
 from data_engine.market.series import Dataset
 from data_engine.market.time_range import TimeRange, difference
 from data_engine.store.coverage import Coverage
-from data_engine.store.partitions import periods
+from data_engine.store.partitions import Period, periods
 
 WIRE_BYTES_PER_BAR = 22  # gzip, measured on a recorded page
 
@@ -49,6 +49,7 @@ class FetchTask:
         own_overlaps: Of an adjusted dataset whose symbols were last traded on different days: the held session of each. The
             range is requested of all of them, and of those that have a bar in it once more, with their sessions.
         compare_only: Whether *own_overlaps* are only compared with what is stored.
+        beside: Whether other tasks of the run may change files of the same series at the same time.
     """
 
     symbols: tuple[str, ...]
@@ -59,6 +60,11 @@ class FetchTask:
     asof: date | None = None
     own_overlaps: Mapping[str, TimeRange] = field(default_factory=dict, hash=False)
     compare_only: bool = False
+    beside: bool = False
+
+    def owns(self, period: Period) -> bool:
+        """Tell whether no other task of the run changes the file of a period of these series: ranges of tasks do not overlap."""
+        return not self.beside or (self.range.start <= period.span.start and period.span.end <= self.range.end)
 
     def overlap_of(self, symbol: str) -> TimeRange | None:
         """Return the held session of a symbol that is compared, or None if there is none."""
@@ -185,13 +191,15 @@ def plan_ingestion(
         return gaps_first and task.range.end == last, min(order[symbol] for symbol in task.symbols), task.range.start
 
     tasks.sort(key=turn)
+    outstanding = Counter(symbol for task in tasks for symbol in task.symbols)
+    tasks = [replace(task, beside=True) if any(outstanding[one] > 1 for one in task.symbols) else task for task in tasks]
     requested = [piece for target in targets for piece in target.ranges] or [TimeRange(now - timedelta(days=1), now)]
     return IngestionPlan(
         dataset,
         tuple(target.symbol for target in targets),
         TimeRange(min(piece.start for piece in requested), max(piece.end for piece in requested)),
         tuple(tasks),
-        Counter(symbol for task in tasks for symbol in task.symbols),
+        outstanding,
         sum(target.coverage.bars for target in targets),
         page_limit,
         {target.symbol: target.ranges for target in targets},

@@ -113,7 +113,7 @@ class _Batch:
     bars: float = 0.0
 
     def task(self, page_limit: int) -> RecheckTask:
-        made = FetchTask(tuple(sorted(self.symbols)), self.range, self.dataset, self.bars, asof=self.asof)
+        made = FetchTask(tuple(sorted(self.symbols)), self.range, self.dataset, self.bars, asof=self.asof, beside=True)
         return RecheckTask(made, self.reason, self.seen, made.pages(page_limit))
 
 

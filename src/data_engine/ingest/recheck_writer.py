@@ -19,6 +19,7 @@ from data_engine.ingest.chain import Chain, Phase
 from data_engine.ingest.drift import Rechecked, rechecked_of
 from data_engine.ingest.empty_sessions import EmptySession
 from data_engine.ingest.plan import FetchTask
+from data_engine.ingest.series_files import with_marks_of_others
 from data_engine.market.bars import EMPTY, NO_CHANGES, Changes, within
 from data_engine.market.bars_page import BarsPage
 from data_engine.market.series import Series
@@ -165,8 +166,7 @@ class RecheckWriter:
         changes = {
             self._series(symbol): partial(self._seen, judged[symbol], len(conflicts)) for symbol, conflicts in counted.items()
         }
-        _, failed = self._storage.coverage.update_many(changes) if changes else ({}, {})
-        self.damaged |= {series.symbol: error for series, error in failed.items()}
+        self._update(changes)
 
     def _write_new(self, judged: Mapping[str, _Judged]) -> None:
         """Store the bars that Alpaca had not returned before; the coverage first says which files will change."""
@@ -180,8 +180,8 @@ class RecheckWriter:
             parts = dict(split_by_period(one.new, self._task.dataset))
             changing[series] = partial(Coverage.with_changing, periods=parts)
             edits |= {self._storage.merging(series, period, part): (symbol, period) for period, part in parts.items()}
-        if changing:
-            self._storage.coverage.update_many(changing)
+        self._update(changing)
+        edits = {edit: place for edit, place in edits.items() if place[0] not in self.damaged}
         failed = self._storage.edit_many(list(edits)) if edits else {}
         for edit, (symbol, period) in edits.items():
             if edit in failed:
@@ -190,6 +190,10 @@ class RecheckWriter:
             self.changes[symbol] = self.changes.get(symbol, NO_CHANGES) + edit.result.changes
             if edit.result.count is not None:
                 judged[symbol].counts[period] = edit.result.count
+
+    def _update(self, changes: Mapping[Series, Callable[[Coverage], Coverage]]) -> None:
+        _, failed = self._storage.coverage.update_many(changes) if changes else ({}, {})
+        self.damaged |= {series.symbol: error for series, error in failed.items()}
 
     def _known_conflicts(self, symbol: str, judged: _Judged) -> Conflicts | None:
         """Write the conflicting bars of a symbol, and return them; None if the file cannot be read."""
@@ -204,6 +208,7 @@ class RecheckWriter:
 
     def _seen(self, judged: _Judged, conflicting: int, known: Coverage) -> Coverage:
         if judged.new.num_rows:
-            known = replace(known.counted(self._storage.count_files(known, judged.counts, judged.counts)), empty_since=None)
+            counted = known.counted(self._storage.count_files(known, judged.counts, judged.counts))
+            known = replace(with_marks_of_others(self._task, known, counted), empty_since=None)
         asked = self._now.replace(microsecond=0)
         return replace(known, seen=seen_again(known.seen, judged.ranges, asked, known.covered), conflicting=conflicting)

@@ -326,6 +326,8 @@ class IngestionRun:
                 stored = self._storage.coverage.stored(series)
                 self._wanted[series] = stored.wanted
                 known = self._storage.coverage.with_requested(stored)
+                if stored.changing and error is None:  # no task is at work any more: what they left to each other is counted
+                    known = self._storage.recount(series)
             except StoreError as damage:
                 failure = failure or Failure.of(damage)
         verdict = failure or self._verdict(known, plan, error)

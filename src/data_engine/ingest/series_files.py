@@ -279,7 +279,8 @@ class SeriesFiles:
 
     def _counted(self, symbol: str, known: Coverage) -> Coverage:
         arrival = self.arrivals[symbol]
-        return known.counted(self._storage.count_files(known, arrival.results, arrival.counts))
+        made = known.counted(self._storage.count_files(known, arrival.results, arrival.counts))
+        return with_marks_of_others(self._task, known, made)
 
     def cover(self, answered: Mapping[str, TimeRange]) -> dict[str, Coverage]:
         """Cover ranges that were answered in full, after their bars are in place; return the coverage.
@@ -300,9 +301,20 @@ class SeriesFiles:
         arrival = self.arrivals[symbol]
         counts = self._storage.count_files(known, arrival.results, arrival.counts, within=asked)
         if not arrival.is_confirmed(known, asked, joined=symbol in self.basis_same):
-            return known.with_unconfirmed(asked, now=self.now, counts=counts)
+            made = known.with_unconfirmed(asked, now=self.now, counts=counts)
+            return with_marks_of_others(self._task, known, made)
         made = known.answered(asked, final_before=self.final_before, now=self.now, counts=counts).succeeded()
-        return made.reopened(difference(held_back(self.empty.get(symbol, ())), known.covered))
+        made = made.reopened(difference(held_back(self.empty.get(symbol, ())), known.covered))
+        return with_marks_of_others(self._task, known, made)
+
+
+def with_marks_of_others(task: FetchTask, before: Coverage, made: Coverage) -> Coverage:
+    """Return the same with the marks that it had *before* of files which other tasks of the run may still be changing.
+
+    A count of such a file can be old before it is written. Who changes the file counts it, or the run does in the end.
+    """
+    others = [period for period in before.changing if not task.owns(period)]
+    return made.with_changing(others) if others else made
 
 
 def _with_changing(periods: Sequence[Period], known: Coverage) -> Coverage:
