@@ -701,6 +701,22 @@ def test_without_the_sources_time_nothing_later_than_the_newest_bar_is_final(sto
     assert {symbol: one.provisional for symbol, one in made.items()} == dict.fromkeys("AB", (provisional,))
 
 
+def test_a_bar_that_starts_in_a_claimed_range_has_ended_whatever_the_newest_bar_is(storage):
+    """Seed 940000207: weeks, claimed to a Tuesday; the week came late, as the newest bar, and was left out of what is claimed."""
+    weeks = Dataset(Timeframe(1, "Week"))
+    monday, tuesday = at("2024-06-10T04:00"), at("2024-06-11T04:00")
+    first = PageWriter(storage.bars, task("A", span=TimeRange(at("2024-06-05"), tuesday), dataset=weeks), now=at("2024-06-20"))
+    first.take(page())
+    assert first.complete()["A"].claimed_until == tuesday
+
+    later = PageWriter(
+        storage.bars, task("A", span=TimeRange(at("2024-06-05"), at("2024-07-01")), dataset=weeks), now=at("2024-07-01")
+    )
+    later.take(page(("A", bars(monday))), dated=False)
+    later.complete()
+    assert held(storage, "A", weeks) == {"2024-06-10 04:00": 1.0}
+
+
 def test_counts_that_a_killed_run_left_are_made_anew_by_the_next_write(storage, monkeypatch):
     """Killed between file and coverage of `--refetch --accept-removals`: the first bar had gone, and stayed for ever."""
     series = Series("A", MINUTES)

@@ -572,6 +572,37 @@ STEPS = {
             salt=33,
         ),
     ],
+    940000207: [  # a bar that starts inside a claim was left out, since it was the newest of a response without a time
+        Step(
+            "ingest",
+            symbols=("GGG", "FBB", "CCC", "FFF", "AAA", "NOPE"),
+            start="2024-09-25T09:30:00-04:00",
+            end="2024-09-30",
+            timeframe="1Week",
+            full_at=21,
+            workers=1,
+            salt=1,
+        ),
+        Step(
+            "ingest",
+            symbols=("BBB", "CCC", "FFF", "EEE", "HHH", "NOPE"),
+            start="2024-10-02",
+            end="2024-10-06",
+            timeframe="1Week",
+            hours=0.6,
+            workers=2,
+            salt=2,
+        ),
+        Step(
+            "update",
+            start="2024-09-20",
+            timeframe="1Week",
+            hours=288.0,
+            faults=Faults(dated=False, page_bars=30),
+            workers=1,
+            salt=6,
+        ),
+    ],
 }
 
 

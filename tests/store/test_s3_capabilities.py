@@ -87,6 +87,27 @@ def test_a_condition_that_was_not_answered_is_no_finding(monkeypatch, method):
         probe(bucket_of(service, monkeypatch))
 
 
+@pytest.mark.parametrize("lost", range(10))
+def test_a_probe_whose_request_is_sent_again_finds_the_same(monkeypatch, lost):
+    """Seed 950000125: a write conflicted with itself, and two runs wrote the history of one bucket without conditions."""
+    changes = iter(range(100))
+    with serving(unlucky=lambda *_: next(changes) == lost) as service:
+        found = probe(bucket_of(service, monkeypatch))
+
+        assert (found.writing, found.removing) == (True, True)
+        assert next(changes) > lost, "so many requests are not made"
+        assert service.things == {}
+
+
+@pytest.mark.parametrize("answer", [(401, "", "who?"), (403, "AccessDenied", "no"), (400, "ExpiredToken", "old")])
+def test_a_condition_that_was_refused_for_another_reason_is_no_finding(monkeypatch, answer):
+    def refuse(method, key, headers):
+        return answer if "if-match" in headers or "if-none-match" in headers else None
+
+    with serving(refuse=refuse) as service, pytest.raises(StoreError):
+        probe(bucket_of(service, monkeypatch))
+
+
 def test_a_place_that_may_not_be_written_to_is_an_error_and_no_finding(monkeypatch):
     with serving(refuse=lambda method, *_: (403, "AccessDenied", "no") if method == "PUT" else None) as service:
         bucket = bucket_of(service, monkeypatch)

@@ -231,9 +231,12 @@ class PageWriter:
         """Return the bars that belong to the range and had ended."""
         asked = within(bars, self._task.range)
         # Without the source's time, the newest bar waits for a later one, unless an earlier claim shows that it had ended.
+        floor = self._task.dataset.timeframe.floor
         newest = None if self._dated else self._newest
-        until = min(self._until, max(newest, self._files.known(symbol).claimed_until or newest)) if newest else self._until
-        ended = self._task.range.before(self._task.dataset.timeframe.floor(until))
+        until = floor(self._until)
+        if newest is not None:
+            until = min(until, max(floor(newest), self._files.known(symbol).claimed_until or newest))
+        ended = self._task.range.before(until)
         kept = within(bars, ended) if ended else EMPTY
         self._arrivals[symbol].forming |= asked.num_rows > kept.num_rows
         self._arrivals[symbol].waiting = asked.slice(kept.num_rows)

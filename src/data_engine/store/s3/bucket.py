@@ -21,6 +21,9 @@ _T = TypeVar("_T")
 
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 
+_OF_TODAY = ("RequestTimeout", "ExpiredToken", "InvalidToken")
+"""The codes of status 400 that say nothing of what a service knows."""
+
 _SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_TOKEN")
 
 _ROLES = (
@@ -239,7 +242,7 @@ class Bucket:
         except self._exceptions.BaseError as error:
             text = _text(error)
         # Outside the handler, without the original error, which may repeat what was sent.
-        refused = re.search(r"status code: (?!408|429)(4\d\d|501)", text) and "RequestTimeout" not in text
+        refused = re.search(r"status code: (400|405|501)", text) and not any(code in text for code in _OF_TODAY)
         kind = NotSupported if refused else StoreError
         raise kind(f"cannot {verb} {self.location}/{key}: {_reason(text)}")
 
