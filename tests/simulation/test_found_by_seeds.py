@@ -603,6 +603,37 @@ STEPS = {
             salt=6,
         ),
     ],
+    940000681: [  # of an emptiness from before a rename, the rest was claimed when a chain broke off after its first bars
+        Step(
+            "ingest",
+            symbols=("CCC", "FBB", "DDD", "FFF", "AAA"),
+            start="2024-04-09",
+            timeframe="7Hour",
+            hours=28.891666666666666,
+            workers=4,
+            salt=3,
+        ),
+        Step(
+            "update",
+            start="2024-04-14",
+            timeframe="7Hour",
+            hours=72.0,
+            faults=Faults(down_at=3, page_bars=120),
+            workers=2,
+            salt=4,
+        ),
+        Step(
+            "update",
+            start="2024-03-14",
+            end="2024-05-01",
+            timeframe="7Hour",
+            adjustment="split",
+            hours=219.27499999999998,
+            workers=1,
+            salt=9,
+            beside=Step("remove", symbols=("FFF", "FBB"), start="2024-03-14", end="2024-05-01", timeframe="7Hour"),
+        ),
+    ],
 }
 
 

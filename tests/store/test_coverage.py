@@ -261,6 +261,30 @@ def test_a_first_bar_where_an_earlier_response_had_none_makes_the_emptiness_befo
     assert again.missing([everything]) == ()
 
 
+@pytest.mark.parametrize("final_once", [False, True])
+def test_a_chain_that_breaks_off_after_the_first_bars_makes_the_rest_of_an_earlier_emptiness_doubtful(final_once):
+    """Seed 940000681: empty on the day before a rename; three days later a page of it came, and the service was down."""
+    everything, part = TimeRange(START, START + 10 * DAY), TimeRange(START, START + 3 * DAY)
+    known = answer(Coverage(SERIES), 11, None, everything)
+    known = answer(known, 20, None, everything) if final_once else known
+    known = answer(known, 23, 1, part)
+
+    assert known.missing([everything]) == (TimeRange(part.end, everything.end),)
+    again = answer(known, 24, 1, TimeRange(part.end, everything.end))
+    assert again.missing([everything]) == ()
+
+
+def test_ranges_that_a_run_was_answered_at_the_same_time_are_believed_whichever_came_first():
+    """Tasks of one series: the second half came first, and its days before its first bar lie between bars."""
+    first, second = TimeRange(START, START + 5 * DAY), TimeRange(START + 5 * DAY, START + 10 * DAY)
+    orders = [[(second, 8), (first, 1)], [(first, 1), (second, 1)]]
+    for order in orders:
+        known = Coverage(SERIES)
+        for span, bar in order:
+            known = answer(known, 12, bar, span)
+        assert known.missing([first, second]) == ()
+
+
 @pytest.mark.parametrize(("begun", "trusted"), [(12, False), (13, True)])
 def test_a_file_of_an_older_program_trusts_emptiness_that_was_answered_late_enough(begun, trusted):
     known = Coverage(

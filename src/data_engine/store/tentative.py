@@ -17,23 +17,25 @@ def tentative_after(before: Coverage, made: Coverage, final: TimeRange | None, n
 
     Emptiness before the session of the first bar counts once a response that came more than a week after that bar had none; of
     a series without any bar, once one came more than a week after the first response that had none. If the first bar comes where
-    an earlier response had none, the emptiness before it is not believed either: it is asked for once more.
+    an earlier response had none, the rest of what that said is not believed either: it is asked for once more.
     """
     first, since = made.first_bar, made.first_bar or made.empty_since
     by_answer: dict[datetime, list[TimeRange]] = {}
     for one in made.tentative:
-        by_answer.setdefault(one.answered, []).extend(difference((one.range,), (final,) if final else ()))
+        # What the same run was answered, of other ranges, is as good as the response that brought the first bar.
+        left = one.range if first is None or one.answered < now else one.range.before(first)
+        by_answer.setdefault(one.answered, []).extend(difference((left,), (final,) if final else ()) if left else ())
     if final is not None and since is not None and now - since <= TENTATIVE:
         # In its first session a series need not trade from the beginning on.
         part = final if first is None else final.before(new_york_midnight(new_york_date(first)))
         by_answer.setdefault(now, []).extend((part,) if part else ())
     if _answered_too_early(before, made):
         ranges = difference(before.covered, (final,) if final else ())
-        by_answer.setdefault(before.empty_since or before.begun or now, []).extend(ranges)
-    left = [Tentative(part, answered) for answered, ranges in by_answer.items() for part in union(ranges)]
-    if first is not None:
-        left = [Tentative(part, one.answered) for one in left if (part := one.range.before(first))]
-    return tuple(sorted(left, key=lambda one: one.range))
+        limit = first if final is None else before.first_bar  # bars of a user tell of what is before them alone
+        parts = (part if limit is None else part.before(limit) for part in ranges)
+        by_answer.setdefault(before.empty_since or before.begun or now, []).extend(part for part in parts if part)
+    made_of = [Tentative(part, answered) for answered, ranges in by_answer.items() for part in union(ranges)]
+    return tuple(sorted(made_of, key=lambda one: one.range))
 
 
 def _answered_too_early(before: Coverage, made: Coverage) -> bool:
