@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from data_engine.cli.console import first_lines, print_json, print_text, progress_for, size, tune_allocator
+from data_engine.cli.console import first_lines, print_json, print_text, progress_for, size
 from data_engine.cli.exit_codes import FAILED, OK, Command
 from data_engine.cli.options import (
     actions_option,
@@ -79,7 +79,6 @@ def ingest(
 
     Covered ranges are not fetched again.
     """
-    tune_allocator()
     from datetime import UTC, datetime
 
     from data_engine.errors import InputError

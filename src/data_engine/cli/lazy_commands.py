@@ -8,9 +8,13 @@ from typing import Any
 
 import click
 
+from data_engine.cli.console import tune_allocator
 from data_engine.cli.exit_codes import Group
 
 _MODULES = {"import": "import_files"}  # a keyword of Python cannot name a function
+
+_FETCHING = ("ingest", "update", "recheck", "audit")
+"""The commands that decode megabytes of responses."""
 
 
 class LazyCommands(MutableMapping[str, click.Command]):
@@ -26,6 +30,8 @@ class LazyCommands(MutableMapping[str, click.Command]):
     def __getitem__(self, name: str) -> click.Command:
         command = self._loaded[name]
         if command is None:
+            if name in _FETCHING:
+                tune_allocator()  # before the command reads its settings, or anything else loads pyarrow
             module = _MODULES.get(name, name)
             command = self._loaded[name] = getattr(import_module(f"data_engine.cli.{module}"), module)
         return command

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from data_engine.cli.console import print_text, progress_for, tune_allocator
+from data_engine.cli.console import print_text, progress_for
 from data_engine.cli.exit_codes import Command
 from data_engine.cli.notify import notify_options
 from data_engine.cli.options import (
@@ -70,7 +70,6 @@ def update(
 
     With --recheck, it then fetches covered ranges again, the most suspect first, to find late, revised and dropped bars.
     """
-    tune_allocator()
     from datetime import UTC, datetime
 
     from data_engine.errors import InputError
