@@ -4,8 +4,8 @@
 
 A server in a process of its own has the bars of the last eleven weekdays and no corporate actions. The first ten are ingested
 without a limit; then the server admits `--rate` requests a minute, says so in its headers as Alpaca does, and `update` fetches the
-last one. Real flushes, on one disk. What is printed: the requests, the seconds that they need at the limit when the account's whole
-minute is unused (``requests - rate`` of them wait), the seconds that the command took, its CPU seconds and its peak memory.
+last one. Real flushes, on one disk. What is printed: the requests, the seconds that so many take at the limit (an account whose
+minute is unused has as many at once), the seconds that the command took, its CPU seconds and its peak memory.
 """
 
 from __future__ import annotations
@@ -144,10 +144,10 @@ def main() -> None:
             asked = requests() - before
         new = len(names) * (PER_DAY + 1)
         assert found["bars_written"] == new, (found["bars_written"], new)
-        needed = max(0, asked - options.rate) * 60 / options.rate
+        needed = asked * 60 / options.rate
         print(
-            f"{len(names):,} symbols, {new:,} bars: {asked} requests, which need {needed:.0f} s at "
-            f"{options.rate} a minute; {wall:.0f} s, {wall - needed:.0f} s beyond; {cpu:.0f} CPU-s, {memory:.0f} MB"
+            f"{len(names):,} symbols, {new:,} bars: {asked} requests, {needed:.0f} s at {options.rate} a minute; "
+            f"{wall:.0f} s, {cpu:.0f} CPU-s, {memory:.0f} MB"
         )
     finally:
         server.kill()

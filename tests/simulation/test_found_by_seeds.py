@@ -634,6 +634,23 @@ STEPS = {
             beside=Step("remove", symbols=("FFF", "FBB"), start="2024-03-14", end="2024-05-01", timeframe="7Hour"),
         ),
     ],
+    970000645: [  # bars of a user made an emptiness final that was to be asked for again
+        Step("ingest", symbols=("FFF",), start="2024-04-16", timeframe="1Hour", hours=0.7333333333333333, workers=2, salt=1),
+        Step("store", symbols=("NOPE", "FFF"), start="2024-04-08", timeframe="1Hour", hours=381.1916666666666, workers=2, salt=9),
+        Step(
+            "update",
+            start="2024-03-31",
+            end="2024-04-11",
+            timeframe="1Hour",
+            adjustment="dividend",
+            hours=345.64166666666665,
+            suspend_at=26,
+            suspend_for=86400.0,
+            workers=1,
+            salt=20,
+            beside=Step("remove", symbols=("FFF",), start="2024-03-31", end="2024-04-11", timeframe="30Min", interrupt_at=35),
+        ),
+    ],
 }
 
 

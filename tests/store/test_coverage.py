@@ -274,6 +274,16 @@ def test_a_chain_that_breaks_off_after_the_first_bars_makes_the_rest_of_an_earli
     assert again.missing([everything]) == ()
 
 
+def test_bars_of_a_user_leave_the_emptiness_around_them_doubtful():
+    """Seed 970000645: empty on the day of a rename, then `store` with bars before and after; the emptiness was final with that."""
+    everything, january = TimeRange(START, START + 10 * DAY), Period(2024, 1)
+    known = answer(Coverage(SERIES), 11, None, everything)
+    stored = known.with_stored({january: FileCount(2, START + 2 * DAY, START + 8 * DAY)})
+
+    assert stored.missing([everything]) == (everything,)
+    assert answer(stored, 30, 2, everything).missing([everything]) == ()
+
+
 def test_ranges_that_a_run_was_answered_at_the_same_time_are_believed_whichever_came_first():
     """Tasks of one series: the second half came first, and its days before its first bar lie between bars."""
     first, second = TimeRange(START, START + 5 * DAY), TimeRange(START + 5 * DAY, START + 10 * DAY)

@@ -22,8 +22,10 @@ def tentative_after(before: Coverage, made: Coverage, final: TimeRange | None, n
     first, since = made.first_bar, made.first_bar or made.empty_since
     by_answer: dict[datetime, list[TimeRange]] = {}
     for one in made.tentative:
-        # What the same run was answered, of other ranges, is as good as the response that brought the first bar.
-        left = one.range if first is None or one.answered < now else one.range.before(first)
+        # What the same run was answered, of other ranges, is as good as the response that brought the first bar. Bars of a user
+        # say nothing of any response.
+        same_run = final is not None and one.answered >= now
+        left = one.range.before(first) if same_run and first is not None else one.range
         by_answer.setdefault(one.answered, []).extend(difference((left,), (final,) if final else ()) if left else ())
     if final is not None and since is not None and now - since <= TENTATIVE:
         # In its first session a series need not trade from the beginning on.
