@@ -275,7 +275,7 @@ def test_a_chain_that_breaks_off_after_the_first_bars_makes_the_rest_of_an_earli
 
 
 def test_bars_of_a_user_leave_the_emptiness_around_them_doubtful():
-    """Seed 970000645: empty on the day of a rename, then `store` with bars before and after; the emptiness was final with that."""
+    """Seed 970000645: empty on the day of a rename, then `store` with bars before and after: the emptiness was final."""
     everything, january = TimeRange(START, START + 10 * DAY), Period(2024, 1)
     known = answer(Coverage(SERIES), 11, None, everything)
     stored = known.with_stored({january: FileCount(2, START + 2 * DAY, START + 8 * DAY)})
