@@ -65,6 +65,21 @@ def test_an_update_that_changes_nothing_leaves_the_file(store, place):
     assert place.mark(key(A)) == before
 
 
+def test_a_coverage_that_is_changed_to_and_fro_in_a_second_is_never_what_it_was(store, place):
+    """Seed 970000778: a user who counted bars wrote over the count of a `remove`, since the coverage read as before it began."""
+    seen: list[bytes] = []
+    for change in (want, lambda known: known.with_changing([JANUARY]), lambda known: replace(known, changing=frozenset())):
+        made = store.update(A, change)
+        seen.append(place.content()[key(A)])
+
+    second = NOW.replace(microsecond=0)
+    assert len({*seen}) == 3
+    assert made == Coverage(A, wanted=(SPAN,), begun=second, updated=second + timedelta(microseconds=2), by="the tests")
+    assert store.read(A) == made
+    later = CoverageStore(place.files, now=lambda: NOW + DAY, by="the tests")
+    assert later.update(A, lambda known: known.with_changing([JANUARY])).updated == second + DAY
+
+
 def test_by_default_the_program_signs_with_its_version_and_the_clock(place):
     earliest = datetime.now(UTC).replace(microsecond=0)
     made = CoverageStore(place.files).update(A, want)

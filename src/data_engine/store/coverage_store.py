@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from uuid import uuid4
 
@@ -151,7 +151,20 @@ class CoverageStore:
         from data_engine.version import written_by
 
         now = self._now().replace(microsecond=0)
-        return replace(made, begun=made.begun or now, updated=now, by=self._by or written_by())
+        return replace(made, begun=made.begun or now, updated=_later(now, made.updated), by=self._by or written_by())
+
+
+def _later(now: datetime, before: datetime | None) -> datetime:
+    """Return when a coverage is written, in seconds, or a moment after it was written before in the same second.
+
+    So no two contents of it are the same. A writer reads the coverage, then the files that it counts, and its write counts if the
+    coverage is what it read: another one may have changed a file, and the coverage to and fro, meanwhile.
+    """
+    same = before is not None and before.replace(microsecond=0) == now
+    return before + _MOMENT if same and before is not None else now
+
+
+_MOMENT = timedelta(microseconds=1)
 
 
 _nothing = lru_cache(maxsize=1 << 10)(Coverage)
