@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from functools import partial
 
@@ -313,8 +313,8 @@ def with_marks_of_others(task: FetchTask, before: Coverage, made: Coverage) -> C
 
     A count of such a file can be old before it is written. Who changes the file counts it, or the run does in the end.
     """
-    others = [period for period in before.changing if not task.owns(period)]
-    return made.with_changing(others) if others else made
+    others = frozenset(period for period in before.changing if not task.owns(period))
+    return replace(made, changing=made.changing | others) if others else made
 
 
 def _with_changing(periods: Sequence[Period], known: Coverage) -> Coverage:

@@ -181,20 +181,23 @@ class BarStore:
         series = known.series
         near = (period for period in known.rows if within is not None and period.span.intersect(within))
         lost = (period for period in near if self.files.size(Partition(series, period).key) is None)
-        made = {at: self._count(series, at, (counts or {}).get(at), durable) for at in {*touched, *known.uncounted, *lost}}
+        written = counts or {}
+        made = {at: self._count(known, at, written.get(at), durable) for at in {*touched, *known.uncounted, *lost}}
         while more := known.edges(made, {period: count.rows for period, count in made.items()}):
-            made |= {period: self._count(series, period, None, durable) for period in more}
+            made |= {period: self._count(known, period, None, durable) for period in more}
         return made
 
-    def _count(self, series: Series, period: Period, written: FileCount | None, durable: bool) -> FileCount:
-        key = Partition(series, period).key
+    def _count(self, known: Coverage, period: Period, written: FileCount | None, durable: bool) -> FileCount:
+        key = Partition(known.series, period).key
         content = self.files.get(key)
         # The size alone does not tell: of changes to a single price, every fifth to every second leaves it as it was.
         if written is not None and content is not None and written.fingerprint == Fingerprint.of(content):
             return written
         if durable:
             self.files.flush(key.rpartition("/")[0])
-        return count_table(self.decode(key, content, ["timestamp"]), content).unsure()
+        made = count_table(self.decode(key, content, ["timestamp"]), content)
+        # Who wrote a file that another task might change as well has counted it, and left the mark.
+        return made if made.fingerprint is not None and made.fingerprint == known.files.get(period) else made.unsure()
 
     def read(
         self,
