@@ -255,9 +255,9 @@ def _finish(storage: BarStore, found: Recheckable, report: RecheckReport, *, acc
     known: list[Coverage] = []
     for one in found.known:
         try:
-            now = storage.coverage.read(one.series, fingerprints=False)
+            stored = storage.coverage.read(one.series, fingerprints=False)
             # No task is at work any more: what they left to each other is counted.
-            known.append(storage.recount(one.series) if now.changing else now)
+            known.append(storage.recount(one.series) if stored.changing else stored)
         except DataEngineError as error:
             report.failed.setdefault(one.series, Failure.of(error))
     if accept:
