@@ -284,6 +284,14 @@ def test_bars_of_a_user_leave_the_emptiness_around_them_doubtful():
     assert answer(stored, 30, 2, everything).missing([everything]) == ()
 
 
+def test_an_emptiness_stays_doubtful_if_a_later_run_goes_by_an_older_newest_bar():
+    """Responses without a time are dated by their newest bar, which can be older than the run that found the emptiness."""
+    empty, part = TimeRange(START + 3 * DAY, START + 10 * DAY), TimeRange(START, START + 3 * DAY)
+    known = answer(answer(Coverage(SERIES), 11, None, empty), 10, 1, part)
+
+    assert known.missing([empty, part]) == (empty,)
+
+
 def test_ranges_that_a_run_was_answered_at_the_same_time_are_believed_whichever_came_first():
     """Tasks of one series: the second half came first, and its days before its first bar lie between bars."""
     first, second = TimeRange(START, START + 5 * DAY), TimeRange(START + 5 * DAY, START + 10 * DAY)

@@ -21,18 +21,19 @@ def tentative_after(before: Coverage, made: Coverage, final: TimeRange | None, n
     """
     first, since = made.first_bar, made.first_bar or made.empty_since
     by_answer: dict[datetime, list[TimeRange]] = {}
+    settled = (final,) if final else ()
     for one in made.tentative:
         # What the same run was answered, of other ranges, is as good as the response that brought the first bar. Bars of a user
         # say nothing of any response.
-        same_run = final is not None and one.answered >= now
+        same_run = final is not None and one.answered == now
         left = one.range.before(first) if same_run and first is not None else one.range
-        by_answer.setdefault(one.answered, []).extend(difference((left,), (final,) if final else ()) if left else ())
+        by_answer.setdefault(one.answered, []).extend(difference((left,), settled) if left else ())
     if final is not None and since is not None and now - since <= TENTATIVE:
         # In its first session a series need not trade from the beginning on.
         part = final if first is None else final.before(new_york_midnight(new_york_date(first)))
         by_answer.setdefault(now, []).extend((part,) if part else ())
     if _answered_too_early(before, made):
-        ranges = difference(before.covered, (final,) if final else ())
+        ranges = difference(before.covered, settled)
         limit = first if final is None else before.first_bar  # bars of a user tell of what is before them alone
         parts = (part if limit is None else part.before(limit) for part in ranges)
         by_answer.setdefault(before.empty_since or before.begun or now, []).extend(part for part in parts if part)
