@@ -19,7 +19,7 @@ from data_engine.ingest.chain import Chain, Phase
 from data_engine.ingest.drift import Rechecked, rechecked_of
 from data_engine.ingest.empty_sessions import EmptySession
 from data_engine.ingest.plan import FetchTask
-from data_engine.ingest.series_files import with_marks_of_others
+from data_engine.ingest.series_files import update_coverage
 from data_engine.market.bars import EMPTY, NO_CHANGES, Changes, within
 from data_engine.market.bars_page import BarsPage
 from data_engine.market.series import Series
@@ -163,22 +163,19 @@ class RecheckWriter:
         self._write_new({symbol: one for symbol, one in judged.items() if one.new.num_rows})
         known = {symbol: self._known_conflicts(symbol, one) for symbol, one in judged.items() if symbol not in self.damaged}
         counted = {symbol: one for symbol, one in known.items() if one is not None}
-        changes = {
-            self._series(symbol): partial(self._seen, judged[symbol], len(conflicts)) for symbol, conflicts in counted.items()
-        }
-        self._update(changes)
+        self._update({symbol: partial(self._seen, judged[symbol], len(conflicts)) for symbol, conflicts in counted.items()})
 
     def _write_new(self, judged: Mapping[str, _Judged]) -> None:
         """Store the bars that Alpaca had not returned before; the coverage first says which files will change."""
         edits: dict[FileEdit, tuple[str, Period]] = {}
-        changing: dict[Series, Callable[[Coverage], Coverage]] = {}
+        changing: dict[str, Callable[[Coverage], Coverage]] = {}
         for symbol, one in judged.items():
             series = self._series(symbol)
             if (reason := foreign_files(self._storage.files, series)) is not None:
                 self.damaged[symbol] = ForeignFiles(reason)
                 continue
             parts = dict(split_by_period(one.new, self._task.dataset))
-            changing[series] = partial(Coverage.with_changing, periods=parts)
+            changing[symbol] = partial(Coverage.with_changing, periods=parts)
             edits |= {self._storage.merging(series, period, part): (symbol, period) for period, part in parts.items()}
         self._update(changing)
         edits = {edit: place for edit, place in edits.items() if place[0] not in self.damaged}
@@ -191,9 +188,9 @@ class RecheckWriter:
             if edit.result.count is not None:
                 judged[symbol].counts[period] = edit.result.count
 
-    def _update(self, changes: Mapping[Series, Callable[[Coverage], Coverage]]) -> None:
-        _, failed = self._storage.coverage.update_many(changes) if changes else ({}, {})
-        self.damaged |= {series.symbol: error for series, error in failed.items()}
+    def _update(self, changes: Mapping[str, Callable[[Coverage], Coverage]]) -> None:
+        _, failed = update_coverage(self._storage, self._task, changes)
+        self.damaged |= failed
 
     def _known_conflicts(self, symbol: str, judged: _Judged) -> Conflicts | None:
         """Write the conflicting bars of a symbol, and return them; None if the file cannot be read."""
@@ -208,7 +205,6 @@ class RecheckWriter:
 
     def _seen(self, judged: _Judged, conflicting: int, known: Coverage) -> Coverage:
         if judged.new.num_rows:
-            counted = known.counted(self._storage.count_files(known, judged.counts, judged.counts))
-            known = replace(with_marks_of_others(self._task, known, counted), empty_since=None)
+            known = replace(known.counted(self._storage.count_files(known, judged.counts, judged.counts)), empty_since=None)
         asked = self._now.replace(microsecond=0)
         return replace(known, seen=seen_again(known.seen, judged.ranges, asked, known.covered), conflicting=conflicting)

@@ -267,11 +267,9 @@ class SeriesFiles:
             self.arrivals[symbol].known = known
 
     def _update(self, changes: Mapping[str, Callable[[Coverage], Coverage]]) -> dict[str, Coverage]:
-        if not changes:
-            return {}
-        made, failed = self._storage.coverage.update_many({self.series(symbol): one for symbol, one in changes.items()})
-        self.damaged |= {series.symbol: error for series, error in failed.items()}
-        return {series.symbol: known for series, known in made.items()}
+        made, failed = update_coverage(self._storage, self._task, changes)
+        self.damaged |= failed
+        return made
 
     def count(self, symbols: Iterable[str]) -> None:
         """Count the files that were written of series of which nothing is covered."""
@@ -279,8 +277,7 @@ class SeriesFiles:
 
     def _counted(self, symbol: str, known: Coverage) -> Coverage:
         arrival = self.arrivals[symbol]
-        made = known.counted(self._storage.count_files(known, arrival.results, arrival.counts))
-        return with_marks_of_others(self._task, known, made)
+        return known.counted(self._storage.count_files(known, arrival.results, arrival.counts))
 
     def cover(self, answered: Mapping[str, TimeRange]) -> dict[str, Coverage]:
         """Cover ranges that were answered in full, after their bars are in place; return the coverage.
@@ -301,19 +298,34 @@ class SeriesFiles:
         arrival = self.arrivals[symbol]
         counts = self._storage.count_files(known, arrival.results, arrival.counts, within=asked)
         if not arrival.is_confirmed(known, asked, joined=symbol in self.basis_same):
-            made = known.with_unconfirmed(asked, now=self.now, counts=counts)
-            return with_marks_of_others(self._task, known, made)
+            return known.with_unconfirmed(asked, now=self.now, counts=counts)
         made = known.answered(asked, final_before=self.final_before, now=self.now, counts=counts).succeeded()
-        made = made.reopened(difference(held_back(self.empty.get(symbol, ())), known.covered))
-        return with_marks_of_others(self._task, known, made)
+        return made.reopened(difference(held_back(self.empty.get(symbol, ())), known.covered))
 
 
-def with_marks_of_others(task: FetchTask, before: Coverage, made: Coverage) -> Coverage:
-    """Return the same with the marks that it had *before* of files which other tasks of the run may still be changing.
+def update_coverage(
+    storage: BarStore, task: FetchTask, changes: Mapping[str, Callable[[Coverage], Coverage]]
+) -> tuple[dict[str, Coverage], dict[str, DataEngineError]]:
+    """Change what is known of series of a task, together, but for the marks of files that other tasks may still be changing.
 
     A count of such a file can be old before it is written. Who changes the file counts it, or the run does in the end.
+
+    Returns:
+        What is known now, and the errors of single series, by symbol.
+
+    Raises:
+        StoreError: If it cannot be written.
     """
-    others = frozenset(period for period in before.changing if not task.owns(period))
+    if not changes:
+        return {}, {}
+    kept = {Series(symbol, task.dataset): partial(_with_marks_of_others, task, change) for symbol, change in changes.items()}
+    made, failed = storage.coverage.update_many(kept)
+    return {one.symbol: known for one, known in made.items()}, {one.symbol: error for one, error in failed.items()}
+
+
+def _with_marks_of_others(task: FetchTask, change: Callable[[Coverage], Coverage], known: Coverage) -> Coverage:
+    made = change(known)
+    others = frozenset(period for period in known.changing if not task.owns(period))
     return replace(made, changing=made.changing | others) if others else made
 
 
