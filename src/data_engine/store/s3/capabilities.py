@@ -51,10 +51,12 @@ def probe(bucket: Bucket) -> Capabilities:
         try:
             bucket.put(key, content, mode, word)
         except Conflict:
-            # A request without a response is sent again, and may then conflict with itself.
-            found = bucket.get(key)
-            return found is None or found.content != content
+            return True
         return False
+
+    def written(content: bytes, mode: str) -> bool:
+        # A request without a response is sent again, and may then conflict with itself.
+        return not refused(content, mode) or ((found := bucket.get(key)) is not None and found.content == content)
 
     first = bucket.put(key, b"first", "overwrite", word)
     now = elapsed()
@@ -63,7 +65,7 @@ def probe(bucket: Bucket) -> Capabilities:
         clock = (there.modified.timestamp() if there is not None else time.time()) - now
         # A write that must be refused, one that must not, and one with a tag that has gone.
         try:
-            writing = refused(b"second", "create") and not refused(b"third", first) and refused(b"fourth", first)
+            writing = refused(b"second", "create") and written(b"third", first) and refused(b"fourth", first)
         except NotSupported:
             writing = False
         removing = writing and bucket.can_delete_on_condition and _removes_on_condition(bucket, key, first)
