@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -34,11 +35,35 @@ def stamp(day: date) -> str:
     return f"{day}T{'05' if day < date(2024, 3, 10) else '04'}:00:00Z"
 
 
-BARS = [
-    f'{{"c":{100 + number}.5,"h":{101 + number}.25,"l":99.5,"n":{900 + number},"o":100.25,"t":"{stamp(day)}","v":{9000 + 7 * number},'
+BARS = {
+    stamp(
+        day
+    ): f'{{"c":{100 + number}.5,"h":{101 + number}.25,"l":99.5,"n":{900 + number},"o":100.25,"t":"{stamp(day)}","v":{9000 + 7 * number},'
     f'"vw":{100 + number}.125}}'
     for number, day in enumerate(DAYS)
-]
+}
+
+
+def names(count: int) -> list[str]:
+    """Return symbols that are spread over the alphabet."""
+    letters = ("".join(one) for one in itertools.product("ABCDEFGHIJKLMNOPQRSTUVWXYZ", repeat=4))
+    return [name for number, name in enumerate(letters) if not number % 37][:count]
+
+
+def page_of_days(bars: Mapping[str, str], query: Mapping[str, str]) -> bytes:
+    """Return a page of daily bars that all symbols share: whole symbols, as many as fit.
+
+    Args:
+        bars: The text of each bar, by its stamp.
+        query: The parameters of the request.
+    """
+    symbols = sorted(query["symbols"].split(","))
+    first = int(query.get("page_token", "0"))
+    chosen_bars = [bar for stamp, bar in bars.items() if query["start"] <= stamp <= query["end"]]
+    chosen = symbols[first : first + int(query.get("limit", "1000")) // max(1, len(chosen_bars))]
+    text = ",".join(f'"{symbol}":[{",".join(chosen_bars)}]' for symbol in chosen if chosen_bars)
+    rest = f'"{first + len(chosen)}"' if first + len(chosen) < len(symbols) else "null"
+    return f'{{"bars":{{{text}}},"next_page_token":{rest}}}'.encode()
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -48,13 +73,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         query = {name: values[0] for name, values in parse_qs(urlsplit(self.path).query).items()}
-        symbols = sorted(query["symbols"].split(","))
-        first = int(query.get("page_token", "0"))
-        chosen = symbols[first : first + int(query.get("limit", "1000")) // len(BARS)]
-        bars = [bar for day, bar in zip(DAYS, BARS, strict=True) if query["start"] <= stamp(day) <= query["end"]]
-        text = ",".join(f'"{symbol}":[{",".join(bars)}]' for symbol in chosen if bars)
-        rest = f'"{first + len(chosen)}"' if first + len(chosen) < len(symbols) else "null"
-        body = f'{{"bars":{{{text}}},"next_page_token":{rest}}}'.encode()
+        body = page_of_days(BARS, query)
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
@@ -119,18 +138,17 @@ def main() -> None:
     options = parser.parse_args()
     if options.serve:
         serve()
-    letters = ("".join(one) for one in itertools.product("ABCDEFGHIJKLMNOPQRSTUVWXYZ", repeat=4))
-    names = [name for number, name in enumerate(letters) if not number % 37][: options.series]
+    symbols = names(options.series)
     server = subprocess.Popen([sys.executable, __file__, "--serve"], stdout=subprocess.PIPE, text=True)
     try:
         url = server.stdout.readline().strip() if server.stdout else ""
         for _ in range(options.rounds):
             with tempfile.TemporaryDirectory(prefix="data-engine-bench-") as scratch:
                 store = Path(scratch) / "store"
-                wall, run, cpu = ingested(url, names, store, options.workers)
+                wall, run, cpu = ingested(url, symbols, store, options.workers)
                 alone, alone_cpu = bare(store, Path(scratch) / "bare")
             print(
-                f"{len(names):,} series: {wall:.1f} s ({run:.1f} s without the start), {cpu:.1f} CPU-s; "
+                f"{len(symbols):,} series: {wall:.1f} s ({run:.1f} s without the start), {cpu:.1f} CPU-s; "
                 f"bare {alone:.2f} s, {alone_cpu:.1f} CPU-s; {wall / alone:.1f} x, {(wall - 3) / alone:.1f} x beyond 3 s"
             )
     finally:

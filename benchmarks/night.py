@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -23,9 +22,11 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from origin import Origin, Series, in_http, nanos
+from origin import Origin, Series, in_http
+from run import Usage, environment, measured, our_command
 
 from data_engine.sandbox.rate_limit import TokenBucket
+from market import names, page_of_days
 
 HELD = 10
 
@@ -46,7 +47,11 @@ class Market(Origin):
 
     def __init__(self, days: list[date]) -> None:
         super().__init__(Series(days[0], len(days), PER_DAY), 0, 0.0)
-        self.days = [datetime(day.year, day.month, day.day, tzinfo=ZoneInfo("America/New_York")).astimezone(UTC) for day in days]
+        starts = [datetime(day.year, day.month, day.day, tzinfo=ZoneInfo("America/New_York")).astimezone(UTC) for day in days]
+        stamps = [f"{start:%Y-%m-%dT%H:%M:%SZ}" for start in starts]
+        self.days = {
+            stamp: f'{{"c":101.5,"h":102.25,"l":99.5,"n":900,"o":100.25,"t":"{stamp}","v":9000,"vw":100.125}}' for stamp in stamps
+        }
         self.bucket: TokenBucket | None = None
 
     def respond(self, path: str, query: dict[str, str]) -> bytes:
@@ -62,23 +67,9 @@ class Market(Origin):
             return in_http(ACTIONS, limit)
         if query["timeframe"] == "1Day":
             self.requests += 1
-            return in_http(self.daily(query), limit)
+            return in_http(page_of_days(self.days, query), limit)
         response = super().respond(path, query)
         return response.replace(b"\r\n", b"\r\n" + limit, 1)
-
-    def daily(self, query: dict[str, str]) -> bytes:
-        """Return a page of daily bars: whole symbols, as many as fit."""
-        first, last = nanos(query["start"]), nanos(query["end"])
-        stamps = [f"{day:%Y-%m-%dT%H:%M:%SZ}" for day in self.days if first <= int(day.timestamp()) * 1_000_000_000 <= last]
-        bars = ",".join(
-            f'{{"c":101.5,"h":102.25,"l":99.5,"n":900,"o":100.25,"t":"{one}","v":9000,"vw":100.125}}' for one in stamps
-        )
-        symbols = sorted(query["symbols"].split(","))
-        at = int(query.get("page_token", "0"))
-        chosen = symbols[at : at + int(query.get("limit", "1000")) // max(1, len(stamps))]
-        rest = f'"{at + len(chosen)}"' if at + len(chosen) < len(symbols) else "null"
-        text = ",".join(f'"{symbol}":[{bars}]' for symbol in chosen if bars)
-        return f'{{"bars":{{{text}}},"next_page_token":{rest}}}'.encode()
 
 
 def serve(days: list[date]) -> None:
@@ -92,21 +83,10 @@ def serve(days: list[date]) -> None:
             market.bucket = TokenBucket(int(line), int(line))
 
 
-def command(store: Path, url: str, *words: str) -> tuple[float, float, float, dict[str, object]]:
-    """Run data-engine; return the wall and CPU seconds, the peak memory in MB, and what it prints as JSON."""
-    environment = {**os.environ, "APCA_API_DATA_URL": url, "ALPACA_API_KEY": "key", "ALPACA_SECRET_KEY": "secret"}
-    began = time.perf_counter()
-    made = subprocess.Popen(
-        [sys.executable, "-m", "data_engine", *words, "--base-path", str(store), "--json"],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )
-    output = made.stdout.read() if made.stdout else b""
-    _, status, usage = os.wait4(made.pid, 0)
-    found = json.loads(output)
-    assert os.waitstatus_to_exitcode(status) == 0, found
-    return time.perf_counter() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, found
+def command(store: Path, url: str, *words: str) -> tuple[Usage, int]:
+    """Run data-engine; return what it used, and how many bars it wrote."""
+    used = measured(our_command(*words, "--base-path", str(store), "--json"), environment(url))
+    return used, json.loads(used.output)["bars_written"]
 
 
 def main() -> None:
@@ -119,8 +99,7 @@ def main() -> None:
         return serve([date.fromisoformat(day) for day in options.serve])
     # The server has nothing of today: whatever time it is, the last day is over.
     days = weekdays(datetime.now(UTC).date() - timedelta(days=2), HELD + 1)
-    letters = ("".join(one) for one in itertools.product("ABCDEFGHIJKLMNOPQRSTUVWXYZ", repeat=4))
-    names = [name for number, name in enumerate(letters) if not number % 37][: options.symbols]
+    symbols = names(options.symbols)
     server = subprocess.Popen(
         [sys.executable, __file__, "--serve", *map(str, days)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -130,7 +109,7 @@ def main() -> None:
         url = server.stdout.readline().strip()
         with tempfile.TemporaryDirectory(prefix="data-engine-bench-") as scratch:
             store, listed = Path(scratch) / "store", Path(scratch) / "names.txt"
-            listed.write_text("\n".join(names))
+            listed.write_text("\n".join(symbols))
             for timeframe in ("1Min", "1Day"):
                 span = ("--start", str(days[0]), "--end", str(days[HELD - 1]))
                 command(store, url, "ingest", "--file", str(listed), *span, "--timeframe", timeframe)
@@ -140,14 +119,14 @@ def main() -> None:
                 return int(server.stdout.readline())
 
             before = requests(str(options.rate))
-            wall, cpu, memory, found = command(store, url, "update")
+            used, written = command(store, url, "update")
             asked = requests() - before
-        new = len(names) * (PER_DAY + 1)
-        assert found["bars_written"] == new, (found["bars_written"], new)
+        new = len(symbols) * (PER_DAY + 1)
+        assert written == new, (written, new)
         needed = asked * 60 / options.rate
         print(
-            f"{len(names):,} symbols, {new:,} bars: {asked} requests, {needed:.0f} s at {options.rate} a minute; "
-            f"{wall:.0f} s, {cpu:.0f} CPU-s, {memory:.0f} MB"
+            f"{len(symbols):,} symbols, {new:,} bars: {asked} requests, {needed:.0f} s at {options.rate} a minute; "
+            f"{used.wall:.0f} s, {used.cpu:.0f} CPU-s, {used.memory:.0f} MB"
         )
     finally:
         server.kill()
