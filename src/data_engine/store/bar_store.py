@@ -169,20 +169,23 @@ class BarStore:
         """Return what the files of a series hold that must be counted anew; to be called while its coverage is updated.
 
         These are the files that were touched, those that somebody was changing, those of a range that the coverage counts
-        and that are gone, and those with the first and the last bar if that is not known otherwise.
+        and that are gone, and those with the first and the last bar if that is not known otherwise. Of a series that had no bars
+        in any response before, all files are: a run may have stored the first of them and broken off before it counted them.
 
         Args:
             known: The coverage of the series as it is now.
             touched: The files that were written.
             counts: The counts of some of them as they were written; read again if somebody has written to the file since.
-            within: Where counted files are looked for; None looks nowhere.
+            within: The range that was answered, where counted files are looked for; None looks nowhere.
             durable: Whether what is counted is flushed, since the counts are to be stored; another process may have written it.
         """
         series = known.series
         near = (period for period in known.rows if within is not None and period.span.intersect(within))
         lost = (period for period in near if self.files.size(Partition(series, period).key) is None)
+        empty = within is not None and known.empty_since is not None and not known.rows
+        found = (one.period for one in self.partitions(series.dataset, series.symbol)) if empty else ()
         written = counts or {}
-        made = {at: self._count(known, at, written.get(at), durable) for at in {*touched, *known.uncounted, *lost}}
+        made = {at: self._count(known, at, written.get(at), durable) for at in {*touched, *known.uncounted, *lost, *found}}
         while more := known.edges(made, {period: count.rows for period, count in made.items()}):
             made |= {period: self._count(known, period, None, durable) for period in more}
         return made
