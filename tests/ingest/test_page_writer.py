@@ -762,3 +762,20 @@ def test_a_task_leaves_the_mark_of_a_file_that_another_task_may_be_changing(stor
     only.take(page(("A", bars("2024-07-01T14:00"))))
     only.complete()
     assert known(storage, "A").changing == frozenset()
+
+
+def test_bars_of_a_run_that_broke_off_are_counted_before_emptiness_is_final(storage):
+    """Seed 980000697: the first bars lay there, not counted, and the days before them were claimed as empty for ever."""
+    november, december = between("2024-11-06T05:00", "2024-11-29T05:00"), Period(2024, 12)
+    asked = PageWriter(storage.bars, task("A", span=november), now=at("2024-12-01T12:00"))
+    asked.take(page())
+    asked.complete()
+    assert known(storage, "A").empty_since is not None
+    storage.bars.write(Series("A", MINUTES), december, bars("2024-12-11T18:30"))  # and the disk was full
+
+    later = PageWriter(storage.bars, task("A", span=november), now=at("2024-12-13T12:00"))
+    later.take(page())
+    later.complete()
+    made = known(storage, "A")
+    assert (made.rows, made.first_bar) == ({december: 1}, at("2024-12-11T18:30"))
+    assert union(one.range for one in made.tentative) == (november,)
