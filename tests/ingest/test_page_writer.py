@@ -779,3 +779,25 @@ def test_bars_of_a_run_that_broke_off_are_counted_before_emptiness_is_final(stor
     made = known(storage, "A")
     assert (made.rows, made.first_bar) == ({december: 1}, at("2024-12-11T18:30"))
     assert union(one.range for one in made.tentative) == (november,)
+
+
+def test_a_first_bar_that_is_only_counted_makes_the_emptiness_before_it_doubtful(storage):
+    """Symbols came out of order and the chain broke off: nothing is claimed of the bar's range, and its file is counted."""
+    november, december = between("2024-11-06T05:00", "2024-11-29T05:00"), between("2024-11-29T05:00", "2024-12-12T12:00")
+    for now in ("2024-11-29T12:00", "2024-12-08T12:00"):
+        empty = PageWriter(storage.bars, task("B", span=november), now=at(now))
+        empty.take(page())
+        empty.complete()
+    assert known(storage, "B").trusted == (november,)
+
+    broken = PageWriter(storage.bars, task("A", "B", span=december), now=december.end)
+    broken.take(page(("B", bars("2024-12-11T18:30"))))
+    broken.take(page(("A", bars("2024-12-11T18:30"))))
+    assert broken.abort() == {"A": december, "B": december}
+    assert (known(storage, "B").first_bar, known(storage, "B").trusted) == (at("2024-12-11T18:30"), ())
+
+    later = PageWriter(storage.bars, task("B", span=december), now=december.end)
+    later.take(page(("B", bars("2024-12-11T18:30"))))
+    later.complete()
+    assert known(storage, "B").covered[0].start == november.start
+    assert known(storage, "B").trusted == ()  # the emptiness up to the bar is not a week older than the bar either

@@ -24,7 +24,7 @@ from data_engine.store.file_count import FileCount, Fingerprint
 from data_engine.store.filled import Filled, outside
 from data_engine.store.partitions import Period
 from data_engine.store.storing import Storing
-from data_engine.store.tentative import tentative_after
+from data_engine.store.tentative import counted_tentative, tentative_after
 
 _Part = TypeVar("_Part", "Tentative", "Unconfirmed")
 
@@ -253,9 +253,15 @@ class Coverage:
     def counted(self, counts: Mapping[Period, FileCount]) -> Coverage:
         """Return the same with files counted anew, and the first and the last bar read from that.
 
+        Emptiness that was answered before an earlier first bar came is not final.
+
         Args:
             counts: What is in some files, those with the first and the last bar among them if they are not as they were.
         """
+        made = self._with_counts(counts)
+        return replace(made, tentative=counted_tentative(self, made))
+
+    def _with_counts(self, counts: Mapping[Period, FileCount]) -> Coverage:
         rows = {**self.rows, **{period: count.rows for period, count in counts.items()}}
         rows = {period: rows[period] for period in sorted(rows) if rows[period]}
         files = {period: mark for period, mark in self.files.items() if period in rows and period not in counts}
@@ -268,6 +274,7 @@ class Coverage:
             changing=self.changing - counts.keys(),
             first_bar=None if not rows else first.first if first else self.first_bar,
             last_bar=None if not rows else last.last if last else self.last_bar,
+            empty_since=None if rows else self.empty_since,
         )
 
     def with_storing(self, marks: Collection[Storing]) -> Coverage:
@@ -283,7 +290,7 @@ class Coverage:
             marks: The marks of this user, which are taken back.
         """
         left = tuple(one for one in self.storing if one not in marks)
-        made = replace(self.counted(counts), empty_since=None, changing=self.changing, storing=left)
+        made = replace(self._with_counts(counts), empty_since=None, changing=self.changing, storing=left)
         since = self.empty_since or self.begun
         return made if since is None else replace(made, tentative=tentative_after(self, made, None, since))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -32,13 +33,44 @@ def tentative_after(before: Coverage, made: Coverage, final: TimeRange | None, n
         # In its first session a series need not trade from the beginning on.
         part = final if first is None else final.before(new_york_midnight(new_york_date(first)))
         by_answer.setdefault(now, []).extend((part,) if part else ())
-    if _answered_too_early(before, made):
-        ranges = difference(before.covered, settled)
-        limit = first if final is None else before.first_bar  # bars of a user tell of what is before them alone
-        parts = (part if limit is None else part.before(limit) for part in ranges)
-        by_answer.setdefault(before.empty_since or before.begun or now, []).extend(part for part in parts if part)
-    made_of = [Tentative(part, answered) for answered, ranges in by_answer.items() for part in union(ranges)]
-    return tuple(sorted(made_of, key=lambda one: one.range))
+    for one in doubted(before, made, first if final is None else before.first_bar, since=now):
+        by_answer.setdefault(one.answered, []).extend(difference((one.range,), settled))
+    return _in_order(by_answer)
+
+
+def counted_tentative(before: Coverage, made: Coverage) -> tuple[Tentative, ...]:
+    """Return the emptiness that is not final after files were counted that may hold an earlier first bar."""
+    doubts = doubted(before, made, before.first_bar, since=made.first_bar)
+    if not doubts:
+        return made.tentative
+    by_answer: dict[datetime, list[TimeRange]] = {}
+    known = [one.range for one in made.tentative]
+    for one in made.tentative:
+        by_answer.setdefault(one.answered, []).append(one.range)
+    for one in doubts:
+        by_answer.setdefault(one.answered, []).extend(difference((one.range,), known))
+    return _in_order(by_answer)
+
+
+def doubted(before: Coverage, made: Coverage, limit: datetime | None, *, since: datetime | None) -> list[Tentative]:
+    """Return what was answered before the vendor knew of the first bar, as far as it lies before *limit*.
+
+    Args:
+        before: The coverage before that bar.
+        made: The coverage with it.
+        limit: The bar that was known before; of bars of a user, who tell of what is before them alone, the first one.
+        since: When that was answered, if nothing tells.
+    """
+    answered = before.empty_since or before.begun or since
+    if answered is None or not _answered_too_early(before, made):
+        return []
+    parts = (part if limit is None else part.before(limit) for part in before.covered)
+    return [Tentative(part, answered) for part in parts if part]
+
+
+def _in_order(by_answer: Mapping[datetime, Iterable[TimeRange]]) -> tuple[Tentative, ...]:
+    made = [Tentative(part, answered) for answered, ranges in by_answer.items() for part in union(ranges)]
+    return tuple(sorted(made, key=lambda one: one.range))
 
 
 def _answered_too_early(before: Coverage, made: Coverage) -> bool:
