@@ -402,6 +402,21 @@ def test_tentative_emptiness_is_consistent_and_a_repair_keeps_what_of_it_is_cove
     assert store.coverage.read(A).tentative == tentative[:1]
 
 
+def test_bars_that_a_repair_finds_make_the_emptiness_before_them_doubtful(base):
+    """The series was answered without a bar; then a run stored its first one, and was killed before it counted it."""
+    store = ParquetStorage(base).bars
+    june, july = TimeRange(at("2024-06-04T04:00"), at("2024-06-20T04:00")), store.read(A, JULY)
+    new = Series("NEW", MINUTES)
+    store.coverage.update(new, lambda known: replace(known, wanted=(june,), covered=(june,), empty_since=at("2024-06-20T15:00")))
+    store.write(new, JULY, july)
+    assert store.coverage.read(new).trusted == (june,)
+
+    repaired(base, new)
+    made = store.coverage.read(new)
+    assert (made.rows, made.first_bar, made.empty_since) == ({JULY: 20}, july.column("timestamp")[0].as_py(), None)
+    assert (made.covered, made.trusted) == ((june,), ())
+
+
 # ------------------------------------------------------------------------------------------------------ requested ranges
 
 

@@ -21,6 +21,7 @@ from data_engine.store.dated_ranges import Tentative
 from data_engine.store.file_store import FileStore
 from data_engine.store.filled import outside
 from data_engine.store.partitions import Partition
+from data_engine.store.tentative import counted_tentative
 from data_engine.verify.findings import Finding
 from data_engine.verify.series_check import StoredBars, check_series
 from data_engine.verify.unrecognized_files import QUARANTINE
@@ -97,11 +98,10 @@ def _rebuilt(known: Coverage, stored: StoredBars, codes: set[str], spans: Sequen
         # The requested ranges were lost with the coverage: request all days between the first and the last bar again.
         requested = union((*requested, new_york_days(new_york_date(stored.first), new_york_date(stored.last))))
     covered = _before(known.covered, final_before(known.series.dataset, now))
-    return replace(
-        known,
+    kept = replace(known, covered=covered, tentative=_tentative(known, covered))
+    made = replace(
+        kept,
         wanted=requested,
-        covered=covered,
-        tentative=_tentative(known, covered),
         changing=frozenset(),
         storing=(),
         provisional=difference(_before(known.provisional, now), known.covered),
@@ -109,7 +109,9 @@ def _rebuilt(known: Coverage, stored: StoredBars, codes: set[str], spans: Sequen
         files=stored.files,
         first_bar=stored.first,
         last_bar=stored.last,
+        empty_since=None if stored.first else known.empty_since,
     )
+    return replace(made, tentative=counted_tentative(kept, made))
 
 
 def _uncovered(known: Coverage, spans: Sequence[TimeRange], now: datetime) -> Coverage:
