@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -181,6 +181,9 @@ class Files:
     def size(self, key: str) -> int | None:
         content = self.get(key)
         return None if content is None else len(content)
+
+    def sizes_of(self, keys: Iterable[str]) -> list[int | None]:
+        return [self.size(key) for key in keys]
 
     def free_bytes(self) -> int | None:
         return None

@@ -147,6 +147,7 @@ def behaves_as_a_dictionary(place, operations):
                 assert written is False
         assert {key: files.get(key) for key in expected} == expected == place.content()
         assert {key: files.size(key) for key in expected} == {key: len(content) for key, content in expected.items()}
+        assert files.sizes_of([*expected, "no/such"]) == [*map(len, expected.values()), None]
     folders = {parent.as_posix() for key in expected for parent in Path(key).parents} - {"."}
     top = {folder for folder in folders if "/" not in folder} - {"metadata"}
     shown = set(files.folders("")) - {"metadata"}

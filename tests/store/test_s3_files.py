@@ -73,6 +73,23 @@ def test_reading_tries_nothing_out_and_writes_nothing(service):
     assert {method for method, _, _ in service.asked} == {"GET", "HEAD"}
 
 
+def test_the_sizes_of_the_files_of_a_folder_are_one_request(service):
+    files = S3Files(URL)
+    folder = "equities_1day/symbol=A/year="
+    keys = [f"{folder}{year}/data.parquet" for year in range(2000, 2024)]
+    for length, key in enumerate(keys[:-1], start=1):
+        files.update(key, lambda _, length=length: b"x" * length)
+    files.delete(keys[3])
+    del service.asked[:]
+
+    lengths = [None if key in (keys[3], keys[-1]) else length for length, key in enumerate(keys, start=1)]
+    assert files.sizes_of(keys) == lengths
+    assert len(service.asked) == 1
+    assert files.sizes_of(keys[4:5]) == [5]
+    assert files.sizes_of([]) == []
+    assert files.sizes_of([keys[0], "metadata/none"]) == [1, None]
+
+
 def test_a_process_tries_a_service_out_once(service):
     for _ in range(3):
         S3Files(URL).update("x", add)

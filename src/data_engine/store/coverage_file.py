@@ -230,23 +230,27 @@ def _tentative_by_age(known: Coverage) -> tuple[Tentative, ...]:
 
 
 def _rows(fields: Mapping[str, Any], dataset: Dataset) -> dict[Period, int]:
-    rows = {_period_of(text): count for text, count in fields.items()}
+    rows = {}
     intraday = dataset.timeframe.intraday
-    for period, count in rows.items():
-        month = period.month
-        if (month is not None) != intraday or (month is not None and not 0 < month < 13):
+    for text, count in fields.items():
+        period = _period_of(text)
+        if (period.month is not None) != intraday or (intraday and not 0 < period.month < 13):  # type: ignore[operator]
             raise ValueError(f"it counts bars in {_period(period)}, which is no file of {dataset.name}")
         if type(count) is not int or count < 0:
             raise ValueError(f"it counts {count!r} bars in {_period(period)}")
+        rows[period] = count
     return rows
 
 
 def _files(fields: Mapping[str, Any], wanted: bool) -> dict[Period, Fingerprint]:
+    made = {}
     for text, (size, digest) in fields.items():
         period = _period_of(text)
         if type(size) is not int or not isinstance(digest, str):
             raise ValueError(f"it has {size!r} and {digest!r} for the fingerprint of {_period(period)}")
-    return {_period_of(text): Fingerprint(size, digest) for text, (size, digest) in fields.items()} if wanted else {}
+        if wanted:
+            made[period] = Fingerprint(size, digest)
+    return made
 
 
 def _storing_row(one: Storing) -> list[str]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime
 from hashlib import sha256
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Fingerprint:
+class Fingerprint(NamedTuple):
     """What tells one file's content from every other: how `verify` sees that a file was swapped, changed or put back.
+
+    A tuple, since a command may make one for each of 100,000 files.
 
     Attributes:
         size: in bytes.
@@ -44,4 +46,4 @@ class FileCount:
 
     def unsure(self) -> FileCount:
         """Return the same of a file that others may have changed since: of its fingerprint, the size is left."""
-        return self if self.fingerprint is None else replace(self, fingerprint=replace(self.fingerprint, digest=""))
+        return self if self.fingerprint is None else replace(self, fingerprint=self.fingerprint._replace(digest=""))

@@ -6,7 +6,7 @@ A key is a relative path with forward slashes. A reader sees a whole file, as it
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
@@ -74,6 +74,9 @@ class FileStore(Protocol):
 
     def size(self, key: str) -> int | None:
         """Return the size of a file in bytes, or None if there is no file."""
+
+    def sizes_of(self, keys: Iterable[str]) -> Sequence[int | None]:
+        """Return the size of each file in bytes, None where there is no file; of a bucket, in one listing of their folder."""
 
     def free_bytes(self) -> int | None:
         """Return how many bytes can still be written, or None if that is unknown."""

@@ -14,7 +14,7 @@ flushed them.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from pathlib import Path
@@ -88,22 +88,33 @@ class LocalFiles:
 
     def get(self, key: str) -> bytes | None:
         """Return the content of a file, or None if there is no file."""
-        content = self._read(key, self._disk.read)
-        return None if content is None or is_mark(key, len(content)) else content
-
-    def size(self, key: str) -> int | None:
-        """Return the size of a file in bytes, or None if there is no file."""
-        size = self._read(key, self._disk.size)
-        return None if size is None or is_mark(key, size) else size
-
-    def _read(self, key: str, read: Callable[[str], _Read]) -> _Read | None:
         path = self._name(key)
         try:
-            return read(path)
+            content = self._disk.read(path)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise store_error("read", path, error) from error
+        return None if is_mark(key, len(content)) else content
+
+    def size(self, key: str) -> int | None:
+        """Return the size of a file in bytes, or None if there is no file."""
+        return self.sizes_of((key,))[0]
+
+    def sizes_of(self, keys: Iterable[str]) -> list[int | None]:
+        """Return the size of each file in bytes, None where there is no file."""
+        made: list[int | None] = []
+        for key in keys:  # one loop, without a call more: `status` looks at every file of a store
+            path = self._prefix + check_key(key)
+            try:
+                size = self._disk.size(path)
+            except (FileNotFoundError, NotADirectoryError):
+                made.append(None)
+            except OSError as error:
+                raise store_error("read", path, error) from error
+            else:
+                made.append(None if is_mark(key, size) else size)
+        return made
 
     def _name(self, key: str) -> str:
         """Return `path` as text; Windows accepts forward slashes."""

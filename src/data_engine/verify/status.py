@@ -241,18 +241,22 @@ def sized_coverage(storage: BarStore, series: Series) -> tuple[Coverage, tuple[i
     """
     known = storage.coverage.read(series)
     provisional = (one for span in known.provisional for one in periods(span, series.dataset))
-    chosen = list({**known.rows, **dict.fromkeys(known.uncounted), **dict.fromkeys(provisional)})
-    sizes = dict(zip(chosen, map(storage.files.size, file_keys(series, chosen)), strict=True))
-    other = [one for one, size in sizes.items() if _is_changed(known, one, size)]
+    chosen = [*known.rows, *{one: None for one in (*known.uncounted, *provisional) if one not in known.rows}]
+    sizes = storage.files.sizes_of(file_keys(series, chosen))
+    other = _changed(known, chosen, sizes)
     if other or known.uncounted:
         known = known.counted(storage.count_files(known, other, durable=False))
-    return replace(known, files={}), tuple(size for size in sizes.values() if size is not None)
+    return replace(known, files={}), tuple(size for size in sizes if size is not None)
 
 
-def _is_changed(known: Coverage, period: Period, size: int | None) -> bool:
-    """Tell whether a file is not as large as it was when it was counted; not known of one that has no fingerprint."""
-    mark = known.files.get(period)
-    return (size is not None and period not in known.rows) or (mark is not None and mark.size != size)
+def _changed(known: Coverage, chosen: Sequence[Period], sizes: Sequence[int | None]) -> list[Period]:
+    """Return the files that are not as large as they were when they were counted: first the counted ones, then others.
+
+    Of one without a fingerprint, that is not known.
+    """
+    marks, counted = known.files, len(known.rows)
+    changed = [one for one, size in zip(chosen[:counted], sizes, strict=False) if one in marks and marks[one].size != size]
+    return changed + [one for one, size in zip(chosen[counted:], sizes[counted:], strict=True) if size is not None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ are now.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
@@ -127,6 +127,10 @@ class PastFiles:
                 mark = newest.after or newest.before
             self._sizes[key] = None if mark is None else mark.size
         return self._sizes[key]
+
+    def sizes_of(self, keys: Iterable[str]) -> Sequence[int | None]:
+        """Return the size of each file in bytes, None where there was no file."""
+        return [self.size(key) for key in keys]
 
     def list(self, prefix: str) -> Iterator[str]:
         """Yield the keys of all files below the folder *prefix*, sorted."""

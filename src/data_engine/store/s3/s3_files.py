@@ -21,13 +21,14 @@ import threading
 import time
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from posixpath import commonpath
 from typing import Any, cast
 from uuid import uuid4
 
@@ -139,6 +140,15 @@ class S3Files:
         """Return the size of a file in bytes, or None if there is no file."""
         size = self._bucket.size(check_key(key))
         return size if size is not None and is_file(key, size) else None
+
+    def sizes_of(self, keys: Iterable[str]) -> Sequence[int | None]:
+        """Return the size of each file in bytes, None where there is no file; several of one folder are listed together."""
+        chosen = [*keys]
+        folder = commonpath(map(check_key, chosen)) if len(chosen) > 1 else ""
+        if not folder:
+            return [self.size(key) for key in chosen]
+        found = dict(self.sizes(folder))
+        return [found.get(key) for key in chosen]
 
     def list(self, prefix: str) -> Iterator[str]:
         """Yield the keys of all files below the folder *prefix*, sorted; pages of 1,000 are requested as needed."""
