@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import date
 from typing import Any
 
 from data_engine.errors import DataEngineError, Failure, Interrupted
@@ -59,7 +58,7 @@ class RunState:
     basis_changed: set[Series] = field(default_factory=set)
     basis_same: set[tuple[Series, TimeRange]] = field(default_factory=set)
     forming: set[Series] = field(default_factory=set)
-    empty: dict[Series, dict[date, EmptySession]] = field(default_factory=dict)
+    empty: dict[Series, list[EmptySession]] = field(default_factory=dict)
     unknown: set[str] = field(default_factory=set)
     undated: bool = False
     written: dict[Series, int] = field(default_factory=dict)
@@ -75,8 +74,8 @@ class RunState:
         self.basis_changed |= result.basis_changed
         self.basis_same |= result.basis_same
         self.forming |= result.forming
-        for series, days in result.empty.items():
-            self.empty.setdefault(series, {}).update(days)
+        for series, parts in result.empty.items():
+            self.empty.setdefault(series, []).extend(parts)
         self.unknown |= result.unknown
         self.undated |= result.undated
         for series, written in result.written.items():

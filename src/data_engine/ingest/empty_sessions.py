@@ -1,14 +1,15 @@
 """Find the recent sessions of which a complete response had no bar, in series that traded lately.
 
 An outage at the vendor answers without bars. So such an emptiness is not final when one series was answered, but when the run has
-compared all its series (`missing_sessions`); until then it is provisional, and a run that is killed before leaves it so.
+compared all its series (`missing_sessions`); until then it is provisional, and a run that is killed before leaves it so. Several
+tasks of a run may answer parts of one session: each says what it was answered, and the run judges what all of them say.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from functools import lru_cache
 from typing import Any
 
@@ -16,23 +17,21 @@ import numpy as np
 
 from data_engine.market.bars import Int64s, to_micros
 from data_engine.market.exchange_calendar import session_range, sessions, sessions_before
+from data_engine.market.finality import recent_since
 from data_engine.market.series import Dataset, Series
-from data_engine.market.time_range import TimeRange, difference, intersection, new_york_date, new_york_midnight
+from data_engine.market.time_range import TimeRange, difference, intersection, new_york_date
 from data_engine.store.bar_store import BarStore
 from data_engine.store.coverage import Coverage
 from data_engine.store.trading_days import LATELY, days_with_bars
 
-RECENT = timedelta(days=7)
-"""How long before a run a session is recent."""
-
 
 @dataclass(frozen=True, slots=True)
 class EmptySession:
-    """A recent session of which the response to one series had no bar, though the series traded lately; or a part of one.
+    """What one response to one series answered of a recent session without a bar, though the series traded lately.
 
     Attributes:
         day: The session.
-        range: The range of its bars, whole, or the part that was answered; if some of that is final, as much as is.
+        range: The part of the range of its bars that was answered; if some of that is final, as much as is.
         regular: Whether the series had a bar in each of the ten sessions before.
         final: Whether Alpaca no longer revises bars of the range.
         withdrawn: Where bars are stored that were provisional: once the emptiness is final, they are removed.
@@ -43,11 +42,6 @@ class EmptySession:
     regular: bool
     final: bool
     withdrawn: tuple[TimeRange, ...] = ()
-
-
-def recent_since(now: datetime) -> datetime:
-    """Return the start of the first day whose session is recent at *now*."""
-    return new_york_midnight(new_york_date(now - RECENT))
 
 
 def silent_sessions(dataset: Dataset, answered: TimeRange, came: Int64s, now: datetime) -> dict[date, TimeRange]:
@@ -92,10 +86,10 @@ def empty_sessions(
     silent: dict[date, TimeRange],
     final_before: datetime,
 ) -> tuple[EmptySession, ...]:
-    """Return what the end of the run decides about silent sessions.
+    """Return what the end of the run decides about silent sessions: the parts of them that were answered.
 
-    That is the emptiness of a session which is answered to its end, of a series that traded lately; and of any other session, the
-    part that was answered, if provisional bars are stored there.
+    That is the emptiness of a series that traded lately, if some of it is final or the session is answered to its end, and the
+    rest of the session has no bar either; and any emptiness in whose place provisional bars are stored.
 
     Args:
         storage: The store, with the bars of the response in place.
@@ -109,30 +103,28 @@ def empty_sessions(
     """
     if not silent:
         return ()
-    known = storage.coverage.read(before.series)
+    series = before.series
+    known = storage.coverage.read(series)
     claims = (answered, *known.covered, *known.provisional)
-    answered_whole = {day for day, span in silent.items() if not difference((span,), claims)}
-    removable = {day: _removable(before, span, answered, final_before) for day, span in silent.items()}
+    parts = {day: part for day, span in silent.items() if (part := series.dataset.timeframe.widen(span).intersect(answered))}
+    final = {day: _until(part, final_before) for day, part in parts.items()}
     # A session that has only begun is silent in many series: no file is read for that.
-    days = [day for day in silent if day in answered_whole or removable[day]]
+    days = [day for day in parts if final[day] or not difference((silent[day],), claims)]
     if not days:
         return ()
     windows = {day: sessions_before(day, LATELY) for day in days}
-    traded = days_with_bars(storage, before.series, min(window[0] for window in windows.values()), max(days))
+    traded = days_with_bars(storage, series, min(window[0] for window in windows.values()), max(days))
     found = []
     for day in days:
-        span, window = silent[day], windows[day]
-        bars = before.series.dataset.timeframe.widen(span)
+        window, part = windows[day], parts[day]
         # Where the rest of a session has bars, none has to be in this part.
         lately = day in traded or not traded.isdisjoint(window)
-        whole = lately and day in answered_whole and not _has_bars(storage, before.series, difference((span,), (answered,)))
-        part = bars if whole else bars.intersect(answered)
-        withdrawn = _removable(before, span, part, final_before) if part else ()
-        stored = _has_bars(storage, before.series, withdrawn)
-        if part and (whole or stored):
-            regular = whole and traded.issuperset(window)
-            final = _until(part, final_before)
-            found.append(EmptySession(day, final or part, regular, final is not None, withdrawn if stored else ()))
+        waits = lately and not has_bars(storage, series, difference((silent[day],), (answered,)))
+        withdrawn = intersection((final[day],), before.provisional) if final[day] else ()  # type: ignore[arg-type]
+        stored = has_bars(storage, series, withdrawn)
+        if waits or stored:
+            regular = waits and traded.issuperset(window)
+            found.append(EmptySession(day, final[day] or part, regular, final[day] is not None, withdrawn if stored else ()))
     return tuple(found)
 
 
@@ -141,14 +133,12 @@ def _until(part: TimeRange, final_before: datetime) -> TimeRange | None:
     return TimeRange(part.start, min(part.end, final_before)) if part.start < final_before else None
 
 
-def _removable(before: Coverage, span: TimeRange, part: TimeRange, final_before: datetime) -> tuple[TimeRange, ...]:
-    """Return what was provisional in a part of a session, where bars no longer change."""
-    inside = before.series.dataset.timeframe.widen(span).intersect(part)
-    final = inside and _until(inside, final_before)
-    return intersection((final,), before.provisional) if final else ()
+def has_bars(storage: BarStore, series: Series, ranges: Iterable[TimeRange]) -> bool:
+    """Tell whether any bar is stored inside some ranges.
 
-
-def _has_bars(storage: BarStore, series: Series, ranges: Iterable[TimeRange]) -> bool:
+    Raises:
+        DamagedFile: If a bar file cannot be read.
+    """
     return any(storage.read_range(series, part, ["timestamp"]).num_rows for part in ranges)
 
 

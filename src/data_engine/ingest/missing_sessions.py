@@ -13,7 +13,7 @@ from datetime import date, datetime
 import numpy as np
 
 from data_engine.errors import DamagedFile, Failure
-from data_engine.ingest.empty_sessions import EmptySession
+from data_engine.ingest.empty_sessions import EmptySession, has_bars
 from data_engine.market.bars import NO_CHANGES, Changes
 from data_engine.market.exchange_calendar import session_range, sessions_before
 from data_engine.market.series import Series
@@ -28,8 +28,8 @@ _LEAST = 20  # regular series: of fewer, a share says nothing
 
 _MOST = 20  # one series of so many, 5 %, may lack a session
 
-Found = Mapping[Series, Mapping[date, EmptySession]]
-"""The empty sessions of each series."""
+Found = Mapping[Series, Sequence[EmptySession]]
+"""The empty sessions of each series, or the parts of them that several tasks were answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,17 +67,32 @@ def missing_sessions(storage: BarStore, run: Sequence[Series], found: Found) -> 
         found: The empty sessions of the run.
     """
     by_day: dict[date, set[Series]] = {}
-    for series, days in found.items():
-        for one in days.values():
+    for series, parts in found.items():
+        for one in parts:
             if one.regular:
                 by_day.setdefault(one.day, set()).add(series)
     missing = []
-    for day, lacking in sorted(by_day.items()):
-        if len(run) >= _LEAST and _MOST * len(lacking) > _LEAST:
+    for day, silent in sorted(by_day.items()):
+        if len(run) < _LEAST or _MOST * len(silent) <= _LEAST:
+            continue
+        lacking = {series for series in silent if _lacks(storage, series, day, found[series])}
+        if _MOST * len(lacking) > _LEAST:
             regular = _regular(storage, run, day, lacking)
             if _LEAST <= regular < _MOST * len(lacking):
                 missing.append(MissingSession(day, frozenset(lacking), regular))
     return missing
+
+
+def _lacks(storage: BarStore, series: Series, day: date, found: Iterable[EmptySession]) -> bool:
+    """Tell whether a session was answered to its end, and no bar of it came in any of the tasks that answered parts of it."""
+    span = session_range(series.dataset, day)
+    try:
+        known = storage.coverage.read(series)
+        if difference((span,), (*known.covered, *known.provisional)):
+            return False
+        return not has_bars(storage, series, difference((span,), (one.range for one in found if one.day == day)))
+    except DamagedFile:
+        return False
 
 
 def _regular(storage: BarStore, run: Sequence[Series], day: date, lacking: Collection[Series]) -> int:
@@ -147,6 +162,6 @@ def close(storage: BarStore, series: Series, empty: Iterable[EmptySession], now:
     return Changes(vanished=-removed, removed=removed)
 
 
-def closable(found: Mapping[date, EmptySession], missing: Collection[date]) -> list[EmptySession]:
+def closable(found: Iterable[EmptySession], missing: Collection[date]) -> list[EmptySession]:
     """Return the empty sessions of a series that are not missing."""
-    return [one for day, one in found.items() if day not in missing]
+    return [one for one in found if one.day not in missing]

@@ -169,7 +169,7 @@ class IngestionRun:
         for series in run if missing else state.empty:
             self._dispatcher.tick()
             with self._guarded(series):
-                changes = close(self._storage, series, closable(state.empty.get(series, {}), days), self._run_plan.now)
+                changes = close(self._storage, series, closable(state.empty.get(series, ()), days), self._run_plan.now)
                 state.changes += changes
                 state.vanished[series] = state.vanished.get(series, 0) + changes.vanished
                 reopen(self._storage, series, days)
@@ -201,7 +201,7 @@ class IngestionRun:
 
     def _confirm(self, series: Series) -> None:
         """Claim what was stored of a series and not claimed, but for recent sessions that the end of the run decides about."""
-        held = held_back(self._dispatcher.state.empty.get(series, {}).values())
+        held = held_back(self._dispatcher.state.empty.get(series, ()))
         self._storage.coverage.update(series, lambda known: known.confirmed(self._run_plan.now).reopened(held))
 
     def _checks_of(self, series: Series, asof: date | None) -> list[BasisCheck]:

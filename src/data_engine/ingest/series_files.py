@@ -17,10 +17,10 @@ import pyarrow as pa
 
 from data_engine.errors import OF_ONE_FILE, DataEngineError
 from data_engine.ingest.arrival import Arrival
-from data_engine.ingest.empty_sessions import EmptySession, empty_sessions, held_back, recent_since, silent_sessions
+from data_engine.ingest.empty_sessions import EmptySession, empty_sessions, held_back, silent_sessions
 from data_engine.ingest.plan import FetchTask
 from data_engine.market.bars import Int64s, timestamps_us
-from data_engine.market.finality import final_before
+from data_engine.market.finality import final_before, recent_since
 from data_engine.market.series import Series
 from data_engine.market.time_range import TimeRange, difference, intersection
 from data_engine.store.bar_store import BarStore

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 
 from data_engine.errors import (
     BadAnswer,
@@ -88,7 +88,7 @@ class TaskResult:
     basis_changed: set[Series] = field(default_factory=set)
     basis_same: set[tuple[Series, TimeRange]] = field(default_factory=set)
     forming: set[Series] = field(default_factory=set)
-    empty: dict[Series, dict[date, EmptySession]] = field(default_factory=dict)
+    empty: dict[Series, list[EmptySession]] = field(default_factory=dict)
     unknown: set[str] = field(default_factory=set)
     undated: bool = False
     written: dict[Series, int] = field(default_factory=dict)
@@ -215,8 +215,7 @@ class _Work:
         result.undated |= self._source.server_time is None and result.pages > 0
         result.forming.update(Series(symbol, task.dataset) for symbol in writer.forming)
         for symbol, empty in writer.empty.items():
-            days = result.empty.setdefault(Series(symbol, task.dataset), {})
-            days.update((one.day, one) for one in empty)
+            result.empty.setdefault(Series(symbol, task.dataset), []).extend(empty)
         for symbol, damage in writer.damaged.items():
             self._fail(Series(symbol, task.dataset), damage)
         result.basis_changed.update(Series(symbol, task.dataset) for symbol in writer.basis_changed)

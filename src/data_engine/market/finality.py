@@ -5,7 +5,7 @@ Source: docs/explanation/protocol.md. *now* is always an argument.
 
 from __future__ import annotations
 
-from datetime import datetime, time
+from datetime import datetime, time, timedelta
 
 from data_engine.market.exchange_calendar import DAY, at_clock, is_session, next_session
 from data_engine.market.series import Dataset
@@ -13,6 +13,9 @@ from data_engine.market.time_range import new_york_date, new_york_midnight
 
 _RECOMPUTED = time(10)
 """By then the vendor has recomputed the bars of the last session, and dropped cancelled trades."""
+
+RECENT = timedelta(days=7)
+"""How long before a request a session is recent: that all of it is empty can be an outage at the vendor."""
 
 
 def final_before(dataset: Dataset, now: datetime) -> datetime:
@@ -32,3 +35,8 @@ def final_before(dataset: Dataset, now: datetime) -> datetime:
         # The period before *start* waits for the first session from *start* on.
         start = timeframe.floor(start - DAY)
     return start
+
+
+def recent_since(now: datetime) -> datetime:
+    """Return the start of the first day whose session is recent at *now*."""
+    return new_york_midnight(new_york_date(now - RECENT))

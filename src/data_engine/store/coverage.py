@@ -16,7 +16,7 @@ from datetime import datetime
 from functools import reduce
 from typing import TypeVar
 
-from data_engine.market.finality import final_before
+from data_engine.market.finality import final_before, recent_since
 from data_engine.market.series import Series
 from data_engine.market.time_range import TimeRange, difference, intersection, new_york_date, new_york_midnight, unanswered, union
 from data_engine.store.dated_ranges import Seen, Tentative, Unconfirmed
@@ -122,8 +122,12 @@ class Coverage:
         return max((one.end for one in (*self.covered, *self.provisional)), default=None)
 
     def missing(self, wanted: Iterable[TimeRange]) -> tuple[TimeRange, ...]:
-        """Return the parts of *wanted* that have to be requested; what is unconfirmed and final is only compared."""
-        limits = ((one.range, final_before(self.series.dataset, one.answered)) for one in self.unconfirmed)
+        """Return the parts of *wanted* that have to be requested; what is unconfirmed and final is only compared.
+
+        Of a session that was recent then, only the run that was answered could tell whether it was missing at the vendor.
+        """
+        at = ((one.range, one.answered) for one in self.unconfirmed)
+        limits = ((span, min(final_before(self.series.dataset, answered), recent_since(answered))) for span, answered in at)
         final = (part for span, limit in limits if (part := span.before(limit)))
         return difference(wanted, (*self.trusted, *final))
 
