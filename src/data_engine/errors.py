@@ -16,6 +16,7 @@
     │   │   ├── RecentDataRefused  the plan refuses the latest 15 minutes
     │   │   └── UriTooLong         the request must be split
     │   └── BadAnswer              a response that is not what was requested
+    │       └── OutOfOrder         a page whose bars come before those of an earlier one
     ├── StoreError                 the store cannot be found, read or written                       (exit 4)
     │   ├── StoreBusy              another process has locked it                                    (exit 7)
     │   ├── FileInUse              a reader keeps one file open (Windows); its series fails
@@ -179,6 +180,10 @@ class BadAnswer(SourceError):
     """A response that is not what was requested. None of it is stored."""
 
     code = "bad_answer"
+
+
+class OutOfOrder(BadAnswer):
+    """A page whose bars come before those of an earlier one: that a symbol is finished, the earlier pages do not tell either."""
 
 
 class StoreError(DataEngineError):

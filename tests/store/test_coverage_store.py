@@ -43,7 +43,7 @@ def want(known: Coverage) -> Coverage:
 def test_of_an_unknown_series_nothing_is_known_and_nothing_is_made(store, place):
     assert store.read(A) == Coverage(A)
     assert store.update(A, lambda known: known) == Coverage(A)
-    assert (store.datasets(), list(store.series(MINUTES)), store.remove(A)) == ([], [], False)
+    assert (store.datasets(), list(store.series(MINUTES)), store.forget(A)) == ([], [], False)
     assert place.content() == {}
 
 
@@ -91,10 +91,21 @@ def test_by_default_the_program_signs_with_its_version_and_the_clock(place):
 
 def test_what_is_forgotten_is_unknown(store, place):
     store.update(A, want)
+    store.update(A, lambda known: replace(known, wanted=()))
 
-    assert store.remove(A) is True
+    assert store.forget(A) is True
     assert store.read(A) == Coverage(A)
     assert place.content() == {}
+
+
+def test_a_series_of_which_something_is_left_or_about_to_be_stored_is_not_forgotten(store):
+    """`remove` forgets it when it has ended, and `store` may have begun meanwhile."""
+    requested = store.update(A, want)
+    assert (store.forget(A), store.read(A)) == (False, requested)
+    store.update(A, lambda known: replace(known, wanted=()))
+    store.begin_storing(A, [Period(2024, 6)])
+    assert store.forget(A) is False
+    assert store.read(A).storing
 
 
 def test_a_change_that_fails_leaves_the_file(store):
@@ -150,7 +161,6 @@ def test_a_file_that_cannot_be_read_is_named_kept_and_troubles_no_other(store, p
     assert place.content()[key(A)] == data
     assert store.read(B) == expected
     assert list(store.series(MINUTES)) == [A, B]
-    assert store.remove(A) is True
 
 
 def day(number: int) -> TimeRange:

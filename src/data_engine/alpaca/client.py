@@ -18,7 +18,7 @@ from data_engine.alpaca.page_format import MOST_UNKNOWN, unusable
 from data_engine.alpaca.rate_limit import RateLimiter
 from data_engine.alpaca.retry import RetryPolicy
 from data_engine.alpaca.transport import Transport
-from data_engine.errors import BadAnswer, InputError, RecentDataRefused
+from data_engine.errors import BadAnswer, InputError, OutOfOrder, RecentDataRefused
 from data_engine.market.corporate_action import Action
 from data_engine.market.dates import DateLike, parse_asof, parse_span
 from data_engine.market.series import Adjustment, Dataset, Feed, Timeframe, parse_currency
@@ -347,7 +347,7 @@ def _check_sequence(page: BarsPage, last: dict[str, int], request: BarsRequest) 
     times = page.times
     for symbol, start, stop in page.slices:
         if symbol in last and int(times[start]) <= last[symbol]:
-            raise unusable(request, f"a page repeats bars of {symbol} from an earlier one")
+            raise unusable(request, f"a page repeats bars of {symbol} from an earlier one", OutOfOrder)
         last[symbol] = int(times[stop - 1])
 
 

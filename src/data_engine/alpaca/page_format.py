@@ -74,9 +74,9 @@ def slices_of(symbols: Sequence[str], stops: Sequence[int]) -> tuple[tuple[str, 
     return tuple(sorted((symbol, start, stop) for symbol, (start, stop) in zip(symbols, pairwise((0, *stops)), strict=True)))
 
 
-def unusable(request: object, reason: str) -> BadAnswer:
+def unusable(request: object, reason: str, kind: type[BadAnswer] = BadAnswer) -> BadAnswer:
     """Return the error of a response that cannot be trusted to answer a request."""
-    return BadAnswer(f"cannot use a response to {request}: {reason}")
+    return kind(f"cannot use a response to {request}: {reason}")
 
 
 def query_string(fields: Mapping[str, object]) -> str:

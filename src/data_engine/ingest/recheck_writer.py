@@ -117,6 +117,10 @@ class RecheckWriter:
         if self._pages:
             self._judge([one for one in self._task.symbols if one not in self._done])
 
+    def distrust(self) -> None:
+        """Take nothing as finished before the chain ends: its pages did not come in order."""
+        self._ordered = False
+
     def abort(self) -> dict[str, TimeRange]:
         """Compare the symbols whose bars have all come; return what is left to request, by symbol. The chain broke off."""
         if self._ordered and self._current:

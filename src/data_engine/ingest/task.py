@@ -18,6 +18,7 @@ from data_engine.errors import (
     Failure,
     Interrupted,
     InvalidSymbol,
+    OutOfOrder,
     RequestRefused,
     ServiceDown,
     SourceError,
@@ -181,6 +182,8 @@ class _Work:
             writer.abort()
             raise
         except SourceError as error:
+            if isinstance(error, OutOfOrder):
+                writer.distrust()
             left, trouble = writer.abort(), error
         finally:
             self._note(task, writer)

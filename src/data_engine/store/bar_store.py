@@ -152,7 +152,7 @@ class BarStore:
         found = {one.period for one in self.partitions(series.dataset, series.symbol)}
 
         def counted(known: Coverage) -> Coverage:
-            made = known.counted(self.count_files(known, found - known.rows.keys()))
+            made = known.recounted(self.count_files(known, found - known.rows.keys()))
             return self.coverage.without_old_marks(made)
 
         return self.coverage.update(series, counted)
@@ -262,8 +262,8 @@ class BarStore:
         nothing = np.empty(0, np.int64)
         removed = sum(self.settle(series, period, nothing, span, (span,)).changes.removed for period in touched)
         left = self.coverage.update(series, lambda known: known.without(span, self.count_files(known, touched)))
-        if not left.rows and not left.wanted and not left.covered:
-            self.coverage.remove(series)
+        if left.is_nothing:
+            self.coverage.forget(series)
         return removed
 
     def periods(self, series: Series, span: TimeRange) -> Iterator[Period]:

@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from data_engine.market.finality import final_before, recent_since
 from data_engine.market.series import Series
-from data_engine.market.time_range import TimeRange, difference, intersection, new_york_date, new_york_midnight, unanswered, union
+from data_engine.market.time_range import TimeRange, difference, intersection, unanswered, union
 from data_engine.store.dated_ranges import Seen, Tentative, Unconfirmed
 from data_engine.store.file_count import FileCount, Fingerprint
 from data_engine.store.filled import Filled, outside
@@ -112,6 +112,12 @@ class Coverage:
         return sum(self.rows.values())
 
     @property
+    def is_nothing(self) -> bool:
+        """Whether nothing is stored, requested or claimed, and nobody has announced to change a file."""
+        claimed = self.covered or self.provisional or self.unconfirmed
+        return not (self.rows or self.wanted or claimed or self.filled or self.changing or self.storing)
+
+    @property
     def trusted(self) -> tuple[TimeRange, ...]:
         """What need not be requested again: *covered* without what is tentative."""
         return difference(self.covered, (one.range for one in self.tentative)) if self.tentative else self.covered
@@ -171,6 +177,7 @@ class Coverage:
             self,
             covered=difference(self.covered, parts),
             provisional=union((*self.provisional, *parts)),
+            imported=difference(self.imported, parts),
             tentative=_without(self.tentative, *parts),
         )
 
@@ -190,11 +197,6 @@ class Coverage:
             provisional=difference(self.provisional, parts),
             empty_since=None if made.first_bar else (self.empty_since or now),
         )
-        if (
-            self.first_bar is not None and made.first_bar != self.first_bar
-        ):  # what followed it is emptiness before a first bar now
-            since = new_york_midnight(new_york_date(self.first_bar))
-            parts = union((*parts, *(part for one in made.covered if (part := one.after(since)))))
         for part in parts:
             made = replace(made, tentative=tentative_after(made, made, part, now))
         return made
@@ -257,7 +259,7 @@ class Coverage:
     def counted(self, counts: Mapping[Period, FileCount]) -> Coverage:
         """Return the same with files counted anew, and the first and the last bar read from that.
 
-        Emptiness that was answered before an earlier first bar came is not final.
+        Where another bar is the first one, emptiness before it may not be final any more.
 
         Args:
             counts: What is in some files, those with the first and the last bar among them if they are not as they were.
@@ -281,6 +283,17 @@ class Coverage:
             empty_since=None if rows else self.empty_since,
         )
 
+    def recounted(self, counts: Mapping[Period, FileCount]) -> Coverage:
+        """Return the same with files counted anew that a killed writer was changing; nothing is claimed of those that are gone.
+
+        Args:
+            counts: What is in some files, those with the first and the last bar among them if they are not as they were.
+        """
+        return self.without_files(self._gone(counts), counts)
+
+    def _gone(self, counts: Mapping[Period, FileCount]) -> list[Period]:
+        return [period for period, count in counts.items() if self.rows.get(period) and not count.rows]
+
     def with_storing(self, marks: Collection[Storing]) -> Coverage:
         """Return the same with the marks of a user who is about to store bars."""
         made = self.without_fingerprints(one.period for one in marks)
@@ -294,7 +307,8 @@ class Coverage:
             marks: The marks of this user, which are taken back.
         """
         left = tuple(one for one in self.storing if one not in marks)
-        made = replace(self._with_counts(counts), empty_since=None, changing=self.changing, storing=left)
+        made = reduce(Coverage.unclaimed, (period.span for period in self._gone(counts)), self._with_counts(counts))
+        made = replace(made, empty_since=None, changing=self.changing, storing=left)
         since = self.empty_since or self.begun
         return made if since is None else replace(made, tentative=tentative_after(self, made, None, since))
 
@@ -328,7 +342,7 @@ class Coverage:
             covered=difference(self.covered, (span,)),
             provisional=difference(self.provisional, (span,)),
             imported=difference(self.imported, (span,)),
-            tentative=_without(self.tentative, span),
+            tentative=_without(made.tentative, span),
             unconfirmed=_without(self.unconfirmed, span),
             filled=outside(self.filled, (span,)),
             files={period: mark for period, mark in made.files.items() if not period.span.intersect(span)},

@@ -103,9 +103,22 @@ class CoverageStore:
     def _wanting(self, change: Callable[[Coverage], Coverage]) -> Callable[[Coverage], Coverage]:
         return lambda known: self.with_requested(change(known))
 
-    def remove(self, series: Series) -> bool:
-        """Forget a series; return whether anything was known."""
-        return self._files.delete(codec.key(series))
+    def forget(self, series: Series) -> bool:
+        """Forget a series of which nothing is left; return whether it is forgotten.
+
+        It is not if somebody has stored bars meanwhile, or has begun to.
+
+        Raises:
+            DamagedFile: As `read`.
+            StoreError: It cannot be written.
+        """
+        document = self._document(series)
+
+        def change(content: bytes | None) -> bytes | None:
+            known = self.with_requested(document.parse(content))
+            return b"" if content is not None and known.is_nothing else None
+
+        return self._files.update(codec.key(series), change)
 
     def flush(self, datasets: Iterable[Dataset]) -> None:
         """Have what can be seen of the coverage of datasets survive a power failure, whoever wrote it.

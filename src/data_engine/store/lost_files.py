@@ -65,7 +65,8 @@ def _counted(known: Coverage, months: Sequence[tuple[int, int]]) -> list[Period]
     for one in known.rows:
         first, last = one.year * 12 + (one.month or 1), one.year * 12 + (one.month or 12)
         # What a killed run was changing may be gone because it was being removed.
-        if any(first <= end and last >= start for start, end in months) and one not in known.uncounted:
+        # What a killed run was changing may be gone because it was being removed; users remove nothing by storing.
+        if any(first <= end and last >= start for start, end in months) and one not in known.changing:
             found.append(one)
     return found
 

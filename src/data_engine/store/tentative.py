@@ -39,8 +39,16 @@ def tentative_after(before: Coverage, made: Coverage, final: TimeRange | None, n
 
 
 def counted_tentative(before: Coverage, made: Coverage) -> tuple[Tentative, ...]:
-    """Return the emptiness that is not final after files were counted that may hold an earlier first bar."""
-    doubts = doubted(before, made, before.first_bar, since=made.first_bar)
+    """Return the emptiness that is not final after files were counted of which another bar than before is the first.
+
+    If that is an earlier one, an answer came too early that had none. If it is a later one, or if there is none any more, nothing
+    tells which answers came more than a week after it: all emptiness before it is asked for once more.
+    """
+    if before.first_bar is not None and (made.first_bar is None or made.first_bar > before.first_bar):
+        parts = (part if made.first_bar is None else part.before(made.first_bar) for part in made.covered)
+        doubts = [Tentative(part, before.begun or before.first_bar) for part in parts if part]
+    else:
+        doubts = doubted(before, made, before.first_bar, since=made.first_bar)
     if not doubts:
         return made.tentative
     by_answer: dict[datetime, list[TimeRange]] = {}

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
+from functools import reduce
 
 from data_engine.errors import StoreError
 from data_engine.market.finality import final_before
@@ -19,7 +20,6 @@ from data_engine.store.coverage import Coverage
 from data_engine.store.coverage_file import key as coverage_key
 from data_engine.store.dated_ranges import Tentative
 from data_engine.store.file_store import FileStore
-from data_engine.store.filled import outside
 from data_engine.store.partitions import Partition
 from data_engine.store.tentative import counted_tentative
 from data_engine.verify.findings import Finding
@@ -81,7 +81,8 @@ def repair_series(storage: BarStore, series: Series, findings: Sequence[Finding]
 
     def rebuilt(known: Coverage) -> Coverage:
         # The check runs inside the update: a concurrent `store` counts its bars after it, never before.
-        return _rebuilt(known, check_series(storage, series, now=now).stored, codes, spans, now)
+        stored = check_series(storage, series, now=now).stored
+        return _rebuilt(storage.coverage.without_old_marks(known), stored, codes, spans, now)
 
     storage.coverage.update(series, rebuilt)
 
@@ -98,15 +99,15 @@ def _rebuilt(known: Coverage, stored: StoredBars, codes: set[str], spans: Sequen
         # The requested ranges were lost with the coverage: request all days between the first and the last bar again.
         requested = union((*requested, new_york_days(new_york_date(stored.first), new_york_date(stored.last))))
     covered = _before(known.covered, final_before(known.series.dataset, now))
-    kept = replace(known, covered=covered, tentative=_tentative(known, covered))
+    storing = {one.period for one in known.storing}  # by somebody who may still be at work, and counts them then
+    kept = replace(known, covered=covered, imported=intersection(known.imported, covered), tentative=_tentative(known, covered))
     made = replace(
         kept,
         wanted=requested,
         changing=frozenset(),
-        storing=(),
         provisional=difference(_before(known.provisional, now), known.covered),
         rows=stored.rows,
-        files=stored.files,
+        files={period: mark for period, mark in stored.files.items() if period not in storing},
         first_bar=stored.first,
         last_bar=stored.last,
         empty_since=None if stored.first else known.empty_since,
@@ -115,17 +116,13 @@ def _rebuilt(known: Coverage, stored: StoredBars, codes: set[str], spans: Sequen
 
 
 def _uncovered(known: Coverage, spans: Sequence[TimeRange], now: datetime) -> Coverage:
-    """Return a coverage that neither covers nor counts *spans*; what it covered or counted of them is requested."""
+    """Return a coverage that neither claims nor counts *spans*; what it claimed or counted of them is requested."""
     counted = {period.span for period in known.rows}
-    lost = [*intersection(spans, (*known.covered, *known.provisional)), *(span for span in spans if span in counted)]
-    covered = difference(known.covered, spans)
+    claims = (*known.covered, *known.provisional, *(one.range for one in known.unconfirmed))
+    lost = [*intersection(spans, claims), *(span for span in spans if span in counted)]
     return replace(
-        known,
+        reduce(Coverage.unclaimed, spans, known),
         wanted=() if known.series.dataset.fill else union((*known.wanted, *_before(lost, now))),
-        covered=covered,
-        filled=outside(known.filled, spans),
-        tentative=_tentative(known, covered),
-        provisional=difference(known.provisional, spans),
         rows={period: count for period, count in known.rows.items() if period.span not in spans},
         files={period: fingerprint for period, fingerprint in known.files.items() if period.span not in spans},
     )
