@@ -11,6 +11,7 @@ import pytest
 
 from data_engine import ParquetStorage
 from data_engine.alpaca.client import _check_sequence
+from data_engine.ingest import series_files
 from data_engine.ingest.conflicting_bars import accept_conflicts
 from data_engine.ingest.import_claim import sessions_of, with_claims
 from data_engine.ingest.page_writer import PageWriter
@@ -128,6 +129,17 @@ def test_a_symbol_that_comes_back_earlier_was_not_finished(storage):
     made = fetched(storage, "AB", ("A", "2024-06-20T14:00"), ("B", "2024-06-05T14:00"), ("A", "2024-06-10T14:00"))
     assert {series.symbol: failure.code for series, failure in made.failed.items()} == {"A": "bad_answer"}
     assert [known(storage, symbol).covered for symbol in "AB"] == [(), (SPAN,)]
+
+
+def test_bars_that_were_removed_before_a_page_out_of_order_are_claimed_by_nobody(storage, monkeypatch):
+    """Of a refetch that accepts removals: June 5 was taken out when July came, and came then."""
+    answered(storage, SPAN, "2025-01-01", "2024-06-05T14:00", "2024-06-28T14:00", "2024-07-01T14:00")
+    monkeypatch.setattr(series_files, "GROUP_BARS", 1)
+    options = RunOptions(LONG_AFTER, refetch=True, accept_removals=True)
+    source = Pages(("A", "2024-06-28T14:00 2024-07-01T14:00"), ("A", "2024-06-05T14:00"))
+    made = run_task(task("A"), source, storage.bars, options, {})  # type: ignore[arg-type]
+    assert [failure.code for failure in made.failed.values()] == ["bad_answer"]
+    assert (known(storage, "A").covered, len(held(storage, "A"))) == ((), 2)
 
 
 # -------------------------------------------------------------------------------------------------------------------- repairs

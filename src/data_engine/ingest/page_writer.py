@@ -157,8 +157,9 @@ class PageWriter:
         return [one for one in left if not self._arrivals[one].seen] if self._chain.phase is Phase.PROBE else left
 
     def distrust(self) -> None:
-        """Take nothing as finished before the chain ends: its pages did not come in order."""
+        """Take nothing as finished that came in this chain: its pages did not come in order."""
         self._ordered = False
+        self._files.distrust()
 
     def abort(self) -> dict[str, TimeRange]:
         """Write what is pending and cover what is certain; return what is left to request, by symbol. The chain broke off.

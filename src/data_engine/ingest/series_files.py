@@ -89,6 +89,7 @@ class SeriesFiles:
         self._run_began = now
         self._recent = recent_since(now)
         self._waiting: dict[tuple[str, Period], _Waiting] = {}
+        self._in_order = True
         self._bars = 0
         self.arrivals = {symbol: Arrival() for symbol in task.symbols}
         self.damaged: dict[str, DataEngineError] = {}
@@ -155,10 +156,17 @@ class SeriesFiles:
                 bars, answered = pa.concat_tables(group[symbol, period].tables), asked.intersect(period.span) if asked else None
                 edits[self._storage.merging(self.series(symbol), period, bars, answered=answered)] = symbol, period
         self._carry_out(edits)
-        complete = [(symbol, period, waiting) for (symbol, period), waiting in group.items() if waiting.complete]
+        ended = group.items() if self._in_order else ()
+        complete = [(symbol, period, waiting) for (symbol, period), waiting in ended if waiting.complete]
         self._judge([(symbol, period, _joined(waiting.times)) for symbol, period, waiting in complete])
         for symbol, period, _ in complete:
             self.arrivals[symbol].settled.add(period)
+
+    def distrust(self) -> None:
+        """Remove nothing more, and claim nothing of series of which bars were removed: what they lacked may yet have come."""
+        self._in_order = False
+        removed = [symbol for symbol, arrival in self.arrivals.items() if arrival.changes.removed]
+        self._note(dict.fromkeys(removed, lambda known: known.unclaimed(self._task.range)))
 
     def judge_rest(self, symbols: Iterable[str]) -> None:
         """Judge the files of the range that were not: the current one of each symbol, and those of which no bar came."""
