@@ -40,7 +40,8 @@ def storage(tmp_path: Path) -> ParquetStorage:
 
 
 def answered(storage: ParquetStorage, span: TimeRange, now: str, *stamps: str, dataset: Dataset = MINUTES) -> Coverage:
-    """Return what is known of A after a response with some bars."""
+    """Return what is known of A after a response with some bars, by a clock of that time."""
+    storage.bars.coverage._now = lambda: at(now)
     writer = PageWriter(storage.bars, task("A", span=span, dataset=dataset), now=at(now))
     writer.take(page(("A", bars(*stamps))) if stamps else page())
     writer.complete()

@@ -5,7 +5,7 @@ No range becomes covered, unless that is claimed: nothing says that such files h
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -18,7 +18,7 @@ import pyarrow as pa
 from data_engine.errors import DataEngineError, InputError
 from data_engine.ingest.import_claim import sessions_of, with_claims
 from data_engine.ingest.import_sources import Problem, SourceFile, last_of_each, read_pieces, with_timeframes
-from data_engine.market.bars import EMPTY, from_micros, take, timestamps_us, to_micros
+from data_engine.market.bars import EMPTY, Int64s, from_micros, take, timestamps_us, to_micros
 from data_engine.market.series import Series
 from data_engine.market.time_range import TimeRange
 from data_engine.store.bar_store import BarStore, split_by_period
@@ -180,12 +180,18 @@ def _new_bars(storage: BarStore, series: Series, table: pa.Table, report: Import
     periods = split_by_period(table, series.dataset)
     known = [timestamps_us(storage.read(series, period, ["timestamp"])) for period, _ in periods]
     stored = np.isin(times, np.concatenate([np.empty(0, np.int64), *known]), assume_unique=True)
-    covered = np.zeros(times.size, bool)
-    for piece in storage.coverage.read(series).covered:
-        covered |= (times >= to_micros(piece.start)) & (times < to_micros(piece.end))
+    covered = inside(storage.coverage.read(series).covered, times)
     report.stored += int(np.count_nonzero(stored))
     report.covered += int(np.count_nonzero(covered & ~stored))
     return take(table, ~(stored | covered))
+
+
+def inside(ranges: Iterable[TimeRange], times: Int64s) -> Any:
+    """Return which of some timestamps, in microseconds, lie in some ranges."""
+    made = np.zeros(times.size, bool)
+    for piece in ranges:
+        made |= (times >= to_micros(piece.start)) & (times < to_micros(piece.end))
+    return made
 
 
 def to_json(report: ImportReport) -> Mapping[str, Any]:

@@ -8,7 +8,7 @@ from datetime import datetime
 import numpy as np
 
 from data_engine.errors import InputError
-from data_engine.market.bars import Int64s, from_micros
+from data_engine.market.bars import Int64s, from_micros, to_micros
 from data_engine.market.exchange_calendar import can_hold_bars
 from data_engine.market.finality import final_before
 from data_engine.market.series import Dataset, Series
@@ -42,10 +42,17 @@ def with_claims(known: Coverage, sessions: Iterable[TimeRange]) -> Coverage:
 
 
 def _periods(dataset: Dataset, times: Int64s) -> list[TimeRange]:
-    """Return the New York days (the weeks or months, for such bars) in which bars start, in order."""
+    """Return the New York days (the weeks or months, for such bars) in which bars start, in order.
+
+    Files, and ranges with naive ends, begin at midnight UTC, which is in the evening in New York: of a first day whose bars all
+    start after it, only the evening is meant.
+    """
     hours = (from_micros(hour * _HOUR) for hour in np.unique(times // _HOUR))
     if dataset.timeframe.intraday:
-        return [new_york_days(day, day) for day in sorted({new_york_date(hour) for hour in hours})]
+        made = [new_york_days(day, day) for day in sorted({new_york_date(hour) for hour in hours})]
+        if made and times[0] >= to_micros(evening := made[0].end.replace(hour=0)):
+            made[0] = TimeRange(evening, made[0].end)
+        return made
     starts = sorted({dataset.timeframe.floor(hour) for hour in hours})
     return [TimeRange(start, dataset.timeframe.next(start)) for start in starts]
 

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from data_engine.errors import InputError, StoreError
-from data_engine.ingest.file_import import ImportReport
+from data_engine.ingest.file_import import ImportReport, inside
 from data_engine.ingest.import_claim import sessions_of
 from data_engine.ingest.import_journal import STAGED, Entering, Exchange, Leaving, carry_out, forget, go_on, unused_place
 from data_engine.ingest.import_sources import Problem, SourceFile, last_of_each, read_pieces, with_timeframes
@@ -25,6 +25,7 @@ from data_engine.market.bar_parquet import from_parquet, to_parquet
 from data_engine.market.bars import EMPTY, merge, take, timestamps_us
 from data_engine.market.series import Adjustment, Dataset, Feed, Series
 from data_engine.market.symbol import check_symbol
+from data_engine.market.time_range import difference
 from data_engine.store.bar_store import BarStore, split_by_period
 from data_engine.store.file_count import Fingerprint
 from data_engine.store.legacy_files import journal_key, legacy_folders, legacy_keys
@@ -161,7 +162,11 @@ def _import_month(
             report.failed.append((str(source.path), str(error)))
             return
     tables = {series: last_of_each(pa.concat_tables([EMPTY, *some])) for series, some in pieces.items()}
+    bars = sum(table.num_rows for table in tables.values())
     try:
+        tables = {series: _uncovered(storage, series, table, report) for series, table in tables.items()}
+        # What Alpaca has answered otherwise stays in the old file.
+        drop = drop and bars == sum(table.num_rows for table in tables.values())
         claims = {series: sessions_of(series, timestamps_us(table), now) for series, table in tables.items() if claim}
         entering = [one for series, table in tables.items() for one in _stage(storage, series, table, report, dry_run=dry_run)]
         if not dry_run:
@@ -171,16 +176,26 @@ def _import_month(
         report.failed.append((str(files[0].path.parent), str(error)))
         return
     report.files += len(files)
+    report.bars += bars
     report.moved += 0 if dry_run else len(files)
     for series, table in tables.items():
         report.saw(series, table)
-        report.bars += table.num_rows
         if claim:
             report.claimed[series] = report.claimed.get(series, 0) + len(claims[series])
 
 
 class _OfOneFile(StoreError):
     """A file of the store cannot be united with old ones; other months are not affected."""
+
+
+def _uncovered(storage: BarStore, series: Series, table: pa.Table, report: ImportReport) -> pa.Table:
+    """Return the bars that are stored, and those that are not and lie outside of what Alpaca has answered for good."""
+    times, known = timestamps_us(table), storage.coverage.read(series)
+    files = [timestamps_us(storage.read(series, period, ["timestamp"])) for period, _ in split_by_period(table, series.dataset)]
+    stored = np.isin(times, np.concatenate([np.empty(0, np.int64), *files]))
+    apart = inside(difference(known.covered, known.imported), times) & ~stored
+    report.covered += int(np.count_nonzero(apart))
+    return take(table, ~apart)
 
 
 def _stage(storage: BarStore, series: Series, table: pa.Table, report: ImportReport, *, dry_run: bool) -> Iterable[Entering]:

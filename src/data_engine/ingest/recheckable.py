@@ -42,7 +42,7 @@ class Recheckable:
         except DamagedFile as error:
             self.failed[series] = Failure.of(error)
             return
-        left = ticker_change_of(series.symbol, changes.of, since=known.first_bar, begun=known.begun)
+        left = ticker_change_of(series.symbol, changes.of, since=known.since, begun=known.begun)
         self.known.append(replace(known, covered=until_ticker_change(known.covered, left)))
         asof = asof_day(series.symbol) or (left.last_day if left is not None and left.instant <= now else None)
         if asof is not None:

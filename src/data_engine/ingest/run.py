@@ -22,7 +22,7 @@ from data_engine.ingest.run_plan import RunPlan, plan_run
 from data_engine.market.exchange_calendar import can_hold_bars
 from data_engine.market.series import Dataset, Feed, Series
 from data_engine.market.symbol import suggestion
-from data_engine.market.time_range import TimeRange, difference, iso
+from data_engine.market.time_range import TimeRange, difference, intersection, iso
 from data_engine.market.wording import and_more
 from data_engine.store.bar_store import BarStore
 from data_engine.store.conflicts import refresh_conflicts
@@ -154,9 +154,10 @@ class IngestionRun:
             state.failed.setdefault(series, _CHANGED_AGAIN)
 
     def _settle_conflicts(self) -> None:
-        """Forget the conflicting bars that were fetched again and stored as Alpaca has them."""
-        for series, known in self._run_plan.known.items() if self._run_plan.refetch else ():
-            if known.conflicting:
+        """Count the conflicting bars of series that were fetched; those that came again are stored as Alpaca has them."""
+        fetched = {Series(symbol, plan.dataset) for plan in self._run_plan.plans for symbol in plan.outstanding}
+        for series, known in self._run_plan.known.items():
+            if known.conflicting and series in fetched:
                 with self._guarded(series):
                     refresh_conflicts(self._storage, series)
 
@@ -240,6 +241,8 @@ class IngestionRun:
             beyond = [one.end for one in (*known.wanted, *known.covered, *known.provisional) if one.end > end]
             if beyond:
                 span = TimeRange(end, max(beyond))
+                if intersection(self._requested.of(series), (span,)):  # the coverage would take it over again
+                    self._requested.withdraw(series, span)
                 self._storage.coverage.update(series, lambda known, span=span: known.without(span, {}))  # type: ignore[misc]
 
     def _withdraw_lost(self) -> None:

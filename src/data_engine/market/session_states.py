@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from data_engine.market.bars import Int64s, to_micros
+from data_engine.market.bars import Int64s, from_micros, to_micros
 from data_engine.market.exchange_calendar import STROKE, sessions
 from data_engine.market.series import Dataset, Feed
 from data_engine.market.session_hours import Hours, session_edges
@@ -77,6 +77,8 @@ def _whole(dataset: Dataset, first: date, last: date) -> tuple[tuple[date, ...],
         return days, starts, starts + 1
     if dataset.feed in (Feed.SIP, Feed.IEX):
         _, starts, ends = session_edges(first, last, Hours.EXTENDED)
+        if timeframe.unit == "Hour":  # the first bar of several hours may start before the session does
+            starts = np.array([to_micros(timeframe.floor(from_micros(start))) for start in starts.tolist()], np.int64)
         return days, starts, ends + int(STROKE.total_seconds()) * 1_000_000
     starts = session_edges(first, last, Hours.REGULAR)[0]
     return days, starts, starts + 86_400_000_000

@@ -15,6 +15,7 @@ from data_engine.corporate_actions.action_store import ActionStore
 from data_engine.corporate_actions.ticker_changes import TickerChange, ticker_change_of, ticker_changes_of
 from data_engine.errors import DamagedFile, StoreError
 from data_engine.market.exchange_calendar import PRE_OPEN, at_clock, can_hold_bars, is_session, sessions
+from data_engine.market.finality import final_before
 from data_engine.market.series import Dataset, Series
 from data_engine.market.session_hours import Hours
 from data_engine.market.time_range import (
@@ -130,19 +131,22 @@ class Holdings:
         held = (*known.covered, *known.provisional, *stored)
         missing = difference(asked, held if query.source == "any" else difference(held, known.imported))
         missing = _with_bars(missing, query.dataset, query.hours)
-        if missing and (end := self._end_of_security(known)) is not None:
+        if missing and (end := self._end_of_security(known, ended.start)) is not None:
             asked, missing = _before(asked, end), _with_bars(_before(missing, end), query.dataset, query.hours)
         return Holding(known, asked, stored, missing)
 
-    def _end_of_security(self, known: Coverage) -> datetime | None:
-        """Return when the security of a series left its ticker or was delisted, or None if that is not known."""
+    def _end_of_security(self, known: Coverage, start: datetime) -> datetime | None:
+        """Return when the security of a series left its ticker or was delisted, or None if that is not known.
+
+        Of a series of which nothing is stored or requested, it is the security that had the ticker at *start*.
+        """
         actions = ActionStore(self._store.files)
 
         def changes(ticker: str) -> tuple[TickerChange, ...]:
             return ticker_changes_of(actions.read(ticker).counted)
 
         try:
-            left = ticker_change_of(known.series.symbol, changes, since=known.first_bar, begun=known.begun)
+            left = ticker_change_of(known.series.symbol, changes, since=known.since or start, begun=known.begun)
         except StoreError:
             return None
         left = left or self._delisted.change_of(known)
@@ -212,10 +216,16 @@ def unverified(known: Coverage) -> tuple[TimeRange, ...]:
     return difference(intersection(days, (hull,)), claimed)
 
 
-def left_out(holding: Holding, query: BarQuery) -> tuple[TimeRange, ...]:
-    """Return the ranges whose bars a call leaves out: provisional ones with *final*, what Alpaca did not answer with *source*."""
+def left_out(holding: Holding, query: BarQuery, now: datetime) -> tuple[TimeRange, ...]:
+    """Return the ranges whose bars a call leaves out: provisional ones with *final*, what Alpaca did not answer with *source*.
+
+    Bars that lie there without a claim, such as those of a killed run, are not final before those of an answer would be.
+    """
     known = holding.known
-    out = known.provisional if query.final else ()
+    out: tuple[TimeRange, ...] = ()
+    if query.final:
+        recent = query.reach.after(final_before(query.dataset, now))
+        out = union((*known.provisional, *(difference((recent,), known.covered) if recent else ())))
     if query.source == "vendor":
         answered = difference((*known.covered, *known.provisional), known.imported)
         out = union((*out, *difference((query.reach,), answered)))

@@ -97,5 +97,5 @@ def open_query(
         for text in texts:
             warnings.warn(text, kind, stacklevel=3)
     if chosen:
-        query = replace(query, left_out={one.symbol: left_out(one, query) for one in held})
+        query = replace(query, left_out={one.symbol: left_out(one, query, now) for one in held})
     return OpenedQuery(store, query, holdings, held, now)

@@ -83,6 +83,26 @@ def merged(known: Conflicts, judged: Iterable[TimeRange], found: Conflicts) -> C
     return tuple(sorted((*kept, *same), key=lambda one: one.timestamp))
 
 
+def answered_again(known: Conflicts, period: Period, came: Int64s, answered: tuple[TimeRange, ...], now: datetime) -> Conflicts:
+    """Return the conflicting bars after bars of a file came again: those are stored as they came, whatever was seen before.
+
+    Args:
+        known: The conflicting bars so far.
+        period: The file.
+        came: The timestamps that came, in microseconds.
+        answered: Where the response is complete: Alpaca no longer has a bar there that did not come.
+        now: When it was requested.
+    """
+    made = []
+    for one in known:
+        if one.timestamp not in period:
+            made.append(one)
+        elif not np.isin(to_micros(one.timestamp), came):
+            dropped = one.values is not None and any(one.timestamp in span for span in answered)
+            made.append(Conflict(one.timestamp, None, now.replace(microsecond=0)) if dropped else one)
+    return tuple(made)
+
+
 def still_conflicting(conflicts: Conflicts, stored: pa.Table) -> Conflicts:
     """Return the conflicting bars that are stored, with other values than Alpaca's.
 

@@ -112,6 +112,12 @@ class Coverage:
         return sum(self.rows.values())
 
     @property
+    def since(self) -> datetime | None:
+        """The start of what was requested, else of what is claimed, else of the bars: whoever had the ticker then is meant."""
+        ranges = self.wanted or self.covered or self.provisional
+        return ranges[0].start if ranges else self.first_bar
+
+    @property
     def is_nothing(self) -> bool:
         """Whether nothing is stored, requested or claimed, and nobody has announced to change a file."""
         claimed = self.covered or self.provisional or self.unconfirmed
@@ -284,7 +290,9 @@ class Coverage:
         )
 
     def recounted(self, counts: Mapping[Period, FileCount]) -> Coverage:
-        """Return the same with files counted anew that a killed writer was changing; nothing is claimed of those that are gone.
+        """Return the same with files counted anew that killed writers were changing; nothing is claimed of those that are gone.
+
+        Not so of those from which a run was removing bars.
 
         Args:
             counts: What is in some files, those with the first and the last bar among them if they are not as they were.
@@ -292,7 +300,9 @@ class Coverage:
         return self.without_files(self._gone(counts), counts)
 
     def _gone(self, counts: Mapping[Period, FileCount]) -> list[Period]:
-        return [period for period, count in counts.items() if self.rows.get(period) and not count.rows]
+        # What a killed run was changing may be gone because it was being removed.
+        counted = self.rows.keys() - self.changing
+        return [period for period, count in counts.items() if period in counted and not count.rows]
 
     def with_storing(self, marks: Collection[Storing]) -> Coverage:
         """Return the same with the marks of a user who is about to store bars."""

@@ -42,11 +42,10 @@ def counted_tentative(before: Coverage, made: Coverage) -> tuple[Tentative, ...]
     """Return the emptiness that is not final after files were counted of which another bar than before is the first.
 
     If that is an earlier one, an answer came too early that had none. If it is a later one, or if there is none any more, nothing
-    tells which answers came more than a week after it: all emptiness before it is asked for once more.
+    tells which answers came more than a week after it, unless all did: the emptiness before it is asked for once more.
     """
     if before.first_bar is not None and (made.first_bar is None or made.first_bar > before.first_bar):
-        parts = (part if made.first_bar is None else part.before(made.first_bar) for part in made.covered)
-        doubts = [Tentative(part, before.begun or before.first_bar) for part in parts if part]
+        doubts = _before_later(before, made)
     else:
         doubts = doubted(before, made, before.first_bar, since=made.first_bar)
     if not doubts:
@@ -58,6 +57,16 @@ def counted_tentative(before: Coverage, made: Coverage) -> tuple[Tentative, ...]
     for one in doubts:
         by_answer.setdefault(one.answered, []).extend(difference((one.range,), known))
     return _in_order(by_answer)
+
+
+def _before_later(before: Coverage, made: Coverage) -> list[Tentative]:
+    """Return the emptiness before a first bar that was not the first one, or all if no bar is left."""
+    first = made.first_bar
+    if first is not None and before.begun is not None and before.begun - first > TENTATIVE:
+        return []
+    until = None if first is None else new_york_midnight(new_york_date(first))
+    parts = (part if until is None else part.before(until) for part in made.covered)
+    return [Tentative(part, before.begun or before.first_bar) for part in parts if part]  # type: ignore[arg-type]
 
 
 def doubted(before: Coverage, made: Coverage, limit: datetime | None, *, since: datetime | None) -> list[Tentative]:

@@ -215,8 +215,7 @@ def end_of_series(known: Coverage, changes: TickerChanges) -> TickerChange | Non
         known: The coverage of the series.
         changes: The ticker changes that have happened.
     """
-    since = known.wanted[0].start if known.wanted else known.first_bar
-    return ticker_change_of(known.series.symbol, changes.of, since=since, begun=known.begun, first_bar=known.first_bar)
+    return ticker_change_of(known.series.symbol, changes.of, since=known.since, begun=known.begun, first_bar=known.first_bar)
 
 
 def counted_coverage(storage: BarStore, series: Series) -> Coverage:
