@@ -1,0 +1,181 @@
+"""What a review found that a read or a judgement said and that was not so: each was shown before it was mended."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from data_engine import ParquetStorage
+from data_engine.corporate_actions.action_store import ActionStore
+from data_engine.errors import StoreError
+from data_engine.ingest.conflicting_bars import accept_conflicts
+from data_engine.ingest.import_claim import sessions_of
+from data_engine.ingest.import_in_place import find_legacy, import_in_place
+from data_engine.ingest.page_writer import PageWriter
+from data_engine.ingest.recheck_writer import RecheckWriter
+from data_engine.ingest.recheckable import recheckable
+from data_engine.market.bars import to_micros
+from data_engine.market.corporate_action import decode
+from data_engine.market.series import Dataset, Series, Timeframe
+from data_engine.market.time_range import TimeRange, new_york_days
+from data_engine.store.conflicts import refresh_conflicts
+from data_engine.store.selection import DatasetFilter
+from legacy import write
+from pages import LONG_AFTER, MINUTES, at, bars, between, held, known, page, task
+
+A = Series("A", MINUTES)
+
+WEEK = between("2024-06-03T04:00", "2024-06-08T04:00")
+
+TUESDAY, WEDNESDAY = "2024-06-04T15:00", "2024-06-05T15:00"
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> ParquetStorage:
+    return ParquetStorage(tmp_path / "store")
+
+
+def fetched(
+    storage: ParquetStorage,
+    now: str,
+    *stamps: str,
+    price: float = 1.0,
+    span: TimeRange = WEEK,
+    dataset: Dataset = MINUTES,
+    symbol: str = "A",
+    refetch: bool = False,
+) -> None:
+    writer = PageWriter(storage.bars, task(symbol, span=span, dataset=dataset), now=at(now), refetch=refetch)
+    writer.take(page((symbol, bars(*stamps, price=price))) if stamps else page())
+    writer.complete()
+
+
+def rechecked(storage: ParquetStorage, now: str, *stamps: str, price: float = 1.0) -> None:
+    writer = RecheckWriter(storage.bars, task("A", span=WEEK), now=at(now))
+    writer.take(page(("A", bars(*stamps, price=price))))
+    writer.complete()
+    assert known(storage, "A").conflicting == 1
+
+
+def renamed(storage: ParquetStorage) -> None:
+    """Let FB have become META in 2022: who asks for FB of 2024 means the next owner of the ticker."""
+    change = decode("name_change", {"old_symbol": "FB", "new_symbol": "META", "process_date": "2022-06-09"})
+    days = new_york_days(date(2022, 1, 1), date(2024, 6, 28))
+    now = at("2024-07-01T16:00")
+    ActionStore(storage.files).update("FB", lambda known: known.answered(days, known.to_fetch(days), [change], now=now)[0])
+
+
+def old_file(storage: ParquetStorage, *stamps: str) -> None:
+    """Put a file of the legacy pipeline into the store."""
+    times = pd.DatetimeIndex([pd.Timestamp(stamp, tz="UTC") for stamp in stamps])
+    names = ("open", "high", "low", "close", "volume", "trade_count", "vwap")
+    frame = pd.DataFrame(dict.fromkeys(names, 9.0), index=range(len(times)))
+    frame["symbol"], frame["timestamp"], frame["year"], frame["month"] = "A", times, times.year, times.month
+    write(frame, Path(storage.files.location) / "equities_1min")
+
+
+# ------------------------------------------------------------------------------------------ conflicts that are answered again
+
+
+def test_a_bar_that_alpaca_has_again_is_not_removed_when_conflicts_are_accepted(storage):
+    fetched(storage, "2024-07-01T16:00", TUESDAY, WEDNESDAY)
+    rechecked(storage, "2024-07-02T16:00", TUESDAY)  # Alpaca has dropped Wednesday's
+    fetched(storage, "2024-07-03T16:00", TUESDAY, WEDNESDAY, refetch=True)
+    assert refresh_conflicts(storage.bars, A) == 0
+    assert len(storage.load("A", "2024-06-03", "2024-06-07", conflicting="vendor", incomplete="ignore")) == 2
+    accept_conflicts(storage.bars, [known(storage, "A")])
+    assert len(held(storage, "A")) == 2
+
+
+def test_a_value_that_was_revised_again_is_not_put_back_when_conflicts_are_accepted(storage):
+    fetched(storage, "2024-07-01T16:00", WEDNESDAY, price=1.0)
+    rechecked(storage, "2024-07-02T16:00", WEDNESDAY, price=2.0)
+    fetched(storage, "2024-07-03T16:00", WEDNESDAY, price=3.0, refetch=True)
+    assert refresh_conflicts(storage.bars, A) == 0
+    accept_conflicts(storage.bars, [known(storage, "A")])
+    assert list(held(storage, "A").values()) == [3.0]
+
+
+def test_a_bar_that_was_revised_and_is_dropped_now_is_a_dropped_one(storage):
+    fetched(storage, "2024-07-01T16:00", TUESDAY, WEDNESDAY, price=1.0)
+    rechecked(storage, "2024-07-02T16:00", WEDNESDAY, price=1.0)
+    fetched(storage, "2024-07-03T16:00", WEDNESDAY, refetch=True)
+    assert len(storage.load("A", "2024-06-03", "2024-06-07", conflicting="vendor", incomplete="ignore")) == 1
+    assert refresh_conflicts(storage.bars, A) == 1
+
+
+# ------------------------------------------------------------------------------------------------------------ reused tickers
+
+
+def test_a_reused_ticker_of_which_nothing_is_stored_is_lacking(storage):
+    fetched(storage, "2024-07-01T16:00", WEDNESDAY)
+    renamed(storage)
+    with pytest.raises(StoreError):
+        storage.load("FB", "2024-06-03", "2024-06-07", incomplete="raise")
+    storage.bars.coverage.requested.add({Series("FB", MINUTES): (WEEK,)})
+    with pytest.raises(StoreError):
+        storage.load("FB", "2024-06-03", "2024-06-07", incomplete="raise")
+    fetched(storage, "2024-07-01T16:00", span=between("2024-06-05T04:00", "2024-06-06T04:00"), symbol="FB")
+    with pytest.raises(StoreError):
+        storage.load("FB", "2024-06-03", "2024-06-07", incomplete="raise")
+
+
+def test_the_emptiness_of_a_reused_ticker_is_fetched_again(storage):
+    fetched(storage, "2024-07-01T16:00", symbol="FB")
+    renamed(storage)
+    found = recheckable(storage.bars, DatasetFilter(), None, now=LONG_AFTER)
+    assert ([one.covered for one in found.known], found.asof) == ([(WEEK,)], {})
+
+
+# ---------------------------------------------------------------------------------------------- imports of other bars
+
+
+@pytest.mark.parametrize("stamp", ["2024-06-04T15:30", "2024-06-06T15:30"], ids=["between-bars", "in-an-empty-session"])
+def test_an_import_in_place_leaves_what_alpaca_has_answered(storage, stamp):
+    fetched(storage, "2024-07-01T16:00", TUESDAY, WEDNESDAY)
+    old_file(storage, stamp, WEDNESDAY)
+    report = import_in_place(storage.bars, find_legacy(storage.bars), now=LONG_AFTER, claim=False, drop_originals=True)
+    assert (report.added, report.covered, report.bars, report.failed) == (0, 1, 2, [])
+    assert len(storage.load("A", "2024-06-03", "2024-06-07", source="vendor", incomplete="raise", final=True)) == 2
+    assert any("metadata/legacy" in key for key in storage.files.list("metadata"))  # not dropped: the store does not have it
+
+
+def test_an_evening_claims_no_day(storage):
+    """A naive date is midnight UTC: 19:00 in New York on the day before."""
+    evening = [at(f"2024-02-01T00:{minute:02d}") for minute in range(0, 59, 7)]
+    times = np.array([to_micros(stamp) for stamp in (*evening, at("2024-02-01T15:00"), at("2024-02-02T15:00"))], np.int64)
+    claims = sessions_of(A, times, LONG_AFTER)
+    assert [one.start for one in claims] == [at("2024-02-01T00:00"), at("2024-02-01T05:00"), at("2024-02-02T05:00")]
+
+
+# --------------------------------------------------------------------------------------------------------- sessions, and final
+
+
+def test_a_session_of_bars_of_two_hours_begins_with_its_first_bar(storage):
+    dataset = Dataset(Timeframe.parse("2Hour"))
+    days, hours = range(8, 13), (8, 10, 12, 14, 16, 18, 20, 22)  # 8:00 UTC is 3:00 in New York, and its bar ends at 5:00
+    stamps = [f"2024-01-{day:02d}T{hour:02d}:00" for day in days for hour in hours]
+    fetched(storage, "2024-07-01T16:00", *stamps, span=between("2024-01-08T05:00", "2024-01-13T05:00"), dataset=dataset)
+    assert storage.sessions("A", "2024-01-08", "2024-01-12", timeframe="2Hour")["bars"].tolist() == [8] * 5
+
+
+def test_a_session_is_final_when_its_first_bar_of_two_hours_is_answered(tmp_path):
+    storage = ParquetStorage(tmp_path / "store")
+    dataset = Dataset(Timeframe.parse("2Hour"))
+    fetched(
+        storage, "2024-07-01T16:00", "2024-01-08T10:00", span=between("2024-01-08T09:00", "2024-01-09T05:00"), dataset=dataset
+    )
+    assert storage.sessions("A", "2024-01-08", "2024-01-08", timeframe="2Hour")["state"].tolist() == ["missing"]
+
+
+def test_bars_that_nobody_claims_are_not_final_before_those_of_an_answer_are(storage):
+    now = datetime.now(UTC).replace(second=0, microsecond=0)
+    old, new = now - timedelta(days=20), now - timedelta(minutes=30)
+    storage.bars.add(A, bars(old, new))
+    assert len(storage.load("A", now - timedelta(days=30), incomplete="ignore")) == 2
+    final = storage.load("A", now - timedelta(days=30), final=True, incomplete="ignore")
+    assert final.index.get_level_values("timestamp").tolist() == [pd.Timestamp(old)]
