@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 
 from data_engine import ParquetStorage
 from data_engine.corporate_actions.action_store import ActionStore
+from data_engine.corporate_actions.symbol_actions import SymbolActions
 from data_engine.errors import StoreError
 from data_engine.ingest.conflicting_bars import accept_conflicts
 from data_engine.ingest.import_claim import sessions_of
@@ -19,13 +22,20 @@ from data_engine.ingest.page_writer import PageWriter
 from data_engine.ingest.recheck_writer import RecheckWriter
 from data_engine.ingest.recheckable import recheckable
 from data_engine.market.bars import to_micros
-from data_engine.market.corporate_action import decode
+from data_engine.market.corporate_action import Action, decode
 from data_engine.market.series import Dataset, Series, Timeframe
 from data_engine.market.time_range import TimeRange, new_york_days
+from data_engine.store.bar_store import BarStore
 from data_engine.store.conflicts import refresh_conflicts
+from data_engine.store.coverage_file import key as coverage_key
+from data_engine.store.partitions import Partition, Period
 from data_engine.store.selection import DatasetFilter
+from data_engine.verify.reach import reach_of
+from data_engine.verify.repair import repair
+from data_engine.verify.status import series_status
+from data_engine.verify.verify import verify
 from legacy import write
-from pages import LONG_AFTER, MINUTES, at, bars, between, held, known, page, task
+from pages import DAYS, LONG_AFTER, MINUTES, at, bars, between, held, known, page, task
 
 A = Series("A", MINUTES)
 
@@ -179,3 +189,100 @@ def test_bars_that_nobody_claims_are_not_final_before_those_of_an_answer_are(sto
     assert len(storage.load("A", now - timedelta(days=30), incomplete="ignore")) == 2
     final = storage.load("A", now - timedelta(days=30), final=True, incomplete="ignore")
     assert final.index.get_level_values("timestamp").tolist() == [pd.Timestamp(old)]
+
+
+# ------------------------------------------------------------------------------------------ what a killed process leaves
+
+
+def test_a_refetch_that_is_killed_before_it_writes_leaves_the_conflict(storage, monkeypatch):
+    fetched(storage, "2024-07-01T16:00", WEDNESDAY, price=1.0)
+    rechecked(storage, "2024-07-02T16:00", WEDNESDAY, price=2.0)
+    monkeypatch.setattr(BarStore, "edit_many", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        fetched(storage, "2024-07-03T16:00", WEDNESDAY, price=3.0, refetch=True)
+    monkeypatch.undo()
+    vendor = storage.load("A", "2024-06-03", "2024-06-07", conflicting="vendor", incomplete="ignore")
+    assert (list(held(storage, "A").values()), vendor["close"].tolist()) == ([1.0], [3.0])
+
+
+def test_a_repaired_coverage_knows_the_conflicting_bars(storage):
+    fetched(storage, "2024-07-01T16:00", WEDNESDAY, price=1.0)
+    rechecked(storage, "2024-07-02T16:00", WEDNESDAY, price=2.0)
+    storage.files.path(coverage_key(A)).write_bytes(b"{")
+    repair(storage.bars, verify(storage.bars, DatasetFilter(), None, now=LONG_AFTER).findings, now=LONG_AFTER)
+    assert known(storage, "A").conflicting == 1
+
+
+def test_conflicts_are_forgotten_with_the_series(storage):
+    fetched(storage, "2024-07-01T16:00", WEDNESDAY, price=1.0)
+    rechecked(storage, "2024-07-02T16:00", WEDNESDAY, price=2.0)
+    storage.bars.coverage.update(A, lambda known: replace(known, conflicting=0))  # as an older version left it
+    fetched(storage, "2024-07-03T16:00", WEDNESDAY, price=3.0, refetch=True)
+    assert refresh_conflicts(storage.bars, A) == 0
+
+
+def test_bars_of_a_killed_store_are_adjusted_by_what_came_after_them(storage):
+    fetched(storage, "2024-07-01T16:00", TUESDAY, price=100.0)
+    facts = {"id": "x", "symbol": "A", "new_rate": 10, "old_rate": 1, "process_date": "2024-03-15", "ex_date": "2024-03-15"}
+    days, now = new_york_days(date(2023, 1, 1), date(2026, 11, 27)), at("2026-11-27T16:00")
+    actions = [decode("forward_split", facts)]
+    ActionStore(storage.files).update("A", lambda known: known.answered(days, known.to_fetch(days), actions, now=now)[0])
+    storage.bars.coverage.begin_storing(A, [Period(2024, 1)])
+    storage.bars.write(A, Period(2024, 1), bars("2024-01-10T15:00", price=1000.0))  # and is killed before it counts
+    frame = storage.load("A", "2024-01-01", "2024-06-30", adjustment="split", prices="computed", incomplete="ignore")
+    assert frame["close"].tolist() == [100.0, 100.0]
+
+
+def test_status_misses_a_file_that_is_gone(storage):
+    span = between("2024-05-01T04:00", "2024-08-01T04:00")
+    fetched(storage, "2024-09-02T16:00", "2024-05-06T15:00", "2024-06-06T15:00", "2024-07-08T15:00", span=span)
+    june = Period(2024, 6)
+    storage.files.path(Partition(A, june).key).unlink()
+    (found,) = series_status(storage.bars, DatasetFilter(), now=LONG_AFTER)
+    assert (found.state, found.missing) == ("incomplete", (june.span,))
+
+
+def test_a_bar_that_somebody_stores_does_not_hide_that_a_series_is_behind(storage):
+    whole = between("2024-06-03T04:00", "2024-06-06T04:00")
+    for symbol, end, stamps in (("A", "2024-06-04T04:00", ()), ("B", "2024-06-06T04:00", (WEDNESDAY,))):
+        span = between("2024-06-03T04:00", end)
+        fetched(storage, "2024-06-20T16:00", "2024-06-03T15:00", *stamps, span=span, symbol=symbol)
+        storage.bars.coverage.requested.add({Series(symbol, MINUTES): (whole,)})
+    storage.bars.add(A, bars(WEDNESDAY))
+    (found,) = reach_of(storage.bars, DatasetFilter(), now=at("2024-06-20T16:00"))
+    assert found.behind == ("A",)
+
+
+def test_a_payout_is_not_measured_by_the_price_of_a_later_owner_of_the_ticker(storage):
+    """META was FB when it paid; today FB is a fund, whose whole history is stored under FB."""
+    week = ["2020-06-01", "2020-06-02", "2020-06-03", "2020-06-10", "2020-06-11"]
+    for part, stamps in (("2020-06-01 2020-06-04", week[:3]), ("2020-06-10 2020-06-12", week[3:])):
+        first, last = part.split()
+        span = between(f"{first}T04:00", f"{last}T04:00")
+        fetched(
+            storage, "2024-07-01T16:00", *(f"{day}T04:00" for day in stamps), price=200.0, span=span, dataset=DAYS, symbol="META"
+        )
+    left = decode("name_change", {"id": "1", "old_symbol": "FB", "new_symbol": "META", "process_date": "2022-06-09"})
+    taken = decode("name_change", {"id": "2", "old_symbol": "XYZ", "new_symbol": "FB", "process_date": "2024-03-01"})
+    facts = {"id": "3", "symbol": "FB", "rate": 1.0, "special": False, "ex_date": "2020-06-10", "process_date": "2020-06-20"}
+    days, now = new_york_days(date(2019, 1, 1), date(2026, 11, 27)), at("2026-11-27T16:00")
+    for symbol, actions in {"META": [left], "FB": [left, taken, decode("cash_dividend", facts)], "XYZ": [taken]}.items():
+        change = partial(_answered, days, actions, now)
+        ActionStore(storage.files).update(symbol, change)
+    fund = [f"2020-06-{day:02d}T04:00" for day in (1, 2, 3, 4, 5, 8, 9, 10, 11)]
+    fetched(
+        storage,
+        "2024-07-01T16:00",
+        *fund,
+        price=5.0,
+        span=between("2020-06-01T04:00", "2020-06-12T04:00"),
+        dataset=DAYS,
+        symbol="FB",
+    )
+    with pytest.raises(StoreError) as caught:
+        storage.load("META", "2020-06-01", "2020-06-12", timeframe="1Day", adjustment="all", incomplete="ignore")
+    assert "ingest META" in str(caught.value)
+
+
+def _answered(days: TimeRange, actions: list[Action], now: datetime, known: SymbolActions) -> SymbolActions:
+    return known.answered(days, known.to_fetch(days), actions, now=now)[0]

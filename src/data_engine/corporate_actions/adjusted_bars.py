@@ -261,7 +261,7 @@ class _Security:
         for payout in payouts(effective(every, of.adjustment, of.as_of, after), every):
             day = payout.ex_date
             names = [symbol] if left is None or day <= left.day else []
-            names += [tenure.symbol for action, tenure in found if action.day == day]
+            names += [tenure.symbol for action, tenure in found if action.day == day and self._is_stored_for(tenure)]
             price = self._price(tuple(dict.fromkeys(names)), day, before=before)
             if isinstance(price, NoPrice):
                 lacking.append(price)
@@ -280,14 +280,27 @@ class _Security:
             every, of.adjustment, of.as_of, after=after, closes=closes, values=values, convention=of.convention
         )
 
+    def _is_stored_for(self, tenure: Tenure) -> bool:
+        """Tell whether what is stored under a ticker is of the security that had it then, and not of a later owner."""
+        if tenure.after is None:
+            return True
+        symbol = tenure.symbol
+        for known in self._of.prices.stored(symbol):
+            left = ticker_change_of(symbol, self._changes, since=known.since, begun=known.begun, first_bar=known.first_bar)
+            if left is None or left.day != tenure.after:
+                return False
+        return True
+
     def _price(self, names: tuple[str, ...], day: date, *, before: bool) -> float | NoPrice:
         """Return the close by which a payout is measured, under the first ticker that has it."""
-        price: float | NoPrice = NoPrice(self._series.symbol, day, day)
+        lacking: list[NoPrice] = []
         for name in names:
             price = self._of.prices.before(name, day) if before else self._of.prices.from_day(name, day)
             if not isinstance(price, NoPrice):
                 return price
-        return price
+            lacking.append(price)
+        # Of the series itself, if it can have one: another owner may have the ticker of that time today.
+        return lacking[0] if lacking else NoPrice(self._series.symbol, day, day)
 
     def _tenures(self, first: datetime) -> tuple[TickerChange | None, tuple[Tenure, ...]]:
         symbol = self._series.symbol

@@ -123,10 +123,18 @@ class PayoutPrices:
             self._days[series, year] = found
         return self._days[series, year]
 
-    def _is_answered(self, series: Series, span: TimeRange) -> bool:
+    def stored(self, symbol: str) -> Iterator[Coverage]:
+        """Yield the coverage of the series of a ticker that prices may be taken from."""
+        known = (self._coverage(Series(symbol, dataset)) for dataset in self._datasets)
+        return (one for one in known if one.rows)
+
+    def _coverage(self, series: Series) -> Coverage:
         if series not in self._known:
             self._known[series] = self._storage.coverage.read(series)
-        known = self._known[series]
+        return self._known[series]
+
+    def _is_answered(self, series: Series, span: TimeRange) -> bool:
+        known = self._coverage(series)
         return not missing(span, (*known.covered, *known.provisional))
 
 

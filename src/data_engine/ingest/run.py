@@ -25,7 +25,7 @@ from data_engine.market.symbol import suggestion
 from data_engine.market.time_range import TimeRange, difference, intersection, iso
 from data_engine.market.wording import and_more
 from data_engine.store.bar_store import BarStore
-from data_engine.store.conflicts import refresh_conflicts
+from data_engine.store.conflicts import conflicting_symbols, refresh_conflicts
 from data_engine.store.coverage import Coverage
 from data_engine.store.coverage_store import CoverageSnapshot
 from data_engine.store.partitions import Period
@@ -155,11 +155,12 @@ class IngestionRun:
 
     def _settle_conflicts(self) -> None:
         """Count the conflicting bars of series that were fetched; those that came again are stored as Alpaca has them."""
-        fetched = {Series(symbol, plan.dataset) for plan in self._run_plan.plans for symbol in plan.outstanding}
-        for series, known in self._run_plan.known.items():
-            if known.conflicting and series in fetched:
-                with self._guarded(series):
-                    refresh_conflicts(self._storage, series)
+        for plan in self._run_plan.plans:
+            conflicting = conflicting_symbols(self._storage.files, plan.dataset) if plan.outstanding else frozenset()
+            for series in (Series(symbol, plan.dataset) for symbol in plan.outstanding):
+                if series.symbol in conflicting or self._run_plan.known[series].conflicting:
+                    with self._guarded(series):
+                        refresh_conflicts(self._storage, series)
 
     def _judge_empty_sessions(self) -> None:
         """Have the emptiness of recent sessions be final, unless so many series lack one that it is missing at the source."""

@@ -24,7 +24,7 @@ from data_engine.market.finality import final_before, recent_since
 from data_engine.market.series import Series
 from data_engine.market.time_range import TimeRange, difference, intersection
 from data_engine.store.bar_store import BarStore
-from data_engine.store.conflicts import answered_again, conflict_file
+from data_engine.store.conflicts import Conflicts, conflict_file, conflicting_symbols, dropped, revised_again
 from data_engine.store.coverage import Coverage
 from data_engine.store.file_edit import FileEdit
 from data_engine.store.partitions import Period
@@ -91,6 +91,7 @@ class SeriesFiles:
         self._recent = recent_since(now)
         self._waiting: dict[tuple[str, Period], _Waiting] = {}
         self._in_order = True
+        self._conflicting: frozenset[str] | None = None  # read when first needed
         self._bars = 0
         self.arrivals = {symbol: Arrival() for symbol in task.symbols}
         self.damaged: dict[str, DataEngineError] = {}
@@ -153,7 +154,8 @@ class SeriesFiles:
         self._announce_rewrite(filled)
         asked, edits = self._asked(), dict[FileEdit, tuple[str, Period]]()
         for symbol, period in filled:
-            self._compare_conflicts(symbol, period, np.concatenate([timestamps_us(one) for one in group[symbol, period].tables]))
+            came = pa.concat_tables(group[symbol, period].tables)
+            self._update_conflicts(symbol, partial(revised_again, bars=came, now=self._run_began))
             if symbol not in self.damaged:
                 bars, answered = pa.concat_tables(group[symbol, period].tables), asked.intersect(period.span) if asked else None
                 edits[self._storage.merging(self.series(symbol), period, bars, answered=answered)] = symbol, period
@@ -164,13 +166,13 @@ class SeriesFiles:
         for symbol, period, _ in complete:
             self.arrivals[symbol].settled.add(period)
 
-    def _compare_conflicts(self, symbol: str, period: Period, came: Int64s, answered: Iterable[TimeRange] = ()) -> None:
-        """Forget that bars conflict which have come again: they are stored as they came. Others of *answered* are dropped now."""
-        spans = tuple(answered)
-        with suppress(*OF_ONE_FILE):  # of a series whose coverage cannot be read, the bars are stored
-            if self.known(symbol).conflicting:
-                conflicts = conflict_file(self._storage.files, self.series(symbol))
-                conflicts.update(lambda known: answered_again(known, period, came, spans, self._run_began))
+    def _update_conflicts(self, symbol: str, change: Callable[[Conflicts], Conflicts]) -> None:
+        """Change what is known of the conflicting bars of a symbol before its files change; nothing where there are none."""
+        if self._conflicting is None:
+            self._conflicting = conflicting_symbols(self._storage.files, self._task.dataset)
+        if symbol in self._conflicting:
+            with self.guarded(symbol):
+                conflict_file(self._storage.files, self.series(symbol)).update(change)
 
     def distrust(self) -> None:
         """Remove nothing more, and claim nothing of series of which bars were removed: what they lacked may yet have come."""
@@ -205,7 +207,7 @@ class SeriesFiles:
         for symbol, period, came in files:
             answered = asked.intersect(period.span) if asked else None
             if answered is not None:
-                self._compare_conflicts(symbol, period, came, (answered,))
+                self._update_conflicts(symbol, partial(dropped, answered=answered, came=came, now=self._run_began))
             written = self.arrivals[symbol].results.get(period)
             if answered is None or symbol in self.damaged or (written is not None and not written.lacking):
                 continue

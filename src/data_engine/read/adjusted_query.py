@@ -70,8 +70,11 @@ def _firsts(store: BarStore, query: BarQuery, holdings: Holdings) -> Iterator[tu
         series = Series(symbol, query.dataset)
         known = holdings.coverage(series)
         if known.rows:
-            stored = any(period.span.intersect(reach) for period in {*known.rows, *known.uncounted})
+            stored = any(period.span.intersect(reach) for period in (*known.rows, *holdings.files(series, reach)))
         else:
             stored = next(store.periods(series, reach), None) is not None
-        if stored and (known.last_bar is None or known.last_bar >= reach.start):
-            yield symbol, start if known.first_bar is None else max(start, known.first_bar)
+        # What a killed writer stored is not counted, and may be earlier than the first bar that is.
+        uncounted = [one for one in holdings.files(series, reach) if one not in known.rows or one in known.uncounted]
+        if stored and (uncounted or known.last_bar is None or known.last_bar >= reach.start):
+            first = min(known.first_bar or start, *(one.start for one in uncounted)) if uncounted else known.first_bar or start
+            yield symbol, max(start, first)

@@ -17,12 +17,12 @@ import numpy as np
 import pyarrow as pa
 
 from data_engine.market.bars import VALUES, Int64s, from_micros, numbers, take, timestamps_us, to_micros
-from data_engine.market.series import Series
+from data_engine.market.series import Dataset, Series
 from data_engine.market.time_range import TimeRange, from_iso, iso
 from data_engine.store.bar_store import BarStore
 from data_engine.store.document import Document
 from data_engine.store.file_store import FileStore
-from data_engine.store.partitions import Period, encode_symbol
+from data_engine.store.partitions import Period, encode_symbol, symbols_of
 
 FOLDER = "metadata/conflicts"
 
@@ -83,24 +83,46 @@ def merged(known: Conflicts, judged: Iterable[TimeRange], found: Conflicts) -> C
     return tuple(sorted((*kept, *same), key=lambda one: one.timestamp))
 
 
-def answered_again(known: Conflicts, period: Period, came: Int64s, answered: tuple[TimeRange, ...], now: datetime) -> Conflicts:
-    """Return the conflicting bars after bars of a file came again: those are stored as they came, whatever was seen before.
+def revised_again(known: Conflicts, bars: pa.Table, now: datetime) -> Conflicts:
+    """Return the conflicting bars where those that come again have the values that came: once they are stored, none conflicts.
 
     Args:
         known: The conflicting bars so far.
-        period: The file.
+        bars: The bars of a file that came, sorted.
+        now: When they were requested.
+    """
+    times = timestamps_us(bars)
+    at = np.searchsorted(times, _times(known))
+    columns = [numbers(bars.column(name)) for name in VALUES]
+    made = []
+    for one, row, time in zip(known, at.tolist(), _times(known).tolist(), strict=True):
+        came = row < times.size and times[row] == time
+        values = tuple(float(column[row]) for column in columns) if came else one.values
+        made.append(one if values == one.values else Conflict(one.timestamp, values, now.replace(microsecond=0)))
+    return tuple(made)
+
+
+def dropped(known: Conflicts, answered: TimeRange, came: Int64s, now: datetime) -> Conflicts:
+    """Return the conflicting bars where those that a complete response lacks are dropped by Alpaca.
+
+    Args:
+        known: The conflicting bars so far.
+        answered: The range that was answered.
         came: The timestamps that came, in microseconds.
-        answered: Where the response is complete: Alpaca no longer has a bar there that did not come.
         now: When it was requested.
     """
-    made = []
-    for one in known:
-        if one.timestamp not in period:
-            made.append(one)
-        elif not np.isin(to_micros(one.timestamp), came):
-            dropped = one.values is not None and any(one.timestamp in span for span in answered)
-            made.append(Conflict(one.timestamp, None, now.replace(microsecond=0)) if dropped else one)
-    return tuple(made)
+    gone = ~np.isin(_times(known), came)
+    return tuple(
+        Conflict(one.timestamp, None, now.replace(microsecond=0))
+        if lacking and one.timestamp in answered and one.values is not None
+        else one
+        for one, lacking in zip(known, gone.tolist(), strict=True)
+    )
+
+
+def conflicting_symbols(files: FileStore, dataset: Dataset) -> frozenset[str]:
+    """Return the symbols that have a file of conflicting bars."""
+    return frozenset(symbols_of(files.list(f"{FOLDER}/{dataset.name}")))
 
 
 def still_conflicting(conflicts: Conflicts, stored: pa.Table) -> Conflicts:

@@ -248,7 +248,10 @@ class Coverage:
             lost: The files.
             counts: What is now in them, and in those that hold the first and the last bar.
         """
-        return reduce(Coverage.unclaimed, (period.span for period in lost), self.counted(counts))
+        spans = [period.span for period in lost]
+        made = reduce(Coverage.unclaimed, spans, self.counted(counts))
+        claims = intersection((*self.covered, *self.provisional, *(one.range for one in self.unconfirmed)), spans)
+        return made.wanting(*claims) if claims else made
 
     def confirmed(self, now: datetime) -> Coverage:
         """Return the same after the first bars of the series, and those of all that is unconfirmed, came again as they are.

@@ -9,7 +9,7 @@ from data_engine.market.dates import DateLike, any_span
 from data_engine.market.series import Series
 from data_engine.market.time_range import TimeRange, difference
 from data_engine.store.bar_store import BarStore
-from data_engine.store.conflicts import refresh_conflicts
+from data_engine.store.conflicts import conflict_file, refresh_conflicts
 from data_engine.store.legacy_files import refuse_foreign
 from data_engine.store.selection import DatasetFilter, select_series
 
@@ -63,6 +63,8 @@ def remove_bars(store: BarStore, selected: Sequence[Series], span: TimeRange) ->
     requested.refresh()
     taken = dict.fromkeys(selected, (span,))
     requested.replace({series: difference(requested.of(series), taken.get(series, ())) for series in requested.series()})
+    for series in selected:  # first: nobody looks for the conflicting bars of a series that is forgotten
+        conflict_file(store.files, series).update(lambda known: tuple(one for one in known if one.timestamp not in span))
     removed = {series: store.remove(series, span) for series in selected}
     for series in selected:
         refresh_conflicts(store, series)

@@ -89,5 +89,6 @@ def _fetched_before(known: Coverage) -> date | None:
         return None
     if (until := known.claimed_until) is None:
         return date.min
-    ends = new_york_date(until)
-    return ends if known.last_bar is None else max(ends, new_york_date(known.last_bar) + DAY)
+    ends, last = new_york_date(until), known.last_bar
+    answered = last is not None and last < until  # a bar that somebody stored says nothing of what was fetched
+    return max(ends, new_york_date(last) + DAY) if answered and last is not None else ends

@@ -16,6 +16,7 @@ from data_engine.market.finality import final_before
 from data_engine.market.series import Series
 from data_engine.market.time_range import TimeRange, difference, intersection, new_york_date, new_york_days, union
 from data_engine.store.bar_store import BarStore
+from data_engine.store.conflicts import conflicting_symbols, refresh_conflicts
 from data_engine.store.coverage import Coverage
 from data_engine.store.coverage_file import key as coverage_key
 from data_engine.store.dated_ranges import Tentative
@@ -85,6 +86,9 @@ def repair_series(storage: BarStore, series: Series, findings: Sequence[Finding]
         return _rebuilt(storage.coverage.without_old_marks(known), stored, codes, spans, now)
 
     storage.coverage.update(series, rebuilt)
+    if series.symbol in conflicting_symbols(storage.files, series.dataset):
+        with suppress(StoreError):  # a file of it may be damaged still
+            refresh_conflicts(storage, series)
 
 
 def _rebuilt(known: Coverage, stored: StoredBars, codes: set[str], spans: Sequence[TimeRange], now: datetime) -> Coverage:

@@ -227,7 +227,7 @@ def counted_coverage(storage: BarStore, series: Series) -> Coverage:
         DamagedFile: If the coverage, or one of these files, cannot be read.
     """
     known = storage.coverage.read(series, fingerprints=False)
-    return known.counted(storage.count_files(known, (), durable=False)) if known.uncounted else known
+    return known.recounted(storage.count_files(known, (), durable=False)) if known.uncounted else known
 
 
 def sized_coverage(storage: BarStore, series: Series) -> tuple[Coverage, tuple[int, ...]]:
@@ -244,17 +244,18 @@ def sized_coverage(storage: BarStore, series: Series) -> tuple[Coverage, tuple[i
     sizes = storage.files.sizes_of(file_keys(series, chosen))
     other = _changed(known, chosen, sizes)
     if other or known.uncounted:
-        known = known.counted(storage.count_files(known, other, durable=False))
+        known = known.recounted(storage.count_files(known, other, durable=False))
     return replace(known, files={}), tuple(size for size in sizes if size is not None)
 
 
 def _changed(known: Coverage, chosen: Sequence[Period], sizes: Sequence[int | None]) -> list[Period]:
     """Return the files that are not as large as they were when they were counted: first the counted ones, then others.
 
-    Of one without a fingerprint, that is not known.
+    Of one without a fingerprint, only that it is gone is known.
     """
     marks, counted = known.files, len(known.rows)
-    changed = [one for one, size in zip(chosen[:counted], sizes, strict=False) if one in marks and marks[one].size != size]
+    found = zip(chosen[:counted], sizes, strict=False)
+    changed = [one for one, size in found if size is None or (one in marks and marks[one].size != size)]
     return changed + [one for one, size in zip(chosen[counted:], sizes[counted:], strict=True) if size is not None]
 
 

@@ -50,8 +50,9 @@ def compact(files: FileStore, now: datetime, *, bases: int) -> int:
     loose = [number for number in numbers if not any(first <= number <= last for first, last in spans)]
     if len(loose) < _MANY:
         return 0
-    settled = _settled(files, loose, now - AGE)[:-1]
-    if len(settled) < _MANY // 2:
+    settled, full = _settled(files, loose, now - AGE)
+    settled = settled if full else settled[:-1]
+    if len(settled) < _MANY // 2 and not full:
         return 0
     chosen = [record for record, _ in settled]
     merged = _to_merge(files, spans, chosen, sum(size for _, size in settled))
@@ -138,8 +139,8 @@ def _seen(history: StoreHistory, instant: datetime) -> Iterable[Entry]:
             yield Entry(key, mark, mark, Undo(Kind.SEEN))
 
 
-def _settled(files: FileStore, numbers: Sequence[int], until: datetime) -> list[tuple[Record, int]]:
-    """Return the complete records until an instant, as many as a pack may have, and the sizes of their files."""
+def _settled(files: FileStore, numbers: Sequence[int], until: datetime) -> tuple[list[tuple[Record, int]], bool]:
+    """Return the complete records until an instant, with the sizes of their files; and whether a pack is full before that."""
     found: list[tuple[Record, int]] = []
     size = 0
     for number in numbers:
@@ -148,11 +149,13 @@ def _settled(files: FileStore, numbers: Sequence[int], until: datetime) -> list[
             record = load(number, content or b"")
         except ValueError:
             continue  # of a killed writer
-        size += _bytes(record)
-        if record.instant > until or size > _MOST_BYTES:
+        if record.instant > until:
             break
+        size += _bytes(record)
+        if size > _MOST_BYTES and found:  # one record is packed however large it is, such as the first one of a large store
+            return found, True
         found.append((record, len(content or b"")))
-    return found
+    return found, False
 
 
 def _write(files: FileStore, first: int, last: int, records: Sequence[Record]) -> None:
