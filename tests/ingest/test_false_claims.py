@@ -27,7 +27,7 @@ from data_engine.store.partitions import Partition
 from data_engine.store.selection import DatasetFilter
 from data_engine.verify.repair import repair
 from data_engine.verify.verify import verify
-from pages import JUNE, LONG_AFTER, MAY, MINUTES, SPAN, SPLIT, at, bars, between, held, known, page, task
+from fetched_pages import JUNE, LONG_AFTER, MAY, MINUTES, SPAN, SPLIT, at, bars, between, held, known, page, task
 
 A = Series("A", MINUTES)
 

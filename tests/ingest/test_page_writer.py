@@ -26,7 +26,7 @@ from data_engine.store.coverage import Coverage
 from data_engine.store.file_count import Fingerprint
 from data_engine.store.partitions import Partition, Period
 from data_engine.verify.series_check import check_series
-from pages import (
+from fetched_pages import (
     DAYS,
     HOURS,
     JULY,

@@ -34,8 +34,8 @@ from data_engine.verify.reach import reach_of
 from data_engine.verify.repair import repair
 from data_engine.verify.status import series_status
 from data_engine.verify.verify import verify
+from fetched_pages import DAYS, LONG_AFTER, MINUTES, at, bars, between, held, known, page, task
 from legacy import write
-from pages import DAYS, LONG_AFTER, MINUTES, at, bars, between, held, known, page, task
 
 A = Series("A", MINUTES)
 

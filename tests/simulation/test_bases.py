@@ -86,8 +86,10 @@ def test_4_a_backfill_that_was_killed_is_compared_and_not_fetched_twice(kill_at:
     happened = made.take(Step("update", salt=2, faults=Faults(page_bars=30)))
 
     assert happened.report is None or happened.report.exit_code in (0, 1)
+    # What was recent then is fetched again: whether a session of it was missing, the killed run had not judged.
+    recent = at(date(2024, 6, 3), 0)
     for key, spans in stored.items():
-        for start, end in spans:
+        for start, end in ((start, min(end, recent)) for start, end in spans):
             inside = [stamp for stamp in held[key] if start <= stamp < end]
             again = [stamp for ask in happened.asks_of(key) for stamp in ask.said.get(key[1], {}) if start <= stamp < end]
             # The first bars alone, and the session that the next range is joined to.
