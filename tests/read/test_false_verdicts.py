@@ -286,3 +286,14 @@ def test_a_payout_is_not_measured_by_the_price_of_a_later_owner_of_the_ticker(st
 
 def _answered(days: TimeRange, actions: list[Action], now: datetime, known: SymbolActions) -> SymbolActions:
     return known.answered(days, known.to_fetch(days), actions, now=now)[0]
+
+
+def test_sessions_of_a_file_that_is_gone_are_missing(storage):
+    span = between("2024-05-01T04:00", "2024-08-01T04:00")
+    fetched(storage, "2024-09-02T16:00", "2024-05-06T15:00", "2024-06-06T15:00", "2024-07-08T15:00", span=span)
+    storage.files.path(Partition(A, Period(2024, 6)).key).unlink()
+    states = storage.sessions("A", "2024-06-03", "2024-07-05").set_index("session")["state"]
+    assert set(states[:"2024-06-28"]) == {"missing"}
+    assert set(states["2024-07-01":]) == {"final"}
+    frame = storage.load("A", "2024-06-03", "2024-07-05", incomplete="ignore")
+    assert frame.attrs["data_engine"]["sessions"] == {"final": 4, "provisional": 0, "missing": 19, "suspect": 0, "unverified": 0}

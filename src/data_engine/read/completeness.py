@@ -17,7 +17,7 @@ from data_engine.read.bar_query import BarQuery
 from data_engine.read.holdings import Holding, Holdings, sure
 from data_engine.store.bar_store import BarStore
 from data_engine.store.legacy_files import foreign_files
-from data_engine.store.partitions import Partition, Period
+from data_engine.store.partitions import Partition
 
 _NAMED = 3  # symbols, or ranges of one symbol
 
@@ -38,7 +38,7 @@ def lack_of(store: BarStore, query: BarQuery, holdings: Holdings, held: Sequence
     """
     strict = query.incomplete == "raise"
     lacking = [one for one in (sure(holding, query) if strict else holding for holding in held) if one.missing]
-    lost = [(one, files) for one in held if (files := _lost_files(holdings, one, query))]
+    lost = [one for one in held if one.lost]
     parts = [_missing_text(lacking, query, now) + _shorter_bars(lacking, query, holdings)] if lacking else []
     parts += [_lost_text(store, lost)] if lost else []
     parts += _foreign_parts(store, lacking)
@@ -115,22 +115,12 @@ def _can_be_computed(timeframe: Timeframe) -> bool:
     return True
 
 
-def _lost_files(holdings: Holdings, one: Holding, query: BarQuery) -> tuple[Period, ...]:
-    """Return the files in which the coverage counts bars, and which do not exist."""
-    known = one.known
-    # A run was about to change the others: their counts are not to be believed.
-    reach = query.reach
-    counted = (period for period in sorted(known.rows.keys() - known.uncounted) if period.span.intersect(reach))
-    there = frozenset(holdings.files(known.series, reach))
-    return tuple(period for period in counted if period not in there)
-
-
-def _lost_text(store: BarStore, lost: Sequence[tuple[Holding, tuple[Period, ...]]]) -> str:
-    keys = (f"{store.files.location}/{Partition(one.known.series, period).key}" for one, files in lost for period in files)
-    bars = sum(one.known.rows[period] for one, files in lost for period in files)
-    symbols = [one.symbol for one, _ in lost]
+def _lost_text(store: BarStore, lost: Sequence[Holding]) -> str:
+    keys = (f"{store.files.location}/{Partition(one.known.series, period).key}" for one in lost for period in one.lost)
+    bars = sum(one.known.rows[period] for one in lost for period in one.lost)
+    symbols = [one.symbol for one in lost]
     names = " ".join(symbols) if len(symbols) <= _MOST_IN_COMMAND else ""
-    series = str(lost[0][0].known.series) if len(lost) == 1 else plural(len(lost), "symbol")
+    series = str(lost[0].known.series) if len(lost) == 1 else plural(len(lost), "symbol")
     return (
         f"{series} {'is' if len(lost) == 1 else 'are'} missing {bars:,} stored bars: no file {and_more(keys, 1)}; "
         f"run `data-engine verify{f' {names}' if names else ''} --repair`, then `data-engine update`"

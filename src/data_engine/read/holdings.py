@@ -47,12 +47,14 @@ class Holding:
         asked: The ranges that the call asks for and whose bars have ended.
         unverified: The ranges whose bars were stored without coverage, whole New York days.
         missing: The ranges of *asked* that are not held, and in which there can be bars.
+        lost: The files in which the coverage counts bars, and which do not exist.
     """
 
     known: Coverage
     asked: tuple[TimeRange, ...] = ()
     unverified: tuple[TimeRange, ...] = ()
     missing: tuple[TimeRange, ...] = ()
+    lost: tuple[Period, ...] = ()
 
     @property
     def symbol(self) -> str:
@@ -133,7 +135,14 @@ class Holdings:
         missing = _with_bars(missing, query.dataset, query.hours)
         if missing and (end := self._end_of_security(known, ended.start)) is not None:
             asked, missing = _before(asked, end), _with_bars(_before(missing, end), query.dataset, query.hours)
-        return Holding(known, asked, stored, missing)
+        return Holding(known, asked, stored, missing, self._lost_files(known, query.reach))
+
+    def _lost_files(self, known: Coverage, reach: TimeRange) -> tuple[Period, ...]:
+        """Return the files in which the coverage counts bars, and which do not exist."""
+        # A run was about to change the others: their counts are not to be believed.
+        counted = (period for period in sorted(known.rows.keys() - known.uncounted) if period.span.intersect(reach))
+        there = frozenset(self.files(known.series, reach))
+        return tuple(period for period in counted if period not in there)
 
     def _end_of_security(self, known: Coverage, start: datetime) -> datetime | None:
         """Return when the security of a series left its ticker or was delisted, or None if that is not known.

@@ -17,6 +17,7 @@ from data_engine.market.bars import Int64s, numbers, to_micros
 from data_engine.market.exchange_calendar import DAY
 from data_engine.market.session_states import (
     FINAL,
+    MISSING,
     PROVISIONAL,
     STATES,
     SUSPECT,
@@ -104,6 +105,9 @@ class FrameRecord(Watch):
         if table is not None:
             made = made.copy()
             _mark_suspects(made, self._sessions, table, one.known)
+        if one.lost:
+            made = made.copy()
+            made[_in_lost_files(self._sessions, one)] = MISSING
         self._numbers += np.bincount(made[self._asked(one.asked)], minlength=len(STATES))
 
 
@@ -138,6 +142,7 @@ def _rows(one: Holding, every: Sessions, table: pa.Table | None, span: TimeRange
     number = np.zeros(made.size, np.int64) if table is None else counts(every, _pieces(table))
     if table is not None:
         _mark_suspects(made, every, table, one.known)
+    made[_in_lost_files(every, one)] = MISSING
     chosen = np.flatnonzero(_asked(every, one) & (every.ends > to_micros(span.start)) & (every.starts < to_micros(span.end)))
     known = one.known
     answered = [known.updated if made[at] in (FINAL, PROVISIONAL, SUSPECT) else None for at in chosen.tolist()]
@@ -174,6 +179,11 @@ def _within(found: Sessions, ranges: Iterable[TimeRange]) -> Any:
     for span in ranges:
         made |= (found.ends > to_micros(span.start)) & (found.starts < to_micros(span.end))
     return made
+
+
+def _in_lost_files(found: Sessions, one: Holding) -> Any:
+    """Return the sessions with bars in files that are gone, whatever was answered."""
+    return _within(found, (period.span for period in one.lost))
 
 
 def _mark_suspects(made: Any, found: Sessions, table: pa.Table, known: Coverage) -> None:
