@@ -922,6 +922,33 @@ STEPS = {
             salt=6,
         ),
     ],
+    1080000348: [  # none of the program's: the vendor adjusted by a split, then not by it, then by it again
+        Step(
+            "ingest",
+            symbols=("DDD", "FBB", "EEE", "HHH", "GGG"),
+            start="2024-02-04",
+            end="2024-02-07",
+            timeframe="30Min",
+            adjustment="split",
+            refetch=True,
+            hours=23.566666666666666,
+            workers=4,
+            salt=2,
+        ),
+        Step(
+            "ingest",
+            symbols=("CCC", "GGG", "FFF", "EEE", "FBB", "HHH"),
+            start="2024-02-04",
+            timeframe="30Min",
+            adjustment="split",
+            index="ours",
+            hours=4.9,
+            faults=Faults(lands_at=4, page_bars=60),
+            workers=1,
+            page_limit=40,
+            salt=3,
+        ),
+    ],
 }
 
 

@@ -170,10 +170,13 @@ class Vendor:
         self.requests = 0
         self.stopped = False
         self._told = _Told()
+        self._opened = 0
 
     def open(self, scheduler: Scheduler, clock: int, faults: Faults, seed: object) -> None:
         """Open for a step, at a vendor whose time is *clock*."""
-        base = clock - 86_400_000_000 if faults.lands_at is not None else None
+        # What was adjusted by in an earlier step stays so.
+        base = max(clock - 86_400_000_000, self._opened) if faults.lands_at is not None else None
+        self._opened = clock
         self._told = _Told(scheduler, clock, faults, base, random.Random(f"vendor {seed}"))
         self.requests, self.stopped = 0, False
 
