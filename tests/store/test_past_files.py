@@ -304,6 +304,20 @@ def test_young_records_and_the_last_one_stay_files_of_their_own(place, monkeypat
     assert len(StoreHistory(place.files).records) >= 1
 
 
+def test_a_first_record_that_is_larger_than_a_pack_is_packed_with_no_other(tmp_path, monkeypatch):
+    """Such as the one with which the history of a large store begins; nothing was ever packed."""
+    monkeypatch.setattr(compaction, "_MOST_BYTES", 4_000)
+    files, key = LocalFiles(tmp_path), "metadata/coverage/equities_1min/symbol=A.json"
+    large = random.Random(1).randbytes(8_000)
+    files.update(key, lambda _: large)
+    for number in range(40):
+        files.update(key, lambda _, number=number: b"%d" % number)
+    later = datetime.now(UTC) + timedelta(hours=2)
+    packed = [compaction.compact(files, later, bases=1) for _ in range(3)]
+    assert packed[0] >= 1
+    assert sum(packed) >= 10  # fewer than are worth a pack are left
+
+
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_pruned_history_begins_later_and_tells_the_same_from_then_on(place, packed, monkeypatch):
     monkeypatch.setattr(compaction, "_MANY", 6)
