@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import datetime
 from functools import reduce
 
-from data_engine.errors import StoreError
+from data_engine.errors import DamagedFile, StoreError
 from data_engine.market.finality import final_before
 from data_engine.market.series import Series
 from data_engine.market.time_range import TimeRange, difference, intersection, new_york_date, new_york_days, union
@@ -87,7 +87,7 @@ def repair_series(storage: BarStore, series: Series, findings: Sequence[Finding]
 
     storage.coverage.update(series, rebuilt)
     if series.symbol in conflicting_symbols(storage.files, series.dataset):
-        with suppress(StoreError):  # a file of it may be damaged still
+        with suppress(DamagedFile):  # the file of conflicts may be damaged, which its own finding says
             refresh_conflicts(storage, series)
 
 
