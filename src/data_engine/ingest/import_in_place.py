@@ -191,9 +191,12 @@ class _OfOneFile(StoreError):
 def _uncovered(storage: BarStore, series: Series, table: pa.Table, report: ImportReport) -> pa.Table:
     """Return the bars that are stored, and those that are not and lie outside of what Alpaca has answered for good."""
     times, known = timestamps_us(table), storage.coverage.read(series)
+    answered = inside(difference(known.covered, known.imported), times)
+    if not answered.any():
+        return table
     files = [timestamps_us(storage.read(series, period, ["timestamp"])) for period, _ in split_by_period(table, series.dataset)]
     stored = np.isin(times, np.concatenate([np.empty(0, np.int64), *files]))
-    apart = inside(difference(known.covered, known.imported), times) & ~stored
+    apart = answered & ~stored
     report.covered += int(np.count_nonzero(apart))
     return take(table, ~apart)
 

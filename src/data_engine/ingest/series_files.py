@@ -157,8 +157,8 @@ class SeriesFiles:
             came = pa.concat_tables(group[symbol, period].tables)
             self._update_conflicts(symbol, partial(revised_again, bars=came, now=self._run_began))
             if symbol not in self.damaged:
-                bars, answered = pa.concat_tables(group[symbol, period].tables), asked.intersect(period.span) if asked else None
-                edits[self._storage.merging(self.series(symbol), period, bars, answered=answered)] = symbol, period
+                answered = asked.intersect(period.span) if asked else None
+                edits[self._storage.merging(self.series(symbol), period, came, answered=answered)] = symbol, period
         self._carry_out(edits)
         ended = group.items() if self._in_order else ()
         complete = [(symbol, period, waiting) for (symbol, period), waiting in ended if waiting.complete]

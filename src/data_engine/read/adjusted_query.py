@@ -37,7 +37,7 @@ def adjusted(store: BarStore, query: BarQuery, holdings: Holdings, *, now: datet
         return replace(query, prices=road.prices), []
     query = replace(query, dataset=road.dataset, prices=road.prices, as_of=road.as_of)
     adjuster = Adjuster(store, road.dataset, query.adjustment, road.as_of, convention=query.convention, today=new_york_date(now))
-    firsts = dict(_firsts(store, query, holdings))
+    firsts = dict(_firsts(query, holdings))
     last = new_york_date(query.reach.end - timedelta(microseconds=1))
     plan = adjuster.plan(firsts, until=last)
     notes = []
@@ -60,7 +60,7 @@ def _left_out(names: Iterable[str], query: BarQuery) -> str:
     return f"{len(left)} of {len(query.symbols)} symbols left out: {and_more(left, _NAMED)}"
 
 
-def _firsts(store: BarStore, query: BarQuery, holdings: Holdings) -> Iterator[tuple[str, datetime]]:
+def _firsts(query: BarQuery, holdings: Holdings) -> Iterator[tuple[str, datetime]]:
     """Yield the symbols that have bars in the range, with an instant at or before the first of them."""
     reach = query.reach
     # Bars of a day are not changed by an action of that day: the first session counts, not the days before it.
@@ -69,12 +69,9 @@ def _firsts(store: BarStore, query: BarQuery, holdings: Holdings) -> Iterator[tu
     for symbol in query.symbols:
         series = Series(symbol, query.dataset)
         known = holdings.coverage(series)
-        if known.rows:
-            stored = any(period.span.intersect(reach) for period in (*known.rows, *holdings.files(series, reach)))
-        else:
-            stored = next(store.periods(series, reach), None) is not None
+        files = holdings.files(series, reach)
         # What a killed writer stored is not counted, and may be earlier than the first bar that is.
-        uncounted = [one for one in holdings.files(series, reach) if one not in known.rows or one in known.uncounted]
+        uncounted = [one.start for one in files if one not in known.rows or one in known.uncounted]
+        stored = files or any(period.span.intersect(reach) for period in known.rows)
         if stored and (uncounted or known.last_bar is None or known.last_bar >= reach.start):
-            first = min(known.first_bar or start, *(one.start for one in uncounted)) if uncounted else known.first_bar or start
-            yield symbol, max(start, first)
+            yield symbol, max(start, min([known.first_bar or start, *uncounted]))

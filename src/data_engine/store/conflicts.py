@@ -91,15 +91,11 @@ def revised_again(known: Conflicts, bars: pa.Table, now: datetime) -> Conflicts:
         bars: The bars of a file that came, sorted.
         now: When they were requested.
     """
-    times = timestamps_us(bars)
-    at = np.searchsorted(times, _times(known))
-    columns = [numbers(bars.column(name)) for name in VALUES]
-    made = []
-    for one, row, time in zip(known, at.tolist(), _times(known).tolist(), strict=True):
-        came = row < times.size and times[row] == time
-        values = tuple(float(column[row]) for column in columns) if came else one.values
-        made.append(one if values == one.values else Conflict(one.timestamp, values, now.replace(microsecond=0)))
-    return tuple(made)
+    seen = now.replace(microsecond=0)
+    return tuple(
+        one if came in (None, one.values) else Conflict(one.timestamp, came, seen)
+        for one, came in zip(known, _values_in(bars, known), strict=True)
+    )
 
 
 def dropped(known: Conflicts, answered: TimeRange, came: Int64s, now: datetime) -> Conflicts:
@@ -132,17 +128,9 @@ def still_conflicting(conflicts: Conflicts, stored: pa.Table) -> Conflicts:
         conflicts: The conflicting bars, by time.
         stored: The stored bars of their ranges, by `BAR_SCHEMA`.
     """
-    if not conflicts:
-        return ()
-    times = timestamps_us(stored)
-    at = np.searchsorted(times, _times(conflicts))
-    columns = [numbers(stored.column(name)) for name in VALUES]
-    live = []
-    for one, row, time in zip(conflicts, at.tolist(), _times(conflicts).tolist(), strict=True):
-        there = row < times.size and times[row] == time
-        if there and (one.values is None or one.values != tuple(float(column[row]) for column in columns)):
-            live.append(one)
-    return tuple(live)
+    return tuple(
+        one for one, ours in zip(conflicts, _values_in(stored, conflicts), strict=True) if ours not in (None, one.values)
+    )
 
 
 def live_conflicts(storage: BarStore, series: Series, span: TimeRange | None = None) -> Conflicts:
@@ -170,11 +158,8 @@ def conflicting_values(storage: BarStore, series: Series) -> tuple[tuple[Conflic
     """
     found: list[tuple[Conflict, Values]] = []
     for period, part in by_file(series, conflict_file(storage.files, series).read()).items():
-        stored = storage.read(series, period)
-        live = still_conflicting(part, stored)
-        columns = [numbers(stored.column(name)) for name in VALUES]
-        for one, row in zip(live, np.searchsorted(timestamps_us(stored), _times(live)).tolist(), strict=True):
-            found.append((one, tuple(float(column[row]) for column in columns)))
+        stored = _values_in(storage.read(series, period), part)
+        found += [(one, ours) for one, ours in zip(part, stored, strict=True) if ours is not None and ours != one.values]
     return tuple(found)
 
 
@@ -224,6 +209,17 @@ def with_theirs(stored: pa.Table, conflicts: Conflicts, columns: tuple[str, ...]
             values[name][row] = one.values[VALUES.index(name)]
     made = pa.Table.from_arrays([stored.column("timestamp"), *(pa.array(values[name]) for name in columns)], schema=stored.schema)
     return made.filter(pa.array(~gone)) if gone.any() else made
+
+
+def _values_in(bars: pa.Table, conflicts: Conflicts) -> list[Values | None]:
+    """Return the values that some bars have at the times of conflicting ones; None where there is no bar."""
+    times, stamps = timestamps_us(bars), _times(conflicts)
+    at = np.searchsorted(times, stamps).tolist()
+    columns = [numbers(bars.column(name)) for name in VALUES] if conflicts else []
+    return [
+        tuple(float(column[row]) for column in columns) if row < times.size and times[row] == stamp else None
+        for row, stamp in zip(at, stamps.tolist(), strict=True)
+    ]
 
 
 def _times(conflicts: Iterable[Conflict]) -> Int64s:

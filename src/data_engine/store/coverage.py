@@ -14,19 +14,16 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import reduce
-from typing import TypeVar
 
 from data_engine.market.finality import final_before, recent_since
 from data_engine.market.series import Series
 from data_engine.market.time_range import TimeRange, difference, intersection, unanswered, union
-from data_engine.store.dated_ranges import Seen, Tentative, Unconfirmed
+from data_engine.store.dated_ranges import Seen, Tentative, Unconfirmed, without
 from data_engine.store.file_count import FileCount, Fingerprint
 from data_engine.store.filled import Filled, outside
 from data_engine.store.partitions import Period
 from data_engine.store.storing import Storing
 from data_engine.store.tentative import counted_tentative, tentative_after
-
-_Part = TypeVar("_Part", "Tentative", "Unconfirmed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +165,7 @@ class Coverage:
             covered=covered,
             provisional=difference(provisional, covered),
             imported=difference(self.imported, (span,)),
-            unconfirmed=_without(self.unconfirmed, span),
+            unconfirmed=without(self.unconfirmed, span),
             basis_checked=now if first else self.basis_checked,
             empty_since=None if made.first_bar else (self.empty_since or now),
         )
@@ -184,7 +181,7 @@ class Coverage:
             covered=difference(self.covered, parts),
             provisional=union((*self.provisional, *parts)),
             imported=difference(self.imported, parts),
-            tentative=_without(self.tentative, *parts),
+            tentative=without(self.tentative, *parts),
         )
 
     def closed(self, ranges: Iterable[TimeRange], *, now: datetime, counts: Mapping[Period, FileCount]) -> Coverage:
@@ -226,8 +223,8 @@ class Coverage:
             covered=difference(self.covered, (span,)),
             provisional=difference(self.provisional, (span,)),
             imported=difference(self.imported, (span,)),
-            tentative=_without(self.tentative, span),
-            unconfirmed=_without(self.unconfirmed, span),
+            tentative=without(self.tentative, span),
+            unconfirmed=without(self.unconfirmed, span),
             filled=outside(self.filled, (span,)),
         )
 
@@ -355,8 +352,8 @@ class Coverage:
             covered=difference(self.covered, (span,)),
             provisional=difference(self.provisional, (span,)),
             imported=difference(self.imported, (span,)),
-            tentative=_without(made.tentative, span),
-            unconfirmed=_without(self.unconfirmed, span),
+            tentative=without(made.tentative, span),
+            unconfirmed=without(self.unconfirmed, span),
             filled=outside(self.filled, (span,)),
             files={period: mark for period, mark in made.files.items() if not period.span.intersect(span)},
         )
@@ -393,8 +390,3 @@ class Coverage:
         """
         ended = span.before(self.series.dataset.timeframe.floor(now))
         return unanswered(ended, self.wanted, (*self.covered, *self.provisional)) if ended else ()
-
-
-def _without(parts: Iterable[_Part], *spans: TimeRange) -> tuple[_Part, ...]:
-    """Return what is left of dated ranges outside of some others."""
-    return tuple(replace(one, range=left) for one in parts for left in difference((one.range,), spans))

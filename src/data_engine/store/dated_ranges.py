@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 from data_engine.market.time_range import TimeRange, difference, intersection, union
 
@@ -52,6 +53,14 @@ class Seen:
 
     range: TimeRange
     asked: datetime
+
+
+_Part = TypeVar("_Part", Tentative, Unconfirmed)
+
+
+def without(parts: Iterable[_Part], *spans: TimeRange) -> tuple[_Part, ...]:
+    """Return what is left of dated ranges outside of some others."""
+    return tuple(replace(one, range=left) for one in parts for left in difference((one.range,), spans))
 
 
 def seen_again(

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from pathlib import Path
-from typing import TypeVar
 
 from data_engine.errors import OF_ONE_FILE, DataEngineError, StoreError
 from data_engine.store.disk import DISK, Disk, Entry, parent_of, renew_after_fork, reported, store_error
@@ -33,7 +32,6 @@ from data_engine.store.local_names import LocalNames
 from data_engine.store.removal_mark import is_mark
 
 _LOCK_SECONDS = 600.0
-_Read = TypeVar("_Read")
 
 
 class LocalFiles:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from data_engine.market.time_range import TimeRange, difference, new_york_date, new_york_midnight, union
-from data_engine.store.dated_ranges import TENTATIVE, Tentative
+from data_engine.market.time_range import TimeRange, new_york_date, new_york_midnight, union
+from data_engine.store.dated_ranges import TENTATIVE, Tentative, without
 
 if TYPE_CHECKING:
     from data_engine.store.coverage import Coverage
@@ -21,21 +22,20 @@ def tentative_after(before: Coverage, made: Coverage, final: TimeRange | None, n
     an earlier response had none, the rest of what that said is not believed either: it is asked for once more.
     """
     first, since = made.first_bar, made.first_bar or made.empty_since
-    by_answer: dict[datetime, list[TimeRange]] = {}
     settled = (final,) if final else ()
+    parts: list[Tentative] = []
     for one in made.tentative:
         # What the same run was answered, of other ranges, is as good as the response that brought the first bar. Bars of a user
         # say nothing of any response.
         same_run = final is not None and one.answered == now
         left = one.range.before(first) if same_run and first is not None else one.range
-        by_answer.setdefault(one.answered, []).extend(difference((left,), settled) if left else ())
+        parts += without((replace(one, range=left),), *settled) if left else ()
     if final is not None and since is not None and now - since <= TENTATIVE:
         # In its first session a series need not trade from the beginning on.
         part = final if first is None else final.before(new_york_midnight(new_york_date(first)))
-        by_answer.setdefault(now, []).extend((part,) if part else ())
-    for one in doubted(before, made, first if final is None else before.first_bar, since=now):
-        by_answer.setdefault(one.answered, []).extend(difference((one.range,), settled))
-    return _in_order(by_answer)
+        parts += [Tentative(part, now)] if part else []
+    parts += without(_doubted(before, made, first if final is None else before.first_bar, since=now), *settled)
+    return _joined(parts)
 
 
 def counted_tentative(before: Coverage, made: Coverage) -> tuple[Tentative, ...]:
@@ -47,16 +47,9 @@ def counted_tentative(before: Coverage, made: Coverage) -> tuple[Tentative, ...]
     if before.first_bar is not None and (made.first_bar is None or made.first_bar > before.first_bar):
         doubts = _before_later(before, made)
     else:
-        doubts = doubted(before, made, before.first_bar, since=made.first_bar)
-    if not doubts:
-        return made.tentative
-    by_answer: dict[datetime, list[TimeRange]] = {}
-    known = [one.range for one in made.tentative]
-    for one in made.tentative:
-        by_answer.setdefault(one.answered, []).append(one.range)
-    for one in doubts:
-        by_answer.setdefault(one.answered, []).extend(difference((one.range,), known))
-    return _in_order(by_answer)
+        doubts = _doubted(before, made, before.first_bar, since=made.first_bar)
+    known = (one.range for one in made.tentative)
+    return _joined((*made.tentative, *without(doubts, *known))) if doubts else made.tentative
 
 
 def _before_later(before: Coverage, made: Coverage) -> list[Tentative]:
@@ -69,7 +62,7 @@ def _before_later(before: Coverage, made: Coverage) -> list[Tentative]:
     return [Tentative(part, before.begun or before.first_bar) for part in parts if part]  # type: ignore[arg-type]
 
 
-def doubted(before: Coverage, made: Coverage, limit: datetime | None, *, since: datetime | None) -> list[Tentative]:
+def _doubted(before: Coverage, made: Coverage, limit: datetime | None, *, since: datetime | None) -> list[Tentative]:
     """Return what was answered before the vendor knew of the first bar, as far as it lies before *limit*.
 
     Args:
@@ -85,7 +78,11 @@ def doubted(before: Coverage, made: Coverage, limit: datetime | None, *, since: 
     return [Tentative(part, answered) for part in parts if part]
 
 
-def _in_order(by_answer: Mapping[datetime, Iterable[TimeRange]]) -> tuple[Tentative, ...]:
+def _joined(parts: Iterable[Tentative]) -> tuple[Tentative, ...]:
+    """Return the same emptiness in order, what one response said in as few ranges as possible."""
+    by_answer: dict[datetime, list[TimeRange]] = {}
+    for one in parts:
+        by_answer.setdefault(one.answered, []).append(one.range)
     made = [Tentative(part, answered) for answered, ranges in by_answer.items() for part in union(ranges)]
     return tuple(sorted(made, key=lambda one: one.range))
 

@@ -90,5 +90,6 @@ def _fetched_before(known: Coverage) -> date | None:
     if (until := known.claimed_until) is None:
         return date.min
     ends, last = new_york_date(until), known.last_bar
-    answered = last is not None and last < until  # a bar that somebody stored says nothing of what was fetched
-    return max(ends, new_york_date(last) + DAY) if answered and last is not None else ends
+    if last is None or last >= until:  # a bar that somebody stored says nothing of what was fetched
+        return ends
+    return max(ends, new_york_date(last) + DAY)
