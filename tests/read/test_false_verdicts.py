@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from data_engine.cli import main
 
 from data_engine import ParquetStorage
 from data_engine.corporate_actions.action_store import ActionStore
@@ -32,6 +33,7 @@ from data_engine.store.partitions import Partition, Period
 from data_engine.store.selection import DatasetFilter
 from data_engine.verify.reach import reach_of
 from data_engine.verify.repair import repair
+from data_engine.verify.session_gate import session_gate
 from data_engine.verify.status import series_status
 from data_engine.verify.verify import verify
 from fetched_pages import DAYS, LONG_AFTER, MINUTES, at, bars, between, held, known, page, task
@@ -297,3 +299,51 @@ def test_sessions_of_a_file_that_is_gone_are_missing(storage):
     assert set(states["2024-07-01":]) == {"final"}
     frame = storage.load("A", "2024-06-03", "2024-07-05", incomplete="ignore")
     assert frame.attrs["data_engine"]["sessions"] == {"final": 4, "provisional": 0, "missing": 19, "suspect": 0, "unverified": 0}
+
+
+def _without_june(storage: ParquetStorage) -> None:
+    span = between("2024-05-01T04:00", "2024-08-01T04:00")
+    fetched(storage, "2024-09-02T16:00", "2024-05-06T15:00", *TEN, "2024-07-08T15:00", span=span)
+    storage.bars.coverage.requested.add({A: (span,)})
+    storage.files.path(Partition(A, Period(2024, 6)).key).unlink()
+
+
+TEN = tuple(f"2024-06-{day:02d}T15:00" for day in (3, 4, 5, 6, 7, 10, 11, 12, 13, 14))
+
+
+@pytest.mark.parametrize(
+    ("options", "code"), [((), 1), (("--start", "2024-06-03", "--end", "2024-06-05"), 1), (("--start", "2024-07-01"), 0)]
+)
+def test_a_strict_query_over_a_file_that_is_gone_fails(storage, capsys, options, code):
+    _without_june(storage)
+    words = ["query", "SELECT count(*) FROM bars_1min", "--strict", "--base-path", str(storage.files.folder), *options]
+    assert main(words) == code
+    told = "bars_1min misses requested ranges or counted files of 1 symbol (A); run `data-engine verify --repair`"
+    assert (told in capsys.readouterr().err) == bool(code)
+
+
+def test_a_session_in_a_file_that_is_gone_is_not_held(storage):
+    _without_june(storage)
+    gate = session_gate(storage.bars, DatasetFilter(), date(2024, 6, 17), now=at("2024-09-02T16:00"))
+    assert [(one.series, one.reason) for one in gate.lacking] == [(A, "damaged")]
+
+
+def test_an_export_from_the_first_bar_on_names_what_the_raw_series_lacks(storage, tmp_path, capsys):
+    span = between("2024-06-03T04:00", "2024-06-08T04:00")
+    fetched(storage, "2024-09-02T16:00", "2024-06-03T04:00", span=span, dataset=DAYS)
+    series = Series("A", DAYS)
+    storage.bars.coverage.requested.add({series: (between("2024-06-03T04:00", "2024-07-01T04:00"),)})
+    ActionStore(storage.files).update(
+        "A", partial(_answered, new_york_days(date(2024, 1, 1), date(2024, 6, 28)), [], datetime.now(UTC))
+    )
+    words = ["export", "--to", "qlib", "--timeframe", "1Day", "--adjustment", "split", "--end", "2024-06-28", "--strict", "--lossy"]
+    assert main([*words, "--base-path", str(storage.files.folder), str(tmp_path / "out")]) == 1
+    assert "equities_1day misses requested ranges of 1 symbol (A)" in capsys.readouterr().err
+
+
+def test_an_export_names_a_symbol_that_only_another_dataset_has(storage, tmp_path, capsys):
+    fetched(storage, "2024-09-02T16:00", TUESDAY)
+    fetched(storage, "2024-09-02T16:00", "2024-06-04T04:00", dataset=DAYS, symbol="B")
+    words = ["export", "--to", "qlib", "--symbols", "A,B", "--strict", "--lossy", "--base-path", str(storage.files.folder)]
+    assert main([*words, str(tmp_path / "out")]) == 1
+    assert "equities_1min has no bars of B" in capsys.readouterr().err

@@ -13,11 +13,8 @@ if TYPE_CHECKING:
     from data_engine.market.time_range import TimeRange
     from data_engine.store.bar_store import BarStore
 
-_NAMED = 3
-
-
 def warn_of_gaps(store: BarStore, sql: str, span: TimeRange | None, now: datetime) -> bool:
-    """Print one line that names the datasets in the SQL of which a requested range is missing; return whether there is one.
+    """Print one line that names the datasets in the SQL that miss a requested range or a counted file; return whether one does.
 
     Args:
         store: The store.
@@ -26,23 +23,18 @@ def warn_of_gaps(store: BarStore, sql: str, span: TimeRange | None, now: datetim
         now: The current instant, aware.
     """
     from data_engine.market.dates import any_span
-    from data_engine.market.wording import and_more, dataset_options, plural
-    from data_engine.read.completeness import incomplete_series
+    from data_engine.market.wording import dataset_options
+    from data_engine.read.completeness import incomplete_series, incomplete_text
     from data_engine.read.duckdb_views import datasets, view_name
 
     words = set(re.findall(r"\w+", sql.lower()))
     store.coverage.requested.refresh()
-    parts, options = [], []
+    texts = []
     for dataset in datasets(store):
         if view_name(dataset).lower() in words:
-            symbols = [symbol for symbol, _ in incomplete_series(store, dataset, span or any_span(None, None), now)]
-            if symbols:
-                parts.append(
-                    f"{view_name(dataset)} misses requested ranges of {plural(len(symbols), 'symbol')} "
-                    f"({and_more(symbols, _NAMED)})"
-                )
-                options.append(dataset_options(dataset))
-    if parts:
-        option = options[0] if len(options) == 1 else ""
-        print_err(f"Warning: {'; '.join(parts)}; run `data-engine update{option}`")
-    return bool(parts)
+            found = list(incomplete_series(store, dataset, span or any_span(None, None), now))
+            if found:
+                texts.append(incomplete_text(view_name(dataset), dataset_options(dataset), found))
+    if texts:
+        print_err(f"Warning: {'; '.join(texts)}")
+    return bool(texts)

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from data_engine.corporate_actions.action_store import ActionStore
-from data_engine.corporate_actions.adjusted_bars import Adjuster
+from data_engine.corporate_actions.adjusted_bars import Adjuster, choose_road
 from data_engine.errors import InputError
 from data_engine.export.bar_export import ExportPlan, Source, plan_export, run_export
 from data_engine.export.export_record import ExportRecord
@@ -26,9 +26,10 @@ from data_engine.market.resampling import Resampling
 from data_engine.market.series import RAW, Adjustment, Dataset, Timeframe
 from data_engine.market.session_hours import Hours
 from data_engine.market.time_range import new_york_date
-from data_engine.market.wording import and_more, dataset_options, plural
+from data_engine.market.wording import and_more, dataset_options
 from data_engine.read.bar_query import ReadOptions, parse_dataset, parse_symbols
-from data_engine.read.completeness import incomplete_series
+from data_engine.read.completeness import incomplete_series, incomplete_text
+from data_engine.read.holdings import Holdings
 from data_engine.read.parquet_storage import ParquetStorage
 from data_engine.store.bar_store import BarStore
 from data_engine.store.history.past import instant_of_files
@@ -172,20 +173,21 @@ class EngineExport:
         return new_york_date(min(firsts, default=self._now))
 
     def _requested_gaps(self) -> str | None:
-        """Return which symbols miss a requested range, as text."""
+        """Return which symbols have no bars, miss a requested range or a counted file, as text."""
         span = any_span(None, self._call.end)
-        store, wanted = self._storage.bars, self._symbols
+        store, wanted, dataset = self._storage.bars, self._symbols, self._read_dataset()
         store.coverage.requested.refresh()
-        lacking = [
-            symbol for symbol, _ in incomplete_series(store, self._dataset, span, self._now) if wanted is None or symbol in wanted
-        ]
-        if not lacking:
-            return None
-        names = and_more(lacking, _NAMED)
-        return (
-            f"{self._dataset.name} misses requested ranges of {plural(len(lacking), 'symbol')} ({names}); "
-            f"run `data-engine update{dataset_options(self._dataset)}`"
-        )
+        found = [one for one in incomplete_series(store, dataset, span, self._now) if wanted is None or one.symbol in wanted]
+        texts = [incomplete_text(dataset.name, dataset_options(dataset), found)] if found else []
+        if absent := sorted({*(wanted or ())}.difference(store.symbols(dataset), (one.symbol for one in found))):
+            texts.append(f"{dataset.name} has no bars of {and_more(absent, _NAMED)}")
+        return "; ".join(texts) or None
+
+    def _read_dataset(self) -> Dataset:
+        """Return the dataset whose files are read: adjusted prices may be computed from raw bars."""
+        store = self._storage.bars
+        symbols = store.symbols(replace(self._dataset, adjustment=RAW)) if self._symbols is None else self._symbols
+        return choose_road(self._dataset, symbols, Holdings(store, tolerant=True).is_held, now=self._now).dataset
 
     def _actions(self, bars: Bars) -> Any:
         if not self._format.with_actions:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from data_engine.errors import DamagedFile, InputError
@@ -127,13 +127,43 @@ def _lost_text(store: BarStore, lost: Sequence[Holding]) -> str:
     )
 
 
-def incomplete_series(store: BarStore, dataset: Dataset, span: TimeRange, now: datetime) -> Iterator[tuple[str, int]]:
-    """Yield the symbols of a dataset of which a requested range is missing, and the number of missing ranges."""
+@dataclass(frozen=True, slots=True)
+class Incomplete:
+    """A series of which something is missing in a range.
+
+    Attributes:
+        symbol: The symbol.
+        damaged: Whether its coverage cannot be read, or a file is gone in which the coverage counts bars. If not, requested
+            ranges are missing.
+    """
+
+    symbol: str
+    damaged: bool = False
+
+
+def incomplete_series(store: BarStore, dataset: Dataset, span: TimeRange, now: datetime) -> Iterator[Incomplete]:
+    """Yield the series of a dataset of which a requested range or a counted file is missing in *span*, by symbol."""
     for series in store.coverage.series(dataset):
         try:
-            missing: Iterable[TimeRange] = store.coverage.read(series).incomplete(span, now)
+            known = store.coverage.read(series, fingerprints=False)
         except DamagedFile:
-            yield series.symbol, 1
+            yield Incomplete(series.symbol, damaged=True)
             continue
-        if count := sum(can_hold_bars(part, dataset) for part in missing):
-            yield series.symbol, count
+        if store.lost_files(known, span):
+            yield Incomplete(series.symbol, damaged=True)
+        elif any(can_hold_bars(part, dataset) for part in known.incomplete(span, now)):
+            yield Incomplete(series.symbol)
+
+
+def incomplete_text(name: str, options: str, found: Sequence[Incomplete]) -> str:
+    """Return in one sentence which series of a dataset are incomplete, and what to run.
+
+    Args:
+        name: The name of the dataset, or of its view.
+        options: The options that name the dataset to a command.
+        found: The incomplete series, at least one.
+    """
+    symbols = and_more([one.symbol for one in found], _NAMED)
+    repair = "data-engine verify --repair`, then `" if any(one.damaged for one in found) else ""
+    what = "requested ranges or counted files" if repair else "requested ranges"
+    return f"{name} misses {what} of {plural(len(found), 'symbol')} ({symbols}); run `{repair}data-engine update{options}`"

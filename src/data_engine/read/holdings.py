@@ -139,10 +139,8 @@ class Holdings:
 
     def _lost_files(self, known: Coverage, reach: TimeRange) -> tuple[Period, ...]:
         """Return the files in which the coverage counts bars, and which do not exist."""
-        # A run was about to change the others: their counts are not to be believed.
-        counted = (period for period in sorted(known.rows.keys() - known.uncounted) if period.span.intersect(reach))
         there = frozenset(self.files(known.series, reach))
-        return tuple(period for period in counted if period not in there)
+        return tuple(period for period in known.counted_files(reach) if period not in there)
 
     def _end_of_security(self, known: Coverage, start: datetime) -> datetime | None:
         """Return when the security of a series left its ticker or was delisted, or None if that is not known.

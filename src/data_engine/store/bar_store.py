@@ -23,7 +23,7 @@ from data_engine.store.file_count import FileCount, Fingerprint
 from data_engine.store.file_edit import FileEdit, WriteResult, count_table
 from data_engine.store.file_store import FileStore
 from data_engine.store.legacy_files import refuse_foreign, refuse_legacy_store
-from data_engine.store.partitions import Partition, Period, decode_symbol, periods, series_folder
+from data_engine.store.partitions import Partition, Period, decode_symbol, file_keys, periods, series_folder
 
 
 class BarStore:
@@ -271,6 +271,12 @@ class BarStore:
         for period in periods(span, series.dataset):
             if self.files.size(Partition(series, period).key) is not None:
                 yield period
+
+    def lost_files(self, known: Coverage, span: TimeRange) -> tuple[Period, ...]:
+        """Return the files in which a coverage counts bars, that *span* touches, and that do not exist; in order of time."""
+        counted = known.counted_files(span)
+        sizes = self.files.sizes_of(file_keys(known.series, counted))
+        return tuple(period for period, size in zip(counted, sizes, strict=True) if size is None)
 
     def partitions(self, dataset: Dataset, symbol: str | None = None) -> Iterator[Partition]:
         """Yield every file of a dataset (of one symbol), in order of its path."""

@@ -103,6 +103,10 @@ class Coverage:
         """The files whose counts are not to be believed: somebody was about to change them."""
         return self.changing.union(one.period for one in self.storing) if self.storing else self.changing
 
+    def counted_files(self, span: TimeRange) -> list[Period]:
+        """Return the files that *span* touches and whose counts are to be believed, in order of time."""
+        return sorted(period for period in self.rows.keys() - self.uncounted if period.span.intersect(span))
+
     @property
     def bars(self) -> int:
         """How many bars the files hold."""

@@ -200,6 +200,8 @@ def _judge(storage: BarStore, known: Coverage, day: date, change: TickerChange |
     if last < window[0] or first > day or not whole:
         return False, None
     answered = not difference(whole, (*known.covered, *known.provisional))
+    if storage.lost_files(known, session_range(known.series.dataset, day)):
+        return True, "damaged"
     if last == day and answered:
         return True, None
     traded = days_with_bars(storage, known.series, window[0], day)
