@@ -20,7 +20,7 @@ import pytest
 
 from data_engine import MetadataStore, ParquetStorage
 from data_engine.cli.output import fitted
-from data_engine.errors import CredentialsRefused, InputError, Interrupted, StoreError
+from data_engine.errors import CredentialsRefused, InputError, Interrupted, StoreBusy, StoreError
 from data_engine.ingest.outcome import IngestionReport
 from data_engine.ingest.run_log import RunRecord, nights_without
 from data_engine.market.exchange_calendar import sessions
@@ -787,3 +787,31 @@ def test_a_split_after_an_update_on_a_monday_is_noticed_though_what_is_final_end
 
     assert [note for note in report.notes if "adjusted anew" in note] != []
     assert content(tmp_path / "store") == content(tmp_path / "fresh")
+
+
+def test_an_update_is_told_whatever_ends_the_recheck_after_it(
+    present: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another run may take the store between the two."""
+    here(
+        "ingest",
+        "AAPL",
+        "--start",
+        "2024-06-03",
+        "--end",
+        "2024-06-05",
+        "--timeframe",
+        "1Day",
+        "--base-path",
+        tmp_path,
+        url=present.url,
+    )
+
+    def busy(*_: object, **__: object) -> None:
+        raise StoreBusy("store is locked by another process")
+
+    monkeypatch.setattr("data_engine.ingest.recheck.recheck", busy)
+    told = here("update", "--recheck", "1", "--base-path", tmp_path, "--json", url=present.url)
+
+    assert told.code == 7
+    assert json.loads(told.out)["successful"] == ["AAPL"]

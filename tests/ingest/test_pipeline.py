@@ -20,8 +20,11 @@ from data_engine.alpaca.retry import RetryPolicy
 from data_engine.errors import ConfigError, CredentialsRefused, DataEngineError, Failure, Interrupted, ServiceDown
 from data_engine.ingest.outcome import Outcome
 from data_engine.ingest.progress import LogProgress, ProgressState, lines
+from data_engine.market.series import Adjustment, Dataset, Series, Timeframe
 from data_engine.sandbox import Faults, Replay, Sandbox, SimulatedMarket
 from data_engine.sandbox.server import Record
+from data_engine.store.bar_store import BarStore
+from data_engine.store.local_files import LocalFiles
 from hostile import Hostile, bar, http
 from running import (
     COLUMNS,
@@ -212,6 +215,22 @@ def test_a_range_without_a_session_needs_no_request_and_is_no_failure(
 
 
 # --------------------------------------------------------------------------------------------------------- clocks that differ
+
+
+def test_a_clock_that_is_ahead_leaves_no_request_in_an_adjusted_series_that_is_fetched_again(
+    server: Sandbox, clock: Clock, tmp_path: Path
+) -> None:
+    """Before its first request such a series claims nothing any more, and its coverage has taken over what is requested."""
+    pipeline_of(server, tmp_path, clock, adjustment="all").ingest_symbols(["AAPL"], "2024-05-01", "2024-05-31", "1Day")
+    series = Series("AAPL", Dataset(Timeframe(1, "Day"), adjustment=Adjustment.parse("all")))
+    before = BarStore(LocalFiles(tmp_path)).coverage.read(series).wanted
+    late = pipeline_of(server, tmp_path, Clock(clock.now + timedelta(days=20)), adjustment="all")
+    with pytest.raises(ConfigError, match="this machine's clock is ahead of Alpaca's"):
+        late.ingest_symbols(["AAPL"], "2024-05-01", None, "1Day", refetch=True)
+
+    left = BarStore(LocalFiles(tmp_path)).coverage
+    left.requested.refresh()
+    assert left.read(series).wanted == before
 
 
 @pytest.mark.parametrize("ahead", [timedelta(minutes=3), timedelta(days=20)], ids=["three-minutes", "twenty-days"])

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from data_engine.cli import main
 
 from data_engine import ParquetStorage
+from data_engine.cli import main
 from data_engine.corporate_actions.action_store import ActionStore
 from data_engine.corporate_actions.symbol_actions import SymbolActions
 from data_engine.errors import StoreError
@@ -331,12 +331,11 @@ def test_a_session_in_a_file_that_is_gone_is_not_held(storage):
 def test_an_export_from_the_first_bar_on_names_what_the_raw_series_lacks(storage, tmp_path, capsys):
     span = between("2024-06-03T04:00", "2024-06-08T04:00")
     fetched(storage, "2024-09-02T16:00", "2024-06-03T04:00", span=span, dataset=DAYS)
-    series = Series("A", DAYS)
-    storage.bars.coverage.requested.add({series: (between("2024-06-03T04:00", "2024-07-01T04:00"),)})
-    ActionStore(storage.files).update(
-        "A", partial(_answered, new_york_days(date(2024, 1, 1), date(2024, 6, 28)), [], datetime.now(UTC))
-    )
-    words = ["export", "--to", "qlib", "--timeframe", "1Day", "--adjustment", "split", "--end", "2024-06-28", "--strict", "--lossy"]
+    storage.bars.coverage.requested.add({Series("A", DAYS): (between("2024-06-03T04:00", "2024-07-01T04:00"),)})
+    now = datetime.now(UTC)
+    days = new_york_days(date(2024, 1, 1), now.date())
+    ActionStore(storage.files).update("A", partial(_answered, days, [], now))
+    words = ["export", "--to", "qlib", "--timeframe", "1Day", "--adjustment", "split", "--strict", "--lossy"]
     assert main([*words, "--base-path", str(storage.files.folder), str(tmp_path / "out")]) == 1
     assert "equities_1day misses requested ranges of 1 symbol (A)" in capsys.readouterr().err
 

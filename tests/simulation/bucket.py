@@ -22,7 +22,8 @@ from data_engine.store.history.head import Head
 from data_engine.store.removal_mark import is_file
 from data_engine.store.s3.bucket import Bucket
 from data_engine.store.s3.capabilities import LOCKS
-from data_engine.store.s3.s3_files import S3Files, SharedState
+from data_engine.store.s3.s3_files import S3Files
+from data_engine.store.s3.shared_state import SharedState
 
 from .scheduler import Mutex, OfProcess, Scheduler
 

@@ -25,8 +25,10 @@ from data_engine.sandbox import Sandbox, SimulatedMarket
 from data_engine.store.removal_mark import tombstone
 from data_engine.store.s3 import lease as lease_module
 from data_engine.store.s3 import s3_files as object_files
+from data_engine.store.s3 import shared_state
 from data_engine.store.s3.lease import LockLost
 from data_engine.store.s3.s3_files import S3Files, SingleWriterWarning
+from data_engine.store.s3.shared_state import SharedState
 from object_server import serving
 from running import HASTY, SECRET
 from running import KEY as KEY_ID
@@ -290,6 +292,51 @@ def test_a_new_file_in_the_place_of_a_removed_one_stays(service):
 # ---------------------------------------------------------------------------------------------------------------- holding
 
 
+def test_a_hold_whose_first_answer_is_lost_is_held(service):
+    """The claim is sent again, and refused: it is there already."""
+    files = S3Files(URL)
+    files.write_warning()
+    lost = iter([True])
+    service.unlucky = lambda method, key: method == "PUT" and key.endswith("run.lock") and next(lost, False)
+
+    with files.lock("run", seconds=0):
+        files.update("x", add)
+    assert next(lost, None) is None
+
+
+def test_a_write_of_which_nothing_is_known_keeps_others_away_until_it_can_no_longer_come(service, monkeypatch):
+    """Else the next run would find the file as it was, rely on it, and then lose what it relied on."""
+    monkeypatch.setattr("data_engine.store.s3.bucket._RETRY", {"max_retries": 1})
+    files = S3Files(URL)
+    files.update("x", add)
+    service.refuse = lambda method, key, *_: (504, "GatewayTimeout", "no") if method == "PUT" and key.endswith("x") else None
+    with pytest.raises(StoreError, match="GatewayTimeout"), files.lock("run", seconds=0):
+        files.update("x", add)
+
+    with pytest.raises(StoreBusy), files.lock("run", seconds=0):
+        pytest.fail("two at once")
+    service.refuse = lambda *_: None
+    later = S3Files(URL)
+    later._shared = SharedState()
+    claim = service.things["store/metadata/locks/run.lock"].content
+    service.ahead = timedelta(seconds=-70)
+    service.put("store/metadata/locks/run.lock", claim)
+    service.ahead = timedelta(0)
+    with later.lock("run", seconds=0):
+        later.update("x", add)
+
+
+def test_a_write_that_is_refused_keeps_nobody_away(service):
+    files = S3Files(URL)
+    files.update("x", add)
+    service.refuse = lambda method, key, *_: (403, "AccessDenied", "no") if method == "PUT" and key.endswith("x") else None
+    with pytest.raises(StoreError, match="permission denied"), files.lock("run", seconds=0):
+        files.update("x", add)
+
+    with files.lock("run", seconds=0):
+        pass
+
+
 def test_a_hold_is_an_object_that_says_who_holds_it_and_is_empty_afterwards(service):
     files = S3Files(URL)
     with files.lock("run", seconds=0):
@@ -319,7 +366,7 @@ def test_a_killed_holder_keeps_others_away_for_a_minute_by_the_servers_clock(ser
 def test_who_lost_the_hold_writes_nothing_more(service):
     files = S3Files(URL, lease_seconds=0.3)
     other = S3Files(URL)
-    other._shared = object_files.SharedState()
+    other._shared = SharedState()
     with files.lock("run", seconds=0):
         files.update("x", add)
         service.put("store/metadata/locks/run.lock", b'{"owner": "somebody else"}')
@@ -340,7 +387,7 @@ def test_a_machine_that_slept_looks_at_the_lock_before_it_writes(service, monkey
     """The process was not running, so that no renewal failed; only the clock that counts suspend tells."""
     files = S3Files(URL)
     other = S3Files(URL)
-    other._shared = object_files.SharedState()
+    other._shared = SharedState()
     with files.lock("run", seconds=0):
         files.update("x", add)
         awake = lease_module.elapsed
@@ -375,7 +422,7 @@ def test_a_run_whose_lock_is_lost_ends_and_sends_no_more(service):
             if method == "PUT" and "equities_1min/symbol=" in key and not stolen:
                 stolen.append(len(sent))
                 service.put("store/metadata/locks/run.lock", b'{"owner": "somebody else"}')
-                for lease in object_files._SHARED[service.url, URL].leases:
+                for lease in shared_state.SHARED[service.url, URL].leases:
                     lease._until = 0.0
 
         service.before = steal
@@ -393,7 +440,7 @@ def test_a_child_that_is_forked_holds_no_lease_of_its_parent(service):
     with files.lock("run", seconds=0):
         shared, (lease,) = files._shared, files._shared.leases
         with shared.lock, shared.stripes[0]:
-            object_files._after_fork()
+            shared_state._after_fork()
             assert shared.leases == []
             assert shared.stripes[0].acquire(blocking=False)
         lease._process -= 1

@@ -72,7 +72,7 @@ def update(
     """
     from datetime import UTC, datetime
 
-    from data_engine.errors import InputError
+    from data_engine.errors import DataEngineError, InputError
     from data_engine.ingest.pipeline import IngestionPipeline
     from data_engine.ingest.update_targets import check_targets
     from data_engine.store.selection import DatasetFilter
@@ -91,7 +91,11 @@ def update(
     said = _said(pipeline) if quiet else frozenset()
     with running(pipeline, quiet=quiet, check=lambda: check_targets(*known, choice, names, index_name, now=datetime.now(UTC))):
         report = pipeline.update(names, index_name, timeframe=timeframe, feed=feed, adjustment=adjustment)
-        again = None if minutes is None else _rechecked(pipeline, choice, names, index_name, minutes)
+        try:
+            again = None if minutes is None else _rechecked(pipeline, choice, names, index_name, minutes)
+        except DataEngineError as error:
+            error.report = report  # what the update did is told, whatever ends the command
+            raise
     ending.report, ending.text = report, report.line()
     if again is not None:
         report["recheck"] = recheck_fields(again)

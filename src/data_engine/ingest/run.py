@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 from functools import partial
 
@@ -287,6 +288,8 @@ class IngestionRun:
                 stored = self._wanted.get(series) or self._storage.coverage.stored(series).wanted
                 left[series] = difference(ranges, stored)
             self._requested.replace(left)
+            for series in self._cleared & withdrawn.keys():  # its coverage had taken the refused ranges over
+                self._storage.coverage.update(series, partial(_without_wish, withdrawn[series]))
 
     def _rebase(self) -> RunPlan:
         """Return the plan that fetches the series whose adjustment basis has changed again, in full."""
@@ -373,6 +376,10 @@ class IngestionRun:
         # What cannot be written is in the report; what is on disk claims nothing more than before.
         with suppress(StoreError):
             self._storage.coverage.update(series, lambda known: known.failed(failure.code, failure.message, now))
+
+
+def _without_wish(withdrawn: Sequence[TimeRange], known: Coverage) -> Coverage:
+    return replace(known, wanted=difference(known.wanted, withdrawn))
 
 
 def _unfinished(known: Coverage, error: DataEngineError | None, *, undated: bool) -> Failure:

@@ -256,9 +256,10 @@ class BarStore:
         known = self.coverage.read(series)
         held = {*known.rows, *known.uncounted, *(one.period for one in self.partitions(series.dataset, series.symbol))}
         touched = sorted(period for period in held if period.span.intersect(span))
-        # Coverage first, here: it must never claim what is being removed.
-        self.coverage.requested.withdraw(series, span)
+        # Coverage first, here: it must never claim what is being removed. It takes over what is requested: as long as there may
+        # be bars of it, their range is requested, and the next run counts them.
         self.coverage.update(series, lambda known: known.without(span, {}).with_changing(touched))
+        self.coverage.requested.withdraw(series, span)
         nothing = np.empty(0, np.int64)
         removed = sum(self.settle(series, period, nothing, span, (span,)).changes.removed for period in touched)
         left = self.coverage.update(series, lambda known: known.without(span, self.count_files(known, touched)))

@@ -49,8 +49,9 @@ def _count(store: BarStore, series: Series, span: TimeRange) -> int:
 def remove_bars(store: BarStore, selected: Sequence[Series], span: TimeRange) -> dict[Series, int]:
     """Remove the bars of some series that start inside *span*, with their coverage; return how many bars of each.
 
-    The requested ranges of all of them are withdrawn first, in one write: a store has one file for all series, and to write it
-    once per series would take a time that grows with the square of their number.
+    The coverage of each takes its requested ranges over first, and the file that all series share is written once: to write it
+    once per series would take a time that grows with the square of their number. So a series whose turn does not come, since
+    another one cannot be read or the process is killed, is as it was.
 
     Raises:
         ForeignFiles: If the folder of a series has files of the legacy pipeline, whose bars would stay; nothing was removed.
@@ -59,13 +60,20 @@ def remove_bars(store: BarStore, selected: Sequence[Series], span: TimeRange) ->
     """
     for series in selected:
         refuse_foreign(store.files, series)
+        conflict_file(store.files, series).read()  # if it cannot be read, nothing is removed
     requested = store.coverage.requested
     requested.refresh()
+    for series in selected:
+        if requested.of(series):
+            store.coverage.update(series, lambda known: known)
     taken = dict.fromkeys(selected, (span,))
     requested.replace({series: difference(requested.of(series), taken.get(series, ())) for series in requested.series()})
-    for series in selected:  # first: nobody looks for the conflicting bars of a series that is forgotten
-        conflict_file(store.files, series).update(lambda known: tuple(one for one in known if one.timestamp not in span))
-    removed = {series: store.remove(series, span) for series in selected}
-    for series in selected:
-        refresh_conflicts(store, series)
+    return {series: _remove(store, series, span) for series in selected}
+
+
+def _remove(store: BarStore, series: Series, span: TimeRange) -> int:
+    removed = store.remove(series, span)
+    # Afterwards: until a bar is removed, it conflicts.
+    conflict_file(store.files, series).update(lambda known: tuple(one for one in known if one.timestamp not in span))
+    refresh_conflicts(store, series)
     return removed

@@ -2,7 +2,8 @@
 
 A series that traded lately holds a session if all of it is covered or provisional and there is a bar of it. Without a bar it
 holds it if that emptiness is final, or if it skips sessions anyway: of a series with a bar in each of its last ten sessions, an
-empty response that Alpaca may still revise is no answer.
+empty response that Alpaca may still revise is no answer. A series of which nothing was requested holds it with a bar of it. None
+holds it in a file that is gone.
 """
 
 from __future__ import annotations

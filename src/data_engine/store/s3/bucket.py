@@ -55,6 +55,10 @@ class NotSupported(StoreError):
     """The service has refused a request: perhaps it does not know a part of it, such as a condition."""
 
 
+class Unanswered(StoreError):
+    """Nothing says what became of a request: it may have been carried out, or still be."""
+
+
 @dataclass(frozen=True, slots=True)
 class StoredObject:
     """An object as it was when it was read.
@@ -229,7 +233,8 @@ class Bucket:
         Raises:
             Conflict: If a condition was not met.
             NotSupported: If the service has refused it: perhaps it does not know what was requested.
-            StoreError: If the request failed otherwise; it may have been carried out, or still be.
+            Unanswered: If there was no answer, or one that does not say what became of it.
+            StoreError: If the service has refused it otherwise.
         """
         try:
             return call()
@@ -242,9 +247,7 @@ class Bucket:
         except self._exceptions.BaseError as error:
             text = _text(error)
         # Outside the handler, without the original error, which may repeat what was sent.
-        refused = re.search(r"status code: (400|405|501)", text) and not any(code in text for code in _OF_TODAY)
-        kind = NotSupported if refused else StoreError
-        raise kind(f"cannot {verb} {self.location}/{key}: {_reason(text)}")
+        raise _kind(text)(f"cannot {verb} {self.location}/{key}: {_reason(text)}")
 
 
 def parts_of(url: str) -> tuple[str, str]:
@@ -286,6 +289,13 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _kind(text: str) -> type[StoreError]:
+    """Return the error for the text of a failed request."""
+    if re.search(r"status code: (400|405|501)", text) and not any(code in text for code in _OF_TODAY):
+        return NotSupported
+    return StoreError if re.search(r"status code: [34]\d\d", text) and "RequestTimeout" not in text else Unanswered
 
 
 def _text(error: Exception) -> str:

@@ -111,7 +111,9 @@ class ConditionalLock:
         try:
             tag = self._bucket.put(self._key, content, "create" if seen is None else seen.tag, uuid4().hex)
         except Conflict:
-            return None
+            # A request without a response is sent again, and may then conflict with itself. No two claims are the same.
+            there = self.read()
+            return there if there is not None and there.content == content else None
         return LeaseRecord(content, tag, 0.0)
 
 

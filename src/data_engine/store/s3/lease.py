@@ -93,6 +93,7 @@ class Lease:
         self._seen: LeaseRecord | None = None
         self._until = self._until_today = 0.0
         self._lost = False
+        self._expires = False
         self._process = os.getpid()
         self._renewing = threading.Lock()
         self._stop = threading.Event()
@@ -151,6 +152,10 @@ class Lease:
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
         self._thread.start()
 
+    def let_expire(self) -> None:
+        """Have `release` leave the claim to expire: something that was requested under it may still be carried out."""
+        self._expires = True
+
     def release(self) -> None:
         """Release the slot, for good. If that cannot be written, the claim expires."""
         if os.getpid() != self._process:
@@ -158,8 +163,10 @@ class Lease:
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
+        if self._expires:
+            self._renew()  # for the whole duration from now on
         with self._renewing:
-            if not self._lost:
+            if not self._lost and not self._expires:
                 with suppress(StoreError):
                     self._slot.swap(b"", self._seen)
             self._lost = True

@@ -15,16 +15,12 @@ a request, delayed on its way, would remove a new file.
 from __future__ import annotations
 
 import atexit
-import os
 import random
-import threading
 import time
 import warnings
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from copy import copy
-from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -34,19 +30,18 @@ from uuid import uuid4
 
 from data_engine.errors import DataEngineError, StoreBusy, StoreError
 from data_engine.store.file_store import Change, check_key, no_check
-from data_engine.store.history.head import Actor, Head, Replaced
+from data_engine.store.history.head import Actor, Replaced
 from data_engine.store.history.record import is_recorded, recorded_folders
 from data_engine.store.removal_mark import is_file, tombstone
-from data_engine.store.s3.bucket import Bucket, Conflict, StoredObject
+from data_engine.store.s3.bucket import Bucket, Conflict, StoredObject, Unanswered
 from data_engine.store.s3.capabilities import LOCKS, Capabilities, ConditionalLock, PollingLock, probe
 from data_engine.store.s3.lease import Lease, LockLost
 from data_engine.store.s3.s3_group import Round, at_once, failing_alone
 from data_engine.store.s3.s3_history import S3History
+from data_engine.store.s3.shared_state import CAPABILITIES, SHARED, SharedState
 
 LEASE_SECONDS = 60.0
 """The time, about, for which a killed run can exclude others."""
-
-_STRIPES = 64
 
 _ROUNDS = 3  # of files that others change at the same time: after that each is changed by itself
 
@@ -57,37 +52,6 @@ _LITTER = timedelta(hours=1)
 
 class SingleWriterWarning(UserWarning):
     """The service ignores conditions: only one process at a time may write."""
-
-
-@dataclass
-class SharedState:
-    """The locks and leases of this process at a URL, shared by all objects of that URL."""
-
-    lock: threading.RLock = field(default_factory=threading.RLock)
-    stripes: list[threading.Lock] = field(default_factory=lambda: [threading.Lock() for _ in range(_STRIPES)])
-    leases: list[Lease] = field(default_factory=list)
-    writer: Lease | None = None
-    run: threading.Lock = field(default_factory=threading.Lock)
-    history: Head = field(default_factory=lambda: Head(threading.Lock()))
-
-    def renew(self) -> None:
-        """Forget all locks and leases: they are the parent's of a process that was forked."""
-        vars(self).update(vars(SharedState()))
-
-
-# Of this process: by endpoint and URL, and by endpoint and bucket.
-_SHARED: dict[tuple[str | None, str], SharedState] = {}
-
-_CAPABILITIES: dict[tuple[str | None, str], Capabilities] = {}
-
-
-def _after_fork() -> None:
-    for shared in _SHARED.values():
-        shared.renew()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
 
 
 class S3Files:
@@ -113,7 +77,7 @@ class S3Files:
         # A store of obstore that was passed in shares nothing: no other object can name it.
         self._shared, self._known = SharedState(), dict[tuple[str | None, str], Capabilities]()
         if store is None:
-            self._shared, self._known = _SHARED.setdefault((self._bucket.endpoint, url), self._shared), _CAPABILITIES
+            self._shared, self._known = SHARED.setdefault((self._bucket.endpoint, url), self._shared), CAPABILITIES
         self._history = S3History(lambda: self._bucket, lambda: self._shared, self._recorded)
 
     def __repr__(self) -> str:
@@ -197,7 +161,7 @@ class S3Files:
         deadline = time.monotonic() + self._lock_seconds
         pause = 0.01
         # Threads queue here, so that only other processes conflict at the server.
-        stripe = self._shared.stripes[zlib.crc32(key.encode()) % _STRIPES]
+        stripe = self._shared.stripe(key)
         if not stripe.acquire(timeout=self._lock_seconds):
             raise StoreBusy(f"cannot write to {self.location}: locked by another thread (waited {self._lock_seconds:g} s)")
         try:
@@ -273,6 +237,10 @@ class S3Files:
         self._check_leases()  # the change may have taken long
         try:
             tag = self._bucket.put(key, content or tombstone(key), mode, writer)
+        except Unanswered:
+            for lease in self._shared.held:
+                lease.let_expire()  # it may be carried out later: nobody is to rely on the file until then
+            raise
         except Conflict:
             # A request without a response is sent again, and may then conflict with itself.
             now = self._bucket.get(key)
@@ -357,9 +325,7 @@ class S3Files:
                 atexit.register(lease.release)
 
     def _check_leases(self) -> None:
-        shared = self._shared
-        writer = shared.writer
-        for lease in (*shared.leases, *((writer,) if writer is not None else ())):
+        for lease in self._shared.held:
             if not lease.check():
                 raise LockLost(
                     f"lost the lock of the store {self.location}: not renewed for {self._lease_seconds:g} s, another process may "
