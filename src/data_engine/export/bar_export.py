@@ -111,7 +111,7 @@ class ExportPlan:
         return {**{symbol: one.units for symbol, one in self.others.items()}, **kept}
 
     def to_json(self) -> dict[str, object]:
-        """Return the counts and the losses."""
+        """Return the counts, the symbols that are removed, and the losses."""
         written = [unit for symbol in self.units for unit in self.writes(symbol)]
         every = [unit for units in self.units.values() for unit in units]
         return {
@@ -120,6 +120,7 @@ class ExportPlan:
             "units": len(every),
             "written_bars": sum(unit.rows for unit in written),
             "written_units": len(written),
+            "removed": self.ended,
             "losses": [{"kind": kind, "count": count, "example": one} for kind, (count, one) in self.losses.found.items()],
         }
 
