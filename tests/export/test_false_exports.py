@@ -511,6 +511,11 @@ def test_prices_of_two_origins_do_not_mix_in_a_folder(tmp_path):
     assert ran.code == 2
     assert all(word in ran.err for word in ("computed from raw bars", "Alpaca has adjusted", "AAA")), ran.err
     assert sorted(of_qlib(out)) == ["AAA"]
+    path = out / ".data-engine-export" / "symbol=AAA.json"
+    record = json.loads(path.read_bytes())
+    del record["shape"]["prices"]  # as an earlier version wrote it
+    path.write_text(json.dumps(record))
+    assert "unknown origin of AAA" in export(storage, "qlib", out, "--symbols", "BBB", *words).err
 
     storage.store(daily("AAA", "2024-01-02", "2024-06-28", 50.0), timeframe="1Day")
     announce(storage, "AAA")

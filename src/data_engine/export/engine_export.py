@@ -237,14 +237,12 @@ class EngineExport:
 
     def _removals(self) -> Iterator[str]:
         """Yield which symbols of the folder are removed, and why."""
-        plan, dataset = self.plan, self._dataset.name
+        plan, folder = self.plan, self._folder
         if plan.broken:
-            yield (
-                f"{self._folder} has unfinished or changed files of {and_more(plan.broken, _NAMED)}, which this export removes; "
-                "export these symbols again"
-            )
+            names = and_more(plan.broken, _NAMED)
+            yield f"{folder} has unfinished or changed files of {names}; the export removes them: export these symbols again"
         if gone := [symbol for symbol in plan.ended if symbol not in plan.broken]:
-            yield f"{dataset} has no bars of {and_more(gone, _NAMED)} in the range: removed from {self._folder}"
+            yield f"no bars of {and_more(gone, _NAMED)} are to be exported; the export removes what {folder} has of them"
 
     def _actions(self, bars: Bars) -> Any:
         if not self._format.with_actions:
