@@ -145,30 +145,33 @@ def honest(storage: ParquetStorage, folder: Path) -> None:
         assert set(days) <= found[symbol].keys(), symbol
 
 
+def killed_after(monkeypatch: pytest.MonkeyPatch, flushes: int, storage: ParquetStorage, to: str, out: Path) -> bool:
+    """Export, and end after so many flushes; return whether it ended before it was done."""
+    real, calls = Disk.flush, iter(range(flushes))
+
+    def flush(self: Disk, handle: int) -> None:
+        real(self, handle)
+        if next(calls, None) is None:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Disk, "flush", flush)
+        patch.setattr(Disk, "together", lambda self, every: [call() for call in every])
+        try:
+            export(storage, to, out)
+        except Killed:
+            return True
+    return False
+
+
 def test_wherever_an_export_that_moves_the_calendar_is_killed_no_feature_is_at_a_wrong_day(storage, tmp_path, monkeypatch):
     first, out = tmp_path / "first", tmp_path / "out"
     assert export(storage, "qlib", first, "--start", "2024-01-02").code == 0
-    real, at = Disk.flush, 0
-    while True:
-        at += 4  # of some 80 calls; each was tried once
+    for at in range(4, 400, 4):  # each of some 80 flushes was tried once
         shutil.rmtree(out, ignore_errors=True)
         shutil.copytree(first, out)
-        calls = iter(range(at))
-
-        def flush(self: Disk, handle: int, calls: Any = calls) -> None:
-            real(self, handle)
-            if next(calls, None) is None:
-                raise Killed
-
-        with monkeypatch.context() as patch:
-            patch.setattr(Disk, "flush", flush)
-            patch.setattr(Disk, "together", lambda self, every: [call() for call in every])
-            try:
-                export(storage, "qlib", out)
-            except Killed:
-                pass
-            else:
-                break
+        if not killed_after(monkeypatch, at, storage, "qlib", out):
+            break
         honest(storage, out)
         ran = export(storage, "qlib", out, "--symbols", "BBB")
         assert ran.code in (0, 2), ran.text  # 2: others are still counted by the old calendar
@@ -176,7 +179,33 @@ def test_wherever_an_export_that_moves_the_calendar_is_killed_no_feature_is_at_a
         assert export(storage, "qlib", out).code == 0
         assert of_qlib(out) == {symbol: stored(storage, symbol) for symbol in NAMES}
     assert at > 30
-    assert of_qlib(out) == {symbol: stored(storage, symbol) for symbol in NAMES}
+
+
+@pytest.mark.parametrize("to", sorted(FORMATS))
+def test_wherever_an_export_is_killed_the_next_one_of_a_symbol_leaves_all_others_whole(storage, tmp_path, monkeypatch, to):
+    first, out = tmp_path / "first", tmp_path / "out"
+    assert export(storage, to, first, "--end", "2024-03-28").code == 0
+    old = {symbol: {day: close for day, close in stored(storage, symbol).items() if day <= "2024-03-28"} for symbol in NAMES}
+    for symbol in ("AAA", "BBB"):
+        storage.store(daily(symbol, "2023-05-01", "2023-05-31", 7000.0), timeframe="1Day")
+    announce(storage, "CCC", ("cash_dividend", {"rate": 0.25, "ex_date": "2023-05-10"}))
+    new = {symbol: stored(storage, symbol) for symbol in NAMES}
+    for at in range(3, 300, 5):  # each of some 50 flushes was tried once
+        shutil.rmtree(out, ignore_errors=True)
+        shutil.copytree(first, out)
+        if not killed_after(monkeypatch, at, storage, to, out):
+            break
+        assert export(storage, to, out, "--symbols", "BBB").code == 0
+        found = READERS[to](out)
+        assert found["BBB"] == new["BBB"]
+        assert [symbol for symbol in found if found[symbol] not in (old[symbol], new[symbol])] == []
+        if to == "qlib":
+            assert sorted(listed(out)) == sorted(found)
+        if to == "zipline":
+            assert sorted(path.name for path in (out / "actions").iterdir()) == [f"symbol={name}.csv" for name in sorted(found)]
+        assert export(storage, to, out).code == 0
+        assert READERS[to](out) == new
+    assert at > 20
 
 
 def test_a_killed_export_that_moved_the_calendar_leaves_no_symbol_that_the_old_one_counts(storage, tmp_path, monkeypatch):

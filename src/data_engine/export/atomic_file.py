@@ -28,13 +28,17 @@ def write_whole(path: Path, content: bytes) -> bool:
             return False
     except FileNotFoundError:
         path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}{_END}")
+    draft = _draft_of(path)
     with draft.open("wb") as file:
         file.write(content)
         file.flush()
         DISK.flush(file.fileno())
     DISK.replace(str(draft), str(path))
     return True
+
+
+def _draft_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}{_END}")
 
 
 def flush(paths: Iterable[Path], top: Path, *, written: bool = False) -> None:
@@ -58,10 +62,11 @@ def _flush_content(path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, or a folder with all that it has, if it is there; that it is gone survives a power failure."""
+    """Remove a file and its draft, or a folder with all that it has; that it is gone survives a power failure."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
+        _draft_of(path).unlink(missing_ok=True)
         try:
             path.unlink()
         except FileNotFoundError:
