@@ -242,10 +242,10 @@ def test_half_a_symbol_is_removed_by_the_next_export_of_others_and_written_whole
     shutil.copytree(out, other)
 
     ran = export(storage, to, out, "--symbols", "AAA", "--strict", "--json")
+    assert [path for path in out.rglob("*") if "BBB" in path.name.upper()] == []
+    assert READERS[to](out) == {"AAA": stored(storage, "AAA")}
     assert (ran.code, ran.json["removed"]) == (0, ["BBB"])
     assert "BBB" in ran.err
-    assert READERS[to](out) == {"AAA": stored(storage, "AAA")}
-    assert [path for path in out.rglob("*") if "BBB" in path.name.upper()] == []
 
     assert export(storage, to, other, "--symbols", "BBB").code == 0
     assert READERS[to](other) == {symbol: stored(storage, symbol) for symbol in ("AAA", "BBB")}
@@ -360,11 +360,11 @@ def test_exporting_all_symbols_removes_what_the_store_no_longer_has_and_some_lea
         assert export(storage, to, out, "--symbols", "BBB").code == 0
         assert sorted(read(out)) == list(NAMES)
         ran = export(storage, to, out, "--json")
-        assert (ran.code, ran.json["removed"]) == (0, ["AAA"])
-        assert "AAA" in ran.err
         assert sorted(read(out)) == ["BBB", "CCC"]
         if to == "qlib":
             assert sorted(listed(out)) == ["BBB", "CCC"]
+        assert (ran.code, ran.json["removed"]) == (0, ["AAA"])
+        assert "AAA" in ran.err
 
 
 def test_a_second_export_at_the_same_time_is_refused(storage, tmp_path, monkeypatch):
@@ -465,8 +465,8 @@ def test_an_index_ends_members_without_bars_and_leaves_symbols_that_are_no_membe
     index_of(storage, tmp_path, "2020-01-02,AAA,", "2020-01-02,BBB,")
     assert here("remove", "BBB", "--base-path", str(storage.files.folder)).code == 0
     ran = export(storage, "qlib", out, "--index", "ours", "--json")
-    assert (ran.code, ran.json["removed"]) == (0, ["BBB"])
     assert of_qlib(out) == {symbol: stored(storage, symbol) for symbol in ("AAA", "CCC")}
+    assert (ran.code, ran.json["removed"]) == (0, ["BBB"])
 
 
 # ------------------------------------------------------------------------------------------------------------- values
