@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from data_engine.market.time_range import TimeRange
     from data_engine.store.bar_store import BarStore
 
-
 def warn_of_gaps(store: BarStore, sql: str, span: TimeRange | None, now: datetime) -> bool:
     """Print one line that names the datasets in the SQL that miss a requested range or a counted file; return whether one does.
 
