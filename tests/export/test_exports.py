@@ -246,7 +246,7 @@ def test_an_interrupted_export_is_made_whole_by_the_next(storage, tmp_path, monk
     out = tmp_path / "out"
     exported(storage, "qlib", out)
     storage.store(two("2024-06-17", "2024-07-02"), timeframe="1Min")
-    real = QlibFeatures._path
+    real, write = QlibFeatures._path, QlibFeatures.write
     calls = iter(range(1000))
 
     def failing(self: QlibFeatures, symbol: str, name: str) -> Path:
@@ -254,7 +254,11 @@ def test_an_interrupted_export_is_made_whole_by_the_next(storage, tmp_path, monk
             raise OSError(28, "No space left on device")
         return real(self, symbol, name)
 
-    monkeypatch.setattr(QlibFeatures, "_path", failing)
+    def writing(*arguments: Any) -> int:
+        monkeypatch.setattr(QlibFeatures, "_path", failing)
+        return write(*arguments)
+
+    monkeypatch.setattr(QlibFeatures, "write", writing)
     exported(storage, "qlib", out, code=4)
     monkeypatch.undo()
 

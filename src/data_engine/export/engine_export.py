@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from functools import partial
@@ -14,18 +14,19 @@ from typing import Any
 import pyarrow as pa
 
 from data_engine.corporate_actions.action_store import ActionStore
-from data_engine.corporate_actions.adjusted_bars import Adjuster, choose_road
+from data_engine.corporate_actions.adjusted_bars import Adjuster, Road, choose_road
 from data_engine.errors import InputError
 from data_engine.export.bar_export import ExportPlan, Source, plan_export, run_export
 from data_engine.export.export_record import ExportRecord
 from data_engine.export.format import Bars, FormatMaker
 from data_engine.market.bars import from_micros
 from data_engine.market.corporate_action import Action
-from data_engine.market.dates import DateLike, any_span
+from data_engine.market.dates import DateLike, any_span, parse_span
+from data_engine.market.exchange_calendar import can_hold_bars
 from data_engine.market.resampling import Resampling
-from data_engine.market.series import RAW, Adjustment, Dataset, Timeframe
+from data_engine.market.series import RAW, Adjustment, Dataset, Series, Timeframe
 from data_engine.market.session_hours import Hours
-from data_engine.market.time_range import new_york_date
+from data_engine.market.time_range import TimeRange, new_york_date
 from data_engine.market.wording import and_more, dataset_options
 from data_engine.read.bar_query import ReadOptions, parse_dataset, parse_symbols
 from data_engine.read.completeness import incomplete_series, incomplete_text
@@ -33,6 +34,8 @@ from data_engine.read.holdings import Holdings
 from data_engine.read.parquet_storage import ParquetStorage
 from data_engine.store.bar_store import BarStore
 from data_engine.store.history.past import instant_of_files
+from data_engine.universe.index_store import MetadataStore
+from data_engine.universe.member_series import MemberSeries
 
 FORMATS = {
     "nautilus": "nautilus_catalog.NautilusCatalog",
@@ -79,7 +82,7 @@ class EngineExport:
     Attributes:
         plan: What will be written.
         missing: What the call asks for and the store does not hold, as text; None if nothing is.
-        notes: What is said of adjusted prices.
+        notes: What is said of adjusted prices, and of symbols of the folder that are removed.
 
     Raises:
         InputError: If an argument cannot be used, or the folder has something else.
@@ -91,14 +94,25 @@ class EngineExport:
         self._folder = checked_folder(call.folder, store_folder)
         self._storage, self._call, self._now = storage, call, instant_of_files(storage.files, now)
         self._dataset = parse_dataset(call.options)
-        self._symbols = self._asked_symbols()
+        self._members: Mapping[str, Sequence[TimeRange]] = {}
+        self._start = call.start
+        self._symbols = self._asked_symbols() if call.options.get("index") is None else self._asked_members()
+        self._road = self._choose_road()
         bars = self._bars()
         self._record = ExportRecord(self._folder, self._identity(bars))
         self._format = _maker(call.to)(self._folder, bars)
         self.missing: str | None = None
         self.notes: list[str] = []
-        self._source = Source(self._read, self._actions(bars), self._symbols or (), monthly=self._dataset.timeframe.intraday)
+        self._source = Source(
+            self._read,
+            self._actions(bars),
+            self._symbols,
+            monthly=self._dataset.timeframe.intraday,
+            whole=call.symbols is None and call.options.get("index") is None,
+            prices=self._road.prices,
+        )
         self.plan: ExportPlan = plan_export(self._source, self._format, self._record)
+        self.notes += self._removals()
 
     @property
     def columns(self) -> Sequence[str]:
@@ -113,17 +127,43 @@ class EngineExport:
         """
         run_export(self.plan, self._source, self._format, self._record, self._folder)
 
-    def _asked_symbols(self) -> tuple[str, ...] | None:
+    def _asked_symbols(self) -> tuple[str, ...]:
         call = self._call
-        raw = replace(self._dataset, adjustment=RAW)
-        stored = {symbol for dataset in (self._dataset, raw) for symbol in self._storage.bars.symbols(dataset)}
+        stored = self._stored()
         wanted = None if call.symbols is None else parse_symbols(call.symbols)
         if not (stored if wanted is None else stored.intersection(wanted)):
-            of_whom = "" if wanted is None else f" of {and_more(wanted, _NAMED)}"
-            raise InputError(f"cannot export {self._dataset.name}: it has no bars{of_whom}; {self._remedy(raw)}")
-        if wanted is None and call.options.get("index") is not None:
-            return None
-        return tuple(sorted(stored)) if wanted is None else wanted
+            raise self._no_bars("" if wanted is None else f" of {and_more(wanted, _NAMED)}")
+        symbols = tuple(sorted(stored)) if wanted is None else wanted
+        if self._start is None:
+            self._start = self._first_day(symbols)
+        return symbols
+
+    def _asked_members(self) -> tuple[str, ...]:
+        """Return the series of the members of the index in the range, which begins with the first bar of any member."""
+        index, call = str(self._call.options.get("index")), self._call
+        indices = MetadataStore(files=self._storage.files)
+        possible = (self._dataset, replace(self._dataset, adjustment=RAW))
+        series = MemberSeries(self._storage.bars.coverage, possible, ActionStore(self._storage.files).changes_of, self._now)
+
+        def members(start: DateLike) -> Mapping[str, Sequence[TimeRange]]:
+            return indices.member_series(index, parse_span(start, call.end, now=self._now).range, series)
+
+        if self._start is None:
+            listed = [event.day for event in indices.history(index)[:1]]
+            ever = members(listed[0]) if listed else {}
+            if not self._stored().intersection(ever):
+                raise self._no_bars(f" of the members of {index}")
+            self._start = max(*listed, self._first_day(tuple(ever)))  # before, the members are unknown
+        self._members = members(self._start)
+        return tuple(self._members)
+
+    def _stored(self) -> set[str]:
+        datasets = (self._dataset, replace(self._dataset, adjustment=RAW))
+        return {symbol for dataset in datasets for symbol in self._storage.bars.symbols(dataset)}
+
+    def _no_bars(self, of_whom: str) -> InputError:
+        raw = replace(self._dataset, adjustment=RAW)
+        return InputError(f"cannot export {self._dataset.name}: it has no bars{of_whom}; {self._remedy(raw)}")
 
     def _remedy(self, raw: Dataset) -> str:
         """Return what to do if a dataset has no bars: they may be computed from stored minutes."""
@@ -149,45 +189,60 @@ class EngineExport:
         """Read the bars; note what the store lacks of them."""
         call, options = self._call, self._call.options.copy()
         options["columns"] = list(self._format.columns)
-        start = call.start
-        if start is None:
-            start, options["incomplete"] = self._first_day(), "ignore"
+        if call.start is None:
+            options["incomplete"] = "ignore"
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
-            found = self._storage.batches(self._symbols, start, call.end, **options)
+            found = self._storage.batches(self._symbols, self._start, call.end, **options)
         texts = {type(one.message).__name__: str(one.message) for one in told}
         self.missing = texts.pop("IncompleteWarning", None) if call.start is not None else self._requested_gaps()
         self.notes = list(texts.values())
         return found
 
-    def _first_day(self) -> date:
-        """Return a New York day that no stored bar precedes."""
+    def _first_day(self, symbols: Sequence[str]) -> date:
+        """Return a New York day that no stored bar of some symbols precedes."""
         store, raw = self._storage.bars, replace(self._dataset, adjustment=RAW)
-        names: Sequence[str | None] = (None,) if self._symbols is None else self._symbols
         firsts = [
             one.period.start
             for dataset in {self._dataset, raw}
-            for name in names
-            for one in _first(store.partitions(dataset, name))
+            for symbol in symbols
+            for one in _first(store.partitions(dataset, symbol))
         ]
         return new_york_date(min(firsts, default=self._now))
 
     def _requested_gaps(self) -> str | None:
         """Return which symbols have no bars, miss a requested range or a counted file, as text."""
-        span = any_span(None, self._call.end)
-        store, wanted, dataset = self._storage.bars, self._symbols, self._read_dataset()
+        span = any_span(self._start if self._members else None, self._call.end)
+        store, wanted, dataset = self._storage.bars, {*self._symbols}, self._road.dataset
         store.coverage.requested.refresh()
-        found = [one for one in incomplete_series(store, dataset, span, self._now) if wanted is None or one.symbol in wanted]
+        every = (one for one in incomplete_series(store, dataset, span, self._now) if one.symbol in wanted)
+        found = [one for one in every if one.damaged or self._lacks(one.symbol)]
         texts = [incomplete_text(dataset.name, dataset_options(dataset), found)] if found else []
-        if absent := sorted({*(wanted or ())}.difference(store.symbols(dataset), (one.symbol for one in found))):
+        if absent := sorted(wanted.difference(store.symbols(dataset), (one.symbol for one in found))):
             texts.append(f"{dataset.name} has no bars of {and_more(absent, _NAMED)}")
         return "; ".join(texts) or None
 
-    def _read_dataset(self) -> Dataset:
-        """Return the dataset whose files are read: adjusted prices may be computed from raw bars."""
-        store = self._storage.bars
-        symbols = store.symbols(replace(self._dataset, adjustment=RAW)) if self._symbols is None else self._symbols
-        return choose_road(self._dataset, symbols, Holdings(store, tolerant=True).is_held, now=self._now).dataset
+    def _lacks(self, symbol: str) -> bool:
+        """Return whether a series of which a requested range is missing misses it in its membership."""
+        if not self._members:
+            return True
+        known = self._storage.bars.coverage.read(Series(symbol, self._road.dataset), fingerprints=False)
+        parts = (part for span in self._members[symbol] for part in known.incomplete(span, self._now))
+        return any(can_hold_bars(part, self._road.dataset) for part in parts)
+
+    def _choose_road(self) -> Road:
+        """Return whence the prices come: adjusted ones may be computed from raw bars."""
+        holdings = Holdings(self._storage.bars, tolerant=True)
+        return choose_road(self._dataset, self._symbols, holdings.is_held, now=self._now)
+
+    def _removals(self) -> Iterator[str]:
+        """Yield which symbols of the folder are removed, and why."""
+        plan, folder = self.plan, self._folder
+        if plan.broken:
+            names = and_more(plan.broken, _NAMED)
+            yield f"{folder} has unfinished or changed files of {names}; the export removes them: export these symbols again"
+        if gone := [symbol for symbol in plan.ended if symbol not in plan.broken]:
+            yield f"no bars of {and_more(gone, _NAMED)} are to be exported; the export removes what {folder} has of them"
 
     def _actions(self, bars: Bars) -> Any:
         if not self._format.with_actions:

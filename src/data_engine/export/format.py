@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import pyarrow as pa
 
 from data_engine.corporate_actions.action_store import ActionStore
+from data_engine.errors import InputError
 from data_engine.market.corporate_action import Action
 from data_engine.market.resampling import Resampling
 from data_engine.market.series import Dataset
@@ -79,6 +81,20 @@ class Losses:
         return [f"{count:,} {kind}, such as {example}" for kind, (count, example) in self.found.items()]
 
 
+def refuse_outside(to: str, symbol: str, name: str, values: Any, most: float = np.inf) -> None:
+    """Refuse values of a column that a format would take for others: those below 0, and those above its highest.
+
+    Raises:
+        InputError: If there is one.
+    """
+    outside = ~((values >= 0) & (values <= most))
+    if outside.any():
+        value = float(values[int(outside.argmax())])
+        limit = "below 0" if value < 0 else f"above {most:,.0f}, the highest that it holds"
+        remedy = f"correct that bar in the store, or leave {symbol} out"
+        raise InputError(f"cannot export {symbol} to {to}: its {name} {value!r} is {limit}; {remedy}")
+
+
 @dataclass(frozen=True, slots=True)
 class Bars:
     """The bars of an export.
@@ -117,8 +133,10 @@ class Bars:
 class Format(Protocol):
     """Write bars in one format below one folder.
 
-    An export calls: `survey` for each unit of each symbol, `survey_actions` for each symbol, `prepare`; then `begin`; for each
-    symbol that changes, `forget` and `write`; `finish`. Until `begin`, nothing is written.
+    An export calls: `survey` for each unit of each symbol, `survey_actions` for each symbol, `confirm` for each symbol of the
+    folder, `prepare`; then `list_symbols` with what stays; `forget_all` for each symbol that goes or is written whole; `begin`;
+    for each symbol that changes, `forget`, `write` and `flush`; `list_symbols` with all. Until the first `list_symbols`, nothing
+    is written.
     """
 
     columns: Sequence[str]
@@ -140,6 +158,9 @@ class Format(Protocol):
     def survey_actions(self, symbol: str, first: int, last: int, actions: Sequence[Action], losses: Losses) -> None:
         """See the corporate actions of a symbol that took effect between its first and its last bar, in microseconds."""
 
+    def confirm(self, symbol: str, record: SymbolRecord) -> bool:
+        """Return whether the files of a symbol are as long as its record says; else they are not relied on."""
+
     def prepare(self, units: Mapping[str, Sequence[Unit]], others: Mapping[str, SymbolRecord]) -> None:
         """See all units of the export, and the symbols of the folder that stay as they are.
 
@@ -149,6 +170,9 @@ class Format(Protocol):
 
     def shape(self, symbol: str) -> Mapping[str, Any]:
         """Return on what, beside its bars, the files of a symbol depend: if it differs, all of them are written again."""
+
+    def list_symbols(self, records: Mapping[str, Sequence[Unit]]) -> None:
+        """Write what depends on all symbols: *records* has the units that are there. It survives a power failure."""
 
     def begin(self) -> None:
         """Write what must exist before the bars do."""
@@ -163,7 +187,7 @@ class Format(Protocol):
         """
 
     def forget_all(self, symbol: str) -> None:
-        """Remove all files of a symbol, whatever they are."""
+        """Remove all files of a symbol, whatever they are. That they are gone survives a power failure."""
 
     def write(self, symbol: str, unit: Unit, table: pa.Table, before: Unit | None) -> int:
         """Write the bars of a unit, and return where they end.
@@ -175,8 +199,8 @@ class Format(Protocol):
             before: The unit before it, as written. If None, it is the first.
         """
 
-    def finish(self, records: Mapping[str, Sequence[Unit]]) -> None:
-        """Write what depends on all symbols: *records* has their units."""
+    def flush(self, symbol: str) -> None:
+        """Have what was written of a symbol survive a power failure."""
 
 
 class FormatMaker(Protocol):

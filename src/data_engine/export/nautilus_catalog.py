@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,8 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_engine.errors import InputError
-from data_engine.export.atomic_file import write_whole
-from data_engine.export.format import Bars, Losses, SymbolRecord, Unit
+from data_engine.export.atomic_file import flush, remove, size_of, write_whole
+from data_engine.export.format import Bars, Losses, SymbolRecord, Unit, refuse_outside
 from data_engine.export.kept_digits import MOST_DECIMALS, decimals_of, lost_with_decimals
 from data_engine.market.bars import Int64s, from_micros, numbers, timestamps_us, to_micros
 from data_engine.market.corporate_action import Action
@@ -32,6 +31,12 @@ _PRICES = ("open", "high", "low", "close")
 _SCALE = 16  # decimals of the integers
 
 _LEAST = 2  # decimals of a price
+
+_MOST_PRICE = 17_014_118_346_046.0  # PRICE_MAX of builds with 128-bit values
+
+_MOST_SHARES = 34_028_236_692_093.0  # their QUANTITY_MAX
+
+_MOST_QUOTED = 2.0**63  # a price times its decimals: `_wide` multiplies 64 bits
 
 _DAY = Timeframe(1, "Day")
 
@@ -80,25 +85,41 @@ class NautilusCatalog:
         self._bars = bars
         self._step = _step(bars)
         self._decimals: dict[str, int] = {}
+        self._highest: dict[str, float] = {}
         if not re.fullmatch(r"[A-Z0-9_]{1,32}", bars.venue):
             raise InputError(f"cannot use --venue {bars.venue!r}: pass capital letters and digits, such as XNAS")
 
     def survey(self, symbol: str, unit: Unit, table: pa.Table, losses: Losses) -> None:
-        """Count fractional volumes and prices with too many decimals, and find the decimals of the prices."""
+        """Count fractional volumes and prices with too many decimals, and find the decimals of the prices.
+
+        Raises:
+            InputError: If the catalog cannot have such a symbol or value.
+        """
         if not re.fullmatch(r"[A-Z0-9.@_-]+", symbol):
             raise InputError(f"cannot export {symbol!r} to nautilus: it cannot be a part of an instrument's name; leave it out")
         used = self._decimals.get(symbol, _LEAST)
         for name in _PRICES:
             values = numbers(table.column(name))
+            refuse_outside("nautilus", symbol, name, values, _MOST_PRICE)
+            self._highest[symbol] = max(self._highest.get(symbol, 0.0), float(values.max()))
             used = max(used, decimals_of(values))
             lost = lost_with_decimals(values, MOST_DECIMALS)
             losses.add_values(f"prices with more than {MOST_DECIMALS} decimals are rounded", symbol, values, lost)
-        self._decimals[symbol] = min(used, MOST_DECIMALS)
+        decimals = self._decimals[symbol] = min(used, MOST_DECIMALS)
+        highest = np.array([self._highest[symbol]])
+        refuse_outside("nautilus", symbol, f"price (with {decimals} decimals, as others have)", highest, _most(decimals))
         volume = numbers(table.column("volume"))
+        refuse_outside("nautilus", symbol, "volume", volume, _MOST_SHARES)
         losses.add_values("fractional volumes are rounded to whole shares", symbol, volume, lost_with_decimals(volume, 0))
 
     def survey_actions(self, symbol: str, first: int, last: int, actions: Sequence[Action], losses: Losses) -> None:
         """A catalog has no corporate actions."""
+
+    def confirm(self, symbol: str, record: SymbolRecord) -> bool:
+        """Return whether the instrument and the files of all units are there, as long as they were written."""
+        # Earlier versions recorded the number of bars as the end of a unit.
+        files = ((size_of(self._path(symbol, unit)), unit) for unit in record.units)
+        return bool(size_of(self._equity(symbol))) and all(size and unit.end in (size, unit.rows) for size, unit in files)
 
     def prepare(self, units: Mapping[str, Sequence[Unit]], others: Mapping[str, SymbolRecord]) -> None:
         """Symbols do not depend on each other."""
@@ -107,19 +128,21 @@ class NautilusCatalog:
         """Return the decimals of the prices, which all files of a symbol share with its instrument."""
         return {"decimals": self._decimals[symbol]}
 
+    def list_symbols(self, records: Mapping[str, Sequence[Unit]]) -> None:
+        """A catalog has no list of its files."""
+
     def begin(self) -> None:
         """Nothing has to be there first."""
 
     def forget(self, symbol: str, gone: Sequence[Unit], kept: Unit | None) -> None:
         """Remove the files of some units."""
         for unit in gone:
-            self._path(symbol, unit).unlink(missing_ok=True)
+            remove(self._path(symbol, unit))
 
     def forget_all(self, symbol: str) -> None:
         """Remove the folders of a symbol."""
-        for folder in (self._folder / "bar" / self._bar_type(symbol), self._folder / "equity" / self._instrument(symbol)):
-            if folder.is_dir():
-                shutil.rmtree(folder)
+        remove(self._bars_of(symbol))
+        remove(self._equity(symbol).parent)
 
     def write(self, symbol: str, unit: Unit, table: pa.Table, before: Unit | None) -> int:
         """Write a file of bars and, before the first, that of the instrument."""
@@ -137,11 +160,13 @@ class NautilusCatalog:
                 "size_precision": "0",
             }
         )
-        write_whole(self._path(symbol, unit), _parquet(pa.Table.from_arrays(columns, schema=schema)))
-        return unit.rows
+        content = _parquet(pa.Table.from_arrays(columns, schema=schema))
+        write_whole(self._path(symbol, unit), content)
+        return len(content)
 
-    def finish(self, records: Mapping[str, Sequence[Unit]]) -> None:
-        """A catalog has no list of its files."""
+    def flush(self, symbol: str) -> None:
+        """Flush the names of the files, whose contents are."""
+        flush((self._equity(symbol), self._bars_of(symbol) / "any"), self._folder.parent)
 
     def _write_instrument(self, symbol: str) -> None:
         name, decimals = self._instrument(symbol), self._decimals[symbol]
@@ -157,8 +182,7 @@ class NautilusCatalog:
             "ts_event": 0,
             "ts_init": 0,
         }
-        path = self._folder / "equity" / name / f"{_file_time(0)}_{_file_time(0)}.parquet"
-        write_whole(path, _parquet(pa.Table.from_pylist([row], _EQUITY_SCHEMA)))
+        write_whole(self._equity(symbol), _parquet(pa.Table.from_pylist([row], _EQUITY_SCHEMA)))
 
     def _instrument(self, symbol: str) -> str:
         return f"{symbol}.{self._bars.venue}"
@@ -166,9 +190,15 @@ class NautilusCatalog:
     def _bar_type(self, symbol: str) -> str:
         return f"{self._instrument(symbol)}-{self._step}-LAST-EXTERNAL"
 
+    def _equity(self, symbol: str) -> Path:
+        return self._folder / "equity" / self._instrument(symbol) / f"{_file_time(0)}_{_file_time(0)}.parquet"
+
+    def _bars_of(self, symbol: str) -> Path:
+        return self._folder / "bar" / self._bar_type(symbol)
+
     def _path(self, symbol: str, unit: Unit) -> Path:
         first, last = self._ends(np.array([unit.first, unit.last], np.int64)).tolist()
-        return self._folder / "bar" / self._bar_type(symbol) / f"{_file_time(first)}_{_file_time(last)}.parquet"
+        return self._bars_of(symbol) / f"{_file_time(first)}_{_file_time(last)}.parquet"
 
     def _ends(self, times: Int64s) -> Int64s:
         """Return the ends of bars, in microseconds."""
@@ -195,6 +225,11 @@ def _step(bars: Bars) -> str:
             f"cannot export {bars} bars to nautilus: its bars divide an hour or a day; pass 1Min, 5Min, 1Hour or 1Day"
         )
     return f"{amount}-{'MINUTE' if minutes < 60 else 'HOUR'}"
+
+
+def _most(decimals: int) -> float:
+    """Return a price below which all prices with so many decimals can be written."""
+    return min(_MOST_PRICE, _MOST_QUOTED / 10.0**decimals)
 
 
 def _wide(values: Any, decimals: int) -> pa.Array:

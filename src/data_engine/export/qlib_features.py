@@ -8,7 +8,6 @@ places of the sessions from the first bar on, so that more bars only make it lon
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from pathlib import Path
@@ -18,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from data_engine.errors import InputError
-from data_engine.export.atomic_file import write_whole
+from data_engine.export.atomic_file import flush, remove, size_of, write_whole
 from data_engine.export.format import Bars, Losses, SymbolRecord, Unit
 from data_engine.export.kept_digits import lost_in_float32
 from data_engine.market.bars import VALUES, Int64s, from_micros, numbers, timestamps_us, to_micros
@@ -57,6 +56,8 @@ class QlibFeatures:
         self._folder = folder
         self._bars = bars
         self._freq = "day" if bars.minutes is None else f"{bars.minutes}min"
+        # Of adjusted bars, the raw price is not known.
+        self._fields = (*VALUES, "factor") if bars.dataset.adjustment.is_raw else VALUES
         self._places: Int64s = np.empty(0, np.int64)
         self._grids: dict[tuple[date, date], Int64s] = {}
 
@@ -76,18 +77,34 @@ class QlibFeatures:
     def survey_actions(self, symbol: str, first: int, last: int, actions: Sequence[Action], losses: Losses) -> None:
         """The folder has no corporate actions."""
 
+    def confirm(self, symbol: str, record: SymbolRecord) -> bool:
+        """Return whether all fields of a symbol have a value for each place from the first bar to the last."""
+        end = record.units[-1].end if record.units else 0
+        if not end:
+            return True
+        start = _start(self._path(symbol, "close"))
+        files = [self._path(symbol, name) for name in self._fields]
+        return 0 <= start < end and all(_start(path) == start and size_of(path) == 4 * (1 + end - start) for path in files)
+
     def prepare(self, units: Mapping[str, Sequence[Unit]], others: Mapping[str, SymbolRecord]) -> None:
         """Make the calendar."""
         first = min(_day(one[0].first) for one in units.values())
         last = max(_day(one[-1].last) for one in units.values())
         if others:
-            began = min(date.fromisoformat(str(one.shape["calendar"])) for one in others.values())
-            if first < began:
+            began = {symbol: date.fromisoformat(str(one.shape["calendar"])) for symbol, one in others.items()}
+            lone = min(began, key=lambda symbol: began[symbol])
+            differing = [symbol for symbol, day in began.items() if day != began[lone]]
+            if differing:
                 raise InputError(
-                    f"cannot export bars of {first}: the calendar of the folder begins on {began}, and {len(others):,} more "
-                    "symbols in it depend on that; pass these symbols, too, a later --start, or another folder"
+                    f"cannot export to {self._folder}: its symbols are counted by calendars from {began[lone]} ({lone}) and from "
+                    f"{began[differing[0]]} ({differing[0]}); pass all symbols of the folder, or another folder"
                 )
-            first = began
+            if first < began[lone]:
+                raise InputError(
+                    f"cannot export bars of {first}: the calendar of the folder begins on {began[lone]}, and {len(others):,} "
+                    "more symbols in it depend on that; pass these symbols, too, a later --start, or another folder"
+                )
+            first = began[lone]
             last = max(last, *(_day(one.units[-1].last) for one in others.values() if one.units))
         self._first = first
         self._places = self._grid(first, last)
@@ -96,26 +113,37 @@ class QlibFeatures:
         """Return the first day of the calendar, from which places are counted."""
         return {"calendar": self._first.isoformat()}
 
+    def list_symbols(self, records: Mapping[str, Sequence[Unit]]) -> None:
+        """Write the list of instruments, with their first and last bar: those in the features, not those left out."""
+        lines = (self._line(symbol, units[-1].end) for symbol, units in sorted(records.items()) if units and units[-1].end)
+        path = self._folder / "instruments" / "all.txt"
+        write_whole(path, "".join(lines).encode())
+        flush((path,), self._folder)
+
+    def _line(self, symbol: str, end: int) -> str:
+        places = (_start(self._path(symbol, "close")), end - 1)
+        first, last = (self._text(int(self._places[at])) for at in places)
+        return f"{symbol}\t{first}\t{last}\n"
+
     def begin(self) -> None:
         """Write the calendar."""
         lines = "".join(f"{self._text(time)}\n" for time in self._places.tolist())
-        write_whole(self._folder / "calendars" / f"{self._freq}.txt", lines.encode())
+        path = self._folder / "calendars" / f"{self._freq}.txt"
+        write_whole(path, lines.encode())
+        flush((path,), self._folder)
 
     def forget(self, symbol: str, gone: Sequence[Unit], kept: Unit | None) -> None:
         """Cut the files of a symbol after the unit that stays."""
-        if kept is None:
+        if kept is None or not kept.end:
             self.forget_all(symbol)
             return
-        for path in self._path(symbol, "close").parent.glob(f"*.{self._freq}.bin"):
-            with path.open("r+b") as file:
-                start = int(np.frombuffer(file.read(4), "<f4")[0])
-                file.truncate(4 * (1 + kept.end - start))
+        for name in self._fields:
+            with self._path(symbol, name).open("r+b") as file:
+                file.truncate(4 * (1 + kept.end - _place(file.read(4))))
 
     def forget_all(self, symbol: str) -> None:
         """Remove the folder of a symbol."""
-        folder = self._path(symbol, "close").parent
-        if folder.is_dir():
-            shutil.rmtree(folder)
+        remove(self._path(symbol, "close").parent)
 
     def write(self, symbol: str, unit: Unit, table: pa.Table, before: Unit | None) -> int:
         """Append the bars of a unit to the files; return the place after the last."""
@@ -127,11 +155,9 @@ class QlibFeatures:
         fresh = before is None or before.end == 0
         start = int(at[0]) if fresh or before is None else before.end
         end = int(at[-1]) + 1
-        for name in (*self.columns, "factor"):
+        for name in self._fields:
             made = np.full(end - start, np.nan, "<f4")
             made[at - start] = 1.0 if name == "factor" else numbers(table.column(name))[inside]
-            if name == "factor" and not self._bars.dataset.adjustment.is_raw:
-                continue  # the raw price is not known
             path = self._path(symbol, name)
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("wb" if fresh else "ab") as file:
@@ -139,12 +165,10 @@ class QlibFeatures:
                 file.write(made.tobytes())
         return end
 
-    def finish(self, records: Mapping[str, Sequence[Unit]]) -> None:
-        """Write the list of instruments, with their first and last bar."""
-        lines = [
-            f"{symbol}\t{self._text(units[0].first)}\t{self._text(units[-1].last)}\n" for symbol, units in sorted(records.items())
-        ]
-        write_whole(self._folder / "instruments" / "all.txt", "".join(lines).encode())
+    def flush(self, symbol: str) -> None:
+        """Flush the files of a symbol."""
+        files = (self._path(symbol, name) for name in self._fields)
+        flush([path for path in files if path.is_file()], self._folder, written=True)
 
     def _path(self, symbol: str, name: str) -> Path:
         folder = f"_qlib_{symbol}" if symbol in _DEVICES else symbol
@@ -175,6 +199,20 @@ class QlibFeatures:
         if self._bars.resampling is not None:
             return span
         return TimeRange(self._bars.dataset.timeframe.floor(span.start), span.end)
+
+
+def _start(path: Path) -> int:
+    """Return the place of the first value of a file; -1 if it has none."""
+    try:
+        with path.open("rb") as file:
+            return _place(file.read(4))
+    except FileNotFoundError:
+        return -1
+
+
+def _place(head: bytes) -> int:
+    place = float(np.frombuffer(head, "<f4")[0]) if len(head) == 4 else -1.0
+    return int(place) if place.is_integer() else -1
 
 
 def _day(time: int) -> date:

@@ -7,13 +7,12 @@ there, also if the export is interrupted.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from data_engine.corporate_actions import symbol_actions
 from data_engine.errors import InputError, StoreBusy, StoreError
-from data_engine.export.atomic_file import is_draft, write_whole
+from data_engine.export.atomic_file import flush, is_draft, remove, write_whole
 from data_engine.export.engine_export import checked_folder
 from data_engine.market.series import Series
 from data_engine.market.symbol import ticker_of
@@ -24,6 +23,7 @@ from data_engine.store.bar_store import BarStore
 from data_engine.store.conflicts import conflict_file
 from data_engine.store.history.past_files import PastFiles
 from data_engine.store.history.store_history import StoreHistory
+from data_engine.store.partitions import series_folder
 from data_engine.store.selection import DatasetFilter
 from data_engine.verify.verify import known_series
 
@@ -118,8 +118,8 @@ class StateExport:
                 self._folder.mkdir(parents=True, exist_ok=True)
                 for draft in self._drafts:
                     draft.unlink(missing_ok=True)
-            for series, bars in self._series.items():
-                self._write_series(series, bars, done, dry_run=dry_run)
+            for series in self._series:
+                self._write_series(series, done, dry_run=dry_run)
             for key in self._shared:
                 self._write(key, self._store.files.get(key), done, dry_run=dry_run)
         except OSError as error:
@@ -133,19 +133,26 @@ class StateExport:
             )
         return done
 
-    def _write_series(self, series: Series, bars: Sequence[str], done: Written, *, dry_run: bool) -> None:
+    def _write_series(self, series: Series, done: Written, *, dry_run: bool) -> None:
         """Write the bars of a series, then what is known of them if no run has changed that meanwhile."""
+        seen = set(self._series[series])
         for _ in range(_TRIES):
             known = [(key, self._store.files.get(key)) for key in self._keys_of(series)]
+            # Listed after the coverage was read: a run stores bars before it covers them.
+            bars = list(self._bar_keys(series))
+            seen.update(bars)
             counted = Written()
-            if not dry_run:
-                self._withdraw(known)
+            stale = not dry_run and self._withdraw(known)
             for key in bars:
                 self._write(key, self._store.files.get(key), counted, dry_run=dry_run)
             again = [(key, self._store.files.get(key)) for key, _ in known]
-            if known != again or not self._changed().isdisjoint(bars):
-                bars = list(self._bar_keys(series))
+            if known != again or self._has_changed(series):
                 continue
+            if not dry_run:
+                for key in seen.difference(bars):
+                    remove(self._path(key))
+            if stale:  # the bars are durable before what claims them
+                flush((self._path(key) for key in bars), self._folder)
             for key, content in known:
                 self._write(key, content, counted, dry_run=dry_run)
             done.files, done.bytes = done.files + counted.files, done.bytes + counted.bytes
@@ -154,18 +161,22 @@ class StateExport:
             return
         raise StoreBusy(f"cannot export {series}: a run is changing it; run the export again")
 
-    def _changed(self) -> set[str]:
-        """Return the files that others have changed since this was called last."""
+    def _has_changed(self, series: Series) -> bool:
+        """Return whether others have changed files of bars of a series since this was called last, for whatever series."""
         records = self._history.catch_up() if self._history is not None else ()
-        return {entry.key for record in records for entry in record.entries}
+        folder = f"{series_folder(series)}/"
+        return any(entry.key.startswith(folder) for record in records for entry in record.entries)
 
-    def _withdraw(self, known: Iterable[tuple[str, bytes | None]]) -> None:
-        """Remove the coverage of the folder that differs, before bars change below it."""
+    def _withdraw(self, known: Iterable[tuple[str, bytes | None]]) -> bool:
+        """Remove the coverage of the folder that differs, before bars change below it; return whether it has not all of it."""
+        stale = False
         for key, content in known:
             path = self._path(key)
-            with suppress(FileNotFoundError):
-                if path.read_bytes() != content:
-                    path.unlink()
+            there = path.read_bytes() if path.is_file() else None
+            stale = stale or there != content
+            if there != content:
+                remove(path)
+        return stale
 
     def _write(self, key: str, content: bytes | None, done: Written, *, dry_run: bool) -> None:
         if content is None:

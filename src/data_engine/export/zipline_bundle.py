@@ -11,6 +11,7 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from datetime import date
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ import numpy as np
 import pyarrow as pa
 
 from data_engine.errors import InputError
-from data_engine.export.atomic_file import write_whole
-from data_engine.export.format import Bars, Losses, SymbolRecord, Unit
+from data_engine.export.atomic_file import flush, remove, size_of, write_whole
+from data_engine.export.format import Bars, Losses, SymbolRecord, Unit, refuse_outside
 from data_engine.export.kept_digits import lost_with_decimals
 from data_engine.market.bars import from_micros, numbers, timestamps_us
 from data_engine.market.corporate_action import Action, CashDividend, Split, StockDividend
@@ -73,15 +74,13 @@ class ZiplineBundle:
         if not re.fullmatch(r"[A-Z0-9.@_/-]+", symbol):
             raise InputError(f"cannot export {symbol!r} to zipline: it is no symbol there; leave it out")
         volume = numbers(table.column("volume"))
+        refuse_outside("zipline", symbol, "volume", volume)
         losses.add_values(f"volumes above {_MOST_SHARES:,} are cut to that", symbol, volume, volume > _MOST_SHARES)
         losses.add_values("fractional volumes are rounded to whole shares", symbol, volume, lost_with_decimals(volume, 0))
         for name in _PRICES:
             values = numbers(table.column(name))
             losses.add_values("prices are rounded to a tenth of a cent", symbol, values, lost_with_decimals(values, _DECIMALS))
-            if values.max() > _MOST_PRICE:
-                raise InputError(
-                    f"cannot export {symbol} to zipline: {float(values.max())!r} is above its highest price; leave it out"
-                )
+            refuse_outside("zipline", symbol, name, values, _MOST_PRICE)
         days = [_day(time) for time in timestamps_us(table).tolist()]
         closed = np.array([not is_session(day) for day in days])
         losses.add(
@@ -104,16 +103,29 @@ class ZiplineBundle:
                 losses.add("corporate actions of other kinds are left out", 1, str(action))
         self._actions[symbol] = _csv([_ACTIONS, *rows])
 
+    def confirm(self, symbol: str, record: SymbolRecord) -> bool:
+        """Return whether the bars end where they did, and the corporate actions are those that were written."""
+        end = record.units[-1].end if record.units else 0
+        if size_of(self._path("daily", symbol)) != end or not (path := self._path("actions", symbol)).is_file():
+            return False
+        written = record.shape.get("actions")  # earlier versions did not record them
+        return written is None or written == _digest(path.read_bytes())
+
     def prepare(self, units: Mapping[str, Sequence[Unit]], others: Mapping[str, SymbolRecord]) -> None:
         """Symbols do not depend on each other."""
 
     def shape(self, symbol: str) -> Mapping[str, Any]:
-        """Return nothing: the actions have files of their own."""
-        return {}
+        """Return the digest of the corporate actions, which must be those of the bars."""
+        return {"actions": _digest(self._actions[symbol])}
+
+    def list_symbols(self, records: Mapping[str, Sequence[Unit]]) -> None:
+        """The module lists the files."""
 
     def begin(self) -> None:
         """Write the module."""
-        write_whole(self._folder / _MODULE, Path(__file__).with_name(_MODULE).read_bytes())
+        path = self._folder / _MODULE
+        write_whole(path, Path(__file__).with_name(_MODULE).read_bytes())
+        flush((path,), self._folder)
 
     def forget(self, symbol: str, gone: Sequence[Unit], kept: Unit | None) -> None:
         """Cut the file of a symbol after the unit that stays."""
@@ -124,11 +136,14 @@ class ZiplineBundle:
             file.truncate(kept.end)
 
     def forget_all(self, symbol: str) -> None:
-        """Remove the bars of a symbol."""
-        self._path("daily", symbol).unlink(missing_ok=True)
+        """Remove the bars of a symbol, then its corporate actions."""
+        remove(self._path("daily", symbol))
+        remove(self._path("actions", symbol))
 
     def write(self, symbol: str, unit: Unit, table: pa.Table, before: Unit | None) -> int:
-        """Append the bars of a unit; return the length of the file."""
+        """Append the bars of a unit, after the corporate actions if it is the first; return the length of the file."""
+        if before is None:
+            write_whole(self._path("actions", symbol), self._actions[symbol])
         prices = [np.round(numbers(table.column(name)), _DECIMALS).tolist() for name in _PRICES]
         shares = np.minimum(np.rint(numbers(table.column("volume"))), _MOST_SHARES).astype(np.int64).tolist()
         days = [_day(time) for time in timestamps_us(table).tolist()]
@@ -139,13 +154,16 @@ class ZiplineBundle:
             file.write(_csv([("date", *self.columns), *rows] if before is None else rows))
             return file.tell()
 
-    def finish(self, records: Mapping[str, Sequence[Unit]]) -> None:
-        """Write the corporate actions of the symbols whose actions differ."""
-        for symbol, content in self._actions.items():
-            write_whole(self._path("actions", symbol), content)
+    def flush(self, symbol: str) -> None:
+        """Flush the files of a symbol."""
+        flush([self._path(kind, symbol) for kind in ("daily", "actions")], self._folder, written=True)
 
     def _path(self, kind: str, symbol: str) -> Path:
         return self._folder / kind / f"symbol={encode_symbol(symbol)}.csv"
+
+
+def _digest(content: bytes) -> str:
+    return blake2b(content, digest_size=16).hexdigest()
 
 
 def _csv(rows: Sequence[Sequence[object]]) -> bytes:
