@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from data_engine.settings import Settings
 
 
-@click.command(cls=Command, exits="0 1 2 4 130", partial=True)
+@click.command(cls=Command, exits="0 1 2 4 7 130", partial=True)
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option(
     "--to",
