@@ -114,7 +114,8 @@ def prune(files: FileStore, before: datetime, now: datetime, *, dry_run: bool = 
         StoreError: If a file cannot be read or written.
     """
     history = StoreHistory(files)
-    records = [record for found in history.packs.values() for record in found.records()] + history.records
+    packed = (record for found in history.packs.values() for record in found.records())
+    records = sorted([*packed, *history.records], key=lambda record: record.number)
     until = min(before, now - AGE)
     dropped = list(takewhile(lambda record: record.instant <= until, records[:-1]))
     if len(dropped) < 2:  # the first one is what the history begins with

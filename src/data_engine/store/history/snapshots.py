@@ -215,6 +215,7 @@ def settled_instant(files: FileStore) -> datetime:
 def _last_instant(files: FileStore, history: StoreHistory) -> datetime:
     last = history.last_instant
     if last is None:
+        history.check_readable(datetime.now(UTC))
         raise InputError(
             f"cannot create a snapshot of {files.location}: it has no history yet; it has one from its first change by this "
             "version on, such as `data-engine update`"

@@ -237,7 +237,7 @@ class Links(Mapping[str, "tuple[Link, ...]"]):
         links = (*self._loose.get(key, ()), *(link for pack in self._packs for link in pack.links(key)))
         if not links:
             raise KeyError(key)
-        return links
+        return tuple(sorted(links, key=lambda link: -link.number))  # before a pack may be records that no pack has
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.ordered)
