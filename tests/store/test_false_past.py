@@ -173,16 +173,17 @@ def test_a_reader_of_the_past_refuses_it_when_a_later_record_is_damaged(tmp_path
 def test_pruning_a_damaged_history_tells_what_every_file_was_from_then_on(tmp_path, monkeypatch):
     monkeypatch.setattr(compaction, "_MANY", 6)
     files = LocalFiles(tmp_path)
-    files.update(OTHER, lambda _: b"never changed again")
+    untouched = OTHER.replace("=B", "=C")
+    files.update(untouched, lambda _: b"of the first night")
     was = life(files, 30, lambda number: compaction.compact(files, later(), bases=1) if number == 20 else None)
     flip(min((tmp_path / FOLDER).iterdir()))
     cut = sorted(instant for instant in was if told(files, instant) is not None)[2]
     assert compaction.prune(files, cut, later()).begins == cut
-    files.update(OTHER, lambda _: b"changed")
+    files.update(untouched, lambda _: b"changed")
     assert StoreHistory(files).damaged is None
     for instant in was:
         if instant >= cut:
-            assert told(files, instant) == was[instant]
+            assert told(files, instant) == {**was[instant], untouched: b"of the first night"}
 
 
 def test_packing_leaves_records_of_a_newer_version_and_what_they_tell(tmp_path, monkeypatch):
@@ -527,6 +528,25 @@ def test_a_killed_process_that_forgets_leaves_states_refused_and_the_next_one_dr
         forgetting.drop_forgotten(files, "remove")
         raw = b"".join(path.read_bytes() for path in base.rglob("*") if path.is_file())
         assert not any(secret[100:200] in raw for secret in secrets)
+
+
+def test_what_a_writer_had_read_before_bars_were_forgotten_is_forgotten_though_it_is_recorded_later():
+    run, user = processes(2)
+    secret = random.Random(5).randbytes(500)
+    run.update(BARS, lambda _: b"PAR1" + secret)
+
+    def change(content):
+        if content is None:
+            return None
+        run.acting("remove", forgets=True).delete(BARS)
+        return b"PAR1 revised"
+
+    user.update(BARS, change)
+    history = [bytes(obstore.get(run._bucket._store, key).bytes()) for key in run.list(FOLDER)]
+    assert any(secret[100:200] in content for content in history)
+    forgetting.drop_forgotten(run, "remove")
+    history = [bytes(obstore.get(run._bucket._store, key).bytes()) for key in run.list(FOLDER)]
+    assert not any(secret[100:200] in content for content in history)
 
 
 def test_values_of_a_file_whose_removal_did_not_happen_are_kept(tmp_path):
