@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 from data_engine import ParquetStorage
 from data_engine.cli import main
+from data_engine.store.history import compaction
 from data_engine.store.history.record import FOLDER
 from frames import bars
 from running import Ran, here
@@ -153,7 +155,8 @@ def test_the_log_of_revisions_of_an_earlier_version_is_read(base):
     assert json.loads(run(base, "history", "A", "--json").out)["error"]["code"] == "damaged_file"
 
 
-def test_a_forgotten_removal_is_a_line_without_its_bars_and_what_was_pruned_is_none(base):
+def test_a_forgotten_removal_is_a_line_without_its_bars_and_what_was_pruned_is_none(base, monkeypatch):
+    monkeypatch.setattr(compaction, "AGE", timedelta(0))
     storage = ParquetStorage(base)
     storage.store(bars("A", "2024-06-03 13:30", 5, 1.0), "1Min")
     storage.store(bars("B", "2024-06-03 13:30", 5, 1.0), "1Min")

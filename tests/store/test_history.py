@@ -23,7 +23,7 @@ from data_engine.store.history.head import Actor, Replaced, found_at_beginning
 from data_engine.store.history.head import entries_of as recorded
 from data_engine.store.history.old_rows import pack_rows, unpack_rows
 from data_engine.store.history.pack import Pack, pack
-from data_engine.store.history.record import Entry, dump, load
+from data_engine.store.history.record import Entry, dump, is_cut_off, load
 from data_engine.store.history.revert import earlier
 from data_engine.store.history.text_edits import edited_text, text_edits
 from data_engine.store.history.undo import ABSENT, Edited, Kind, Undo, undo_of
@@ -244,6 +244,15 @@ def test_a_record_that_is_not_whole_is_refused():
         changed[place] ^= 1
         with pytest.raises(ValueError):
             load(1, bytes(changed))
+
+
+def test_what_a_killed_writer_of_an_earlier_version_left_is_told_from_damage_of_its_head():
+    content = b85decode(FIRST_RECORD)
+    assert all(is_cut_off(content[:size]) for size in range(len(content)))
+    for place in range(content.index(b"\n")):
+        changed = bytearray(content)
+        changed[place] ^= 1
+        assert not is_cut_off(bytes(changed))
 
 
 def test_what_changes_nothing_or_has_no_history_is_not_recorded():

@@ -326,7 +326,7 @@ def test_a_pruned_history_begins_later_and_tells_the_same_from_then_on(place, pa
         compaction.compact(place.files, datetime.now(UTC) + timedelta(hours=2), bases=1)
     cut = sorted(was)[15]
     size = sum(size for _, size in place.files.sizes(FOLDER))
-    pruned = compaction.prune(place.files, cut)
+    pruned = compaction.prune(place.files, cut, datetime.now(UTC) + timedelta(hours=2))
     now = datetime.now(UTC)
 
     assert pruned.begins == cut
@@ -344,7 +344,7 @@ def test_a_pruned_history_begins_later_and_tells_the_same_from_then_on(place, pa
 def test_everything_can_be_pruned_and_the_history_goes_on(place):
     was = life_of_files(place, random.Random(3), 12)
     last = StoreHistory(place.files).last_number
-    compaction.prune(place.files, datetime.now(UTC) + timedelta(days=1))
+    compaction.prune(place.files, datetime.now(UTC) + timedelta(days=1), datetime.now(UTC) + timedelta(hours=2))
     place.files.update(KEYS[0], lambda _: b"afterwards")
 
     assert StoreHistory(place.files).last_number == last + 1

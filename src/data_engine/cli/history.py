@@ -103,8 +103,11 @@ def _changed(one: SeriesChange) -> str:
 def prune(store: BarStore, before: str, force: bool, dry_run: bool, wait: float, as_json: bool) -> None:
     """Drop what is only needed for earlier states.
 
-    Nothing of the present is touched. States before the date cannot be read afterwards; what snapshots need is refused.
+    Nothing of the present is touched. States before the date cannot be read afterwards; what snapshots need is refused. What was
+    recorded within the last hour stays: somebody may still be about to change the files.
     """
+    from datetime import UTC, datetime
+
     from data_engine.market.dates import parse_start
     from data_engine.market.time_range import iso
     from data_engine.store.history.compaction import prune as drop
@@ -113,16 +116,17 @@ def prune(store: BarStore, before: str, force: bool, dry_run: bool, wait: float,
     instant = parse_start(before)
     warn_writer(store.files)
     with store.files.lock(RUN_LOCK, seconds=wait):
-        pruned = drop(store.files, instant, dry_run=True)
+        now = datetime.now(UTC)
+        pruned = drop(store.files, instant, now, dry_run=True)
         if pruned.begins is not None and not force:
             refuse_needed(store.files, pruned.begins)
-        if not dry_run:
-            pruned = drop(store.files, instant)
+        if pruned.begins is not None and not dry_run:
+            pruned = drop(store.files, pruned.begins, now)  # what was told and checked, whatever was recorded meanwhile
     if as_json:
         begins = None if pruned.begins is None else iso(pruned.begins)
         print_json({"begins": begins, "records": pruned.records, "freed_bytes": pruned.freed, "dry_run": dry_run})
     elif pruned.begins is None:
-        click.echo("Nothing to drop: the history has no earlier record.")
+        click.echo("Nothing to drop: the history has no earlier record that is an hour old.")
     else:
         done = "Would drop" if dry_run else f"Freed {size(pruned.freed)}:"
         click.echo(f"{done} {pruned.records:,} records; states before {iso(pruned.begins)} cannot be read any more")

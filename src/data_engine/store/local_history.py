@@ -87,9 +87,10 @@ class LocalHistory:
             return
         with self._held():
             number, last = self._last()
-            if number == 0:
-                content = partial(dump, actor=BEGINNING, base=0, entries=found_at_beginning(self._present()))
-                number, last = 1, self._write(1, next_instant(None), content, flush=flush)
+            if last is None:  # a killed writer may have left a part of the first one
+                content = partial(dump, actor=BEGINNING, base=number, entries=found_at_beginning(self._present()))
+                # Flushed in any case: with a later record and without it, what it lists would be refused for ever.
+                number, last = number + 1, self._write(number + 1, next_instant(None), content, flush=True)
             content = partial(dump, actor=self._actor.name, base=number if base is None else base, entries=entries)
             self._head.number, self._head.instant = number + 1, self._write(number + 1, next_instant(last), content, flush=flush)
 

@@ -77,7 +77,7 @@ class Chain:
         return f"two processes changed it at the same time, {'and nobody since' if end == NEVER else f'until {iso(end)}'}"
 
 
-def walk(present: Fingerprint | None, links: Sequence[Link]) -> Chain:
+def walk(present: Fingerprint | None, links: Sequence[Link], since: datetime | None = None) -> Chain:
     """Return the history of a file.
 
     A record that is not live tells what its writer read. If the file never was that, as far as the live records say, something
@@ -85,13 +85,14 @@ def walk(present: Fingerprint | None, links: Sequence[Link]) -> Chain:
 
     Args:
         present: The fingerprint of the file as it is; None if there is none.
-        links: All records of it, the latest first.
+        links: All records of it, the latest first; those since an instant if that is given.
+        since: The instant before which records cannot be read. If None, all can be.
     """
-    live = _live(present, links)
+    live = live_numbers(present, links)
     walked = _Walk(present, [link for link in links if link.number not in live])
     for place, link in enumerate(links):
         if link.entry.undo.kind is Kind.SEEN:
-            return walked.chain(known=_is(walked.state, link.entry.after), first=link.entry.after)
+            return walked.chain(known=_is(walked.state, link.entry.after), first=link.entry.after, since=since)
         if link.entry.after == walked.state:
             walked.undo(link, links[place + 1 :])
             if link.entry.undo.kind is Kind.LOST:
@@ -100,10 +101,10 @@ def walk(present: Fingerprint | None, links: Sequence[Link]) -> Chain:
             walked.pass_over(link)
         if not walked.explains(link):
             return walked.chain(known=False)
-    return walked.chain(known=walked.state is None)
+    return walked.chain(known=walked.state is None or since is not None, since=since)
 
 
-def _live(present: Fingerprint | None, links: Sequence[Link]) -> set[int]:
+def live_numbers(present: Fingerprint | None, links: Sequence[Link]) -> set[int]:
     """Return the numbers of the records on the chain that ends in the present file."""
     found, state = set(), present
     for link in links:
@@ -194,17 +195,18 @@ class _Walk:
         del self._live[self._sure :]
         return False
 
-    def chain(self, *, known: bool, first: Fingerprint | None = None) -> Chain:
+    def chain(self, *, known: bool, first: Fingerprint | None = None, since: datetime | None = None) -> Chain:
         """Return the history.
 
         Args:
             known: Whether the state before all records is known.
             first: What the file was when the history began, if there was one.
+            since: The instant before which records cannot be read, if there is one.
         """
         unread = [count for read, count in self._read if not _is(read, first)]
         live = self._live[: unread[0]] if unread else self._live
         if known and not unread:
-            return Chain(self._present, tuple(live), gaps=tuple(self._gaps))
+            return Chain(self._present, tuple(live), since, gaps=tuple(self._gaps))
         return Chain(self._present, tuple(live), live[-1].instant if live else None, unknown=not live, gaps=tuple(self._gaps))
 
 

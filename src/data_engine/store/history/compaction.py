@@ -7,7 +7,7 @@ the files that it replaces removed. A process that is killed between the two lea
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import takewhile
 
@@ -16,7 +16,7 @@ from data_engine.store.file_store import FileStore
 from data_engine.store.history.bar_undo import replaces_most
 from data_engine.store.history.head import BEGINNING
 from data_engine.store.history.pack import Pack, live_packs, pack, pack_key, pack_numbers
-from data_engine.store.history.record import FOLDER, Entry, Record, key_of, load, number_of
+from data_engine.store.history.record import FOLDER, Entry, Record, is_cut_off, key_of, load, number_of, recorded_folders
 from data_engine.store.history.store_history import StoreHistory
 from data_engine.store.history.undo import Kind, Undo
 from data_engine.store.partitions import Partition
@@ -46,18 +46,19 @@ def compact(files: FileStore, now: datetime, *, bases: int) -> int:
     keys = list(files.list(FOLDER))
     spans = live_packs(keys)
     numbers = sorted(number for key in keys if (number := number_of(key)) is not None)
-    _remove_replaced(files, keys, spans)
+    remove_replaced(files, keys, spans)
     loose = [number for number in numbers if not any(first <= number <= last for first, last in spans)]
     if len(loose) < _MANY:
         return 0
-    settled, full = _settled(files, loose, now - AGE)
-    settled = settled if full else settled[:-1]
-    if len(settled) < _MANY // 2 and not full:
+    found = _settled(files, loose, now - AGE)
+    settled = found.records if found.full else found.records[:-1]
+    if len(settled) < _MANY // 2 and not found.full:
         return 0
     chosen = [record for record, _ in settled]
-    merged = _to_merge(files, spans, chosen, sum(size for _, size in settled))
+    before = [span for span in spans if span[0] > found.after]
+    merged = _to_merge(files, before, chosen, sum(size for _, size in settled))
     packed = [record for span in merged for record in _pack(files, span).records()]
-    first = merged[0][0] if merged else loose[0]
+    first = merged[0][0] if merged else next(number for number in loose if number > found.after)
     _write(files, first, chosen[-1].number, _with_bases([*packed, *chosen], bases))
     return len(chosen)
 
@@ -100,36 +101,42 @@ class Pruned:
     freed: int = 0
 
 
-def prune(files: FileStore, before: datetime, *, dry_run: bool = False) -> Pruned:
-    """Drop what is only needed for states before an instant.
+def prune(files: FileStore, before: datetime, now: datetime, *, dry_run: bool = False) -> Pruned:
+    """Drop what is only needed for states before an instant. Records stay that a pack would not take since they are too young.
 
     Args:
         files: The files of the store, which the caller holds.
         before: The instant. The state at it, and all later ones, can be read afterwards.
+        now: The current instant.
         dry_run: Whether to say only what would be dropped; nothing is freed then.
 
     Raises:
         StoreError: If a file cannot be read or written.
     """
     history = StoreHistory(files)
-    records = [record for found in history.packs.values() for record in found.records()] + history.records
-    dropped = list(takewhile(lambda record: record.instant <= before, records[:-1]))
+    packed = (record for found in history.packs.values() for record in found.records())
+    records = sorted([*packed, *history.records], key=lambda record: record.number)
+    until = min(before, now - AGE)
+    dropped = list(takewhile(lambda record: record.instant <= until, records[:-1]))
     if len(dropped) < 2:  # the first one is what the history begins with
         return Pruned()
     last = dropped[-1]
     if dry_run:
         return Pruned(last.instant, len(dropped))
     size = sum(size for _, size in files.sizes(FOLDER))
-    beginning = Record(last.number, last.instant, BEGINNING, last.number, tuple(_seen(history, last.instant)))
+    beginning = Record(last.number, last.instant, BEGINNING, last.number, tuple(_seen(files, history, last.instant)))
     end = max([last.number, *(span[1] for span in history.packs)])
     kept = [record for record in records[len(dropped) :] if record.number <= end]
     _write(files, 1, end, [beginning, *kept])
     return Pruned(last.instant, len(dropped), size - sum(size for _, size in files.sizes(FOLDER)))
 
 
-def _seen(history: StoreHistory, instant: datetime) -> Iterable[Entry]:
+def _seen(files: FileStore, history: StoreHistory, instant: datetime) -> Iterable[Entry]:
     """Yield what the record says that the history then begins with: each file of which it is known what it was."""
-    for key in history.links:
+    found = set(history.links)
+    if history.damaged is not None:  # what its records say of other files is gone
+        found.update(key for folder in recorded_folders(files.folders("")) for key in files.list(folder))
+    for key in sorted(found):
         _, chain = history.present(key)
         if not chain.known_at(instant):
             continue
@@ -139,33 +146,54 @@ def _seen(history: StoreHistory, instant: datetime) -> Iterable[Entry]:
             yield Entry(key, mark, mark, Undo(Kind.SEEN))
 
 
-def _settled(files: FileStore, numbers: Sequence[int], until: datetime) -> tuple[list[tuple[Record, int]], bool]:
-    """Return the complete records until an instant, with the sizes of their files; and whether a pack is full before that."""
-    found: list[tuple[Record, int]] = []
+@dataclass(slots=True)
+class _Settled:
+    """Records that can be put into a pack.
+
+    Attributes:
+        records: The records, with the sizes of their files.
+        full: Whether they fill a pack.
+        after: The number of a record before them that is damaged or of a newer version, and is in no pack; 0 if there is none.
+    """
+
+    records: list[tuple[Record, int]] = field(default_factory=list)
+    full: bool = False
+    after: int = 0
+
+
+def _settled(files: FileStore, numbers: Sequence[int], until: datetime) -> _Settled:
+    """Return the first complete records until an instant that are worth a pack, with none between them that must stay."""
+    found = _Settled()
     size = 0
     for number in numbers:
-        content = files.get(key_of(number))
+        content = files.get(key_of(number)) or b""
         try:
-            record = load(number, content or b"")
+            record = load(number, content)
         except ValueError:
-            continue  # of a killed writer
+            if is_cut_off(content):
+                continue  # of a killed writer
+            if len(found.records) > _MANY // 2:
+                break
+            found, size = _Settled(after=number), 0
+            continue
         if record.instant > until:
             break
         size += _bytes(record)
-        if size > _MOST_BYTES and found:  # one record is packed however large it is, such as the first one of a large store
-            return found, True
-        found.append((record, len(content or b"")))
-    return found, False
+        if size > _MOST_BYTES and found.records:  # one is packed however large it is, such as the first one of a large store
+            found.full = True
+            break
+        found.records.append((record, len(content)))
+    return found
 
 
 def _write(files: FileStore, first: int, last: int, records: Sequence[Record]) -> None:
     content = pack(records)
     files.update(pack_key(first, last), lambda _: content)
     keys = list(files.list(FOLDER))
-    _remove_replaced(files, keys, live_packs(keys))
+    remove_replaced(files, keys, live_packs(keys))
 
 
-def _remove_replaced(files: FileStore, keys: Iterable[str], spans: Sequence[tuple[int, int]]) -> None:
+def remove_replaced(files: FileStore, keys: Iterable[str], spans: Sequence[tuple[int, int]]) -> None:
     """Remove the records and packs that a pack stands for, the earliest first."""
 
     def held(first: int, last: int) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from data_engine.store.disk import Mutex
@@ -33,12 +33,25 @@ class Head:
         number: The number of the record; 0 if none is known.
         instant: Its instant.
         read_at: When a bucket was asked for it, by the clock of `s3.lease.elapsed`.
+        read_today: The same by the time of day.
+        failed: The numbers of records whose requests failed, and may be carried out later.
     """
 
     mutex: Mutex
     number: int = 0
     instant: datetime | None = None
     read_at: float = 0.0
+    read_today: datetime | None = None
+    failed: list[int] = field(default_factory=list)
+
+    def asked(self, elapsed: float) -> None:
+        """Note that a bucket is now asked for the last record."""
+        self.read_at, self.read_today = elapsed, datetime.now(UTC)
+
+    def is_older_than(self, age: timedelta, elapsed: float) -> bool:
+        """Tell whether a bucket was asked longer ago, as one of the clocks says: either may stand still in a paused machine."""
+        today = self.read_today
+        return today is None or elapsed - self.read_at > age.total_seconds() or abs(datetime.now(UTC) - today) > age
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +113,13 @@ def entries_of(replaced: Iterable[Replaced], actor: Actor) -> list[Entry]:
     return [_forgotten(one.entry()) if actor.forgets else one.entry() for one in changing]
 
 
+def has_values(key: str) -> bool:
+    """Tell whether a file has values of bars: those that are stored, or that other sources had."""
+    return key.startswith(("equities_", "metadata/conflicts/"))
+
+
 def _forgotten(entry: Entry) -> Entry:
-    is_kept = not entry.key.startswith("equities_") or entry.before is None
+    is_kept = not has_values(entry.key) or entry.before is None
     return entry if is_kept else replace(entry, undo=Undo(Kind.LOST))
 
 

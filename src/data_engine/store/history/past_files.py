@@ -84,9 +84,14 @@ class PastFiles:
             self._later |= changed  # a new set: others may be reading the old one
 
     def _catch_up(self) -> None:
-        """Take in what others have changed until now; called whenever something of the files as they are was read."""
+        """Take in what others have changed until now; called whenever something of the files as they are was read.
+
+        Raises:
+            StoreError: If one of the changes cannot be read.
+        """
         with self._lock:
             records = self._history.catch_up()
+            self._history.check_readable(self.instant)
             self._note_later({one.key for record in records if record.instant > self.instant for one in record.entries})
 
     def _present(self, key: str) -> tuple[bytes | None, Chain]:

@@ -1,7 +1,8 @@
 """Encode and decode one record of the history of a store: the files that one commit changes. Pure.
 
 A record is a file that never changes: a line with the instant and a checksum, a line with who made the commit, and, compressed,
-a row per file and what is kept of its old content. A record that a killed writer left incomplete fails its checksum.
+a row per file and what is kept of its old content. A record that a killed writer left incomplete fails its checksum, and lacks
+the mark at its end, so that it is told from one that was whole and is damaged.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ FOLDER = "metadata/history"
 _HEAD = re.compile(rb"data-engine history (\d+) (\d+) ([0-9a-f]{16})")
 
 _FORMATS = (1, 2)  # the second has texts as edits
+
+_WORDS = b"data-engine history "
+
+_END = b"\nend\n"  # after the compressed part, where versions that do not know it look at nothing
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -101,7 +106,7 @@ def dump(instant: datetime, actor: str, base: int, entries: Iterable[Entry]) -> 
         bodies.append(one.undo.body)
     table = json.dumps(rows, separators=(",", ":"), ensure_ascii=False).encode()
     packed = zlib.compress(b"".join([b"%d\n" % len(table), table, *bodies]), 6)
-    rest = json.dumps([actor, base]).encode() + b"\n" + packed
+    rest = json.dumps([actor, base]).encode() + b"\n" + packed + _END
     micros = (instant - _EPOCH) // timedelta(microseconds=1)
     return b"data-engine history %d %d %s\n" % (_FORMATS[-1], micros, _checksum(micros, rest)) + rest
 
@@ -134,6 +139,32 @@ def load(number: int, content: bytes) -> Record:
         return Record(number, instant, actor, base, tuple(entries))
     except (TypeError, KeyError, zlib.error, RecursionError) as error:
         raise ValueError(f"damaged: {error}") from error
+
+
+def is_cut_off(content: bytes) -> bool:
+    """Tell whether what cannot be read as a record is the first part of one, as a killed writer or a power failure leaves it.
+
+    A record that was whole is damaged instead, and may be of a change that happened; so may be one of a newer format. Of records
+    of earlier versions, which have no mark at the end, the compressed part tells.
+    """
+    head, ended, rest = content.rstrip(b"\0").partition(b"\n")  # a disk may have the size of a file without its content
+    if content.endswith(_END):
+        return False
+    if not ended:
+        return _WORDS.startswith(head[: len(_WORDS)]) and re.fullmatch(rb"[0-9a-f ]*", head[len(_WORDS) :]) is not None
+    match = _HEAD.fullmatch(head)
+    if match is None or int(match[1]) not in _FORMATS:
+        return False
+    writer, ended, packed = rest.partition(b"\n")
+    if not ended:
+        return writer.isascii()
+    opened = zlib.decompressobj()
+    try:
+        opened.decompress(packed)
+    except zlib.error:
+        return False
+    missing = _END.removeprefix(opened.unused_data)
+    return not opened.eof or _checksum(int(match[2]), rest + missing) == match[3]
 
 
 def _opened(content: bytes) -> tuple[datetime, bytes]:

@@ -9,13 +9,16 @@ import json
 import re
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from time import monotonic, sleep
 from typing import Any
 
-from data_engine.errors import DamagedFile, InputError
+from data_engine.errors import DamagedFile, InputError, StoreBusy
 from data_engine.market.time_range import from_iso, iso
 from data_engine.market.wording import and_more
+from data_engine.store.file_count import Fingerprint
 from data_engine.store.file_store import FileStore
+from data_engine.store.history.chain import Link
 from data_engine.store.history.record import recorded_folders
 from data_engine.store.history.store_history import StoreHistory
 from data_engine.store.history.undo import Kind
@@ -29,7 +32,12 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
 
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # no file of Windows can have such a name
 
-_IN_FLIGHT = timedelta(minutes=10)  # rarely does a writer need longer between its record and its move
+_IN_FLIGHT = timedelta(minutes=10)
+"""Rarely does a writer need longer between its record and its move; a request is sent again for at most 90 seconds."""
+
+_PATIENCE = 10.0  # seconds, in which nearly every request of a bucket is answered
+
+_PAUSE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,22 +184,67 @@ def settled_instant(files: FileStore) -> datetime:
     """Return an instant at which the state is that of now, and stays what it is, whatever is written later.
 
     It is that of the last record, since all later records have later instants. A writer that has made its record and not moved
-    its file yet is waited for, since each change of a file excludes the others.
+    its file yet is waited for. On a disk each change of a file excludes the others. In a bucket nothing tells whether a request
+    will still be carried out but its age.
 
     Raises:
         InputError: If the store has no history.
+        StoreBusy: If a change in a bucket may still be carried out, whose writer was killed or takes long.
         StoreError: If the history or a file cannot be read.
     """
-    history = StoreHistory(files)
+    deadline = monotonic() + _PATIENCE
+    while True:
+        history = StoreHistory(files)
+        last = _last_instant(files, history)
+        pending = _pending(files, history) if files.folder is None else None
+        if pending is None:
+            break
+        if monotonic() >= deadline:
+            key, recorded = pending
+            raise StoreBusy(
+                f"cannot create a snapshot of {files.location}: a change of {key} was recorded at {iso(recorded)} and may still "
+                f"be carried out; try again after {iso(recorded + _IN_FLIGHT)}"
+            )
+        sleep(_PAUSE)
+    if files.folder is not None:
+        for key in _under_way(files, history, last - _IN_FLIGHT):
+            files.update(key, lambda _: None)
+    return last
+
+
+def _last_instant(files: FileStore, history: StoreHistory) -> datetime:
     last = history.last_instant
     if last is None:
+        history.check_readable(datetime.now(UTC))
         raise InputError(
             f"cannot create a snapshot of {files.location}: it has no history yet; it has one from its first change by this "
             "version on, such as `data-engine update`"
         )
-    for key in _under_way(files, history, last - _IN_FLIGHT):
-        files.update(key, lambda _: None)
     return last
+
+
+def _pending(files: FileStore, history: StoreHistory) -> tuple[str, datetime] | None:
+    """Return a file of a bucket that a request may still replace, and when that was recorded; None if there is none.
+
+    A young record is not of such a request if its change has happened, or if the file is not what its writer has read: a write
+    is conditional on that.
+    """
+    since = datetime.now(UTC) - _IN_FLIGHT
+    for key in sorted(history.changed_after(since)):
+        content = files.get(key)
+        present = None if content is None else Fingerprint.of(content)
+        happened = {link.number for link in history.chain_of(key, present).links}
+        young = (link for link in history.links[key] if link.instant > since and link.entry.undo.kind is not Kind.SEEN)
+        for link in young:
+            if link.number not in happened and _may_replace(link, present):
+                return key, link.instant
+    return None
+
+
+def _may_replace(link: Link, present: Fingerprint | None) -> bool:
+    """Tell whether a file is what the writer of a record has read."""
+    read = link.entry.before
+    return read == present or (read is not None and not read.digest)
 
 
 def _under_way(files: FileStore, history: StoreHistory, since: datetime) -> list[str]:

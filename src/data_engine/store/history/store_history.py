@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime
 from functools import cached_property
 
-from data_engine.errors import InputError
+from data_engine.errors import DamagedFile, InputError, StoreError
 from data_engine.market.time_range import iso
 from data_engine.store.file_count import Fingerprint
 from data_engine.store.file_store import FileStore
 from data_engine.store.history.chain import Chain, Link, walk
 from data_engine.store.history.pack import Pack, live_packs, pack_key, pack_numbers
-from data_engine.store.history.record import FOLDER, Record, key_of, load, number_of
+from data_engine.store.history.record import FOLDER, Record, is_cut_off, key_of, load, number_of
 
 _AFTER_SLASH = chr(ord("/") + 1)
 
@@ -29,6 +28,8 @@ class StoreHistory:
         packs: The packs, by the numbers that they stand for, the earliest first.
         records: The complete records that are in no pack, the earliest first.
         incomplete: The keys of those that cannot be read: of killed writers, or damaged.
+        damaged: The key of the latest that cannot be read and may be of changes that happened; None if there is none. The packs
+            and records are those after it: what was before cannot be told without it.
     """
 
     def __init__(self, files: FileStore) -> None:
@@ -36,38 +37,46 @@ class StoreHistory:
         self.packs: dict[tuple[int, int], Pack] = {}
         self.records: list[Record] = []
         self.incomplete: list[str] = []
+        self.damaged: str | None = None
+        self._lost = 0  # the number of the last record that is damaged
         self._read()
 
     def _read(self) -> None:
         """Read all records, again if some of them were moved to a pack meanwhile."""
-        while (read := self._read_once()) is None:
+        while not self._read_once():
             pass
-        self.packs, self.records, self.incomplete = read
         self.links = Links(self)
 
-    def _read_once(self) -> tuple[dict[tuple[int, int], Pack], list[Record], list[str]] | None:
+    def _read_once(self) -> bool:
         packs, records, incomplete = dict[tuple[int, int], Pack](), list[Record](), list[str]()
+        lost, damaged = 0, None
         keys = list(self._files.list(FOLDER))
         for span in live_packs(keys):
             content = self._files.get(key := pack_key(*span))
             if content is None:
-                return None
+                return False
             try:
                 packs[span] = Pack(content)
-            except ValueError:
+            except ValueError:  # a pack is moved into place whole: no killed writer has left it so
                 incomplete.append(key)
+                lost, damaged = span[1], key
         for key in keys:
             number = number_of(key)
             if number is None or any(first <= number <= last for first, last in packs):
                 continue
             content = self._files.get(key)
             if content is None:
-                return None
+                return False
             try:
                 records.append(load(number, content))
             except ValueError:
                 incomplete.append(key)
-        return packs, records, incomplete
+                if number > lost and not is_cut_off(content):
+                    lost, damaged = number, key
+        self.packs = {span: pack for span, pack in packs.items() if span[0] > lost}
+        self.records = [record for record in records if record.number > lost]
+        self.incomplete, self._lost, self.damaged = incomplete, lost, damaged
+        return True
 
     def catch_up(self) -> list[Record]:
         """Read the records that were made since this was read or last caught up, and return them.
@@ -76,15 +85,22 @@ class StoreHistory:
         record that is known is in a file of its own unless later ones were made, and moved to a pack with it.
         """
         known = self.last_number
-        found = list(records_after(self._files, known))
+        try:
+            found = list(records_after(self._files, known))
+        except DamagedFile:
+            return self._read_after(known)
         if found:
             self.records = [*self.records, *found]
             self.links = Links(self)
         elif known and self._files.size(key_of(known)) is None:
-            self._read()
-            every = (record for pack in self.packs.values() for record in pack.records())
-            found = [record for record in (*every, *self.records) if record.number > known]
+            return self._read_after(known)
         return found
+
+    def _read_after(self, known: int) -> list[Record]:
+        """Read all records again, and return those after one."""
+        self._read()
+        every = (record for pack in self.packs.values() for record in pack.records())
+        return [record for record in (*every, *self.records) if record.number > known]
 
     def present(self, key: str) -> tuple[bytes | None, Chain]:
         """Return what a file is now, None if there is none, and its history until now.
@@ -110,7 +126,7 @@ class StoreHistory:
     @property
     def last_number(self) -> int:
         """The number of the last record; 0 if there is none."""
-        return self.records[-1].number if self.records else max((last for _, last in self.packs), default=0)
+        return self.records[-1].number if self.records else max((last for _, last in self.packs), default=self._lost)
 
     @staticmethod
     def is_before(key: str, number: int) -> bool:
@@ -127,7 +143,7 @@ class StoreHistory:
 
     @property
     def begins(self) -> datetime | None:
-        """The instant of the first record; None if there is none."""
+        """The instant of the first record, after those that are damaged; None if there is none."""
         firsts = [pack.first for pack in self.packs.values()] + [record.instant for record in self.records[:1]]
         return min(firsts, default=None)
 
@@ -145,16 +161,18 @@ class StoreHistory:
 
     def chain_of(self, key: str, present: Fingerprint | None) -> Chain:
         """Return the history of one file by the fingerprint of its content now; None if there is none."""
-        return walk(present, self.links.get(key, ()))
+        return walk(present, self.links.get(key, ()), self.begins if self.damaged else None)
 
     def check_known(self, instant: datetime, now: datetime) -> None:
         """Check that a state can be known.
 
         Raises:
             InputError: If the instant is in the future, or before the history begins.
+            StoreError: If it is before the first record after one that is damaged.
         """
         if instant > now:
             raise InputError(f"cannot read the store as of {iso(instant)}: that is in the future; it is {iso(now)}")
+        self.check_readable(instant)
         if self.begins is None:
             raise InputError(
                 f"cannot read the store {self._files.location} as of {iso(instant)}: it has no history yet; a store has one from "
@@ -166,6 +184,20 @@ class StoreHistory:
                 "pass that or a later instant"
             )
 
+    def check_readable(self, instant: datetime) -> None:
+        """Check that all changes after an instant can be read.
+
+        Raises:
+            StoreError: If one of them may be in a record that is damaged, or that a newer version has written.
+        """
+        if self.damaged is None or (self.begins is not None and instant >= self.begins):
+            return
+        since = "an instant after its next change" if self.begins is None else f"{iso(self.begins)} or a later instant"
+        raise StoreError(
+            f"cannot read the store {self._files.location} as of {iso(instant)}: {self.damaged}, a part of its history, is "
+            f"damaged or of a newer version; restore that file from a backup, update data-engine, or pass {since}"
+        )
+
 
 def records_after(files: FileStore, number: int) -> Iterator[Record]:
     """Yield the complete records after one, as far as they are in no pack.
@@ -173,10 +205,16 @@ def records_after(files: FileStore, number: int) -> Iterator[Record]:
     Args:
         files: The files of the store.
         number: The number of a record.
+
+    Raises:
+        DamagedFile: If one is damaged, or of a newer format.
     """
     while (content := files.get(key_of(number := number + 1))) is not None:
-        with suppress(ValueError):  # of a writer that was killed
+        try:
             yield load(number, content)
+        except ValueError as error:
+            if not is_cut_off(content):  # a killed writer has left the others
+                raise DamagedFile(f"cannot read {files.location}/{key_of(number)}: {error}; run `data-engine verify`") from error
 
 
 class Links(Mapping[str, "tuple[Link, ...]"]):
@@ -199,7 +237,7 @@ class Links(Mapping[str, "tuple[Link, ...]"]):
         links = (*self._loose.get(key, ()), *(link for pack in self._packs for link in pack.links(key)))
         if not links:
             raise KeyError(key)
-        return links
+        return tuple(sorted(links, key=lambda link: -link.number))  # before a pack may be records that no pack has
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.ordered)
