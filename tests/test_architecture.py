@@ -114,6 +114,7 @@ MAY = {
     "store.file_store": "files",
     "store.disk": "clock files randomness threads",
     "store.history.head": "clock",
+    "store.history.snapshots": "clock",
     "store.history.past_files": "files threads",
     "store.local_drafts": "files",
     "store.local_files": "files",

@@ -26,7 +26,11 @@ if TYPE_CHECKING:
 @click.option("--end", type=END, metavar="DATE", help="Last day, included, or instant. [default: last bar]")
 @filter_options
 @click.option("--fill", is_flag=True, help="Remove only bars of other sources that `import --fill` added.")
-@click.option("--forget", is_flag=True, help="Keep nothing of the bars; earlier states cannot be read then.")
+@click.option(
+    "--forget",
+    is_flag=True,
+    help="Keep nothing of the bars, nor earlier values of them; earlier states of their files cannot be read then.",
+)
 @click.option("--dry-run", is_flag=True, help="Print what would be removed; remove nothing.")
 @wait_option()
 @with_store
@@ -48,6 +52,7 @@ def remove(
     """
     from data_engine.market.dates import any_span
     from data_engine.store.history.cost import kept_since, last_number
+    from data_engine.store.history.forgetting import drop_forgotten
     from data_engine.store.removal import plan_removal, remove_bars
 
     store = store.acting(_ACTOR, forgets=forget)
@@ -64,6 +69,8 @@ def remove(
             number = last_number(store.files)
             # Again, since another run may have added or removed some while this one waited.
             removed = remove_bars(store, _selected(store, names, datasets), span)
+            if forget:
+                drop_forgotten(store.files, _ACTOR)
             kept = kept_since(store.files, number, _ACTOR)
     if as_json:
         listed = [{"symbol": series.symbol, "dataset": series.dataset.name, "bars": bars} for series, bars in removed.items()]

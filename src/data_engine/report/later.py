@@ -133,7 +133,8 @@ def later_of(
 
 def _damaged(history: StoreHistory) -> Iterator[str]:
     """Yield the files of the history that cannot be read; the last one may be of a writer that is at it."""
-    return (key for key in history.incomplete if history.is_before(key, history.last_number))
+    last = history.last_number
+    return (key for key in history.incomplete if key == history.damaged or history.is_before(key, last))
 
 
 def _add_conflicts(found: Later, storage: BarStore, known: Iterable[Series]) -> None:

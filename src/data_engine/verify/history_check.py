@@ -28,13 +28,11 @@ def history_findings(
         history: The records, if they were read already.
     """
     history = history or StoreHistory(files)
-    if history.begins is None:
-        return
     last = history.last_number
     for key in history.incomplete:
-        if history.is_before(key, last):  # the last one may be of a writer that is at it
+        if key == history.damaged or history.is_before(key, last):  # the last one may be of a writer that is at it
             yield Finding("history_damaged", f"cannot read {key}, a part of the history", key=key)
-    if quick:
+    if quick or history.begins is None:
         return
     told = {finding.key for finding in known} | {finding.series for finding in known}
     unexplained: list[str] = []
