@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @click.option(
     "--forget",
     is_flag=True,
-    help="Keep nothing of the bars, nor earlier values of them; earlier states of their files cannot be read then.",
+    help="Keep no values of the bars, earlier ones included. Earlier states of their files cannot be read then.",
 )
 @click.option("--dry-run", is_flag=True, help="Print what would be removed; remove nothing.")
 @wait_option()

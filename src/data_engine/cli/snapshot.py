@@ -32,7 +32,7 @@ def create(store: BarStore, name: str, wait: float, as_json: bool) -> None:
     """Name what the store holds now. Reads every bar.
 
     NAME has up to 100 letters, digits and . _ - and is no date. An existing name is refused. The digest is that of `data-engine
-    status --digest`. Other runs wait for this one; do not call ParquetStorage.store meanwhile in a bucket.
+    status --digest`. Other runs wait for this one. In a bucket, it exits with 7 while a change may still be carried out.
     """
     from datetime import UTC, datetime
 
