@@ -16,6 +16,7 @@ import pytest
 from data_engine import AlpacaClient, IngestionPipeline, ParquetStorage, ingest_single_symbol
 from data_engine.corporate_actions.action_store import ActionStore
 from data_engine.corporate_actions.fetch_actions import fetch_actions
+from data_engine.market.series import Dataset, Series, Timeframe
 from data_engine.market.time_range import new_york_days
 from data_engine.sandbox import Announcements, Listing, Listings, Replay, Sandbox
 from data_engine.sandbox.corporate_actions import ActionsRequest
@@ -94,6 +95,23 @@ def test_an_update_never_goes_on_with_the_next_owner(tmp_path: Path, kind: str) 
         assert "`data-engine ingest S@2020-03-31`" in failed["failed"][0][1]
     checked = here("verify", "--json", "--base-path", tmp_path / "store", env={})
     assert (checked.code, checked.json["inconsistencies"]) == (0, [])
+
+
+def test_what_a_killed_run_has_requested_beyond_the_end_of_a_security_is_withdrawn(tmp_path: Path) -> None:
+    """Nobody knew of the end then; the next run does, and requests nothing of the next owner, then or later."""
+    clock = Clock(datetime(2020, 3, 28, 12, tzinfo=UTC))
+    with serve(tmp_path, clock, {"stock_mergers": [ENDS["stock_merger"]]}) as server:
+        ours = pipeline(server, tmp_path / "store", clock, actions=True)
+        ours.ingest_symbols(["S"], "2020-03-26")
+        series = Series("S", Dataset(Timeframe(1, "Min")))
+        ours.storage.bars.coverage.requested.add({series: (new_york_days(date(2021, 6, 30), date(2021, 7, 2)),)})
+        clock.now = datetime(2021, 7, 3, 12, tzinfo=UTC)
+        ours.update()
+
+    left = CoverageStore(LocalFiles(tmp_path / "store"))
+    left.requested.refresh()
+    assert left.requested.of(series) == ()
+    assert left.read(series).wanted[-1].end <= new_york_days(date(2020, 3, 31)).end
 
 
 def test_verify_names_the_next_owners_bars_and_how_to_be_rid_of_them(tmp_path: Path) -> None:
