@@ -111,7 +111,7 @@ def test_what_a_killed_run_has_requested_beyond_the_end_of_a_security_is_withdra
     left = CoverageStore(LocalFiles(tmp_path / "store"))
     left.requested.refresh()
     assert left.requested.of(series) == ()
-    assert left.read(series).wanted[-1].end <= new_york_days(date(2020, 3, 31)).end
+    assert left.read(series).wanted[-1].end <= new_york_days(date(2020, 3, 26), date(2020, 3, 31)).end
 
 
 def test_verify_names_the_next_owners_bars_and_how_to_be_rid_of_them(tmp_path: Path) -> None:
