@@ -1020,6 +1020,39 @@ STEPS = {
             salt=7,
         ),
     ],
+    1310000549: [  # none of the program's: a run of a weekend promises nothing of what a killed one has left elsewhere
+        Step(
+            "ingest",
+            symbols=("GGG",),
+            start="2024-07-01T09:17:00-04:00",
+            end="2024-07-04T10:30:00-04:00",
+            timeframe="30Min",
+            hours=886.1666666666667,
+            workers=4,
+            salt=28,
+        ),
+        Step(
+            "ingest",
+            symbols=("ZZZ", "CCC", "HHH", "AAA", "NOPE", "DDD"),
+            start="2024-07-01",
+            timeframe="30Min",
+            hours=12.575,
+            kill_before=19,
+            workers=4,
+            salt=29,
+        ),
+        Step(
+            "ingest",
+            symbols=("FFF", "DDD", "GGG", "CCC", "HHH"),
+            start="2024-06-29",
+            end="2024-06-29",
+            timeframe="30Min",
+            suspend_at=19,
+            suspend_for=18000.0,
+            workers=1,
+            salt=30,
+        ),
+    ],
 }
 
 
