@@ -162,9 +162,10 @@ def test_bars_of_the_store_stay_as_they_are(storage, query, tmp_path):
     assert differing(bars_in(tmp_path / "store"), query) == 0
 
 
-def test_nothing_is_added_to_covered_ranges(server, storage, old, query, tmp_path):
-    """A covered range is complete: a bar from elsewhere would be invented."""
-    pipeline_of(server, tmp_path / "store", lambda: NOW).ingest_symbols(["AAPL"], "2024-06-03", "2024-06-03")
+@pytest.mark.parametrize("answered", [NOW, datetime(2024, 6, 4, 4, 30, tzinfo=UTC)], ids=["covered", "provisional"])
+def test_nothing_is_added_to_ranges_that_alpaca_has_answered(server, storage, old, query, tmp_path, answered):
+    """There a bar from elsewhere would be invented."""
+    pipeline_of(server, tmp_path / "store", lambda: answered).ingest_symbols(["AAPL"], "2024-06-03", "2024-06-03")
     more = query.replace("symbol, timestamp,", "symbol, timestamp + INTERVAL 3 hours AS timestamp,")
     report = imported(storage, write_legacy(f"({query}) UNION ALL ({more})", tmp_path / "both"))
 

@@ -346,3 +346,20 @@ def test_an_export_names_a_symbol_that_only_another_dataset_has(storage, tmp_pat
     words = ["export", "--to", "qlib", "--symbols", "A,B", "--strict", "--lossy", "--base-path", str(storage.files.folder)]
     assert main([*words, str(tmp_path / "out")]) == 1
     assert "equities_1min has no bars of B" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("length", "whole"), [("1Day", "2024-06-05T00:00-04:00"), ("15Min", "2024-06-05T10:00-04:00")])
+def test_a_computed_bar_that_lacks_its_last_minutes_is_not_returned_as_whole(storage, length, whole):
+    """The minutes end at 10:07; without an end, the call ends where they do, and its last bar does not."""
+    stamps = [
+        *pd.date_range("2024-06-04 13:30", "2024-06-04 19:59", freq="min"),
+        *pd.date_range("2024-06-05 13:30", "2024-06-05 14:06", freq="min"),
+    ]
+    span = between("2024-06-04T04:00", "2024-06-05T14:07")
+    fetched(storage, "2024-06-20T16:00", *(f"{stamp:%Y-%m-%dT%H:%M}" for stamp in stamps), span=span)
+
+    with pytest.raises(StoreError, match=r"missing 2024-06-05T14:07:00Z .* lack minutes"):
+        storage.load("A", "2024-06-04", resample=length, incomplete="raise")
+    assert len(storage.load("A", "2024-06-04", incomplete="raise")) == len(stamps)
+    frame = storage.load("A", "2024-06-04", whole, resample=length, incomplete="raise")
+    assert frame["volume"].sum() == sum(stamp.tz_localize("UTC") < pd.Timestamp(whole) for stamp in stamps)

@@ -34,7 +34,7 @@ class ImportReport:
         bars: The number of bars in them.
         added: The number of bars that the store did not have.
         stored: The number of bars whose timestamps the store had; it keeps its own.
-        covered: The number of other bars in covered ranges, where Alpaca has none; they are not added.
+        covered: The number of other bars in covered or provisional ranges, where Alpaca has none; they are not added.
         by_series: The number of bars added, by series.
         failed: The path, or series, and the message of each that could not be imported.
         spans: The range from the first to the last bar of each series in the files.
@@ -175,12 +175,13 @@ def _check_outside(storage: BarStore, sources: Sequence[SourceFile]) -> None:
 
 
 def _new_bars(storage: BarStore, series: Series, table: pa.Table, report: ImportReport) -> pa.Table:
-    """Return the bars that are neither stored nor in a covered range."""
+    """Return the bars that are neither stored nor in a range that Alpaca has answered, finally or not."""
     times = timestamps_us(table)
     periods = split_by_period(table, series.dataset)
-    known = [timestamps_us(storage.read(series, period, ["timestamp"])) for period, _ in periods]
-    stored = np.isin(times, np.concatenate([np.empty(0, np.int64), *known]), assume_unique=True)
-    covered = inside(storage.coverage.read(series).covered, times)
+    there = [timestamps_us(storage.read(series, period, ["timestamp"])) for period, _ in periods]
+    stored = np.isin(times, np.concatenate([np.empty(0, np.int64), *there]), assume_unique=True)
+    known = storage.coverage.read(series)
+    covered = inside((*known.covered, *known.provisional), times)
     report.stored += int(np.count_nonzero(stored))
     report.covered += int(np.count_nonzero(covered & ~stored))
     return take(table, ~(stored | covered))

@@ -189,9 +189,9 @@ class _OfOneFile(StoreError):
 
 
 def _uncovered(storage: BarStore, series: Series, table: pa.Table, report: ImportReport) -> pa.Table:
-    """Return the bars that are stored, and those that are not and lie outside of what Alpaca has answered for good."""
+    """Return the bars that are stored, and those that are not and lie outside of what Alpaca has answered."""
     times, known = timestamps_us(table), storage.coverage.read(series)
-    answered = inside(difference(known.covered, known.imported), times)
+    answered = inside(difference((*known.covered, *known.provisional), known.imported), times)
     if not answered.any():
         return table
     files = [timestamps_us(storage.read(series, period, ["timestamp"])) for period, _ in split_by_period(table, series.dataset)]

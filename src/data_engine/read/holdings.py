@@ -127,7 +127,7 @@ class Holdings:
         if query.index is not None:
             asked = intersection(query.members[known.series.symbol], asked)
         if latest is not None:
-            limit = _limit(known, latest)
+            limit = _limit(known, latest, query)
             asked = union((*_before(asked, limit), *intersection(asked, known.wanted)))
         stored = unverified(known) if query.source == "any" else ()
         held = (*known.covered, *known.provisional, *stored)
@@ -175,12 +175,16 @@ class Holdings:
         return best
 
 
-def _limit(known: Coverage, latest: date) -> datetime:
-    """Return the instant up to which bars of a series count without an end: to the latest session, whole unless it has begun."""
-    own = last_held(known)
+def _limit(known: Coverage, latest: date, query: BarQuery) -> datetime:
+    """Return the instant up to which bars of a series count without an end: to the latest session, whole unless it has begun.
+
+    A computed bar counts whole if it is returned: minutes that are held up to its middle make another bar.
+    """
+    own, limit = last_held(known), new_york_midnight(latest + _DAY)
     if own is not None and own >= latest:
-        return _end_of_held(known) or new_york_midnight(latest + _DAY)
-    return new_york_midnight(latest + _DAY)
+        limit = _end_of_held(known) or limit
+    bars = query.resampling
+    return limit if bars is None else min(bars.end_before(limit), bars.end_before(query.before))
 
 
 def _end_of_held(known: Coverage) -> datetime | None:
