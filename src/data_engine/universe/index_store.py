@@ -233,7 +233,7 @@ class MetadataStore:
         inside = self.memberships(index_name, span)
         events = self.history(index_name)
         ever = members_within(events, TimeRange(new_york_midnight(events[0].day), FOREVER))
-        found = series.of({symbol: ever[symbol] for symbol in inside})
+        found = series.of({symbol: ever[symbol] for symbol in inside}, ever)
         clipped = ((name, intersection(ranges, (span,))) for name, ranges in found.items())
         return {name: ranges for name, ranges in clipped if ranges}
 
