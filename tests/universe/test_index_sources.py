@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
 
+from data_engine import MetadataStore
 from data_engine.errors import InputError, MissingFileError, SymbolListError
 from data_engine.universe.index_files import read_sources
 
@@ -56,3 +57,29 @@ def test_what_cannot_be_read_is_an_error_of_ours(changes: Path, tmp_path: Path) 
         read_sources([])
     with pytest.raises(InputError, match="--as-of and --column"):
         read_sources([changes], as_of=date(2024, 1, 1))
+
+
+def test_changes_after_the_stored_list_go_on_from_it_import_by_import(tmp_path: Path) -> None:
+    """A file of changes that grows is imported each month; the list was stored once. The truth is kept day by day."""
+    swaps = [(date(2024, month, 5), f"X{month}", f"S{month}") for month in range(1, 11)] + [
+        (date(2025, 3, 3), "S9", "NEW"),
+        (date(2025, 5, 2), "NEW", "LAST"),
+    ]
+    first_list, first = {f"X{month}" for month in range(1, 11)}, date(2024, 1, 4)
+    truth, inside, day = {}, set(first_list), first
+    while day <= date(2025, 6, 30):
+        for at, left, came in swaps:
+            if at == day:
+                inside = inside - {left} | {came}
+        truth[day], day = inside, day + timedelta(days=1)
+    MetadataStore(tmp_path / "store").store("idx", sorted(truth[date(2025, 1, 2)]), on="2025-01-02")
+    path = tmp_path / "grows.csv"
+    for today in (date(2025, 1, 31), date(2025, 3, 31), date(2025, 4, 30), date(2025, 6, 30), date(2025, 6, 30)):
+        said = [(at, word, who) for at, left, came in swaps if at <= today for word, who in (("removed", left), ("added", came))]
+        path.write_text("date,action,symbol\n" + "".join(f"{at},{word},{who}\n" for at, word, who in said))
+        lists = MetadataStore(tmp_path / "store", today=lambda today=today: today)
+        assert lists.import_history("idx", path, since=first).warnings == ()
+        for day, members in truth.items():
+            if day <= today:
+                assert set(lists.members("idx", as_of=day)) == members, day
+        assert set(lists.members("idx")) == truth[today]

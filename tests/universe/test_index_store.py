@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import MutableMapping
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_engine.errors import DamagedFile, InputError, SymbolListError, UnknownIndexError
+from data_engine.market.time_range import new_york_days
 from data_engine.store.file_store import Change
 from data_engine.universe.index_names import check_index_name, index_name_of
 from data_engine.universe.index_store import IndexChange, MetadataStore
@@ -532,28 +534,37 @@ def test_what_a_spreadsheet_leaves_is_read(store, memory):
     assert rows(store.load("tech")) == [("AAPL", "2020-05-01"), ("MSFT", "2019-01-01")]
 
 
-def test_a_list_written_by_hand_has_a_history_from_its_days(store, memory):
+def test_a_list_without_a_history_is_known_since_the_last_day_on_which_a_symbol_was_added(store, memory):
+    """Whoever left before is in no file: MSFT alone is not the index of 2019."""
     memory.content[LIST] = b"symbol,added_date\nAAPL,2020-05-01\nMSFT,2019-01-01\n"
 
-    assert list(store.members("tech", as_of="2019-06-01")) == ["MSFT"]
-    with pytest.raises(InputError, match=r"2019-01-01.* 2018-12-31"):
-        store.load("tech", as_of="2018-12-31")
+    with pytest.raises(InputError, match=r"2020-05-01.* 2020-04-30"):
+        store.load("tech", as_of="2020-04-30")
+    with pytest.raises(InputError, match=r"2020-05-01.* 2019-06-03"):
+        store.memberships("tech", new_york_days(date(2019, 6, 3), date(2024, 1, 2)))
+    for as_of in ("2020-05-01", "2023-06-01", None):
+        assert rows(store.load("tech", as_of=as_of)) == [("AAPL", "2020-05-01"), ("MSFT", "2019-01-01")]
 
     store.store("tech", ["AAPL", "MSFT", "NVDA"])
     assert memory.content[HISTORY] == (
-        b"date,action,symbol\n2019-01-01,added,MSFT\n2020-05-01,added,AAPL\n2024-01-02,added,NVDA\n"
+        b"date,action,symbol\n2020-05-01,added,AAPL\n2020-05-01,added,MSFT\n2024-01-02,added,NVDA\n"
     )
-    assert store.members("tech")["AAPL"] == date(2020, 5, 1)
+    assert rows(store.load("tech")) == [("AAPL", "2020-05-01"), ("MSFT", "2019-01-01"), ("NVDA", "2024-01-02")]
+    assert store.outdated("tech") == []
 
 
-def test_a_list_changed_by_hand_becomes_a_part_of_its_history(store, memory, clock):
+def test_a_list_changed_by_hand_does_not_change_the_members_until_it_is_stored(store, memory, clock):
     store.store("tech", ["A", "B"])
     memory.content[LIST] = b"symbol,added_date\nA,2024-01-02\nZ,2024-01-05\n"
     clock.day = DAY2
-    store.store("tech", ["A", "Z", "C"])
 
+    assert store.members("tech") == store.members("tech", as_of=DAY2) == {"A": DAY1, "B": DAY1}
+    assert store.outdated("tech") == ["B", "Z"]
+    change = store.store("tech", ["A", "Z", "C"])
+    assert (change.added, change.removed) == (("Z", "C"), ("B",))
     assert store.members("tech", as_of=DAY1) == {"A": DAY1, "B": DAY1}
-    assert store.members("tech") == {"A": DAY1, "Z": date(2024, 1, 5), "C": DAY2}
+    assert store.members("tech") == {"A": DAY1, "Z": DAY2, "C": DAY2}
+    assert store.outdated("tech") == []
 
 
 def test_a_header_alone_is_an_empty_list(store, memory):
@@ -601,7 +612,8 @@ def test_a_writer_that_was_killed_is_made_good_by_the_next(store, memory, clock,
     clock.day, memory.killed_at = DAY2, key
     with pytest.raises(KeyboardInterrupt):
         store.store("tech", ["A", "B", "C"])
-    assert list(store.members("tech")) == ["A", "B"]
+    written = ["A", "B", "C"] if key == LIST else ["A", "B"]  # what the history says
+    assert list(store.members("tech")) == list(store.members("tech", as_of=DAY2)) == written
 
     clock.day, memory.killed_at = DAY3, None
     store.store("tech", ["A", "B", "C"])
@@ -610,6 +622,37 @@ def test_a_writer_that_was_killed_is_made_good_by_the_next(store, memory, clock,
     assert store.members("tech") == {"A": DAY1, "B": DAY1, "C": known_since}
     assert store.members("tech", as_of=DAY3) == store.members("tech")
     assert store.members("tech", as_of=DAY1) == {"A": DAY1, "B": DAY1}
+
+
+def as_lines(content: bytes) -> list[list[str]]:
+    return [line.split(",") for line in content.decode().splitlines()[1:]]
+
+
+@pytest.mark.parametrize("killed", [(DAY2,), (DAY3,), (DAY2, DAY3)])
+def test_all_readers_agree_whichever_writer_was_killed_between_the_files(store, memory, clock, killed):
+    """The lines of the history, read one by one, are the truth; a symbol that returns was not added when it first came."""
+    lists = {DAY1: ["B", "A"], DAY2: ["B"], DAY3: ["A", "B"]}
+    for clock.day, symbols in lists.items():
+        memory.killed_at = LIST if clock.day in killed else None
+        with suppress(KeyboardInterrupt):
+            store.store("tech", symbols)
+        inside: dict[str, str] = {}
+        for day, action, symbol in as_lines(memory.content[HISTORY]):
+            if action == "added":
+                inside[symbol] = day
+            else:
+                del inside[symbol]
+        assert set(inside) == set(symbols)
+        assert {symbol: str(day) for symbol, day in store.members("tech").items()} == inside
+        assert dict(rows(store.load("tech"))) == dict(rows(store.load("tech", as_of=clock.day))) == inside
+        assert set(store.memberships("tech", new_york_days(clock.day, clock.day))) == set(inside)
+        listed = {symbol: text[:10] for symbol, text in as_lines(memory.content[LIST])}
+        assert bool(store.outdated("tech")) is (listed != inside)
+
+    memory.killed_at = None
+    store.store("tech", lists[DAY3])
+    assert {symbol: text[:10] for symbol, text in as_lines(memory.content[LIST])} == inside
+    assert store.outdated("tech") == []
 
 
 def test_a_writer_between_the_two_files_of_another_leaves_them_agreeing(store, memory):

@@ -6,7 +6,7 @@ S was SPRINT's until 2020-03-31 and is SENTINEL's since 2021-06-30; the server a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ import pytest
 from data_engine import MetadataStore, ParquetStorage
 from data_engine.corporate_actions.ticker_changes import TickerChange
 from data_engine.market.series import Dataset, Series, Timeframe
-from data_engine.market.time_range import TimeRange, new_york_days, new_york_midnight
+from data_engine.market.symbol import asof_day, ticker_of
+from data_engine.market.time_range import TimeRange, new_york_date, new_york_days, new_york_midnight
 from data_engine.sandbox import Announcements, Listing, Listings, Replay, Sandbox
 from data_engine.store.coverage import Coverage
 from data_engine.store.coverage_store import CoverageStore
@@ -143,7 +144,7 @@ GONE = [TickerChange("S", None, date(2020, 4, 2), "stock_merger", date(2020, 4, 
         ("FB", [("2020-01-02", "2022-06-08")], FB, {}, {"FB@2022-06-08": 1}),
         ("META", [("2022-06-09", None)], SWAP, {}, {"META": 1}),
         ("META", [("2021-07-01", None)], SWAP, {}, {"META": 1, "META@2022-01-30": 1}),
-        ("A", [("2020-01-02", None)], AWAY, {}, {"A": 2}),
+        ("A", [("2020-01-02", None)], AWAY, {}, {"A": 1}),
         ("S", [("2020-01-02", "2020-04-06")], GONE, {}, {"S@2020-03-31": 1}),
         ("S", [("2020-01-02", "2020-03-30")], GONE, {"S": "2016-01-04"}, {"S": 1}),
         ("S", [("2020-01-02", "2020-03-30")], GONE, {"S": "2021-06-30"}, {"S@2020-03-31": 1}),
@@ -169,3 +170,95 @@ def test_a_member_is_the_series_of_its_company(
     )
 
     assert {name: len(ranges) for name, ranges in found.items()} == series
+
+
+# ------------------------------------------------------------------------------- between a rename and the day the list follows it
+
+LAGS = {
+    "the-list-follows-days-later": (FB, {"2022-01-03": "FB AAPL", "2022-06-21": "META AAPL"}),
+    "both-names-for-some-days": (FB, {"2022-01-03": "FB AAPL", "2022-06-14": "FB META AAPL", "2022-06-21": "META AAPL"}),
+    "the-company-leaves-later": (FB, {"2022-01-03": "FB AAPL", "2022-06-21": "META AAPL", "2023-01-05": "AAPL"}),
+    "the-next-name-never-comes": (FB, {"2022-01-03": "FB AAPL", "2022-06-21": "AAPL"}),
+    "renamed-twice-meanwhile": (
+        [*FB, renamed("META", "METB", "2022-06-15")],
+        {"2022-01-03": "FB AAPL", "2022-06-21": "METB AAPL"},
+    ),
+    "renamed-and-back-meanwhile": (
+        [*FB, renamed("META", "FB", "2022-06-15"), renamed("FB", "META", "2022-06-17")],
+        {"2022-01-03": "FB AAPL", "2022-06-21": "META AAPL"},
+    ),
+    "renamed-and-then-bought": (
+        [*FB, TickerChange("META", None, date(2022, 6, 15), "stock_merger", None, "AAPL")],
+        {"2022-01-03": "FB AAPL", "2022-06-21": "AAPL"},
+    ),
+    "bought-without-a-next-ticker": (
+        [TickerChange("FB", None, date(2022, 6, 9), "stock_merger", None, "AAPL")],
+        {"2022-01-03": "FB AAPL", "2022-06-21": "AAPL"},
+    ),
+    "the-new-ticker-was-a-members": (SWAP, {"2022-01-03": "FB META AAPL", "2022-02-03": "FB AAPL", "2022-06-21": "META AAPL"}),
+    "the-list-has-not-followed-yet": ([renamed("FB", "META", "2024-05-20")], {"2022-01-03": "FB AAPL"}),
+    "the-ticker-is-taken-at-once": (
+        [renamed("FB", "META", "2024-05-20"), renamed("NEW", "FB", "2024-05-20")],
+        {"2022-01-03": "FB AAPL"},
+    ),
+}
+
+
+def companies_by_day(changes: Sequence[TickerChange], lists: dict[str, str]) -> dict[date, set[tuple[str, str]]]:
+    """Return what each day's list means, day by day: companies (each is called what it was in the beginning), and their tickers.
+
+    A ticker that nobody has is meant as the company that had it last.
+    """
+    tickers = {ticker for one in changes for ticker in (one.old, one.new) if ticker} | {"AAPL"}
+    first = {
+        ticker: next((one.old for one in sorted(changes, key=lambda one: one.day) if ticker in (one.old, one.new)), ticker)
+        for ticker in tickers
+    }
+    holder, last = {ticker: ticker for ticker in tickers if first[ticker] == ticker}, dict[str, str]()  # the others take it later
+    listed: list[str] = []
+    meant: dict[date, set[tuple[str, str]]] = {}
+    day = date.fromisoformat(min(lists))
+    while day <= date(2024, 6, 2):
+        left = [(one, holder.pop(one.old)) for one in changes if one.day == day]
+        for one, company in left:
+            last[one.old] = company
+            if one.new is not None:
+                holder[one.new] = company
+        listed = lists.get(day.isoformat(), " ".join(listed)).split()
+        of = {company: ticker for ticker, company in holder.items()}
+        found = (holder.get(ticker) or last.get(ticker) for ticker in listed)
+        meant[day] = {(company, of[company]) for company in found if company in of}
+        day += timedelta(days=1)
+    return meant
+
+
+@pytest.mark.parametrize("window", [("2022-01-03", "2024-06-02"), ("2022-06-10", "2022-06-13"), ("2022-06-16", "2022-06-24")])
+@pytest.mark.parametrize("case", LAGS)
+def test_a_renamed_member_is_its_company_until_the_list_follows(tmp_path: Path, case: str, window: tuple[str, str]) -> None:
+    changes, lists = LAGS[case]
+    indices = MetadataStore(tmp_path)
+    for day, listed in lists.items():
+        indices.store("big", listed.split(), on=day)
+    expected = companies_by_day(changes, lists)
+    series = MemberSeries(
+        CoverageStore(LocalFiles(tmp_path)), (DAYS,), lambda ticker: [one for one in changes if ticker in (one.old, one.new)], NOW
+    )
+    found = indices.member_series("big", span(*window), series)
+
+    by_day: dict[date, list[str]] = {}
+    for name, ranges in found.items():
+        for piece in ranges:
+            day = new_york_date(piece.start)
+            while new_york_midnight(day) < piece.end:
+                by_day.setdefault(day, []).append(name)
+                day += timedelta(days=1)
+    first, last = map(date.fromisoformat, window)
+    for day in (day for day in expected if first <= day <= last):
+        names = by_day.get(day, [])
+        assert sorted(map(ticker_of, names)) == sorted(ticker for _, ticker in expected[day]), day  # and none twice
+        for name in names:  # the company that the name means is the one that is meant
+            asof = asof_day(name) or date(2024, 6, 2)
+            same = [pair for pair in expected.get(asof, ()) if pair[1] == ticker_of(name)]
+            assert not same or same[0] in expected[day], (day, name)
+    whole = indices.member_series("big", span("2022-01-03", "2024-06-02"), series)
+    assert found.keys() <= whole.keys(), "a series has one name, whatever the range"

@@ -12,9 +12,10 @@ from data_engine.universe.index_store import MetadataStore
 
 
 def import_lists(files: FileStore, folder: Path | str, report: ImportReport, *, dry_run: bool = False) -> None:
-    """Store the lists below ``metadata/indices`` of a folder, with the days on which symbols were added.
+    """Store the lists below ``metadata/indices`` of a folder, with the days on which symbols were added, and their past.
 
-    A list of the store keeps its members; the report names those of the folder that differ.
+    The past of a list without a history begins on the last of these days: who left before is not known. A list of the store
+    keeps its members, now and in the past; the report names those of the folder that differ.
 
     Args:
         files: The files of the store; the caller has locked it against other runs.
@@ -25,13 +26,13 @@ def import_lists(files: FileStore, folder: Path | str, report: ImportReport, *, 
     theirs, ours = MetadataStore(files=LocalFiles(Path(folder))), MetadataStore(files=files)
     for name in theirs.names():
         try:
-            members = theirs.members(name)
+            members, past = theirs.members(name), theirs.history(name)
             if name in ours.names():
-                if list(ours.members(name)) != list(members):
+                if list(ours.members(name)) != list(members) or ours.history(name) != past:
                     report.lists_kept.append(name)
                 continue
             if not dry_run:
-                ours.adopt(name, theirs.rows(name))
+                ours.adopt(name, theirs)
             report.lists.append(name)
         except DataEngineError as error:
             report.failed.append((f"{folder}/metadata/indices/{name}.csv", str(error)))

@@ -148,10 +148,13 @@ class IndexSources:
         return IndexSources(past, lists), len(self.changes) - len(past)
 
     def anchored(self, stored: Sequence[MembershipChange]) -> list[Snapshot]:
-        """Return the lists; if there are none, the one of a stored history that is closest to the last change."""
+        """Return the lists; if there are none, the one of a stored history that is closest to the last change.
+
+        It is not later than the last change of the stored history, which does not tell whether the list lasted beyond that.
+        """
         if self.snapshots or not stored:
             return self.snapshots
-        day = max([stored[0].day, *(change.day for change in self.changes)])
+        day = max([stored[0].day, *(min(change.day, stored[-1].day) for change in self.changes)])
         return [Snapshot(day, tuple(replay(stored, day)), "the stored list")]
 
 

@@ -6,7 +6,7 @@ A list is two small CSV files, readable without data-engine::
     metadata/indices/history/{name}.csv    date,action,symbol         every symbol that was added or removed
 
 The history is written first and the list is derived from it, so that the files agree after two concurrent writers, and after a
-writer that was killed and run again. Readers write nothing.
+writer that was killed and run again. Readers write nothing, and take the members from the history, so that they agree meanwhile.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from data_engine.market.symbol import check_symbol
 from data_engine.market.time_range import TimeRange, intersection, new_york_date, new_york_midnight
 from data_engine.store.document import Document
 from data_engine.store.file_store import FileStore
+from data_engine.universe.derived_list import derived_list
 from data_engine.universe.index_changes import IndexChange, IndexImport, not_known, parse_index_day, refuse_loss
 from data_engine.universe.index_files import ListRows, dump_history, dump_list, load_history, load_list, read_sources
 from data_engine.universe.index_names import check_index_name, name_fault
@@ -111,19 +112,20 @@ class MetadataStore:
             return IndexChange(name, 0, (), (), kept=True)  # one file on Windows and macOS
         self._refuse_twin(name)
         of_file = self._derived_names()
-        if derived and name not in of_file.read() and (listed := self._listed(name)) is not None:
-            return IndexChange(name, len(listed), (), (), kept=set(listed) != set(wanted))
+        if derived and name not in of_file.read() and (known := self._changes(name)) is not None:
+            return IndexChange(name, len(members := replay(known)), (), (), kept=set(members) != set(wanted))
         of_file.update(lambda names: names | {name} if derived else names - {name})
         force = force or derived
         before: Members = {}
 
         def change(stored: list[MembershipChange] | None) -> list[MembershipChange]:
             nonlocal before
-            before = self._listed(name) or {}
-            events = seed(before) if stored is None else stored
+            seeded = self._seed(name) or []  # also where there is a history: a list that cannot be read is told before one writes
+            events = seeded if stored is None else stored
+            before = replay(events)
             if not force:
                 refuse_loss(name, before, wanted)
-            return [*events, *differences(replay(events), wanted, self._effective(name, events, day))]
+            return [*events, *differences(before, wanted, self._effective(name, events, day))]
 
         self._history(name).update(change)
         self._relist(name, wanted)
@@ -133,17 +135,7 @@ class MetadataStore:
 
     def members(self, index_name: str, as_of: date | str | None = None) -> Members:
         """Return the symbols of an index, each with the day on which it was added; see `load`."""
-        day = None if as_of is None else parse_index_day(as_of, "as_of")
-        name = check_index_name(index_name)
-        listed = self._listed(name)
-        if listed is None:
-            raise self._unknown(name)
-        if day is None:
-            return listed
-        events = self.history(name)
-        if not events or day < events[0].day:
-            raise not_known(name, events, day)
-        return listed if day >= events[-1].day else replay(events, day)
+        return {symbol: new_york_date(added) for symbol, added in self.rows(index_name, as_of)}
 
     def import_history(
         self,
@@ -188,13 +180,13 @@ class MetadataStore:
         made: list[IndexImport] = []
 
         def change(stored: list[MembershipChange] | None) -> list[MembershipChange]:
-            listed = self._listed(name) or {}
-            events = seed(listed) if stored is None else stored
+            seeded = self._seed(name) or []  # also where there is a history: a list that cannot be read is told before one writes
+            events = seeded if stored is None else stored
             history = build_history(past.changes, past.anchored(events), since=first, force=force)
             history = history if force else continue_history(history, events)
             now = replay(history.events)
             if not force:
-                refuse_loss(name, listed, list(now))
+                refuse_loss(name, replay(events), list(now))
             first_day, last_day = history.events[0].day, history.events[-1].day
             made.append(IndexImport(name, first_day, last_day, len(now), history.warnings, to_come))
             return [replace(event, place="") for event in history.events]  # a file has no places
@@ -233,7 +225,7 @@ class MetadataStore:
         inside = self.memberships(index_name, span)
         events = self.history(index_name)
         ever = members_within(events, TimeRange(new_york_midnight(events[0].day), FOREVER))
-        found = series.of({symbol: ever[symbol] for symbol in inside})
+        found = series.of({symbol: ever[symbol] for symbol in inside}, ever)
         clipped = ((name, intersection(ranges, (span,))) for name, ranges in found.items())
         return {name: ranges for name, ranges in clipped if ranges}
 
@@ -256,13 +248,10 @@ class MetadataStore:
             DamagedFile: If a file of the index cannot be read.
         """
         name = check_index_name(index_name)
-        events = self._history(name).read()
-        if events is not None:
-            return events
-        listed = self._listed(name)
-        if listed is None:
+        events = self._changes(name)
+        if events is None:
             raise self._unknown(name)
-        return seed(listed)
+        return events
 
     def load(self, index_name: str, as_of: date | str | None = None) -> pd.DataFrame:
         """Return an index as a DataFrame with the columns ``symbol`` (text) and ``added_date`` (``datetime64[ns, UTC]``).
@@ -281,30 +270,38 @@ class MetadataStore:
         """
         import pandas as pd
 
-        members = self.members(index_name, as_of)
-        listed = dict(self.rows(index_name))
-        added = [_instant_of(day, listed.get(symbol)) for symbol, day in members.items()]
-        stamps = pd.DatetimeIndex(added, tz="UTC").as_unit("ns")
-        return pd.DataFrame({"symbol": pd.Series(list(members), dtype=str), "added_date": stamps})
+        rows = self.rows(index_name, as_of)
+        stamps = pd.DatetimeIndex([added for _, added in rows], tz="UTC").as_unit("ns")
+        return pd.DataFrame({"symbol": pd.Series([symbol for symbol, _ in rows], dtype=str), "added_date": stamps})
 
-    def rows(self, index_name: str) -> ListRows:
-        """Return the present list of an index, each symbol with the instant (UTC) at which it was added.
+    def rows(self, index_name: str, as_of: date | str | None = None) -> ListRows:
+        """Return the symbols of an index, each with the instant (UTC) at which it was added; see `load`."""
+        day = None if as_of is None else parse_index_day(as_of, "as_of")
+        name = check_index_name(index_name)
+        listed = self._list(name).read()
+        if listed is None:
+            raise self._unknown(name)
+        events = self.history(name)
+        if day is not None and (not events or day < events[0].day):
+            raise not_known(name, events, day)
+        return derived_list(events, listed, until=day)
+
+    def outdated(self, index_name: str) -> list[str]:
+        """Return the symbols, sorted, of which the file of the list says something else than the history: `store` corrects it.
 
         Raises:
             UnknownIndexError: If there is no such index.
-            DamagedFile: If the file of the list cannot be read.
+            DamagedFile: If a file of the index cannot be read.
         """
-        rows = self._list(check_index_name(index_name)).read()
-        if rows is None:
-            raise self._unknown(index_name)
-        return rows
+        listed = self._list(check_index_name(index_name)).read() or []
+        return sorted({symbol for symbol, _ in set(listed) ^ set(derived_list(self.history(index_name), listed))})
 
-    def adopt(self, index_name: str, rows: ListRows) -> None:
-        """Store a list of another store under a name that is not in use, with the instants at which symbols were added."""
+    def adopt(self, index_name: str, source: MetadataStore) -> None:
+        """Store an index of another store under a name that is not in use, with its past and the instants of its list."""
         name = check_index_name(index_name)
         self._refuse_twin(name)
-        days = {symbol: new_york_date(added) for symbol, added in rows}
-        self._history(name).update(lambda stored: seed(days) if stored is None else stored)
+        events, rows = source.history(name), source.rows(name)
+        self._history(name).update(lambda stored: events if stored is None else stored)
         self._list(name).update(lambda stored: rows if stored is None else stored)
 
     def names(self) -> list[str]:
@@ -318,22 +315,23 @@ class MetadataStore:
 
         Args:
             name: The name of the index.
-            wanted: The order of the list, if it has these members.
+            wanted: The order of the list; other members follow.
             anew: Whether to take the days of the history instead of the listed ones.
         """
 
         def relist(rows: ListRows | None) -> ListRows:
-            members = replay(self._history(name).read() or ())
-            listed = {} if anew else dict(rows or ())
-            order = wanted if set(wanted) == set(members) else list(members)
-            now = None if anew else self._now()
-            return [(symbol, listed.get(symbol) or _instant_of(members[symbol], now)) for symbol in order]
+            listed, now = ([], None) if anew else (rows or [], self._now())
+            return derived_list(self._history(name).read() or (), listed, order=wanted, now=now)
 
         self._list(name).update(relist)
 
-    def _listed(self, name: str) -> Members | None:
+    def _changes(self, name: str) -> list[MembershipChange] | None:
+        events = self._history(name).read()
+        return self._seed(name) if events is None else events
+
+    def _seed(self, name: str) -> list[MembershipChange] | None:
         rows = self._list(name).read()
-        return None if rows is None else {symbol: new_york_date(added) for symbol, added in rows}
+        return None if rows is None else seed({symbol: new_york_date(added) for symbol, added in rows})
 
     def _derived_names(self) -> Document[frozenset[str]]:
         """Return the names that were derived from those of files."""
@@ -369,11 +367,6 @@ class MetadataStore:
         names = self.names()
         there = f"there are: {', '.join(names)}" if names else f"none is stored yet in {self._files.location}"
         return UnknownIndexError(f"no index {name!r}; {there}")
-
-
-def _instant_of(day: date, instant: datetime | None) -> datetime:
-    """Return *instant* if it is on a day in New York, else the midnight of that day."""
-    return instant if instant is not None and new_york_date(instant) == day else new_york_midnight(day)
 
 
 def _load_names(content: bytes) -> frozenset[str]:

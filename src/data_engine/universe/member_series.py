@@ -1,7 +1,8 @@
 """Find the series of the members of an index: each member is the company that had the ticker when it was a member.
 
 An index lists tickers, and tickers are passed on. So a member of then can be another series than that of its ticker today:
-``S@DATE`` where another security has the ticker now, or where nothing tells that the same one still has it.
+``S@DATE`` where another security has the ticker now, or where nothing tells that the same one still has it. Lists follow a rename
+some days later: between the two, the member is the series of the new ticker.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from data_engine.corporate_actions.ticker_changes import AS_OF, ChangesOf, Ticke
 from data_engine.errors import DamagedFile
 from data_engine.market.series import Dataset, Series
 from data_engine.market.symbol import asof_day, at_day, ticker_of
-from data_engine.market.time_range import TimeRange, new_york_date, new_york_midnight
+from data_engine.market.time_range import TimeRange, new_york_date, new_york_midnight, union
 from data_engine.store.coverage import Coverage
 from data_engine.store.coverage_store import CoverageStore
 
@@ -47,7 +48,7 @@ class MemberSeries:
         self._now = now
         self._known: dict[str, tuple[TickerChange, ...]] = {}
 
-    def of(self, members: Memberships) -> dict[str, tuple[TimeRange, ...]]:
+    def of(self, members: Memberships, others: Memberships | None = None) -> dict[str, tuple[TimeRange, ...]]:
         """Return the symbols of the series, each with the ranges in which it is a member.
 
         A member that has not left is the security that has the ticker today. One that has left is the security that had the
@@ -56,12 +57,22 @@ class MemberSeries:
 
         Args:
             members: The tickers, each with all ranges in which it is a member, those outside of what is requested too.
+            others: The tickers that are members outside of what is requested alone. If None, the series are those under the
+                tickers of *members*, without what a renamed security is after its rename.
         """
-        found: dict[str, list[TimeRange]] = {}
+        pieces: dict[str, list[TimeRange]] = {}
         for symbol, ranges in members.items():
-            for name, pieces in self._of(symbol, ranges):
-                found.setdefault(name, []).extend(pieces)
-        return {name: tuple(sorted(pieces, key=lambda piece: piece.start)) for name, pieces in sorted(found.items())}
+            for ticker, piece in self._pieces(symbol, ranges):
+                if ticker == symbol or others is not None:
+                    pieces.setdefault(ticker, []).append(piece)
+        for ticker in pieces.keys() - members.keys():  # one company is one series, also where its membership goes on later
+            own = self._pieces(ticker, (others or {}).get(ticker, ()))
+            pieces[ticker] += [piece for other, piece in own if other == ticker]
+        found: dict[str, list[TimeRange]] = {}
+        for ticker, parts in pieces.items():
+            for name, of_name in self._of(ticker, sorted(parts, key=lambda piece: (piece.end, piece.start))):
+                found.setdefault(name, []).extend(of_name)
+        return {name: union(parts) for name, parts in sorted(found.items())}
 
     def since(self, symbol: str) -> datetime | None:
         """Return when the last security before the present one left a ticker, whose series is not stored; None if none is known.
@@ -75,25 +86,52 @@ class MemberSeries:
         passed_on = (one.instant for one in left if not self._has_come_back(symbol, one.last_day))
         return max(passed_on, default=None)
 
-    def _of(self, symbol: str, ranges: Sequence[TimeRange]) -> Iterator[tuple[str, Sequence[TimeRange]]]:
-        if asof_day(symbol) is not None or not ranges or (ranges[-1].end > self._now and not self._changes(symbol)):
-            yield symbol, ranges
+    def _of(self, symbol: str, pieces: Sequence[TimeRange]) -> Iterator[tuple[str, Sequence[TimeRange]]]:
+        """Yield the series of the securities that had a ticker in memberships, which are sorted by their ends."""
+        if asof_day(symbol) is not None or not pieces or (pieces[-1].end > self._now and not self._changes(symbol)):
+            yield symbol, pieces
             return
         by_owner: dict[TickerChange | None, list[TimeRange]] = {}
-        for piece in self._pieces(symbol, ranges):
+        for piece in pieces:
             by_owner.setdefault(self._left(at_day(symbol, self._last_day(piece))), []).append(piece)
-        for left, pieces in by_owner.items():
+        for left, owned in by_owner.items():
             # With `AS_OF`, one change a day: what is not known to be another security's is one security's.
-            yield self._name(symbol, left, pieces[-1]), pieces
+            yield self._name(symbol, left, owned[-1]), owned
 
-    def _pieces(self, symbol: str, ranges: Sequence[TimeRange]) -> Iterator[TimeRange]:
-        """Yield the memberships, cut where a security left the ticker."""
+    def _pieces(self, symbol: str, ranges: Sequence[TimeRange]) -> Iterator[tuple[str, TimeRange]]:
+        """Yield the memberships, cut where a security left the ticker, each with the ticker of the member."""
+        if asof_day(symbol) is not None:
+            yield from ((symbol, span) for span in ranges)
+            return
         for span in ranges:
-            cuts = [one.instant for one in self._changes(symbol) if one.old == symbol and span.start < one.instant < span.end]
-            edges = [span.start, *sorted(set(cuts)), span.end]
-            for start, end in pairwise(edges):
-                if start == span.start or span.end > self._now or end - start > _LAG:
-                    yield TimeRange(start, end)
+            left = {one.instant: one.new for one in self._departures(symbol, span)}
+            for start, end in pairwise([span.start, *left, span.end]):
+                lasts, piece = span.end > self._now, TimeRange(start, end)
+                if start == span.start or min(end, self._now) - start > _LAG:
+                    yield symbol, piece
+                elif (new := left[start]) is not None and not (lasts and self._is_taken(symbol, piece)):
+                    yield from self._followed(new, piece)
+                elif lasts:
+                    yield symbol, piece
+
+    def _followed(self, symbol: str, piece: TimeRange) -> Iterator[tuple[str, TimeRange]]:
+        """Yield the tickers of a security that has one at the start of a range, until the end of the range or of the security."""
+        first = next(iter(self._departures(symbol, piece)), None)
+        if first is None:
+            yield symbol, piece
+            return
+        yield symbol, TimeRange(piece.start, first.instant)
+        if first.new is not None:
+            yield from self._followed(first.new, TimeRange(first.instant, piece.end))
+
+    def _departures(self, symbol: str, span: TimeRange) -> list[TickerChange]:
+        """Return the changes inside a range with which securities left a ticker, in order of time, a rename after others."""
+        left = (one for one in self._changes(symbol) if one.old == symbol and span.start < one.instant < span.end)
+        return sorted(left, key=lambda one: (one.instant, one.new is not None))
+
+    def _is_taken(self, symbol: str, piece: TimeRange) -> bool:
+        """Return whether another security is known to have taken a ticker in a range: the list may mean it already."""
+        return any(one.new == symbol and piece.start <= one.instant < piece.end for one in self._changes(symbol))
 
     def _left(self, symbol: str) -> TickerChange | None:
         """Return the change with which the security that ``S@DATE`` names left its ticker; None if none is known."""

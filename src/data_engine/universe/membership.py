@@ -87,9 +87,12 @@ class History:
 
 
 def seed(listed: Members) -> list[MembershipChange]:
-    """Return the history of a list that has none, such as one written by hand."""
-    made = [MembershipChange(day, ADDED, symbol) for symbol, day in listed.items()]
-    return sorted(made, key=lambda event: event.day)
+    """Return the history of a list that has none, such as one written by hand.
+
+    It begins on the last of the days: who left before is not known, and the others alone are not the index of then.
+    """
+    first = max(listed.values(), default=date.min)
+    return [MembershipChange(first, ADDED, symbol) for symbol in listed]
 
 
 def replay(events: Iterable[MembershipChange], until: date | None = None) -> Members:

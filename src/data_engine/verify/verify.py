@@ -26,6 +26,7 @@ from data_engine.verify.fill_check import superseded_fills
 from data_engine.verify.findings import Finding
 from data_engine.verify.gaps import KINDS, Gap, Presence, find_gaps, missing_ranges, presence
 from data_engine.verify.history_check import history_findings
+from data_engine.verify.index_check import index_findings
 from data_engine.verify.known_actions import KnownActions
 from data_engine.verify.missing_minutes import missing_minutes
 from data_engine.verify.series_check import CheckedSeries, StoredBars, check_series
@@ -107,6 +108,8 @@ def verify(
     report.findings += damaged_requests(storage.files)
     if names is None:
         report.findings += unrecognized_files(storage)
+        history = history or StoreHistory(storage.files)
+        report.findings += index_findings(storage.files, history)
         report.findings += history_findings(storage.files, report.findings, quick=quick, history=history)
     return report
 
