@@ -112,12 +112,14 @@ def test_memberships_are_those_of_the_span_and_a_span_before_the_first_list_is_r
         lists(base).memberships("tec", span)
 
 
-def test_a_list_written_by_hand_has_memberships_too(tmp_path: Path) -> None:
+def test_a_list_written_by_hand_has_memberships_since_its_last_day(tmp_path: Path) -> None:
     (tmp_path / "metadata/indices").mkdir(parents=True)
     (tmp_path / "metadata/indices/mine.csv").write_text("symbol,added_date\nA,2024-01-02\nB,2024-01-03\n")
-    span = new_york_days(date(2024, 1, 2), date(2024, 1, 3))
+    known = new_york_days(date(2024, 1, 3), date(2024, 1, 4))
 
-    assert lists(tmp_path).memberships("mine", span)["B"] == (new_york_days(date(2024, 1, 3), date(2024, 1, 3)),)
+    assert lists(tmp_path).memberships("mine", known) == {"A": (known,), "B": (known,)}
+    with pytest.raises(InputError, match="known since 2024-01-03"):
+        lists(tmp_path).memberships("mine", new_york_days(date(2024, 1, 2), date(2024, 1, 4)))
 
 
 # ---------------------------------------------------------------------------------------------------------------- the commands
