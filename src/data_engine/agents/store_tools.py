@@ -228,8 +228,9 @@ class StoreTools:
             timer = Timer(_SECONDS, connection.interrupt)
             timer.start()
             try:
-                relation = connection.sql(reading_statement(connection, sql))
+                statement = reading_statement(connection, sql)
                 check_sql(connection, sql, {name.lower() for name in names}, symbols, span)
+                relation = connection.sql(statement)
                 found = relation.limit(limit + 1).to_arrow_table()
                 if found.nbytes > _MOST_BYTES:
                     raise InputError(
