@@ -8,10 +8,12 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pandas as pd
 import pytest
 
 from data_engine import ParquetStorage
+from data_engine.agents.scope import plain_value
 from data_engine.agents.store_tools import StoreTools
 from data_engine.errors import DataEngineError, InputError, StoreError
 from data_engine.market.series import Dataset, Series, Timeframe
@@ -171,6 +173,13 @@ def tools(base) -> StoreTools:
         "/* it's one */ WHERE symbol = 'TSLA'",
         "-- don't\nWHERE symbol = 'TSLA'",
         "JOIN (VALUES ('TSLA')) v(s) ON symbol = s",
+        "WHERE list_contains(['nvda'], lower(symbol))",
+        "WHERE (symbol, year) = ('AAPL', 2019)",
+        "WHERE timestamp >= now() - INTERVAL 10 YEAR",
+        "WHERE timestamp >= to_timestamp(1546300800)",
+        "WHERE timestamp::DATE > current_date - 3000",
+        "WHERE year(timestamp) >= year(now()) - 10",
+        "WHERE date_diff('year', timestamp, now()) < 10",
         ", all_bars_1day",
         ", (WITH all_bars_1day AS (SELECT 1) FROM all_bars_1day), all_bars_1day",
         ", query_table('all_bars_1' || 'day')",
@@ -180,6 +189,72 @@ def tools(base) -> StoreTools:
 def test_a_count_of_what_lies_outside_of_the_question_is_no_zero(tools, condition):
     with pytest.raises(InputError):
         tools.query(f"SELECT count(*) FROM bars_1day {condition}", "2024-06-03", "2024-06-07", ["AAPL"])
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT count(*) FROM (SELECT *, year(timestamp) AS y FROM bars_1day) WHERE y = 2019",
+        "SELECT year(timestamp) AS y, count(*) FROM bars_1day GROUP BY y HAVING y = 2019",
+        "SELECT count(*) FILTER (WHERE d < make_date(2020, 1, 1)) FROM (SELECT timestamp::DATE AS d FROM bars_1day)",
+        "SELECT count(*) FROM (SELECT lower(symbol) AS s FROM bars_1day) WHERE s = 'nvda'",
+        "SELECT count(*) FROM (SELECT symbol AS S FROM bars_1day) t WHERE T.s LIKE 'NV%'",
+        "WITH c(a, b) AS (SELECT symbol, timestamp FROM bars_1day) SELECT count(*) FROM c WHERE lower(a) IN ('aapl', 'nvda')",
+        "WITH c AS (FROM bars_1day) SELECT count(*) FROM c AS d(x, y) WHERE year(d.y) = 2019",
+        "SELECT count(*) FROM bars_1day b(s, t) WHERE month(t) = 1",
+        "SELECT count(*) FROM (FROM bars_1day) b(s, t) WHERE lower(s) = 'nvda'",
+        "SELECT count(*) FROM (SELECT * RENAME (symbol AS s) FROM bars_1day) WHERE s = 'nvda'",
+        "SELECT count(*) FROM (SELECT * REPLACE (lower(symbol) AS symbol) FROM bars_1day) WHERE symbol = 'nvda'",
+        "WITH a AS (SELECT timestamp AS t FROM bars_1day), b AS (SELECT year(t) AS t FROM a) FROM b WHERE t < 2020",
+        "WITH p AS (SELECT make_date(2019, 1, 1) AS since) SELECT min(close) FROM bars_1day, p WHERE timestamp >= since",
+        "WITH u AS (SELECT 0 AS y UNION ALL SELECT year(timestamp) FROM bars_1day) SELECT count(*) FROM u WHERE y = 2019",
+        "SELECT count(*) FROM (SELECT min(timestamp) AS f FROM bars_1day) WHERE year(f) = 2019",
+        "SELECT timestamp AS t FROM bars_1day QUALIFY year(lag(t) OVER (PARTITION BY symbol ORDER BY t)) = 2019",
+    ],
+)
+def test_another_name_of_a_column_makes_no_zero_of_what_lies_outside(tools, sql):
+    with pytest.raises(InputError, match=r"cannot run the SQL: (it names|none of its|no time)"):
+        tools.query(sql, "2024-06-03", "2024-06-07", ["AAPL"])
+
+
+def test_names_that_stand_for_too_much_are_refused(tools):
+    sql = "SELECT symbol AS a0 FROM bars_1day"
+    for level in range(30):
+        sql = f"SELECT a{level} || a{level} AS a{level + 1} FROM ({sql})"
+    with pytest.raises(InputError, match="too many expressions"):
+        tools.query(f"SELECT count(*) FROM ({sql}) WHERE a30 = 'x'", "2024-06-03", "2024-06-07", ["AAPL"])
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "WITH d AS (SELECT symbol AS s, timestamp::DATE AS d, close FROM bars_1day) SELECT sum(close) FROM d WHERE s = 'AAPL' "
+        "AND d >= DATE '2024-06-04'",
+        "SELECT count(*) FROM bars_1day a JOIN bars_1day b ON a.symbol < b.symbol AND a.timestamp = b.timestamp",
+        "SELECT count(*) FROM (SELECT symbol AS s1, timestamp AS t1 FROM bars_1day) JOIN (SELECT symbol AS s2, timestamp AS t2 "
+        "FROM bars_1day) ON s1 <> s2 AND t1 < t2",
+        "SELECT count(*) FROM (SELECT *, row_number() OVER (ORDER BY timestamp) AS n FROM bars_1day) WHERE n <= 2000",
+        "SELECT month(timestamp) AS m, count(timestamp) AS n FROM bars_1day GROUP BY m HAVING n < 2000 AND m = 6",
+        "SELECT count(*) FROM (SELECT timestamp, lag(timestamp) OVER (PARTITION BY symbol ORDER BY timestamp) AS p "
+        "FROM bars_1day) WHERE timestamp - p > INTERVAL 20 HOUR",
+        "SELECT sum(close) FROM bars_1day WHERE timestamp = (SELECT max(timestamp) FROM bars_1day)",
+        "SELECT year(timestamp) - 2000, date_trunc('month', max(timestamp)) FROM bars_1day GROUP BY 1",
+        "SELECT max(timestamp) AS timestamp, arg_max(close, timestamp) AS close FROM bars_1day WHERE close < 2000 GROUP BY "
+        "symbol ORDER BY symbol",
+        "SELECT sum(CASE WHEN dayofweek(timestamp) = 1 THEN close END) FROM bars_1day b WHERE b.year = 2024",
+        "SELECT count(*) FROM bars_1day a LEFT JOIN bars_1day b ON b.symbol = a.symbol AND b.timestamp < a.timestamp WHERE "
+        "b.timestamp IS NULL",
+        "SELECT sum(w * close) FROM bars_1day b JOIN (VALUES ('AAPL', 2.0), ('MSFT', 1.0)) v(symbol, w) ON b.symbol = v.symbol",
+    ],
+)
+def test_names_of_what_is_inside_are_answered_as_duckdb_does(base, tools, sql):
+    answer = tools.query(sql, "2024-06-03", "2024-06-04", ["AAPL", "MSFT"])
+    files = f"read_parquet('{base}/equities_1day/**/*.parquet', hive_partitioning = true)"
+    view = f"SELECT symbol, timestamp, close, year FROM {files} WHERE timestamp < '2024-06-05 04:00Z'"
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.execute(f"CREATE VIEW bars_1day AS {view}")
+        assert answer["rows"] == [[plain_value(one) for one in row] for row in connection.sql(sql).fetchall()]
 
 
 @pytest.mark.parametrize(

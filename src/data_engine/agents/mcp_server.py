@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 INSTRUCTIONS = (
     "Stored US stock bars from Alpaca. Every answer has `complete`, the number of sessions by state, what is `missing`, and a "
     "`digest` of what was read; quote them. An answer with complete=false, or truncated=true, is a part: say so. An error means "
-    "that there is no answer, never that there were no trades. Provisional sessions may still change. Nothing can be written. "
+    "that there is no answer, never that there were no trades. Provisional sessions may still change. Quote `notes`, and "
+    "`conflicting`, the number of bars that Alpaca has revised or dropped since. Nothing can be written. "
+    "A query has only the symbols and days that are passed to it: a zero, or no row, says nothing of others. SQL that names "
+    "others is refused as far as that can be told; compare symbols and times with constants, not with subqueries. "
     "as_stored_on answers by what the store held then, not by what the market knew; quote its instant."
 )
 

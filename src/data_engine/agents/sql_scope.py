@@ -1,7 +1,8 @@
 """Check that SQL speaks of nothing outside of the symbols and days that it was declared to be about.
 
 Its views have nothing else, so a count of what lies outside is zero, which reads as a fact. DuckDB's own parser takes the SQL
-apart, and DuckDB itself tells whether a condition on ``symbol`` or ``timestamp`` can hold inside.
+apart, and DuckDB itself tells whether a condition on ``symbol`` or ``timestamp`` can hold inside; under another name, too, as far
+as `Names` finds what the name stands for.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
+from data_engine.agents.sql_names import Names, Tree, columns_of, constants_of, entries_of, tells_value
 from data_engine.errors import InputError
 from data_engine.market.time_range import TimeRange, new_york_date
 from data_engine.read.statement import parts_of, syntax_parts
@@ -25,13 +27,9 @@ _DATE = re.compile(r"((?:19|20)\d\d)(?:[-/.]?(\d\d?)(?:[-/.]?(\d\d?))?)?(?!\d)")
 
 _TICKER = re.compile(r"[A-Z][A-Z0-9]{0,5}(?:[./@-][A-Z0-9-]{1,10})?")
 
-_WORDS = frozenset({"UTC", "DAY", "HOUR", "MINUTE", "MONTH", "WEEK", "YEAR", "EST", "EDT"})
+_YEAR = re.compile(r"(?:19|20)\d\d")
 
-_MATCHES = frozenset({
-    "~~", "!~~", "~~*", "!~~*", "~~~", "like_escape", "ilike_escape", "not_like_escape", "not_ilike_escape", "regexp_matches",
-    "regexp_full_match", "starts_with", "prefix", "suffix", "ends_with", "contains",
-})  # fmt: skip
-"""The functions and operators that compare texts."""
+_WORDS = frozenset({"UTC", "DAY", "HOUR", "MINUTE", "MONTH", "WEEK", "YEAR", "EST", "EDT"})
 
 _TIMES = frozenset({"timestamp", "year", "month"})
 
@@ -60,20 +58,47 @@ def check_sql(
     inside = _Inside(frozenset(symbols), new_york_date(span.start), new_york_date(span.end - timedelta(microseconds=1)))
     for text in _texts(parts):
         inside.check_text(text)
-    for condition in _conditions(parts):
-        columns = _columns(condition)
-        if columns == {"symbol"}:
-            if not _can_hold(connection, condition, f"(SELECT unnest({sorted(symbols)!r}) AS symbol)"):
-                raise InputError(
-                    f"cannot run the SQL: none of its symbols has {_text_of(connection, condition)}; symbols are capital "
-                    "letters, and those that it is about are passed in symbols"
-                )
-        elif columns and columns <= _TIMES:
+    holding, times = f"(SELECT unnest({sorted(symbols)!r}) AS symbol)", _minutes(span)
+    for condition in _meant(parts, Names(parts, views)):
+        columns = columns_of(condition)
+        of_symbols = columns.keys() == {"symbol"}
+        source = holding if of_symbols else times
+        if condition["class"] == "FUNCTION" and _value_of(connection, condition, source)[0] != "BOOLEAN":
+            continue  # it is no condition
+        if not of_symbols:
             inside.check_years(condition)
-            if not _can_hold(connection, condition, _minutes(span)):
-                raise InputError(
-                    f"cannot run the SQL: no time of its range has {_text_of(connection, condition)}; pass another start or end"
-                )
+            for constant in constants_of(condition):
+                inside.check_value(_text_of(connection, constant), *_value_of(connection, constant))
+        one_row = len(set().union(*columns.values())) == 1  # or columns of two rows are compared
+        if one_row and (of_symbols or "symbol" not in columns) and not _can_hold(connection, condition, source):
+            raise InputError(_nothing_has(_text_of(connection, condition), of_symbols=of_symbols))
+
+
+def _nothing_has(text: str, *, of_symbols: bool) -> str:
+    if of_symbols:
+        return (
+            f"cannot run the SQL: none of its symbols has {text}; symbols are capital letters, and those that it is about are "
+            "passed in symbols"
+        )
+    return f"cannot run the SQL: no time of its range has {text}; pass another start or end"
+
+
+def _meant(parts: Collection[Tree], names: Names) -> Iterator[Tree]:
+    """Yield what the conditions on symbols and times stand for.
+
+    Raises:
+        InputError: If there are very many.
+    """
+    count = 0
+    for condition in _conditions(parts):
+        for meaning in names.meanings(condition):
+            found = columns_of(meaning).keys()
+            if not found or not found <= _TIMES | {"symbol"}:
+                continue
+            count += 1
+            if count > _MOST_CONDITIONS:
+                raise InputError(f"cannot run the SQL: it has more than {_MOST_CONDITIONS} conditions; simplify it")
+            yield meaning
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,26 +116,42 @@ class _Inside:
                 f"cannot run the SQL: it names {text!r}, which is not among the symbols; pass it in symbols, or, if it is none, "
                 "write it in small letters"
             )
+        if self._is_outside(text):
+            self._refuse(repr(text))
+
+    def check_years(self, condition: Tree) -> None:
+        """Refuse a number that is a year outside, in a condition on times."""
+        for literal in _literals(condition, "INTEGER"):
+            if _YEAR.fullmatch(literal) and self._is_outside(literal):
+                self._refuse(repr(literal))
+
+    def check_value(self, text: str, kind: str, value: str) -> None:
+        """Refuse an expression on which a time depends and whose value is a date or a year outside.
+
+        Args:
+            text: The expression.
+            kind: The type of its value.
+            value: The value as text.
+        """
+        dated = kind.startswith(("DATE", "TIMESTAMP", "VARCHAR")) or ("INT" in kind and _YEAR.fullmatch(value))
+        if dated and self._is_outside(value):
+            self._refuse(f"{text}, which is {value!r}")
+
+    def _is_outside(self, text: str) -> bool:
+        """Tell whether a text begins with a date, a month or a year outside."""
         found = _DATE.match(text.strip())
         if found is None:
-            return
+            return False
         try:
             first, last = _days(*(int(part) if part else None for part in found.groups()))
         except ValueError:  # no date
-            return
+            return False
         # The day after the last is where a range ends that excludes its end.
-        if last < self.first or first > self.last + timedelta(days=1):
-            self._refuse(text)
-
-    def check_years(self, condition: dict[str, Any]) -> None:
-        """Refuse a number that is a year outside, in a condition on times."""
-        for literal in _literals(condition, "INTEGER"):
-            if re.fullmatch(r"(19|20)\d\d", literal) and not self.first.year <= int(literal) <= self.last.year:
-                self._refuse(literal)
+        return last < self.first or first > self.last + timedelta(days=1)
 
     def _refuse(self, name: str) -> None:
         raise InputError(
-            f"cannot run the SQL: it names {name!r}, and the range is {self.first} to {self.last}; pass another start or end"
+            f"cannot run the SQL: it names {name}, and the range is {self.first} to {self.last}; pass another start or end"
         )
 
 
@@ -126,17 +167,11 @@ def _days(year: int | None, month: int | None = None, day: int | None = None) ->
 
 def _check_tables(parts: Collection[dict[str, Any]], views: Collection[str]) -> None:
     """Refuse tables that are neither views nor common table expressions of the SQL; the views before they were narrowed, too."""
-    defined = {str(entry["key"]).lower() for part in parts for entry in _entries(part)}
+    defined = {str(entry["key"]).lower() for part in parts for entry in entries_of(part)}
     for part in parts:
         name = str(part.get("table_name", "")).lower()
         if part.get("type") == "BASE_TABLE" and name not in views and (name not in defined or name.startswith("all_bars_")):
             raise InputError(f"cannot run the SQL: it reads {name!r}; its views are {', '.join(sorted(views))}")
-
-
-def _entries(part: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the common table expressions that a part defines."""
-    found = part.get("cte_map")
-    return found["map"] if isinstance(found, dict) else []
 
 
 def _texts(parts: Collection[dict[str, Any]]) -> Iterator[str]:
@@ -155,40 +190,21 @@ def _literals(part: Any, kind: str) -> Iterator[str]:
             yield str(literal["text"])
 
 
-def _conditions(parts: Collection[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield the comparisons with constants; of a list (``IN``), one for each of its elements.
-
-    Raises:
-        InputError: If there are very many.
-    """
-    count = 0
+def _conditions(parts: Collection[Tree]) -> Iterator[Tree]:
+    """Yield the comparisons; of a list (``IN``), one for each of its elements; and the functions, which may be conditions."""
     for part in parts:
         kind = part.get("class")
-        if kind not in ("COMPARISON", "BETWEEN", "OPERATOR", "FUNCTION") or "SUBQUERY" in _classes(part):
-            continue
         if kind == "OPERATOR" and part.get("type") == "COMPARE_IN":
             tested, *elements = part["children"]
             found = [{**part, "children": [tested, element]} for element in elements]
-        elif kind in ("COMPARISON", "BETWEEN") or part.get("function_name") in _MATCHES:
+        elif kind in ("COMPARISON", "BETWEEN", "FUNCTION"):
             found = [part]
         else:
             continue
-        count += len(found)
-        if count > _MOST_CONDITIONS:
-            raise InputError(f"cannot run the SQL: it has more than {_MOST_CONDITIONS} conditions; simplify it")
-        yield from found
+        yield from (one for one in found if tells_value(one))
 
 
-def _classes(part: Any) -> set[str]:
-    return {str(inner.get("class")) for inner in parts_of(part)}
-
-
-def _columns(part: Any) -> set[str]:
-    """Return the names of the columns in a part, without those of their tables."""
-    return {str(inner["column_names"][-1]).lower() for inner in parts_of(part) if inner.get("class") == "COLUMN_REF"}
-
-
-def _can_hold(connection: duckdb.DuckDBPyConnection, condition: dict[str, Any], source: str) -> bool:
+def _can_hold(connection: duckdb.DuckDBPyConnection, condition: Tree, source: str) -> bool:
     """Tell whether a condition holds for a row of a source; also if DuckDB cannot tell, as of an aggregate."""
     import duckdb
 
@@ -200,12 +216,27 @@ def _can_hold(connection: duckdb.DuckDBPyConnection, condition: dict[str, Any], 
         return True
 
 
-def _text_of(connection: duckdb.DuckDBPyConnection, condition: dict[str, Any]) -> str:
+def _value_of(connection: duckdb.DuckDBPyConnection, expression: Tree, source: str = "(SELECT 1)") -> tuple[str, str]:
+    """Return the type and the value of an expression, of the first row of a source; nothing if DuckDB cannot tell."""
+    import duckdb
+
+    text = _text_of(connection, expression)
+    sql = f"SELECT typeof({text}), ({text})::VARCHAR FROM {source} LIMIT 1"  # noqa: S608 - of SQL that only reads
+    try:
+        ((kind, value),) = connection.execute(sql).fetchall()
+    except duckdb.InterruptException:
+        raise
+    except duckdb.Error:
+        return "", ""
+    return str(kind), str(value)
+
+
+def _text_of(connection: duckdb.DuckDBPyConnection, condition: Tree) -> str:
     """Return a condition as SQL."""
     return _select(connection, condition, "(SELECT 1)").split(" WHERE ", 1)[1].rpartition(" LIMIT ")[0]
 
 
-def _select(connection: duckdb.DuckDBPyConnection, condition: dict[str, Any], source: str) -> str:
+def _select(connection: duckdb.DuckDBPyConnection, condition: Tree, source: str) -> str:
     """Return a SELECT of the rows of a source that meet a condition, whose columns lose the names of their tables."""
     sql = f"SELECT 1 FROM {source} WHERE true LIMIT 1"  # noqa: S608 - our text
     ((text,),) = connection.execute("SELECT json_serialize_sql($1::VARCHAR)", [sql]).fetchall()

@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from threading import Timer
 from typing import Any
 
 import pandas as pd
 
 from data_engine.agents.scope import Scope, digest_of, plain_value, scope_of
+from data_engine.agents.series_state import state_of_series
 from data_engine.agents.sql_scope import check_sql
 from data_engine.errors import InputError, StoreError
 from data_engine.market.bar_frame import ATTRS_KEY
 from data_engine.market.dates import any_span
-from data_engine.market.series import RAW
+from data_engine.market.series import Adjustment, Dataset
 from data_engine.market.session_states import STATES
 from data_engine.market.time_range import iso
 from data_engine.market.wording import and_more, did_you_mean
@@ -77,7 +79,7 @@ class StoreTools:
         whole = [one.to_json() for one in found[:_MOST_SERIES]]
         listed = [{name: _latest(value) for name, value in one.items()} for one in whole]
         truncated = len(found) > len(listed) or listed != whole
-        return {**_state_of_series(found), "instant": iso(now), "series": listed, "truncated": truncated}
+        return {**state_of_series(found), "instant": iso(now), "series": listed, "truncated": truncated}
 
     def sessions(
         self,
@@ -96,12 +98,13 @@ class StoreTools:
             end: The last day, included.
             timeframe: The length of the stored bars.
             feed: The feed. If omitted, the consolidated tape.
-            adjustment: The adjustment of the stored bars: raw (if omitted), split, dividend or all.
+            adjustment: The adjustment of the stored bars: raw (if omitted), or split, dividend or all for those that Alpaca
+                adjusted. If bars computes adjusted prices, they rest on raw bars.
         """
-        options = ReadOptions(timeframe=timeframe, feed=feed, adjustment=adjustment)
+        options = _as_stored(ReadOptions(timeframe=timeframe, feed=feed, adjustment=adjustment))
         scope = self._scope(symbols, start, end, options, allow_incomplete=True)
         frame = self._storage.sessions(symbols, start, end, timeframe=timeframe, feed=feed, adjustment=adjustment)
-        self._check_unchanged(scope)
+        scope.check_unchanged()
         found = Counter(frame["state"])
         shown = frame.head(MOST_ROWS)
         days = shown["session"].dt.strftime("%Y-%m-%d").tolist()
@@ -148,7 +151,7 @@ class StoreTools:
             raise InputError(f"cannot read {scope.bars:,} bars for one answer; pass fewer symbols or days, or use the query tool")
         options["incomplete"] = "ignore"  # it has been judged
         frame = self._storage.load(symbols, start, end, **options)
-        self._check_unchanged(scope)
+        scope.check_unchanged()
         rows = frame.head(most).reset_index()
         values = [
             [row[0], iso(row[1].to_pydatetime()), *(float(value) for value in row[2:])] for row in rows.itertuples(index=False)
@@ -188,15 +191,13 @@ class StoreTools:
             raise InputError(f"cannot run the SQL: it names no view; the views are {views}")
         scopes = []
         for dataset in named:
-            options = ReadOptions(timeframe=str(dataset.timeframe), feed=dataset.feed, adjustment=dataset.adjustment)
-            if dataset.adjustment != RAW:
-                options["prices"] = "vendor"  # the view has the bars as they are stored
-            names = symbols if symbols is not None else store.symbols(dataset)
+            options = _as_stored(ReadOptions(timeframe=str(dataset.timeframe), feed=dataset.feed, adjustment=dataset.adjustment))
+            names = symbols if symbols is not None else sorted(self._stored([dataset]))
             scopes.append(self._scope(names, start, end, options, allow_incomplete=allow_incomplete))
         span = scopes[0].query.span
         columns, rows = self._run(sql, scopes, most)
         for scope in scopes:
-            self._check_unchanged(scope)
+            scope.check_unchanged()
         shown = rows[:most]
         states = [scope.to_json() for scope in scopes]
         summed = {name: sum(scope.sessions[name] for scope in scopes) for name in scopes[0].sessions}
@@ -205,6 +206,8 @@ class StoreTools:
             "complete": all(scope.missing is None for scope in scopes),
             "missing": ". ".join(scope.missing for scope in scopes if scope.missing) or None,
             "sessions": summed,
+            "conflicting": sum(scope.conflicting for scope in scopes),
+            "notes": list(dict.fromkeys(note for scope in scopes for note in scope.notes)),
             "digest": digest_of([store.coverage.read(one) for scope in scopes for one in scope.query.series], span, store.files),
             "scope": [state["scope"] for state in states],
             "columns": columns,
@@ -225,8 +228,9 @@ class StoreTools:
             timer = Timer(_SECONDS, connection.interrupt)
             timer.start()
             try:
-                relation = connection.sql(reading_statement(connection, sql))
+                statement = reading_statement(connection, sql)
                 check_sql(connection, sql, {name.lower() for name in names}, symbols, span)
+                relation = connection.sql(statement)
                 found = relation.limit(limit + 1).to_arrow_table()
                 if found.nbytes > _MOST_BYTES:
                     raise InputError(
@@ -254,7 +258,7 @@ class StoreTools:
         report = verify(self._storage.bars, DatasetFilter.parse(timeframe), names, now=now, quick=quick)
         found = [*report.inconsistencies, *report.warnings]
         return {
-            **_state_of_series(series),
+            **state_of_series(series),
             "instant": iso(now),
             "checked": "file metadata only" if quick else "all bars",
             "series_checked": report.series,
@@ -317,27 +321,24 @@ class StoreTools:
     def _scope(self, symbols: Sequence[str], start: str, end: str, options: ReadOptions, *, allow_incomplete: bool) -> Scope:
         if not symbols:
             raise InputError("no symbols given; pass at least one, such as AAPL")
-        scope = scope_of(self._storage.bars, list(symbols), start, end, options, now=self._clock())
-        there = self._stored()
-        unknown = [name for name in scope.query.symbols if name not in there]
-        if unknown and scope.missing is None:  # a weekend has no session that could be missing
-            scope = replace(scope, missing=f"nothing is stored of {and_more(unknown, 10)}")
+        judge = partial(self._judged, list(symbols), start, end, options.copy(), self._clock())
+        scope = judge()
         if scope.missing is not None and not allow_incomplete:
-            meant = did_you_mean(unknown, there)
+            there = self._stored()
+            meant = did_you_mean([name for name in scope.query.symbols if name not in there], there)
             raise StoreError(
                 f"not held whole: {scope.missing}{meant}. Sessions: {scope.sessions}. Pass allow_incomplete for what there is"
             )
+        return replace(scope, judge=judge)
+
+    def _judged(self, symbols: list[str], start: str, end: str, options: ReadOptions, now: datetime) -> Scope:
+        """Return what is held of a range; a symbol that the store does not know is missing even from a weekend."""
+        scope = scope_of(self._storage.bars, symbols, start, end, options, now=now)
+        there = self._stored()
+        unknown = [name for name in scope.query.symbols if name not in there]
+        if unknown and scope.missing is None:
+            return replace(scope, missing=f"nothing is stored of {and_more(unknown, 10)}")
         return scope
-
-    def _check_unchanged(self, scope: Scope) -> None:
-        """Check that the bars that were read are those that the scope is about.
-
-        Raises:
-            StoreError: If files were replaced meanwhile.
-        """
-        query, store = scope.query, self._storage.bars
-        if digest_of(map(store.coverage.read, query.series), query.reach, store.files) != scope.digest:
-            raise StoreError("the store changed while it was read, as by an update; ask again")
 
     def _series(self, symbols: Sequence[str] | None, timeframe: str | None, now: datetime) -> list[SeriesStatus]:
         """Return the state of all series, or of those of some symbols.
@@ -356,30 +357,23 @@ class StoreTools:
             raise InputError(f"no series is stored{length}" if names is None else "no symbols given; omit symbols for all")
         return found
 
-    def _stored(self) -> set[str]:
+    def _stored(self, datasets: Collection[Dataset] | None = None) -> set[str]:
+        """Return the symbols of which some datasets have bars, an answer or a request; a request may have brought no bar.
+
+        Args:
+            datasets: The datasets. If None, all.
+        """
         store = self._storage.bars
-        return {symbol for dataset in duckdb_views.datasets(store) for symbol in store.symbols(dataset)} | {
-            one.symbol for dataset in store.coverage.datasets() for one in store.coverage.series(dataset)
+        store.coverage.requested.refresh()  # a run may have requested series since the server started
+        bars, known = (datasets, datasets) if datasets is not None else (duckdb_views.datasets(store), store.coverage.datasets())
+        return {symbol for one in bars for symbol in store.symbols(one)} | {
+            series.symbol for one in known for series in store.coverage.series(one)
         }
 
 
-def _state_of_series(found: Sequence[SeriesStatus]) -> dict[str, Any]:
-    """Return the state of some series: whether all that was requested of them is there."""
-    lacking = [one for one in found if one.missing or one.problem is not None]
-    unverified = [one for one in found if one.coverage.bars and not (one.coverage.covered or one.coverage.provisional)]
-    names = (f"{one.series} {one.problem or and_more(one.missing, 3, 'ranges')}" for one in lacking)
-    return {
-        "complete": not lacking and not unverified,
-        "missing": and_more(names, 5, separator="; ") or None,
-        "series_by_state": {state: sum(one.state == state for one in found) for state in sorted({one.state for one in found})},
-        "ranges": {
-            "final": sum(len(one.coverage.covered) for one in found),
-            "provisional": sum(len(one.coverage.provisional) for one in found),
-            "missing": sum(len(one.missing) for one in found),
-        },
-        "unverified": and_more((one.series for one in unverified), 5) or None,
-        "digest": digest_of(one.coverage for one in found),
-    }
+def _as_stored(options: ReadOptions) -> ReadOptions:
+    """Return options for the bars that are stored with an adjustment, never for prices computed from raw bars."""
+    return options if Adjustment.parse(options.get("adjustment")).is_raw else {**options, "prices": "vendor"}
 
 
 def _latest(value: Any) -> Any:
