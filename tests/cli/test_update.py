@@ -793,19 +793,8 @@ def test_an_update_is_told_whatever_ends_the_recheck_after_it(
     present: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another run may take the store between the two."""
-    here(
-        "ingest",
-        "AAPL",
-        "--start",
-        "2024-06-03",
-        "--end",
-        "2024-06-05",
-        "--timeframe",
-        "1Day",
-        "--base-path",
-        tmp_path,
-        url=present.url,
-    )
+    days = ("--start", "2024-06-03", "--end", "2024-06-05", "--timeframe", "1Day")
+    here("ingest", "AAPL", *days, "--base-path", tmp_path, url=present.url)
 
     def busy(*_: object, **__: object) -> None:
         raise StoreBusy("store is locked by another process")

@@ -43,7 +43,7 @@ class ImportReport:
         kept: Whether they were moved to ``metadata/legacy``, not removed.
         continued: The number of months of an interrupted import that were completed first.
         lists: The names of the lists that were stored.
-        lists_kept: The names of lists that the store has with other members.
+        lists_kept: The names of lists that the store has with other members or another past.
     """
 
     files: int = 0

@@ -86,7 +86,8 @@ def _done(report: ImportReport, *, dry_run: bool) -> Iterator[str]:
     if report.lists:
         yield f"Lists: {', '.join(report.lists)}"
     if report.lists_kept:
-        yield f"Lists that the store has, with other members, and that were not changed: {', '.join(report.lists_kept)}"
+        names = ", ".join(report.lists_kept)
+        yield f"Lists that the store has, with other members or another past, and that were not changed: {names}"
     verb = "would be added" if dry_run else "added"
     yield (
         f"{report.files:,} files of {len(report.by_series):,} series read, {report.bars:,} bars: {report.added:,} {verb}, "
