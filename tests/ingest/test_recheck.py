@@ -270,7 +270,7 @@ def test_a_recheck_that_is_killed_between_bars_and_coverage_is_repeated(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(RecheckWriter, "_known_conflicts", killed)
+        patched.setattr(RecheckWriter, "_note_conflicts", killed)
         assert here("recheck", "--base-path", base, url=later.url).code == 130
     assert "seen" not in coverage(base, "AAA")
     checked = here("verify", "--json", "--base-path", base)

@@ -45,6 +45,9 @@ class Happened:
         sigs: By what actions delivered bars of adjusted series are adjusted.
         given: All that vendor and users ever gave.
         moved: Whether actions began to be adjusted by during the step.
+        compares: Whether covered ranges were fetched again, to compare them.
+        compared: The report of that.
+        removes: Whether accepting removes bars, too.
         durable: What a power failure during the step could have left of *before*; None if that is all of it, or none failed.
     """
 
@@ -64,6 +67,9 @@ class Happened:
     undated: bool = False
     refused: bool = False
     moved: bool = False
+    compares: bool = False
+    compared: Any = None
+    removes: bool = False
     durable: State | None = None
 
     def asks_of(self, key: Key) -> list[Ask]:
@@ -110,6 +116,7 @@ class Oracle:
         self.signatures: Signatures = {}
         self.bases: dict[Key, set[frozenset[int]]] = {}
         self.owners: dict[tuple[Key, int, Values], set[str]] = {}
+        self.asks: dict[Key, list[Ask]] = {}
 
     def check(self, what: Happened) -> None:
         """Raise `Violation` if something is not as it must be."""
@@ -126,9 +133,12 @@ class Oracle:
             self._one_security(what, key)
         self._wanted(what)
         self._report(what)
+        self._comparison(what)
 
     def _learn(self, what: Happened) -> None:
         for ask in what.asks:
+            for symbol in ask.symbols:
+                self.asks.setdefault((ask.dataset.name, symbol), []).append(ask)
             for symbol, bars in ask.said.items():
                 key = (ask.dataset.name, symbol)
                 owner = self.market.owner(symbol, ask.asof, what.true_clock)
@@ -183,7 +193,8 @@ class Oracle:
             if old == new or self._was_not_durable(what, key, stamp):
                 continue
             if new is not None:
-                if new not in said.get(stamp, ()) and new not in stored.get(stamp, ()):
+                given = (*said.get(stamp, ()), *stored.get(stamp, ()))
+                if new not in given and not (what.accept and what.compares and self._was_answered_with(key, stamp, new)):
                     raise Violation(f"(a) {key} at {instant(stamp)} became {new}, which was not given in this step (was {old})")
             elif not inside(stamp, what.removed.get(key, ())) and not self._may_go(what, key, stamp):
                 raise Violation(f"(c) {key} lost the bar of {instant(stamp)}")
@@ -199,6 +210,8 @@ class Oracle:
 
     def _may_go(self, what: Happened, key: Key, stamp: int) -> bool:
         """Tell whether a bar may be removed by an answer of this step that lacks it."""
+        if what.accept and what.compares and self._was_answered_with(key, stamp, None):
+            return True  # what conflicts since an earlier step is accepted
         for ask in what.asks_of(key):
             span = ask.answered(key[1])
             if span and span[0] <= stamp < span[1] and stamp not in ask.said.get(key[1], {}):
@@ -206,6 +219,17 @@ class Oracle:
                     return True
                 if inside(stamp, what.before.claims_of(key).provisional) and stamp < self._final(what, key, ask):
                     return True
+        return False
+
+    def _was_answered_with(self, key: Key, stamp: int, values: Values | None) -> bool:
+        """Tell whether the vendor ever gave a bar with these values; with None, whether it ever answered without the bar."""
+        for ask in self.asks.get(key, ()):
+            said = ask.said.get(key[1], {}).get(stamp)
+            if said is not None:
+                if said[0] == values:
+                    return True
+            elif values is None and (span := ask.answered(key[1])) and span[0] <= stamp < span[1]:
+                return True
         return False
 
     def _final(self, what: Happened, key: Key, ask: Ask) -> int:
@@ -411,6 +435,49 @@ class Oracle:
                 raise Violation(
                     f"(e) {kept} bars were kept though the answer lacked them; the report says {report.changes.vanished}"
                 )
+
+    def _comparison(self, what: Happened) -> None:
+        """What was fetched again and is new is stored, what differs is counted, and taken over if it was to be."""
+        report = what.compared
+        if report is None or what.error is not None or not what.alone:
+            return
+        failed = {(series.dataset.name, series.symbol) for series in report.failed}
+        added = removed = revised = 0
+        for key in what.after.keys:
+            before, after = what.before.rows_of(key), what.after.rows_of(key)
+            added += len(after.keys() - before.keys())
+            removed += len(before.keys() - after.keys())
+            revised += sum(before[stamp] != after[stamp] for stamp in before.keys() & after.keys())
+            if key not in failed and not what.before.claims_of(key).changing:
+                self._compared(what, key)
+        if failed and what.faulty:
+            return
+        told = (
+            (report.added, report.accepted.total.removed, report.accepted.total.revised) if report.accepted else (report.added,)
+        )
+        if told != ((added, removed, revised) if what.accept else (added,)):
+            raise Violation(f"(e) {added} bars were added, {removed} removed and {revised} revised; the report says {told}")
+        if not what.accept and (removed or revised):
+            raise Violation(f"(c) {removed} bars were removed and {revised} revised by a comparison")
+
+    def _compared(self, what: Happened, key: Key) -> None:
+        before, after = what.before.rows_of(key), what.after.rows_of(key)
+        covered = what.before.claims_of(key).covered
+        differing: set[int] = set()
+        for ask in what.asks_of(key):
+            span, said = ask.answered(key[1]), ask.said.get(key[1], {})
+            for stamp in sorted({*said, *before}) if span else ():
+                if not inside(stamp, common(covered, [span])):
+                    continue
+                theirs = said[stamp][0] if stamp in said else None
+                if stamp not in before and after.get(stamp) != theirs:
+                    raise Violation(f"(b) {key}: the bar of {instant(stamp)} was fetched again, and is not stored")
+                if after.get(stamp) != theirs:
+                    differing.add(stamp)
+                if what.accept and after.get(stamp) != theirs and (theirs is not None or what.removes):
+                    raise Violation(f"(e) {key}: {theirs} was to be accepted for {instant(stamp)}; stored is {after.get(stamp)}")
+        if what.after.claims_of(key).conflicting < len(differing):
+            raise Violation(f"(e) {key}: {len(differing)} bars differ, and {what.after.claims_of(key).conflicting} are counted")
 
     def _sessions(self, what: Happened) -> None:
         """Whoever is said to lack a session was given no bar of it, and none lies beside the answer."""

@@ -24,6 +24,9 @@ SKEWED = True
 
 PLACES = ("memory",) * 8 + ("journalled",) * 3 + ("strict",) * 4 + ("conditional", "conditional", "removing", "removing", "plain")
 
+RECHECKED = 0.35
+"""The share of worlds in which covered ranges are fetched again and compared."""
+
 WIRE = 0.25
 """The share of worlds whose vendor is behind HTTP."""
 
@@ -80,7 +83,29 @@ def make_steps(seed: object, count: int = STEPS) -> list[Step]:
         if len(adjustments) > 1 and _adjusted_lately(world, now, adjustments[1]) and draw.random() < 0.5:
             _land(draw, step, adjustments[1])
         steps.append(step)
+    again = random.Random(f"rechecks {seed}")  # of their own: the other worlds stay as they are
+    if again.random() < RECHECKED:
+        _recheck_some(again, steps, symbols, timeframes, adjustments, world.place)
     return steps
+
+
+def _recheck_some(
+    draw: random.Random, steps: list[Step], symbols: list[str], timeframes: list[str], adjustments: list[str], place: str
+) -> None:
+    """Have covered ranges fetched again after some steps."""
+    for number in range(draw.randint(1, 8)):
+        step = Step(draw.choice(("recheck", "recheck", "audit")), salt=501 + number)
+        step.symbols = None if draw.random() < 0.7 else tuple(draw.sample(symbols, 2))
+        step.accept = draw.random() < 0.3
+        step.minutes = draw.choice((1.0, 1.0, 0.05, 0.01))
+        step.page_limit = draw.choice((10_000, 2_000, 200, 40))
+        step.workers = draw.randint(1, 4)
+        _misfortune(draw, step, place)
+        step.repeat = False
+        if draw.random() < 0.15:
+            last = steps[-1]
+            step.beside = _beside(draw, replace(last, symbols=None, salt=step.salt), symbols, timeframes, adjustments)
+        steps.insert(draw.randint(1, len(steps)), step)
 
 
 def _step(

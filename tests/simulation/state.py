@@ -87,6 +87,7 @@ class Claims:
     bars: int = 0
     changing: bool = False
     unconfirmed: Spans = field(default_factory=list)
+    conflicting: int = 0
 
     @property
     def all(self) -> Spans:
@@ -172,6 +173,7 @@ def _claims(data: bytes) -> Claims:
         fields["bars"],
         bool(fields.get("changing") or fields.get("storing")),
         joined(_spans(row[:2] for row in fields.get("unconfirmed", ()))),
+        fields.get("conflicting", 0),
     )
 
 

@@ -16,6 +16,60 @@ from .vendor import Faults
 from .world import Step
 
 STEPS = {
+    1400001117: [  # none of the program's: a week without a bar begins with the first answer, also a provisional one
+        Step(
+            "ingest",
+            symbols=("CCC", "FBB", "DDD", "FFF", "EEE", "AAA"),
+            start="2024-03-23",
+            timeframe="8Hour",
+            hours=9.608333333333333,
+            kill_before=31,
+            workers=2,
+            salt=2,
+        ),
+        Step(
+            "ingest",
+            symbols=("FFF",),
+            start="2024-01-26T09:00:00-05:00",
+            end="2024-02-06",
+            timeframe="8Hour",
+            hours=181.20833333333331,
+            skew=-5.0,
+            workers=2,
+            salt=15,
+        ),
+        Step(
+            "update",
+            start="2024-03-23T09:00:00-04:00",
+            timeframe="8Hour",
+            hours=0.8333333333333334,
+            workers=2,
+            salt=18,
+            beside=Step("store", symbols=("FFF", "AAA", "CCC"), start="2024-03-23T09:00:00-04:00", timeframe="8Hour"),
+        ),
+        Step(
+            "update",
+            start="2024-02-14",
+            timeframe="8Hour",
+            adjustment="all",
+            hours=3.283333333333333,
+            kill_before=3,
+            power=True,
+            suspend_at=35,
+            suspend_for=86400.0,
+            workers=2,
+            salt=19,
+        ),
+        Step(
+            "ingest",
+            symbols=("FBB", "AAA", "NOPE", "FFF", "GGG", "ZZZ"),
+            start="2024-02-07T09:17:00-05:00",
+            end="2024-03-10",
+            timeframe="8Hour",
+            hours=11.925,
+            salt=21,
+        ),
+    ],
     50000121: [  # what came without a bar and was not compared is claimed by the next run
         Step(
             "ingest",
@@ -1114,3 +1168,15 @@ def test_a_split_and_its_reverse_are_the_price_base_without_them() -> None:
     made.take(Step("update", hours=24 * 14, salt=2))
     made.finish()
     assert len(made.state.rows_of(("equities_1day_split", "HHH"))) > 20
+
+
+def test_all_bars_that_tasks_of_one_series_find_conflicting_are_counted() -> None:
+    """Seed 407: a task counted the conflicting bars before another one had written its own, and told the coverage later."""
+    for salt in range(3, 7):
+        made = world("2024-06-10T15:00", Security("AAA", (20, 30)), Security("BBB", (20, 30)))
+        made.take(Step("ingest", ("AAA", "BBB"), "2024-04-14", None, "30Min", workers=4, page_limit=40, salt=1))
+        for number, start in enumerate(("2024-04-20", "2024-05-20", "2024-05-28")):
+            made.take(Step("store", ("AAA", "BBB"), start, None, "30Min", salt=20 + number))
+        made.take(Step("recheck", timeframe="30Min", workers=4, page_limit=5, salt=salt))
+
+        assert made.state.claims_of(("equities_30min", "AAA")).conflicting == 12

@@ -24,6 +24,7 @@ from data_engine.alpaca import http_client
 from data_engine.errors import DataEngineError, InputError, StoreBusy, StoreError
 from data_engine.ingest import dispatcher, plan, worker_pool
 from data_engine.ingest.pipeline import IngestionPipeline
+from data_engine.ingest.recheck import audit, recheck
 from data_engine.market.bars import Changes, make_table
 from data_engine.market.finality import final_before
 from data_engine.market.series import Timeframe
@@ -65,7 +66,7 @@ class Step:
     """One thing that is done.
 
     Attributes:
-        kind: ``ingest``, ``update``, ``remove``, ``store``, ``repair``, ``load`` or ``clock``.
+        kind: ``ingest``, ``update``, ``remove``, ``store``, ``recheck``, ``audit``, ``repair``, ``load`` or ``clock``.
         symbols: Of the command; None is all.
         start: A day or an instant.
         end: A day, an instant, or None.
@@ -73,7 +74,8 @@ class Step:
         adjustment: Of the bars.
         index: The name of an index.
         refetch: Whether covered ranges are asked for again.
-        accept: Whether removals are accepted.
+        accept: Whether removals are accepted; of ``recheck`` and ``audit``, whether Alpaca's values of conflicting bars are.
+        minutes: Of ``recheck``.
         repeat: Whether the command is repeated at the same instant.
         hours: By how much the clock moves first.
         skew: By how many hours the machine's clock is ahead of the vendor's.
@@ -101,6 +103,7 @@ class Step:
     index: str | None = None
     refetch: bool = False
     accept: bool = False
+    minutes: float = 1.0
     repeat: bool = False
     hours: float = 0.0
     skew: float = 0.0
@@ -139,6 +142,8 @@ class Step:
 
 JUSTIFIED = True
 """Whether an adjusted series may be fetched again in full only if a bar of it has changed: not before row 4 is mended."""
+
+_COMPARING = ("recheck", "audit")
 
 FIRST = "2023-07-01"
 """A day before all that worlds ask for: from there on each month is looked for."""
@@ -250,7 +255,7 @@ class World:
     def _note_emptiness(self) -> None:
         """Remember what was answered without a bar for more than a week: it is final, whatever the vendor maps to it later."""
         for key, claims in self.state.claims.items():
-            if self.state.rows_of(key) or not claims.covered:
+            if self.state.rows_of(key) or not claims.all:
                 self._empty_since.pop(key, None)
             elif micros(self.now) - self._empty_since.setdefault(key, micros(self.now)) > 7 * DAY:
                 final = minus(claims.covered, claims.tentative)
@@ -309,7 +314,7 @@ class World:
         before = self.state
         happened = Happened(
             before, before, [], micros(self.machine), micros_now,
-            accept=step.accept and step.refetch, faulty=step.faulty, undated=not step.faults.dated,
+            faulty=step.faulty, undated=not step.faults.dated,
             moved=step.faults.lands_at is not None or step.suspend_at is not None,
             durable=None if at_risk is None else _readable(at_risk),
         )  # fmt: skip
@@ -320,7 +325,9 @@ class World:
             told = happened if not number else replace(happened, requested={})  # what is given and removed is common to all
             mains[name] = (process, partial(self._command, one, told))
         happened.alone = len(mains) == 1
-        happened.accept = any(one.accept and one.refetch for one in step.all)
+        happened.accept = any(one.accept and (one.refetch or one.kind in _COMPARING) for one in step.all)
+        happened.removes = step.kind == "recheck"
+        happened.compares = any(one.kind in _COMPARING for one in step.all)
         with self._patched(step):
             try:
                 results = scheduler.run(**mains)
@@ -508,6 +515,19 @@ class World:
             frame = to_frame([(symbol, _table(rows))])
             storage.store(frame, timeframe=step.timeframe)
         return None
+
+    def _recheck(self, step: Step, happened: Happened) -> None:
+        """Fetch covered ranges again, and compare them."""
+        happened.compared = recheck(
+            self.pipeline(step), DatasetFilter(), step.symbols,
+            minutes=step.minutes, accept=step.accept, page_limit=step.page_limit,
+        )  # fmt: skip
+
+    def _audit(self, step: Step, happened: Happened) -> None:
+        """Fetch some sessions again, and compare them."""
+        happened.compared = audit(
+            self.pipeline(step), DatasetFilter(), step.symbols, sample=1 + step.salt % 7, seed=step.salt, accept=step.accept
+        )
 
     def _repair(self, step: Step, happened: Happened) -> None:
         """Check all, and repair what a killed run left uncounted."""

@@ -165,9 +165,10 @@ class RecheckWriter:
 
     def _write(self, judged: Mapping[str, _Judged]) -> None:
         self._write_new({symbol: one for symbol, one in judged.items() if one.new.num_rows})
-        known = {symbol: self._known_conflicts(symbol, one) for symbol, one in judged.items() if symbol not in self.damaged}
-        counted = {symbol: one for symbol, one in known.items() if one is not None}
-        self._update({symbol: partial(self._seen, judged[symbol], len(conflicts)) for symbol, conflicts in counted.items()})
+        for symbol, one in judged.items():
+            if symbol not in self.damaged:
+                self._note_conflicts(symbol, one)
+        self._update({symbol: partial(self._seen, symbol, one) for symbol, one in judged.items() if symbol not in self.damaged})
 
     def _write_new(self, judged: Mapping[str, _Judged]) -> None:
         """Store the bars that Alpaca had not returned before; the coverage first says which files will change."""
@@ -196,18 +197,20 @@ class RecheckWriter:
         _, failed = update_coverage(self._storage, self._task, changes)
         self.damaged |= failed
 
-    def _known_conflicts(self, symbol: str, judged: _Judged) -> Conflicts | None:
-        """Write the conflicting bars of a symbol, and return them; None if the file cannot be read."""
+    def _note_conflicts(self, symbol: str, judged: _Judged) -> None:
+        """Write the conflicting bars of a symbol."""
         file = conflict_file(self._storage.files, self._series(symbol))
         try:
             before = file.read()
-            same = merged(before, judged.ranges, judged.conflicts) == before
-            return before if same else file.update(lambda known: merged(known, judged.ranges, judged.conflicts))
+            if merged(before, judged.ranges, judged.conflicts) != before:
+                file.update(lambda known: merged(known, judged.ranges, judged.conflicts))
         except OF_ONE_FILE as error:
             self.damaged[symbol] = error
-            return None
 
-    def _seen(self, judged: _Judged, conflicting: int, known: Coverage) -> Coverage:
+    def _seen(self, symbol: str, judged: _Judged, known: Coverage) -> Coverage:
+        # Another task writes conflicting bars of the same series at the same time. Read after the coverage that it is written
+        # to, the file has those of every task that has counted before.
+        conflicting = len(conflict_file(self._storage.files, self._series(symbol)).read())
         if judged.new.num_rows:
             known = replace(known.counted(self._storage.count_files(known, judged.counts, judged.counts)), empty_since=None)
         asked = self._now.replace(microsecond=0)
