@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 from data_engine.corporate_actions import symbol_actions as codec
@@ -15,6 +16,7 @@ from data_engine.corporate_actions.ticker_changes import (
     ticker_changes_of,
 )
 from data_engine.errors import DamagedFile
+from data_engine.market.corporate_action import Action
 from data_engine.store.document import Document
 from data_engine.store.file_store import FileStore
 from data_engine.store.partitions import symbols_of
@@ -93,6 +95,16 @@ class ActionStore:
                     found.setdefault(ticker, set()).add(change)
         ordered = {symbol: tuple(sorted(made - dropped, key=change_order)) for symbol, made in found.items()}
         return TickerChanges(ordered, unreadable)
+
+    def shared_actions(self) -> dict[str, tuple[Action, ...]]:
+        """Return the actions that name several symbols, by the symbol whose file has them; none of files that cannot be read."""
+        found: dict[str, tuple[Action, ...]] = {}
+        for symbol in self.symbols():
+            data = self._files.get(codec.key(symbol))
+            if data is not None and may_hold_changes(data):
+                with suppress(DamagedFile):
+                    found[symbol] = self._document(symbol).parse(data).shared
+        return found
 
     def _document(self, symbol: str) -> Document[SymbolActions]:
         return Document(

@@ -244,7 +244,7 @@ def new_ticker(kind: str, record: Mapping[str, Any]) -> tuple[str, str] | None:
 
 
 def concerned_symbols(kind: str, record: object) -> tuple[str, ...]:
-    """Return the symbols whose actions are incomplete without a record: that of its shares, and both of a change of the ticker."""
+    """Return the symbols whose actions are incomplete without a record: that of its shares, or both tickers of a change."""
     if not isinstance(record, dict):
         return ()
     named = tuple(dict.fromkeys(record[key] for key in _SYMBOL_KEYS if isinstance(record.get(key), str) and record[key]))
