@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 
 from data_engine.corporate_actions import local_actions
@@ -34,6 +34,9 @@ _FORMAT = 1
 
 HEAD, TAIL = b'{\n "format": 1,\n', b"]\n}\n"
 """The first and the last bytes of a complete file."""
+
+LOCAL = b'\n "local": ['
+"""What every file with local changes has."""
 
 _ACTIONS = b'\n "actions": ['
 
@@ -82,6 +85,7 @@ class SymbolActions:
         by: The program that wrote the file.
         local: The local changes of them.
         checked: The instant of the last response with all records of the covered days at once; None if there was none.
+        elsewhere: The local changes of the other symbols that the actions name, by symbol; not in this symbol's file.
     """
 
     symbol: str
@@ -92,11 +96,12 @@ class SymbolActions:
     by: str | None = None
     local: tuple[LocalChange, ...] = ()
     checked: datetime | None = None
+    elsewhere: Mapping[str, tuple[LocalChange, ...]] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def counted(self) -> tuple[Action, ...]:
         """The actions that count: Alpaca's, as the local changes leave them."""
-        return counted(self.actions, self.local, self.symbol)
+        return counted(self.actions, {**self.elsewhere, self.symbol: self.local}, self.symbol)
 
     @property
     def shared(self) -> tuple[Action, ...]:

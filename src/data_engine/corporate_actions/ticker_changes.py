@@ -112,6 +112,8 @@ def ticker_changes_of(actions: Iterable[Action]) -> tuple[TickerChange, ...]:
     made: set[TickerChange] = set()
     ceased: list[Action] = []
     for action in actions:
+        if action.keeps_ticker:
+            continue
         tickers = new_ticker(action.kind, action.record)
         if tickers is not None:
             made.add(TickerChange(*tickers, action.day))

@@ -139,6 +139,7 @@ class Action:
         flaw: The value that a record of a kind that changes prices lacks; None if it lacks none.
         record: The record as the vendor sent it.
         local: Whether a user recorded it in the store, in place of what the vendor has.
+        keeps_ticker: Whether a user has taken out what the record says of the ticker: that it is a new one, or free.
     """
 
     kind: str
@@ -149,6 +150,7 @@ class Action:
     flaw: str | None = None
     record: Mapping[str, Any] = field(default_factory=dict, hash=False)
     local: bool = False
+    keeps_ticker: bool = False
 
     @property
     def symbol(self) -> str:
