@@ -92,6 +92,12 @@ def _left_of(action: Action, changes: Mapping[str, Sequence[LocalChange]]) -> Ac
     return replace(action, keeps_ticker=True)
 
 
+def replaced(actions: Iterable[Action], changes: Iterable[LocalChange], change: LocalChange, symbol: str) -> list[Action]:
+    """Return the actions that a new local change of a symbol replaces, or parts of them: Alpaca's, and those of other changes."""
+    own = [one.action for one in changes if one.ex_date == change.ex_date and not set(one.kinds).isdisjoint(change.kinds)]
+    return [*(one for one in actions if change.takes(one, symbol)), *(one for one in own if one is not None)]
+
+
 def with_change(changes: Iterable[LocalChange], change: LocalChange) -> tuple[LocalChange, ...]:
     """Return the changes with one more, which replaces what earlier ones say of its day and kinds."""
     return tuple(sorted((*without(changes, change.ex_date, change.kinds), change), key=lambda one: (one.ex_date, one.kinds)))
