@@ -117,13 +117,14 @@ def test_a_damaged_file_of_another_symbol_is_a_matter_of_that_symbols(storage, t
     assert list(store.ticker_changes().unreadable) == ["OLD"]
 
 
-def test_a_split_that_brings_a_new_ticker_is_replaced_without_the_ticker(storage):
+@pytest.mark.parametrize("ticker", ["OLD", "NEW"])
+def test_a_split_that_brings_a_new_ticker_is_replaced_without_the_ticker(storage, ticker):
     """One share of 1.0 becomes a fifteenth, and three of those in March: 1 * 15 / 3 = 5."""
     later = split("forward_split", "NEW", "2023-03-13", 3)
     put(storage, "OLD", {"2022-06-08 12:00": 1.0})
     announce(storage, REVERSE, later)
     assert closes(storage, "OLD") == [pytest.approx(1.0 * 10 / 3)]
-    change(storage, "OLD", RENAMED, "split", local_action("reverse_split", "OLD", RENAMED, {"new_rate": 1, "old_rate": 15}))
+    change(storage, ticker, RENAMED, "split", local_action("reverse_split", ticker, RENAMED, {"new_rate": 1, "old_rate": 15}))
 
     assert closes(storage, "OLD") == [pytest.approx(1.0 * 15 / 3)]
     assert renames(storage, REVERSE, later) == [True] * 5

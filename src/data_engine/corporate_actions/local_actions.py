@@ -14,7 +14,7 @@ from typing import Any
 from data_engine.corporate_actions.adjustment import WORDS
 from data_engine.corporate_actions.ticker_changes import ticker_changes_of
 from data_engine.errors import InputError
-from data_engine.market.corporate_action import Action, decode, encode, restore
+from data_engine.market.corporate_action import Action, concerned_symbols, decode, encode, restore
 from data_engine.market.time_range import from_iso, iso
 
 KINDS = ("split", "dividend", "spin-off", "name-change", "end")
@@ -52,13 +52,13 @@ class LocalChange:
 
 
 def effects_of(action: Action) -> dict[str, tuple[str, ...]]:
-    """Return the effects of an action, some of `KINDS`, each with the symbols that it has it for: a rename has both tickers.
+    """Return the effects of an action, some of `KINDS`, each with the symbols that it has it for: both tickers if there is a new one.
 
     A reverse split with a new ticker has two effects, and each can be replaced without the other.
     """
     made: dict[str, tuple[str, ...]] = {}
     if action.event is not None or action.flaw is not None:
-        made.update({word: (action.symbol,) for word in [WORDS.get(action.kind)] if word})
+        made.update({word: concerned_symbols(action.kind, action.record) for word in [WORDS.get(action.kind)] if word})
     for change in ticker_changes_of((action,)):
         made["end" if change.new is None else "name-change"] = tuple(filter(None, (change.old, change.new)))
     return made
