@@ -52,7 +52,7 @@ class LocalChange:
 
 
 def effects_of(action: Action) -> dict[str, tuple[str, ...]]:
-    """Return the effects of an action, some of `KINDS`, each with the symbols that it has it for: both tickers if there is a new one.
+    """Return the effects of an action, some of `KINDS`, each with its symbols: both tickers if there is a new one.
 
     A reverse split with a new ticker has two effects, and each can be replaced without the other.
     """
