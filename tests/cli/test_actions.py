@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from data_engine.market.time_range import new_york_days
@@ -442,6 +443,87 @@ def test_a_change_that_cannot_be_meant_is_refused_and_nothing_is_written(base: P
     assert (made.code, named in made.err) == (2, True)
     assert not (base / "metadata" / "actions").exists()
     assert local(base.parent / "none", "drop", "AAPL", "--ex-date", "2024-06-10", "--because", "x").code == 4
+
+
+@pytest.mark.parametrize("before", [("--json",), ("--base-path", "{base}", "--json"), ("--ex-date", "2024-06-10", "--json")])
+def test_options_may_stand_before_set_and_drop(base: Path, before: tuple[str, ...]) -> None:
+    first = [word.format(base=base) for word in before]
+    made = here(
+        "actions", *first, "set", "AAPL", "--ex-date", "2024-06-10", "--split", "2:1", "--because", "x", "--base-path", base
+    )
+
+    assert (made.code, [one["kinds"] for one in made.json["local"]]) == (0, [["split"]])
+
+
+def rename_fetched(base: Path) -> None:
+    """Store what is known of META, and of FB before it: renamed on 2022-06-09, and a split of 10 on the Monday before."""
+    earlier = {"symbol": "FB", "new_rate": 10, "old_rate": 1, "ex_date": "2022-06-06", "process_date": "2022-06-06"}
+    renamed = {"old_symbol": "FB", "new_symbol": "META", "process_date": "2022-06-09"}
+    with Sandbox(SimulatedMarket(), actions=Announcements({"name_changes": [renamed], "forward_splits": [earlier]})) as server:
+        assert here("actions", "META", "--start", "2022-01-03", "--base-path", base, url=server.url).code == 0
+
+
+@pytest.mark.parametrize("words", [("set", "--split", "2:1"), ("drop",), ("drop", "--kind", "split")])
+@pytest.mark.parametrize(
+    ("symbol", "day", "ticker"),
+    [
+        pytest.param("META", "2022-06-03", "FB", id="before-the-rename"),
+        pytest.param("META@2023-01-03", "2022-06-08", "FB", id="as-of-a-later-day"),
+        pytest.param("FB@2022-06-08", "2022-07-05", "META", id="after-the-rename"),
+    ],
+)
+def test_a_change_that_could_not_count_names_the_ticker_of_that_day(
+    base: Path, words: tuple[str, ...], symbol: str, day: str, ticker: str
+) -> None:
+    rename_fetched(base)
+    before = (base / "metadata" / "actions" / "symbol=META.json").read_bytes()
+    made = local(base, words[0], symbol, "--ex-date", day, *words[1:], "--because", "x")
+
+    assert (made.code, f" had the ticker {ticker} then" in made.err) == (2, True)
+    assert (base / "metadata" / "actions" / "symbol=META.json").read_bytes() == before
+    assert local(base, words[0], ticker, "--ex-date", day, *words[1:], "--because", "x").code == 0
+
+
+@pytest.mark.parametrize("symbol", ["FB", "META"])
+def test_both_tickers_had_the_security_on_the_day_of_a_rename(base: Path, symbol: str) -> None:
+    rename_fetched(base)
+
+    assert local(base, "set", symbol, "--ex-date", "2022-06-09", "--split", "2:1", "--because", "x").code == 0
+
+
+def test_another_owner_of_a_ticker_is_named_by_a_day(base: Path) -> None:
+    """META was a fund's ticker before."""
+    rename_fetched(base)
+
+    assert local(base, "set", "META@2021-06-30", "--ex-date", "2021-05-10", "--split", "2:1", "--because", "x").code == 0
+    assert [one["ex_date"] for one in book(base, "META")["local"]] == ["2021-05-10"]
+
+
+def test_a_stored_series_tells_which_security_is_meant(base: Path) -> None:
+    """FB of before the rename is stored: a change of FB after it would be META's. The next owner's is not stored."""
+    rename_fetched(base)
+    stamps = pd.DatetimeIndex(["2022-06-08T15:00:00Z"])
+    index = pd.MultiIndex.from_arrays([["FB"], stamps], names=["symbol", "timestamp"])
+    frame = pd.DataFrame(
+        {name: [100.0] for name in ("open", "high", "low", "close", "vwap", "volume", "trade_count")}, index=index
+    )
+    words = ("set", "FB", "--ex-date", "2022-07-05", "--split", "2:1", "--because", "x")
+    assert local(base, *words).code == 0
+    ParquetStorage(base).store(frame, timeframe="1Min")
+
+    made = local(base, *words)
+    assert (made.code, " had the ticker META then" in made.err) == (2, True)
+    assert local(base, "set", "FB", "--ex-date", "2022-06-03", "--split", "2:1", "--because", "x").code == 0
+
+
+def test_a_drop_says_what_it_leaves_out_and_if_that_is_nothing(base: Path) -> None:
+    rename_fetched(base)
+    words = ("drop", "FB", "--because", "x", "--ex-date")
+    assert local(base, *words, "2022-06-06", "--json").json["replaced"] == ["FB: 10-for-1 split on 2022-06-06"]
+    assert local(base, *words, "2022-06-09", "--json").json["replaced"] == ["FB renamed to META on 2022-06-09"]
+    assert local(base, *words, "2022-06-07", "--json").json["replaced"] == []
+    assert "No such action of FB on 2022-06-07" in local(base, *words, "2022-06-07").out
+    assert "No such action" not in local(base, *words, "2022-06-06").out
 
 
 # --------------------------------------------------------------------------------------------------- what a query lacks

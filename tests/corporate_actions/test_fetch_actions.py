@@ -245,7 +245,7 @@ def test_a_malformed_symbol_fails_alone(serve, store):
 
     assert made.failed == [("BRK-B", "invalid_symbol", "invalid symbol: BRK-B")]
     assert made.to_json()["successful"] == ["AAPL", "MSFT"]
-    assert (len(kept(store, "AAPL")), len(kept(store, "MSFT")), store.symbols()) == (40, 30, ["AAPL", "MSFT"])
+    assert (len(kept(store, "AAPL")), len(kept(store, "MSFT")), store.symbols()) == (40, 30, ["AAPL", "FAZE", "MSFT"])
 
 
 def test_a_request_without_an_answer_fails_its_symbols_and_writes_nothing(serve, store):

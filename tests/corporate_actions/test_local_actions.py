@@ -47,7 +47,7 @@ OURS = local_action("forward_split", "NVDA", DAY, {"new_rate": 10, "old_rate": 1
 def test_what_counts(changes, expected):
     vendor = {"10": split(10), "div": dividend(), "other": dividend("2024-09-12")}
     names = {one.key: name for name, one in vendor.items()} | {OURS.key: "ours"}
-    found = counted(tuple(vendor.values()), changes, "NVDA")
+    found = counted(tuple(vendor.values()), {"NVDA": changes}, "NVDA")
 
     assert sorted(names[one.key] for one in found) == sorted(expected)
     assert [one.day for one in found] == sorted(one.day for one in found)
@@ -56,7 +56,7 @@ def test_what_counts(changes, expected):
 def test_an_action_of_another_symbol_is_not_replaced():
     child = split(3, "CHILD")
 
-    assert counted((child,), [changed(KINDS)], "NVDA") == (child,)
+    assert counted((child,), {"NVDA": [changed(KINDS)]}, "NVDA") == (child,)
 
 
 def test_a_later_change_replaces_what_an_earlier_one_says_of_its_kinds():

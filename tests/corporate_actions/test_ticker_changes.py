@@ -14,7 +14,7 @@ from data_engine.corporate_actions.ticker_changes import (
     ticker_changes_of,
     until_ticker_change,
 )
-from data_engine.market.corporate_action import decode
+from data_engine.market.corporate_action import CEASED, concerned_symbols, decode
 from data_engine.market.time_range import TimeRange
 
 FB = TickerChange("FB", "META", date(2022, 6, 9))
@@ -40,6 +40,20 @@ def test_names_changes_are_found_among_actions_and_reverse_splits_may_bring_one(
     assert ticker_changes_of([split, plain, change, change]) == (FB, TickerChange("A", "AD", date(2023, 1, 3)))
     assert str(FB) == "FB renamed to META on 2022-06-09"
     assert FB.instant == MIDNIGHT
+
+
+@pytest.mark.parametrize(
+    "kind", [*CEASED, "name_change", "forward_split", "reverse_split", "cash_dividend", "rights_distribution"]
+)
+def test_a_record_that_may_tell_of_a_new_ticker_concerns_both_tickers(kind):
+    """Also if it cannot be read: then the actions of neither are complete."""
+    record = {"symbol": "A", "old_symbol": "A", "new_symbol": "B", "process_date": "2023-01-03", "ex_date": "2023-01-03"}
+    made = ticker_changes_of([decode(kind, record)])
+
+    assert {one.new for one in made} == ({"B"} if kind in ("name_change", "reverse_split") else {None} if made else set())
+    for broken in (record, {**record, "process_date": "0000-00-00"}):
+        concerned = concerned_symbols(kind, broken)
+        assert concerned == (("A", "B") if any(one.new for one in made) else ("A",))
 
 
 def test_a_series_ends_where_its_security_left_the_ticker():

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from data_engine.corporate_actions.symbol_actions import SymbolActions
     from data_engine.market.corporate_action import Action
     from data_engine.settings import Settings
+    from data_engine.store.bar_store import BarStore
 
 _KINDS = ("split", "dividend", "spin-off", "name-change", "end")
 
@@ -98,9 +99,22 @@ class WithLocalChanges(Command):
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
         """Parse the arguments, those of ``set`` or ``drop`` by their own command."""
-        if args and args[0] in self.commands:
-            return self.commands[args[0]].make_context(f"{info_name} {args[0]}", args[1:], parent, **extra)
+        first = self._command_at(args)
+        if first is not None:
+            rest = [*args[:first], *args[first + 1 :]]
+            return self.commands[args[first]].make_context(f"{info_name} {args[first]}", rest, parent, **extra)
         return super().make_context(info_name, args, parent, **extra)
+
+    def _command_at(self, args: list[str]) -> int | None:
+        """Return the place of ``set`` or ``drop``, if that is the first argument besides options and their values."""
+        known = [one for command in (self, *self.commands.values()) for one in command.params if isinstance(one, click.Option)]
+        with_value = {name for one in known if not one.is_flag for name in one.opts}
+        value = False
+        for number, word in enumerate(args):
+            if not value and not word.startswith("-"):
+                return number if word in self.commands else None
+            value = not value and word in with_value
+        return None
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the two commands below it, then what every command has."""
@@ -111,31 +125,33 @@ class WithLocalChanges(Command):
 
 def _names(symbol: str, day: str) -> tuple[str, date]:
     from data_engine.market.dates import parse_day
-    from data_engine.market.symbol import check_symbol, ticker_of
+    from data_engine.market.symbol import check_symbol
 
-    return ticker_of(check_symbol(symbol)), parse_day(day, "--ex-date")
+    return check_symbol(symbol), parse_day(day, "--ex-date")
 
 
-def _action(symbol: str, day: date, given: dict[str, str]) -> Action:
-    """Return the action of the one option that was given.
+def _action(name: str, day: date, given: dict[str, str]) -> Action:
+    """Return the action of a symbol that the one given option says.
 
     Raises:
         InputError: If it is not one option, or its value cannot be used.
     """
     from data_engine.corporate_actions.local_actions import local_action
     from data_engine.errors import InputError
+    from data_engine.market.symbol import ticker_of
 
     if len(given) != 1:
         raise InputError("pass one of --split, --dividend, --stock-dividend and --spin-off")
-    ((name, text),) = given.items()
-    if name == "dividend":
+    symbol = ticker_of(name)
+    ((option, text),) = given.items()
+    if option == "dividend":
         return local_action("cash_dividend", symbol, day, {"rate": text})
-    if name == "stock_dividend":
+    if option == "stock_dividend":
         return local_action("stock_dividend", symbol, day, {"rate": text})
     first, colon, second = text.partition(":")
     if not colon:
-        raise InputError(f"cannot use --{name.replace('_', '-')} {text!r}: it has two parts with a colon between, as in 10:1")
-    if name == "spin_off":
+        raise InputError(f"cannot use --{option.replace('_', '-')} {text!r}: it has two parts with a colon between, as in 10:1")
+    if option == "spin_off":
         values = {"new_symbol": first.strip().upper(), "new_rate": second, "source_rate": 1}
         return local_action("spin_off", symbol, day, values)
     made = local_action("forward_split", symbol, day, {"new_rate": first, "old_rate": second})
@@ -161,24 +177,57 @@ def _store(
     if not because.strip():
         raise InputError("cannot record a change without a reason; pass --because TEXT")
     change = LocalChange(day, kinds, action, because.strip(), datetime.now(UTC).replace(microsecond=0))
-    _update(settings, symbol, lambda known: with_change(known.local, change), wait, as_json)
+    _update(settings, symbol, lambda known: with_change(known.local, change), wait, as_json, change)
 
 
 def _update(
-    settings: Settings, symbol: str, change: Callable[[SymbolActions], tuple[LocalChange, ...]], wait: float, as_json: bool
+    settings: Settings,
+    symbol: str,
+    make: Callable[[SymbolActions], tuple[LocalChange, ...]],
+    wait: float,
+    as_json: bool,
+    change: LocalChange | None = None,
 ) -> None:
-    """Change the local changes of a symbol, and print those it has now."""
+    """Change the local changes of a symbol, and print those it has now, and if a drop leaves out nothing."""
     from dataclasses import replace
 
     from data_engine.corporate_actions.action_store import ActionStore
-    from data_engine.corporate_actions.local_actions import dump
+    from data_engine.corporate_actions.local_actions import dump, replaced
+    from data_engine.market.symbol import ticker_of
 
-    store = open_store(settings)
+    store, ticker = open_store(settings), ticker_of(symbol)
     warn_writer(store.files)
+    actions = ActionStore(store.files)
     with store.files.lock(RUN_LOCK, seconds=wait):
-        known = ActionStore(store.files).update(symbol, lambda known: replace(known, local=change(known)))
+        known = actions.read(ticker)
+        found = [] if change is None else replaced(known.actions, known.local, change, ticker)
+        if change is not None and (change.action is not None or not found):
+            _check_ticker(store, symbol, change.ex_date)
+        known = actions.update(ticker, lambda known: replace(known, local=make(known)))
     if as_json:
-        print_json({"symbol": symbol, "local": dump(known.local)})
+        print_json({"symbol": ticker, "local": dump(known.local), "replaced": [str(one) for one in found]})
         return
-    for line in [one.text(symbol) for one in known.local] or [f"{symbol}: no local changes"]:
+    for line in [one.text(ticker) for one in known.local] or [f"{ticker}: no local changes"]:
         click.echo(line)
+    if change is not None and change.action is None and not found:
+        click.echo(
+            f"No such action of {ticker} on {change.ex_date} is stored: the change leaves out what Alpaca may return later"
+        )
+
+
+def _check_ticker(store: BarStore, symbol: str, day: date) -> None:
+    """Raise if a change for a symbol could not count on a day.
+
+    Raises:
+        InputError: If its security had another ticker then; the message names it.
+    """
+    from data_engine.corporate_actions.ticker_of_day import ticker_of_day
+    from data_engine.errors import InputError
+    from data_engine.market.symbol import ticker_of
+
+    ticker = ticker_of_day(store, symbol, day)
+    if ticker != ticker_of(symbol):
+        raise InputError(
+            f"cannot change actions of {symbol} on {day}: its security had the ticker {ticker} then; pass {ticker} in its place, "
+            f"or {ticker_of(symbol)}@{day} for another security that had the ticker {ticker_of(symbol)}"
+        )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 from data_engine.corporate_actions import symbol_actions as codec
+from data_engine.corporate_actions.local_actions import LocalChange
 from data_engine.corporate_actions.symbol_actions import SymbolActions
 from data_engine.corporate_actions.ticker_changes import (
     TickerChange,
@@ -15,6 +17,7 @@ from data_engine.corporate_actions.ticker_changes import (
     ticker_changes_of,
 )
 from data_engine.errors import DamagedFile
+from data_engine.market.corporate_action import Action, concerned_symbols
 from data_engine.store.document import Document
 from data_engine.store.file_store import FileStore
 from data_engine.store.partitions import symbols_of
@@ -32,12 +35,12 @@ class ActionStore:
         self._files = files
 
     def read(self, symbol: str) -> SymbolActions:
-        """Return the stored actions of a symbol; none if there is no file.
+        """Return the stored actions of a symbol, and the local changes of all symbols that they name; none if there is no file.
 
         Raises:
             DamagedFile: If the file cannot be read as this symbol's. Others are not affected.
         """
-        return self._document(symbol).read()
+        return self._with_others(self._document(symbol).read())
 
     def known_days(self, symbol: str) -> SymbolActions:
         """Return what `read` does without the actions: the days that are known, and when they were fetched. It is quicker.
@@ -55,7 +58,7 @@ class ActionStore:
             DamagedFile: If the file cannot be read as this symbol's.
             StoreError: If the file cannot be written.
         """
-        return self._document(symbol).update(change)
+        return self._with_others(self._document(symbol).update(change))
 
     def symbols(self) -> list[str]:
         """Return the symbols that have a file, sorted."""
@@ -67,32 +70,54 @@ class ActionStore:
         if data is None or not may_hold_changes(data):
             return ()
         try:
-            return ticker_changes_of(self._document(symbol).parse(data).counted)
+            return ticker_changes_of(self._with_others(self._document(symbol).parse(data)).counted)
         except DamagedFile:
             return ()
 
     def ticker_changes(self) -> TickerChanges:
         """Return all ticker changes that are known, and the symbols whose changes cannot be read."""
-        found: dict[str, set[TickerChange]] = {}
+        books: list[SymbolActions] = []
         unreadable: dict[str, str] = {}
-        dropped: set[TickerChange] = set()  # locally, under one of the symbols of the record
         for symbol in self.symbols():
             data = self._files.get(codec.key(symbol))
-            # Few files contain one: the others need not be decoded, if they are complete.
-            if data is None or (not may_hold_changes(data) and data.startswith(codec.HEAD) and data.endswith(codec.TAIL)):
+            if data is None or _has_none(data):
                 continue
             try:
-                known = self._document(symbol).parse(data)
+                books.append(self._document(symbol).parse(data))
             except DamagedFile as error:
                 unreadable[symbol] = str(error)
-                continue
-            counted = set(ticker_changes_of(known.counted))
-            dropped |= set(ticker_changes_of(known.actions)) - counted if known.local else set()
-            for change in counted:
+        local = {book.symbol: book.local for book in books if book.local}
+        found: dict[str, set[TickerChange]] = {}
+        for book in books:
+            for change in ticker_changes_of(replace(book, elsewhere=local).counted):
                 for ticker in filter(None, (change.old, change.new)):
                     found.setdefault(ticker, set()).add(change)
-        ordered = {symbol: tuple(sorted(made - dropped, key=change_order)) for symbol, made in found.items()}
-        return TickerChanges(ordered, unreadable)
+        return TickerChanges({symbol: tuple(sorted(made, key=change_order)) for symbol, made in found.items()}, unreadable)
+
+    def shared_actions(self) -> dict[str, tuple[Action, ...]]:
+        """Return the actions that name several symbols, by the symbol whose file has them; none of files that cannot be read."""
+        found: dict[str, tuple[Action, ...]] = {}
+        for symbol in self.symbols():
+            data = self._files.get(codec.key(symbol))
+            if data is not None and may_hold_changes(data):
+                with suppress(DamagedFile):
+                    found[symbol] = self._document(symbol).parse(data).shared
+        return found
+
+    def _with_others(self, known: SymbolActions) -> SymbolActions:
+        """Return the actions of a symbol with the local changes of the others that they name: one view for every reader."""
+        others = {name for action in known.shared for name in concerned_symbols(action.kind, action.record)} - {known.symbol}
+        elsewhere = {name: self._local(name) for name in others}
+        return replace(known, elsewhere=elsewhere) if any(elsewhere.values()) else known
+
+    def _local(self, symbol: str) -> tuple[LocalChange, ...]:
+        """Return the local changes of a symbol; none if its file cannot be read, which is a matter of that symbol's."""
+        data = self._files.get(codec.key(symbol))
+        if data is None or codec.LOCAL not in data:
+            return ()
+        with suppress(DamagedFile):
+            return self._document(symbol).parse(codec.without_actions(data)).local
+        return ()
 
     def _document(self, symbol: str) -> Document[SymbolActions]:
         return Document(
@@ -109,3 +134,8 @@ class ActionStore:
 
 def _sealed(made: SymbolActions) -> SymbolActions:
     return replace(made, by=written_by())
+
+
+def _has_none(data: bytes) -> bool:
+    """Return whether a complete file has neither a ticker change nor a local change: most do, and need not be decoded."""
+    return not may_hold_changes(data) and codec.LOCAL not in data and data.startswith(codec.HEAD) and data.endswith(codec.TAIL)

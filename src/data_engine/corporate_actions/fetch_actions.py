@@ -7,17 +7,21 @@ records an action under the ticker of its day.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from functools import partial
+from itertools import chain
 from typing import Any
 
 from data_engine.alpaca.client import AlpacaClient
 from data_engine.corporate_actions.action_store import ActionStore
-from data_engine.corporate_actions.symbol_actions import SymbolActions, days
+from data_engine.corporate_actions.symbol_actions import Response, SymbolActions, days
 from data_engine.corporate_actions.ticker_changes import TickerChange, ticker_changes_of
 from data_engine.errors import (
     BadAnswer,
+    DamagedFile,
     Failure,
     InvalidSymbol,
     RequestRefused,
@@ -26,7 +30,7 @@ from data_engine.errors import (
     StoreError,
     UriTooLong,
 )
-from data_engine.market.corporate_action import Action
+from data_engine.market.corporate_action import Action, concerned_symbols
 from data_engine.market.time_range import TimeRange, new_york_date, new_york_days, union
 
 _MOST_SYMBOLS, _MOST_CHARACTERS = 200, 2500  # per request; Alpaca splits a response of a thousand actions into pages anyway
@@ -57,15 +61,14 @@ class ActionsReport:
     local: tuple[str, ...] = ()
     failed: list[tuple[str, str, str]] = field(default_factory=list)
     requests: int = 0
-    _counted: set[str] = field(default_factory=set, repr=False)
 
-    def count(self, new: Iterable[Action], withdrawn: Iterable[Action]) -> None:
-        """Count the changes of one symbol; an action of two symbols changes both, and is counted once."""
-        added = [action for action in new if action.key not in self._counted]
-        self.added.update(action.kind for action in added)
-        lost = [action for action in withdrawn if action.key not in self._counted]
-        self.withdrawn += lost
-        self._counted.update(action.key for action in (*added, *lost))
+    def count(self, before: Iterable[Action], after: Iterable[Action]) -> None:
+        """Count what a call has changed, from all actions of before and after it; one that moved to another symbol is in both."""
+        known = set(before)
+        there = {(action.key, action.symbols): action for action in after}
+        self.added.update(action.kind for action in there.values() if action not in known)
+        gone = {(action.key, action.symbols): action for action in known if (action.key, action.symbols) not in there}
+        self.withdrawn += sorted(gone.values(), key=lambda action: action.order)
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields that ``actions --json`` prints."""
@@ -113,11 +116,11 @@ def fetch_actions(
     finally:
         fetch.report.requests = client.requests - before
     fetch.report.related_symbols = tuple(sorted(symbol for symbol in done if symbol not in wanted))
+    fetch.report.count(chain.from_iterable(fetch.before.values()), (one for book in fetch.known.values() for one in book.actions))
+    books = [fetch.known[symbol] for symbol in sorted(done) if symbol in fetch.known]
     # A ticker change is among the actions of both its tickers, and counted once.
-    every = {action.key: action for known in fetch.known.values() for action in known.actions}
-    fetch.report.held.update(action.kind for action in every.values())
-    fetch.report.renames = ticker_changes_of(every.values())
-    books = sorted(fetch.known.values(), key=lambda book: book.symbol)
+    fetch.report.held.update(action.kind for action in {one.key: one for book in books for one in book.actions}.values())
+    fetch.report.renames = ticker_changes_of({one.key: one for book in books for one in book.counted}.values())
     fetch.report.local = tuple(change.text(book.symbol) for book in books for change in book.local)
     return fetch.report
 
@@ -131,7 +134,9 @@ class _Fetch:
         client: The client of Alpaca.
         report: The result so far.
         now: The current instant.
-        known: The actions of each symbol whose file could be read.
+        known: The actions in each file that was read or changed, by its symbol.
+        before: The actions that they had before the call.
+        shared: The actions that name several symbols, in each file that has any.
     """
 
     store: ActionStore
@@ -139,6 +144,8 @@ class _Fetch:
     report: ActionsReport
     now: datetime
     known: dict[str, SymbolActions] = field(default_factory=dict)
+    before: dict[str, tuple[Action, ...]] = field(default_factory=dict)
+    shared: dict[str, tuple[Action, ...]] = field(default_factory=dict)
 
     def fetch(self, wanted: Mapping[str, TimeRange], *, again: bool) -> None:
         """Fetch and store what is missing of some symbols; those that miss the same process dates share requests."""
@@ -146,6 +153,7 @@ class _Fetch:
         for symbol, span in wanted.items():
             try:
                 known = self.known[symbol] = self.store.read(symbol)
+                self.before.setdefault(symbol, known.actions)
             except StoreError as error:
                 self.report.failed.append((symbol, error.code, str(error)))
                 continue
@@ -153,35 +161,74 @@ class _Fetch:
             if ranges:
                 by_ranges.setdefault(ranges, []).append(symbol)
             elif known.missing(span):
-                self._store((symbol,), wanted, (), ())
+                self._store((symbol,), wanted, Response(frozenset(), (), {}))
+        if by_ranges and not self.shared:
+            self.shared.update(self.store.shared_actions())
         for ranges, symbols in by_ranges.items():
             for batch in _batches(symbols):
                 for answered, found, failure in _answers(self.client, batch, ranges):
                     if failure is None:
-                        self._store(answered, wanted, ranges, found)
+                        self._judge(answered, wanted, Response(frozenset(answered), ranges, {one.key: one for one in found}))
                     self.report.failed += [(symbol, failure.code, failure.message) for symbol in answered if failure]
 
-    def _store(
-        self, symbols: Sequence[str], wanted: Mapping[str, TimeRange], ranges: tuple[TimeRange, ...], found: Sequence[Action]
-    ) -> None:
-        """Store one response for its symbols; actions of other symbols are stored for those."""
-        by_symbol: dict[str, list[Action]] = {symbol: [] for symbol in symbols}
-        for action in found:
-            for symbol in [one for one in symbols if one in action.symbols] or [action.symbol]:
-                by_symbol.setdefault(symbol, []).append(action)
-        for symbol, actions in by_symbol.items():
-            new: tuple[Action, ...] = ()
-            withdrawn: tuple[Action, ...] = ()
+    def _judge(self, symbols: Sequence[str], wanted: Mapping[str, TimeRange], response: Response) -> None:
+        """Store a response for its symbols, once it is known whether what it lacks is withdrawn.
 
-            def change(known: SymbolActions, symbol: str = symbol, actions: list[Action] = actions) -> SymbolActions:
-                nonlocal new, withdrawn
-                if symbol not in symbols:
-                    return known.mentioned(actions)
-                changed, new, withdrawn = known.answered(wanted[symbol], ranges, actions, now=self.now)
-                return changed
+        The symbol whose shares an action concerns decides on that: if the response is for others that the action names, it is
+        requested, too. If that fails, so do the symbols that depend on it.
+        """
+        lacking = [action for actions in self._shared_of(symbols) for action in actions if response.lacks(action)]
+        owners = sorted({action.symbol for action in lacking} - response.symbols)
+        keys = {action.key for action in lacking}
+        failed: dict[str, Failure] = {}
+        for batch in _batches(owners):
+            for answered, found, failure in _answers(self.client, batch, response.requested):
+                if failure is None or failure.code == InvalidSymbol.code:  # what cannot be requested has no actions
+                    more = {one.key: one for one in found if one.key in keys}
+                    response = Response(response.symbols.union(answered), response.requested, {**response.found, **more})
+                else:
+                    failed.update(dict.fromkeys(answered, failure))
+        named = {name: failed[one.symbol] for one in lacking if one.symbol in failed for name in one.symbols if name in symbols}
+        self.report.failed += [(symbol, named[symbol].code, named[symbol].message) for symbol in symbols if symbol in named]
+        self._store([symbol for symbol in symbols if symbol not in named], wanted, response)
 
-            self.known[symbol] = self.store.update(symbol, change)
-            self.report.count(new, withdrawn)
+    def _shared_of(self, symbols: Sequence[str]) -> Iterator[tuple[Action, ...]]:
+        """Yield the actions that name several symbols, of all files, and all of some symbols."""
+        yield from self.shared.values()
+        yield from (self.known[symbol].shared for symbol in symbols)
+
+    def _store(self, symbols: Sequence[str], wanted: Mapping[str, TimeRange], response: Response) -> None:
+        """Store a response for its symbols; what it says of actions of other symbols is stored for those.
+
+        The others come first: after a kill between the files, the symbols are requested again, and tell the same.
+        """
+        more: dict[str, list[Action]] = {symbol: [] for symbol in self.shared}
+        for action in response.found.values():
+            for name in concerned_symbols(action.kind, action.record):
+                more.setdefault(name, []).append(action)
+        for symbol in [one for one in more if one not in symbols]:
+            if more[symbol] or any(response.latest(action) != action for action in self.shared[symbol]):
+                with suppress(DamagedFile):  # a matter of that symbol's own
+                    self._update(symbol, partial(_mention, response=response, found=more[symbol]))
+        for symbol in symbols:
+            self._update(symbol, partial(_answer, wanted=wanted[symbol], response=response, now=self.now))
+
+    def _update(self, symbol: str, change: Callable[[SymbolActions], SymbolActions]) -> None:
+        if symbol not in self.before:
+            self.before[symbol] = self.store.read(symbol).actions
+        self.known[symbol] = self.store.update(symbol, change)
+        self.shared[symbol] = self.known[symbol].shared
+
+
+def _mention(known: SymbolActions, *, response: Response, found: Sequence[Action]) -> SymbolActions:
+    """Return the actions of a symbol after a response for others."""
+    return known.revised(response).mentioned(found)
+
+
+def _answer(known: SymbolActions, *, wanted: TimeRange, response: Response, now: datetime) -> SymbolActions:
+    """Return the actions of a symbol after a response for it."""
+    found = [action for action in response.found.values() if known.symbol in action.symbols]
+    return known.revised(response).answered(wanted, response.requested, found, now=now)[0]
 
 
 def _answers(

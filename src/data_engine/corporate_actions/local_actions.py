@@ -1,7 +1,7 @@
 """Define local changes of corporate actions: what a user records in place of what Alpaca has wrong.
 
-A local change belongs to one symbol, one day and some kinds of actions. It replaces Alpaca's records of these kinds on that day,
-or takes them out, whatever Alpaca answers later.
+A local change belongs to one symbol, one day and some kinds of actions. It replaces what Alpaca's records of that day say of
+these kinds, or takes it out, whatever Alpaca answers later, and in whatever file a record is.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from datetime import date, datetime
 from typing import Any
 
 from data_engine.corporate_actions.adjustment import WORDS
+from data_engine.corporate_actions.ticker_changes import ticker_changes_of
 from data_engine.errors import InputError
-from data_engine.market.corporate_action import CEASED, Action, decode, encode, restore
+from data_engine.market.corporate_action import Action, concerned_symbols, decode, encode, restore
 from data_engine.market.time_range import from_iso, iso
 
 KINDS = ("split", "dividend", "spin-off", "name-change", "end")
@@ -38,9 +39,11 @@ class LocalChange:
     because: str
     at: datetime
 
-    def replaces(self, action: Action, symbol: str) -> bool:
-        """Return whether this takes the place of an action of Alpaca's."""
-        return action.symbol == symbol and action.day == self.ex_date and kind_of(action) in self.kinds
+    def takes(self, action: Action, symbol: str) -> frozenset[str]:
+        """Return the effects of an action of Alpaca's that this replaces, as recorded for a symbol: some of `KINDS`."""
+        if action.day != self.ex_date:
+            return frozenset()
+        return frozenset(kind for kind, names in effects_of(action).items() if kind in self.kinds and symbol in names)
 
     def text(self, symbol: str) -> str:
         """Return the change in words."""
@@ -48,26 +51,51 @@ class LocalChange:
         return f"{what} (local since {self.at:%Y-%m-%d}: {self.because})"
 
 
-def kind_of(action: Action) -> str | None:
-    """Return the word in `KINDS` for an action, or None."""
-    if action.kind == "name_change":
-        return "name-change"
-    return WORDS.get(action.kind) or ("end" if action.kind in CEASED else None)
+def effects_of(action: Action) -> dict[str, tuple[str, ...]]:
+    """Return the effects of an action, some of `KINDS`, each with its symbols: both tickers if there is a new one.
+
+    A reverse split with a new ticker has two effects, and each can be replaced without the other.
+    """
+    made: dict[str, tuple[str, ...]] = {}
+    if action.event is not None or action.flaw is not None:
+        made.update({word: concerned_symbols(action.kind, action.record) for word in [WORDS.get(action.kind)] if word})
+    for change in ticker_changes_of((action,)):
+        made["end" if change.new is None else "name-change"] = tuple(filter(None, (change.old, change.new)))
+    return made
 
 
-def counted(actions: Sequence[Action], changes: Sequence[LocalChange], symbol: str) -> tuple[Action, ...]:
-    """Return the actions that count for a symbol: Alpaca's, as its local changes leave them.
+def counted(actions: Sequence[Action], changes: Mapping[str, Sequence[LocalChange]], symbol: str) -> tuple[Action, ...]:
+    """Return the actions that count for a symbol: Alpaca's, as the local changes leave them.
 
     Args:
         actions: The actions that Alpaca has.
-        changes: The local changes.
+        changes: The local changes by symbol: those of the symbol, and of the others that the actions name.
         symbol: The symbol.
     """
-    if not changes:
+    if not any(changes.values()):
         return tuple(actions)
-    kept = [one for one in actions if not any(change.replaces(one, symbol) for change in changes)]
-    made = [change.action for change in changes if change.action is not None]
+    kept = [left for left in (_left_of(one, changes) for one in actions) if left is not None]
+    made = [change.action for change in changes.get(symbol, ()) if change.action is not None]
     return tuple(sorted((*kept, *made), key=lambda one: one.order))
+
+
+def _left_of(action: Action, changes: Mapping[str, Sequence[LocalChange]]) -> Action | None:
+    """Return what local changes leave of an action, or None if that is nothing."""
+    taken = {kind for name in action.symbols for change in changes.get(name, ()) for kind in change.takes(action, name)}
+    if not taken:
+        return action
+    left = effects_of(action).keys() - taken
+    if not left:
+        return None
+    if left <= {"name-change", "end"}:
+        return replace(action, event=None, flaw=None)
+    return replace(action, keeps_ticker=True)
+
+
+def replaced(actions: Iterable[Action], changes: Iterable[LocalChange], change: LocalChange, symbol: str) -> list[Action]:
+    """Return the actions that a new local change of a symbol replaces, or parts of them: Alpaca's, and those of other changes."""
+    own = [one.action for one in changes if one.ex_date == change.ex_date and not set(one.kinds).isdisjoint(change.kinds)]
+    return [*(one for one in actions if change.takes(one, symbol)), *(one for one in own if one is not None)]
 
 
 def with_change(changes: Iterable[LocalChange], change: LocalChange) -> tuple[LocalChange, ...]:

@@ -8,8 +8,8 @@ Process dates that were a month old at the response are settled: they are not re
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 
 from data_engine.corporate_actions import local_actions
@@ -35,9 +35,41 @@ _FORMAT = 1
 HEAD, TAIL = b'{\n "format": 1,\n', b"]\n}\n"
 """The first and the last bytes of a complete file."""
 
+LOCAL = b'\n "local": ['
+"""What every file with local changes has."""
+
 _ACTIONS = b'\n "actions": ['
 
 _BEGIN = date(1970, 1, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What Alpaca has now, of some symbols and process dates. A record has one truth, whatever files it is in.
+
+    Attributes:
+        symbols: The symbols whose actions are all in it.
+        requested: The requested process dates.
+        found: The actions, by key.
+    """
+
+    symbols: frozenset[str]
+    requested: tuple[TimeRange, ...]
+    found: Mapping[str, Action]
+
+    def latest(self, stored: Action) -> Action | None:
+        """Return a stored action as Alpaca has it now, or None if Alpaca has withdrawn it.
+
+        Whether it still exists is judged by the response for the symbol whose shares it concerns.
+        """
+        return self.found.get(stored.key) or (None if stored.symbol in self.symbols and self._reaches(stored) else stored)
+
+    def lacks(self, stored: Action) -> bool:
+        """Return whether a stored action should be in it, as it names one of the symbols, and is not."""
+        return stored.key not in self.found and not self.symbols.isdisjoint(stored.symbols) and self._reaches(stored)
+
+    def _reaches(self, stored: Action) -> bool:
+        return is_processed_in(stored, self.requested)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +85,7 @@ class SymbolActions:
         by: The program that wrote the file.
         local: The local changes of them.
         checked: The instant of the last response with all records of the covered days at once; None if there was none.
+        elsewhere: The local changes of the other symbols that the actions name, by symbol; not in this symbol's file.
     """
 
     symbol: str
@@ -63,11 +96,17 @@ class SymbolActions:
     by: str | None = None
     local: tuple[LocalChange, ...] = ()
     checked: datetime | None = None
+    elsewhere: Mapping[str, tuple[LocalChange, ...]] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def counted(self) -> tuple[Action, ...]:
         """The actions that count: Alpaca's, as the local changes leave them."""
-        return counted(self.actions, self.local, self.symbol)
+        return counted(self.actions, {**self.elsewhere, self.symbol: self.local}, self.symbol)
+
+    @property
+    def shared(self) -> tuple[Action, ...]:
+        """The actions that name further symbols, too."""
+        return tuple(action for action in self.actions if len(action.symbols) > 1)
 
     def to_fetch(self, wanted: TimeRange, now: datetime | None = None) -> tuple[TimeRange, ...]:
         """Return the process dates to request, so that every ex-date inside *wanted* (whole days) is covered.
@@ -102,9 +141,7 @@ class SymbolActions:
         """
         received = {action.key: action for action in found}
         kept = {
-            action.key: action
-            for action in self.actions
-            if action.key not in received and not any(_noon(action.process_date) in span for span in requested)
+            action.key: action for action in self.actions if action.key not in received and not is_processed_in(action, requested)
         }
         before = {action.key: action for action in self.actions}
         new = tuple(action for action in received.values() if before.get(action.key) != action)
@@ -120,6 +157,12 @@ class SymbolActions:
             checked=self.checked if missing(self._all_process_days(wanted), requested) else now.replace(microsecond=0),
         )
         return made, new, gone
+
+    def revised(self, response: Response) -> SymbolActions:
+        """Return the actions as a response for any symbols leaves them: what it withdraws is out, what it revises is replaced."""
+        left = [response.latest(action) for action in self.actions]
+        made = [action for action in left if action is not None and self.symbol in action.symbols]
+        return self if made == [*self.actions] else replace(self, actions=tuple(sorted(made, key=lambda action: action.order)))
 
     def mentioned(self, found: Iterable[Action]) -> SymbolActions:
         """Return the actions with further ones from a response for other symbols; nothing more is covered."""
@@ -204,5 +247,7 @@ def _ranges(pairs: Iterable[Sequence[str]]) -> tuple[TimeRange, ...]:
     return union(new_york_days(date.fromisoformat(first), date.fromisoformat(last)) for first, last in pairs)
 
 
-def _noon(day: date) -> datetime:
-    return new_york_days(day, day).start + timedelta(hours=12)
+def is_processed_in(action: Action, ranges: Iterable[TimeRange]) -> bool:
+    """Return whether the process date of an action lies in some ranges of whole days."""
+    noon = new_york_days(action.process_date, action.process_date).start + timedelta(hours=12)
+    return any(noon in span for span in ranges)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 
-from data_engine.market.corporate_action import CEASED, Action, NameChange
+from data_engine.market.corporate_action import CEASED, Action, new_ticker
 from data_engine.market.symbol import asof_day, ticker_of
 from data_engine.market.time_range import TimeRange, new_york_midnight, union
 
@@ -112,17 +112,16 @@ def ticker_changes_of(actions: Iterable[Action]) -> tuple[TickerChange, ...]:
     made: set[TickerChange] = set()
     ceased: list[Action] = []
     for action in actions:
-        new = action.record.get("new_symbol") if action.kind == "reverse_split" else None
-        if isinstance(action.event, NameChange):
-            made.add(TickerChange(action.event.old, action.event.new, action.day))
-        elif isinstance(new, str) and new:
-            made.add(TickerChange(action.symbol, new, action.day))
+        if action.keeps_ticker:
+            continue
+        tickers = new_ticker(action.kind, action.record)
+        if tickers is not None:
+            made.add(TickerChange(*tickers, action.day))
         elif action.kind in CEASED and action.symbol not in _shares_after(action):
             ceased.append(action)
-    renames = {one for one in made if one.old != one.new}
-    taken = {(one.new, one.day) for one in renames}
+    taken = {(one.new, one.day) for one in made}
     ends = {_end_of(action, taken) for action in ceased}
-    return tuple(sorted((*renames, *ends), key=change_order))
+    return tuple(sorted((*made, *ends), key=change_order))
 
 
 def change_order(change: TickerChange) -> tuple[date, str, str]:

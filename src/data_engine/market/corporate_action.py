@@ -30,6 +30,9 @@ CEASED = {
 }
 """The kinds of actions with which a security ceases to exist, and what is said of it."""
 
+_NEW_TICKERS = {"name_change": ("old_symbol", "new_symbol"), "reverse_split": ("symbol", "new_symbol")}
+"""The kinds of records that may say that a security has a new ticker, with the keys of the ticker before and of the new one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Split:
@@ -136,6 +139,7 @@ class Action:
         flaw: The value that a record of a kind that changes prices lacks; None if it lacks none.
         record: The record as the vendor sent it.
         local: Whether a user recorded it in the store, in place of what the vendor has.
+        keeps_ticker: Whether a user has taken out what the record says of the ticker: that it is a new one, or free.
     """
 
     kind: str
@@ -146,6 +150,7 @@ class Action:
     flaw: str | None = None
     record: Mapping[str, Any] = field(default_factory=dict, hash=False)
     local: bool = False
+    keeps_ticker: bool = False
 
     @property
     def symbol(self) -> str:
@@ -232,12 +237,20 @@ def decode(kind: str, record: object) -> Action:
     return Action(kind, symbols, processed, day, None if flaw else event, flaw, record)
 
 
+def new_ticker(kind: str, record: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return the tickers of a security before and after a record of a kind (singular), or None if it tells of no new ticker."""
+    old, new = (record.get(key) for key in _NEW_TICKERS.get(kind, ("", "")))
+    if not isinstance(old, str) or not isinstance(new, str) or not old or not new or old == new:
+        return None
+    return old, new
+
+
 def concerned_symbols(kind: str, record: object) -> tuple[str, ...]:
-    """Return the symbols whose actions are incomplete without a record: that of its shares, and both of a name change."""
+    """Return the symbols whose actions are incomplete without a record: that of its shares, or both tickers of a change."""
     if not isinstance(record, dict):
         return ()
     named = tuple(dict.fromkeys(record[key] for key in _SYMBOL_KEYS if isinstance(record.get(key), str) and record[key]))
-    return named if kind == "name_change" else named[:1]
+    return tuple(dict.fromkeys((*named[:1], *(new_ticker(kind, record) or ()))))
 
 
 def encode(action: Action) -> dict[str, Any]:
