@@ -31,8 +31,8 @@ from data_engine.corporate_actions.symbol_actions import SymbolActions, days
 from data_engine.corporate_actions.ticker_changes import (
     Tenure,
     TickerChange,
+    end_of_series,
     tenures,
-    ticker_change_of,
     ticker_changes_of,
 )
 from data_engine.errors import InputError, StoreError
@@ -284,9 +284,8 @@ class _Security:
         """Tell whether what is stored under a ticker is of the security that had it then, and not of a later owner."""
         if tenure.after is None:
             return True
-        symbol = tenure.symbol
-        for known in self._of.prices.stored(symbol):
-            left = ticker_change_of(symbol, self._changes, since=known.since, begun=known.begun, first_bar=known.first_bar)
+        for known in self._of.prices.stored(tenure.symbol):
+            left = end_of_series(known, self._changes)
             if left is None or left.day != tenure.after:
                 return False
         return True
@@ -303,10 +302,8 @@ class _Security:
         return lacking[0] if lacking else NoPrice(self._series.symbol, day, day)
 
     def _tenures(self, first: datetime) -> tuple[TickerChange | None, tuple[Tenure, ...]]:
-        symbol = self._series.symbol
-        begun = self._of.storage.coverage.read(self._series).begun
-        left = ticker_change_of(symbol, self._changes, since=first, begun=begun)
-        return left, tenures(symbol, left, self._changes)
+        left = end_of_series(self._of.storage.coverage.read(self._series), self._changes, since=first)
+        return left, tenures(self._series.symbol, left, self._changes)
 
     def _changes(self, symbol: str) -> Iterable[TickerChange]:
         return ticker_changes_of(self._book(symbol).counted)

@@ -16,6 +16,7 @@ from datetime import date, datetime, timedelta
 from data_engine.market.corporate_action import CEASED, Action, NameChange
 from data_engine.market.symbol import asof_day, ticker_of
 from data_engine.market.time_range import TimeRange, new_york_midnight, union
+from data_engine.store.coverage import Coverage
 
 _DAY = timedelta(days=1)
 
@@ -189,6 +190,32 @@ def ticker_change_of(
     while left is not None and (back := _return_of(left, changes)) is not None:
         left = next((one for one in ours if one.old == ticker and one.day > back.day), None)
     return left
+
+
+def end_of_series(known: Coverage, changes: ChangesOf, *, since: datetime | None = None) -> TickerChange | None:
+    """Return the change with which the security of a series left its ticker; None if it has it still.
+
+    Args:
+        known: The coverage of the series: when it was begun, and its first bar, tell whose it is.
+        changes: The ticker changes that are known.
+        since: The instant from which on its bars are meant. If None, the start of what is requested, claimed or stored.
+    """
+    start = known.since if since is None else since
+    return ticker_change_of(known.series.symbol, changes, since=start, begun=known.begun, first_bar=known.first_bar)
+
+
+def change_after(known: Coverage, changes: ChangesOf, start: datetime) -> TickerChange | None:
+    """Return the first change after *start* with which a security left the ticker of a series, whose ever its stored bars are.
+
+    Unlike `end_of_series` it leaves the first bar aside: where that is of the next owner, what is requested of the time before
+    the change is not.
+
+    Args:
+        known: The coverage of the series.
+        changes: The ticker changes that are known.
+        start: The instant from which on bars are requested.
+    """
+    return ticker_change_of(known.series.symbol, changes, since=start, begun=known.begun)
 
 
 def _return_of(left: TickerChange, changes: ChangesOf) -> TickerChange | None:

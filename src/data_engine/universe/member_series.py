@@ -13,7 +13,7 @@ from datetime import date, datetime, timedelta
 from functools import cached_property
 from itertools import chain, pairwise
 
-from data_engine.corporate_actions.ticker_changes import AS_OF, ChangesOf, TickerChange, ticker_change_of
+from data_engine.corporate_actions.ticker_changes import AS_OF, ChangesOf, TickerChange, end_of_series, ticker_change_of
 from data_engine.errors import DamagedFile
 from data_engine.market.series import Dataset, Series
 from data_engine.market.symbol import asof_day, at_day, ticker_of
@@ -145,8 +145,7 @@ class MemberSeries:
             return symbol
         own = self._read(symbol)
         if own.wanted or own.rows:
-            since = own.wanted[0].start if own.wanted else own.first_bar
-            end = ticker_change_of(symbol, self._changes, since=since, begun=own.begun, first_bar=own.first_bar)
+            end = end_of_series(own, self._changes)
             early = own.first_bar is not None and own.first_bar < new_york_midnight(last + _DAY)
             if end == left and (left is not None or early):
                 return symbol
