@@ -252,6 +252,67 @@ def test_a_stock_that_rested_for_days_is_measured_by_its_last_trade(storage):
     assert adjusted(storage, "THIN") == [78.0, 78.0]
 
 
+def rested(storage: ParquetStorage, symbol: str, first: date, last: date, dataset: Dataset = MINUTES) -> None:
+    """Cover some days: the sessions that have no bar are known to have none."""
+    span = new_york_days(first, last)
+    storage.bars.coverage.update(Series(symbol, dataset), lambda known: replace(known, covered=(span,), wanted=(span,)))
+
+
+@pytest.mark.parametrize("day", ["2024-05-10", "2024-05-11", "2024-05-13"])
+def test_a_split_between_the_measured_close_and_the_ex_date_counts(storage, day):
+    """100 before 10-for-1 is 10 a share, and half a dollar of it leaves 9.5; the stock rested, or the 11th is a Saturday."""
+    put(storage, "THIN", {"2024-05-08 12:00": 100.0, "2024-05-13 12:00": 9.5})
+    rested(storage, "THIN", date(2024, 5, 8), date(2024, 5, 13))
+    announce(storage, "THIN", split("THIN", day, 10), dividend("THIN", "2024-05-13", 0.5))
+
+    assert adjusted(storage, "THIN") == [9.5, 9.5]
+    assert adjusted(storage, "THIN", adjustment=Adjustment.parse("dividend")) == [95.0, 9.5]
+
+
+@pytest.mark.parametrize("convention", [PRIOR_CLOSE, EX_CLOSE])
+def test_a_split_between_the_ex_date_and_the_measured_close_counts(storage, convention):
+    """5 dollars a share of 100, on a Saturday; on Monday 10-for-1: 9.5 a new share are 95 an old one."""
+    put(storage, "AAPL", {"2024-05-10 15:59": 100.0, "2024-05-13 15:59": 9.5})
+    announce(storage, "AAPL", split("AAPL", "2024-05-13", 10), dividend("AAPL", "2024-05-11", 5.0))
+
+    assert adjusted(storage, "AAPL", convention=convention) == [pytest.approx(9.5, rel=1e-15), 9.5]
+
+
+def test_splits_between_the_ex_date_and_the_measured_close_must_be_known(storage):
+    """As of the Saturday of the ex-date nothing of Monday is asked, but Monday's close is: is it of the same shares?"""
+    put(storage, "AAPL", {"2024-05-10 15:59": 100.0, "2024-05-13 15:59": 9.5})
+    announce(storage, "AAPL", dividend("AAPL", "2024-05-11", 5.0), last=date(2024, 5, 11))
+
+    with pytest.raises(
+        StoreError, match=r"no corporate actions of AAPL for 2024-05-1\d to 2024-05-13; run `data-engine actions AAPL"
+    ):
+        adjusted(storage, "AAPL", date(2024, 5, 11), convention=EX_CLOSE)
+
+
+def test_a_split_of_a_spun_off_company_before_its_first_trade_counts(storage):
+    """A share of SOLV for one is 10 on the second, after 2-for-1 on that day: 20 on the first, of 100."""
+    record = {"source_symbol": "MMM", "source_rate": 1, "new_symbol": "SOLV", "new_rate": 1}
+    put(storage, "MMM", {"2024-03-28 15:59": 100.0, "2024-04-01 15:59": 80.0})
+    announce(storage, "MMM", decode("spin_off", {**record, "ex_date": "2024-04-01", "process_date": "2024-04-01"}))
+    put(storage, "SOLV", {"2024-04-02": 10.0}, "1Day")
+    rested(storage, "SOLV", date(2024, 3, 25), date(2024, 4, 5), DAYS)
+    announce(storage, "SOLV", split("SOLV", "2024-04-02", 2))
+
+    assert adjusted(storage, "MMM") == [80.0, 80.0]
+
+
+def test_two_splits_near_each_other_do_not_contradict_the_closes_around_them(storage):
+    """100 before 10-for-1 on the 10th and 2-for-1 on the 13th, 5 after: the stock did not trade between."""
+    put(storage, "THIN", {"2024-05-08": 100.0, "2024-05-13": 5.0}, "1Day")
+    rested(storage, "THIN", date(2024, 5, 8), date(2024, 5, 13), DAYS)
+    both = [split("THIN", "2024-05-10", 10), split("THIN", "2024-05-13", 2)]
+    prices = PayoutPrices(storage.bars, Feed.SIP, TODAY)
+
+    assert list(contradicted(both, prices, "THIN")) == []
+    wrong = list(contradicted([both[0], split("THIN", "2024-05-13", 20)], prices, "THIN"))
+    assert len(wrong) == 2, "the closes do not tell which of the two is wrong"
+
+
 def test_splits_need_no_close(storage):
     put(storage, "AAPL", {"2024-05-13 12:00": 78.0})
     announce(storage, "AAPL", dividend("AAPL", "2024-06-13", 2.0))

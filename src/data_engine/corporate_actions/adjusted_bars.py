@@ -25,7 +25,7 @@ from data_engine.corporate_actions.adjustment import (
     payouts,
 )
 from data_engine.corporate_actions.obstacles import Obstacle, UnknownActions
-from data_engine.corporate_actions.payout_prices import NoPrice, PayoutPrices
+from data_engine.corporate_actions.payout_prices import NoPrice, PayoutPrices, Price
 from data_engine.corporate_actions.suspect_actions import contradicted, repeated
 from data_engine.corporate_actions.symbol_actions import SymbolActions, days
 from data_engine.corporate_actions.ticker_changes import (
@@ -220,13 +220,13 @@ class _Security:
         symbol, after = self._series.symbol, new_york_date(first)
         try:
             left, owned = self._tenures(first)
-            unknown = list(self._unknown(owned, after))
+            unknown = list(self._unknown(owned, after, self._of.as_of))
             if unknown:
                 plan.obstacles[symbol] = Obstacle(actions=tuple(unknown))
                 return
             found = [(action, tenure) for tenure in owned for action in self._actions_of(tenure)]
             every = [action for action, _ in found]
-            self._add_factors(plan, left, found, after)
+            self._add_factors(plan, left, owned, found, after)
         except InputError as error:
             plan.obstacles[symbol] = Obstacle(reason=str(error))
             return
@@ -244,13 +244,18 @@ class _Security:
         """Return the actions that change bars after the first."""
         after = new_york_date(first)
         _, owned = self._tenures(first)
-        if unknown := tuple(self._unknown(owned, after)):
+        if unknown := tuple(self._unknown(owned, after, self._of.as_of)):
             raise Obstacle.error({self._series.symbol: Obstacle(actions=unknown)}, 1)
         every = [action for tenure in owned for action in self._actions_of(tenure)]
         return effective(every, self._of.adjustment, self._of.as_of, after)
 
     def _add_factors(
-        self, plan: AdjustmentPlan, left: TickerChange | None, found: list[tuple[Action, Tenure]], after: date
+        self,
+        plan: AdjustmentPlan,
+        left: TickerChange | None,
+        owned: tuple[Tenure, ...],
+        found: list[tuple[Action, Tenure]],
+        after: date,
     ) -> None:
         of, symbol = self._of, self._series.symbol
         every = [action for action, _ in found]
@@ -258,7 +263,8 @@ class _Security:
         closes: dict[date, float] = {}
         values: dict[tuple[str, date], float] = {}
         lacking: list[NoPrice] = []
-        for payout in payouts(effective(every, of.adjustment, of.as_of, after), every):
+        unknown: list[UnknownActions] = []
+        for payout in payouts(effective(every, of.adjustment, of.as_of, after)):
             day = payout.ex_date
             names = [symbol] if left is None or day <= left.day else []
             names += [tenure.symbol for action, tenure in found if action.day == day and self._is_stored_for(tenure)]
@@ -266,15 +272,16 @@ class _Security:
             if isinstance(price, NoPrice):
                 lacking.append(price)
             else:
-                closes[day] = price
+                unknown += self._unknown(owned, *sorted((price.day, day)))
+                closes[day] = price.per_share(day, every)
             for child, _ in payout.shares:
                 value = of.prices.from_day(child, day)
                 if isinstance(value, NoPrice):
                     lacking.append(value)
                 else:
-                    values[child, day] = value
-        if lacking:
-            plan.obstacles[symbol] = Obstacle(prices=tuple(lacking))
+                    values[child, day] = value.per_share(day, self._book(child).counted)
+        if lacking or unknown:
+            plan.obstacles[symbol] = Obstacle(tuple(dict.fromkeys(unknown)), tuple(lacking))
             return
         plan.factors[symbol] = factors(
             every, of.adjustment, of.as_of, after=after, closes=closes, values=values, convention=of.convention
@@ -290,7 +297,7 @@ class _Security:
                 return False
         return True
 
-    def _price(self, names: tuple[str, ...], day: date, *, before: bool) -> float | NoPrice:
+    def _price(self, names: tuple[str, ...], day: date, *, before: bool) -> Price | NoPrice:
         """Return the close by which a payout is measured, under the first ticker that has it."""
         lacking: list[NoPrice] = []
         for name in names:
@@ -318,11 +325,11 @@ class _Security:
             action for action in self._book(tenure.symbol).counted if action.symbol == tenure.symbol and tenure.has(action.day)
         ]
 
-    def _unknown(self, owned: Iterable[Tenure], after: date) -> Iterable[UnknownActions]:
-        """Yield the days after *after* that may be ex-dates of actions that were never requested."""
+    def _unknown(self, owned: Iterable[Tenure], after: date, until: date) -> Iterable[UnknownActions]:
+        """Yield the days after *after*, up to *until*, that may be ex-dates of actions that were never requested."""
         for tenure in owned:
             first = max(after + _DAY, tenure.first or date.min)
-            last = min(self._of.as_of, tenure.after or date.max)
+            last = min(until, tenure.after or date.max)
             if first > last:
                 continue
             unknown = [days(span) for span in self._book(tenure.symbol).missing(new_york_days(first, last)) if _has_session(span)]

@@ -47,19 +47,17 @@ _LONGEST = timedelta(hours=8)  # a longer bar may contain trades of two New York
 
 @dataclass(frozen=True, slots=True)
 class Payout:
-    """The amount that a price loses on an ex-date, per share after the splits of that day.
+    """The amount that a price loses on an ex-date, per share as shares are on it, after the splits of that day.
 
     Attributes:
         ex_date: The first day without the payout.
         cash: The cash per share, in US dollars.
         shares: The shares of other companies: pairs of a symbol and the number of its shares per share.
-        ratio: The shares on the ex-date per share on the day before: 10 if a 10-for-1 split takes effect on the same day.
     """
 
     ex_date: date
     cash: float = 0.0
     shares: tuple[tuple[str, float], ...] = ()
-    ratio: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,26 +153,36 @@ def _correct(action: Action) -> str:
     return f"run `data-engine actions set {action.symbol} --ex-date {action.day}` or `actions drop` to correct it"
 
 
-def payouts(chosen: Iterable[Action], actions: Iterable[Action]) -> tuple[Payout, ...]:
-    """Return the payouts whose value must be known, in order of their ex-dates.
+def share_ratio(actions: Iterable[Action], after: date, until: date) -> float:
+    """Return the shares that one share of a day has become by a later day.
 
     Args:
-        chosen: The `effective` actions.
-        actions: All actions of the security: a split of the same day counts, chosen or not.
+        actions: All known actions of the security: splits and stock dividends count, whether or not an adjustment applies them.
+        after: The day.
+        until: The later day, whose own splits count.
+
+    Raises:
+        InputError: If different splits are recorded for one day.
     """
     splits: list[Action] = []
     for action in actions:
-        if isinstance(action.event, _SHARES) and not any(_is_twin(action, other) for other in splits):
+        between = isinstance(action.event, _SHARES) and after < action.day <= until
+        if between and not any(_is_twin(action, other) for other in splits):
             splits.append(action)
+    for _, ones in groupby(sorted(splits, key=_DAY), key=_DAY):
+        _check_splits(tuple(ones))
+    return _ratio(one.event for one in splits)
+
+
+def payouts(chosen: Iterable[Action]) -> tuple[Payout, ...]:
+    """Return the payouts of `effective` actions, whose value must be known, in order of their ex-dates."""
     made = []
     for day, ones in groupby(sorted(chosen, key=_DAY), key=_DAY):
         events = [one.event for one in ones]
         cash = sum(event.rate for event in events if isinstance(event, CashDividend))
         shares = tuple((event.new_symbol, event.ratio) for event in events if isinstance(event, SpinOff))
         if cash or shares:
-            same_day = [one for one in splits if one.day == day]
-            _check_splits(same_day)
-            made.append(Payout(day, cash, shares, _ratio(one.event for one in same_day)))
+            made.append(Payout(day, cash, shares))
     return tuple(made)
 
 
@@ -195,8 +203,8 @@ def factors(
         adjustment: The kinds to apply: ``split`` (stock dividends, too), ``dividend``, ``spin-off``, a list of these, or ``all``.
         as_of: The last ex-date to apply.
         after: The day of the first bar: actions up to it are ignored. If None, all are applied.
-        closes: The raw regular closes that *convention* needs, by ex-date.
-        values: The prices of shares of spun-off companies, by symbol and ex-date.
+        closes: The regular closes that *convention* needs, by ex-date, per share as shares are on it (`Price.per_share`).
+        values: The prices of shares of spun-off companies, by symbol and ex-date, per share as theirs are on it.
         convention: One of the names in `CONVENTIONS`.
 
     Raises:
@@ -205,9 +213,8 @@ def factors(
     if convention not in CONVENTIONS:
         raise InputError(f"convention {convention!r} does not exist; choose one of {', '.join(CONVENTIONS)}")
     convention = CONVENTIONS[convention]
-    known = tuple(actions)
-    chosen = effective(known, adjustment, as_of, after)
-    remains = {payout.ex_date: _remains(payout, closes or {}, values or {}, convention) for payout in payouts(chosen, known)}
+    chosen = effective(actions, adjustment, as_of, after)
+    remains = {payout.ex_date: _remains(payout, closes or {}, values or {}, convention) for payout in payouts(chosen)}
     days = sorted({action.day for action in chosen})
     shares, cash = [1.0], [1.0]
     for day in reversed(days):
@@ -274,10 +281,9 @@ def _remains(payout: Payout, closes: Mapping[date, float], values: Mapping[tuple
         raise InputError(f"payout of {day}: the close {which} that day is unknown")
     if convention == EX_CLOSE:
         return 1 / (1 + paid / close)
-    before = close / payout.ratio  # the money is for shares as they are after that day's split
-    if paid >= before:
-        raise InputError(f"payout of {day}: {paid:g} per share exceeds the close before, {before:g}")
-    return 1 - paid / before
+    if paid >= close:
+        raise InputError(f"payout of {day}: {paid:g} per share exceeds the close before, {close:g}")
+    return 1 - paid / close
 
 
 WORDS = {

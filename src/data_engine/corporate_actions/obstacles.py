@@ -33,7 +33,7 @@ class UnknownActions:
 
 @dataclass(frozen=True, slots=True)
 class Obstacle:
-    """Why one symbol cannot be adjusted. One of the attributes has a value.
+    """Why one symbol cannot be adjusted. Some of the attributes have a value.
 
     Attributes:
         actions: The days whose corporate actions are unknown.
