@@ -23,9 +23,10 @@ from data_engine.cli import program
 from data_engine.corporate_actions.action_store import ActionStore
 from data_engine.corporate_actions.adjusted_bars import COMPUTED, VENDOR, Adjuster, Road, choose_road
 from data_engine.corporate_actions.adjustment import EX_CLOSE, PRIOR_CLOSE
+from data_engine.corporate_actions.ex_dates import possible_ex_dates
 from data_engine.corporate_actions.payout_prices import PayoutPrices
 from data_engine.corporate_actions.suspect_actions import contradicted, doubtful_splits
-from data_engine.corporate_actions.symbol_actions import SymbolActions
+from data_engine.corporate_actions.symbol_actions import EARLY, LATE, SymbolActions
 from data_engine.errors import InputError, StoreError
 from data_engine.market.bars import EMPTY
 from data_engine.market.corporate_action import Action, decode
@@ -375,6 +376,65 @@ def test_all_that_is_lacking_is_in_one_error_with_one_command(storage, friday):
         put(storage, symbol, bars, "1Day")  # what the command brings
     made = storage.load(["AAPL", "KO", "MSFT"], *week, **options)
     assert made["close"].tolist() == pytest.approx([100 * 0.98 * 0.98, 100.0, 98.0])
+
+
+def without_ex_date(kind: str, symbol: str, processed: str, **values: Any) -> Action:
+    return decode(kind, {"symbol": symbol, "process_date": processed, **values})
+
+
+@pytest.mark.parametrize(
+    ("processed", "fails"),
+    [
+        ("2024-06-14", True),  # after as_of: a dividend is paid weeks after its ex-date
+        ("2024-05-15", True),
+        ("2024-04-06", True),  # 31 days before the 7th of May, the day after the first bar
+        ("2024-04-05", False),
+        ("2025-05-21", True),  # 366 days after the 20th of May, as_of
+        ("2025-05-22", False),
+    ],
+)
+def test_a_record_without_an_ex_date_is_an_error_if_that_may_be_in_the_range(storage, processed, fails):
+    """Ex-dates are from 366 days before the process date to 31 days after it, as they are asked for."""
+    put(storage, "P", {"2024-05-06 15:59": 100.0})
+    announce(storage, "P", without_ex_date("cash_dividend", "P", processed, rate=2.0))
+
+    if not fails:
+        assert adjusted(storage, "P", date(2024, 5, 20)) == [100.0]
+        return
+    assert adjusted(storage, "P", date(2024, 5, 20), adjustment=SPLIT) == [100.0]
+    with pytest.raises(InputError, match="no ex-date") as caught:
+        adjusted(storage, "P", date(2024, 5, 20))
+    drop, put_right = re.findall("`data-engine (.*?)`", str(caught.value))
+    assert drop == f"actions drop P --ex-date {processed} --kind dividend"
+    assert put_right == "actions set P --ex-date YYYY-MM-DD"
+
+
+def test_ex_dates_are_searched_for_where_they_are_asked_for():
+    day = date(2024, 6, 28)
+    first, last = possible_ex_dates(without_ex_date("cash_dividend", "P", "2024-06-28", rate=2.0))
+
+    assert (day - LATE, day + EARLY) == (first, last)
+
+
+def test_a_record_without_an_ex_date_may_be_of_the_time_before_a_rename(storage):
+    """OLD's dividend is paid eleven days after it is NEW: its ex-date may have been OLD's."""
+    rename = decode("name_change", {"old_symbol": "OLD", "new_symbol": "NEW", "process_date": "2022-06-09"})
+    put(storage, "NEW", {"2022-06-03 15:59": 100.0})
+    announce(storage, "NEW", rename)
+    announce(storage, "OLD", rename, without_ex_date("cash_dividend", "OLD", "2022-06-20", rate=2.0))
+
+    with pytest.raises(InputError, match="OLD: cash dividend of an unknown ex-date"):
+        adjusted(storage, "NEW")
+
+
+def test_a_split_without_an_ex_date_may_lie_between_a_close_and_its_dividend(storage):
+    """What the price is per new share is unknown, also where splits are not applied."""
+    put(storage, "AAPL", {"2024-05-10 15:59": 80.0})
+    torn = without_ex_date("forward_split", "AAPL", "2024-05-13", new_rate=10, old_rate=1)
+    announce(storage, "AAPL", torn, dividend("AAPL", "2024-05-13", 2.0))
+
+    with pytest.raises(InputError, match="AAPL: forward split of an unknown ex-date"):
+        adjusted(storage, "AAPL", adjustment=Adjustment.parse("dividend"))
 
 
 def test_one_payout_in_another_currency_does_not_fail_the_others(storage, friday):

@@ -24,6 +24,7 @@ from data_engine.corporate_actions.adjustment import (
     is_chosen,
     payouts,
 )
+from data_engine.corporate_actions.ex_dates import may_be_within
 from data_engine.corporate_actions.obstacles import Obstacle, UnknownActions
 from data_engine.corporate_actions.payout_prices import NoPrice, PayoutPrices, Price
 from data_engine.corporate_actions.suspect_actions import contradicted, repeated
@@ -237,7 +238,9 @@ class _Security:
         plan.doubts += [*repeated(chosen), *contradicted(chosen, self._of.prices, self._series.symbol)]
         if until > self._of.as_of:
             plan.later += [
-                str(action) for action in every if is_chosen(action, self._of.adjustment) and self._of.as_of < action.day <= until
+                str(action)
+                for action in every
+                if is_chosen(action, self._of.adjustment) and may_be_within(action, self._of.as_of, until)
             ]
 
     def effective_actions(self, first: datetime) -> tuple[Action, ...]:
@@ -322,7 +325,7 @@ class _Security:
 
     def _actions_of(self, tenure: Tenure) -> list[Action]:
         return [
-            action for action in self._book(tenure.symbol).counted if action.symbol == tenure.symbol and tenure.has(action.day)
+            action for action in self._book(tenure.symbol).counted if action.symbol == tenure.symbol and tenure.may_have(action)
         ]
 
     def _unknown(self, owned: Iterable[Tenure], after: date, until: date) -> Iterable[UnknownActions]:

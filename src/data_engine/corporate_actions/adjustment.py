@@ -18,6 +18,7 @@ from operator import attrgetter
 import numpy as np
 import pyarrow as pa
 
+from data_engine.corporate_actions.ex_dates import may_be_within
 from data_engine.errors import InputError
 from data_engine.market.bars import arrow, numbers, timestamps_us, to_micros
 from data_engine.market.corporate_action import Action, CashDividend, Event, SpinOff, Split, StockDividend
@@ -102,14 +103,14 @@ def effective(actions: Iterable[Action], adjustment: Adjustment, as_of: date, af
         after: The day after which ex-dates count: an action does not change bars from its ex-date on. If None, all count.
 
     Raises:
-        InputError: If an action of these kinds lacks a value that it takes to apply it.
+        InputError: If an action of these kinds lacks a value that it takes to apply it. One that lacks its ex-date is an action
+            of these days if it may be.
     """
     found: list[Action] = []
     for action in sorted(actions, key=lambda one: one.order):
-        if not is_chosen(action, adjustment) or action.day > as_of or (after is not None and action.day <= after):
+        if not is_chosen(action, adjustment) or not may_be_within(action, after, as_of):
             continue
-        if action.flaw is not None:
-            raise InputError(f"{action}: its record has {action.flaw}; {_correct(action)}")
+        _check_record(action)
         if isinstance(action.event, CashDividend) and action.event.currency != "USD":
             raise InputError(f"{action}: its value in US dollars is unknown; {_correct(action)}")
         if action.event is not None and not any(_is_twin(action, other) for other in found):
@@ -149,6 +150,20 @@ def _check_splits(ones: Sequence[Action]) -> None:
         raise InputError(f"{splits[0].symbol}: {' and '.join(map(str, splits))} cannot both be; {_correct(splits[0])}")
 
 
+def _check_record(action: Action) -> None:
+    """Raise if the record of an action lacks a value that it takes to apply it."""
+    if action.flaw is None:
+        return
+    if action.ex_date is not None:
+        raise InputError(f"{action}: its record has {action.flaw}; {_correct(action)}")
+    symbol, word = action.symbol, WORDS.get(action.kind)
+    raise InputError(
+        f"{symbol}: {action.kind.replace('_', ' ')} of an unknown ex-date: its record has {action.flaw}; run "
+        f"`data-engine actions drop {symbol} --ex-date {action.day} --kind {word}` ({action.day} is its process date, by which "
+        f"it is stored), then `data-engine actions set {symbol} --ex-date YYYY-MM-DD` with its ex-date"
+    )
+
+
 def _correct(action: Action) -> str:
     return f"run `data-engine actions set {action.symbol} --ex-date {action.day}` or `actions drop` to correct it"
 
@@ -162,12 +177,14 @@ def share_ratio(actions: Iterable[Action], after: date, until: date) -> float:
         until: The later day, whose own splits count.
 
     Raises:
-        InputError: If different splits are recorded for one day.
+        InputError: If different splits are recorded for one day, or a split that may be between lacks a value.
     """
     splits: list[Action] = []
     for action in actions:
-        between = isinstance(action.event, _SHARES) and after < action.day <= until
-        if between and not any(_is_twin(action, other) for other in splits):
+        if WORDS.get(action.kind) != "split" or not may_be_within(action, after, until):
+            continue
+        _check_record(action)
+        if isinstance(action.event, _SHARES) and not any(_is_twin(action, other) for other in splits):
             splits.append(action)
     for _, ones in groupby(sorted(splits, key=_DAY), key=_DAY):
         _check_splits(tuple(ones))

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 
+from data_engine.corporate_actions.ex_dates import possible_ex_dates
 from data_engine.market.corporate_action import CEASED, Action, NameChange
 from data_engine.market.symbol import asof_day, ticker_of
 from data_engine.market.time_range import TimeRange, new_york_midnight, union
@@ -255,15 +256,16 @@ class Tenure:
     after: date | None = None
     handed_on: bool = False
 
-    def has(self, day: date) -> bool:
-        """Return whether an action of a day, recorded under this ticker, is of the security.
+    def may_have(self, action: Action) -> bool:
+        """Return whether an action that is recorded under this ticker is of the security, or may be if its day is unknown.
 
         On the day of a change it may be recorded under either ticker; but where another security takes the ticker on that day,
         it is that one's.
         """
-        if self.first is not None and day < self.first:
+        first, last = possible_ex_dates(action)
+        if self.first is not None and last < self.first:
             return False
-        return self.after is None or day < self.after or (day == self.after and not self.handed_on)
+        return self.after is None or first < self.after or (first == self.after and not self.handed_on)
 
 
 def tenures(symbol: str, left: TickerChange | None, changes: ChangesOf) -> tuple[Tenure, ...]:
