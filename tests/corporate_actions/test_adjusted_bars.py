@@ -302,6 +302,82 @@ def test_a_split_of_a_spun_off_company_before_its_first_trade_counts(storage):
     assert adjusted(storage, "MMM") == [80.0, 80.0]
 
 
+def rename(old: str, new: str, day: str) -> Action:
+    return decode("name_change", {"old_symbol": old, "new_symbol": new, "process_date": day})
+
+
+def spin_off(storage: ParquetStorage, symbol: str, child: str) -> None:
+    """Store bars of 100 and 80 around a spin-off of one share for one, on 2024-03-01."""
+    record = {"source_symbol": symbol, "source_rate": 1, "new_symbol": child, "new_rate": 1}
+    put(storage, symbol, {"2024-02-29 15:59": 100.0, "2024-03-01 15:59": 80.0})
+    announce(storage, symbol, decode("spin_off", {**record, "ex_date": "2024-03-01", "process_date": "2024-03-01"}))
+
+
+MOVED = [rename("CH", "NEWCH", "2024-04-01"), rename("OTHER", "CH", "2024-05-01")]
+
+
+def reused(storage: ParquetStorage, *changes: Action) -> None:
+    """CH was spun off on 2024-03-01, and the series CH is that of a company at 1 dollar, which took the ticker since."""
+    spin_off(storage, "P", "CH")
+    put(storage, "CH", {"2024-03-01": 1.0, "2024-05-02": 1.0}, "1Day")
+    for symbol in ("CH", "NEWCH", "OTHER"):
+        announce(storage, symbol, *(one for one in changes if symbol in one.symbols))
+
+
+@pytest.mark.parametrize("name", ["NEWCH", "CH@2024-03-01", "CH@2024-03-31"])
+def test_a_spun_off_company_is_found_under_its_names_and_not_by_its_ticker(storage, name):
+    """The company is worth 20 of 100; the one that has its ticker now, 1."""
+    reused(storage, *MOVED)
+    with pytest.raises(
+        StoreError, match=r"close of CH@2024-03-31 on 2024-03-01.*`data-engine ingest CH@2024-03-31 --start 2024-03-01 "
+    ):
+        adjusted(storage, "P")
+
+    put(storage, name, {"2024-03-01": 20.0}, "1Day")
+    assert adjusted(storage, "P") == [80.0, 80.0]
+
+
+def test_a_ticker_that_was_taken_long_after_a_spin_off_is_another_companys(storage):
+    """No action tells when the spun-off company left CH: as of the spin-off, Alpaca answers for it."""
+    reused(storage, MOVED[1])
+    with pytest.raises(StoreError, match=r"`data-engine ingest CH@2024-03-01 --start 2024-03-01 "):
+        adjusted(storage, "P")
+
+    put(storage, "CH@2024-03-01", {"2024-03-01": 20.0}, "1Day")
+    assert adjusted(storage, "P") == [80.0, 80.0]
+
+
+def test_a_spun_off_company_that_had_a_ticker_of_its_own_for_days_is_itself(storage):
+    spin_off(storage, "P", "CH")
+    announce(storage, "CH", rename("CHV", "CH", "2024-03-05"))
+    announce(storage, "CHV", rename("CHV", "CH", "2024-03-05"))
+    put(storage, "CH", {"2024-03-01": 20.0}, "1Day")
+
+    assert adjusted(storage, "P") == [80.0, 80.0]
+
+
+def test_a_spun_off_company_that_was_bought_keeps_its_series(storage):
+    bought = decode("cash_merger", {"acquiree_symbol": "CH", "effective_date": "2024-05-01", "process_date": "2024-05-01"})
+    spin_off(storage, "P", "CH")
+    announce(storage, "CH", bought)
+    put(storage, "CH", {"2024-03-01": 20.0, "2024-04-30": 21.0}, "1Day")
+
+    assert adjusted(storage, "P") == [80.0, 80.0]
+
+
+def test_the_series_of_a_former_owner_has_no_price_of_a_company_that_took_its_ticker(storage):
+    """NEWCH was another's until the 20th of March, and is the spun-off company's since April: the series is of January."""
+    left, taken = rename("NEWCH", "GONE", "2024-03-20"), MOVED[0]
+    spin_off(storage, "P", "CH")
+    put(storage, "NEWCH", {"2024-03-01": 1.0}, "1Day")
+    storage.bars.coverage.update(Series("NEWCH", DAYS), lambda known: replace(known, begun=datetime(2024, 1, 2, tzinfo=UTC)))
+    announce(storage, "CH", taken)
+    announce(storage, "NEWCH", left, taken)
+
+    with pytest.raises(StoreError, match="close of CH@2024-03-31 on 2024-03-01"):
+        adjusted(storage, "P")
+
+
 def test_two_splits_near_each_other_do_not_contradict_the_closes_around_them(storage):
     """100 before 10-for-1 on the 10th and 2-for-1 on the 13th, 5 after: the stock did not trade between."""
     put(storage, "THIN", {"2024-05-08": 100.0, "2024-05-13": 5.0}, "1Day")
@@ -335,6 +411,11 @@ def test_a_spin_off_is_worth_what_its_shares_closed_at(storage):
         adjusted(storage, "MMM")
 
     put(storage, "SOLV", {"2024-04-01": 80.0}, "1Day")
+    with pytest.raises(
+        StoreError, match=r"no corporate actions of SOLV for 2024-04-01 to .*`data-engine actions SOLV --start 2024-04-01`"
+    ):
+        adjusted(storage, "MMM")  # whose SOLV is, is not known: the ticker may have passed to another company
+    announce(storage, "SOLV", first="2024-04-01")
     assert adjusted(storage, "MMM") == [80.0, 82.0]
 
 
@@ -346,6 +427,7 @@ def test_a_spun_off_company_that_trades_a_day_later_has_the_price_of_that_day(st
     put(storage, "MMM", {"2024-03-28 15:59": 100.0, "2024-04-01 15:59": 82.0})
     announce(storage, "MMM", action)
     put(storage, "SOLV", {"2024-04-02": 80.0}, "1Day")
+    announce(storage, "SOLV")
     if answered:
         span = new_york_days(date(2024, 3, 25), date(2024, 4, 5))
         storage.bars.coverage.update(Series("SOLV", DAYS), lambda known: replace(known, wanted=(span,), covered=(span,)))

@@ -25,10 +25,11 @@ from data_engine.corporate_actions.adjustment import (
     payouts,
 )
 from data_engine.corporate_actions.ex_dates import may_be_within
-from data_engine.corporate_actions.obstacles import Obstacle, UnknownActions
+from data_engine.corporate_actions.obstacles import Obstacle, UnknownActions, unknown_actions
 from data_engine.corporate_actions.payout_prices import NoPrice, PayoutPrices, Price
+from data_engine.corporate_actions.spun_off import SpunOff, is_stored_for
 from data_engine.corporate_actions.suspect_actions import contradicted, repeated
-from data_engine.corporate_actions.symbol_actions import SymbolActions, days
+from data_engine.corporate_actions.symbol_actions import SymbolActions
 from data_engine.corporate_actions.ticker_changes import (
     Tenure,
     TickerChange,
@@ -38,9 +39,8 @@ from data_engine.corporate_actions.ticker_changes import (
 )
 from data_engine.errors import InputError, StoreError
 from data_engine.market.corporate_action import Action
-from data_engine.market.exchange_calendar import sessions
 from data_engine.market.series import RAW, Adjustment, Dataset, Series
-from data_engine.market.time_range import TimeRange, new_york_date, new_york_days
+from data_engine.market.time_range import new_york_date
 from data_engine.store.bar_store import BarStore
 
 Step = Callable[[str, pa.Table], pa.Table]
@@ -270,7 +270,9 @@ class _Security:
         for payout in payouts(effective(every, of.adjustment, of.as_of, after)):
             day = payout.ex_date
             names = [symbol] if left is None or day <= left.day else []
-            names += [tenure.symbol for action, tenure in found if action.day == day and self._is_stored_for(tenure)]
+            names += [
+                tenure.symbol for action, tenure in found if action.day == day and is_stored_for(tenure, of.prices, self._changes)
+            ]
             price = self._price(tuple(dict.fromkeys(names)), day, before=before)
             if isinstance(price, NoPrice):
                 lacking.append(price)
@@ -278,27 +280,18 @@ class _Security:
                 unknown += self._unknown(owned, *sorted((price.day, day)))
                 closes[day] = price.per_share(day, every)
             for child, _ in payout.shares:
-                value = of.prices.from_day(child, day)
-                if isinstance(value, NoPrice):
-                    lacking.append(value)
+                value = SpunOff(child, day, of.prices, self._book, self._changes).value()
+                if isinstance(value, Obstacle):
+                    lacking += value.prices
+                    unknown += value.actions
                 else:
-                    values[child, day] = value.per_share(day, self._book(child).counted)
+                    values[child, day] = value
         if lacking or unknown:
             plan.obstacles[symbol] = Obstacle(tuple(dict.fromkeys(unknown)), tuple(lacking))
             return
         plan.factors[symbol] = factors(
             every, of.adjustment, of.as_of, after=after, closes=closes, values=values, convention=of.convention
         )
-
-    def _is_stored_for(self, tenure: Tenure) -> bool:
-        """Tell whether what is stored under a ticker is of the security that had it then, and not of a later owner."""
-        if tenure.after is None:
-            return True
-        for known in self._of.prices.stored(tenure.symbol):
-            left = end_of_series(known, self._changes)
-            if left is None or left.day != tenure.after:
-                return False
-        return True
 
     def _price(self, names: tuple[str, ...], day: date, *, before: bool) -> Price | NoPrice:
         """Return the close by which a payout is measured, under the first ticker that has it."""
@@ -324,21 +317,12 @@ class _Security:
         return self._known[symbol]
 
     def _actions_of(self, tenure: Tenure) -> list[Action]:
-        return [
-            action for action in self._book(tenure.symbol).counted if action.symbol == tenure.symbol and tenure.may_have(action)
-        ]
+        return tenure.actions(self._book(tenure.symbol).counted)
 
     def _unknown(self, owned: Iterable[Tenure], after: date, until: date) -> Iterable[UnknownActions]:
         """Yield the days after *after*, up to *until*, that may be ex-dates of actions that were never requested."""
         for tenure in owned:
             first = max(after + _DAY, tenure.first or date.min)
             last = min(until, tenure.after or date.max)
-            if first > last:
-                continue
-            unknown = [days(span) for span in self._book(tenure.symbol).missing(new_york_days(first, last)) if _has_session(span)]
-            if unknown:
-                yield UnknownActions(tenure.symbol, unknown[0][0], unknown[-1][1])
-
-
-def _has_session(span: TimeRange) -> bool:
-    return any(sessions(*days(span)))
+            if (unknown := unknown_actions(self._book(tenure.symbol), first, last)) is not None:
+                yield unknown

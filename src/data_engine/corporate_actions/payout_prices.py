@@ -92,6 +92,11 @@ class PayoutPrices:
         self._known: dict[Series, Coverage] = {}
         self._days: dict[tuple[Series, int], dict[date, float]] = {}
 
+    @property
+    def today(self) -> date:
+        """The current day in New York."""
+        return self._today
+
     def before(self, symbol: str, day: date) -> Price | NoPrice:
         """Return the close of the last session with a trade before a day."""
         days = list(sessions(day - NEAR, day - _DAY))[::-1]

@@ -205,6 +205,17 @@ def end_of_series(known: Coverage, changes: ChangesOf, *, since: datetime | None
     return ticker_change_of(known.series.symbol, changes, since=start, begun=known.begun, first_bar=known.first_bar)
 
 
+def left_by_name(symbol: str, changes: ChangesOf) -> TickerChange | None:
+    """Return the change with which the security that ``S@DATE`` names left its ticker; None if none is known.
+
+    Args:
+        symbol: The symbol, with a day.
+        changes: The ticker changes that are known.
+    """
+    left = ticker_change_of(symbol, changes)
+    return None if left is not None and left.kind == AS_OF else left
+
+
 def change_after(known: Coverage, changes: ChangesOf, start: datetime) -> TickerChange | None:
     """Return the first change after *start* with which a security left the ticker of a series, whose ever its stored bars are.
 
@@ -255,6 +266,10 @@ class Tenure:
     first: date | None = None
     after: date | None = None
     handed_on: bool = False
+
+    def actions(self, stored: Iterable[Action]) -> list[Action]:
+        """Return those of the actions that are stored for the ticker which are of the security."""
+        return [action for action in stored if action.symbol == self.symbol and self.may_have(action)]
 
     def may_have(self, action: Action) -> bool:
         """Return whether an action that is recorded under this ticker is of the security, or may be if its day is unknown.
