@@ -784,6 +784,64 @@ def test_weeks_are_refused(storage):
         choose_road(Dataset(Timeframe.parse("1Week"), SPLIT), ["NVDA"], held(storage), now=NOW)
 
 
+# ------------------------------------------------------------------------------------------ booked under another ticker
+
+
+TURNED = rename("OLD", "NEW", "2022-06-09")
+
+
+def booked(symbol: str, ex_date: str, processed: str) -> Action:
+    return decode("cash_dividend", {"symbol": symbol, "ex_date": ex_date, "process_date": processed, "rate": 2.0})
+
+
+@pytest.mark.parametrize("series", ["OLD", "NEW"])
+@pytest.mark.parametrize(
+    "records",
+    [
+        [booked("NEW", "2022-06-06", "2022-06-20")],  # ex under the old ticker, booked under the new one
+        [booked("OLD", "2022-06-06", "2022-06-20")],
+        [booked("NEW", "2022-06-06", "2022-06-20"), booked("OLD", "2022-06-06", "2022-06-20")],
+    ],
+    ids=["new", "old", "both"],
+)
+def test_a_dividend_whose_ticker_changes_before_it_is_booked_is_applied_once(storage, series, records):
+    """2 of 100 on the 6th of June; on the 9th OLD becomes NEW, and the dividend is booked on the 20th."""
+    put(storage, series, {"2022-06-03 15:59": 100.0, "2022-06-06 15:59": 98.0})
+    for symbol in ("OLD", "NEW"):
+        announce(storage, symbol, TURNED, *(one for one in records if one.symbol == symbol))
+
+    assert adjusted(storage, series) == [98.0, 98.0]
+
+
+def test_a_dividend_that_is_booked_before_a_rename_and_goes_ex_after_it_is_applied(storage):
+    """A due-bill dividend: paid on the 7th under OLD, ex on the 13th, when it is NEW."""
+    put(storage, "NEW", {"2022-06-10 15:59": 100.0, "2022-06-13 15:59": 98.0})
+    announce(storage, "OLD", TURNED, booked("OLD", "2022-06-13", "2022-06-07"))
+    announce(storage, "NEW", TURNED)
+
+    assert adjusted(storage, "NEW") == [98.0, 98.0]
+
+
+def test_a_dividend_of_a_ticker_that_another_security_had_on_the_ex_date_is_that_ones_and_named(storage):
+    """OTHER was NEW until the 8th: the dividend of the 6th is OTHER's, booked when OLD is NEW; nobody can be sure."""
+    left = rename("NEW", "OTHER", "2022-06-08")
+    put(storage, "OLD", {"2022-06-03 15:59": 100.0, "2022-06-06 15:59": 100.0})
+    put(storage, "OTHER", {"2022-06-03 15:59": 50.0, "2022-06-06 15:59": 48.0})
+    announce(storage, "NEW", left, TURNED, booked("NEW", "2022-06-06", "2022-06-20"))
+    announce(storage, "OLD", TURNED)
+    announce(storage, "OTHER", left)
+
+    options: dict[str, Any] = {"adjustment": "all", "as_of": "2022-06-30", "incomplete": "ignore"}
+    with pytest.warns(
+        AdjustmentWarning, match="NEW: dividend of 2 USD on 2022-06-06 is of .* or of OLD,.* 2022-06-20,.* not applied"
+    ):
+        made = storage.load("OLD", "2022-06-03", "2022-06-06", **options)
+    assert made["close"].tolist() == [100.0, 100.0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", AdjustmentWarning)
+        assert storage.load("OTHER", "2022-06-03", "2022-06-06", **options)["close"].tolist() == [48.0, 48.0]
+
+
 # ----------------------------------------------------------------------------------------------------------------- by `load`
 
 

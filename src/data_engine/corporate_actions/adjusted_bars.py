@@ -7,7 +7,7 @@ name all of it. Bars after ``as_of`` stay raw.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 
@@ -236,12 +236,25 @@ class _Security:
             return
         chosen = effective(every, self._of.adjustment, self._of.as_of, after)
         plan.doubts += [*repeated(chosen), *contradicted(chosen, self._of.prices, self._series.symbol)]
+        plan.doubts += self._disputed(owned, every, after)
         if until > self._of.as_of:
             plan.later += [
                 str(action)
                 for action in every
                 if is_chosen(action, self._of.adjustment) and may_be_within(action, self._of.as_of, until)
             ]
+
+    def _disputed(self, owned: Iterable[Tenure], every: Iterable[Action], after: date) -> Iterator[str]:
+        """Yield a text for each action that is not applied, though it is booked while the security has the ticker."""
+        applied = {action.key for action in every}
+        for tenure in owned:
+            for action in self._book(tenure.symbol).counted:
+                chosen = is_chosen(action, self._of.adjustment) and may_be_within(action, after, self._of.as_of)
+                if chosen and action.key not in applied and tenure.disputed(action):
+                    yield (
+                        f"{action} is of the security that had {action.symbol} on that day, or of {self._series.symbol}, which "
+                        f"had it on {action.process_date}, when the record was booked: it is not applied"
+                    )
 
     def effective_actions(self, first: datetime) -> tuple[Action, ...]:
         """Return the actions that change bars after the first."""

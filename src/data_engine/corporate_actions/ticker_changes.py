@@ -260,12 +260,14 @@ class Tenure:
         first: The first day; None if no earlier ticker is known.
         after: The first day under the next ticker; None if the security still has this one.
         handed_on: Whether another security takes this ticker on that day.
+        changes: The changes from or to the ticker, by which others are known to have had it.
     """
 
     symbol: str
     first: date | None = None
     after: date | None = None
     handed_on: bool = False
+    changes: tuple[TickerChange, ...] = field(default=(), compare=False, repr=False)
 
     def actions(self, stored: Iterable[Action]) -> list[Action]:
         """Return those of the actions that are stored for the ticker which are of the security."""
@@ -275,9 +277,33 @@ class Tenure:
         """Return whether an action that is recorded under this ticker is of the security, or may be if its day is unknown.
 
         On the day of a change it may be recorded under either ticker; but where another security takes the ticker on that day,
-        it is that one's.
+        it is that one's. One that is booked while the security has the ticker, with an ex-date when it had another one, is of the
+        security unless another one is known to have had this ticker then.
         """
-        first, last = possible_ex_dates(action)
+        if self._spans(*possible_ex_dates(action)):
+            return True
+        return self._books(action) and not self._was_anothers(action.day)
+
+    def disputed(self, action: Action) -> bool:
+        """Return whether an action is counted as another security's though it is booked while this one has the ticker."""
+        return action.symbol == self.symbol and not self.may_have(action) and self._books(action)
+
+    def _books(self, action: Action) -> bool:
+        return self._spans(action.process_date, action.process_date)
+
+    def _was_anothers(self, day: date) -> bool:
+        """Return whether another security is known to have had the ticker on a day outside of this tenure."""
+        before = [one for one in self.changes if one.day <= day]
+        later = [one for one in self.changes if one.day > day]
+        if before and max(before, key=self._order).new == self.symbol:
+            return True
+        return bool(later) and min(later, key=self._order).old == self.symbol
+
+    def _order(self, change: TickerChange) -> tuple[date, bool]:
+        return change.day, change.new == self.symbol
+
+    def _spans(self, first: date, last: date) -> bool:
+        """Return whether one of some days is of the tenure."""
         if self.first is not None and last < self.first:
             return False
         return self.after is None or first < self.after or (first == self.after and not self.handed_on)
@@ -310,8 +336,9 @@ def tenures(symbol: str, left: TickerChange | None, changes: ChangesOf) -> tuple
 
 
 def _tenure(symbol: str, begin: TickerChange | None, after: date | None, changes: ChangesOf) -> Tenure:
-    handed_on = after is not None and any(one.new == symbol and one.day == after for one in changes(symbol))
-    return Tenure(symbol, None if begin is None else begin.day, after, handed_on)
+    ours = tuple(one for one in changes(symbol) if symbol in (one.old, one.new))
+    handed_on = after is not None and any(one.new == symbol and one.day == after for one in ours)
+    return Tenure(symbol, None if begin is None else begin.day, after, handed_on, ours)
 
 
 def _taken(changes: Iterable[TickerChange], symbol: str, *, before: date | None) -> TickerChange | None:
