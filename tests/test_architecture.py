@@ -229,6 +229,18 @@ def test_only_the_listed_modules_of_the_pipeline_know_the_vendor():
     assert {name for name in MODULES if package_of(name) == "ingest" and "alpaca" in neighbours(name)} == KNOW_ALPACA
 
 
+def test_whose_a_series_is_is_asked_with_all_that_its_coverage_tells():
+    """Callers of `ticker_change_of` left out the first bar; but those of a name without a series pass the coverage now."""
+    asking = {
+        name
+        for name, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and any(alias.name == "ticker_change_of" for alias in node.names)
+    }
+
+    assert asking == {"corporate_actions.ticker_of_day", "universe.member_series"}
+
+
 def test_no_module_imports_itself_in_a_circle():
     done: set[str] = set()
 

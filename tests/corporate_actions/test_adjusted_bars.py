@@ -23,9 +23,10 @@ from data_engine.cli import program
 from data_engine.corporate_actions.action_store import ActionStore
 from data_engine.corporate_actions.adjusted_bars import COMPUTED, VENDOR, Adjuster, Road, choose_road
 from data_engine.corporate_actions.adjustment import EX_CLOSE, PRIOR_CLOSE
+from data_engine.corporate_actions.ex_dates import possible_ex_dates
 from data_engine.corporate_actions.payout_prices import PayoutPrices
 from data_engine.corporate_actions.suspect_actions import contradicted, doubtful_splits
-from data_engine.corporate_actions.symbol_actions import SymbolActions
+from data_engine.corporate_actions.symbol_actions import EARLY, LATE, SymbolActions
 from data_engine.errors import InputError, StoreError
 from data_engine.market.bars import EMPTY
 from data_engine.market.corporate_action import Action, decode
@@ -252,6 +253,143 @@ def test_a_stock_that_rested_for_days_is_measured_by_its_last_trade(storage):
     assert adjusted(storage, "THIN") == [78.0, 78.0]
 
 
+def rested(storage: ParquetStorage, symbol: str, first: date, last: date, dataset: Dataset = MINUTES) -> None:
+    """Cover some days: the sessions that have no bar are known to have none."""
+    span = new_york_days(first, last)
+    storage.bars.coverage.update(Series(symbol, dataset), lambda known: replace(known, covered=(span,), wanted=(span,)))
+
+
+@pytest.mark.parametrize("day", ["2024-05-10", "2024-05-11", "2024-05-13"])
+def test_a_split_between_the_measured_close_and_the_ex_date_counts(storage, day):
+    """100 before 10-for-1 is 10 a share, and half a dollar of it leaves 9.5; the stock rested, or the 11th is a Saturday."""
+    put(storage, "THIN", {"2024-05-08 12:00": 100.0, "2024-05-13 12:00": 9.5})
+    rested(storage, "THIN", date(2024, 5, 8), date(2024, 5, 13))
+    announce(storage, "THIN", split("THIN", day, 10), dividend("THIN", "2024-05-13", 0.5))
+
+    assert adjusted(storage, "THIN") == [9.5, 9.5]
+    assert adjusted(storage, "THIN", adjustment=Adjustment.parse("dividend")) == [95.0, 9.5]
+
+
+@pytest.mark.parametrize("convention", [PRIOR_CLOSE, EX_CLOSE])
+def test_a_split_between_the_ex_date_and_the_measured_close_counts(storage, convention):
+    """5 dollars a share of 100, on a Saturday; on Monday 10-for-1: 9.5 a new share are 95 an old one."""
+    put(storage, "AAPL", {"2024-05-10 15:59": 100.0, "2024-05-13 15:59": 9.5})
+    announce(storage, "AAPL", split("AAPL", "2024-05-13", 10), dividend("AAPL", "2024-05-11", 5.0))
+
+    assert adjusted(storage, "AAPL", convention=convention) == [pytest.approx(9.5, rel=1e-15), 9.5]
+
+
+def test_splits_between_the_ex_date_and_the_measured_close_must_be_known(storage):
+    """As of the Saturday of the ex-date nothing of Monday is asked, but Monday's close is: is it of the same shares?"""
+    put(storage, "AAPL", {"2024-05-10 15:59": 100.0, "2024-05-13 15:59": 9.5})
+    announce(storage, "AAPL", dividend("AAPL", "2024-05-11", 5.0), last=date(2024, 5, 11))
+
+    with pytest.raises(
+        StoreError, match=r"no corporate actions of AAPL for 2024-05-1\d to 2024-05-13; run `data-engine actions AAPL"
+    ):
+        adjusted(storage, "AAPL", date(2024, 5, 11), convention=EX_CLOSE)
+
+
+def test_a_split_of_a_spun_off_company_before_its_first_trade_counts(storage):
+    """A share of SOLV for one is 10 on the second, after 2-for-1 on that day: 20 on the first, of 100."""
+    record = {"source_symbol": "MMM", "source_rate": 1, "new_symbol": "SOLV", "new_rate": 1}
+    put(storage, "MMM", {"2024-03-28 15:59": 100.0, "2024-04-01 15:59": 80.0})
+    announce(storage, "MMM", decode("spin_off", {**record, "ex_date": "2024-04-01", "process_date": "2024-04-01"}))
+    put(storage, "SOLV", {"2024-04-02": 10.0}, "1Day")
+    rested(storage, "SOLV", date(2024, 3, 25), date(2024, 4, 5), DAYS)
+    announce(storage, "SOLV", split("SOLV", "2024-04-02", 2))
+
+    assert adjusted(storage, "MMM") == [80.0, 80.0]
+
+
+def rename(old: str, new: str, day: str) -> Action:
+    return decode("name_change", {"old_symbol": old, "new_symbol": new, "process_date": day})
+
+
+def spin_off(storage: ParquetStorage, symbol: str, child: str) -> None:
+    """Store bars of 100 and 80 around a spin-off of one share for one, on 2024-03-01."""
+    record = {"source_symbol": symbol, "source_rate": 1, "new_symbol": child, "new_rate": 1}
+    put(storage, symbol, {"2024-02-29 15:59": 100.0, "2024-03-01 15:59": 80.0})
+    announce(storage, symbol, decode("spin_off", {**record, "ex_date": "2024-03-01", "process_date": "2024-03-01"}))
+
+
+MOVED = [rename("CH", "NEWCH", "2024-04-01"), rename("OTHER", "CH", "2024-05-01")]
+
+
+def reused(storage: ParquetStorage, *changes: Action) -> None:
+    """CH was spun off on 2024-03-01, and the series CH is that of a company at 1 dollar, which took the ticker since."""
+    spin_off(storage, "P", "CH")
+    put(storage, "CH", {"2024-03-01": 1.0, "2024-05-02": 1.0}, "1Day")
+    for symbol in ("CH", "NEWCH", "OTHER"):
+        announce(storage, symbol, *(one for one in changes if symbol in one.symbols))
+
+
+@pytest.mark.parametrize("name", ["NEWCH", "CH@2024-03-01", "CH@2024-03-31"])
+def test_a_spun_off_company_is_found_under_its_names_and_not_by_its_ticker(storage, name):
+    """The company is worth 20 of 100; the one that has its ticker now, 1."""
+    reused(storage, *MOVED)
+    with pytest.raises(
+        StoreError, match=r"close of CH@2024-03-31 on 2024-03-01.*`data-engine ingest CH@2024-03-31 --start 2024-03-01 "
+    ):
+        adjusted(storage, "P")
+
+    put(storage, name, {"2024-03-01": 20.0}, "1Day")
+    assert adjusted(storage, "P") == [80.0, 80.0]
+
+
+def test_a_ticker_that_was_taken_long_after_a_spin_off_is_another_companys(storage):
+    """No action tells when the spun-off company left CH: as of the spin-off, Alpaca answers for it."""
+    reused(storage, MOVED[1])
+    with pytest.raises(StoreError, match=r"`data-engine ingest CH@2024-03-01 --start 2024-03-01 "):
+        adjusted(storage, "P")
+
+    put(storage, "CH@2024-03-01", {"2024-03-01": 20.0}, "1Day")
+    assert adjusted(storage, "P") == [80.0, 80.0]
+
+
+def test_a_spun_off_company_that_had_a_ticker_of_its_own_for_days_is_itself(storage):
+    spin_off(storage, "P", "CH")
+    announce(storage, "CH", rename("CHV", "CH", "2024-03-05"))
+    announce(storage, "CHV", rename("CHV", "CH", "2024-03-05"))
+    put(storage, "CH", {"2024-03-01": 20.0}, "1Day")
+
+    assert adjusted(storage, "P") == [80.0, 80.0]
+
+
+def test_a_spun_off_company_that_was_bought_keeps_its_series(storage):
+    bought = decode("cash_merger", {"acquiree_symbol": "CH", "effective_date": "2024-05-01", "process_date": "2024-05-01"})
+    spin_off(storage, "P", "CH")
+    announce(storage, "CH", bought)
+    put(storage, "CH", {"2024-03-01": 20.0, "2024-04-30": 21.0}, "1Day")
+
+    assert adjusted(storage, "P") == [80.0, 80.0]
+
+
+def test_the_series_of_a_former_owner_has_no_price_of_a_company_that_took_its_ticker(storage):
+    """NEWCH was another's until the 20th of March, and is the spun-off company's since April: the series is of January."""
+    left, taken = rename("NEWCH", "GONE", "2024-03-20"), MOVED[0]
+    spin_off(storage, "P", "CH")
+    put(storage, "NEWCH", {"2024-03-01": 1.0}, "1Day")
+    storage.bars.coverage.update(Series("NEWCH", DAYS), lambda known: replace(known, begun=datetime(2024, 1, 2, tzinfo=UTC)))
+    announce(storage, "CH", taken)
+    announce(storage, "NEWCH", left, taken)
+
+    with pytest.raises(StoreError, match="close of CH@2024-03-31 on 2024-03-01"):
+        adjusted(storage, "P")
+
+
+def test_two_splits_near_each_other_do_not_contradict_the_closes_around_them(storage):
+    """100 before 10-for-1 on the 10th and 2-for-1 on the 13th, 5 after: the stock did not trade between."""
+    put(storage, "THIN", {"2024-05-08": 100.0, "2024-05-13": 5.0}, "1Day")
+    rested(storage, "THIN", date(2024, 5, 8), date(2024, 5, 13), DAYS)
+    both = [split("THIN", "2024-05-10", 10), split("THIN", "2024-05-13", 2)]
+    prices = PayoutPrices(storage.bars, Feed.SIP, TODAY)
+
+    assert list(contradicted(both, prices, "THIN")) == []
+    wrong = list(contradicted([both[0], split("THIN", "2024-05-13", 20)], prices, "THIN"))
+    assert len(wrong) == 2, "the closes do not tell which of the two is wrong"
+
+
 def test_splits_need_no_close(storage):
     put(storage, "AAPL", {"2024-05-13 12:00": 78.0})
     announce(storage, "AAPL", dividend("AAPL", "2024-06-13", 2.0))
@@ -273,6 +411,11 @@ def test_a_spin_off_is_worth_what_its_shares_closed_at(storage):
         adjusted(storage, "MMM")
 
     put(storage, "SOLV", {"2024-04-01": 80.0}, "1Day")
+    with pytest.raises(
+        StoreError, match=r"no corporate actions of SOLV for 2024-04-01 to .*`data-engine actions SOLV --start 2024-04-01`"
+    ):
+        adjusted(storage, "MMM")  # whose SOLV is, is not known: the ticker may have passed to another company
+    announce(storage, "SOLV", first="2024-04-01")
     assert adjusted(storage, "MMM") == [80.0, 82.0]
 
 
@@ -284,6 +427,7 @@ def test_a_spun_off_company_that_trades_a_day_later_has_the_price_of_that_day(st
     put(storage, "MMM", {"2024-03-28 15:59": 100.0, "2024-04-01 15:59": 82.0})
     announce(storage, "MMM", action)
     put(storage, "SOLV", {"2024-04-02": 80.0}, "1Day")
+    announce(storage, "SOLV")
     if answered:
         span = new_york_days(date(2024, 3, 25), date(2024, 4, 5))
         storage.bars.coverage.update(Series("SOLV", DAYS), lambda known: replace(known, wanted=(span,), covered=(span,)))
@@ -314,6 +458,65 @@ def test_all_that_is_lacking_is_in_one_error_with_one_command(storage, friday):
         put(storage, symbol, bars, "1Day")  # what the command brings
     made = storage.load(["AAPL", "KO", "MSFT"], *week, **options)
     assert made["close"].tolist() == pytest.approx([100 * 0.98 * 0.98, 100.0, 98.0])
+
+
+def without_ex_date(kind: str, symbol: str, processed: str, **values: Any) -> Action:
+    return decode(kind, {"symbol": symbol, "process_date": processed, **values})
+
+
+@pytest.mark.parametrize(
+    ("processed", "fails"),
+    [
+        ("2024-06-14", True),  # after as_of: a dividend is paid weeks after its ex-date
+        ("2024-05-15", True),
+        ("2024-04-06", True),  # 31 days before the 7th of May, the day after the first bar
+        ("2024-04-05", False),
+        ("2025-05-21", True),  # 366 days after the 20th of May, as_of
+        ("2025-05-22", False),
+    ],
+)
+def test_a_record_without_an_ex_date_is_an_error_if_that_may_be_in_the_range(storage, processed, fails):
+    """Ex-dates are from 366 days before the process date to 31 days after it, as they are asked for."""
+    put(storage, "P", {"2024-05-06 15:59": 100.0})
+    announce(storage, "P", without_ex_date("cash_dividend", "P", processed, rate=2.0))
+
+    if not fails:
+        assert adjusted(storage, "P", date(2024, 5, 20)) == [100.0]
+        return
+    assert adjusted(storage, "P", date(2024, 5, 20), adjustment=SPLIT) == [100.0]
+    with pytest.raises(InputError, match="no ex-date") as caught:
+        adjusted(storage, "P", date(2024, 5, 20))
+    drop, put_right = re.findall("`data-engine (.*?)`", str(caught.value))
+    assert drop == f"actions drop P --ex-date {processed} --kind dividend"
+    assert put_right == "actions set P --ex-date YYYY-MM-DD"
+
+
+def test_ex_dates_are_searched_for_where_they_are_asked_for():
+    day = date(2024, 6, 28)
+    first, last = possible_ex_dates(without_ex_date("cash_dividend", "P", "2024-06-28", rate=2.0))
+
+    assert (day - LATE, day + EARLY) == (first, last)
+
+
+def test_a_record_without_an_ex_date_may_be_of_the_time_before_a_rename(storage):
+    """OLD's dividend is paid eleven days after it is NEW: its ex-date may have been OLD's."""
+    rename = decode("name_change", {"old_symbol": "OLD", "new_symbol": "NEW", "process_date": "2022-06-09"})
+    put(storage, "NEW", {"2022-06-03 15:59": 100.0})
+    announce(storage, "NEW", rename)
+    announce(storage, "OLD", rename, without_ex_date("cash_dividend", "OLD", "2022-06-20", rate=2.0))
+
+    with pytest.raises(InputError, match="OLD: cash dividend of an unknown ex-date"):
+        adjusted(storage, "NEW")
+
+
+def test_a_split_without_an_ex_date_may_lie_between_a_close_and_its_dividend(storage):
+    """What the price is per new share is unknown, also where splits are not applied."""
+    put(storage, "AAPL", {"2024-05-10 15:59": 80.0})
+    torn = without_ex_date("forward_split", "AAPL", "2024-05-13", new_rate=10, old_rate=1)
+    announce(storage, "AAPL", torn, dividend("AAPL", "2024-05-13", 2.0))
+
+    with pytest.raises(InputError, match="AAPL: forward split of an unknown ex-date"):
+        adjusted(storage, "AAPL", adjustment=Adjustment.parse("dividend"))
 
 
 def test_one_payout_in_another_currency_does_not_fail_the_others(storage, friday):
@@ -579,6 +782,64 @@ def test_weeks_are_refused(storage):
     put(storage, "NVDA", {"2024-06-03": 1200.0}, "1Week")
     with pytest.raises(InputError, match="1Week"):
         choose_road(Dataset(Timeframe.parse("1Week"), SPLIT), ["NVDA"], held(storage), now=NOW)
+
+
+# ------------------------------------------------------------------------------------------ booked under another ticker
+
+
+TURNED = rename("OLD", "NEW", "2022-06-09")
+
+
+def booked(symbol: str, ex_date: str, processed: str) -> Action:
+    return decode("cash_dividend", {"symbol": symbol, "ex_date": ex_date, "process_date": processed, "rate": 2.0})
+
+
+@pytest.mark.parametrize("series", ["OLD", "NEW"])
+@pytest.mark.parametrize(
+    "records",
+    [
+        [booked("NEW", "2022-06-06", "2022-06-20")],  # ex under the old ticker, booked under the new one
+        [booked("OLD", "2022-06-06", "2022-06-20")],
+        [booked("NEW", "2022-06-06", "2022-06-20"), booked("OLD", "2022-06-06", "2022-06-20")],
+    ],
+    ids=["new", "old", "both"],
+)
+def test_a_dividend_whose_ticker_changes_before_it_is_booked_is_applied_once(storage, series, records):
+    """2 of 100 on the 6th of June; on the 9th OLD becomes NEW, and the dividend is booked on the 20th."""
+    put(storage, series, {"2022-06-03 15:59": 100.0, "2022-06-06 15:59": 98.0})
+    for symbol in ("OLD", "NEW"):
+        announce(storage, symbol, TURNED, *(one for one in records if one.symbol == symbol))
+
+    assert adjusted(storage, series) == [98.0, 98.0]
+
+
+def test_a_dividend_that_is_booked_before_a_rename_and_goes_ex_after_it_is_applied(storage):
+    """A due-bill dividend: paid on the 7th under OLD, ex on the 13th, when it is NEW."""
+    put(storage, "NEW", {"2022-06-10 15:59": 100.0, "2022-06-13 15:59": 98.0})
+    announce(storage, "OLD", TURNED, booked("OLD", "2022-06-13", "2022-06-07"))
+    announce(storage, "NEW", TURNED)
+
+    assert adjusted(storage, "NEW") == [98.0, 98.0]
+
+
+def test_a_dividend_of_a_ticker_that_another_security_had_on_the_ex_date_is_that_ones_and_named(storage):
+    """OTHER was NEW until the 8th: the dividend of the 6th is OTHER's, booked when OLD is NEW; nobody can be sure."""
+    left = rename("NEW", "OTHER", "2022-06-08")
+    put(storage, "OLD", {"2022-06-03 15:59": 100.0, "2022-06-06 15:59": 100.0})
+    put(storage, "OTHER", {"2022-06-03 15:59": 50.0, "2022-06-06 15:59": 48.0})
+    announce(storage, "NEW", left, TURNED, booked("NEW", "2022-06-06", "2022-06-20"))
+    announce(storage, "OLD", TURNED)
+    announce(storage, "OTHER", left)
+
+    options: dict[str, Any] = {"adjustment": "all", "as_of": "2022-06-30", "incomplete": "ignore"}
+    with pytest.warns(
+        AdjustmentWarning, match="NEW: dividend of 2 USD on 2022-06-06 is of .* or of OLD,.* 2022-06-20,.* not applied"
+    ):
+        made = storage.load("OLD", "2022-06-03", "2022-06-06", **options)
+    assert made["close"].tolist() == [100.0, 100.0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", AdjustmentWarning)
+        assert storage.load("OTHER", "2022-06-03", "2022-06-06", **options)["close"].tolist() == [48.0, 48.0]
 
 
 # ----------------------------------------------------------------------------------------------------------------- by `load`

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_engine.corporate_actions.adjustment import EX_CLOSE, PRIOR_CLOSE, Factors, adjust, check_adjustable, factors
+from data_engine.corporate_actions.payout_prices import Price
 from data_engine.errors import InputError
 from data_engine.market.bars import BAR_SCHEMA, EMPTY
 from data_engine.market.corporate_action import Action, decode
@@ -174,8 +175,29 @@ def test_a_dividend_that_is_recorded_twice_counts_once():
 def test_a_dividend_on_the_day_of_a_split_is_for_the_new_shares(adjustment):
     """1 dollar for a share of 10, of which there was one tenth as many at 100 the day before."""
     actions = [split("2024-05-10", 10), dividend("2024-05-10", 1.0)]
+    close = Price(date(2024, 5, 9), 100.0).per_share(date(2024, 5, 10), actions)
 
-    assert factors(actions, adjustment, FAR, closes={date(2024, 5, 10): 100.0}).cash == (0.9,)
+    assert factors(actions, adjustment, FAR, closes={date(2024, 5, 10): close}).cash == (0.9,)
+
+
+def test_a_price_of_another_day_is_per_share_as_shares_are_by_the_splits_between():
+    """1-for-4 on the 8th, 10-for-1 on the 10th and a stock dividend of one for one on the 14th: 1 share, 0.25, 2.5, then 5."""
+    stock = decode("stock_dividend", {"symbol": "A", "rate": 1.0, "ex_date": "2024-05-14", "process_date": "2024-05-14"})
+    actions = [split("2024-05-08", 1, 4), split("2024-05-10", 10), split("2024-05-10", 20, 2), stock]
+    ninth = Price(date(2024, 5, 9), 100.0)
+
+    assert [ninth.per_share(date(2024, 5, day), actions) for day in (7, 8, 9, 10, 13, 14)] == [
+        25.0,
+        100.0,
+        100.0,
+        10.0,
+        10.0,
+        5.0,
+    ]
+    torn = [*actions, split("2024-05-10", 5)]
+    assert ninth.per_share(date(2024, 5, 8), torn) == 100.0
+    with pytest.raises(InputError, match="cannot both be"):
+        ninth.per_share(date(2024, 5, 10), torn)
 
 
 def test_split_dividend_and_all_choose():

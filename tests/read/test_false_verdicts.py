@@ -143,6 +143,24 @@ def test_the_emptiness_of_a_reused_ticker_is_fetched_again(storage):
     assert ([one.covered for one in found.known], found.asof) == ([(WEEK,)], {})
 
 
+def test_a_next_owners_series_that_was_requested_from_before_the_change_lacks_what_is_missing_after_it(storage):
+    """FB is requested since January 2022 and was begun in 2024: its first bar, of June 2024, says that it is the next owner's."""
+    fetched(storage, "2024-07-01T16:00", TUESDAY, WEDNESDAY, symbol="FB")
+    renamed(storage)
+    wanted = between("2022-01-03T05:00", "2024-06-08T04:00")
+    lacking = between("2024-06-06T04:00", "2024-06-08T04:00")
+    covered = (TimeRange(wanted.start, lacking.start),)
+    storage.bars.coverage.update(Series("FB", MINUTES), lambda one: replace(one, wanted=(wanted,), covered=covered))
+
+    for start in ("2022-01-03", "2024-06-03"):
+        with pytest.raises(StoreError, match="FB"):
+            storage.load("FB", start, "2024-06-07", incomplete="raise")
+    (status,) = series_status(storage.bars, DatasetFilter(), ["FB"], now=LONG_AFTER)
+    assert (status.ended, status.missing) == (None, (lacking,))
+    found = recheckable(storage.bars, DatasetFilter(), None, now=LONG_AFTER)
+    assert ([one.covered for one in found.known], found.asof) == ([covered], {})
+
+
 # ---------------------------------------------------------------------------------------------- imports of other bars
 
 

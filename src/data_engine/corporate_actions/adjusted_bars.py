@@ -7,7 +7,7 @@ name all of it. Bars after ``as_of`` stay raw.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 
@@ -24,22 +24,23 @@ from data_engine.corporate_actions.adjustment import (
     is_chosen,
     payouts,
 )
-from data_engine.corporate_actions.obstacles import Obstacle, UnknownActions
-from data_engine.corporate_actions.payout_prices import NoPrice, PayoutPrices
+from data_engine.corporate_actions.ex_dates import may_be_within
+from data_engine.corporate_actions.obstacles import Obstacle, UnknownActions, unknown_actions
+from data_engine.corporate_actions.payout_prices import NoPrice, PayoutPrices, Price
+from data_engine.corporate_actions.spun_off import SpunOff, is_stored_for
 from data_engine.corporate_actions.suspect_actions import contradicted, repeated
-from data_engine.corporate_actions.symbol_actions import SymbolActions, days
+from data_engine.corporate_actions.symbol_actions import SymbolActions
 from data_engine.corporate_actions.ticker_changes import (
     Tenure,
     TickerChange,
+    end_of_series,
     tenures,
-    ticker_change_of,
     ticker_changes_of,
 )
 from data_engine.errors import InputError, StoreError
 from data_engine.market.corporate_action import Action
-from data_engine.market.exchange_calendar import sessions
 from data_engine.market.series import RAW, Adjustment, Dataset, Series
-from data_engine.market.time_range import TimeRange, new_york_date, new_york_days
+from data_engine.market.time_range import new_york_date
 from data_engine.store.bar_store import BarStore
 
 Step = Callable[[str, pa.Table], pa.Table]
@@ -220,13 +221,13 @@ class _Security:
         symbol, after = self._series.symbol, new_york_date(first)
         try:
             left, owned = self._tenures(first)
-            unknown = list(self._unknown(owned, after))
+            unknown = list(self._unknown(owned, after, self._of.as_of))
             if unknown:
                 plan.obstacles[symbol] = Obstacle(actions=tuple(unknown))
                 return
             found = [(action, tenure) for tenure in owned for action in self._actions_of(tenure)]
             every = [action for action, _ in found]
-            self._add_factors(plan, left, found, after)
+            self._add_factors(plan, left, owned, found, after)
         except InputError as error:
             plan.obstacles[symbol] = Obstacle(reason=str(error))
             return
@@ -235,22 +236,42 @@ class _Security:
             return
         chosen = effective(every, self._of.adjustment, self._of.as_of, after)
         plan.doubts += [*repeated(chosen), *contradicted(chosen, self._of.prices, self._series.symbol)]
+        plan.doubts += self._disputed(owned, every, after)
         if until > self._of.as_of:
             plan.later += [
-                str(action) for action in every if is_chosen(action, self._of.adjustment) and self._of.as_of < action.day <= until
+                str(action)
+                for action in every
+                if is_chosen(action, self._of.adjustment) and may_be_within(action, self._of.as_of, until)
             ]
+
+    def _disputed(self, owned: Iterable[Tenure], every: Iterable[Action], after: date) -> Iterator[str]:
+        """Yield a text for each action that is not applied, though it is booked while the security has the ticker."""
+        applied = {action.key for action in every}
+        for tenure in owned:
+            for action in self._book(tenure.symbol).counted:
+                chosen = is_chosen(action, self._of.adjustment) and may_be_within(action, after, self._of.as_of)
+                if chosen and action.key not in applied and tenure.disputed(action):
+                    yield (
+                        f"{action} is of the security that had {action.symbol} on that day, or of {self._series.symbol}, which "
+                        f"had it on {action.process_date}, when the record was booked: it is not applied"
+                    )
 
     def effective_actions(self, first: datetime) -> tuple[Action, ...]:
         """Return the actions that change bars after the first."""
         after = new_york_date(first)
         _, owned = self._tenures(first)
-        if unknown := tuple(self._unknown(owned, after)):
+        if unknown := tuple(self._unknown(owned, after, self._of.as_of)):
             raise Obstacle.error({self._series.symbol: Obstacle(actions=unknown)}, 1)
         every = [action for tenure in owned for action in self._actions_of(tenure)]
         return effective(every, self._of.adjustment, self._of.as_of, after)
 
     def _add_factors(
-        self, plan: AdjustmentPlan, left: TickerChange | None, found: list[tuple[Action, Tenure]], after: date
+        self,
+        plan: AdjustmentPlan,
+        left: TickerChange | None,
+        owned: tuple[Tenure, ...],
+        found: list[tuple[Action, Tenure]],
+        after: date,
     ) -> None:
         of, symbol = self._of, self._series.symbol
         every = [action for action, _ in found]
@@ -258,40 +279,34 @@ class _Security:
         closes: dict[date, float] = {}
         values: dict[tuple[str, date], float] = {}
         lacking: list[NoPrice] = []
-        for payout in payouts(effective(every, of.adjustment, of.as_of, after), every):
+        unknown: list[UnknownActions] = []
+        for payout in payouts(effective(every, of.adjustment, of.as_of, after)):
             day = payout.ex_date
             names = [symbol] if left is None or day <= left.day else []
-            names += [tenure.symbol for action, tenure in found if action.day == day and self._is_stored_for(tenure)]
+            names += [
+                tenure.symbol for action, tenure in found if action.day == day and is_stored_for(tenure, of.prices, self._changes)
+            ]
             price = self._price(tuple(dict.fromkeys(names)), day, before=before)
             if isinstance(price, NoPrice):
                 lacking.append(price)
             else:
-                closes[day] = price
+                unknown += self._unknown(owned, *sorted((price.day, day)))
+                closes[day] = price.per_share(day, every)
             for child, _ in payout.shares:
-                value = of.prices.from_day(child, day)
-                if isinstance(value, NoPrice):
-                    lacking.append(value)
+                value = SpunOff(child, day, of.prices, self._book, self._changes).value()
+                if isinstance(value, Obstacle):
+                    lacking += value.prices
+                    unknown += value.actions
                 else:
                     values[child, day] = value
-        if lacking:
-            plan.obstacles[symbol] = Obstacle(prices=tuple(lacking))
+        if lacking or unknown:
+            plan.obstacles[symbol] = Obstacle(tuple(dict.fromkeys(unknown)), tuple(lacking))
             return
         plan.factors[symbol] = factors(
             every, of.adjustment, of.as_of, after=after, closes=closes, values=values, convention=of.convention
         )
 
-    def _is_stored_for(self, tenure: Tenure) -> bool:
-        """Tell whether what is stored under a ticker is of the security that had it then, and not of a later owner."""
-        if tenure.after is None:
-            return True
-        symbol = tenure.symbol
-        for known in self._of.prices.stored(symbol):
-            left = ticker_change_of(symbol, self._changes, since=known.since, begun=known.begun, first_bar=known.first_bar)
-            if left is None or left.day != tenure.after:
-                return False
-        return True
-
-    def _price(self, names: tuple[str, ...], day: date, *, before: bool) -> float | NoPrice:
+    def _price(self, names: tuple[str, ...], day: date, *, before: bool) -> Price | NoPrice:
         """Return the close by which a payout is measured, under the first ticker that has it."""
         lacking: list[NoPrice] = []
         for name in names:
@@ -303,10 +318,8 @@ class _Security:
         return lacking[0] if lacking else NoPrice(self._series.symbol, day, day)
 
     def _tenures(self, first: datetime) -> tuple[TickerChange | None, tuple[Tenure, ...]]:
-        symbol = self._series.symbol
-        begun = self._of.storage.coverage.read(self._series).begun
-        left = ticker_change_of(symbol, self._changes, since=first, begun=begun)
-        return left, tenures(symbol, left, self._changes)
+        left = end_of_series(self._of.storage.coverage.read(self._series), self._changes, since=first)
+        return left, tenures(self._series.symbol, left, self._changes)
 
     def _changes(self, symbol: str) -> Iterable[TickerChange]:
         return ticker_changes_of(self._book(symbol).counted)
@@ -317,21 +330,12 @@ class _Security:
         return self._known[symbol]
 
     def _actions_of(self, tenure: Tenure) -> list[Action]:
-        return [
-            action for action in self._book(tenure.symbol).counted if action.symbol == tenure.symbol and tenure.has(action.day)
-        ]
+        return tenure.actions(self._book(tenure.symbol).counted)
 
-    def _unknown(self, owned: Iterable[Tenure], after: date) -> Iterable[UnknownActions]:
-        """Yield the days after *after* that may be ex-dates of actions that were never requested."""
+    def _unknown(self, owned: Iterable[Tenure], after: date, until: date) -> Iterable[UnknownActions]:
+        """Yield the days after *after*, up to *until*, that may be ex-dates of actions that were never requested."""
         for tenure in owned:
             first = max(after + _DAY, tenure.first or date.min)
-            last = min(self._of.as_of, tenure.after or date.max)
-            if first > last:
-                continue
-            unknown = [days(span) for span in self._book(tenure.symbol).missing(new_york_days(first, last)) if _has_session(span)]
-            if unknown:
-                yield UnknownActions(tenure.symbol, unknown[0][0], unknown[-1][1])
-
-
-def _has_session(span: TimeRange) -> bool:
-    return any(sessions(*days(span)))
+            last = min(until, tenure.after or date.max)
+            if (unknown := unknown_actions(self._book(tenure.symbol), first, last)) is not None:
+                yield unknown

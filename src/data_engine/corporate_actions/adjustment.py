@@ -18,6 +18,7 @@ from operator import attrgetter
 import numpy as np
 import pyarrow as pa
 
+from data_engine.corporate_actions.ex_dates import may_be_within
 from data_engine.errors import InputError
 from data_engine.market.bars import arrow, numbers, timestamps_us, to_micros
 from data_engine.market.corporate_action import Action, CashDividend, Event, SpinOff, Split, StockDividend
@@ -47,19 +48,17 @@ _LONGEST = timedelta(hours=8)  # a longer bar may contain trades of two New York
 
 @dataclass(frozen=True, slots=True)
 class Payout:
-    """The amount that a price loses on an ex-date, per share after the splits of that day.
+    """The amount that a price loses on an ex-date, per share as shares are on it, after the splits of that day.
 
     Attributes:
         ex_date: The first day without the payout.
         cash: The cash per share, in US dollars.
         shares: The shares of other companies: pairs of a symbol and the number of its shares per share.
-        ratio: The shares on the ex-date per share on the day before: 10 if a 10-for-1 split takes effect on the same day.
     """
 
     ex_date: date
     cash: float = 0.0
     shares: tuple[tuple[str, float], ...] = ()
-    ratio: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,14 +103,14 @@ def effective(actions: Iterable[Action], adjustment: Adjustment, as_of: date, af
         after: The day after which ex-dates count: an action does not change bars from its ex-date on. If None, all count.
 
     Raises:
-        InputError: If an action of these kinds lacks a value that it takes to apply it.
+        InputError: If an action of these kinds lacks a value that it takes to apply it. One that lacks its ex-date is an action
+            of these days if it may be.
     """
     found: list[Action] = []
     for action in sorted(actions, key=lambda one: one.order):
-        if not is_chosen(action, adjustment) or action.day > as_of or (after is not None and action.day <= after):
+        if not is_chosen(action, adjustment) or not may_be_within(action, after, as_of):
             continue
-        if action.flaw is not None:
-            raise InputError(f"{action}: its record has {action.flaw}; {_correct(action)}")
+        _check_record(action)
         if isinstance(action.event, CashDividend) and action.event.currency != "USD":
             raise InputError(f"{action}: its value in US dollars is unknown; {_correct(action)}")
         if action.event is not None and not any(_is_twin(action, other) for other in found):
@@ -151,30 +150,56 @@ def _check_splits(ones: Sequence[Action]) -> None:
         raise InputError(f"{splits[0].symbol}: {' and '.join(map(str, splits))} cannot both be; {_correct(splits[0])}")
 
 
+def _check_record(action: Action) -> None:
+    """Raise if the record of an action lacks a value that it takes to apply it."""
+    if action.flaw is None:
+        return
+    if action.ex_date is not None:
+        raise InputError(f"{action}: its record has {action.flaw}; {_correct(action)}")
+    symbol, word = action.symbol, WORDS.get(action.kind)
+    raise InputError(
+        f"{symbol}: {action.kind.replace('_', ' ')} of an unknown ex-date: its record has {action.flaw}; run "
+        f"`data-engine actions drop {symbol} --ex-date {action.day} --kind {word}` ({action.day} is its process date, by which "
+        f"it is stored), then `data-engine actions set {symbol} --ex-date YYYY-MM-DD` with its ex-date"
+    )
+
+
 def _correct(action: Action) -> str:
     return f"run `data-engine actions set {action.symbol} --ex-date {action.day}` or `actions drop` to correct it"
 
 
-def payouts(chosen: Iterable[Action], actions: Iterable[Action]) -> tuple[Payout, ...]:
-    """Return the payouts whose value must be known, in order of their ex-dates.
+def share_ratio(actions: Iterable[Action], after: date, until: date) -> float:
+    """Return the shares that one share of a day has become by a later day.
 
     Args:
-        chosen: The `effective` actions.
-        actions: All actions of the security: a split of the same day counts, chosen or not.
+        actions: All known actions of the security: splits and stock dividends count, whether or not an adjustment applies them.
+        after: The day.
+        until: The later day, whose own splits count.
+
+    Raises:
+        InputError: If different splits are recorded for one day, or a split that may be between lacks a value.
     """
     splits: list[Action] = []
     for action in actions:
+        if WORDS.get(action.kind) != "split" or not may_be_within(action, after, until):
+            continue
+        _check_record(action)
         if isinstance(action.event, _SHARES) and not any(_is_twin(action, other) for other in splits):
             splits.append(action)
+    for _, ones in groupby(sorted(splits, key=_DAY), key=_DAY):
+        _check_splits(tuple(ones))
+    return _ratio(one.event for one in splits)
+
+
+def payouts(chosen: Iterable[Action]) -> tuple[Payout, ...]:
+    """Return the payouts of `effective` actions, whose value must be known, in order of their ex-dates."""
     made = []
     for day, ones in groupby(sorted(chosen, key=_DAY), key=_DAY):
         events = [one.event for one in ones]
         cash = sum(event.rate for event in events if isinstance(event, CashDividend))
         shares = tuple((event.new_symbol, event.ratio) for event in events if isinstance(event, SpinOff))
         if cash or shares:
-            same_day = [one for one in splits if one.day == day]
-            _check_splits(same_day)
-            made.append(Payout(day, cash, shares, _ratio(one.event for one in same_day)))
+            made.append(Payout(day, cash, shares))
     return tuple(made)
 
 
@@ -195,8 +220,8 @@ def factors(
         adjustment: The kinds to apply: ``split`` (stock dividends, too), ``dividend``, ``spin-off``, a list of these, or ``all``.
         as_of: The last ex-date to apply.
         after: The day of the first bar: actions up to it are ignored. If None, all are applied.
-        closes: The raw regular closes that *convention* needs, by ex-date.
-        values: The prices of shares of spun-off companies, by symbol and ex-date.
+        closes: The regular closes that *convention* needs, by ex-date, per share as shares are on it (`Price.per_share`).
+        values: The prices of shares of spun-off companies, by symbol and ex-date, per share as theirs are on it.
         convention: One of the names in `CONVENTIONS`.
 
     Raises:
@@ -205,9 +230,8 @@ def factors(
     if convention not in CONVENTIONS:
         raise InputError(f"convention {convention!r} does not exist; choose one of {', '.join(CONVENTIONS)}")
     convention = CONVENTIONS[convention]
-    known = tuple(actions)
-    chosen = effective(known, adjustment, as_of, after)
-    remains = {payout.ex_date: _remains(payout, closes or {}, values or {}, convention) for payout in payouts(chosen, known)}
+    chosen = effective(actions, adjustment, as_of, after)
+    remains = {payout.ex_date: _remains(payout, closes or {}, values or {}, convention) for payout in payouts(chosen)}
     days = sorted({action.day for action in chosen})
     shares, cash = [1.0], [1.0]
     for day in reversed(days):
@@ -274,10 +298,9 @@ def _remains(payout: Payout, closes: Mapping[date, float], values: Mapping[tuple
         raise InputError(f"payout of {day}: the close {which} that day is unknown")
     if convention == EX_CLOSE:
         return 1 / (1 + paid / close)
-    before = close / payout.ratio  # the money is for shares as they are after that day's split
-    if paid >= before:
-        raise InputError(f"payout of {day}: {paid:g} per share exceeds the close before, {before:g}")
-    return 1 - paid / before
+    if paid >= close:
+        raise InputError(f"payout of {day}: {paid:g} per share exceeds the close before, {close:g}")
+    return 1 - paid / close
 
 
 WORDS = {

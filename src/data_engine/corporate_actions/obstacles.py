@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from datetime import date
 
 from data_engine.corporate_actions.payout_prices import NoPrice
+from data_engine.corporate_actions.symbol_actions import SymbolActions, days
 from data_engine.errors import InputError, StoreError
+from data_engine.market.exchange_calendar import sessions
+from data_engine.market.time_range import new_york_days
 from data_engine.market.wording import and_more
 
 _NAMED = 3
@@ -31,9 +34,23 @@ class UnknownActions:
         return f"{self.symbol} for {self.first} to {self.last}"
 
 
+def unknown_actions(known: SymbolActions, first: date, last: date) -> UnknownActions | None:
+    """Return the days of a range, both ends included, that may be ex-dates of actions that were never requested.
+
+    Args:
+        known: The stored actions of the ticker.
+        first: The first day.
+        last: The last day; if it is before *first*, there is none.
+    """
+    if first > last:
+        return None
+    unknown = [days(span) for span in known.missing(new_york_days(first, last)) if any(sessions(*days(span)))]
+    return UnknownActions(known.symbol, unknown[0][0], unknown[-1][1]) if unknown else None
+
+
 @dataclass(frozen=True, slots=True)
 class Obstacle:
-    """Why one symbol cannot be adjusted. One of the attributes has a value.
+    """Why one symbol cannot be adjusted. Some of the attributes have a value.
 
     Attributes:
         actions: The days whose corporate actions are unknown.

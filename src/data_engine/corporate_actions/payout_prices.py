@@ -6,11 +6,13 @@ trade between it and the ex-date must be known, too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
 
+from data_engine.corporate_actions.adjustment import share_ratio
 from data_engine.market.bars import from_micros, numbers, timestamps_us, within
+from data_engine.market.corporate_action import Action
 from data_engine.market.exchange_calendar import extended_hours, regular_hours, sessions
 from data_engine.market.series import RAW, Dataset, Feed, Series, Timeframe
 from data_engine.market.time_range import TimeRange, missing, new_york_date, new_york_days, new_york_midnight
@@ -24,6 +26,33 @@ NEAR = timedelta(days=14)
 _DAY = timedelta(days=1)
 
 _AHEAD = timedelta(days=5)  # a spun-off company may trade for the first time some days later
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """A stored close. It is that of a share as shares are on its day: see `per_share`.
+
+    Attributes:
+        day: The session.
+        close: Its close.
+    """
+
+    day: date
+    close: float
+
+    def per_share(self, day: date, actions: Iterable[Action]) -> float:
+        """Return the close per share as shares are on another day, by the splits between.
+
+        Args:
+            day: The day, whose own splits have taken effect.
+            actions: The actions of the security.
+
+        Raises:
+            InputError: If different splits are recorded for one of the days between.
+        """
+        early, late = sorted((self.day, day))
+        ratio = share_ratio(actions, early, late)
+        return self.close / ratio if self.day < day else self.close * ratio
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +92,22 @@ class PayoutPrices:
         self._known: dict[Series, Coverage] = {}
         self._days: dict[tuple[Series, int], dict[date, float]] = {}
 
-    def before(self, symbol: str, day: date) -> float | NoPrice:
+    @property
+    def today(self) -> date:
+        """The current day in New York."""
+        return self._today
+
+    def before(self, symbol: str, day: date) -> Price | NoPrice:
         """Return the close of the last session with a trade before a day."""
         days = list(sessions(day - NEAR, day - _DAY))[::-1]
         return self._first(symbol, days) or self._lack(symbol, days, days[0])
 
-    def from_day(self, symbol: str, day: date) -> float | NoPrice:
+    def from_day(self, symbol: str, day: date) -> Price | NoPrice:
         """Return the close of the first session with a trade on a day or after it."""
         days = list(sessions(day, day + NEAR))
         return self._first(symbol, days) or self._lack(symbol, days, days[0])
 
-    def _first(self, symbol: str, days: list[date]) -> float | None:
+    def _first(self, symbol: str, days: list[date]) -> Price | None:
         """Return the close of the first of some days that has a trade, if those before are known to have none."""
         for dataset in self._datasets:
             price = self._search(Series(symbol, dataset), days)
@@ -81,11 +115,11 @@ class PayoutPrices:
                 return price
         return None
 
-    def _search(self, series: Series, days: list[date]) -> float | None:
+    def _search(self, series: Series, days: list[date]) -> Price | None:
         for day in days:
             close = self._close(series, day)
             if close is not None:
-                return close
+                return Price(day, close)
             if not self._is_answered(series, _bars_of(series, day)):
                 return None
         return None

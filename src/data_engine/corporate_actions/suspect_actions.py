@@ -63,9 +63,12 @@ def contradicted(actions: Iterable[Action], prices: PayoutPrices, symbol: str) -
             before, after = prices.before(name, action.day), prices.from_day(name, action.day)
             if isinstance(before, NoPrice) or isinstance(after, NoPrice):
                 continue
-            if contradicts(event.ratio, before, after):
+            # The two may be weeks apart, with other splits between.
+            others = [one for one in known if one.day != action.day]
+            last, first = before.per_share(action.day, others), after.per_share(action.day, others)
+            if contradicts(event.ratio, last, first):
                 yield (
-                    f"{action}, but the close went from {before:g} to {after:g}; "
+                    f"{action}, but the close went from {last:g} to {first:g}; "
                     f"run `data-engine actions set {action.symbol} --ex-date {action.day}` or `actions drop`"
                 )
             break

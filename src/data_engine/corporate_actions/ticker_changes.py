@@ -13,9 +13,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 
+from data_engine.corporate_actions.ex_dates import possible_ex_dates
 from data_engine.market.corporate_action import CEASED, Action, new_ticker
 from data_engine.market.symbol import asof_day, ticker_of
 from data_engine.market.time_range import TimeRange, new_york_midnight, union
+from data_engine.store.coverage import Coverage
 
 _DAY = timedelta(days=1)
 
@@ -190,6 +192,43 @@ def ticker_change_of(
     return left
 
 
+def end_of_series(known: Coverage, changes: ChangesOf, *, since: datetime | None = None) -> TickerChange | None:
+    """Return the change with which the security of a series left its ticker; None if it has it still.
+
+    Args:
+        known: The coverage of the series: when it was begun, and its first bar, tell whose it is.
+        changes: The ticker changes that are known.
+        since: The instant from which on its bars are meant. If None, the start of what is requested, claimed or stored.
+    """
+    start = known.since if since is None else since
+    return ticker_change_of(known.series.symbol, changes, since=start, begun=known.begun, first_bar=known.first_bar)
+
+
+def left_by_name(symbol: str, changes: ChangesOf) -> TickerChange | None:
+    """Return the change with which the security that ``S@DATE`` names left its ticker; None if none is known.
+
+    Args:
+        symbol: The symbol, with a day.
+        changes: The ticker changes that are known.
+    """
+    left = ticker_change_of(symbol, changes)
+    return None if left is not None and left.kind == AS_OF else left
+
+
+def change_after(known: Coverage, changes: ChangesOf, start: datetime) -> TickerChange | None:
+    """Return the first change after *start* with which a security left the ticker of a series, whose ever its stored bars are.
+
+    Unlike `end_of_series` it leaves the first bar aside: where that is of the next owner, what is requested of the time before
+    the change is not.
+
+    Args:
+        known: The coverage of the series.
+        changes: The ticker changes that are known.
+        start: The instant from which on bars are requested.
+    """
+    return ticker_change_of(known.series.symbol, changes, since=start, begun=known.begun)
+
+
 def _return_of(left: TickerChange, changes: ChangesOf) -> TickerChange | None:
     """Return the change with which the security that left a ticker came back to it, or None."""
     return next((one for one in _followed(left, changes) if one.new == left.old), None)
@@ -220,22 +259,57 @@ class Tenure:
         first: The first day; None if no earlier ticker is known.
         after: The first day under the next ticker; None if the security still has this one.
         handed_on: Whether another security takes this ticker on that day.
+        changes: The changes from or to the ticker, by which others are known to have had it.
     """
 
     symbol: str
     first: date | None = None
     after: date | None = None
     handed_on: bool = False
+    changes: tuple[TickerChange, ...] = field(default=(), compare=False, repr=False)
 
-    def has(self, day: date) -> bool:
-        """Return whether an action of a day, recorded under this ticker, is of the security.
+    def actions(self, stored: Iterable[Action]) -> list[Action]:
+        """Return those of the actions that are stored for the ticker which are of the security."""
+        return [action for action in stored if action.symbol == self.symbol and self.may_have(action)]
+
+    def may_have(self, action: Action) -> bool:
+        """Return whether an action that is recorded under this ticker is of the security, or may be if its day is unknown.
 
         On the day of a change it may be recorded under either ticker; but where another security takes the ticker on that day,
-        it is that one's.
+        it is that one's. One that is booked while the security has the ticker, with an ex-date when it had another one, is of the
+        security unless another one is known to have had this ticker then.
         """
-        if self.first is not None and day < self.first:
+        if self._spans(*possible_ex_dates(action)):
+            return True
+        return self._books(action) and not self._was_anothers(action.day)
+
+    def disputed(self, action: Action) -> bool:
+        """Return whether an action is counted as another security's though it is booked while this one has the ticker."""
+        return action.symbol == self.symbol and not self.may_have(action) and self._books(action)
+
+    def has(self, day: date) -> bool:
+        """Return whether the security has the ticker on a day."""
+        return self._spans(day, day)
+
+    def _books(self, action: Action) -> bool:
+        return self.has(action.process_date)
+
+    def _was_anothers(self, day: date) -> bool:
+        """Return whether another security is known to have had the ticker on a day outside of this tenure."""
+        before = [one for one in self.changes if one.day <= day]
+        later = [one for one in self.changes if one.day > day]
+        if before and max(before, key=self._order).new == self.symbol:
+            return True
+        return bool(later) and min(later, key=self._order).old == self.symbol
+
+    def _order(self, change: TickerChange) -> tuple[date, bool]:
+        return change.day, change.new == self.symbol
+
+    def _spans(self, first: date, last: date) -> bool:
+        """Return whether one of some days is of the tenure."""
+        if self.first is not None and last < self.first:
             return False
-        return self.after is None or day < self.after or (day == self.after and not self.handed_on)
+        return self.after is None or first < self.after or (first == self.after and not self.handed_on)
 
 
 def tenures(symbol: str, left: TickerChange | None, changes: ChangesOf) -> tuple[Tenure, ...]:
@@ -265,8 +339,9 @@ def tenures(symbol: str, left: TickerChange | None, changes: ChangesOf) -> tuple
 
 
 def _tenure(symbol: str, begin: TickerChange | None, after: date | None, changes: ChangesOf) -> Tenure:
-    handed_on = after is not None and any(one.new == symbol and one.day == after for one in changes(symbol))
-    return Tenure(symbol, None if begin is None else begin.day, after, handed_on)
+    ours = tuple(one for one in changes(symbol) if symbol in (one.old, one.new))
+    handed_on = after is not None and any(one.new == symbol and one.day == after for one in ours)
+    return Tenure(symbol, None if begin is None else begin.day, after, handed_on, ours)
 
 
 def _taken(changes: Iterable[TickerChange], symbol: str, *, before: date | None) -> TickerChange | None:

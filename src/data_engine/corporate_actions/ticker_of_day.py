@@ -7,7 +7,7 @@ from contextlib import suppress
 from datetime import date
 
 from data_engine.corporate_actions.action_store import ActionStore
-from data_engine.corporate_actions.ticker_changes import Tenure, TickerChanges, tenures, ticker_change_of
+from data_engine.corporate_actions.ticker_changes import Tenure, TickerChanges, end_of_series, tenures, ticker_change_of
 from data_engine.errors import DamagedFile
 from data_engine.market.symbol import ticker_of
 from data_engine.market.time_range import new_york_midnight
@@ -47,8 +47,7 @@ def _stored_tenures(storage: BarStore, tickers: set[str], changes: TickerChanges
             continue
         with suppress(DamagedFile):
             known = storage.coverage.read(series)
-            left = ticker_change_of(series.symbol, changes.of, since=known.since, begun=known.begun, first_bar=known.first_bar)
-            yield tenures(series.symbol, left, changes.of)
+            yield tenures(series.symbol, end_of_series(known, changes.of), changes.of)
 
 
 def _related(ticker: str, changes: TickerChanges) -> set[str]:

@@ -12,7 +12,7 @@ from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from data_engine.corporate_actions.action_store import ActionStore
-from data_engine.corporate_actions.ticker_changes import AS_OF, TickerChanges, ticker_change_of
+from data_engine.corporate_actions.ticker_changes import AS_OF, TickerChanges, end_of_series
 from data_engine.errors import ConfigError, CredentialsRefused, DataEngineError, Interrupted, InvalidSymbol, StoreBusy, StoreError
 from data_engine.market.series import Dataset, Series
 from data_engine.market.symbol import asof_day, ticker_of
@@ -163,6 +163,5 @@ def _has_ceased(known: Coverage, requested: tuple[TimeRange, ...], changes: Tick
         return False
     if delisted is not None and delisted.change_of(known) is not None:
         return True
-    symbol = known.series.symbol
-    left = ticker_change_of(symbol, changes.of, since=requested[0].start, begun=known.begun, first_bar=known.first_bar)
+    left = end_of_series(known, changes.of, since=requested[0].start)
     return left is not None and left.new is None and left.kind != AS_OF and bool(known.bars)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 
 from data_engine.corporate_actions.action_store import ActionStore
-from data_engine.corporate_actions.ticker_changes import TickerChanges, ticker_change_of, until_ticker_change
+from data_engine.corporate_actions.ticker_changes import TickerChanges, end_of_series, until_ticker_change
 from data_engine.errors import DamagedFile, Failure, InputError
 from data_engine.market.series import Series
 from data_engine.market.symbol import asof_day
@@ -42,7 +42,7 @@ class Recheckable:
         except DamagedFile as error:
             self.failed[series] = Failure.of(error)
             return
-        left = ticker_change_of(series.symbol, changes.of, since=known.since, begun=known.begun)
+        left = end_of_series(known, changes.of)
         self.known.append(replace(known, covered=until_ticker_change(known.covered, left)))
         asof = asof_day(series.symbol) or (left.last_day if left is not None and left.instant <= now else None)
         if asof is not None:

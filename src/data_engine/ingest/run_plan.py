@@ -10,7 +10,8 @@ from data_engine.corporate_actions.ticker_changes import (
     AS_OF,
     TickerChange,
     TickerChanges,
-    ticker_change_of,
+    change_after,
+    end_of_series,
     until_ticker_change,
 )
 from data_engine.errors import DamagedFile, Failure, ForeignFiles, StoreError
@@ -228,7 +229,7 @@ def _part_of_one_security(known: Coverage, requested: tuple[TimeRange, ...], cha
                 f"`data-engine ingest {symbol}@{left.last_day}` fetches the former one"
             )
         requested = _from(requested, left.instant)
-        left = ticker_change_of(symbol, changes.of, since=left.instant, begun=known.begun) if requested else None
+        left = end_of_series(known, changes.of, since=left.instant) if requested else None
         if left is None:
             return _Part(requested, "; ".join(cut) or None)
     before = until_ticker_change(requested, left)
@@ -277,7 +278,7 @@ def _begin(known: Coverage) -> datetime | None:
 def _change_within(known: Coverage, changes: TickerChanges, start: datetime) -> TickerChange | None:
     """Return the change that ended the security of what is requested, else that of what is stored."""
     for since in (start, _begin(known)):
-        left = None if since is None else ticker_change_of(known.series.symbol, changes.of, since=since, begun=known.begun)
+        left = None if since is None else change_after(known, changes.of, since)
         if left is not None:
             return left
     return None

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 
 from data_engine.corporate_actions.action_store import ActionStore
-from data_engine.corporate_actions.ticker_changes import TickerChange, ticker_change_of, ticker_changes_of
+from data_engine.corporate_actions.ticker_changes import TickerChange, end_of_series, ticker_changes_of
 from data_engine.errors import DamagedFile, StoreError
 from data_engine.market.exchange_calendar import PRE_OPEN, at_clock, can_hold_bars, is_session, sessions
 from data_engine.market.finality import final_before
@@ -153,7 +153,7 @@ class Holdings:
             return ticker_changes_of(actions.read(ticker).counted)
 
         try:
-            left = ticker_change_of(known.series.symbol, changes, since=known.since or start, begun=known.begun)
+            left = end_of_series(known, changes, since=known.since or start)
         except StoreError:
             return None
         left = left or self._delisted.change_of(known)

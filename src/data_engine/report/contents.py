@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from data_engine.corporate_actions.action_store import ActionStore
-from data_engine.corporate_actions.ticker_changes import TickerChange
+from data_engine.corporate_actions.ticker_changes import TickerChange, end_of_series
 from data_engine.errors import InputError, StoreError
 from data_engine.ingest import run_log
 from data_engine.ingest.bar_source import DEMO
@@ -29,7 +29,7 @@ from data_engine.store.selection import DatasetFilter
 from data_engine.universe.delisted import Delisted
 from data_engine.verify import verify as verification
 from data_engine.verify.findings import Finding
-from data_engine.verify.status import end_of_series, sized_coverage
+from data_engine.verify.status import sized_coverage
 from data_engine.verify.verify import VerificationReport
 
 FINDINGS = 2_000
@@ -227,7 +227,7 @@ def overview_of(
         except StoreError as error:
             found, problems[series] = Coverage(series), str(error)
         coverage.setdefault(series.dataset, []).append(found)
-        if (change := end_of_series(found, changes) or delisted.change_of(found)) is not None:
+        if (change := end_of_series(found, changes.of) or delisted.change_of(found)) is not None:
             ended[series] = change
     try:
         runs = RunLog(storage.files).read()

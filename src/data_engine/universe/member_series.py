@@ -13,7 +13,7 @@ from datetime import date, datetime, timedelta
 from functools import cached_property
 from itertools import chain, pairwise
 
-from data_engine.corporate_actions.ticker_changes import AS_OF, ChangesOf, TickerChange, ticker_change_of
+from data_engine.corporate_actions.ticker_changes import ChangesOf, TickerChange, end_of_series, left_by_name, ticker_change_of
 from data_engine.errors import DamagedFile
 from data_engine.market.series import Dataset, Series
 from data_engine.market.symbol import asof_day, at_day, ticker_of
@@ -135,8 +135,7 @@ class MemberSeries:
 
     def _left(self, symbol: str) -> TickerChange | None:
         """Return the change with which the security that ``S@DATE`` names left its ticker; None if none is known."""
-        left = ticker_change_of(symbol, self._changes)
-        return None if left is not None and left.kind == AS_OF else left
+        return left_by_name(symbol, self._changes)
 
     def _name(self, symbol: str, left: TickerChange | None, piece: TimeRange) -> str:
         """Return the series of the security that had a ticker in a membership, and left it with a change."""
@@ -145,8 +144,7 @@ class MemberSeries:
             return symbol
         own = self._read(symbol)
         if own.wanted or own.rows:
-            since = own.wanted[0].start if own.wanted else own.first_bar
-            end = ticker_change_of(symbol, self._changes, since=since, begun=own.begun, first_bar=own.first_bar)
+            end = end_of_series(own, self._changes)
             early = own.first_bar is not None and own.first_bar < new_york_midnight(last + _DAY)
             if end == left and (left is not None or early):
                 return symbol

@@ -9,14 +9,13 @@ from itertools import chain
 from data_engine.corporate_actions.action_store import ActionStore
 from data_engine.corporate_actions.suspect_actions import doubtful_splits
 from data_engine.corporate_actions.symbol_actions import key
-from data_engine.corporate_actions.ticker_changes import TickerChanges
+from data_engine.corporate_actions.ticker_changes import TickerChanges, end_of_series
 from data_engine.errors import StoreError
 from data_engine.market.symbol import ticker_of
 from data_engine.market.time_range import iso, new_york_date
 from data_engine.market.wording import and_more, dataset_options
 from data_engine.verify.findings import Finding
 from data_engine.verify.series_check import CheckedSeries
-from data_engine.verify.status import end_of_series
 
 _SHOWN = 3
 
@@ -53,7 +52,7 @@ def reassigned(checked: CheckedSeries, changes: TickerChanges) -> Iterator[Findi
     if known is None or last is None:
         return
     symbol = checked.series.symbol
-    left = end_of_series(known, changes)
+    left = end_of_series(known, changes.of)
     if left is None or last < left.instant:
         return
     day = new_york_date(left.instant)

@@ -8,7 +8,7 @@ from datetime import date, datetime
 from typing import Any
 
 from data_engine.corporate_actions.action_store import ActionStore
-from data_engine.corporate_actions.ticker_changes import TickerChange, TickerChanges, ticker_change_of, until_ticker_change
+from data_engine.corporate_actions.ticker_changes import TickerChange, end_of_series, until_ticker_change
 from data_engine.errors import DamagedFile, StoreError
 from data_engine.market.dates import any_span
 from data_engine.market.exchange_calendar import can_hold_bars
@@ -204,18 +204,8 @@ def stored_series(
         except StoreError as error:
             yield StoredSeries(series, Coverage(series), damage=error)
             continue
-        ended = None if series.dataset.fill else end_of_series(known, changes) or delisted.change_of(known)
+        ended = None if series.dataset.fill else end_of_series(known, changes.of) or delisted.change_of(known)
         yield StoredSeries(series, known, ended, None, changes.problem_of(series.symbol), found)
-
-
-def end_of_series(known: Coverage, changes: TickerChanges) -> TickerChange | None:
-    """Return the change with which the security of a stored series left its ticker; None if it has it still.
-
-    Args:
-        known: The coverage of the series.
-        changes: The ticker changes that have happened.
-    """
-    return ticker_change_of(known.series.symbol, changes.of, since=known.since, begun=known.begun, first_bar=known.first_bar)
 
 
 def counted_coverage(storage: BarStore, series: Series) -> Coverage:
