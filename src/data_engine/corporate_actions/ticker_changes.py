@@ -177,6 +177,8 @@ def ticker_change_of(
     ticker, asof = ticker_of(symbol), asof_day(symbol)
     # On the day of a swap the ticker is the taker's: of one day, who takes it comes last.
     ours = sorted((one for one in changes(ticker) if ticker in (one.old, one.new)), key=lambda one: (one.day, one.new == ticker))
+    if not ours and asof is None:  # most symbols: `status` asks for each of a store
+        return None
     if asof is not None:
         left = next((one for one in ours if one.old == ticker and one.day > asof), None)
         left = left or TickerChange(ticker, None, asof + _DAY, AS_OF)
