@@ -2,8 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# How long the tests play worlds of fresh seeds (tests/simulation). 0 plays none.
-export SIMULATION_SECONDS ?= 0
+# For how long `make check` plays worlds of fresh seeds (tests/simulation) on each core; 0 plays none.
+SIMULATION_SECONDS ?= 60
 ENGINE_PYTHON ?= $(PYTHON)
 # One worker more than cores: many tests wait for a server, a lock or a process.
 export PYTEST_XDIST_AUTO_NUM_WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)' 2>/dev/null || echo 2)
@@ -21,7 +21,7 @@ test: $(VENV)/.development
 # What CI runs. Checking and packing use one core each; the tests then have all cores to themselves.
 check: $(VENV)/.development
 	@$(MAKE) --no-print-directory -j 3 lint types wheel
-	@$(MAKE) --no-print-directory test
+	@SIMULATION_SECONDS=$(SIMULATION_SECONDS) $(MAKE) --no-print-directory test
 
 lint: $(VENV)/.development
 	$(BIN)/ruff format --check $(SOURCES)
