@@ -103,6 +103,15 @@ class Probe:
             wrong_keys: Whether to send credentials that nobody has.
         """
         target = f"{path}?{urlencode({name: value for name, value in query.items() if value is not None})}"
+        return self.fetch(target, wrong_keys=wrong_keys)
+
+    def fetch(self, target: str, *, wrong_keys: bool = False) -> Answer:
+        """Send one request, of which path and query are written out, and return its answer.
+
+        Args:
+            target: The path and the query.
+            wrong_keys: Whether to send credentials that nobody has.
+        """
         self.sent.append(target)
         try:
             response = (self._wrong if wrong_keys else self._right).get(target)
