@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from data_engine.cli import schedule
-from data_engine.cli.schedule import start_of
+from data_engine.cli.nightly_job import start_of
 from data_engine.sandbox import Sandbox, SimulatedMarket
 from running import account, here
 
@@ -103,7 +103,8 @@ def test_launchd_gets_a_property_list(folder: Path) -> None:
 
 
 def test_the_task_scheduler_gets_a_task(folder: Path) -> None:
-    (text,) = shown("windows", folder)["files"].values()
+    made = shown("windows", folder)
+    (text,) = made["files"].values()
     task = ET.fromstring(text)
     days = [one.tag.removeprefix(TASK) for one in task.iterfind(f".//{TASK}DaysOfWeek/*")]
     assert (len(days), "Sunday" in days) == (5, False)
@@ -114,7 +115,62 @@ def test_the_task_scheduler_gets_a_task(folder: Path) -> None:
     inner = re.fullmatch(r'/d /s /c "(.*)"', arguments)
     assert inner is not None
     assert re.findall(r'"([^"]*)"|(\S+)', inner[1])[0] == (str(folder / "data-engine"), "")
-    assert inner[1].endswith(f'>> "{folder / "data-engine-update.log"}" 2>&1')
+    assert inner[1].endswith(f'>> "{made["log"]}" 2>&1')
+
+
+CRONTAB = """#!/bin/sh
+if [ "$1" = - ]; then cat > "$HOME/new" && mv "$HOME/new" "$HOME/crontab"; else cat "$HOME/crontab"; fi
+"""
+
+
+def installed_by_cron(home: Path, made: dict[str, Any]) -> list[str]:
+    """Write the file and run the commands that were printed, with a `crontab` that keeps its lines in *home*; return them."""
+    for path, text in made["files"].items():
+        (home / path.removeprefix("~/")).write_text(text)
+    (home / "crontab.sh").write_text(CRONTAB)
+    (home / "crontab.sh").chmod(0o755)
+    (home / "bin").mkdir(exist_ok=True)
+    if not (home / "bin" / "crontab").exists():
+        (home / "bin" / "crontab").symlink_to(home / "crontab.sh")
+    env = {"PATH": f"{home / 'bin'}:/usr/bin:/bin", "HOME": str(home)}
+    for command in made["commands"]:
+        subprocess.run(["/bin/sh", "-c", command], env=env, timeout=60, check=True)
+    return (home / "crontab").read_text().splitlines()
+
+
+def test_a_job_that_is_installed_again_replaces_itself_and_no_other_line(folder: Path, tmp_path: Path) -> None:
+    theirs = ["# mine", "0 4 * * * data-engine update --quiet --base-path elsewhere"]
+    (tmp_path / "crontab").write_text("\n".join(theirs) + "\n")
+    installed_by_cron(tmp_path, shown("cron", folder))
+    *before, _, line = installed_by_cron(tmp_path, shown("cron", folder, "--at", "21:30", "--", "--wait", "60"))
+
+    assert before == theirs
+    assert "--wait 60" in line
+
+
+@pytest.mark.parametrize("system", ["systemd", "cron", "launchd", "windows"])
+def test_two_stores_have_two_jobs_and_one_store_has_one_however_it_is_named(folder: Path, system: str) -> None:
+    shutil.copytree(folder / "store", folder / "other")
+    (folder / "link").symlink_to(folder / "store")
+
+    def made(store: str) -> dict[str, Any]:
+        ran = here("schedule", "show", system, "--base-path", folder / store, "--json", env={})
+        return dict(ran.json)
+
+    one, other, same = made("store"), made("other"), made("link")
+
+    assert set(one["files"]).isdisjoint(other["files"])
+    assert one["commands"] != other["commands"]
+    assert set(one["files"]) == set(same["files"])
+    assert one["commands"] == same["commands"]
+
+
+def test_what_is_installed_already_is_replaced_by_launchd_and_windows(folder: Path) -> None:
+    first, then = shown("launchd", folder)["commands"]
+    assert first.startswith("launchctl bootout gui/$(id -u)/data-engine-update-")
+    assert then.startswith("launchctl bootstrap gui/$(id -u) ")
+    (create,) = shown("windows", folder)["commands"]
+    assert create.endswith(" /F")
 
 
 @pytest.mark.parametrize(
@@ -160,8 +216,8 @@ def test_what_would_fail_every_night_is_refused_now(folder: Path, words: tuple[s
 
 def test_it_says_what_is_written_and_run_and_that_keys_are_needed(folder: Path) -> None:
     ran = here("schedule", "show", "systemd", "--base-path", "store", env=account(None))
-    assert "Write ~/.config/systemd/user/data-engine-update.timer:" in ran.out
-    assert "\n  systemctl --user enable --now data-engine-update.timer\n" in ran.out
+    (timer,) = re.findall(r"^Write ~/.config/systemd/user/(data-engine-update-[0-9a-f]{8}.timer):$", ran.out, re.MULTILINE)
+    assert f"\n  systemctl --user enable --now {timer}\n" in ran.out
     assert str(folder / ".env") in ran.err
     (folder / ".env").write_text("ALPACA_API_KEY=any\nALPACA_SECRET_KEY=any\n")
     assert ".env" not in here("schedule", "show", "systemd", "--base-path", "store", env={}).err
