@@ -9,7 +9,11 @@ import shlex
 import shutil
 import subprocess
 import sys
-from datetime import date, datetime, time, timedelta
+import time as clock
+import zoneinfo
+from datetime import UTC, date, datetime, time, timedelta
+from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -18,7 +22,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from data_engine.cli import schedule
-from data_engine.cli.nightly_job import start_of
+from data_engine.cli.nightly_job import Zone, machine_zone, start_of
 from data_engine.sandbox import Sandbox, SimulatedMarket
 from running import account, here
 
@@ -186,7 +190,7 @@ def test_what_is_installed_already_is_replaced_by_launchd_and_windows(folder: Pa
 )
 def test_in_other_zones_a_job_is_never_early_and_never_long_after(zone: str, local: str, days: tuple[int, ...]) -> None:
     there = ZoneInfo(zone)
-    start = start_of(time(20, 45), date(2026, 11, 27), lambda instant: instant.astimezone(there))
+    start = start_of(time(20, 45), datetime(2026, 11, 27, 12, tzinfo=UTC), Zone(zone, lambda instant: instant.astimezone(there)))
     assert (f"{start.local:%H:%M}", start.days) == (local, days)
     for day in (date(2026, 11, 28) + timedelta(days=number) for number in range(360)):
         if day.isoweekday() % 7 not in start.days:
@@ -195,6 +199,42 @@ def test_in_other_zones_a_job_is_never_early_and_never_long_after(zone: str, loc
         evening = datetime.combine(ran.date(), time(20, 45), NEW_YORK)
         assert timedelta(0) <= ran - evening <= timedelta(hours=2), day
         assert ran.isoweekday() <= 5
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the zone of a shell is a matter of POSIX")
+@pytest.mark.parametrize("system", ["cron", "launchd"])
+def test_the_zone_of_the_shell_is_not_that_of_the_machine(folder: Path, system: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def made_in(zone: str) -> dict[str, Any]:
+        monkeypatch.setenv("TZ", zone)
+        clock.tzset()
+        return shown(system, folder)
+
+    try:
+        assert made_in("America/New_York") == made_in("Asia/Kolkata")
+    finally:
+        monkeypatch.delenv("TZ")
+        clock.tzset()
+
+
+def test_the_zone_of_the_machine_is_that_of_its_file_and_named(tmp_path: Path) -> None:
+    folder = tmp_path / "zoneinfo" / "Europe"
+    folder.mkdir(parents=True)
+    (folder / "Berlin").write_bytes(berlin_file().read_bytes())
+    (tmp_path / "localtime").symlink_to(folder / "Berlin")
+    noon = datetime(2026, 11, 27, 12, tzinfo=UTC)
+
+    there = start_of(time(20, 45), noon, machine_zone(tmp_path / "localtime", "linux"))
+    nowhere = start_of(time(20, 45), noon, machine_zone(tmp_path / "none", "linux"))
+
+    assert (f"{there.local:%H:%M}", there.zone) == ("02:45", "Europe/Berlin, UTC+01:00 now")
+    assert (f"{nowhere.local:%H:%M}", nowhere.zone) == ("01:45", "UTC, UTC+00:00 now")
+
+
+def berlin_file() -> Path:
+    for folder in (*zoneinfo.TZPATH, str(files("tzdata") / "zoneinfo") if find_spec("tzdata") else ""):
+        if (file := Path(folder, "Europe", "Berlin")).is_file():
+            return file
+    pytest.skip("no file of a time zone")
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
+from datetime import UTC, datetime, time, timedelta
 from hashlib import sha256
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 _WEEKDAYS = ("Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday")
 
@@ -28,11 +30,13 @@ class Start:
         new_york: The time in New York, from Monday to Friday.
         local: The time in the zone of this machine: that or later, in summer and in winter.
         days: The days of the week in the zone of this machine, from 0 for Sunday.
+        zone: The name of that zone and its difference from UTC, for people.
     """
 
     new_york: time
     local: time
     days: tuple[int, ...]
+    zone: str = "the time zone of this machine"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,22 +81,57 @@ class Installation:
     log: str
 
 
-def start_of(clock: time, today: date, local: Callable[[datetime], datetime] = datetime.astimezone) -> Start:
+@dataclass(frozen=True, slots=True)
+class Zone:
+    """A time zone.
+
+    Attributes:
+        name: The name, for people.
+        local: A function from an instant to the same in the zone.
+    """
+
+    name: str
+    local: Callable[[datetime], datetime] = datetime.astimezone
+
+
+def machine_zone(file: Path = Path("/etc/localtime"), system: str = sys.platform) -> Zone:
+    """Return the time zone in which the system starts jobs: that of the machine, whatever ``TZ`` says in this shell.
+
+    Args:
+        file: What cron and launchd read; where it is missing, they take UTC.
+        system: The name of the system. Windows has no such file, and tells programs its zone.
+    """
+    if system == "win32":
+        return Zone("the time zone of this machine")
+    try:
+        with file.open("rb") as stream:
+            zone = ZoneInfo.from_file(stream)
+    except (OSError, ValueError):
+        return Zone("UTC", lambda instant: instant.astimezone(UTC))
+    _, found, name = str(file.resolve()).partition("/zoneinfo/")
+    known = found and re.fullmatch(r"\w+([/+_-]\w+)*", name)
+    return Zone(name if known else str(file), lambda instant: instant.astimezone(zone))
+
+
+def start_of(clock: time, now: datetime, zone: Zone) -> Start:
     """Return when a job starts that starts at a time in New York from Monday to Friday.
 
     Args:
         clock: The time in New York.
-        today: The day from which on the next year is looked at: clocks change on other days in other zones.
-        local: A function from an instant to the same in the zone of this machine.
+        now: The instant from which on the next year is looked at: clocks change on other days in other zones.
+        zone: The time zone of this machine.
     """
     from data_engine.market.exchange_calendar import at_clock
+    from data_engine.market.time_range import new_york_date
 
-    latest = (-1, time.min)
+    latest, today = (-1, time.min), new_york_date(now)
     for day in (today + timedelta(days=7 * week) for week in range(53)):
-        there = local(at_clock(day, clock))
+        there = zone.local(at_clock(day, clock))
         latest = max(latest, ((there.date() - day).days, there.time().replace(tzinfo=None)))
     shift, at = latest
-    return Start(clock, at, tuple((day + shift) % 7 for day in range(1, 6)))
+    days = tuple((day + shift) % 7 for day in range(1, 6))
+    offset = zone.local(now).isoformat(timespec="minutes")[-6:]
+    return Start(clock, at, days, f"{zone.name}, UTC{offset} now")
 
 
 def for_systemd(job: Job) -> Installation:
@@ -142,10 +181,14 @@ def for_cron(job: Job) -> Installation:
     command = f"cd {shlex.quote(str(job.folder))} && {shlex.join(job.words)} >>{shlex.quote(str(job.log))} 2>&1"
     mark = f"# {job.name}"
     line = f"{start.local.minute} {start.local.hour} * * {days} " + command.replace("%", r"\%")  # cron ends a line at a %
-    said = f"# {start.new_york:%H:%M} New York, or up to two hours later, in the time zone of this machine"
-    text = f"{said} {mark}\n{line} {mark}\n"
+    text = f"# {_said(start)} {mark}\n{line} {mark}\n"
     path = f"~/{job.name}.cron"
     return Installation({path: text}, (f"(crontab -l 2>/dev/null | grep -v ' {mark}$'; cat {path}) | crontab -",), str(job.log))
+
+
+def _said(start: Start) -> str:
+    """Return the time of a start, and the zone by whose clock the system keeps it."""
+    return f"{start.new_york:%H:%M} New York, or up to two hours later, by the clock of this machine ({start.zone})"
 
 
 def for_launchd(job: Job) -> Installation:
@@ -162,7 +205,7 @@ def for_launchd(job: Job) -> Installation:
         "StandardOutPath": str(job.log),
         "StandardErrorPath": str(job.log),
     }
-    text = plistlib.dumps(agent, sort_keys=False).decode()
+    text = plistlib.dumps(agent, sort_keys=False).decode().replace("<plist", f"<!-- {_said(job.start)} -->\n<plist", 1)
     return Installation(
         {path: text},
         (f"launchctl bootout gui/$(id -u)/{job.name} 2>/dev/null || true", f"launchctl bootstrap gui/$(id -u) {path}"),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from datetime import datetime, time
+from datetime import UTC, datetime, time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ import click
 
 from data_engine.cli.console import print_err, print_json
 from data_engine.cli.exit_codes import Command, Group
-from data_engine.cli.nightly_job import SYSTEMS, Installation, Job, start_of
+from data_engine.cli.nightly_job import SYSTEMS, Installation, Job, machine_zone, start_of
 from data_engine.cli.options import open_store, with_settings
 
 if TYPE_CHECKING:
@@ -38,10 +39,10 @@ def show(settings: Settings, system: str, options: tuple[str, ...], at: str, as_
     The job runs `data-engine update --quiet` in the working directory, for the store that this command finds. Nothing is changed.
     Give options of `update` after --, as in: schedule show cron -- --index dow30 --wait 3600
     """
-    from data_engine.market.time_range import new_york_date
-
     store = open_store(settings)
-    start = start_of(_clock(at), new_york_date(datetime.now().astimezone()))
+    start = start_of(_clock(at), datetime.now(UTC), machine_zone())
+    if system in ("cron", "launchd") and os.environ.get("TZ"):
+        print_err(f"TZ of this shell is not that of the job, which starts by the clock of this machine ({start.zone})")
     words = (*program(), "update", "--quiet", *_of_store(settings), *_checked(options))
     job = Job(words, Path.cwd(), start, _place(store.files))
     _refuse_line_breaks(job)
