@@ -19,8 +19,15 @@ from data_engine.cli.nightly_job import SYSTEMS, Installation, Job, machine_zone
 from data_engine.cli.options import open_store, with_settings
 
 if TYPE_CHECKING:
+    from data_engine.errors import InputError
     from data_engine.settings import Settings
     from data_engine.store.file_store import FileStore
+
+
+_TYPED = (click.core.ParameterSource.COMMANDLINE,)
+
+_OF_SHOW = {"base_path": "--base-path", "settings_path": "--settings", "as_json": "--json"}
+"""Options of ``update`` that the job does not take, by the names of their values."""
 
 
 @click.group(cls=Group, exits="0 1 2 4")
@@ -43,7 +50,7 @@ def show(settings: Settings, system: str, options: tuple[str, ...], at: str, as_
     start = start_of(_clock(at), datetime.now(UTC), machine_zone())
     if system in ("cron", "launchd") and os.environ.get("TZ"):
         print_err(f"TZ of this shell is not that of the job, which starts by the clock of this machine ({start.zone})")
-    words = (*program(), "update", "--quiet", *_of_store(settings), *_checked(options))
+    words = (*program(), "update", "--quiet", *_of_store(settings), *_checked(options, settings))
     job = Job(words, Path.cwd(), start, _place(store.files))
     _refuse_line_breaks(job)
     made = SYSTEMS[system](job)
@@ -73,16 +80,51 @@ def _of_store(settings: Settings) -> Iterator[str]:
         yield from ("--settings", str(settings.settings_file.absolute()))
 
 
-def _checked(options: Sequence[str]) -> tuple[str, ...]:
-    """Return options of ``update``.
+def _checked(options: Sequence[str], settings: Settings) -> tuple[str, ...]:
+    """Return options of ``update`` that it takes for this store now.
 
     Raises:
         click.UsageError: If ``update`` has no such option, or not with that value.
+        DataEngineError: If ``update`` would refuse before its first request.
     """
-    from data_engine.cli.update import update
+    from data_engine.cli.notify import Webhook
+    from data_engine.cli.update import checked, update
+    from data_engine.ingest.pipeline import IngestionPipeline
+    from data_engine.settings import load_settings
 
-    update.make_context("update", list(options))
+    try:
+        context = update.make_context("update", list(options), help_option_names=[])
+    except click.NoSuchOption as error:
+        if error.option_name in ("-h", "--help"):
+            raise _not_there(error.option_name) from None
+        raise
+    given = {name: value for name, value in context.params.items() if context.get_parameter_source(name) in _TYPED}
+    for name, option in _OF_SHOW.items():
+        if name in given:
+            raise _not_there(option)
+    Webhook.parse(given.get("notify"), context.params["notify_when"])
+    of_job = load_settings(
+        base_path=settings.base_path,
+        settings_path=settings.settings_file,
+        workers=given.get("workers"),
+        requests_per_minute=given.get("requests_per_minute"),
+        environ={},  # the job has another environment
+    )
+    params = context.params
+    pipeline = IngestionPipeline(settings=of_job, progress=False, wait=params["wait"], dask=params["dask"])
+    chosen = (params[name] for name in ("symbols", "index_name", "timeframe", "feed", "adjustment"))
+    _, _, check = checked(pipeline, *chosen)
+    check()
     return tuple(options)
+
+
+def _not_there(option: str) -> InputError:
+    from data_engine.errors import InputError
+
+    return InputError(
+        f"cannot use {option} after --: the job has the store and the settings of this command, and prints text; pass "
+        "--base-path and --settings before --, and leave --json and --help out"
+    )
 
 
 def _clock(text: str) -> time:
