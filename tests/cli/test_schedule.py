@@ -275,3 +275,40 @@ def test_it_says_what_is_written_and_run_and_that_keys_are_needed(folder: Path) 
     assert str(folder / ".env") in ran.err
     (folder / ".env").write_text("ALPACA_API_KEY=any\nALPACA_SECRET_KEY=any\n")
     assert ".env" not in here("schedule", "show", "systemd", "--base-path", "store", env={}).err
+
+
+def test_a_file_without_keys_is_not_taken_for_one_with(folder: Path) -> None:
+    (folder / ".env").write_text("OTHER=x\n")
+    assert "needs the API keys" in here("schedule", "show", "cron", "--base-path", "store", env={}).err
+    (folder / ".env").write_text("ALPACA_API_KEY=half\n")
+    assert "ALPACA_SECRET_KEY is not" in here("schedule", "show", "cron", "--base-path", "store", env={}).err
+
+
+def test_what_is_set_in_this_shell_and_not_in_the_job_is_named_without_its_value(folder: Path) -> None:
+    secret = "https://hooks.example.com/secret"
+    here_only = {
+        "DATA_ENGINE_NOTIFY": secret,
+        "DATA_ENGINE_HISTORY_BASES": "2",
+        "DATA_ENGINE_THREADS": "3",
+        "APCA_API_DATA_URL": "http://127.0.0.1:1",
+        "https_proxy": "http://proxy:1",
+        "AWS_PROFILE": "unused",
+        "DATA_ENGINE_FEED": "",
+    }
+    ran = here("schedule", "show", "cron", "--base-path", "store", "--", "--workers=2", env=here_only)
+    (line,) = [line for line in ran.err.splitlines() if line.startswith("Set in this shell and not in the job")]
+    named = [name for name in here_only if name in line]
+    assert named == ["DATA_ENGINE_NOTIFY", "DATA_ENGINE_HISTORY_BASES", "APCA_API_DATA_URL", "https_proxy"]
+    assert secret not in ran.text
+
+
+def test_the_job_says_which_variables_of_its_file_have_no_effect(folder: Path) -> None:
+    (folder / ".env").write_text("ALPACA_API_KEY=any\nALPACA_SECRET_KEY=any\nDATA_ENGINE_NOTIFY=https://hooks.example.com/x\n")
+    with Sandbox(SimulatedMarket()) as server:
+        where = {"APCA_API_DATA_URL": server.url, "ALPACA_API_KEY": "", "ALPACA_SECRET_KEY": ""}
+        quiet = here("update", "--quiet", "--no-actions", "--base-path", "store", env=where)
+        keys = {"ALPACA_API_KEY": "any", "ALPACA_SECRET_KEY": "any"}
+        loud = here("update", "--no-actions", "--base-path", "store", env={**where, **keys})
+    assert "ignored in .env: DATA_ENGINE_NOTIFY" in quiet.err
+    assert "DATA_ENGINE_NOTIFY" in loud.err.splitlines()[0]
+    assert "hooks.example.com" not in quiet.text + loud.text

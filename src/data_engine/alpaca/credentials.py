@@ -88,17 +88,34 @@ def find_credentials(
     environment = _trimmed(os.environ if environ is None else environ)
     content = {} if path is None else _read(path)
     file = _trimmed(content)
-    found = _pair(environment, "the environment")
+    ignored = " and ".join(_without_effect(content))
+    found = _pair(environment, f"the environment (ignored in {path}: {ignored})" if ignored else "the environment")
     if found is None and path is not None:
         _refuse_contradiction(environment, file, path)
-        # Who owns the working directory must not choose where keys go.
-        others = sorted(name for name in content if name.startswith("DATA_ENGINE_"))
-        ignored = " and ".join(name for name in (*_URLS, *others) if _bare(content.get(name)))
         passed_over = f" (ignored there: {ignored}; set that in the environment)" if ignored else ""
         found = _pair(file, f"{path}{passed_over}") or _pair({**file, **environment}, f"the environment and {path}{passed_over}")
     if found is None:
         _refuse_half({**file, **environment})
     return found
+
+
+def ignored_variables(cwd: Path | None = None) -> tuple[str, ...]:
+    """Return the variables of the ``.env`` file that would have an effect in the environment, and have none there.
+
+    Args:
+        cwd: The working directory. If None, that of the process.
+
+    Raises:
+        ConfigError: If the file cannot be read.
+    """
+    path = _dotenv_file(None, cwd)
+    return () if path is None else _without_effect(_read(path))
+
+
+def _without_effect(content: Mapping[str, str | None]) -> tuple[str, ...]:
+    """Return the variables of a file that are no credentials: who owns the working directory must not choose where keys go."""
+    others = sorted(name for name in content if name.startswith("DATA_ENGINE_"))
+    return tuple(name for name in (*_URLS, *others) if _bare(content.get(name)))
 
 
 def require_credentials(key: str | None = None, secret: str | None = None) -> Credentials:

@@ -59,8 +59,46 @@ def show(settings: Settings, system: str, options: tuple[str, ...], at: str, as_
     else:
         for line in _lines(made):
             click.echo(line)
-    if not (job.folder / ".env").is_file():
-        print_err(f"The job needs the API keys: write them into {job.folder / '.env'}, as in ALPACA_API_KEY=... on a line")
+    _tell_what_is_missing(job, s3=store.files.folder is None)
+
+
+def _tell_what_is_missing(job: Job, *, s3: bool) -> None:
+    """Print what this shell has and the job has not: it starts with another environment."""
+    from data_engine.alpaca.credentials import find_credentials
+    from data_engine.errors import ConfigError
+
+    file = job.folder / ".env"
+    try:
+        if find_credentials({}, cwd=job.folder) is None:
+            print_err(f"The job needs the API keys: write them into {file}, as in ALPACA_API_KEY=... on a line")
+    except ConfigError as error:
+        print_err(f"The job cannot use the keys of {file}: {error}")
+    named = {variable for option, variable in _BY_OPTION.items() if any(word.split("=")[0] == option for word in job.words)}
+    names = [name for name in sorted(os.environ) if _has_effect(name, s3=s3) and os.environ[name].strip() and name not in named]
+    if names:
+        print_err(
+            f"Set in this shell and not in the job: {', '.join(names)}; set them where the job starts, or give what they say "
+            "as options after -- or in settings.ini"
+        )
+
+
+_BY_OPTION = {
+    "--workers": "DATA_ENGINE_THREADS",
+    "--requests-per-minute": "DATA_ENGINE_REQUESTS_PER_MINUTE",
+    "--notify": "DATA_ENGINE_NOTIFY",
+}
+"""The options of ``update`` that precede a variable, so that the job does not lack it."""
+
+_PASSED = ("DATA_ENGINE_BASE_PATH", "DATA_ENGINE_SETTINGS")
+
+_OF_NETWORK = ("HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
+
+
+def _has_effect(variable: str, *, s3: bool) -> bool:
+    """Tell whether ``update`` reads a variable; keys are looked for in the file of the job."""
+    ours = variable.startswith("DATA_ENGINE_") and variable not in _PASSED
+    addresses = variable in ("APCA_API_DATA_URL", "APCA_API_BASE_URL")
+    return ours or addresses or variable.upper() in _OF_NETWORK or (s3 and variable.startswith("AWS_"))
 
 
 def program() -> tuple[str, ...]:
