@@ -89,9 +89,12 @@ def find_credentials(
     content = {} if path is None else _read(path)
     file = _trimmed(content)
     ignored = " and ".join(_without_effect(content))
+    if any(environment.keys() >= set(pair) for pair in PAIRS) or path is None:
+        _refuse_two_accounts(environment, "the environment")
     found = _pair(environment, f"the environment (ignored in {path}: {ignored})" if ignored else "the environment")
     if found is None and path is not None:
         _refuse_contradiction(environment, file, path)
+        _refuse_two_accounts({**file, **environment}, f"the environment and {path}" if environment else str(path))
         passed_over = f" (ignored there: {ignored}; set that in the environment)" if ignored else ""
         found = _pair(file, f"{path}{passed_over}") or _pair({**file, **environment}, f"the environment and {path}{passed_over}")
     if found is None:
@@ -249,6 +252,16 @@ def _refuse_contradiction(environment: Mapping[str, str], file: Mapping[str, str
             raise ConfigError(
                 f"{name} is set in the environment, but {other} only in {path}, with another {name}; "
                 f"set {other} in the environment too, or unset {name} there"
+            )
+
+
+def _refuse_two_accounts(values: Mapping[str, str], where: str) -> None:
+    """Refuse what the two pairs of names say of different accounts: of a pair that was replaced, the old one may be left over."""
+    for ours, alpacas in zip(*PAIRS, strict=True):
+        if ours in values and alpacas in values and values[ours] != values[alpacas]:
+            one, other = (" and ".join(pair) for pair in PAIRS)
+            raise ConfigError(
+                f"{ours} and {alpacas} in {where} differ, and are to name one account; unset either {one}, or {other}"
             )
 
 
