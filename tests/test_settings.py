@@ -738,3 +738,15 @@ def test_the_message_without_credentials_says_what_to_do():
     assert lines[0] == "no credentials"
     assert all(name in "\n".join(lines) for name in (*OURS, *ALPACAS, ".env", "data-engine demo"))
     assert max(map(len, lines)) <= 80
+
+
+def test_a_link_whose_settings_file_is_gone_is_an_error_and_chooses_no_other_store(tmp_path):
+    (tmp_path / "settings.ini").symlink_to(tmp_path / "gone.ini")
+
+    with pytest.raises(ConfigError, match=r"settings\.ini: it is a link to a file that does not exist"):
+        load_settings(environ={}, cwd=tmp_path)
+
+
+def test_an_empty_name_of_a_settings_file_has_a_remedy_for_settings(tmp_path):
+    with pytest.raises(ConfigError, match=r"^--settings is empty; pass the settings file, or leave it out$"):
+        load_settings(settings_path="", environ={}, cwd=tmp_path)

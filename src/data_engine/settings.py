@@ -19,7 +19,7 @@ from typing import TypeVar
 
 from data_engine.alpaca.credentials import DATA_URL, check_data_url, check_trading_url
 from data_engine.errors import ConfigError, InputError
-from data_engine.market.ini_text import OutOfBounds, near_miss, own_sections, whole_number
+from data_engine.market.ini_text import OutOfBounds, near_miss, own_sections, read_sections, whole_number
 from data_engine.market.series import Feed
 from data_engine.store.location import DRIVE, parse_location
 
@@ -193,7 +193,9 @@ def find_settings_file(named: str | Path | None, environ: Mapping[str, str], fol
     if given is None:
         # A named pipe of that name, or a folder, is somebody else's, and reading a pipe would block.
         places = (folder / SETTINGS_NAME for folder in (folders.cwd, folders.config))
-        return next((place for place in places if os.path.isfile(place)), None)  # noqa: PTH113 - as below
+        return next((place for place in places if _is_settings_file(place)), None)
+    if not str(given).strip():
+        raise ConfigError(f"{source} is empty; pass the settings file, or leave it out")
     try:
         path = Path(parse_location(given, folders.home, folders.cwd))
     except ConfigError as error:
@@ -203,6 +205,13 @@ def find_settings_file(named: str | Path | None, environ: Mapping[str, str], fol
     if not os.path.exists(path):  # noqa: PTH110 - as above
         raise ConfigError(f"{source}: {path} does not exist; pass an existing file")
     return path
+
+
+def _is_settings_file(place: Path) -> bool:
+    """Tell whether there is a file; a link whose file is gone was to be one, and without it another store would be used."""
+    if os.path.islink(place) and not os.path.exists(place):  # noqa: PTH110, PTH114 - unlike pathlib's, these never raise
+        raise ConfigError(f"cannot read {place}: it is a link to a file that does not exist; correct the link, or remove it")
+    return os.path.isfile(place)  # noqa: PTH113 - as above
 
 
 def parse_settings(text: str, *, file: Path, section: str, home: Path | None) -> FileSettings:
@@ -215,7 +224,7 @@ def parse_settings(text: str, *, file: Path, section: str, home: Path | None) ->
         ConfigError: If the file cannot be used: all its problems, each with section, key, value and remedy.
     """
     problems: list[str] = []
-    values = _section(_parse(own_sections(text, DEFAULT_THREADS), problems), section, problems)
+    values = _section(read_sections(own_sections(text, DEFAULT_THREADS), problems), section, problems)
     problems += [problem for key in values if (problem := _misnamed(section, key))]
 
     def get(key: str, check: Callable[[object], _T]) -> _T | None:
@@ -298,28 +307,6 @@ def _misnamed(section: str, key: str) -> str | None:
         return f"[{section}] {key}: not read from a settings file; set credentials in the environment or a .env file"
     meant = near_miss(key, _KEYS)
     return f"[{section}] {key}: no such key; use {meant}" if meant else None
-
-
-def _parse(text: str, problems: list[str]) -> configparser.ConfigParser:
-    parser = configparser.ConfigParser(interpolation=None)  # its messages quote lines, which may be credentials
-    try:
-        parser.read_string(text)
-    except configparser.DuplicateOptionError as error:
-        problems.append(f"line {error.lineno}: [{error.section}] {error.option} appears twice; remove one")
-    except configparser.DuplicateSectionError as error:
-        problems.append(f"line {error.lineno}: section [{error.section}] appears twice; merge them")
-    except configparser.MissingSectionHeaderError as error:
-        problems.append(f"line {error.lineno}: text outside a section; start the file with [linux], [macos] or [windows]")
-        return parser
-    except configparser.ParsingError as error:
-        problems += [f"line {line}: is neither 'key = value' nor a [section]" for line, _ in error.errors]
-        return parser
-    else:
-        return parser
-    parser = configparser.ConfigParser(interpolation=None, strict=False)
-    with suppress(configparser.Error):  # report the problems of the rest, too
-        parser.read_string(text)
-    return parser
 
 
 def _section(parser: configparser.ConfigParser, section: str, problems: list[str]) -> Mapping[str, str]:

@@ -11,6 +11,7 @@ import ipaddress
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -24,6 +25,8 @@ PAIRS = (("ALPACA_API_KEY", "ALPACA_SECRET_KEY"), ("APCA_API_KEY_ID", "APCA_API_
 _OTHER_HALF = {name: other for pair in PAIRS for name, other in (pair, pair[::-1])}
 
 _LONG = 10 * MOST_CHARACTERS
+
+_SHORTEST = 8  # characters of a key or secret
 
 _DOTENV_NAME = ".env"
 
@@ -119,6 +122,19 @@ def _without_effect(content: Mapping[str, str | None]) -> tuple[str, ...]:
     """Return the variables of a file that are no credentials: who owns the working directory must not choose where keys go."""
     others = sorted(name for name in content if name.startswith("DATA_ENGINE_"))
     return tuple(name for name in (*_URLS, *others) if _bare(content.get(name)))
+
+
+def without_secrets(text: str) -> str:
+    """Return a text for people without what the variables of keys hold, here and in ``.env``: one may stand in a wrong place.
+
+    Values of fewer than eight characters are none of Alpaca's, and words of any text.
+    """
+    content: Mapping[str, str | None] = {}
+    with suppress(ConfigError):
+        content = {} if (path := _dotenv_file(None, None)) is None else _read(path)
+    values = (*_trimmed(os.environ).values(), *_trimmed(content).values())
+    secrets = sorted({value for value in values if len(value) >= _SHORTEST}, key=len, reverse=True)
+    return echoes(*secrets).sub("***", text) if secrets else text
 
 
 def require_credentials(key: str | None = None, secret: str | None = None) -> Credentials:

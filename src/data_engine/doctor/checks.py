@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from data_engine.alpaca.bars_protocol import BarsRequest, read_page
-from data_engine.alpaca.credentials import Credentials, require_credentials
+from data_engine.alpaca.credentials import Credentials, require_credentials, without_secrets
 from data_engine.alpaca.native_library import library
 from data_engine.alpaca.refusals import check_json, raise_for_status
 from data_engine.alpaca.transport import Response
@@ -98,7 +98,7 @@ def exit_code(checks: list[Check]) -> int:
 
 def failed(name: str, error: DataEngineError) -> Check:
     """Return the check that an error failed."""
-    return Check(name, "failed", str(error), error.exit_code)
+    return Check(name, "failed", without_secrets(str(error)), error.exit_code)
 
 
 def local_checks(settings: Settings) -> Iterator[Check]:
