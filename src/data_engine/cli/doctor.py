@@ -53,7 +53,6 @@ def doctor(
 
     if out is not None and not conformance:
         raise InputError("cannot use --out without --conformance; pass both")
-    now = datetime.now(UTC)
     found: list[checks.Check] = []
     fields: dict[str, Any] = {}
     try:
@@ -69,10 +68,10 @@ def doctor(
     found += refused
     if settings is not None and probe is not None:
         try:
-            found += checks.online_checks(probe, settings, now)
+            found += checks.online_checks(probe, settings, lambda: datetime.now(UTC))
             if conformance and checks.exit_code(found) == 0:
                 _print_checks(found, as_json=as_json)
-                fields = _conformance(probe, now, out, as_json=as_json)
+                fields = _conformance(probe, datetime.now(UTC), out, as_json=as_json)
         finally:
             probe.close()
     if not fields:

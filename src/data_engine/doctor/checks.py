@@ -31,6 +31,7 @@ from data_engine.errors import (
     StoreError,
 )
 from data_engine.ingest.bar_source import check_source
+from data_engine.ingest.task import MOST_AHEAD
 from data_engine.market.series import Adjustment, Dataset, Feed, Series, Timeframe
 from data_engine.market.time_range import TimeRange
 from data_engine.market.wording import and_more, plural
@@ -58,7 +59,7 @@ _LOOKED_AT = 1_000  # series whose coverage is read, and in whose folders the le
 
 _DAY = TimeRange(datetime(2024, 6, 3, 4, tzinfo=UTC), datetime(2024, 6, 4, 4, tzinfo=UTC))
 
-_MOST_OFFSET = 60.0  # seconds
+_USUAL_OFFSET = 60.0  # seconds
 
 
 class Webhook(Protocol):
@@ -145,10 +146,18 @@ def probe_of(credentials: Credentials | None, settings: Settings | None) -> tupl
         return None, [failed("request", error)]
 
 
-def online_checks(probe: Probe, settings: Settings, now: datetime) -> Iterator[Check]:
-    """Yield what one request shows: whether Alpaca answers, the rate limit, and the clock."""
+def online_checks(probe: Probe, settings: Settings, now: Callable[[], datetime]) -> Iterator[Check]:
+    """Yield what one request shows: whether Alpaca answers, the rate limit, and the clock.
+
+    Args:
+        probe: What sends the request.
+        settings: The settings.
+        now: A function that returns the current time.
+    """
     request = BarsRequest(("AAPL",), Dataset(Timeframe.parse("1Day"), Adjustment.parse(None), Feed.SIP), _DAY, limit=1)
+    before = now()  # not earlier: the checks of a large store take a while
     answer = probe.fetch(request.target())
+    after = now()
     made = _request(answer, request, probe.base_url)
     yield made
     if made.state != "ok":
@@ -156,7 +165,7 @@ def online_checks(probe: Probe, settings: Settings, now: datetime) -> Iterator[C
     limit = answer.headers.get("x-ratelimit-limit")
     own = f"; settings keep to {settings.requests_per_minute}" if settings.requests_per_minute else ""
     yield Check("limit", "ok", (f"{limit} requests per minute" if limit else "the response states none") + own)
-    yield _clock(offset_seconds(answer.headers.get("date"), now))
+    yield _clock(offset_seconds(answer.headers.get("date"), before, after))
 
 
 def _decoder() -> Check:
@@ -272,8 +281,11 @@ def _request(answer: Answer, request: BarsRequest, base_url: str) -> Check:
 def _clock(ahead: float | None) -> Check:
     if ahead is None:
         return Check("clock", "warning", "the response has no Date to compare with")
-    if ahead > _MOST_OFFSET:
+    if ahead > MOST_AHEAD.total_seconds():
         return Check("clock", "failed", f"{ahead:,.0f} s ahead of Alpaca's; set it right", ClockError.exit_code)
-    if ahead < -_MOST_OFFSET:
+    if ahead > _USUAL_OFFSET:
+        most = f"{MOST_AHEAD.total_seconds():,.0f} s"
+        return Check("clock", "warning", f"{ahead:,.0f} s ahead of Alpaca's; set it right: runs refuse more than {most}")
+    if ahead < -_USUAL_OFFSET:
         return Check("clock", "warning", f"{-ahead:,.0f} s behind Alpaca's; set it right")
     return Check("clock", "ok", "within a minute of Alpaca's")
