@@ -69,6 +69,7 @@ MAY = {
     "alpaca.time_limit": "clock threads",
     "alpaca.transport": "files sockets",  # `os`: the variables that name a proxy
     "cpu": "files threads",
+    "doctor.probe": "clock",
     "export.atomic_file": "files",
     "export.data_engine_bundle": "files",
     "export.engine_export": "files",

@@ -141,7 +141,7 @@ def probe_of(credentials: Credentials | None, settings: Settings | None) -> tupl
     if credentials is None or settings is None:
         return None, []
     try:
-        return Probe(credentials, settings.data_url), []
+        return Probe(credentials, settings.data_url, settings.requests_per_minute), []
     except DataEngineError as error:  # a proxy that cannot be used
         return None, [failed("request", error)]
 
