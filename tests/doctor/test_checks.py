@@ -103,3 +103,22 @@ def test_slow_checks_of_the_store_do_not_make_a_right_clock_wrong(tmp_path, monk
         told = here("doctor", "--json", "--base-path", tmp_path / "s", url=server.url)
 
     assert states(told)["clock"] == "ok", told.text
+
+
+def test_each_setting_is_said_with_where_it_came_from(tmp_path):
+    file = tmp_path / "settings.ini"
+    file.write_text("".join(f"[{system}]\nrequests_per_minute = 50\nfeed = iex\n" for system in ("linux", "macos", "windows")))
+    env = {"DATA_ENGINE_FEED": "sip", "DATA_ENGINE_THREADS": "3"}
+    ran = here("doctor", "--json", "--base-path", tmp_path / "s", "--settings", file, env=env)
+    told = ran.json["settings"]
+
+    assert {name: one["source"] for name, one in told.items() if name != "requests_per_minute"} == {
+        "base_path": "--base-path",
+        "api_threads": "DATA_ENGINE_THREADS",
+        "feed": "DATA_ENGINE_FEED",
+        "history_bases": "default",
+        "data_url": "default",
+    }
+    assert told["requests_per_minute"]["value"] == 50
+    assert told["requests_per_minute"]["source"].endswith(str(file))
+    assert "feed = sip (DATA_ENGINE_FEED)" in ran.err

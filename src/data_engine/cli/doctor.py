@@ -78,7 +78,8 @@ def doctor(
         _print_checks(found, as_json=as_json)
     code = checks.exit_code(found) or (1 if fields.get("differ") else 0)
     if as_json:
-        print_json({"checks": [one.to_json() for one in found], **fields, "exit_code": code})
+        told = {} if settings is None else checks.sources(settings)
+        print_json({"checks": [one.to_json() for one in found], "settings": told, **fields, "exit_code": code})
     context.exit(code)
 
 

@@ -35,7 +35,7 @@ from data_engine.ingest.task import MOST_AHEAD
 from data_engine.market.series import Adjustment, Dataset, Feed, Series, Timeframe
 from data_engine.market.time_range import TimeRange
 from data_engine.market.wording import and_more, plural
-from data_engine.settings import Settings
+from data_engine.settings import VARIABLES, Settings
 from data_engine.store.bar_store import BarStore
 from data_engine.store.file_store import FileStore
 from data_engine.store.legacy_files import refuse_legacy_store
@@ -106,10 +106,26 @@ def local_checks(settings: Settings) -> Iterator[Check]:
     """Yield what can be checked without the network."""
     file = settings.settings_file or "none"
     feed = settings.feed or "sip"
-    yield Check("settings", "ok", f"file: {file}; {settings.api_threads} concurrent requests; feed {feed}")
+    first = f"file: {file}; {settings.api_threads} concurrent requests; feed {feed}"
+    lines = (f"{name} = {one['value']} ({one['source']})" for name, one in sources(settings).items())
+    yield Check("settings", "ok", "\n".join([first, *lines]))
     yield _decoder()
     yield _time_zones()
     yield from _store(settings)
+
+
+def sources(settings: Settings) -> dict[str, dict[str, Any]]:
+    """Return the value of each setting and where it comes from, by its name, without those that have none.
+
+    Args:
+        settings: The settings.
+    """
+    made = {name: {"value": getattr(settings, name), "source": settings.source_of(name)} for name in VARIABLES}
+    return {
+        name: {**one, "value": str(one["value"]) if name == "base_path" else one["value"]}
+        for name, one in made.items()
+        if one["value"] is not None
+    }
 
 
 def credentials() -> tuple[Check, Credentials | None]:
