@@ -69,7 +69,7 @@ MAY = {
     "alpaca.time_limit": "clock threads",
     "alpaca.transport": "files sockets",  # `os`: the variables that name a proxy
     "cpu": "files threads",
-    "doctor.checks": "files",
+    "doctor.probe": "clock",
     "export.atomic_file": "files",
     "export.data_engine_bundle": "files",
     "export.engine_export": "files",
@@ -116,6 +116,7 @@ MAY = {
     "store.history.head": "clock",
     "store.history.snapshots": "clock",
     "store.history.past_files": "files threads",
+    "store.local_access": "files",
     "store.local_drafts": "files",
     "store.local_files": "files",
     "store.local_history": "files",

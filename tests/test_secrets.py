@@ -252,3 +252,20 @@ def test_an_address_in_a_dotenv_file_is_ignored_and_named(tmp_path: Path) -> Non
 
     assert (ran.code, "APCA_API_DATA_URL" in ran.err, "DATA_ENGINE_BASE_PATH" in ran.err) == (0, True, True), ran.text
     assert clean(ran.text)
+
+
+@pytest.mark.parametrize("name", ["DATA_ENGINE_FEED", "DATA_ENGINE_THREADS", "DATA_ENGINE_SETTINGS", "DATA_ENGINE_HISTORY_BASES"])
+@pytest.mark.parametrize("words", [("status",), ("update", "--json"), ("doctor",), ("doctor", "--json")], ids=" ".join)
+def test_a_secret_in_the_place_of_a_setting_is_not_quoted(tmp_path: Path, name: str, words: tuple[str, ...]) -> None:
+    ran = here(*words, "--base-path", tmp_path / "store", env=account("http://127.0.0.1:1", **{name: SECRET}))
+
+    assert ran.code != 0
+    assert SECRET not in ran.text
+
+
+@pytest.mark.parametrize("words", [(SECRET,), ("status", "--timeframe", SECRET), ("update", "--wait", SECRET), (f"--{SECRET}",)])
+def test_a_secret_in_the_place_of_an_argument_is_not_quoted(words: tuple[str, ...]) -> None:
+    ran = here(*words, env=account(None))
+
+    assert ran.code == 2
+    assert SECRET not in ran.text

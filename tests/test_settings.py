@@ -608,10 +608,10 @@ def test_no_credentials_are_none(tmp_path):
 @pytest.mark.parametrize(
     ("environ", "file", "expected"),
     [
-        pytest.param({**pair(OURS, "1"), **pair(ALPACAS, "2")}, {}, "1", id="our-names-go-first"),
+        pytest.param({**pair(OURS, "1"), **pair(ALPACAS, "1")}, {}, "1", id="two-pairs-that-agree"),
         pytest.param(pair(OURS, "1"), pair(OURS, "2"), "1", id="the-environment-wins-over-the-file"),
         pytest.param(pair(ALPACAS, "1"), pair(OURS, "2"), "1", id="whatever-the-names"),
-        pytest.param({OURS[0]: "1", **pair(ALPACAS, "2")}, {}, "2", id="a-whole-pair-wins-over-a-half"),
+        pytest.param({OURS[0]: "2", **pair(ALPACAS, "2")}, {}, "2", id="a-half-of-the-other-names-that-agrees"),
         pytest.param({OURS[0]: "1"}, {OURS[1]: "S"}, "1", id="each-holds-a-half"),
         pytest.param({OURS[0]: "1"}, pair(OURS, "1"), "1", id="a-half-that-agrees"),
         pytest.param({OURS[0]: ""}, pair(OURS, "2"), "2", id="an-empty-half-is-none"),
@@ -642,6 +642,26 @@ def test_halves_of_two_pairs_are_never_put_together(tmp_path, dotenv):
     with pytest.raises(ConfigError, match=r"ALPACA_API_KEY.*ALPACA_SECRET_KEY") as error:
         found(tmp_path, {"ALPACA_API_KEY": "hunter3"})
     assert str(file) in said(error)
+    assert "hunter" not in said(error)
+
+
+@pytest.mark.parametrize(
+    ("environ", "file", "named"),
+    [
+        pytest.param({**pair(OURS, "hunter1"), **pair(ALPACAS, "hunter2")}, {}, "the environment", id="two-whole-pairs"),
+        pytest.param({**pair(OURS, "K", "hunter1"), **pair(ALPACAS, "K", "hunter2")}, {}, "the environment", id="two-secrets"),
+        pytest.param({OURS[0]: "hunter1", **pair(ALPACAS, "hunter2")}, {}, "the environment", id="half-a-new-pair"),
+        pytest.param({ALPACAS[1]: "hunter1", **pair(OURS, "K", "hunter2")}, {}, "the environment", id="the-other-half"),
+        pytest.param({}, {**pair(OURS, "hunter1"), **pair(ALPACAS, "hunter2")}, ".env", id="two-whole-pairs-in-the-file"),
+        pytest.param({OURS[0]: "hunter1"}, pair(ALPACAS, "hunter2"), ".env", id="half-in-the-environment-beside-a-file"),
+    ],
+)
+def test_two_accounts_are_refused_whichever_is_meant(tmp_path, dotenv, environ, file, named):
+    dotenv(file)
+
+    with pytest.raises(ConfigError, match=r"differ.*ALPACA_API_KEY.*APCA_API_KEY_ID") as error:
+        found(tmp_path, environ)
+    assert named in said(error)
     assert "hunter" not in said(error)
 
 
@@ -718,3 +738,15 @@ def test_the_message_without_credentials_says_what_to_do():
     assert lines[0] == "no credentials"
     assert all(name in "\n".join(lines) for name in (*OURS, *ALPACAS, ".env", "data-engine demo"))
     assert max(map(len, lines)) <= 80
+
+
+def test_a_link_whose_settings_file_is_gone_is_an_error_and_chooses_no_other_store(tmp_path):
+    (tmp_path / "settings.ini").symlink_to(tmp_path / "gone.ini")
+
+    with pytest.raises(ConfigError, match=r"settings\.ini: it is a link to a file that does not exist"):
+        load_settings(environ={}, cwd=tmp_path)
+
+
+def test_an_empty_name_of_a_settings_file_has_a_remedy_for_settings(tmp_path):
+    with pytest.raises(ConfigError, match=r"^--settings is empty; pass the settings file, or leave it out$"):
+        load_settings(settings_path="", environ={}, cwd=tmp_path)

@@ -12,16 +12,16 @@ import platform
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from data_engine.alpaca.credentials import DATA_URL, check_data_url, check_trading_url
 from data_engine.errors import ConfigError, InputError
-from data_engine.market.ini_text import OutOfBounds, near_miss, own_sections, whole_number
+from data_engine.market.ini_text import OutOfBounds, near_miss, own_sections, read_sections, whole_number
 from data_engine.market.series import Feed
-from data_engine.store.location import DRIVE, parse_location
+from data_engine.store.location import DRIVE, is_below_file, parse_location
 
 DEFAULT_FOLDER = "stock_data"
 
@@ -38,6 +38,17 @@ _SECTIONS = {"Windows": "windows", "Darwin": "macos"}
 CREDENTIALS = ("alpaca_api_key", "alpaca_secret_key", "apca_api_key_id", "apca_api_secret_key")
 
 _KEYS = ("local_storage_dir", "api_threads", "requests_per_minute", "feed", "history_bases")
+
+VARIABLES = {
+    "base_path": "DATA_ENGINE_BASE_PATH",
+    "api_threads": "DATA_ENGINE_THREADS",
+    "requests_per_minute": "DATA_ENGINE_REQUESTS_PER_MINUTE",
+    "feed": "DATA_ENGINE_FEED",
+    "history_bases": "DATA_ENGINE_HISTORY_BASES",
+    "data_url": "APCA_API_DATA_URL",
+    "trading_url": "APCA_API_BASE_URL",
+}
+"""The variables of the environment, by the fields of `Settings`."""
 
 _MOST_BYTES = 1 << 20
 _T = TypeVar("_T")
@@ -58,6 +69,7 @@ class Settings:
         settings_file: The file that was read, or None.
         trading_url: The URL of Alpaca's trading API, without a slash at the end. If None, that of the account's kind.
         history_bases: The number of earlier price bases that the history of an adjusted series keeps, 0 to 1,000.
+        sources: Where each field comes from, by its name: an option, a variable, a settings file, or ``default``.
     """
 
     base_path: Path | str
@@ -69,6 +81,11 @@ class Settings:
     settings_file: Path | None
     trading_url: str | None = None
     history_bases: int = DEFAULT_HISTORY_BASES
+    sources: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    def source_of(self, name: str) -> str:
+        """Return where a field comes from; ``given`` if the settings were made by a program."""
+        return self.sources.get(name, "given")
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,13 +171,14 @@ def load_settings(
     Raises:
         ConfigError: If a setting cannot be used. The message names its source and a remedy.
     """
-    inputs = _Inputs(os.environ if environ is None else environ, [])
+    inputs = _Inputs(os.environ if environ is None else environ, [], {})
     folders = Folders.here(cwd) if folders is None else folders
     section = section_for(platform.system() if system is None else system)
     file = find_settings_file(settings_path, inputs.environ, folders)
     stored = FileSettings() if file is None else parse_settings(_read(file), file=file, section=section, home=folders.home)
 
-    path, source = _base_path(inputs, base_path, folders, stored.base_path, f"{file and file.name} [{section}]: {file}")
+    stored_source = f"{file and file.name} [{section}]: {file}"
+    path, source = _base_path(inputs, base_path, folders, stored.base_path, stored_source)
     threads = inputs.get("--workers", workers, "DATA_ENGINE_THREADS", _threads)
     rate = inputs.get("--requests-per-minute", requests_per_minute, "DATA_ENGINE_REQUESTS_PER_MINUTE", _rate)
     feed_name = inputs.get("--feed", feed, "DATA_ENGINE_FEED", _check_feed)
@@ -179,6 +197,10 @@ def load_settings(
         settings_file=file,
         trading_url=trading_url,
         history_bases=next((one for one in (bases, stored.history_bases) if one is not None), DEFAULT_HISTORY_BASES),
+        sources={
+            name: inputs.sources.get(variable) or (stored_source if getattr(stored, name, None) is not None else "default")
+            for name, variable in VARIABLES.items()
+        },
     )
 
 
@@ -193,7 +215,9 @@ def find_settings_file(named: str | Path | None, environ: Mapping[str, str], fol
     if given is None:
         # A named pipe of that name, or a folder, is somebody else's, and reading a pipe would block.
         places = (folder / SETTINGS_NAME for folder in (folders.cwd, folders.config))
-        return next((place for place in places if os.path.isfile(place)), None)  # noqa: PTH113 - as below
+        return next((place for place in places if _is_settings_file(place)), None)
+    if not str(given).strip():
+        raise ConfigError(f"{source} is empty; pass the settings file, or leave it out")
     try:
         path = Path(parse_location(given, folders.home, folders.cwd))
     except ConfigError as error:
@@ -203,6 +227,13 @@ def find_settings_file(named: str | Path | None, environ: Mapping[str, str], fol
     if not os.path.exists(path):  # noqa: PTH110 - as above
         raise ConfigError(f"{source}: {path} does not exist; pass an existing file")
     return path
+
+
+def _is_settings_file(place: Path) -> bool:
+    """Tell whether there is a file; a link whose file is gone was to be one, and without it another store would be used."""
+    if os.path.islink(place) and not os.path.exists(place):  # noqa: PTH110, PTH114 - unlike pathlib's, these never raise
+        raise ConfigError(f"cannot read {place}: it is a link to a file that does not exist; correct the link, or remove it")
+    return os.path.isfile(place)  # noqa: PTH113 - as above
 
 
 def parse_settings(text: str, *, file: Path, section: str, home: Path | None) -> FileSettings:
@@ -215,7 +246,7 @@ def parse_settings(text: str, *, file: Path, section: str, home: Path | None) ->
         ConfigError: If the file cannot be used: all its problems, each with section, key, value and remedy.
     """
     problems: list[str] = []
-    values = _section(_parse(own_sections(text, DEFAULT_THREADS), problems), section, problems)
+    values = _section(read_sections(own_sections(text, DEFAULT_THREADS), problems), section, problems)
     problems += [problem for key in values if (problem := _misnamed(section, key))]
 
     def get(key: str, check: Callable[[object], _T]) -> _T | None:
@@ -246,15 +277,17 @@ def parse_settings(text: str, *, file: Path, section: str, home: Path | None) ->
 
 @dataclass(frozen=True, slots=True)
 class _Inputs:
-    """Arguments and environment, and what is wrong with them."""
+    """Arguments and environment, what is wrong with them, and which of the two each value came from, by its variable."""
 
     environ: Mapping[str, str]
     problems: list[str]
+    sources: dict[str, str]
 
     def get(self, option: str, argument: object, variable: str, check: Callable[[object], _T]) -> _T | None:
         """Return the checked argument or, if it is None, the checked variable; None if neither is given or the check fails."""
         value = argument if argument is not None else self.environ.get(variable, "").strip() or None
         if value is not None:
+            self.sources[variable] = (option or "given") if argument is not None else variable
             try:
                 return check(value)
             except InputError as error:
@@ -273,7 +306,7 @@ def _base_path(
     if given is not None:
         return given, "--base-path" if argument is not None else "DATA_ENGINE_BASE_PATH"
     if stored is not None:
-        if _is_below_file(stored):
+        if is_below_file(stored):
             inputs.problems.append(f"{stored_source}: local_storage_dir = {stored}: is a file or below one; name a folder")
         return stored, stored_source
     if inputs.problems:
@@ -298,28 +331,6 @@ def _misnamed(section: str, key: str) -> str | None:
         return f"[{section}] {key}: not read from a settings file; set credentials in the environment or a .env file"
     meant = near_miss(key, _KEYS)
     return f"[{section}] {key}: no such key; use {meant}" if meant else None
-
-
-def _parse(text: str, problems: list[str]) -> configparser.ConfigParser:
-    parser = configparser.ConfigParser(interpolation=None)  # its messages quote lines, which may be credentials
-    try:
-        parser.read_string(text)
-    except configparser.DuplicateOptionError as error:
-        problems.append(f"line {error.lineno}: [{error.section}] {error.option} appears twice; remove one")
-    except configparser.DuplicateSectionError as error:
-        problems.append(f"line {error.lineno}: section [{error.section}] appears twice; merge them")
-    except configparser.MissingSectionHeaderError as error:
-        problems.append(f"line {error.lineno}: text outside a section; start the file with [linux], [macos] or [windows]")
-        return parser
-    except configparser.ParsingError as error:
-        problems += [f"line {line}: is neither 'key = value' nor a [section]" for line, _ in error.errors]
-        return parser
-    else:
-        return parser
-    parser = configparser.ConfigParser(interpolation=None, strict=False)
-    with suppress(configparser.Error):  # report the problems of the rest, too
-        parser.read_string(text)
-    return parser
 
 
 def _section(parser: configparser.ConfigParser, section: str, problems: list[str]) -> Mapping[str, str]:
@@ -369,15 +380,6 @@ def check_threads(value: object) -> int:
 
 def _check_feed(value: object) -> str:
     return Feed.parse(value).value
-
-
-def _is_below_file(path: Path | str) -> bool:
-    """Tell whether a path, or a path above it, is a file."""
-    with suppress(OSError):
-        for place in (path, *path.parents) if isinstance(path, Path) else ():
-            if place.exists():
-                return not place.is_dir()
-    return False
 
 
 def _read(file: Path) -> str:

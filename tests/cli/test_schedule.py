@@ -9,7 +9,11 @@ import shlex
 import shutil
 import subprocess
 import sys
-from datetime import date, datetime, time, timedelta
+import time as clock
+import zoneinfo
+from datetime import UTC, date, datetime, time, timedelta
+from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -18,7 +22,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from data_engine.cli import schedule
-from data_engine.cli.schedule import start_of
+from data_engine.cli.nightly_job import Zone, machine_zone, start_of
 from data_engine.sandbox import Sandbox, SimulatedMarket
 from running import account, here
 
@@ -54,7 +58,7 @@ def words_of(folder: Path, *more: str) -> list[str]:
 
 
 def test_systemd_takes_the_units(folder: Path, tmp_path: Path) -> None:
-    made = shown("systemd", folder, "--", "--index", "dow30")
+    made = shown("systemd", folder, "--", "--timeframe", "1Day")
     units = [tmp_path / Path(path).name for path in made["files"]]
     for unit, text in zip(units, made["files"].values(), strict=True):
         unit.write_text(text)
@@ -62,7 +66,7 @@ def test_systemd_takes_the_units(folder: Path, tmp_path: Path) -> None:
     (line,) = re.findall(r"^ExecStart=(.*)$", units[0].read_text(), re.MULTILINE)
     assert [word.replace("%%", "%").replace("$$", "$") for word in shlex.split(line)] == [
         "/usr/bin/env",
-        *words_of(folder, "--index", "dow30"),
+        *words_of(folder, "--timeframe", "1Day"),
     ]
     (line,) = re.findall(r"^WorkingDirectory=(.*)$", units[0].read_text(), re.MULTILINE)
     assert line.replace("%%", "%") == str(folder)
@@ -103,7 +107,8 @@ def test_launchd_gets_a_property_list(folder: Path) -> None:
 
 
 def test_the_task_scheduler_gets_a_task(folder: Path) -> None:
-    (text,) = shown("windows", folder)["files"].values()
+    made = shown("windows", folder)
+    (text,) = made["files"].values()
     task = ET.fromstring(text)
     days = [one.tag.removeprefix(TASK) for one in task.iterfind(f".//{TASK}DaysOfWeek/*")]
     assert (len(days), "Sunday" in days) == (5, False)
@@ -114,7 +119,62 @@ def test_the_task_scheduler_gets_a_task(folder: Path) -> None:
     inner = re.fullmatch(r'/d /s /c "(.*)"', arguments)
     assert inner is not None
     assert re.findall(r'"([^"]*)"|(\S+)', inner[1])[0] == (str(folder / "data-engine"), "")
-    assert inner[1].endswith(f'>> "{folder / "data-engine-update.log"}" 2>&1')
+    assert inner[1].endswith(f'>> "{made["log"]}" 2>&1')
+
+
+CRONTAB = """#!/bin/sh
+if [ "$1" = - ]; then cat > "$HOME/new" && mv "$HOME/new" "$HOME/crontab"; else cat "$HOME/crontab"; fi
+"""
+
+
+def installed_by_cron(home: Path, made: dict[str, Any]) -> list[str]:
+    """Write the file and run the commands that were printed, with a `crontab` that keeps its lines in *home*; return them."""
+    for path, text in made["files"].items():
+        (home / path.removeprefix("~/")).write_text(text)
+    (home / "crontab.sh").write_text(CRONTAB)
+    (home / "crontab.sh").chmod(0o755)
+    (home / "bin").mkdir(exist_ok=True)
+    if not (home / "bin" / "crontab").exists():
+        (home / "bin" / "crontab").symlink_to(home / "crontab.sh")
+    env = {"PATH": f"{home / 'bin'}:/usr/bin:/bin", "HOME": str(home)}
+    for command in made["commands"]:
+        subprocess.run(["/bin/sh", "-c", command], env=env, timeout=60, check=True)
+    return (home / "crontab").read_text().splitlines()
+
+
+def test_a_job_that_is_installed_again_replaces_itself_and_no_other_line(folder: Path, tmp_path: Path) -> None:
+    theirs = ["# mine", "0 4 * * * data-engine update --quiet --base-path elsewhere"]
+    (tmp_path / "crontab").write_text("\n".join(theirs) + "\n")
+    installed_by_cron(tmp_path, shown("cron", folder))
+    *before, _, line = installed_by_cron(tmp_path, shown("cron", folder, "--at", "21:30", "--", "--wait", "60"))
+
+    assert before == theirs
+    assert "--wait 60" in line
+
+
+@pytest.mark.parametrize("system", ["systemd", "cron", "launchd", "windows"])
+def test_two_stores_have_two_jobs_and_one_store_has_one_however_it_is_named(folder: Path, system: str) -> None:
+    shutil.copytree(folder / "store", folder / "other")
+    (folder / "link").symlink_to(folder / "store")
+
+    def made(store: str) -> dict[str, Any]:
+        ran = here("schedule", "show", system, "--base-path", folder / store, "--json", env={})
+        return dict(ran.json)
+
+    one, other, same = made("store"), made("other"), made("link")
+
+    assert set(one["files"]).isdisjoint(other["files"])
+    assert one["commands"] != other["commands"]
+    assert set(one["files"]) == set(same["files"])
+    assert one["commands"] == same["commands"]
+
+
+def test_what_is_installed_already_is_replaced_by_launchd_and_windows(folder: Path) -> None:
+    first, then = shown("launchd", folder)["commands"]
+    assert first.startswith("launchctl bootout gui/$(id -u)/data-engine-update-")
+    assert then.startswith("launchctl bootstrap gui/$(id -u) ")
+    (create,) = shown("windows", folder)["commands"]
+    assert create.endswith(" /F")
 
 
 @pytest.mark.parametrize(
@@ -130,7 +190,7 @@ def test_the_task_scheduler_gets_a_task(folder: Path) -> None:
 )
 def test_in_other_zones_a_job_is_never_early_and_never_long_after(zone: str, local: str, days: tuple[int, ...]) -> None:
     there = ZoneInfo(zone)
-    start = start_of(time(20, 45), date(2026, 11, 27), lambda instant: instant.astimezone(there))
+    start = start_of(time(20, 45), datetime(2026, 11, 27, 12, tzinfo=UTC), Zone(zone, lambda instant: instant.astimezone(there)))
     assert (f"{start.local:%H:%M}", start.days) == (local, days)
     for day in (date(2026, 11, 28) + timedelta(days=number) for number in range(360)):
         if day.isoweekday() % 7 not in start.days:
@@ -141,6 +201,42 @@ def test_in_other_zones_a_job_is_never_early_and_never_long_after(zone: str, loc
         assert ran.isoweekday() <= 5
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="the zone of a shell is a matter of POSIX")
+@pytest.mark.parametrize("system", ["cron", "launchd"])
+def test_the_zone_of_the_shell_is_not_that_of_the_machine(folder: Path, system: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def made_in(zone: str) -> dict[str, Any]:
+        monkeypatch.setenv("TZ", zone)
+        clock.tzset()
+        return shown(system, folder)
+
+    try:
+        assert made_in("America/New_York") == made_in("Asia/Kolkata")
+    finally:
+        monkeypatch.delenv("TZ")
+        clock.tzset()
+
+
+def test_the_zone_of_the_machine_is_that_of_its_file_and_named(tmp_path: Path) -> None:
+    folder = tmp_path / "zoneinfo" / "Europe"
+    folder.mkdir(parents=True)
+    (folder / "Berlin").write_bytes(berlin_file().read_bytes())
+    (tmp_path / "localtime").symlink_to(folder / "Berlin")
+    noon = datetime(2026, 11, 27, 12, tzinfo=UTC)
+
+    there = start_of(time(20, 45), noon, machine_zone(tmp_path / "localtime", "linux"))
+    nowhere = start_of(time(20, 45), noon, machine_zone(tmp_path / "none", "linux"))
+
+    assert (f"{there.local:%H:%M}", there.zone) == ("02:45", "Europe/Berlin, UTC+01:00 now")
+    assert (f"{nowhere.local:%H:%M}", nowhere.zone) == ("01:45", "UTC, UTC+00:00 now")
+
+
+def berlin_file() -> Path:
+    for folder in (*zoneinfo.TZPATH, str(files("tzdata") / "zoneinfo") if find_spec("tzdata") else ""):
+        if (file := Path(folder, "Europe", "Berlin")).is_file():
+            return file
+    pytest.skip("no file of a time zone")
+
+
 @pytest.mark.parametrize(
     ("words", "code"),
     [
@@ -148,20 +244,71 @@ def test_in_other_zones_a_job_is_never_early_and_never_long_after(zone: str, loc
         (("cron", "--at", "8:45pm"), 2),
         (("cron", "--", "--nonsense"), 2),
         (("cron", "--", "--wait", "soon"), 2),
+        (("cron", "--", "--index", "nope"), 2),
+        (("cron", "--", "--workers", "lots"), 2),
+        (("cron", "--", "--requests-per-minute", "0"), 2),
+        (("cron", "--", "--notify", "ftp://x"), 2),
+        (("cron", "--", "--dask", "nonsense"), 2),
+        (("cron", "--", "--timeframe", "1Min"), 2),
+        (("cron", "--", "ZZZQ"), 2),
+        (("cron", "--", "AAPL", "--index", "dow30"), 2),
+        (("cron", "--", "--settings", "/nope.ini"), 2),
+        (("cron", "--", "--base-path", "elsewhere"), 2),
+        (("cron", "--", "--base-path=elsewhere"), 2),
+        (("cron", "--", "--json"), 2),
+        (("cron", "--", "--help"), 2),
+        (("cron", "--", "-h"), 2),
         (("at",), 2),
         (("cron", "--base-path", "none"), 4),
     ],
 )
 def test_what_would_fail_every_night_is_refused_now(folder: Path, words: tuple[str, ...], code: int) -> None:
-    store = () if "--base-path" in words else ("--base-path", "store")
+    store = () if words[1:2] == ("--base-path",) else ("--base-path", "store")
     ran = here("schedule", "show", *store, *words, env={})
-    assert (ran.code, ran.out) == (code, "")
+    assert (ran.code, "Write" in ran.out, '"files"' in ran.out) == (code, False, False), ran.text
 
 
 def test_it_says_what_is_written_and_run_and_that_keys_are_needed(folder: Path) -> None:
     ran = here("schedule", "show", "systemd", "--base-path", "store", env=account(None))
-    assert "Write ~/.config/systemd/user/data-engine-update.timer:" in ran.out
-    assert "\n  systemctl --user enable --now data-engine-update.timer\n" in ran.out
+    (timer,) = re.findall(r"^Write ~/.config/systemd/user/(data-engine-update-[0-9a-f]{8}.timer):$", ran.out, re.MULTILINE)
+    assert f"\n  systemctl --user enable --now {timer}\n" in ran.out
     assert str(folder / ".env") in ran.err
     (folder / ".env").write_text("ALPACA_API_KEY=any\nALPACA_SECRET_KEY=any\n")
     assert ".env" not in here("schedule", "show", "systemd", "--base-path", "store", env={}).err
+
+
+def test_a_file_without_keys_is_not_taken_for_one_with(folder: Path) -> None:
+    (folder / ".env").write_text("OTHER=x\n")
+    assert "needs the API keys" in here("schedule", "show", "cron", "--base-path", "store", env={}).err
+    (folder / ".env").write_text("ALPACA_API_KEY=half\n")
+    assert "ALPACA_SECRET_KEY is not" in here("schedule", "show", "cron", "--base-path", "store", env={}).err
+
+
+def test_what_is_set_in_this_shell_and_not_in_the_job_is_named_without_its_value(folder: Path) -> None:
+    secret = "https://hooks.example.com/secret"
+    here_only = {
+        "DATA_ENGINE_NOTIFY": secret,
+        "DATA_ENGINE_HISTORY_BASES": "2",
+        "DATA_ENGINE_THREADS": "3",
+        "APCA_API_DATA_URL": "http://127.0.0.1:1",
+        "https_proxy": "http://proxy:1",
+        "AWS_PROFILE": "unused",
+        "DATA_ENGINE_FEED": "",
+    }
+    ran = here("schedule", "show", "cron", "--base-path", "store", "--", "--workers=2", env=here_only)
+    (line,) = [line for line in ran.err.splitlines() if line.startswith("Set in this shell and not in the job")]
+    named = [name for name in here_only if name in line]
+    assert named == ["DATA_ENGINE_NOTIFY", "DATA_ENGINE_HISTORY_BASES", "APCA_API_DATA_URL", "https_proxy"]
+    assert secret not in ran.text
+
+
+def test_the_job_says_which_variables_of_its_file_have_no_effect(folder: Path) -> None:
+    (folder / ".env").write_text("ALPACA_API_KEY=any\nALPACA_SECRET_KEY=any\nDATA_ENGINE_NOTIFY=https://hooks.example.com/x\n")
+    with Sandbox(SimulatedMarket()) as server:
+        where = {"APCA_API_DATA_URL": server.url, "ALPACA_API_KEY": "", "ALPACA_SECRET_KEY": ""}
+        quiet = here("update", "--quiet", "--no-actions", "--base-path", "store", env=where)
+        keys = {"ALPACA_API_KEY": "any", "ALPACA_SECRET_KEY": "any"}
+        loud = here("update", "--no-actions", "--base-path", "store", env={**where, **keys})
+    assert "ignored in .env: DATA_ENGINE_NOTIFY" in quiet.err
+    assert "DATA_ENGINE_NOTIFY" in loud.err.splitlines()[0]
+    assert "hooks.example.com" not in quiet.text + loud.text

@@ -13,7 +13,7 @@ import pytest
 from data_engine.alpaca.credentials import Credentials
 from data_engine.doctor import conformance
 from data_engine.doctor.facts import FACTS
-from data_engine.doctor.probe import Probe
+from data_engine.doctor.probe import Answer, Probe
 from data_engine.sandbox import Sandbox, SimulatedMarket
 from data_engine.sandbox.connection import Request, Response
 from data_engine.sandbox.protocol import Token
@@ -213,6 +213,45 @@ def test_a_fact_that_is_turned_round_is_named(server, monkeypatch, name):
         monkeypatch.setattr(server, "twist", twist)
 
     assert name in differing(server)
+
+
+@pytest.mark.parametrize("status", [0, 429, 500, 503])
+def test_what_was_not_answered_tells_of_no_fact(server, status):
+    probe = Probe(Credentials(KEY, SECRET, "test"), server.url)
+    answers = conformance.ask(probe, datetime.now(UTC))
+    probe.close()
+    none = Answer(status, {}, '{"message": "too many requests"}')
+
+    for name in answers:
+        found = conformance.judge({**answers, name: none})
+        assert [one.fact.name for one in found if one.state == "differs"] in (["limit_headers_400"], []), name
+        assert any(one.state == "unclear" and name in one.observed for one in found), name
+    assert {one.state for one in conformance.judge(dict.fromkeys(answers, none))} == {"unclear"}
+
+
+def test_the_requests_keep_to_the_limit_that_the_first_answer_states(server, monkeypatch):
+    class Time:
+        """A clock that only sleep moves."""
+
+        now = 1_000.0
+
+        def monotonic(self) -> float:
+            return self.now
+
+        def time(self) -> float:
+            return self.now
+
+        def sleep(self, seconds: float) -> None:
+            self.now += seconds
+
+    clock = Time()
+    monkeypatch.setattr("data_engine.doctor.probe.time", clock)
+    monkeypatch.setattr(server, "twist", headers(**{"X-RateLimit-Limit": "20", "X-RateLimit-Remaining": "19"}))
+    probe = Probe(Credentials(KEY, SECRET, "test"), server.url)
+    answers = conformance.ask(probe, datetime.now(UTC))
+    probe.close()
+
+    assert clock.now - 1_000.0 > (len(answers) - 20) / 20 * 60
 
 
 def test_nearly_every_fact_is_turned_round():

@@ -195,6 +195,9 @@ class Files:
     def write_warning(self) -> str | None:
         return None
 
+    def check_writable(self) -> None:
+        return None
+
     @contextmanager
     def lock(self, name: str, *, seconds: float, waiting: Callable[[], None] | None = None) -> Iterator[None]:
         lock = self._lock(f"lock {name}")

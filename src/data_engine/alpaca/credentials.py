@@ -11,6 +11,7 @@ import ipaddress
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -24,6 +25,8 @@ PAIRS = (("ALPACA_API_KEY", "ALPACA_SECRET_KEY"), ("APCA_API_KEY_ID", "APCA_API_
 _OTHER_HALF = {name: other for pair in PAIRS for name, other in (pair, pair[::-1])}
 
 _LONG = 10 * MOST_CHARACTERS
+
+_SHORTEST = 8  # characters of a key or secret
 
 _DOTENV_NAME = ".env"
 
@@ -88,17 +91,50 @@ def find_credentials(
     environment = _trimmed(os.environ if environ is None else environ)
     content = {} if path is None else _read(path)
     file = _trimmed(content)
-    found = _pair(environment, "the environment")
+    ignored = " and ".join(_without_effect(content))
+    if any(environment.keys() >= set(pair) for pair in PAIRS) or path is None:
+        _refuse_two_accounts(environment, "the environment")
+    found = _pair(environment, f"the environment (ignored in {path}: {ignored})" if ignored else "the environment")
     if found is None and path is not None:
         _refuse_contradiction(environment, file, path)
-        # Who owns the working directory must not choose where keys go.
-        others = sorted(name for name in content if name.startswith("DATA_ENGINE_"))
-        ignored = " and ".join(name for name in (*_URLS, *others) if _bare(content.get(name)))
+        _refuse_two_accounts({**file, **environment}, f"the environment and {path}" if environment else str(path))
         passed_over = f" (ignored there: {ignored}; set that in the environment)" if ignored else ""
         found = _pair(file, f"{path}{passed_over}") or _pair({**file, **environment}, f"the environment and {path}{passed_over}")
     if found is None:
         _refuse_half({**file, **environment})
     return found
+
+
+def ignored_variables(cwd: Path | None = None) -> tuple[str, ...]:
+    """Return the variables of the ``.env`` file that would have an effect in the environment, and have none there.
+
+    Args:
+        cwd: The working directory. If None, that of the process.
+
+    Raises:
+        ConfigError: If the file cannot be read.
+    """
+    path = _dotenv_file(None, cwd)
+    return () if path is None else _without_effect(_read(path))
+
+
+def _without_effect(content: Mapping[str, str | None]) -> tuple[str, ...]:
+    """Return the variables of a file that are no credentials: who owns the working directory must not choose where keys go."""
+    others = sorted(name for name in content if name.startswith("DATA_ENGINE_"))
+    return tuple(name for name in (*_URLS, *others) if _bare(content.get(name)))
+
+
+def without_secrets(text: str) -> str:
+    """Return a text for people without what the variables of keys hold, here and in ``.env``: one may stand in a wrong place.
+
+    Values of fewer than eight characters are none of Alpaca's, and words of any text.
+    """
+    content: Mapping[str, str | None] = {}
+    with suppress(ConfigError):
+        content = {} if (path := _dotenv_file(None, None)) is None else _read(path)
+    values = (*_trimmed(os.environ).values(), *_trimmed(content).values())
+    secrets = sorted({value for value in values if len(value) >= _SHORTEST}, key=len, reverse=True)
+    return echoes(*secrets).sub("***", text) if secrets else text
 
 
 def require_credentials(key: str | None = None, secret: str | None = None) -> Credentials:
@@ -232,6 +268,16 @@ def _refuse_contradiction(environment: Mapping[str, str], file: Mapping[str, str
             raise ConfigError(
                 f"{name} is set in the environment, but {other} only in {path}, with another {name}; "
                 f"set {other} in the environment too, or unset {name} there"
+            )
+
+
+def _refuse_two_accounts(values: Mapping[str, str], where: str) -> None:
+    """Refuse what the two pairs of names say of different accounts: of a pair that was replaced, the old one may be left over."""
+    for ours, alpacas in zip(*PAIRS, strict=True):
+        if ours in values and alpacas in values and values[ours] != values[alpacas]:
+            one, other = (" and ".join(pair) for pair in PAIRS)
+            raise ConfigError(
+                f"{ours} and {alpacas} in {where} differ, and are to name one account; unset either {one}, or {other}"
             )
 
 

@@ -21,7 +21,7 @@ from data_engine.alpaca.api_request import ApiPage, ApiRequest
 from data_engine.alpaca.credentials import DATA_URL, check_data_url, require_credentials
 from data_engine.alpaca.page_format import unusable
 from data_engine.alpaca.rate_limit import RateLimiter
-from data_engine.alpaca.refusals import is_json, raise_for_status
+from data_engine.alpaca.refusals import check_json, raise_for_status
 from data_engine.alpaca.retry import RetryPolicy, retry_after, server_time
 from data_engine.alpaca.transport import Call, HttpTransport, Response, Transport, TransportFailed
 from data_engine.cpu import CPU_SLOTS
@@ -254,9 +254,7 @@ class ApiSession:
         while True:
             response = self._get(request, token, trouble)
             try:
-                if not is_json(response):
-                    content_type = response.headers.get("content-type") or "no content type"
-                    raise unusable(request, f"it has {content_type} where JSON is due")
+                check_json(response, request)
                 if request.carries_text and self._credentials.occur_in(response.body.decode("utf-8", "replace")):
                     raise unusable(request, "it repeats the credentials")
                 with CPU_SLOTS:

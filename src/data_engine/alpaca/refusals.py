@@ -59,6 +59,17 @@ def is_json(response: Response) -> bool:
     return "json" in response.headers.get("content-type", "").lower()
 
 
+def check_json(response: Response, request: ApiRequest) -> None:
+    """Refuse a response 200 that does not say that it is JSON, such as the page of a proxy or of a login.
+
+    Raises:
+        BadAnswer: If it is another kind of content.
+    """
+    if not is_json(response):
+        content_type = response.headers.get("content-type") or "no content type"
+        raise unusable(request, f"it has {content_type} where JSON is due")
+
+
 def error_message(response: Response) -> str:
     """Return what an error response says for people, uncut: its JSON message, or its title if it is a web page."""
     if is_json(response):

@@ -116,7 +116,11 @@ def _fail(error: BaseException, *, as_json: bool) -> int:
         error = error.__cause__  # click makes an Abort of every KeyboardInterrupt, also of Interrupted
     if isinstance(error, (click.Abort, KeyboardInterrupt)) and not isinstance(error, DataEngineError):
         error = Interrupted("interrupted")
+    # The one place where the message of an error leaves: a secret that was put into a setting must not leave with it.
+    from data_engine.alpaca.credentials import without_secrets
+
     if isinstance(error, click.ClickException):
+        error.message = without_secrets(error.message)  # type: ignore[misc]  # click prints it from there
         if as_json:
             print_json({"error": {"code": "bad_usage", "message": error.format_message()}})
         error.show(sys.stderr)
@@ -124,14 +128,15 @@ def _fail(error: BaseException, *, as_json: bool) -> int:
     if not isinstance(error, DataEngineError):
         if os.environ.get("DATA_ENGINE_DEBUG"):
             raise error
-        print_error(f"internal error in data-engine: {type(error).__name__}: {error}; set DATA_ENGINE_DEBUG=1 for a traceback")
+        said = without_secrets(f"{type(error).__name__}: {error}")
+        print_error(f"internal error in data-engine: {said}; set DATA_ENGINE_DEBUG=1 for a traceback")
         return FAILED
-    done = error.report
+    done, message = error.report, without_secrets(str(error))
     if as_json:
-        print_json({**(done.to_json() if done else {}), "error": {"code": error.code, "message": str(error)}})
+        print_json({**(done.to_json() if done else {}), "error": {"code": error.code, "message": message}})
     elif done is not None:
         click.echo(done.summary())
-    print_error(str(error))
+    print_error(message)
     return error.exit_code
 
 

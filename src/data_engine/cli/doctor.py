@@ -38,21 +38,21 @@ def doctor(
 ) -> None:
     """Check settings, keys, store, network and clock.
 
-    Sends one request and changes nothing. The exit code is that of the first check that failed, in the order 3, 4, 6, 2.
+    Sends one request and leaves the store as it is. The exit code is that of the first check that failed, in the order
+    3, 4, 6, 2.
 
     With --conformance, sends about 40 more requests, prints what is assumed and what was observed, and writes both to a file
     that has no keys. Exits with 1 if a fact differs.
     """
     from datetime import UTC, datetime
 
+    from data_engine.cli.notify import webhook_of_environment
     from data_engine.doctor import checks
-    from data_engine.doctor.probe import Probe
     from data_engine.errors import DataEngineError, InputError
     from data_engine.settings import load_settings
 
     if out is not None and not conformance:
         raise InputError("cannot use --out without --conformance; pass both")
-    now = datetime.now(UTC)
     found: list[checks.Check] = []
     fields: dict[str, Any] = {}
     try:
@@ -63,21 +63,23 @@ def doctor(
     keys, credentials = checks.credentials()
     if settings is not None:
         found += checks.local_checks(settings)
-    found.append(keys)
-    if settings is not None and credentials is not None:
-        probe = Probe(credentials, settings.data_url)
+    found += [keys, *checks.notification(webhook_of_environment)]
+    probe, refused = checks.probe_of(credentials, settings)
+    found += refused
+    if settings is not None and probe is not None:
         try:
-            found += checks.online_checks(probe, settings, now)
+            found += checks.online_checks(probe, settings, lambda: datetime.now(UTC))
             if conformance and checks.exit_code(found) == 0:
                 _print_checks(found, as_json=as_json)
-                fields = _conformance(probe, now, out, as_json=as_json)
+                fields = _conformance(probe, datetime.now(UTC), out, as_json=as_json)
         finally:
             probe.close()
     if not fields:
         _print_checks(found, as_json=as_json)
     code = checks.exit_code(found) or (1 if fields.get("differ") else 0)
     if as_json:
-        print_json({"checks": [one.to_json() for one in found], **fields, "exit_code": code})
+        told = {} if settings is None else checks.sources(settings)
+        print_json({"checks": [one.to_json() for one in found], "settings": told, **fields, "exit_code": code})
     context.exit(code)
 
 

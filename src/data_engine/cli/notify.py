@@ -125,6 +125,15 @@ class Webhook:
         return cls(text, f"{shown}:{port}" if port else shown, when == "always")
 
 
+def webhook_of_environment() -> Webhook | None:
+    """Return the webhook of a command without ``--notify``, or None if there is none.
+
+    Raises:
+        ConfigError: As `Webhook.parse`.
+    """
+    return Webhook.parse(os.environ.get(_VARIABLE), WHEN[0])
+
+
 _ALLOWED = {("https", True), ("https", False), ("http", True)}
 
 

@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -54,6 +54,7 @@ def running(
     """
     if quiet:
         print_unseen_store(pipeline.settings, pipeline.storage.files)  # reads no credentials: the run itself checks first
+        _warn_ignored()
     else:
         _print_run(pipeline, must_exist=must_exist, check=check)
     warn_writer(pipeline.storage.files)
@@ -66,6 +67,16 @@ def running(
             yield
     finally:
         logging.disable(logging.NOTSET)
+
+
+def _warn_ignored() -> None:
+    """Print which variables of ``.env`` have no effect: a webhook that is set there is told of nothing."""
+    from data_engine.alpaca.credentials import ignored_variables
+    from data_engine.errors import ConfigError
+
+    with suppress(ConfigError):  # a file that cannot be read is what the run itself refuses
+        if names := ignored_variables():
+            print_err(f"Warning: ignored in .env: {' and '.join(names)}; set that in the environment")
 
 
 def _print_run(pipeline: IngestionPipeline, *, must_exist: bool, check: Callable[[], object]) -> None:

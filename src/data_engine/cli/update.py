@@ -23,7 +23,7 @@ from data_engine.cli.recheck import lines as recheck_lines
 from data_engine.cli.run_output import running, show
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from data_engine.cli.notify import Ending
     from data_engine.ingest.outcome import IngestionReport
@@ -70,26 +70,17 @@ def update(
 
     With --recheck, it then fetches covered ranges again, the most suspect first, to find late, revised and dropped bars.
     """
-    from datetime import UTC, datetime
-
-    from data_engine.errors import DataEngineError, InputError
+    from data_engine.errors import DataEngineError
     from data_engine.ingest.pipeline import IngestionPipeline
-    from data_engine.ingest.update_targets import check_targets
-    from data_engine.store.selection import DatasetFilter
-    from data_engine.universe.symbol_lists import SymbolLoader
 
-    if symbols and index_name is not None:
-        raise InputError("cannot use SYMBOL together with --index; pass one of them")
     pipeline = IngestionPipeline(
         settings=settings, progress=progress_for(as_json=as_json, quiet=quiet), wait=wait, dask=dask, actions=not no_actions
     )
     ending.store = pipeline.storage.files.location
     # What is wrong with the command comes before what is wrong with the store, and that before missing credentials.
-    choice = DatasetFilter.parse(timeframe, feed, adjustment)
-    names = SymbolLoader.from_list(symbols) if symbols else None
-    known = pipeline.storage.bars, pipeline.metadata
+    choice, names, check = checked(pipeline, symbols, index_name, timeframe, feed, adjustment)
     said = _said(pipeline) if quiet else frozenset()
-    with running(pipeline, quiet=quiet, check=lambda: check_targets(*known, choice, names, index_name, now=datetime.now(UTC))):
+    with running(pipeline, quiet=quiet, check=check):
         report = pipeline.update(names, index_name, timeframe=timeframe, feed=feed, adjustment=adjustment)
         try:
             again = None if minutes is None else _rechecked(pipeline, choice, names, index_name, minutes)
@@ -111,6 +102,34 @@ def update(
         print_text("\n".join(recheck_lines(again)), err=as_json)
     ending.exit_code = max(report.exit_code, again.exit_code if again is not None else 0)
     context.exit(ending.exit_code)
+
+
+def checked(
+    pipeline: IngestionPipeline,
+    symbols: tuple[str, ...],
+    index_name: str | None,
+    timeframe: str | None,
+    feed: str | None,
+    adjustment: str | None,
+) -> tuple[DatasetFilter, Sequence[str] | None, Callable[[], None]]:
+    """Return the datasets and symbols of an update, and what checks that the store has them; `schedule show` calls both, too.
+
+    Raises:
+        InputError: If an option cannot be used, whatever the store has.
+    """
+    from datetime import UTC, datetime
+
+    from data_engine.errors import InputError
+    from data_engine.ingest.update_targets import check_targets
+    from data_engine.store.selection import DatasetFilter
+    from data_engine.universe.symbol_lists import SymbolLoader
+
+    if symbols and index_name is not None:
+        raise InputError("cannot use SYMBOL together with --index; pass one of them")
+    choice = DatasetFilter.parse(timeframe, feed, adjustment)
+    names = SymbolLoader.from_list(symbols) if symbols else None
+    known = pipeline.storage.bars, pipeline.metadata
+    return choice, names, lambda: check_targets(*known, choice, names, index_name, now=datetime.now(UTC))
 
 
 def _rechecked(

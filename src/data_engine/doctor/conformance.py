@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, ValuesView
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -118,12 +118,43 @@ def judge(answers: Answers, facts: Sequence[Fact] = FACTS) -> list[Finding]:
     return [_judge(fact, answers) for fact in facts]
 
 
+class _Reading(Mapping[str, Answer]):
+    """Answers, and which of them a judge has read by name. What goes through all of them looks at each status itself.
+
+    Args:
+        answers: The answers by name.
+
+    Attributes:
+        read: The names.
+    """
+
+    def __init__(self, answers: Answers) -> None:
+        self._answers = answers
+        self.read: dict[str, None] = {}
+
+    def __getitem__(self, name: str) -> Answer:
+        self.read[name] = None
+        return self._answers[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._answers)
+
+    def __len__(self) -> int:
+        return len(self._answers)
+
+    def values(self) -> ValuesView[Answer]:
+        """Return all answers, which counts as reading none."""
+        return self._answers.values()
+
+
 def _judge(fact: Fact, answers: Answers) -> Finding:
+    reading = _Reading(answers)
     try:
-        fits, observed = fact.judge(answers)
+        fits, observed = fact.judge(reading)
     except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
-        return Finding(fact, False, f"an answer of another shape ({type(error).__name__}: {error})")
-    return Finding(fact, fits, observed)
+        fits, observed = False, f"an answer of another shape ({type(error).__name__}: {error})"
+    lacking = [f"{name}: {answers[name].status or 'no response'}" for name in reading.read if not answers[name].is_answer]
+    return Finding(fact, None, f"not answered: {', '.join(lacking)}") if lacking else Finding(fact, fits, observed)
 
 
 def record(findings: Sequence[Finding], answers: Answers, probe: Probe, now: datetime) -> dict[str, Any]:

@@ -278,12 +278,19 @@ def _too_long(answers: Answers) -> Verdict:
     return one.status in (413, 414, 431), f"{one.status}"
 
 
-def offset_seconds(date: str | None, now: datetime) -> float | None:
-    """Return by how many seconds this machine's clock is ahead of a ``Date`` header; None if there is none."""
+def offset_seconds(date: str | None, before: datetime, after: datetime) -> float | None:
+    """Return by how many seconds this machine's clock is surely ahead of a ``Date`` header, negative if behind; None without one.
+
+    Args:
+        date: The header.
+        before: What this machine's clock said before the request.
+        after: What it said after the answer; in between, both clocks may have been the same.
+    """
     from email.utils import parsedate_to_datetime
 
     try:
-        return (now - parsedate_to_datetime(date)).total_seconds() if date else None
+        server = parsedate_to_datetime(date) if date else None
+        return None if server is None else (min(max(server, before), after) - server).total_seconds()
     except (ValueError, TypeError):
         return None
 

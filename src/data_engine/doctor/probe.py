@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
 from data_engine.alpaca.credentials import Credentials
+from data_engine.alpaca.rate_limit import RateLimiter
 from data_engine.alpaca.transport import HttpTransport, TransportFailed
 from data_engine.version import __version__
 
@@ -32,6 +34,11 @@ class Answer:
     status: int
     headers: Mapping[str, str]
     text: str
+
+    @property
+    def is_answer(self) -> bool:
+        """Whether it says anything of the service's rules: it does not if there was no response, for a limit, or for a fault."""
+        return self.status not in (0, 408, 425, 429) and self.status < 500
 
     @property
     def content(self) -> Any:
@@ -74,18 +81,22 @@ class Answer:
 
 
 class Probe:
-    """A client without retries, whose answers are not judged. Not safe to share between threads.
+    """A client without retries, whose answers are not judged. It keeps to the limit that they state, or to a lower one.
+
+    Not safe to share between threads.
 
     Args:
         credentials: The credentials.
         base_url: The address of the server.
+        requests_per_minute: The user's limit. If None, there is none.
 
     Attributes:
         sent: The paths and queries that were sent.
     """
 
-    def __init__(self, credentials: Credentials, base_url: str) -> None:
+    def __init__(self, credentials: Credentials, base_url: str, requests_per_minute: int | None = None) -> None:
         self._credentials = credentials
+        self._limiter = RateLimiter(requests_per_minute)
         self.base_url = base_url
         self.sent: list[str] = []
         agent = {"User-Agent": f"data-engine/{__version__}"}
@@ -103,16 +114,31 @@ class Probe:
             wrong_keys: Whether to send credentials that nobody has.
         """
         target = f"{path}?{urlencode({name: value for name, value in query.items() if value is not None})}"
+        return self.fetch(target, wrong_keys=wrong_keys)
+
+    def fetch(self, target: str, *, wrong_keys: bool = False) -> Answer:
+        """Send one request, of which path and query are written out, and return its answer.
+
+        Args:
+            target: The path and the query.
+            wrong_keys: Whether to send credentials that nobody has.
+        """
         self.sent.append(target)
+        time.sleep(self._limiter.acquire(time.monotonic()))
+        status: int | None = None
+        headers: Mapping[str, str] = {}
         try:
             response = (self._wrong if wrong_keys else self._right).get(target)
+            status, headers = response.status, response.headers
         except TransportFailed as error:
             return Answer(0, {}, self._credentials.quotable(str(error)))
+        finally:
+            self._limiter.answered(time.monotonic(), status, headers, unix=time.time())
         text = response.body.decode("utf-8", "replace")
         if self._credentials.occur_in(text):
             text = "(not shown: it repeats the credentials)"
-        headers = {name: self._credentials.quotable(value) for name, value in response.headers.items()}
-        return Answer(response.status, headers, text)
+        shown = {name: self._credentials.quotable(value) for name, value in response.headers.items()}
+        return Answer(response.status, shown, text)
 
     def close(self) -> None:
         """Close the connections."""

@@ -38,7 +38,8 @@ from data_engine.market.symbol import suggestion
 from data_engine.market.time_range import TimeRange, iso
 from data_engine.store.bar_store import BarStore
 
-_AHEAD = timedelta(minutes=2)
+MOST_AHEAD = timedelta(minutes=2)
+"""By how much this machine's clock may be ahead of Alpaca's."""
 
 _WITNESSES = 4  # symbols that are requested one by one to learn whether the service answers at all
 
@@ -199,7 +200,7 @@ class _Work:
     def _check_clock(self) -> None:
         """Refuse to go on with a clock that is ahead: what has not happened yet would count as final, and empty."""
         server, now = self._source.server_time, self._options.now
-        if server is not None and now - server > _AHEAD:
+        if server is not None and now - server > MOST_AHEAD:
             here = iso(now.replace(microsecond=0))
             raise ClockError(f"this machine's clock is ahead of Alpaca's: {here} here, {iso(server)} there; set it right")
 

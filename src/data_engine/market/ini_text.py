@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import configparser
 import difflib
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 from data_engine.errors import ConfigError
 
@@ -37,6 +39,29 @@ def own_sections(text: str, names: Iterable[str]) -> str:
             ours = name in known or near_miss(name, known) is not None
         lines.append(line if ours or header is not None else "")
     return "\n".join(lines)
+
+
+def read_sections(text: str, problems: list[str]) -> configparser.ConfigParser:
+    """Return what a settings file has, and add to *problems* what is wrong with its form."""
+    parser = configparser.ConfigParser(interpolation=None)  # its messages quote lines, which may be credentials
+    try:
+        parser.read_string(text)
+    except configparser.DuplicateOptionError as error:
+        problems.append(f"line {error.lineno}: [{error.section}] {error.option} appears twice; remove one")
+    except configparser.DuplicateSectionError as error:
+        problems.append(f"line {error.lineno}: section [{error.section}] appears twice; merge them")
+    except configparser.MissingSectionHeaderError as error:
+        problems.append(f"line {error.lineno}: text outside a section; start the file with [linux], [macos] or [windows]")
+        return parser
+    except configparser.ParsingError as error:
+        problems += [f"line {line}: is neither 'key = value' nor a [section]" for line, _ in error.errors]
+        return parser
+    else:
+        return parser
+    parser = configparser.ConfigParser(interpolation=None, strict=False)
+    with suppress(configparser.Error):  # report the problems of the rest, too
+        parser.read_string(text)
+    return parser
 
 
 class OutOfBounds(ConfigError):

@@ -103,6 +103,9 @@ class FileStore(Protocol):
     def write_warning(self) -> str | None:
         """Return a warning for a caller that is about to write, or None."""
 
+    def check_writable(self) -> None:
+        """Raise `StoreError` if a run could not write here. Nothing is left behind."""
+
     def lock(self, name: str, *, seconds: float, waiting: Callable[[], None] | None = None) -> AbstractContextManager[None]:
         """Exclude other runs while the context lasts."""
 

@@ -24,6 +24,7 @@ from data_engine.store.disk import DISK, Disk, Entry, parent_of, renew_after_for
 from data_engine.store.file_store import Change, check_key, no_check
 from data_engine.store.history.head import Actor, Replaced
 from data_engine.store.history.record import is_recorded, recorded_folders
+from data_engine.store.local_access import check_access
 from data_engine.store.local_drafts import LocalDrafts
 from data_engine.store.local_group import LocalGroups
 from data_engine.store.local_history import LocalHistory
@@ -168,6 +169,22 @@ class LocalFiles:
     def write_warning(self) -> str | None:
         """Return None: the kernel's locks are reliable."""
         return None
+
+    def check_writable(self) -> None:
+        """Check the permissions of the folders, and write and remove a temporary file if there is a folder of such files.
+
+        Raises:
+            StoreError: If a run could not write.
+        """
+        check_access(self.base)
+        if not self._disk.is_folder(self._drafts.folder):
+            return
+        draft = self._drafts.name(None)
+        with reported("write", draft):
+            try:
+                self._drafts.write(draft, b"can be written\n")
+            finally:
+                self._drafts.discard([draft])
 
     # ----------------------------------------------------------------------------------------------------------- writing
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from data_engine.errors import ConfigError, InputError
@@ -46,6 +47,15 @@ def parse_location(value: object, home: Path | None, start: Path) -> Path | str:
             raise ConfigError(f"{text!r} needs a home folder and HOME is not set; pass an absolute path")
         return home / text[1:].lstrip("/\\")
     return Path(text) if DRIVE.match(text) else start / text
+
+
+def is_below_file(path: Path | str) -> bool:
+    """Tell whether a path, or a path above it, is a file."""
+    with suppress(OSError):
+        for place in (path, *path.parents) if isinstance(path, Path) else ():
+            if place.exists():
+                return not place.is_dir()
+    return False
 
 
 def open_file_store(location: Path | str) -> FileStore:

@@ -186,6 +186,10 @@ class PastFiles:
         """Return None: nothing is written."""
         return None
 
+    def check_writable(self) -> None:
+        """Raise `StoreError`."""
+        self._refuse()
+
     def flush(self, folder: str) -> None:
         """Do nothing: what a store held was flushed, or is not known."""
 

@@ -343,6 +343,14 @@ class S3Files:
             "a second one ends with exit code 7 (use --wait)"
         )
 
+    def check_writable(self) -> None:
+        """Write and remove an object, once per process.
+
+        Raises:
+            StoreError: If that is refused.
+        """
+        self._probed(quietly=True)
+
     def _ready(self) -> Capabilities:
         capabilities = self._probed()
         if not capabilities.writing:
