@@ -608,7 +608,8 @@ def test_no_credentials_are_none(tmp_path):
 @pytest.mark.parametrize(
     ("environ", "file", "expected"),
     [
-        pytest.param({**pair(OURS, "1"), **pair(ALPACAS, "1")}, {}, "1", id="two-pairs-that-agree"),
+        pytest.param({**pair(OURS, "1"), **pair(ALPACAS, "2")}, {}, "1", id="our-names-go-first"),
+        pytest.param({}, {**pair(OURS, "1"), **pair(ALPACAS, "2")}, "1", id="our-names-go-first-in-the-file"),
         pytest.param(pair(OURS, "1"), pair(OURS, "2"), "1", id="the-environment-wins-over-the-file"),
         pytest.param(pair(ALPACAS, "1"), pair(OURS, "2"), "1", id="whatever-the-names"),
         pytest.param({OURS[0]: "2", **pair(ALPACAS, "2")}, {}, "2", id="a-half-of-the-other-names-that-agrees"),
@@ -648,21 +649,26 @@ def test_halves_of_two_pairs_are_never_put_together(tmp_path, dotenv):
 @pytest.mark.parametrize(
     ("environ", "file", "named"),
     [
-        pytest.param({**pair(OURS, "hunter1"), **pair(ALPACAS, "hunter2")}, {}, "the environment", id="two-whole-pairs"),
-        pytest.param({**pair(OURS, "K", "hunter1"), **pair(ALPACAS, "K", "hunter2")}, {}, "the environment", id="two-secrets"),
         pytest.param({OURS[0]: "hunter1", **pair(ALPACAS, "hunter2")}, {}, "the environment", id="half-a-new-pair"),
         pytest.param({ALPACAS[1]: "hunter1", **pair(OURS, "K", "hunter2")}, {}, "the environment", id="the-other-half"),
-        pytest.param({}, {**pair(OURS, "hunter1"), **pair(ALPACAS, "hunter2")}, ".env", id="two-whole-pairs-in-the-file"),
         pytest.param({OURS[0]: "hunter1"}, pair(ALPACAS, "hunter2"), ".env", id="half-in-the-environment-beside-a-file"),
     ],
 )
-def test_two_accounts_are_refused_whichever_is_meant(tmp_path, dotenv, environ, file, named):
+def test_half_a_pair_beside_a_pair_of_another_account_is_refused(tmp_path, dotenv, environ, file, named):
     dotenv(file)
 
     with pytest.raises(ConfigError, match=r"differ.*ALPACA_API_KEY.*APCA_API_KEY_ID") as error:
         found(tmp_path, environ)
     assert named in said(error)
     assert "hunter" not in said(error)
+
+
+def test_of_two_pairs_the_one_that_is_not_used_is_named(tmp_path):
+    both = find_credentials({**pair(OURS, "hunter1"), **pair(ALPACAS, "hunter2")}, cwd=tmp_path)
+    same = find_credentials({**pair(OURS, "1"), **pair(ALPACAS, "1")}, cwd=tmp_path)
+
+    assert both.source == f"{' and '.join(OURS)} in the environment, not {' and '.join(ALPACAS)}"
+    assert same.source == f"{' and '.join(OURS)} in the environment"
 
 
 @pytest.mark.parametrize("value", [" K ", "'K'", '"K"', "K\n", "' K '"])

@@ -75,8 +75,9 @@ def find_credentials(
 ) -> Credentials | None:
     """Return the credentials in the environment or a ``.env`` file, or None if there are none.
 
-    The order is: a pair in the environment, a pair in the file, a pair with one half in each. Space and quotation marks around
-    a value are cut off; an empty value counts as none.
+    The order is: a pair in the environment, a pair in the file, a pair with one half in each; of two pairs in one place,
+    ``ALPACA_API_KEY`` and ``ALPACA_SECRET_KEY``. Space and quotation marks around a value are cut off; an empty value counts as
+    none.
 
     Args:
         environ: The environment. If None, ``os.environ``.
@@ -84,7 +85,7 @@ def find_credentials(
         cwd: The working directory. If None, that of the process.
 
     Raises:
-        ConfigError: If there is half a pair, two pairs contradict each other, or a value cannot be a key or secret. The
+        ConfigError: If there is half a pair, alone or beside a pair of another account, or a value cannot be a key or secret. The
             message names the variable and never shows its value.
     """
     path = _dotenv_file(dotenv_path, cwd)
@@ -251,7 +252,10 @@ def _pair(values: Mapping[str, str], source: str) -> Credentials | None:
     for names in PAIRS:
         if values.keys() >= set(names):
             key, secret = (_checked(name, values[name]) for name in names)
-            return Credentials(key, secret, f"{' and '.join(names)} in {source}")
+            others = [name for name in _OTHER_HALF if name not in names and name in values]
+            another = len(others) == len(names) and {values[name] for name in others} != {key, secret}
+            ignored = f", not {' and '.join(others)}" if another else ""
+            return Credentials(key, secret, f"{' and '.join(names)} in {source}{ignored}")
     return None
 
 
@@ -272,7 +276,9 @@ def _refuse_contradiction(environment: Mapping[str, str], file: Mapping[str, str
 
 
 def _refuse_two_accounts(values: Mapping[str, str], where: str) -> None:
-    """Refuse what the two pairs of names say of different accounts: of a pair that was replaced, the old one may be left over."""
+    """Refuse half a pair beside a whole one of another account: the new keys may be half set, and the old ones left over."""
+    if all(values.keys() >= set(pair) for pair in PAIRS):
+        return  # ours go first, and the source names the others
     for ours, alpacas in zip(*PAIRS, strict=True):
         if ours in values and alpacas in values and values[ours] != values[alpacas]:
             one, other = (" and ".join(pair) for pair in PAIRS)
