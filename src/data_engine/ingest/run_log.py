@@ -168,7 +168,9 @@ class RunRecord:
 
 
 def nights_without(runs: Iterable[RunRecord], now: datetime) -> list[date]:
-    """Return the sessions of the last two weeks after whose close no run began before the next session's close.
+    """Return the sessions of the last two weeks after whose close no recorded run began before the next session's close.
+
+    A run that could not begin (without keys, on a locked store) or was killed is not recorded.
 
     Args:
         runs: The recorded runs. Sessions that closed before the first of them are left out.
