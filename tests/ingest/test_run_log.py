@@ -1,4 +1,4 @@
-"""The run log of a store: every run of ingest and update is in it, and none depends on it."""
+"""The run log of a store: every run is in it, and none depends on it."""
 
 from __future__ import annotations
 

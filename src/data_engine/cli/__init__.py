@@ -14,7 +14,7 @@ from pathlib import Path
 
 import click
 
-from data_engine.cli.console import print_error, print_json
+from data_engine.cli.console import print_error, print_json, print_text
 from data_engine.cli.exit_codes import FAILED, OK
 from data_engine.cli.lazy_commands import LazyGroup
 from data_engine.cli.output import OutputFailed, ReaderGone, fill_closed_streams, output_error, printing
@@ -126,13 +126,25 @@ def _fail(error: BaseException, *, as_json: bool) -> int:
             raise error
         print_error(f"internal error in data-engine: {type(error).__name__}: {error}; set DATA_ENGINE_DEBUG=1 for a traceback")
         return FAILED
-    done = error.report
-    if as_json:
-        print_json({**(done.to_json() if done else {}), "error": {"code": error.code, "message": str(error)}})
-    elif done is not None:
-        click.echo(done.summary())
+    _print_done(error, as_json=as_json)
     print_error(str(error))
     return error.exit_code
+
+
+def _print_done(error: DataEngineError, *, as_json: bool) -> None:
+    """Print what a command did until an error ended it; as JSON, with the error."""
+    done, again = error.report, error.recheck
+    if as_json:
+        rechecked = again.to_json() if again else {}
+        whole = {**done.to_json(), **({"recheck": rechecked} if again else {})} if done else rechecked
+        print_json({**whole, "error": {"code": error.code, "message": str(error)}})
+        return
+    if done is not None:
+        click.echo(done.summary())
+    if again is not None:
+        from data_engine.cli.recheck import details, outcome
+
+        print_text("\n".join([*details(again), *outcome(again, whole=False)]))
 
 
 def run() -> None:

@@ -116,12 +116,12 @@ class FailureGroup:
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """One run of ``ingest`` or ``update``. The names of its attributes are those of the JSON.
+    """One run that fetches bars, or takes over Alpaca's. The names of its attributes are those of the JSON.
 
     Attributes:
         began: The instant when it began, UTC.
         seconds: Its duration.
-        command: ``ingest``, ``refetch`` (an ingest that fetches covered ranges, too) or ``update``.
+        command: ``ingest``, ``refetch`` (an ingest that fetches covered ranges, too), ``update``, ``recheck`` or ``audit``.
         index: The name of the index that it was for. None if symbols were given.
         by: The version of the program.
         asked: What was requested, by dataset.
