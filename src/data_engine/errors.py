@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from data_engine.ingest.outcome import IngestionReport
+    from data_engine.ingest.recheck import RecheckReport
 
 
 class DataEngineError(Exception):
@@ -44,11 +45,13 @@ class DataEngineError(Exception):
         code: An identifier for programs; it does not change within a minor version.
         exit_code: The exit code of the command line.
         report: The result until then, if a whole ingestion failed; else None.
+        recheck: The result until then, if a recheck or an audit failed as a whole; else None.
     """
 
     code = "error"
     exit_code = 1
     report: IngestionReport | None = None
+    recheck: RecheckReport | None = None
 
 
 class InputError(DataEngineError, ValueError):

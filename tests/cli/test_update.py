@@ -502,6 +502,7 @@ def test_after_a_split_the_series_is_fetched_again_in_full_and_the_report_says_s
     assert len(said) == 1
     assert "AAPL" in said[0]
     assert "MSFT" not in said[0]
+    assert said[0] in report.line(said=frozenset(report.notes)), "an event is told each time, also in the words of an earlier one"
     assert content(tmp_path / "store") == content(tmp_path / "whole")
     assert report.changes.revised == 4 * 20
     prices = duckdb.sql(

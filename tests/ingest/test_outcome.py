@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_engine.errors import Failure
-from data_engine.ingest.outcome import NO_DATA, IngestionReport, Outcome, duration
+from data_engine.ingest.outcome import NO_DATA, IngestionReport, LastingNote, Outcome, duration
 from data_engine.market.bars import Changes
 
 MIXED = IngestionReport(
@@ -138,6 +138,13 @@ def test_one_line_for_a_nightly_run_and_one_per_failure():
         "  - XYZ: invalid symbol: XYZ\n"
         "  - ZVZZT: No data available"
     )
+
+
+def test_a_note_on_what_lasts_is_left_out_once_it_was_said_and_one_on_an_event_never_is():
+    lasting, event = LastingNote("FB renamed to META on 2022-06-09"), "prices were adjusted anew, fetched again in full: AAPL"
+    report = IngestionReport((Outcome("AAPL"),), notes=(lasting, event))
+    assert [text in report.line() for text in (lasting, event)] == [True, True]
+    assert [text in report.line(said=frozenset(map(str, (lasting, event)))) for text in (lasting, event)] == [False, True]
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,10 @@
-"""The run log of a store: every run of ingest and update is in it, and none depends on it."""
+"""The run log of a store: every run is in it, and none depends on it."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +123,18 @@ def test_bad_input_leaves_no_line(server: Sandbox, tmp_path: Path) -> None:
 
     assert codes == [2, 2]
     assert not base.exists()
+
+
+def test_of_a_night_without_a_line_status_says_only_that_no_run_is_recorded(server: Sandbox, tmp_path: Path) -> None:
+    """The update began, and left no line: it had no keys."""
+    pipeline_of(server, tmp_path, Clock(NOW)).ingest_symbols(["AAPL"], "2024-06-03", "2024-06-03")
+    line = {**runs_in(tmp_path)[0], "began": f"{datetime.now(UTC) - timedelta(days=12):%Y-%m-%dT%H:%M:%SZ}"}
+    (tmp_path / KEY).write_text(json.dumps(line) + "\n")
+    assert here("update", "--base-path", tmp_path, env={"APCA_API_DATA_URL": server.url}).code == 2
+
+    nights = [text for text in here("status", "--runs", "--base-path", tmp_path).out.splitlines() if text.startswith("No run")]
+    assert nights
+    assert all(text.startswith("No run is recorded after the session of ") for text in nights)
 
 
 def test_without_a_run_log_there_are_no_runs(tmp_path: Path) -> None:

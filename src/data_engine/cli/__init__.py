@@ -14,10 +14,10 @@ from pathlib import Path
 
 import click
 
-from data_engine.cli.console import print_error, print_json
-from data_engine.cli.exit_codes import FAILED, OK
+from data_engine.cli.console import print_error, print_json, print_text
+from data_engine.cli.exit_codes import FAILED, OK, Ended
 from data_engine.cli.lazy_commands import LazyGroup
-from data_engine.cli.output import OutputFailed, ReaderGone, fill_closed_streams, output_error, printing
+from data_engine.cli.output import OutputFailed, ReaderGone, fill_closed_streams, printing
 from data_engine.errors import DataEngineError, InputError, Interrupted
 
 _HOME = Path(__file__).parents[1]
@@ -91,18 +91,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if os.environ.get("_DATA_ENGINE_COMPLETE"):
         # The shell asks what the next word may be. click writes bytes, which the streams of commands do not take.
         program.main(args=[], prog_name="data-engine")
+    ended: list[Ended] = []
+    code, lost = FAILED, None  # if DATA_ENGINE_DEBUG has an error leave here
     with printing(words) as out:
-        code = _run(words)
-        if "--json" in words and out.failed is not None and not isinstance(out.failed, BrokenPipeError) and code in (OK, FAILED):
-            print_error(str(output_error(out.failed)))
-            return InputError.exit_code
+        try:
+            code = _run(words, ended)
+            if "--json" in words and code in (OK, FAILED) and (lost := out.lost()) is not None:
+                print_error(str(lost))
+                code = lost.exit_code
+        finally:
+            for tell in ended:
+                tell(code, lost)
         return code
 
 
-def _run(words: list[str]) -> int:
-    """Run one command and return its exit code."""
+def _run(words: list[str], ended: list[Ended]) -> int:
+    """Run one command and return its exit code; commands add to *ended* what is to be told it."""
     try:
-        code = program.main(args=words, prog_name="data-engine", standalone_mode=False)
+        code = program.main(args=words, prog_name="data-engine", standalone_mode=False, obj=ended)
         return code if isinstance(code, int) else OK
     except ReaderGone:
         return OK
@@ -131,13 +137,26 @@ def _fail(error: BaseException, *, as_json: bool) -> int:
         said = without_secrets(f"{type(error).__name__}: {error}")
         print_error(f"internal error in data-engine: {said}; set DATA_ENGINE_DEBUG=1 for a traceback")
         return FAILED
-    done, message = error.report, without_secrets(str(error))
-    if as_json:
-        print_json({**(done.to_json() if done else {}), "error": {"code": error.code, "message": message}})
-    elif done is not None:
-        click.echo(done.summary())
+    message = without_secrets(str(error))
+    _print_done(error, message, as_json=as_json)
     print_error(message)
     return error.exit_code
+
+
+def _print_done(error: DataEngineError, message: str, *, as_json: bool) -> None:
+    """Print what a command did until an error ended it; as JSON, with the error."""
+    done, again = error.report, error.recheck
+    if as_json:
+        rechecked = again.to_json() if again else {}
+        whole = {**done.to_json(), **({"recheck": rechecked} if again else {})} if done else rechecked
+        print_json({**whole, "error": {"code": error.code, "message": message}})
+        return
+    if done is not None:
+        click.echo(done.summary())
+    if again is not None:
+        from data_engine.cli.recheck import details, outcome
+
+        print_text("\n".join([*details(again), *outcome(again, whole=False)]))
 
 
 def run() -> None:

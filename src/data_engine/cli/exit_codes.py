@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -21,6 +22,11 @@ MEANINGS = {
     StoreBusy.exit_code: "The store is locked by another process.",
     Interrupted.exit_code: "Interrupted by Ctrl-C or SIGTERM.",
 }
+
+
+Ended = Callable[[int, BaseException | None], object]
+"""Is told the exit code of the process, and what has changed it after the command had ended: commands add theirs to the list
+that is the object of the click context. Only `main` knows the exit code, since output that cannot be written is an error, too."""
 
 
 INTERNAL_ERROR = "Internal error."

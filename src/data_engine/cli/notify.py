@@ -20,10 +20,12 @@ from urllib.parse import urlsplit
 import click
 
 from data_engine.cli.console import print_err
-from data_engine.errors import ConfigError, DataEngineError, InputError, Interrupted
+from data_engine.errors import ConfigError, DataEngineError, InputError
 
 if TYPE_CHECKING:
+    from data_engine.cli.exit_codes import Ended
     from data_engine.ingest.outcome import IngestionReport
+    from data_engine.ingest.recheck import RecheckReport
 
 _VARIABLE = "DATA_ENGINE_NOTIFY"
 
@@ -57,7 +59,8 @@ def notify_options(name: str) -> Callable[[Callable[..., None]], Callable[..., N
         )
         @wraps(command)
         def notified(*arguments: Any, notify: str | None, notify_when: str, **options: Any) -> None:
-            with notifying(Webhook.parse(notify, notify_when), name) as ending:
+            ended = click.get_current_context().obj
+            with notifying(Webhook.parse(notify, notify_when), name, ended) as ending:
                 command(*arguments, ending=ending, **options)
 
         return notified
@@ -67,21 +70,39 @@ def notify_options(name: str) -> Callable[[Callable[..., None]], Callable[..., N
 
 @dataclass(slots=True)
 class Ending:
-    """How a command ended, as far as it is known.
+    """How a command ended, as far as it is known. Its exit code is made of its parts, so that none can fail unseen.
 
     Attributes:
         store: The location of the store. If None, it is not known.
-        exit_code: The exit code. If None, the command did not come to its end.
-        text: The summary for people.
+        text: The summary for people, of all parts.
         report: The result of the run, if there was one.
+        recheck: The result of the recheck after it, if there was one.
         error: The error that ended the command. If None, there was none.
+        whole: Whether the command came to its end.
     """
 
     store: str | None = None
-    exit_code: int | None = None
     text: str = ""
     report: IngestionReport | None = None
+    recheck: RecheckReport | None = None
     error: BaseException | None = None
+    whole: bool = False
+
+    @property
+    def parts(self) -> list[IngestionReport | RecheckReport]:
+        """The results of all parts of the command."""
+        return [one for one in (self.report, self.recheck) if one is not None]
+
+    def finish(self) -> int:
+        """Return the exit code of the command, which has come to its end."""
+        self.whole = True
+        return max((one.exit_code for one in self.parts), default=0)
+
+    def stop(self, error: BaseException) -> None:
+        """Take over the error that ends the command, and what it tells of the work until then."""
+        self.error = error
+        if isinstance(error, DataEngineError):
+            self.report, self.recheck = self.report or error.report, self.recheck or error.recheck
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,59 +159,95 @@ _ALLOWED = {("https", True), ("https", False), ("http", True)}
 
 
 @contextmanager
-def notifying(webhook: Webhook | None, command: str) -> Iterator[Ending]:
-    """Run the block, then tell a webhook how it ended. The block puts its result into what is yielded.
+def notifying(webhook: Webhook | None, command: str, ended: list[Ended]) -> Iterator[Ending]:
+    """Run the block, and have a webhook told how the process ends. The block puts its result into what is yielded.
 
     Args:
         webhook: The webhook. If None, nothing is sent.
         command: The name of the command.
+        ended: What is told the exit code, once it is known.
     """
     ending = Ending()
+
+    def tell(code: int, lost: BaseException | None) -> None:
+        if lost is not None:
+            ending.stop(lost)
+        if webhook is not None and (webhook.always or code != 0):
+            _tell(webhook, command, ending, code)
+
+    ended.append(tell)
     try:
         yield ending
     except (DataEngineError, KeyboardInterrupt, click.Abort) as error:
-        ending.error = error
-        ending.report = getattr(error, "report", None)
-        ending.exit_code = getattr(error, "exit_code", Interrupted.exit_code)
+        ending.stop(error)
         raise
-    finally:
-        if webhook is not None and (webhook.always or ending.exit_code != 0):
-            _tell(webhook, command, ending)
 
 
-def message(command: str, ending: Ending, now: str) -> dict[str, Any]:
+def message(command: str, ending: Ending, code: int, now: str) -> dict[str, Any]:
     """Return the object that is sent."""
-    report = ending.report
-    code = 1 if ending.exit_code is None else ending.exit_code
     fields: dict[str, Any] = {"text": "", "command": command, "store": ending.store, "time": now, "exit_code": code}
     said = ending.text
-    if ending.error is not None or ending.exit_code is None:
+    if ending.error is not None or not ending.whole:
         error = ending.error if isinstance(ending.error, DataEngineError) else None
         reason = "interrupted" if ending.error is not None else "internal error in data-engine"
         fields["error"] = {"code": error.code if error else reason.split()[0], "message": str(error or reason)}
-        said = f"{said}\n{error or reason}".strip()
-    if report is not None:
-        whole = report.to_json()
-        failed, notes = whole["failed"], whole["notes"]
-        numbers = ("bars_written", "bars_revised", "bars_vanished", "bars_removed", "requests", "elapsed_seconds")
-        fields |= {"successful": len(whole["successful"]), "failed": len(failed), "failures": failed[:_MOST]}
-        fields |= {"notes": notes[:_MOST], **{name: whole[name] for name in numbers}}
+        said = f"{error or reason}\n{said}".strip()
+    if ending.parts:
+        fields |= _counts(ending)
     fields["text"] = f"data-engine {command} ended with {code}: {said}"[:_LONGEST]
     return fields
 
 
-def _tell(webhook: Webhook, command: str, ending: Ending) -> None:
+def _counts(ending: Ending) -> dict[str, Any]:
+    """Return what all parts of a command did, together."""
+    from data_engine.market.bars import NO_CHANGES
+
+    successful, failed = _series(ending)
+    changes = sum((one.changes for one in ending.parts), NO_CHANGES)
+    return {
+        "successful": len(successful),
+        "failed": len(failed),
+        "failures": [failure for one in ending.parts for failure in one.to_json()["failed"]][:_MOST],
+        "notes": [] if ending.report is None else list(ending.report.notes[:_MOST]),
+        "bars_written": changes.written,
+        "bars_revised": changes.revised,
+        "bars_vanished": changes.vanished,
+        "bars_removed": changes.removed,
+        "requests": sum(one.requests for one in ending.parts),
+        "elapsed_seconds": round(sum(one.seconds for one in ending.parts), 3),
+    }
+
+
+def _series(ending: Ending) -> tuple[set[str], set[str]]:
+    """Return the series of which no part failed, and the others; a series of two parts counts once."""
+    outcomes = () if ending.report is None else ending.report.outcomes
+    every, failed = {one.symbol for one in outcomes}, {one.symbol for one in outcomes if one.failure is not None}
+    if ending.recheck is not None:
+        # The report of a run names the dataset only if there are several.
+        names = {
+            one: one.symbol if one.symbol in every else f"{one.symbol} ({one.dataset.name})"
+            for one in (*ending.recheck.rechecked, *ending.recheck.failed)
+        }
+        every.update(names.values())
+        failed.update(names[one] for one in ending.recheck.failed)
+    return every - failed, failed
+
+
+def _tell(webhook: Webhook, command: str, ending: Ending, code: int) -> None:
     """Send the message, and print a warning if that fails."""
     from datetime import UTC, datetime
 
     from data_engine.market.time_range import iso
 
-    body = json.dumps(message(command, ending, iso(datetime.now(UTC).replace(microsecond=0))), default=str)
+    body = json.dumps(message(command, ending, code, iso(datetime.now(UTC).replace(microsecond=0))), default=str)
     outcome: list[str] = ["no response in time"]
     # A thread, since a server that sends a byte now and then is not silent, and would hold the command up.
     sender = threading.Thread(target=lambda: outcome.append(_send(webhook.url, _redacted(body))), daemon=True)
-    sender.start()
-    sender.join(_SECONDS)
+    try:
+        sender.start()
+        sender.join(_SECONDS)
+    except (KeyboardInterrupt, RuntimeError) as error:  # no thread can be started
+        outcome.append("interrupted" if isinstance(error, KeyboardInterrupt) else str(error))
     if outcome[-1]:
         print_err(f"Warning: {webhook.host} was not notified: {outcome[-1]}; the run is not affected")
 

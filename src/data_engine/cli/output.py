@@ -105,6 +105,13 @@ class Output:
             os.dup2(null, self.fileno())
             os.close(null)
 
+    def lost(self) -> OutputFailed | None:
+        """Return why some of what was written did not arrive; None if it did, or if the reader has gone."""
+        with suppress(ReaderGone, OutputFailed):
+            self.flush()
+        error = None if self.failed is None else output_error(self.failed)
+        return error if isinstance(error, OutputFailed) else None
+
 
 def output_error(error: Exception) -> Exception:
     """Return the error of a command whose product cannot be written; a reader that has gone (``| head``) is none."""

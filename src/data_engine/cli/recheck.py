@@ -166,20 +166,24 @@ def details(report: RecheckReport) -> list[str]:
     return [*made, *(f"{series} failed: {failure.message}" for series, failure in report.failed.items())]
 
 
-def outcome(report: RecheckReport) -> Iterator[str]:
-    """Yield what was found, what was stored, and what conflicts."""
+def outcome(report: RecheckReport, *, whole: bool = True) -> Iterator[str]:
+    """Yield what was found, what was stored, and what conflicts.
+
+    Args:
+        report: The result.
+        whole: Whether the run came to its end: only then is it news that nothing was found.
+    """
     from data_engine.ingest.outcome import conflicts_text
     from data_engine.market.wording import plural
 
-    done, accepted = report.total, report.accepted
+    done, accepted, changes = report.total, report.accepted, report.changes
     if done.revised or done.appeared or done.vanished:
         yield f"Bars: {', '.join(f'{count:,} {change}' for change, count in done.counts.items())}"
-    elif report.plan is not None or report.sample is not None:
+    elif whole and (report.plan is not None or report.sample is not None):
         yield "No revisions found in the series that could be compared." if report.failed else "No revisions found."
     if report.added or accepted is not None:
-        changes = accepted.total if accepted is not None else None
-        removed = f"; {plural(changes.removed, 'bar')} removed" if changes is not None and changes.removed else ""
-        yield f"Stored: {plural(report.added + (changes.written if changes else 0), 'bar')}{removed}"
+        removed = f"; {plural(changes.removed, 'bar')} removed" if changes.removed else ""
+        yield f"Stored: {plural(changes.written, 'bar')}{removed}"
     if report.conflicting:
         yield conflicts_text({str(series): count for series, count in report.conflicting.items()})
 

@@ -49,7 +49,7 @@ _MOST_RANGES = 3  # missing and not requested ones, per series
     show_default=True,
     help="With --session: share of the series that traded lately.",
 )
-@click.option("--runs", "with_runs", is_flag=True, help="Print the last 20 runs, and nights without one.")
+@click.option("--runs", "with_runs", is_flag=True, help="Print the last 20 runs, and nights of which none is recorded.")
 @click.option("--digest", "with_digest", is_flag=True, help="Print a digest of all bars, to compare stores. Reads every bar.")
 @as_stored_on_option
 @with_any_store
@@ -70,7 +70,7 @@ def status(
 ) -> None:
     """Show stored, requested and missing ranges per series.
 
-    With --runs, print the last runs, and the sessions of the last two weeks after which none began.
+    With --runs, print the last runs, and the sessions of the last two weeks after which none is recorded.
 
     With --session, print how many of the series that had a bar in the ten sessions before hold that session, and exit with 1 if
     their share is too small.
@@ -199,7 +199,7 @@ def _gate(
 
 
 def _show_runs(store: BarStore, *, as_json: bool) -> None:
-    """Print the last runs, the latest first, and the nights without one."""
+    """Print the last runs, the latest first, and the nights of which none is recorded."""
     import json
     from datetime import UTC, datetime
 
@@ -222,7 +222,7 @@ def _show_runs(store: BarStore, *, as_json: bool) -> None:
     if not runs:
         click.echo("No run is recorded.")
     for day in missed:
-        click.echo(f"No run after the session of {day}")
+        click.echo(f"No run is recorded after the session of {day}")
 
 
 def _run_line(began: str, command: str, state: str, *counts: str) -> str:

@@ -82,14 +82,14 @@ def update(
     said = _said(pipeline) if quiet else frozenset()
     with running(pipeline, quiet=quiet, check=check):
         report = pipeline.update(names, index_name, timeframe=timeframe, feed=feed, adjustment=adjustment)
+        ending.report, ending.text = report, report.line()
         try:
             again = None if minutes is None else _rechecked(pipeline, choice, names, index_name, minutes)
         except DataEngineError as error:
             error.report = report  # what the update did is told, whatever ends the command
             raise
-    ending.report, ending.text = report, report.line()
     if again is not None:
-        report["recheck"] = recheck_fields(again)
+        ending.recheck, report["recheck"] = again, recheck_fields(again)
     if quiet:
         selected = names if index_name is None else list(pipeline.metadata.members(index_name))
         held, gate = _held(pipeline.storage.bars, choice, selected)
@@ -99,9 +99,10 @@ def update(
     else:
         show(report, as_json=as_json, settings=settings)
     if again is not None:
-        print_text("\n".join(recheck_lines(again)), err=as_json)
-    ending.exit_code = max(report.exit_code, again.exit_code if again is not None else 0)
-    context.exit(ending.exit_code)
+        rechecked = "\n".join(recheck_lines(again))
+        ending.text = f"{ending.text}\n{rechecked}"
+        print_text(rechecked, err=as_json)
+    context.exit(ending.finish())
 
 
 def checked(

@@ -13,6 +13,15 @@ from data_engine.market.wording import and_more, plural
 NO_DATA = "No data available"
 
 
+class LastingNote(str):
+    """A note on a state that lasts, such as a rename: it is news once, and true of every run.
+
+    Any other note tells of an event of its run. Its text may be that of an earlier event, and it is news each time.
+    """
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """The result of one symbol.
@@ -120,7 +129,7 @@ class IngestionReport(dict[str, Any]):
         """Return one line, and one per note and failed symbol, for the log of a nightly run.
 
         Args:
-            said: Notes that earlier runs have said already; they are left out.
+            said: Notes that earlier runs have said already; of these, `LastingNote` are left out.
         """
         failed: Sequence[tuple[str, str]] = self["failed"]
         total, changes = len(self.outcomes), self.changes
@@ -132,7 +141,8 @@ class IngestionReport(dict[str, Any]):
             f"{changes.revised:,} revised, {changes.vanished:,} dropped, {changes.removed:,} removed, "
             f"{plural(self.requests, 'request')}, {duration(self.seconds)}"
         )
-        notes = (f"  Note: {note}" for note in (*self.notes, *self._vanished(), *self._conflicting()) if note not in said)
+        news = [note for note in self.notes if not (isinstance(note, LastingNote) and note in said)]
+        notes = (f"  Note: {note}" for note in (*news, *self._vanished(), *self._conflicting()))
         return "\n".join([text, *notes, *self._failed_lines()])
 
     def _failed_lines(self) -> list[str]:

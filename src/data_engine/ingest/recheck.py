@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ from data_engine.ingest.recheckable import Recheckable, recheckable
 from data_engine.ingest.run_log import RunLog, actor_of, run_record
 from data_engine.ingest.suspects import find_suspects
 from data_engine.ingest.task import RunOptions
+from data_engine.market.bars import NO_CHANGES, Changes
 from data_engine.market.series import Dataset, Series
 from data_engine.market.time_range import TimeRange
 from data_engine.store.bar_store import BarStore
@@ -43,6 +44,8 @@ _FASTER = 1.05  # times the limit that was counted on: so much more is worth ano
 
 _MOST_LISTED = 10_000  # differences in a report; all are counted
 
+_GO_ON = "interrupted; run the same command again to go on with what is left"
+
 Steps = Callable[[Dispatcher], Iterator[Sequence[FetchTask]]]
 """Yields the tasks of a run, some at a time; what has come so far is in the dispatcher."""
 
@@ -56,6 +59,7 @@ class RecheckReport:
         sample: The plan of an audit. If None, there was none.
         tasks: The number of tasks that were to be done.
         requests: The number of requests sent.
+        pages: The number of responses.
         seconds: The duration.
         rechecked: What was compared, by series.
         added: The number of bars that were not stored before.
@@ -68,6 +72,7 @@ class RecheckReport:
     sample: AuditPlan | None = None
     tasks: int = 0
     requests: int = 0
+    pages: int = 0
     seconds: float = 0.0
     rechecked: dict[Series, Rechecked] = field(default_factory=dict)
     added: int = 0
@@ -79,6 +84,13 @@ class RecheckReport:
     def total(self) -> Rechecked:
         """What was compared, in all."""
         return total(self.rechecked[one] for one in sorted(self.rechecked, key=lambda one: (one.dataset.name, one.symbol)))
+
+    @property
+    def changes(self) -> Changes:
+        """How the stored bars have changed; those that vanished are the ones that were kept."""
+        taken = {} if self.accepted is None else self.accepted.changes
+        kept = (max(0, done.vanished - taken.get(one, NO_CHANGES).removed) for one, done in self.rechecked.items())
+        return sum(taken.values(), Changes(added=self.added, vanished=sum(kept)))
 
     @property
     def exit_code(self) -> int:
@@ -100,7 +112,7 @@ class RecheckReport:
             "elapsed_seconds": round(self.seconds, 3),
             "bars": done.bars,
             **done.counts,
-            "bars_written": self.added + (accepted.total.written if accepted else 0),
+            "bars_written": self.changes.written,
             "accepted": accepted.total.written if accepted else 0,
             "removed": accepted.total.removed if accepted else 0,
             "conflicting": sum(self.conflicting.values()),
@@ -172,18 +184,20 @@ def recheck(
         bars = pipeline.storage.bars.acting(actor_of("recheck", now))
         found = recheckable(bars, choice, names, now=now)
         report = RecheckReport(failed=dict(found.failed))
-        if minutes is not None:
-            limit = pipeline.settings.requests_per_minute or (pipeline.client.allowed if pipeline.dask is None else None)
-            plan = planned(bars, found, now=now, minutes=minutes, limit=limit, page_limit=page_limit)
-            report.plan = plan
-            record = RecheckRecord(now.replace(microsecond=0), minutes, plan.budget, plan.nights)
-            whole = names is None and choice.is_everything
-            _write(bars, record if whole else None)
-            bound = pipeline.settings.requests_per_minute is not None
-            _Run(pipeline, hold, now, "recheck", report).do(lambda dispatcher: _steps(plan, minutes, dispatcher, bound=bound))
-            if report.failed.keys() <= found.failed.keys():  # else a part of tonight is left for another night
-                _write(bars, replace(record, nights=max(0, plan.nights - 1)) if whole else None)
-        _finish(bars, found, report, accept=accept)
+        run = _Run(pipeline, hold, now, "recheck", report)
+        with run.recorded():
+            if minutes is not None:
+                limit = pipeline.settings.requests_per_minute or (pipeline.client.allowed if pipeline.dask is None else None)
+                plan = planned(bars, found, now=now, minutes=minutes, limit=limit, page_limit=page_limit)
+                report.plan = plan
+                record = RecheckRecord(now.replace(microsecond=0), minutes, plan.budget, plan.nights)
+                whole = names is None and choice.is_everything
+                _write(bars, record if whole else None)
+                bound = pipeline.settings.requests_per_minute is not None
+                run.do(lambda dispatcher: _steps(plan, minutes, dispatcher, bound=bound))
+                if report.failed.keys() <= found.failed.keys():  # else a part of tonight is left for another night
+                    _write(bars, replace(record, nights=max(0, plan.nights - 1)) if whole else None)
+            _finish(bars, found, report, accept=accept)
         return report
 
 
@@ -220,8 +234,10 @@ def audit(
         found = recheckable(bars, choice, names, now=now, command="audit")
         plan = plan_audit(found.known, sample, seed=seed, asof=found.asof)
         report = RecheckReport(sample=plan, failed=dict(found.failed))
-        _Run(pipeline, hold, now, "audit", report).do(lambda _: iter((plan.tasks,)))
-        _finish(bars, found, report, accept=accept, removals=False)
+        run = _Run(pipeline, hold, now, "audit", report)
+        with run.recorded():
+            run.do(lambda _: iter((plan.tasks,)))
+            _finish(bars, found, report, accept=accept, removals=False)
         return report
 
 
@@ -261,14 +277,26 @@ def _finish(storage: BarStore, found: Recheckable, report: RecheckReport, *, acc
         except DataEngineError as error:
             report.failed.setdefault(one.series, Failure.of(error))
     if accept:
-        report.accepted = accept_conflicts(storage, known, removals=removals)
+        report.accepted = Accepted()
+        for one in known:  # one by one: what was taken over is in the report, whatever ends the run
+            taken = accept_conflicts(storage, (one,), removals=removals)
+            report.accepted.changes |= taken.changes
+            report.accepted.failed |= taken.failed
         report.failed |= report.accepted.failed
         known = [storage.coverage.read(one.series, fingerprints=False) if one.conflicting else one for one in known]
     report.conflicting = {one.series: one.conflicting for one in known if one.conflicting}
 
 
 class _Run:
-    """Does the tasks of a recheck, writes what came of them into a report, and adds the run to the run log."""
+    """Does the tasks of a recheck, writes what came of them into a report, and adds the run to the run log.
+
+    Args:
+        pipeline: What fetches, and the store.
+        hold: Unlocks the store.
+        now: The instant when the run began.
+        command: The command, for the run log and the history of the store.
+        report: The report.
+    """
 
     def __init__(self, pipeline: IngestionPipeline, hold: ExitStack, now: datetime, command: str, report: RecheckReport) -> None:
         self._pipeline = pipeline
@@ -278,10 +306,31 @@ class _Run:
         self._report = report
         self._plans: list[IngestionPlan] = []
 
+    @contextmanager
+    def recorded(self) -> Iterator[None]:
+        """Add the run to the run log once the block is over: all that changes bars is to be in it.
+
+        The error that ends the block carries the report, which says what was done until then.
+        """
+        error: DataEngineError | None = DataEngineError("internal error in data-engine")  # unless it turns out otherwise
+        try:
+            yield
+            error = None
+        except DataEngineError as raised:
+            error, raised.recheck = raised, self._report
+            raise
+        except KeyboardInterrupt:
+            error = Interrupted(_GO_ON)
+            error.recheck = self._report
+            raise error from None
+        finally:
+            if self._report.requests or not isinstance(error, InputError):  # which was refused before anything was done
+                self._log(error)
+
     def do(self, steps: Steps) -> None:
+        """Do the tasks that some steps yield."""
         pipeline = self._pipeline
         writing: Future[None] | None = None
-        error: DataEngineError | None = None
         pool = pipeline.access.pool_for(RunOptions(self._now, recheck=True, actor=actor_of(self._command, self._now)))
         dispatcher = Dispatcher(pool, pipeline.progress, workers=pipeline.workers)
         dispatcher.state.failed.update(self._report.failed)
@@ -290,21 +339,18 @@ class _Run:
                 for tasks in steps(dispatcher):
                     self._work(dispatcher, tasks)
             except KeyboardInterrupt:
-                raise Interrupted("interrupted; run the same command again to go on with what is left") from None
+                raise Interrupted(_GO_ON) from None
             finally:
                 pipeline.progress.close()
                 writing = pool.close()
                 self._take(dispatcher)
             if writing is not None:
                 writing.result()  # nothing is under way; the store stays locked for what follows
-        except DataEngineError as raised:
-            error = raised
+        except DataEngineError:
             if writing is not None:  # the last writer unlocks the store
                 unlock = self._hold.pop_all().close
                 writing.add_done_callback(lambda _: unlock())
             raise
-        finally:
-            self._log(error)
 
     def _work(self, dispatcher: Dispatcher, tasks: Sequence[FetchTask]) -> None:
         plans = plans_of(tasks)
@@ -315,7 +361,7 @@ class _Run:
 
     def _take(self, dispatcher: Dispatcher) -> None:
         report, state = self._report, dispatcher.state
-        report.requests, report.seconds = dispatcher.tally.requests, dispatcher.seconds
+        report.requests, report.pages, report.seconds = dispatcher.tally.requests, dispatcher.tally.pages, dispatcher.seconds
         report.rechecked, report.added = dict(state.rechecked), state.changes.added
         report.failed.update(state.failed)
 
@@ -323,8 +369,10 @@ class _Run:
         from data_engine.version import written_by
 
         report = self._report
-        outcomes = [Outcome(series.symbol, report.failed.get(series)) for series in {**report.rechecked, **report.failed}]
-        made = IngestionReport(tuple(outcomes), requests=report.requests, seconds=report.seconds)
+        accepted = {} if report.accepted is None else report.accepted.changes
+        every = {**report.rechecked, **accepted, **report.failed}
+        outcomes = tuple(Outcome(series.symbol, report.failed.get(series)) for series in every)
+        made = IngestionReport(outcomes, report.requests, report.pages, report.seconds, report.changes)
         run = run_record(self._command, self._plans, made, error, began=self._now, by=written_by())
         RunLog(self._pipeline.storage.files).add(run)
 

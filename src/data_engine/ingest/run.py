@@ -17,7 +17,7 @@ from data_engine.ingest.basis_check import BasisCheck, basis_checks, check_plan,
 from data_engine.ingest.dispatcher import Dispatcher
 from data_engine.ingest.empty_sessions import held_back
 from data_engine.ingest.missing_sessions import closable, close, missing_sessions, reopen
-from data_engine.ingest.outcome import NO_DATA, IngestionReport, Outcome
+from data_engine.ingest.outcome import NO_DATA, IngestionReport, LastingNote, Outcome
 from data_engine.ingest.plan import IngestionPlan
 from data_engine.ingest.run_plan import RunPlan, plan_run
 from data_engine.market.exchange_calendar import can_hold_bars
@@ -92,7 +92,7 @@ class IngestionRun:
         self._note_truncation()
         if self._dispatcher.state.unknown:
             names = and_more(sorted(self._dispatcher.state.unknown), 8)
-            self._notes.append(f"Alpaca's bars have fields that this version does not read: {names}")
+            self._notes.append(LastingNote(f"Alpaca's bars have fields that this version does not read: {names}"))
         report = self._report(error)
         self._tidy(error)
         if error is not None:
@@ -167,7 +167,7 @@ class IngestionRun:
         """Have the emptiness of recent sessions be final, unless so many series lack one that it is missing at the source."""
         state, run = self._dispatcher.state, self._run_plan.series
         missing = missing_sessions(self._storage, run, state.empty) if state.empty else []
-        self._notes += [str(one) for one in missing]
+        self._notes += [LastingNote(one) for one in missing]
         days = [one.day for one in missing]
         for series in run if missing else state.empty:
             self._dispatcher.tick()

@@ -116,12 +116,12 @@ class FailureGroup:
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """One run of ``ingest`` or ``update``. The names of its attributes are those of the JSON.
+    """One run that fetches bars, or takes over Alpaca's. The names of its attributes are those of the JSON.
 
     Attributes:
         began: The instant when it began, UTC.
         seconds: Its duration.
-        command: ``ingest``, ``refetch`` (an ingest that fetches covered ranges, too) or ``update``.
+        command: ``ingest``, ``refetch`` (an ingest that fetches covered ranges, too), ``update``, ``recheck`` or ``audit``.
         index: The name of the index that it was for. None if symbols were given.
         by: The version of the program.
         asked: What was requested, by dataset.
@@ -168,7 +168,9 @@ class RunRecord:
 
 
 def nights_without(runs: Iterable[RunRecord], now: datetime) -> list[date]:
-    """Return the sessions of the last two weeks after whose close no run began before the next session's close.
+    """Return the sessions of the last two weeks after whose close no recorded run began before the next session's close.
+
+    A run that could not begin (without keys, on a locked store) or was killed is not recorded.
 
     Args:
         runs: The recorded runs. Sessions that closed before the first of them are left out.

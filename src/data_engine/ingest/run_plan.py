@@ -15,6 +15,7 @@ from data_engine.corporate_actions.ticker_changes import (
     until_ticker_change,
 )
 from data_engine.errors import DamagedFile, Failure, ForeignFiles, StoreError
+from data_engine.ingest.outcome import LastingNote
 from data_engine.ingest.plan import IngestionPlan, Target, plan_ingestion
 from data_engine.market.series import Dataset, Series
 from data_engine.market.symbol import asof_day, ticker_of
@@ -64,7 +65,7 @@ class RunPlan:
     @property
     def notes(self) -> list[str]:
         """What is to be said of series whose files are gone, and of those that were cut, one line a rename."""
-        return [*self._lost_note(), *dict.fromkeys(self.cut.values())]
+        return [*self._lost_note(), *map(LastingNote, dict.fromkeys(self.cut.values()))]
 
     def _lost_note(self) -> list[str]:
         names = sorted(Partition(series, period).key for series, periods in self.lost.items() for period in periods)

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from data_engine.errors import DamagedFile, InputError
+from data_engine.ingest.outcome import LastingNote
 from data_engine.market.exchange_calendar import can_hold_bars
 from data_engine.market.series import Dataset, Series
 from data_engine.market.symbol import asof_day, ticker_of
@@ -160,15 +161,16 @@ def unrequested_notes(
         choice: The datasets that are updated.
         targets: What the update of all their series requests.
     """
-    notes = []
+    notes: list[str] = []
     for dataset in coverage.datasets():
         chosen = targets.get(dataset, {})
         left = [one.symbol for one in coverage.series(dataset) if one.symbol not in chosen] if dataset in choice.fetched else ()
         if left:
-            notes.append(
+            text = (
                 f"{len(left):,} series in {dataset.name} not updated: imported or stored, and no range was requested "
                 f"({and_more(left, 10)}); run `data-engine ingest` with these symbols and --start"
             )
+            notes.append(LastingNote(text))
     return notes
 
 
