@@ -111,10 +111,10 @@ def test_what_was_done_until_an_error_is_told_and_in_the_run_log(
 
     real = conflicting_bars._accept
 
-    def failing(storage: Any, series: Any, **options: Any) -> Any:
+    def failing(storage: Any, series: Any, changes: Any, **options: Any) -> None:
         if series.symbol == "BBB":
             raise raised
-        return real(storage, series, **options)
+        real(storage, series, changes, **options)
 
     monkeypatch.setattr(conflicting_bars, "_accept", failing)
     ran = here("recheck", "--minutes", "5", "--accept", "--json", "--base-path", base, url=later.url)

@@ -11,8 +11,9 @@ import pytest
 
 from data_engine import ParquetStorage
 from data_engine.alpaca.client import _check_sequence
+from data_engine.errors import FileInUse
 from data_engine.ingest import series_files
-from data_engine.ingest.conflicting_bars import accept_conflicts
+from data_engine.ingest.conflicting_bars import Accepted, accept_conflicts
 from data_engine.ingest.import_claim import sessions_of, with_claims
 from data_engine.ingest.page_writer import PageWriter
 from data_engine.ingest.task import RunOptions, TaskResult, run_task
@@ -89,9 +90,31 @@ def test_emptiness_is_not_final_after_the_removal_of_the_first_bar_was_accepted(
     answered(storage, OCTOBER, "2024-11-09T16:00")
     conflict_file(storage.files, A).update(lambda _: (Conflict(at("2024-11-01T15:00"), None, at("2024-11-09T16:00")),))
     storage.bars.coverage.update(A, lambda known: replace(known, conflicting=1))
-    accept_conflicts(storage.bars, [known(storage, "A")])
+    accept_conflicts(storage.bars, [known(storage, "A")], Accepted())
     made = answered(storage, between("2024-11-02T04:00", "2024-11-11T23:00"), "2024-11-11T23:00", "2024-11-11T15:00")
     assert made.missing([OCTOBER]) == (OCTOBER,)
+
+
+def test_what_was_accepted_before_a_file_failed_is_told(storage, monkeypatch):
+    """One of two files is taken over, the other one is in use: the report said that nothing was."""
+    answered(storage, between("2024-10-01T04:00", "2024-11-02T04:00"), "2024-11-09T16:00", "2024-10-01T15:00", "2024-11-01T15:00")
+    conflicts = tuple(Conflict(at(when), None, at("2024-11-09T16:00")) for when in ("2024-10-01T15:00", "2024-11-01T15:00"))
+    conflict_file(storage.files, A).update(lambda _: conflicts)
+    storage.bars.coverage.update(A, lambda known: replace(known, conflicting=2))
+    update = type(storage.files).update
+
+    def failing(files, key, change):
+        if key.endswith("month=11/data.parquet"):
+            raise FileInUse("it is open in another program")
+        return update(files, key, change)
+
+    monkeypatch.setattr(type(storage.files), "update", failing)
+    accepted = Accepted()
+    accept_conflicts(storage.bars, [known(storage, "A")], accepted)
+
+    assert accepted.total.removed == 1
+    assert accepted.failed[A].code == "file_in_use"
+    assert storage.bars.coverage.read(A).conflicting == 2  # until both are judged again
 
 
 # --------------------------------------------------------------------------------------------------------- pages out of order

@@ -16,7 +16,7 @@ from data_engine.cli import main
 from data_engine.corporate_actions.action_store import ActionStore
 from data_engine.corporate_actions.symbol_actions import SymbolActions
 from data_engine.errors import StoreError
-from data_engine.ingest.conflicting_bars import accept_conflicts
+from data_engine.ingest.conflicting_bars import Accepted, accept_conflicts
 from data_engine.ingest.import_claim import sessions_of
 from data_engine.ingest.import_in_place import find_legacy, import_in_place
 from data_engine.ingest.page_writer import PageWriter
@@ -99,7 +99,7 @@ def test_a_bar_that_alpaca_has_again_is_not_removed_when_conflicts_are_accepted(
     fetched(storage, "2024-07-03T16:00", TUESDAY, WEDNESDAY, refetch=True)
     assert refresh_conflicts(storage.bars, A) == 0
     assert len(storage.load("A", "2024-06-03", "2024-06-07", conflicting="vendor", incomplete="ignore")) == 2
-    accept_conflicts(storage.bars, [known(storage, "A")])
+    accept_conflicts(storage.bars, [known(storage, "A")], Accepted())
     assert len(held(storage, "A")) == 2
 
 
@@ -108,7 +108,7 @@ def test_a_value_that_was_revised_again_is_not_put_back_when_conflicts_are_accep
     rechecked(storage, "2024-07-02T16:00", WEDNESDAY, price=2.0)
     fetched(storage, "2024-07-03T16:00", WEDNESDAY, price=3.0, refetch=True)
     assert refresh_conflicts(storage.bars, A) == 0
-    accept_conflicts(storage.bars, [known(storage, "A")])
+    accept_conflicts(storage.bars, [known(storage, "A")], Accepted())
     assert list(held(storage, "A").values()) == [3.0]
 
 

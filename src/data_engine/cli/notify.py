@@ -185,13 +185,16 @@ def notifying(webhook: Webhook | None, command: str, ended: list[Ended]) -> Iter
 
 def message(command: str, ending: Ending, code: int, now: str) -> dict[str, Any]:
     """Return the object that is sent."""
+    from data_engine.alpaca.credentials import without_secrets
+
     fields: dict[str, Any] = {"text": "", "command": command, "store": ending.store, "time": now, "exit_code": code}
     said = ending.text
     if ending.error is not None or not ending.whole:
         error = ending.error if isinstance(ending.error, DataEngineError) else None
         reason = "interrupted" if ending.error is not None else "internal error in data-engine"
-        fields["error"] = {"code": error.code if error else reason.split()[0], "message": str(error or reason)}
-        said = f"{error or reason}\n{said}".strip()
+        why = without_secrets(str(error or reason))
+        fields["error"] = {"code": error.code if error else reason.split()[0], "message": why}
+        said = f"{why}\n{said}".strip()
     if ending.parts:
         fields |= _counts(ending)
     fields["text"] = f"data-engine {command} ended with {code}: {said}"[:_LONGEST]

@@ -43,7 +43,7 @@ class Accepted:
         return sum(self.changes.values(), NO_CHANGES)
 
 
-def accept_conflicts(storage: BarStore, selected: Iterable[Coverage], *, removals: bool = True) -> Accepted:
+def accept_conflicts(storage: BarStore, selected: Iterable[Coverage], accepted: Accepted, *, removals: bool = True) -> None:
     """Store Alpaca's values of the conflicting bars of some series.
 
     The bars are those that were found last; nothing is requested. The coverage first says which files will change, so that a
@@ -52,36 +52,34 @@ def accept_conflicts(storage: BarStore, selected: Iterable[Coverage], *, removal
     Args:
         storage: The store; the caller has locked it.
         selected: The coverage of the series, of raw bars.
+        accepted: What was taken over is added to it file by file, so that it is told whatever ends the run.
         removals: Whether to remove the bars that Alpaca no longer has. If not, they go on conflicting.
 
     Raises:
         StoreError: If the store cannot be written.
     """
-    accepted = Accepted()
     for known in selected:
         if known.conflicting and known.series.dataset.adjustment.is_raw:
             try:
-                accepted.changes[known.series] = _accept(storage, known.series, removals=removals)
+                _accept(storage, known.series, accepted.changes, removals=removals)
             except (*OF_ONE_FILE, ForeignFiles) as error:
                 accepted.failed[known.series] = Failure.of(error)
-    return accepted
 
 
-def _accept(storage: BarStore, series: Series, *, removals: bool) -> Changes:
+def _accept(storage: BarStore, series: Series, changes: dict[Series, Changes], *, removals: bool) -> None:
     refuse_foreign(storage.files, series)
     live = live_conflicts(storage, series)
     taken = tuple(one for one in live if removals or one.values is not None)
     parts = by_file(series, taken)
-    changes = NO_CHANGES
+    changes[series] = NO_CHANGES
     if parts:
         storage.coverage.update(series, lambda known: known.with_changing(parts))
         for period, part in parts.items():
             edit = FileEdit(Partition(series, period).key, storage.decode, lambda stored, part=part: _replaced(stored, part))  # type: ignore[misc]
             storage.files.update(edit.key, edit.rewrite)
-            changes += edit.result.changes
+            changes[series] += edit.result.changes
         storage.coverage.update(series, lambda known: known.counted(storage.count_files(known, parts)))
     refresh_conflicts(storage, series)
-    return changes
 
 
 def _replaced(stored: pa.Table, conflicts: Conflicts) -> tuple[pa.Table, WriteResult]:

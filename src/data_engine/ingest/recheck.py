@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from data_engine.errors import DataEngineError, Failure, InputError, Interrupted, SourceUnavailable, StoreBusy
+from data_engine.errors import DamagedFile, DataEngineError, Failure, InputError, Interrupted, SourceUnavailable, StoreBusy
 from data_engine.ingest.audit_plan import AuditPlan, plan_audit
 from data_engine.ingest.conflicting_bars import Accepted, accept_conflicts
 from data_engine.ingest.dispatcher import Dispatcher
@@ -278,13 +278,18 @@ def _finish(storage: BarStore, found: Recheckable, report: RecheckReport, *, acc
             report.failed.setdefault(one.series, Failure.of(error))
     if accept:
         report.accepted = Accepted()
-        for one in known:  # one by one: what was taken over is in the report, whatever ends the run
-            taken = accept_conflicts(storage, (one,), removals=removals)
-            report.accepted.changes |= taken.changes
-            report.accepted.failed |= taken.failed
+        accept_conflicts(storage, known, report.accepted, removals=removals)
         report.failed |= report.accepted.failed
-        known = [storage.coverage.read(one.series, fingerprints=False) if one.conflicting else one for one in known]
+        known = [_read_again(storage, one) if one.conflicting else one for one in known]
     report.conflicting = {one.series: one.conflicting for one in known if one.conflicting}
+
+
+def _read_again(storage: BarStore, known: Coverage) -> Coverage:
+    """Return what is known of a series now; what was known of it if that was damaged meanwhile, which its failure names."""
+    try:
+        return storage.coverage.read(known.series, fingerprints=False)
+    except DamagedFile:
+        return known
 
 
 class _Run:
