@@ -77,15 +77,12 @@ def status(
     """
     from datetime import UTC, datetime
 
-    from data_engine.corporate_actions.action_store import ActionStore
     from data_engine.ingest.recheck_record import recheck_record
     from data_engine.market.symbol import ticker_of
     from data_engine.store.history.past import instant_of_files, stored_on
     from data_engine.store.legacy_files import legacy_symbols
     from data_engine.store.selection import DatasetFilter, select_series
     from data_engine.universe.index_store import MetadataStore
-    from data_engine.universe.member_series import MemberSeries
-    from data_engine.verify.held_bars import held_bars
     from data_engine.verify.legacy_status import legacy_status
     from data_engine.verify.status import index_status, series_status
 
@@ -118,6 +115,9 @@ def status(
     if legacy is not None:
         lines = chain(lines if found else (), legacy.lines())
     if changes is not None:
+        from data_engine.corporate_actions.action_store import ActionStore
+        from data_engine.universe.member_series import MemberSeries
+
         ticker_changes = ActionStore(store.files).changes_of
         of_index = index_status(
             changes,
@@ -128,6 +128,8 @@ def status(
         fields["index"] = {"name": index_name, "datasets": [one.to_json() for one in of_index]}
         lines = chain(_index_lines(str(index_name), of_index), lines)
     if with_digest:
+        from data_engine.verify.held_bars import held_bars
+
         fields["digest"] = held_bars(store, datasets, symbols).digest
         lines = iter([str(fields["digest"])])
     again = recheck_record(store.files).read() if as_stored_on is None else None  # which is of now
@@ -165,7 +167,7 @@ def _recheck_lines(again: RecheckRecord) -> Iterator[str]:
 
 def _is_listed(one: SeriesStatus) -> bool:
     """Tell whether a series is named where there are too many to name all."""
-    return bool(one.problem or one.missing or one.ended or one.state == "silent" or one.coverage.conflicting)
+    return bool(one.problem or one.missing or one.ended or one.silent_since or one.coverage.conflicting)
 
 
 def _listed_first(found: Sequence[SeriesStatus]) -> list[Series]:
