@@ -30,6 +30,7 @@ from data_engine.market.finality import final_before
 from data_engine.market.series import Timeframe
 from data_engine.market.time_range import new_york_date
 from data_engine.read import open_query
+from data_engine.read.frame_warnings import ConflictWarning
 from data_engine.read.parquet_storage import ParquetStorage
 from data_engine.settings import Settings
 from data_engine.store import coverage_store, requested
@@ -405,7 +406,7 @@ class World:
                 stack.enter_context(mock.patch.object(module, "datetime", _Clock))
             stack.enter_context(mock.patch.object(verification, "ThreadPoolExecutor", Inline))
             stack.enter_context(mock.patch.object(s3_files, "atexit", exits(scheduler)))
-            for category in (s3_files.SingleWriterWarning, StoreBusyWarning):
+            for category in (s3_files.SingleWriterWarning, StoreBusyWarning, ConflictWarning):
                 stack.enter_context(warnings.catch_warnings(action="ignore", category=category))
             stack.enter_context(mock.patch.object(worker_pool, "wait", waited))
             stack.enter_context(mock.patch.object(dispatcher, "wait", waited))
