@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
+from dataclasses import replace
+from datetime import date
 from hashlib import sha256
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from data_engine.errors import InputError
+from data_engine.market.exchange_calendar import sessions
+from data_engine.market.series import Dataset, Timeframe
+from data_engine.market.time_range import new_york_days
 from data_engine.read.parquet_storage import ParquetStorage
 from data_engine.report.contents import overview_of
 from data_engine.report.html_page import MARK, check_target, render, save
 from data_engine.store.selection import DatasetFilter
-from pages import ATTACK, NOW, blocks_of, head_of, make_store
+from pages import ATTACK, NOW, blocks_of, head_of, make_store, put
 from running import here
 
 
@@ -158,3 +164,46 @@ def test_a_store_without_series_has_a_page_too(tmp_path: Path) -> None:
 
     assert ran.code == 0, ran.text
     assert head_of((tmp_path / "data-engine-report.html").read_text())["datasets"] == []
+
+
+DAYS = Dataset(Timeframe.parse("1Day"))
+
+
+def holed(tmp_path: Path) -> ParquetStorage:
+    """Return a store where all of May 2024 is requested: A has it, B has its first week."""
+    storage = ParquetStorage(tmp_path / "store")
+    month, week = new_york_days(date(2024, 5, 1), date(2024, 5, 31)), new_york_days(date(2024, 5, 1), date(2024, 5, 7))
+    put(storage, "A", DAYS, list(sessions(date(2024, 5, 1), date(2024, 5, 31))), 50, wanted=(month,), covered=(month,))
+    put(storage, "B", DAYS, list(sessions(date(2024, 5, 1), date(2024, 5, 7))), 50, wanted=(month,), covered=(week,))
+    return storage
+
+
+def missing(head: dict[str, Any]) -> dict[str, int]:
+    return {one["symbol"]: sum(one["missing"]) for dataset in head["datasets"] for one in dataset["series"]}
+
+
+def test_a_hole_is_a_hole_too_where_the_file_of_the_series_cannot_be_read(tmp_path: Path) -> None:
+    storage = holed(tmp_path)
+    before = missing(overview_of(storage.bars, DatasetFilter(), now=NOW).head())
+    (tmp_path / "store/equities_1day/symbol=B/year=2024/data.parquet").write_bytes(b"x")
+    head = overview_of(storage.bars, DatasetFilter(), now=NOW).head()
+
+    assert before == missing(head) == {"A": 0, "B": 17}  # 22 sessions without the first 5
+    assert [bool(one["problem"]) for one in head["datasets"][0]["series"]] == [False, True]
+
+
+def test_a_page_of_some_series_says_of_which(tmp_path: Path) -> None:
+    storage = holed(tmp_path)
+    made = [overview_of(storage.bars, choice, names, now=NOW).head()["selection"] for choice, names in (
+        (DatasetFilter(), None), (DatasetFilter(), ["A"]), (DatasetFilter.parse("1Day"), ["A", "B"]),
+    )]  # fmt: skip
+
+    assert made == [None, "A", "A, B, 1Day"]
+
+
+def test_notes_that_are_left_out_are_counted(tmp_path: Path) -> None:
+    overview = overview_of(holed(tmp_path).bars, DatasetFilter(), now=NOW)
+    notes = [f"note {number}" for number in range(53)]
+
+    assert replace(overview, notes=notes).head()["notes"][49:] == ["note 49", "and 3 more"]
+    assert replace(overview, notes=notes[:50]).head()["notes"][49:] == ["note 49"]

@@ -19,24 +19,30 @@ _FIRST_COMMANDS = """The store is empty. Try:
 
 def show() -> None:
     """Print where the store is and what it holds, or the first three commands to try."""
+    from datetime import UTC, datetime
+
     from data_engine.settings import load_settings
     from data_engine.store.bar_store import BarStore
-    from data_engine.store.coverage_store import CoverageStore
     from data_engine.store.location import open_file_store
+    from data_engine.store.selection import DatasetFilter
     from data_engine.verify.legacy_status import legacy_status
+    from data_engine.verify.status import stored_series
 
     settings = load_settings()
     files = open_file_store(settings.base_path)
     click.echo(f"Store: {files.location} ({settings.base_path_source})")
-    store = CoverageStore(files)
-    store.requested.refresh()
-    datasets = list(store.datasets())
+    store = BarStore(files)
+    store.coverage.requested.refresh()
+    datasets = list(store.coverage.datasets())
     looked_at: list[Series] = []  # as many as `status` lists
     for dataset in datasets:
-        known = [store.read(series) for series in store.series(dataset)]
+        chosen = DatasetFilter(dataset.timeframe, dataset.feed, dataset.adjustment, dataset.fill)
+        known = list(stored_series(store, chosen, now=datetime.now(UTC), sizes=True))
         looked_at += [one.series for one in known[: MOST_LINES - len(looked_at)]]
-        click.echo(f"  {dataset.name}: {len(known):,} series, {sum(coverage.bars for coverage in known):,} bars")
-    legacy = legacy_status(BarStore(files), looked_at)
+        damaged = sum(one.damage is not None for one in known)
+        said = f", {damaged:,} damaged" if damaged else ""
+        click.echo(f"  {dataset.name}: {len(known):,} series, {sum(one.coverage.bars for one in known):,} bars{said}")
+    legacy = legacy_status(store, looked_at)
     for line in legacy.lines() if legacy is not None else ():
         print_text(f"  {line}", indent=2)
     if not datasets and legacy is None:

@@ -44,6 +44,8 @@ _LEGACY = ("legacy_bars", "legacy_layout")  # findings: files of the legacy pipe
 
 _MOST_IN_COMMAND = 40  # symbols
 
+_NOTES = 50
+
 
 @dataclass(frozen=True, slots=True)
 class Overview:
@@ -64,6 +66,7 @@ class Overview:
         ended: The changes at which series end.
         simulated: Whether `data-engine demo` made the store.
         later: What changed after it was final.
+        selection: What of the store the report is about, if it is not all of it.
     """
 
     store: str
@@ -80,6 +83,7 @@ class Overview:
     ended: dict[Series, TickerChange] = field(default_factory=dict)
     simulated: bool = False
     later: Later = field(default_factory=Later)
+    selection: str | None = None
 
     def head(self) -> dict[str, Any]:
         """Return the fields of the JSON object in the report, without candles."""
@@ -87,6 +91,7 @@ class Overview:
         return {
             "format": 1,
             "store": self.store,
+            "selection": self.selection,
             "made": iso(self.made.replace(microsecond=0)),
             "by": self.by,
             "quick": self.quick,
@@ -101,7 +106,7 @@ class Overview:
             "history": self.later.to_json(),
             "runs": [json.loads(run_log.dump(run)) for run in self.runs],
             "charts": [self._chart(chart) for chart in self.charts],
-            "notes": [short_text(note) for note in self.notes[:50]],
+            "notes": [short_text(note) for note in self.notes[:_NOTES]] + self._more_notes(),
             "commands": {
                 **{name: f"data-engine {words} --base-path {shlex.quote(self.store)}" for name, words in self._commands()},
                 **({"real": _REAL} if self.simulated else {}),
@@ -114,6 +119,10 @@ class Overview:
         return [[chart.daily.get(symbol, "") for symbol in _symbols(chart)] for chart in self.charts] + [
             [chart.minutes.get(symbol, "") for symbol in _symbols(chart)] for chart in self.charts
         ]
+
+    def _more_notes(self) -> list[str]:
+        left = len(self.notes) - _NOTES
+        return [f"and {left:,} more"] if left > 0 else []
 
     def _commands(self) -> Iterator[tuple[str, str]]:
         """Yield the names and the words of commands to run next."""
@@ -225,7 +234,7 @@ def overview_of(
         try:
             found, _ = sized_coverage(storage, series)
         except StoreError as error:
-            found, problems[series] = Coverage(series), str(error)
+            found, problems[series] = _coverage_alone(storage, series), str(error)
         coverage.setdefault(series.dataset, []).append(found)
         if (change := end_of_series(found, changes.of) or delisted.change_of(found)) is not None:
             ended[series] = change
@@ -253,7 +262,25 @@ def overview_of(
         ended,
         simulated,
         later_of(storage, history, choice, names, [one for every in coverage.values() for one in every], quick=quick),
+        _selection(choice, names),
     )
+
+
+def _coverage_alone(storage: BarStore, series: Series) -> Coverage:
+    """Return what is requested and covered of a series with a file that cannot be read; nothing if its coverage cannot be."""
+    try:
+        return storage.coverage.read(series, fingerprints=False)
+    except StoreError:
+        return Coverage(series)
+
+
+def _selection(choice: DatasetFilter, names: Sequence[str] | None) -> str | None:
+    """Return in words what of a store was selected; None if that is all of it."""
+    chosen = (choice.timeframe, choice.feed and choice.feed.value, choice.adjustment)
+    words = [str(one) for one in chosen if one is not None]
+    if names is not None:
+        words.insert(0, and_more(list(names), 10))
+    return ", ".join(words) or None
 
 
 def _symbols(chart: Chart) -> list[str]:

@@ -2,23 +2,24 @@
 
 function showTop(data) {
   document.title = `Store report · ${data.store}`;
-  $("where").textContent = `${data.store} · checked ${timestamp(data.made)} UTC${data.quick ? " · quick check" : ""}`;
+  $("where").textContent = `${data.store}${data.selection ? ` · only ${data.selection}` : ""} · checked ${timestamp(data.made)} UTC${data.quick ? " · quick check" : ""}`;
   $("made").textContent = `Made by ${data.by}. This file is self-contained and loads nothing.`;
   const last = data.runs[0];
-  let stored = 0, requested = 0;
+  let stored = 0, requested = 0, unread = 0;
   for (const dataset of data.datasets) {
     for (const series of dataset.series) {
+      unread += series.problem ? 1 : 0;
       for (let i = 0; i < series.final.length; i++) {
         stored += series.final[i] + series.provisional[i];
         requested += series.final[i] + series.provisional[i] + series.missing[i];
       }
     }
   }
-  const share = requested ? Math.floor((stored / requested) * 1000) / 10 : 100;
+  const share = requested || !unread ? `${requested ? Math.floor((stored / requested) * 1000) / 10 : 100} %` : "–";
   const tiles = [
     [count(data.series), "series"],
     [short.format(data.bars), "bars"],
-    [`${share} %`, "of requested sessions stored", stored === requested ? "good" : "warn"],
+    [share, `of requested sessions stored${unread ? `; ${count(unread)} series cannot be read` : ""}`, unread ? "bad" : stored === requested ? "good" : "warn"],
     [count(data.inconsistencies), data.inconsistencies === 1 ? "inconsistency" : "inconsistencies", data.inconsistencies ? "bad" : "good"],
     [count(data.warnings), data.warnings === 1 ? "warning" : "warnings"],
     [last ? timestamp(last.began).slice(0, 10) : "–", last ? `last run: ${RUN_WORDS[last.state][0]}` : "no run recorded"],
@@ -35,7 +36,7 @@ function showTop(data) {
 /* What to do next, and the command for it. */
 function showNext(data, missing) {
   const failed = data.runs.length && data.runs[0].state !== "done";
-  let next = ["nothing is missing; this fetches what is new:", data.commands.update];
+  let next = [`nothing is missing${data.selection ? ` of ${data.selection}` : ""}; this fetches what is new:`, data.commands.update];
   if (data.commands.unite) next = ["unites the bars of the legacy pipeline with those of the store:", data.commands.unite];
   else if (data.inconsistencies) next = [`repairs ${plural(data.inconsistencies, "inconsistency", "inconsistencies")}:`, data.commands.repair];
   else if (data.commands.real) next = ["these bars are simulated; with your keys, this fetches real ones into another store:", data.commands.real];
