@@ -23,10 +23,10 @@ from data_engine.cli import program
 from data_engine.corporate_actions.action_store import ActionStore
 from data_engine.corporate_actions.adjusted_bars import COMPUTED, VENDOR, Adjuster, Road, choose_road
 from data_engine.corporate_actions.adjustment import EX_CLOSE, PRIOR_CLOSE
-from data_engine.corporate_actions.ex_dates import possible_ex_dates
+from data_engine.corporate_actions.ex_dates import EARLY, LATE, possible_ex_dates
 from data_engine.corporate_actions.payout_prices import PayoutPrices
 from data_engine.corporate_actions.suspect_actions import contradicted, doubtful_splits
-from data_engine.corporate_actions.symbol_actions import EARLY, LATE, SymbolActions
+from data_engine.corporate_actions.symbol_actions import SymbolActions
 from data_engine.errors import InputError, StoreError
 from data_engine.market.bars import EMPTY
 from data_engine.market.corporate_action import Action, decode

@@ -9,7 +9,8 @@ import click
 from data_engine.cli.console import MOST_LINES, print_text
 
 if TYPE_CHECKING:
-    from data_engine.market.series import Series
+    from data_engine.market.series import Dataset
+    from data_engine.verify.status import StoredSeries
 
 _FIRST_COMMANDS = """The store is empty. Try:
   data-engine demo                                   a simulated market, without an account
@@ -33,17 +34,16 @@ def show() -> None:
     click.echo(f"Store: {files.location} ({settings.base_path_source})")
     store = BarStore(files)
     store.coverage.requested.refresh()
-    datasets = list(store.coverage.datasets())
-    looked_at: list[Series] = []  # as many as `status` lists
-    for dataset in datasets:
-        chosen = DatasetFilter(dataset.timeframe, dataset.feed, dataset.adjustment, dataset.fill)
-        known = list(stored_series(store, chosen, now=datetime.now(UTC), sizes=True))
-        looked_at += [one.series for one in known[: MOST_LINES - len(looked_at)]]
+    found: dict[Dataset, list[StoredSeries]] = {dataset: [] for dataset in store.coverage.datasets()}
+    for one in stored_series(store, DatasetFilter(), now=datetime.now(UTC), sizes=True):
+        found.setdefault(one.series.dataset, []).append(one)
+    for dataset, known in found.items():
         damaged = sum(one.damage is not None for one in known)
         said = f", {damaged:,} damaged" if damaged else ""
         click.echo(f"  {dataset.name}: {len(known):,} series, {sum(one.coverage.bars for one in known):,} bars{said}")
+    looked_at = [one.series for known in found.values() for one in known][:MOST_LINES]  # as many as `status` lists
     legacy = legacy_status(store, looked_at)
     for line in legacy.lines() if legacy is not None else ():
         print_text(f"  {line}", indent=2)
-    if not datasets and legacy is None:
+    if not found and legacy is None:
         click.echo(_FIRST_COMMANDS)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 
 import pyarrow as pa
 
@@ -25,7 +25,7 @@ from data_engine.corporate_actions.adjustment import (
     payouts,
 )
 from data_engine.corporate_actions.ex_dates import may_be_within
-from data_engine.corporate_actions.obstacles import Obstacle, UnknownActions, unknown_actions
+from data_engine.corporate_actions.obstacles import Obstacle, UnknownActions, unknown_in
 from data_engine.corporate_actions.payout_prices import NoPrice, PayoutPrices, Price
 from data_engine.corporate_actions.spun_off import SpunOff, is_stored_for
 from data_engine.corporate_actions.suspect_actions import contradicted, repeated
@@ -47,8 +47,6 @@ Step = Callable[[str, pa.Table], pa.Table]
 """A function from a symbol and some of its raw bars to the adjusted bars."""
 
 COMPUTED, VENDOR = "computed", "vendor"
-
-_DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +219,7 @@ class _Security:
         symbol, after = self._series.symbol, new_york_date(first)
         try:
             left, owned = self._tenures(first)
-            unknown = list(self._unknown(owned, after, self._of.as_of))
+            unknown = list(unknown_in(owned, self._book, after, self._of.as_of))
             if unknown:
                 plan.obstacles[symbol] = Obstacle(actions=tuple(unknown))
                 return
@@ -260,7 +258,7 @@ class _Security:
         """Return the actions that change bars after the first."""
         after = new_york_date(first)
         _, owned = self._tenures(first)
-        if unknown := tuple(self._unknown(owned, after, self._of.as_of)):
+        if unknown := tuple(unknown_in(owned, self._book, after, self._of.as_of)):
             raise Obstacle.error({self._series.symbol: Obstacle(actions=unknown)}, 1)
         every = [action for tenure in owned for action in self._actions_of(tenure)]
         return effective(every, self._of.adjustment, self._of.as_of, after)
@@ -290,7 +288,7 @@ class _Security:
             if isinstance(price, NoPrice):
                 lacking.append(price)
             else:
-                unknown += self._unknown(owned, *sorted((price.day, day)))
+                unknown += unknown_in(owned, self._book, *sorted((price.day, day)))
                 closes[day] = price.per_share(day, every)
             for child, _ in payout.shares:
                 value = SpunOff(child, day, of.prices, self._book, self._changes).value()
@@ -331,11 +329,3 @@ class _Security:
 
     def _actions_of(self, tenure: Tenure) -> list[Action]:
         return tenure.actions(self._book(tenure.symbol).counted)
-
-    def _unknown(self, owned: Iterable[Tenure], after: date, until: date) -> Iterable[UnknownActions]:
-        """Yield the days after *after*, up to *until*, that may be ex-dates of actions that were never requested."""
-        for tenure in owned:
-            first = max(after + _DAY, tenure.first or date.min)
-            last = min(until, tenure.after or date.max)
-            if (unknown := unknown_actions(self._book(tenure.symbol), first, last)) is not None:
-                yield unknown

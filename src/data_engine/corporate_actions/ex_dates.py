@@ -6,14 +6,14 @@ from datetime import date, timedelta
 
 from data_engine.market.corporate_action import Action
 
-_BEFORE, _AFTER = timedelta(days=366), timedelta(days=31)
-"""How long before its process date an ex-date may lie, and after it; `symbol_actions.process_days` asks by the same."""
+EARLY, LATE = timedelta(days=31), timedelta(days=366)
+"""How long before its ex-date the process date of an action may lie, and after it."""
 
 
 def possible_ex_dates(action: Action) -> tuple[date, date]:
     """Return the first and the last day on which an action may have taken effect; mostly they are one day."""
     if action.ex_date is None and action.flaw is not None:
-        return action.process_date - _BEFORE, action.process_date + _AFTER
+        return action.process_date - LATE, action.process_date + EARLY
     return action.day, action.day
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 
 from data_engine.corporate_actions.payout_prices import NoPrice
 from data_engine.corporate_actions.symbol_actions import SymbolActions, days
+from data_engine.corporate_actions.ticker_changes import Tenure
 from data_engine.errors import InputError, StoreError
 from data_engine.market.exchange_calendar import sessions
 from data_engine.market.time_range import new_york_days
 from data_engine.market.wording import and_more
+
+_DAY = timedelta(days=1)
 
 _NAMED = 3
 
@@ -46,6 +49,24 @@ def unknown_actions(known: SymbolActions, first: date, last: date) -> UnknownAct
         return None
     unknown = [days(span) for span in known.missing(new_york_days(first, last)) if any(sessions(*days(span)))]
     return UnknownActions(known.symbol, unknown[0][0], unknown[-1][1]) if unknown else None
+
+
+def unknown_in(
+    owned: Iterable[Tenure], book: Callable[[str], SymbolActions], after: date, until: date
+) -> Iterator[UnknownActions]:
+    """Yield the days after *after*, up to *until*, that may be ex-dates of actions of a security that were never requested.
+
+    Args:
+        owned: The tickers that the security has had.
+        book: A function that returns the stored actions of a ticker.
+        after: The day before the first day.
+        until: The last day.
+    """
+    for tenure in owned:
+        first = max(after + _DAY, tenure.first or date.min)
+        last = min(until, tenure.after or date.max)
+        if (unknown := unknown_actions(book(tenure.symbol), first, last)) is not None:
+            yield unknown
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,16 +7,14 @@ corporate actions of the ticker from that day until the series was begun. Of ``S
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import date, timedelta
+from datetime import date
 
-from data_engine.corporate_actions.obstacles import Obstacle, UnknownActions, unknown_actions
+from data_engine.corporate_actions.obstacles import Obstacle, UnknownActions, unknown_actions, unknown_in
 from data_engine.corporate_actions.payout_prices import NEAR, NoPrice, PayoutPrices, Price
 from data_engine.corporate_actions.symbol_actions import SymbolActions
 from data_engine.corporate_actions.ticker_changes import ChangesOf, Tenure, end_of_series, left_by_name, tenures
 from data_engine.market.symbol import at_day
 from data_engine.market.time_range import new_york_date
-
-_DAY = timedelta(days=1)
 
 
 def is_stored_for(tenure: Tenure, prices: PayoutPrices, changes: ChangesOf) -> bool:
@@ -68,7 +66,7 @@ class SpunOff:
             price = self._price()
         if isinstance(price, NoPrice):
             return Obstacle(prices=(price,))
-        if unknown := tuple(self._unknown_splits(price.day)):
+        if unknown := tuple(unknown_in(self._owned, self._book, self._ex_date, price.day)):  # splits
             return Obstacle(actions=unknown)
         found = [action for tenure in self._owned for action in tenure.actions(self._book(tenure.symbol).counted)]
         return price.per_share(self._ex_date, found)
@@ -103,13 +101,5 @@ class SpunOff:
             ends += [self._last_day] * (former and tenure.symbol == self._symbol)
             first = max(self._ex_date, tenure.first or date.min)
             last = min(self._prices.today, max(ends, default=date.min))
-            if (one := unknown_actions(self._book(tenure.symbol), first, last)) is not None:
-                yield one
-
-    def _unknown_splits(self, until: date) -> Iterator[UnknownActions]:
-        """Yield the days after the ex-date, up to another one, whose splits were not requested."""
-        for tenure in self._owned:
-            first = max(self._ex_date + _DAY, tenure.first or date.min)
-            last = min(until, tenure.after or date.max)
             if (one := unknown_actions(self._book(tenure.symbol), first, last)) is not None:
                 yield one

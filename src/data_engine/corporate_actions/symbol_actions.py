@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 
 from data_engine.corporate_actions import local_actions
+from data_engine.corporate_actions.ex_dates import EARLY, LATE
 from data_engine.corporate_actions.local_actions import LocalChange, counted
 from data_engine.market.corporate_action import Action, encode, restore
 from data_engine.market.time_range import TimeRange, from_iso, intersection, iso, missing, new_york_date, new_york_days, union
@@ -20,9 +21,6 @@ from data_engine.store.partitions import encode_symbol
 
 FOLDER = "metadata/actions"
 """The folder of the corporate actions in a store, one file per symbol."""
-
-EARLY, LATE = timedelta(days=31), timedelta(days=366)
-"""The time by which the process dates of a range's ex-dates may lie before and after it."""
 
 SETTLES = timedelta(days=31)
 """The age from which on the records of a process date no longer change: some come late."""

@@ -93,7 +93,7 @@ class MemberSeries:
             return
         by_owner: dict[TickerChange | None, list[TimeRange]] = {}
         for piece in pieces:
-            by_owner.setdefault(self._left(at_day(symbol, self._last_day(piece))), []).append(piece)
+            by_owner.setdefault(left_by_name(at_day(symbol, self._last_day(piece)), self._changes), []).append(piece)
         for left, owned in by_owner.items():
             # With `AS_OF`, one change a day: what is not known to be another security's is one security's.
             yield self._name(symbol, left, owned[-1]), owned
@@ -133,10 +133,6 @@ class MemberSeries:
         """Return whether another security is known to have taken a ticker in a range: the list may mean it already."""
         return any(one.new == symbol and piece.start <= one.instant < piece.end for one in self._changes(symbol))
 
-    def _left(self, symbol: str) -> TickerChange | None:
-        """Return the change with which the security that ``S@DATE`` names left its ticker; None if none is known."""
-        return left_by_name(symbol, self._changes)
-
     def _name(self, symbol: str, left: TickerChange | None, piece: TimeRange) -> str:
         """Return the series of the security that had a ticker in a membership, and left it with a change."""
         last = self._last_day(piece)
@@ -149,7 +145,7 @@ class MemberSeries:
             if end == left and (left is not None or early):
                 return symbol
         for day in self._former_days.get(symbol, ()):
-            if (left is not None or day >= last) and self._left(at_day(symbol, day)) == left:
+            if (left is not None or day >= last) and left_by_name(at_day(symbol, day), self._changes) == left:
                 return at_day(symbol, day)
         return at_day(symbol, last if left is None else left.last_day)
 
