@@ -7,8 +7,7 @@ decoding, encoding) takes a place first: more threads at once would only be in e
 from __future__ import annotations
 
 import os
-import threading
-from contextlib import suppress
+from queue import SimpleQueue
 
 
 def count() -> int:
@@ -30,14 +29,18 @@ class CpuSlots:
             os.register_at_fork(after_in_child=self._renew)
 
     def _renew(self) -> None:
-        self._free = threading.BoundedSemaphore(count())
+        self._places = count()
+        # Not a semaphore, which is written in Python: several places are taken for every page.
+        self._free: SimpleQueue[None] = SimpleQueue()
+        for _ in range(self._places):
+            self._free.put(None)
 
     def __enter__(self) -> None:
-        self._free.acquire()
+        self._free.get()
 
     def __exit__(self, *_: object) -> None:
-        with suppress(ValueError):  # a child that was forked meanwhile has all its places already
-            self._free.release()
+        if self._free.qsize() < self._places:  # a child that was forked meanwhile has all its places already
+            self._free.put(None)
 
 
 CPU_SLOTS = CpuSlots()

@@ -158,6 +158,7 @@ def test_a_symbol_that_comes_back_earlier_was_not_finished(storage):
 def test_bars_that_were_removed_before_a_page_out_of_order_are_claimed_by_nobody(storage, monkeypatch):
     """Of a refetch that accepts removals: June 5 was taken out when July came, and came then."""
     answered(storage, SPAN, "2025-01-01", "2024-06-05T14:00", "2024-06-28T14:00", "2024-07-01T14:00")
+    monkeypatch.setattr(series_files, "MANY_FILES", 0)
     monkeypatch.setattr(series_files, "GROUP_BARS", 1)
     options = RunOptions(LONG_AFTER, refetch=True, accept_removals=True)
     source = Pages(("A", "2024-06-28T14:00 2024-07-01T14:00"), ("A", "2024-06-05T14:00"))

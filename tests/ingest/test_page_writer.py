@@ -96,6 +96,7 @@ def test_a_chain_that_ends_covers_the_whole_range_of_every_symbol(storage):
 
 def test_bars_are_written_when_many_wait_but_for_the_current_file_and_covered_when_the_chain_has_ended(storage, monkeypatch):
     """Memory is bounded: what waits is written at the latest with the page that makes it many; a claim waits for the end."""
+    monkeypatch.setattr(series_files, "MANY_FILES", 0)
     monkeypatch.setattr(series_files, "GROUP_BARS", 1)
     writer = PageWriter(storage.bars, task("A", "B"), now=LONG_AFTER)
     june, july = ("A", bars("2024-06-03T14:00")), ("A", bars("2024-07-01T14:00"))
@@ -570,6 +571,7 @@ def test_what_is_left_of_an_adjusted_task_is_compared_too(storage, overlap):
 
 def test_a_file_that_somebody_wrote_meanwhile_is_not_vouched_for_though_it_has_the_same_size(storage, monkeypatch):
     """`store` in another process, after a chain has written a file and before it covers it."""
+    monkeypatch.setattr(series_files, "MANY_FILES", 0)
     monkeypatch.setattr(series_files, "GROUP_BARS", 1)
     writer = PageWriter(storage.bars, task("A", "B"), now=LONG_AFTER)
     writer.take(page(("A", bars("2024-06-03 14:30", "2024-06-03 14:31", price=1.25)), ("B", bars("2024-06-03 14:30"))))
@@ -690,6 +692,7 @@ def test_counts_that_a_killed_run_left_are_made_anew_by_the_next_write(storage, 
     first = PageWriter(storage.bars, task("A"), now=LONG_AFTER)
     first.take(page(("A", bars("2024-06-03T14:00", "2024-06-28T14:00", "2024-07-01T14:00"))))
     first.complete()
+    monkeypatch.setattr(series_files, "MANY_FILES", 0)
     monkeypatch.setattr(series_files, "GROUP_BARS", 1)
     killed = PageWriter(storage.bars, task("A"), now=LONG_AFTER, refetch=True, accept_removals=True)
     killed.take(page(("A", bars("2024-06-28T14:00", "2024-07-01T14:00"))))  # June is settled when July begins

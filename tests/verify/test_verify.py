@@ -297,6 +297,7 @@ def test_a_coverage_without_fingerprints_is_consistent(base):
 
 def test_a_killed_refetch_is_consistent(base, server, clock, monkeypatch):
     """Its first file is revised and lacks bars, and is not yet counted: what it was about to change was written down before."""
+    monkeypatch.setattr(series_files, "MANY_FILES", 0)
     monkeypatch.setattr(series_files, "GROUP_BARS", 1)  # files are written as soon as they are complete
     storage = ParquetStorage(base)
     task = FetchTask(("AAPL",), TimeRange(at("2024-06-01T00:00"), at("2024-07-02T00:00")), MINUTES, 60)

@@ -21,7 +21,7 @@ from data_engine.errors import DataEngineError
 from data_engine.ingest.chain import Chain, Phase, extension, extensions
 from data_engine.ingest.empty_sessions import EmptySession
 from data_engine.ingest.plan import FetchTask
-from data_engine.ingest.series_files import SeriesFiles
+from data_engine.ingest.series_files import LONG_GROUP_BARS, SeriesFiles
 from data_engine.market.bars import EMPTY, Changes, from_micros, within
 from data_engine.market.bars_page import BarsPage
 from data_engine.market.finality import final_before
@@ -40,10 +40,18 @@ class PageWriter:
         now: The instant when the run began: bars that had not ended then are left out, and what was not final is provisional.
         refetch: Whether covered ranges are fetched again.
         accept_removals: Whether bars that a complete response lacks are removed.
+        group_bars: How many bars of few files wait until they are written.
     """
 
     def __init__(
-        self, storage: BarStore, task: FetchTask, *, now: datetime, refetch: bool = False, accept_removals: bool = False
+        self,
+        storage: BarStore,
+        task: FetchTask,
+        *,
+        now: datetime,
+        refetch: bool = False,
+        accept_removals: bool = False,
+        group_bars: int = LONG_GROUP_BARS,
     ) -> None:
         self._storage = storage
         self._task = task
@@ -52,7 +60,13 @@ class PageWriter:
         self._newest: datetime | None = None
         self._dated = True
         self._files = SeriesFiles(
-            storage, task, now=now, asked=self._asked_of_task, refetch=refetch, accept_removals=accept_removals
+            storage,
+            task,
+            now=now,
+            asked=self._asked_of_task,
+            refetch=refetch,
+            accept_removals=accept_removals,
+            group_bars=group_bars,
         )
         self._arrivals = self._files.arrivals
         self._chain = Chain(task.symbols, task.range, Phase.FETCH)
@@ -214,7 +228,8 @@ class PageWriter:
             self._ordered = False  # against the documentation: then nothing is known to be finished before the end
         elif symbol > self._current:
             self._current = symbol
-        kept = self._in_range(symbol, pa.concat_tables([self._arrivals[symbol].waiting, bars]))
+        waiting = self._arrivals[symbol].waiting
+        kept = self._in_range(symbol, pa.concat_tables([waiting, bars]) if waiting.num_rows else bars)
         self._arrivals[symbol].keep_again(bars, self._task.overlap_of(symbol))
         return self._add_all(symbol, kept)
 

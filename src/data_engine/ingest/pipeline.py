@@ -20,6 +20,7 @@ from data_engine.ingest.run import IngestionRun
 from data_engine.ingest.run_access import RunAccess
 from data_engine.ingest.run_log import RunLog, actor_of, run_record
 from data_engine.ingest.run_plan import RunPlan, plan_run
+from data_engine.ingest.series_files import long_group
 from data_engine.ingest.stderr_progress import StderrProgress, progress_of
 from data_engine.ingest.task import RunOptions
 from data_engine.ingest.update_targets import Targets, check_targets, targets_in, unrequested_notes
@@ -301,7 +302,14 @@ class IngestionPipeline:
         return requested_span(self.storage.bars.coverage, names, dataset, start, end, now)
 
     def _options(self, now: datetime, command: str, *, refetch: bool = False, accept_removals: bool = False) -> RunOptions:
-        return RunOptions(now, self.feed is Feed.DELAYED_SIP, refetch, accept_removals, actor=actor_of(command, now))
+        return RunOptions(
+            now,
+            self.feed is Feed.DELAYED_SIP,
+            refetch,
+            accept_removals,
+            actor=actor_of(command, now),
+            group_bars=long_group(self.workers),
+        )
 
     def _plan(
         self,

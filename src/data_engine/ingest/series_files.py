@@ -30,7 +30,21 @@ from data_engine.store.file_edit import FileEdit
 from data_engine.store.partitions import Period
 
 GROUP_BARS = 32_768
-"""So many bars are written at the latest: 2 MB in memory, and as much again while they are encoded."""
+"""After so many bars what waits is written, if it is of many files: 2 MB in memory, and as much again while they are encoded."""
+
+MANY_FILES = 8
+"""So many files share what a group costs well enough. Each that is there already is held in memory twice while it changes."""
+
+LONG_GROUP_BARS = 131_072
+"""Of fewer files, so many bars wait for each other: those of half a year of minutes."""
+
+_RUN_BARS = 1 << 21
+"""So many bars wait in all tasks of a run: 128 MB."""
+
+
+def long_group(workers: int) -> int:
+    """Return how many bars of few files wait in each task of a run that does so many tasks at a time."""
+    return max(GROUP_BARS, min(LONG_GROUP_BARS, _RUN_BARS // workers))
 
 
 @dataclass(slots=True)
@@ -62,6 +76,7 @@ class SeriesFiles:
         asked: Returns the part of the range of the task that was answered so far.
         refetch: Whether covered ranges are fetched again.
         accept_removals: Whether bars that a complete response lacks are removed.
+        group_bars: How many bars of few files wait until they are written.
 
     Attributes:
         arrivals: What has come, by symbol.
@@ -81,12 +96,14 @@ class SeriesFiles:
         asked: Callable[[], TimeRange | None],
         refetch: bool = False,
         accept_removals: bool = False,
+        group_bars: int = LONG_GROUP_BARS,
     ) -> None:
         self._storage = storage
         self._task = task
         self._asked = asked
         self._refetch = refetch
         self._remove_all = accept_removals or not task.dataset.adjustment.is_raw
+        self._group_bars = group_bars
         self._run_began = now
         self._recent = recent_since(now)
         self._waiting: dict[tuple[str, Period], _Waiting] = {}
@@ -140,7 +157,7 @@ class SeriesFiles:
 
     def write_if_many(self, current: str) -> None:
         """Write what waits if it is much, but for the current file of a symbol, of which more may come."""
-        if self._bars >= GROUP_BARS:
+        if self._bars >= (GROUP_BARS if len(self._waiting) >= MANY_FILES else self._group_bars):
             self.write(current)
 
     def write(self, current: str | None = None) -> None:

@@ -31,6 +31,7 @@ from data_engine.ingest.empty_sessions import EmptySession
 from data_engine.ingest.page_writer import PageWriter
 from data_engine.ingest.plan import FetchTask
 from data_engine.ingest.recheck_writer import RecheckWriter
+from data_engine.ingest.series_files import LONG_GROUP_BARS
 from data_engine.ingest.source import BarSource
 from data_engine.market.bars import NO_CHANGES, Changes
 from data_engine.market.series import Series
@@ -55,6 +56,7 @@ class RunOptions:
         accept_removals: whether those that no longer come are taken out.
         recheck: Whether covered ranges are fetched again to compare them (`RecheckWriter`).
         actor: Whom the history of the store names, such as ``update of 2024-01-31T02:00:00Z``.
+        group_bars: How many bars of few files wait in a task until they are written.
     """
 
     now: datetime
@@ -63,6 +65,7 @@ class RunOptions:
     accept_removals: bool = False
     recheck: bool = False
     actor: str = "ingest"
+    group_bars: int = LONG_GROUP_BARS
 
 
 @dataclass(slots=True)
@@ -194,8 +197,14 @@ class _Work:
         options = self._options
         if options.recheck:
             return RecheckWriter(self._storage, task, now=options.now)
-        how = {"refetch": options.refetch, "accept_removals": options.accept_removals}
-        return PageWriter(self._storage, task, now=options.now, **how)
+        return PageWriter(
+            self._storage,
+            task,
+            now=options.now,
+            refetch=options.refetch,
+            accept_removals=options.accept_removals,
+            group_bars=options.group_bars,
+        )
 
     def _check_clock(self) -> None:
         """Refuse to go on with a clock that is ahead: what has not happened yet would count as final, and empty."""
