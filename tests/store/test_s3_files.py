@@ -19,6 +19,7 @@ import pytest
 
 from data_engine import AlpacaClient, IngestionPipeline
 from data_engine.errors import StoreBusy, StoreError
+from data_engine.ingest import series_files
 from data_engine.market.bar_parquet import to_parquet
 from data_engine.market.bars import BAR_SCHEMA
 from data_engine.sandbox import Sandbox, SimulatedMarket
@@ -411,8 +412,9 @@ class SmallPages(AlpacaClient):
         return None if made is None else replace(made, limit=2000)
 
 
-def test_a_run_whose_lock_is_lost_ends_and_sends_no_more(service):
+def test_a_run_whose_lock_is_lost_ends_and_sends_no_more(service, monkeypatch):
     """What was requested when it was lost may still come; the first write tells."""
+    monkeypatch.setattr(series_files, "LONG_GROUP_BARS", series_files.GROUP_BARS)
     sent, stolen = [], []
     with Sandbox(SimulatedMarket(), on_request=sent.append) as sandbox:
         client = SmallPages(KEY_ID, SECRET, base_url=sandbox.url, policy=HASTY)

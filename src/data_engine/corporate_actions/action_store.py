@@ -21,7 +21,6 @@ from data_engine.market.corporate_action import Action, concerned_symbols
 from data_engine.store.document import Document
 from data_engine.store.file_store import FileStore
 from data_engine.store.partitions import symbols_of
-from data_engine.version import written_by
 
 
 class ActionStore:
@@ -133,6 +132,8 @@ class ActionStore:
 
 
 def _sealed(made: SymbolActions) -> SymbolActions:
+    from data_engine.version import written_by
+
     return replace(made, by=written_by())
 
 

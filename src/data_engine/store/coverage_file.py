@@ -6,7 +6,8 @@ The series of a store share most of their ranges, instants and periods: each is 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from functools import lru_cache
@@ -94,50 +95,79 @@ def load(data: bytes, series: Series, *, fingerprints: bool = True) -> Coverage:
     Raises:
         ValueError: damaged, of a newer format, or of another series.
     """
+    with _damage():
+        fields = _fields(data)
+        files = {period: Fingerprint(size, digest) for period, size, digest in _files(fields) if fingerprints}
+        return _coverage(fields, series, files)
+
+
+def load_with_sizes(data: bytes, series: Series) -> tuple[Coverage, dict[Period, int]]:
+    """Undo `dump`; return the coverage without fingerprints, and the sizes that are in them.
+
+    Raises:
+        ValueError: As `load`.
+    """
+    with _damage():
+        fields = _fields(data)
+        return _coverage(fields, series, {}), {period: size for period, size, _ in _files(fields)}
+
+
+@contextmanager
+def _damage() -> Iterator[None]:
+    """Raise a `ValueError` for whatever may come of a file that is none of ours."""
     try:
-        fields = json.loads(data)
-        if fields["format"] != FORMAT:
-            raise ValueError(f"its format is {fields['format']!r}, this program knows {FORMAT}")
-        dataset = series.dataset
-        found = (fields["symbol"], fields["timeframe"], fields["feed"], fields["adjustment"])
-        filled = _filled(fields.get("filled", []))
-        if found != (series.symbol, *_names_of(dataset)):
-            raise ValueError(f"it is the coverage of {' '.join(map(str, found))}")
-        if dataset.fill and (fields["wanted"] or fields["covered"] or fields["provisional"]):
-            raise ValueError("it has ranges that Alpaca was asked for; bars of another source have none")
-        if filled and not dataset.fill:
-            raise ValueError("it is the coverage of bars of another source")
-        failure = fields["failure"]
-        tentative = tuple(Tentative(*_from_dated(row)) for row in fields.get("tentative", ()))
-        known = Coverage(
-            series,
-            wanted=_ranges(fields["wanted"]),
-            covered=_ranges(fields["covered"]),
-            provisional=_ranges(fields["provisional"]),
-            rows=_rows(fields["rows"], dataset),
-            files=_files(fields.get("files", {}), fingerprints),  # older files have none
-            first_bar=_instant(fields["first_bar"]),
-            last_bar=_instant(fields["last_bar"]),
-            empty_since=_instant(fields["empty_since"]),
-            failure=Failure(failure["code"], failure["message"], from_iso(failure["at"])) if failure else None,
-            begun=_instant(fields.get("begun", fields["updated"])),  # older files have none
-            updated=_instant(fields["updated"]),
-            by=fields["by"],
-            changing=frozenset(_period_of(text) for text in fields.get("changing", ())),
-            storing=tuple(
-                Storing(_period_of(text), _parsed(since), str(writer)) for text, since, writer in fields.get("storing", ())
-            ),
-            imported=_ranges(fields.get("imported", [])),
-            tentative=tentative,
-            unconfirmed=tuple(Unconfirmed(*_from_dated(row)) for row in fields.get("unconfirmed", ())),
-            filled=filled,
-            seen=tuple(Seen(*_from_dated(row)) for row in fields.get("seen", ())),
-            conflicting=_count(fields.get("conflicting", 0)),
-            basis_checked=_instant(fields.get("basis_checked")),
-        )
-        return known if "tentative" in fields else replace(known, tentative=_tentative_by_age(known))
+        yield
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"it lacks {error}" if isinstance(error, KeyError) else str(error)) from error
+
+
+def _fields(data: bytes) -> Mapping[str, Any]:
+    fields: Mapping[str, Any] = json.loads(data)
+    if fields["format"] != FORMAT:  # first: of another format, nothing else can be told
+        raise ValueError(f"its format is {fields['format']!r}, this program knows {FORMAT}")
+    return fields
+
+
+def _coverage(fields: Mapping[str, Any], series: Series, files: Mapping[Period, Fingerprint]) -> Coverage:
+    """Return the coverage of the fields of a file, but for the fingerprints in it."""
+    dataset = series.dataset
+    found = (fields["symbol"], fields["timeframe"], fields["feed"], fields["adjustment"])
+    filled = _filled(fields.get("filled", []))
+    if found != (series.symbol, *_names_of(dataset)):
+        raise ValueError(f"it is the coverage of {' '.join(map(str, found))}")
+    if dataset.fill and (fields["wanted"] or fields["covered"] or fields["provisional"]):
+        raise ValueError("it has ranges that Alpaca was asked for; bars of another source have none")
+    if filled and not dataset.fill:
+        raise ValueError("it is the coverage of bars of another source")
+    failure = fields["failure"]
+    tentative = tuple(Tentative(*_from_dated(row)) for row in fields.get("tentative", ()))
+    known = Coverage(
+        series,
+        wanted=_ranges(fields["wanted"]),
+        covered=_ranges(fields["covered"]),
+        provisional=_ranges(fields["provisional"]),
+        rows=_rows(fields["rows"], dataset),
+        files=files,
+        first_bar=_instant(fields["first_bar"]),
+        last_bar=_instant(fields["last_bar"]),
+        empty_since=_instant(fields["empty_since"]),
+        failure=Failure(failure["code"], failure["message"], from_iso(failure["at"])) if failure else None,
+        begun=_instant(fields.get("begun", fields["updated"])),  # older files have none
+        updated=_instant(fields["updated"]),
+        by=fields["by"],
+        changing=frozenset(_period_of(text) for text in fields.get("changing", ())),
+        storing=tuple(
+            Storing(_period_of(text), _parsed(since), str(writer)) for text, since, writer in fields.get("storing", ())
+        ),
+        imported=_ranges(fields.get("imported", [])),
+        tentative=tentative,
+        unconfirmed=tuple(Unconfirmed(*_from_dated(row)) for row in fields.get("unconfirmed", ())),
+        filled=filled,
+        seen=tuple(Seen(*_from_dated(row)) for row in fields.get("seen", ())),
+        conflicting=_count(fields.get("conflicting", 0)),
+        basis_checked=_instant(fields.get("basis_checked")),
+    )
+    return known if "tentative" in fields else replace(known, tentative=_tentative_by_age(known))
 
 
 @lru_cache(maxsize=256)
@@ -242,15 +272,13 @@ def _rows(fields: Mapping[str, Any], dataset: Dataset) -> dict[Period, int]:
     return rows
 
 
-def _files(fields: Mapping[str, Any], wanted: bool) -> dict[Period, Fingerprint]:
-    made = {}
-    for text, (size, digest) in fields.items():
+def _files(fields: Mapping[str, Any]) -> Iterator[tuple[Period, int, str]]:
+    """Yield the sizes and digests of the fingerprints of a coverage; older ones have none."""
+    for text, (size, digest) in fields.get("files", {}).items():
         period = _period_of(text)
         if type(size) is not int or not isinstance(digest, str):
             raise ValueError(f"it has {size!r} and {digest!r} for the fingerprint of {_period(period)}")
-        if wanted:
-            made[period] = Fingerprint(size, digest)
-    return made
+        yield period, size, digest
 
 
 def _storing_row(one: Storing) -> list[str]:

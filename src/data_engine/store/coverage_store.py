@@ -103,6 +103,21 @@ class CoverageStore:
     def _wanting(self, change: Callable[[Coverage], Coverage]) -> Callable[[Coverage], Coverage]:
         return lambda known: self.with_requested(change(known))
 
+    def read_with_sizes(self, series: Series) -> tuple[Coverage, dict[Period, int]]:
+        """Return what is known of a series, as `read`, without fingerprints, and the sizes of its files as they were counted.
+
+        Raises:
+            DamagedFile: As `read`.
+        """
+        sizes: dict[Period, int] = {}
+
+        def load(content: bytes) -> Coverage:
+            known, found = codec.load_with_sizes(content, series)
+            sizes.update(found)
+            return known
+
+        return self.with_requested(self._document(series, load=load).read()), sizes
+
     def forget(self, series: Series) -> bool:
         """Forget a series of which nothing is left; return whether it is forgotten.
 
@@ -148,14 +163,16 @@ class CoverageStore:
         ranges = self.requested.of(known.series)
         return known.wanting(*ranges) if ranges else known
 
-    def _document(self, series: Series, *, fingerprints: bool = True) -> Document[Coverage]:
+    def _document(
+        self, series: Series, *, fingerprints: bool = True, load: Callable[[bytes], Coverage] | None = None
+    ) -> Document[Coverage]:
         return Document(
             self._files,
             codec.key(series),
             f"the coverage of {series}",
             "`data-engine verify --repair` rebuilds it",
             _nothing(series),
-            load=lambda content: codec.load(content, series, fingerprints=fingerprints),
+            load=load or (lambda content: codec.load(content, series, fingerprints=fingerprints)),
             dump=codec.dump,
             seal=self._seal,
         )

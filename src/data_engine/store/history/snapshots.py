@@ -22,7 +22,6 @@ from data_engine.store.history.chain import Link
 from data_engine.store.history.record import recorded_folders
 from data_engine.store.history.store_history import StoreHistory
 from data_engine.store.history.undo import Kind
-from data_engine.version import written_by
 
 FOLDER = "metadata/snapshots"
 
@@ -63,6 +62,8 @@ class Snapshot:
     @classmethod
     def of(cls, name: str, instant: datetime, digest: str, bars: int, series: int) -> Snapshot:
         """Return a snapshot that this version makes."""
+        from data_engine.version import written_by
+
         return cls(name, instant, digest, bars, series, written_by())
 
     def to_json(self) -> dict[str, Any]:
