@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -18,7 +21,7 @@ from data_engine.ingest.chain import Phase, remaining_tasks
 from data_engine.ingest.page_writer import PageWriter
 from data_engine.ingest.plan import FetchTask
 from data_engine.market.bar_frame import to_frame
-from data_engine.market.bars import EMPTY, Changes
+from data_engine.market.bars import EMPTY, VALUES, Changes, make_table, to_micros
 from data_engine.market.bars_page import BarsPage
 from data_engine.market.series import Adjustment, Dataset, Series, Timeframe
 from data_engine.market.time_range import TimeRange, union
@@ -107,6 +110,48 @@ def test_bars_are_written_when_many_wait_but_for_the_current_file_and_covered_wh
 
     assert on_disk == [([], []), (["2024-06-03 14:00"], []), (["2024-06-03 14:00", "2024-07-01 14:00"], [])]
     assert known(storage, "A") == Coverage(Series("A", MINUTES))
+
+
+def test_bars_of_few_files_wait_longer_than_those_of_many(storage, monkeypatch):
+    """Files that are changed together are flushed together; of long series, a month is many bars."""
+    monkeypatch.setattr(series_files, "GROUP_BARS", 2)
+    monkeypatch.setattr(series_files, "MANY_FILES", 3)
+    long, many = (PageWriter(storage.bars, task(*names), now=LONG_AFTER, group_bars=4) for names in ("A", "BCD"))
+    long.take(page(("A", bars("2024-06-03T14:00", "2024-06-03T14:01", "2024-07-01T14:00"))))
+    of_long = len(held(storage, "A"))
+    long.take(page(("A", bars("2024-07-01T14:01"))))
+    many.take(page(*((name, bars("2024-06-03T14:00")) for name in "BCD")))
+
+    assert (of_long, len(held(storage, "A"))) == (0, 2)  # all but July, of which more may come
+    assert [len(held(storage, name)) for name in "BCD"] == [1, 1, 0]
+
+
+def test_the_more_workers_the_fewer_bars_wait_in_each_task():
+    waiting = [workers * series_files.long_group(workers) for workers in (1, 4, 8, 16, 32, 64)]
+
+    assert waiting == sorted(waiting)
+    assert waiting[-1] == waiting[-2] <= 1 << 21  # bars of 64 bytes: 128 MB
+    assert series_files.long_group(1000) == series_files.GROUP_BARS
+
+
+def test_pages_do_not_stay_in_memory_once_their_bars_are_written(storage, monkeypatch):
+    """A task may have hundreds of symbols: a part of a page that is kept of each would be all of the pages in the end."""
+    monkeypatch.setattr(series_files, "MANY_FILES", 0)
+    monkeypatch.setattr(series_files, "GROUP_BARS", 1)
+    names = [f"S{number:02d}" for number in range(40)]
+    writer = PageWriter(storage.bars, task(*names), now=LONG_AFTER)
+    alive = []
+    for name in names:
+        times = to_micros(at("2024-06-03T14:00")) + 60_000_000 * np.arange(50)
+        arrays = [times, *(np.full(50, 1.5) for _ in VALUES)]
+        alive += [weakref.ref(array) for array in arrays]
+        writer.take(BarsPage(make_table(arrays[0], arrays[1:]), ((name, 0, 50),), None, 1000))
+        del times, arrays
+    gc.collect()
+
+    assert sum(array() is not None for array in alive) <= 8  # the page of the current symbol
+    writer.complete()
+    assert {len(held(storage, name)) for name in names} == {50}
 
 
 def test_bars_beside_the_range_are_dropped(storage):

@@ -62,10 +62,10 @@ class Arrival:
         if self.period != period:
             self.period, self.times = period, []
         times = timestamps_us(part)
-        self.times.append(times)
+        self.times.append(times.copy())  # a part of an array, even an empty one, would keep the whole page in memory
         recent = times[np.searchsorted(times, to_micros(since)) :]
         if recent.size:
-            self.recent.append(recent.copy())  # a part of an array, even an empty one, would keep the whole page in memory
+            self.recent.append(recent.copy())
         last = from_micros(int(times[-1]))
         self.last = last if self.last is None else max(last, self.last)
 

@@ -259,7 +259,8 @@ class PageWriter:
         ended = self._task.range.before(until)
         kept = within(bars, ended) if ended else EMPTY
         self._arrivals[symbol].forming |= asked.num_rows > kept.num_rows
-        self._arrivals[symbol].waiting = asked.slice(kept.num_rows)
+        # A part of a table, even an empty one, keeps its whole page in memory.
+        self._arrivals[symbol].waiting = asked.slice(kept.num_rows) if asked.num_rows > kept.num_rows else EMPTY
         return kept
 
     def _compare(self, symbol: str) -> None:

@@ -35,8 +35,8 @@ GROUP_BARS = 32_768
 MANY_FILES = 8
 """So many files share what a group costs well enough. Each that is there already is held in memory twice while it changes."""
 
-LONG_GROUP_BARS = 131_072
-"""Of fewer files, so many bars wait for each other: those of half a year of minutes."""
+LONG_GROUP_BARS = 98_304
+"""Of fewer files, so many bars wait for each other: those of several months of minutes."""
 
 _RUN_BARS = 1 << 21
 """So many bars wait in all tasks of a run: 128 MB."""

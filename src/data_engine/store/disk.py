@@ -46,6 +46,9 @@ _CHUNK = 1 << 16
 _FEW = 4
 """So many files are flushed one by one: the flush of a file system waits for what other programs have written, too."""
 
+_FEW_CALLS = 8
+"""So many calls that wait for the device are made one after the other: starting threads takes longer, and other workers go on."""
+
 _THREADS = 8
 
 _REPORTING = {0xEF53: "ext4", 0x58465342: "xfs", 0x9123683E: "btrfs"}
@@ -224,8 +227,8 @@ class Disk:
             raise OSError(number, os.strerror(number))
 
     def together(self, calls: Sequence[Callable[[], None]]) -> None:
-        """Make calls that wait for the device at the same time; return when all have ended, or raise the first error."""
-        if len(calls) <= 1:
+        """Make many calls that wait for the device at the same time; return when all have ended, or raise the first error."""
+        if len(calls) <= _FEW_CALLS:
             for call in calls:
                 call()
             return
