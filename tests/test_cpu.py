@@ -88,3 +88,23 @@ def test_a_child_that_is_forked_by_who_holds_a_place_leaves_it_without_an_error(
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
 
     assert (ran.stdout, ran.stderr) == ("0\n", "")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux lists the threads of a process")
+@pytest.mark.skipif(cores.count() < 2, reason="numpy starts no threads for one core")
+def test_a_command_has_no_threads_of_numpy():
+    """They wait for matrices at full speed, and commands have none."""
+    code = (
+        "import os, sys\n"
+        "from data_engine import cli\n"
+        "def main():\n"
+        "    import numpy\n"
+        "    print(len(os.listdir('/proc/self/task')))\n"
+        "    return 0\n"
+        "cli.main = main\n"
+        "cli.run()\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+    ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=True)
+
+    assert ran.stdout.strip() == "1"

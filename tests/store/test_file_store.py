@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +27,7 @@ from hypothesis import strategies as st
 from data_engine.errors import StoreBusy, StoreError
 from data_engine.store import disk as disk_module
 from data_engine.store.disk import Disk
+from data_engine.store.file_store import check_key, check_keys
 from data_engine.store.local_files import LocalFiles
 from stores import variables
 
@@ -281,6 +282,18 @@ def test_no_key_leads_out_of_the_store(place, key):
 
     assert place.content() == {}
     assert not place.on_disk or list(Path(place.base).parent.iterdir()) == []
+
+
+@given(st.lists(st.text(alphabet="a./\\:\0\n ", max_size=6), max_size=4))
+def test_many_keys_are_refused_if_one_of_them_is(keys):
+    def refused(check: Callable[[], object]) -> bool:
+        try:
+            check()
+        except StoreError:
+            return True
+        return False
+
+    assert refused(lambda: check_keys(keys)) == any(refused(lambda key=key: check_key(key)) for key in keys)
 
 
 def test_a_store_that_was_removed_under_a_living_object_is_made_anew(files, base):
