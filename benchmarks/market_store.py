@@ -22,6 +22,7 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import product
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -145,7 +146,10 @@ def minutes(folder: str, count: str = "500") -> dict[str, object]:
 # ------------------------------------------------------------------------------------------------------------- measured
 
 
-def cpu(work: Callable[[], object]) -> tuple[float, object]:
+_Found = TypeVar("_Found")
+
+
+def cpu(work: Callable[[], _Found]) -> tuple[float, _Found]:
     started = time.process_time()
     found = work()
     return time.process_time() - started, found
@@ -165,7 +169,7 @@ def plan(count: str = "11000") -> dict[str, object]:
     wanted = dict.fromkeys(names(int(count)), (new_york_days(date(2016, 1, 1), date(2025, 12, 31)),))
     store = BarStore(LocalFiles("/nonexistent"))
     seconds, made = cpu(lambda: plan_run(store.coverage, {MINUTES: wanted}, now=now, workers=16, files=store.files))
-    one = made.plans[0]  # type: ignore[attr-defined]
+    one = made.plans[0]
     return {"seconds": seconds, "memory": peak(), "tasks": len(one.tasks), "bars": one.bars, "requests": one.requests}
 
 
@@ -198,12 +202,10 @@ def update(folder: str) -> dict[str, object]:
     client = AlpacaClient("key", "secret", base_url="http://127.0.0.1:9")
     pipeline = IngestionPipeline(4, base, client=client, progress=False, actions=False, now=lambda: NIGHT)
 
-    def work() -> object:
-        report = pipeline.update()
-        told = quiet(pipeline, DatasetFilter())
-        return report, told
+    def work() -> tuple[Any, str]:
+        return pipeline.update(), quiet(pipeline, DatasetFilter())
 
-    seconds, (report, told) = cpu(work)  # type: ignore[misc]
+    seconds, (report, told) = cpu(work)
     assert not report["failed"], report["failed"][:3]
     return {"seconds": seconds - fetching, "memory": peak(), "requests": report.requests, "told": told}
 
@@ -257,5 +259,12 @@ def load(folder: str) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    parts = {"days": days, "minutes": minutes, "coverage": coverage, "plan": plan, "update": update, "load": load}
+    parts: dict[str, Callable[..., object]] = {
+        "days": days,
+        "minutes": minutes,
+        "coverage": coverage,
+        "plan": plan,
+        "update": update,
+        "load": load,
+    }
     print(json.dumps(parts[sys.argv[1]](*sys.argv[2:])))

@@ -103,10 +103,11 @@ def main() -> None:
     server = subprocess.Popen(
         [sys.executable, __file__, "--serve", *map(str, days)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
-    assert server.stdin is not None
-    assert server.stdout is not None
+    questions, answers = server.stdin, server.stdout
+    assert questions is not None
+    assert answers is not None
     try:
-        url = server.stdout.readline().strip()
+        url = answers.readline().strip()
         with tempfile.TemporaryDirectory(prefix="data-engine-bench-") as scratch:
             store, listed = Path(scratch) / "store", Path(scratch) / "names.txt"
             listed.write_text("\n".join(symbols))
@@ -115,8 +116,8 @@ def main() -> None:
                 command(store, url, "ingest", "--file", str(listed), *span, "--timeframe", timeframe)
 
             def requests(line: str = "") -> int:
-                print(line, file=server.stdin, flush=True)
-                return int(server.stdout.readline())
+                print(line, file=questions, flush=True)
+                return int(answers.readline())
 
             before = requests(str(options.rate))
             used, written = command(store, url, "update")

@@ -38,7 +38,7 @@ class Series:
 
     def __init__(self, start: date, weekdays: int, per_day: int) -> None:
         self.per_day = per_day
-        days = []
+        days: list[date] = []
         day = start
         while len(days) < weekdays:
             if day.weekday() < 5:
@@ -116,8 +116,8 @@ def page(series: Series, query: dict[str, str]) -> tuple[bytes, int]:
     budget = int(query.get("limit", "1000"))
     at, row = 0, first
     if "page_token" in query:
-        name, text = base64.b64decode(query["page_token"]).decode().split("|")
-        at, row = symbols.index(name), int(text)
+        name, number = base64.b64decode(query["page_token"]).decode().split("|")
+        at, row = symbols.index(name), int(number)
     parts = [stored(b'{"bars":{')]
     count = 0
     token = b"null"

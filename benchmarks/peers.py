@@ -10,6 +10,7 @@ import json
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
@@ -65,4 +66,5 @@ def median(call: object, times: int = 41) -> float:
 
 
 if __name__ == "__main__":
-    print(json.dumps({"raw": raw, "arctic": arctic}[sys.argv[1]](*sys.argv[2:])))
+    parts: dict[str, Callable[..., dict[str, object]]] = {"raw": raw, "arctic": arctic}
+    print(json.dumps(parts[sys.argv[1]](*sys.argv[2:])))

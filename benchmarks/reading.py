@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import duckdb
 import numpy as np
@@ -20,6 +22,7 @@ from data_engine.market.dates import any_span
 from data_engine.market.series import Dataset, Series, Timeframe
 from data_engine.read.duckdb_views import connect
 from data_engine.read.parquet_storage import ParquetStorage
+from data_engine.store.coverage import Coverage
 from data_engine.store.partitions import Period
 
 MINUTES = Dataset(Timeframe(1, "Min"))
@@ -50,8 +53,12 @@ def fill(folder: str) -> dict[str, object]:
             minutes = first + np.concatenate([day * 1440 + 870 + np.arange(100) for day in range(21)])
             values = [np.round(100 + rng.random(minutes.size), 2) for _ in range(7)]
             rows[period] = storage.bars.write(series, period, make_table(minutes * 60_000_000, values)).rows
-        storage.bars.coverage.update(series, lambda known, rows=rows: replace(known, rows=rows))
+        storage.bars.coverage.update(series, partial(with_rows, rows))
     return {"files": 6000}
+
+
+def with_rows(rows: dict[Period, int], known: Coverage) -> Coverage:
+    return replace(known, rows=rows)
 
 
 def query(folder: str) -> dict[str, object]:
@@ -59,11 +66,11 @@ def query(folder: str) -> dict[str, object]:
     day = any_span("2024-06-12", "2024-06-12")
     sql = "SELECT count(*), sum(volume), max(high) FROM "
 
-    def view() -> object:
-        with connect(storage.bars, day, coverage=False) as connection:
+    def view() -> list[tuple[float, ...]]:
+        with connect(storage.bars, day) as connection:
             return connection.sql(sql + "bars_1min").fetchall()
 
-    def glob() -> object:
+    def glob() -> list[tuple[float, ...]]:
         with duckdb.connect() as connection:
             files = f"read_parquet('{folder}/equities_1min/**/*.parquet', hive_partitioning = true, hive_types = {{'symbol': VARCHAR}})"
             return connection.sql(f"{sql}{files} WHERE timestamp >= '{day.start}' AND timestamp < '{day.end}'").fetchall()
@@ -73,4 +80,5 @@ def query(folder: str) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    print(json.dumps({"load": load, "fill": fill, "query": query}[sys.argv[1]](*sys.argv[2:])))
+    parts: dict[str, Callable[..., object]] = {"load": load, "fill": fill, "query": query}
+    print(json.dumps(parts[sys.argv[1]](*sys.argv[2:])))

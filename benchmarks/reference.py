@@ -16,6 +16,7 @@ import duckdb
 import pandas as pd
 from alpaca.data import StockBarsRequest, StockHistoricalDataClient, TimeFrame
 from alpaca.data.enums import DataFeed
+from alpaca.data.models import BarSet
 
 
 def main() -> None:
@@ -30,7 +31,9 @@ def main() -> None:
             end=datetime.fromisoformat(end),
             feed=DataFeed.SIP,
         )
-        bars = client.get_stock_bars(request).df.reset_index()
+        found = client.get_stock_bars(request)
+        assert isinstance(found, BarSet)
+        bars = found.df.reset_index()
         bars["timestamp"] = pd.to_datetime(bars["timestamp"], utc=True)
         bars["year"] = bars["timestamp"].dt.year
         bars["month"] = bars["timestamp"].dt.month

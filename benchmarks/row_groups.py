@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -31,7 +32,7 @@ def tables() -> list[pa.Table]:
     sql = "SELECT epoch_us(timestamp), open, high, low, close, volume FROM read_parquet(?) WHERE symbol = ? ORDER BY 1"
     with duckdb.connect() as connection:
         for (symbol,) in connection.execute("SELECT DISTINCT symbol FROM read_parquet(?) ORDER BY 1", [str(REAL)]).fetchall():
-            columns = list(connection.execute(sql, [str(REAL), symbol]).fetchnumpy().values())
+            columns: list[Any] = list(connection.execute(sql, [str(REAL), symbol]).fetchnumpy().values())
             times, (opens, highs, lows, closes, volumes) = columns[0].astype(np.int64), columns[1:]
             trades, vwap = np.maximum(1, np.round(volumes / 90)), np.round((highs + lows + closes) / 3, 4)
             made.append(within(make_table(times, [opens, highs, lows, closes, volumes, trades, vwap]), span))

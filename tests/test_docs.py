@@ -233,6 +233,13 @@ def is_there(dotted: str) -> bool:
     return True
 
 
+def test_the_page_of_benchmarks_ends_with_what_is_written_about_them():
+    """What is changed in one of the two would be lost, or old, after the next run."""
+    about = (ROOT / "benchmarks" / "about.md").read_text(encoding="utf-8")
+
+    assert (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8").endswith(about)
+
+
 def test_a_page_has_one_title():
     heads = [(name(page), re.findall(r"^# (.+)$", _FENCE.sub("", text(page)), re.MULTILINE)) for page in PAGES]
 
