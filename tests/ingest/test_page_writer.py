@@ -154,6 +154,18 @@ def test_pages_do_not_stay_in_memory_once_their_bars_are_written(storage, monkey
     assert {len(held(storage, name)) for name in names} == {50}
 
 
+def test_all_files_of_a_claimed_range_that_are_written_together_are_announced(storage, monkeypatch):
+    """Of a range that was claimed to be empty, a killed run would leave files that no later run has a reason to count."""
+    monkeypatch.setattr(series_files, "MANY_FILES", 0)
+    monkeypatch.setattr(series_files, "GROUP_BARS", 1)
+    storage.bars.coverage.update(Series("A", MINUTES), lambda known: replace(known, wanted=(SPAN,), covered=(SPAN,)))
+    writer = PageWriter(storage.bars, task("A", "B"), now=LONG_AFTER)
+    writer.take(page(("A", bars("2024-06-03T14:00", "2024-07-01T14:00")), ("B", bars("2024-06-03T14:00"))))
+
+    assert len(held(storage, "A")) == 2
+    assert known(storage, "A").changing == {JUNE, JULY}
+
+
 def test_bars_beside_the_range_are_dropped(storage):
     """A request is widened to whole bars and may carry a session for comparison: the surplus belongs to nobody."""
     span = between("2024-06-03T14:00", "2024-06-03T14:02")

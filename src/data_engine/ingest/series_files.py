@@ -6,7 +6,7 @@ device serves many files. The coverage of many series is written together, too, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
@@ -74,9 +74,9 @@ class SeriesFiles:
         task: The task.
         now: The instant when the run began.
         asked: Returns the part of the range of the task that was answered so far.
+        group_bars: How many bars of few files wait until they are written.
         refetch: Whether covered ranges are fetched again.
         accept_removals: Whether bars that a complete response lacks are removed.
-        group_bars: How many bars of few files wait until they are written.
 
     Attributes:
         arrivals: What has come, by symbol.
@@ -94,9 +94,9 @@ class SeriesFiles:
         *,
         now: datetime,
         asked: Callable[[], TimeRange | None],
+        group_bars: int,
         refetch: bool = False,
         accept_removals: bool = False,
-        group_bars: int = LONG_GROUP_BARS,
     ) -> None:
         self._storage = storage
         self._task = task
@@ -285,20 +285,21 @@ class SeriesFiles:
     def _announce_rewrite(self, files: Sequence[tuple[str, Period]]) -> None:
         """Announce the files of ranges that are claimed: a killed run would leave counts there that no later run looks at."""
         span = self._task.range
-        changing: dict[str, list[Period]] = {}
+        changing: dict[str, set[Period]] = {}
         for symbol, period in files:
             # Of a damaged coverage `cover` tells; its bars are stored all the same, unless a refetch could lose some.
             with self.guarded(symbol) if self._refetch else suppress(*OF_ONE_FILE):
                 known, part = self.known(symbol), period.span.intersect(span)
                 again = self._refetch and period in known.rows
                 if again or (part is not None and intersection(known.covered, (part,))):
-                    changing[symbol] = [one for one in {*known.rows, period} if one.span.intersect(span)]
+                    near = (one for one in known.rows if one.span.intersect(span))
+                    changing.setdefault(symbol, set()).update(near, (period,))
         self._announce(changing)
 
-    def _announce(self, changing: Mapping[str, Sequence[Period]]) -> None:
+    def _announce(self, changing: Mapping[str, Collection[Period]]) -> None:
         """Write down which files are about to change other than by growing: a killed run must not look like damage."""
         new = {symbol: periods for symbol, periods in changing.items() if not set(periods) <= self.known(symbol).changing}
-        self._note({symbol: partial(_with_changing, periods) for symbol, periods in new.items()})
+        self._note({symbol: partial(Coverage.with_changing, periods=periods) for symbol, periods in new.items()})
 
     def _note(self, changes: Mapping[str, Callable[[Coverage], Coverage]]) -> None:
         """Change the coverage before the files change."""
@@ -366,10 +367,6 @@ def _with_marks_of_others(task: FetchTask, change: Callable[[Coverage], Coverage
     made = change(known)
     others = frozenset(period for period in known.changing if not task.owns(period))
     return replace(made, changing=made.changing | others) if others else made
-
-
-def _with_changing(periods: Sequence[Period], known: Coverage) -> Coverage:
-    return known.with_changing(periods)
 
 
 def _joined(times: Iterable[Int64s]) -> Int64s:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from uuid import uuid4
 
 from data_engine.errors import DamagedFile, DataEngineError
@@ -54,11 +54,12 @@ class CoverageStore:
         Raises:
             DamagedFile: the file cannot be read as this series' coverage. Other series are not affected.
         """
-        return self.with_requested(self._document(series, fingerprints=fingerprints).read())
+        load = partial(codec.load, series=series, fingerprints=fingerprints)
+        return self.with_requested(self._document(series, load).read())
 
     def stored(self, series: Series) -> Coverage:
         """Return what the coverage file of a series says, without fingerprints and without what was requested since."""
-        return self._document(series, fingerprints=False).read()
+        return self._document(series, partial(codec.load, series=series, fingerprints=False)).read()
 
     def update(self, series: Series, change: Callable[[Coverage], Coverage]) -> Coverage:
         """Replace what is known of a series by what *change* makes of it; unchanged, nothing is written.
@@ -116,7 +117,7 @@ class CoverageStore:
             sizes.update(found)
             return known
 
-        return self.with_requested(self._document(series, load=load).read()), sizes
+        return self.with_requested(self._document(series, load).read()), sizes
 
     def forget(self, series: Series) -> bool:
         """Forget a series of which nothing is left; return whether it is forgotten.
@@ -163,16 +164,14 @@ class CoverageStore:
         ranges = self.requested.of(known.series)
         return known.wanting(*ranges) if ranges else known
 
-    def _document(
-        self, series: Series, *, fingerprints: bool = True, load: Callable[[bytes], Coverage] | None = None
-    ) -> Document[Coverage]:
+    def _document(self, series: Series, load: Callable[[bytes], Coverage] | None = None) -> Document[Coverage]:
         return Document(
             self._files,
             codec.key(series),
             f"the coverage of {series}",
             "`data-engine verify --repair` rebuilds it",
             _nothing(series),
-            load=load or (lambda content: codec.load(content, series, fingerprints=fingerprints)),
+            load=load or partial(codec.load, series=series),
             dump=codec.dump,
             seal=self._seal,
         )
